@@ -1,0 +1,86 @@
+# What people working on Peerloom run; `make` alone lists it. Needs Python 3.11 to 3.13, nothing else.
+#   PYTHON=python3.12   which Python makes the virtual environment
+#   VENV=.venv          where that is
+#   ARGS="-k workflow"  passed on by `test`, `bench` (to each benchmark) and `sim`
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+
+# Refuses a Python that cannot work, in words; it is read by that very Python, so it keeps to old syntax.
+define PREFLIGHT
+import sys
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.exit("Peerloom needs Python 3.11, 3.12 or 3.13; %s is %s. Name one: make install PYTHON=python3.12"
+             % (sys.executable, sys.version.split()[0]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("%s cannot make virtual environments (no module ensurepip). On Debian or Ubuntu: "
+             "apt install python%d.%d-venv" % ((sys.executable,) + sys.version_info[:2]))
+endef
+export PREFLIGHT
+
+.PHONY: help install demo test check lint types rules format bench sim clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+install: $(DEV)  ## make .venv with everything needed to develop
+
+demo: $(RUNTIME)  ## a dozen Coral dialogues with a small real model, on Ray
+	$(BIN)/peerloom run coral llm=llamacpp limit=12 --run-dir runs/coral-demo --fresh
+
+test: $(DEV)  ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types rules  ## everything that is checked without running Peerloom
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+rules: $(DEV)
+	$(BIN)/python -m pytest tests/arch
+
+format: $(DEV)  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(RUNTIME)  ## hops and calls per second on this machine
+	$(BIN)/peerloom bench hops $(ARGS)
+	$(BIN)/peerloom bench calls $(ARGS)
+
+sim: $(RUNTIME)  ## 100,000 histories of the protocol in virtual time
+	$(BIN)/python tests/sim/explore.py --histories 100000 $(ARGS)
+
+clean:  ## remove the virtual environment and all caches
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) on PATH: make install PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c "$$PREFLIGHT"
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@rm -f $(BIN)/python*
+	@$(PYTHON) -m venv $(VENV)
+
+# In two steps, so that the demo need not wait for the developer's tools.
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing Peerloom and what it runs on into $(VENV)"
+	@$(PIP) install --quiet --upgrade --constraint constraints.txt pip
+	@$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	@echo "installing the developer's tools into $(VENV)"
+	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@

@@ -1,0 +1,1 @@
+"""Synthetic training data from many LLM agents at once, peer to peer."""

@@ -1,0 +1,144 @@
+"""What counts as an answer: free text, one of some choices, JSON after a schema, or a parser's word.
+
+Each kind reads a reply and returns its value, or raises ValueError with a text the model can act on:
+it is shown to the model when it is asked again. Services are told of choices and schemas beforehand
+and many enforce them, but not all do, so the reply is always read here.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from peerloom.errors import ConfigError
+
+
+class Answer:
+    """A kind of answer. `choices` and `schema` are what a request tells the service of it."""
+
+    choices: tuple[str, ...] = ()
+    schema: dict[str, Any] | None = None
+
+    def read(self, text: str) -> Any:
+        """The value of a reply, which comes stripped.
+
+        Raises:
+            ValueError: what is wrong with the reply, and what to reply instead.
+        """
+        raise NotImplementedError
+
+
+class FreeText(Answer):
+    """Any text but none at all. The text is the message, so there is no value beside it."""
+
+    def read(self, text: str) -> None:
+        """Refuse an empty reply."""
+        if not text:
+            raise ValueError("it is empty: reply in words")
+
+
+class Parsed(Answer):
+    """Whatever a function of the text returns; it refuses a reply by raising ValueError."""
+
+    def __init__(self, parse: Callable[[str], Any]) -> None:
+        self._parse = parse
+
+    def read(self, text: str) -> Any:
+        """The function's value."""
+        return self._parse(text)
+
+
+class Choice(Answer):
+    """Exactly one of some strings.
+
+    A reply that is a choice is taken, whatever its case and punctuation, and so is a longer one that
+    names a single choice: "The answer is (B)." There, a choice that is also an English word ("A",
+    "I") counts only where it stands out as an answer.
+    """
+
+    def __init__(self, choices: Iterable[str]) -> None:
+        self.choices = tuple(choices)
+
+    def read(self, text: str) -> str:
+        """The one choice that the reply states."""
+        if text in self.choices:
+            return text
+        bare = _bare(text)
+        stated = [choice for choice in self.choices if _bare(choice) == bare]
+        if not stated:
+            stated = [choice for choice in self.choices if _named(choice).search(text)]
+        if len(stated) == 1:
+            return stated[0]
+        problem = f"it names {' and '.join(stated)}" if stated else "it names none of the choices"
+        raise ValueError(f"{problem}: reply with exactly one of {', '.join(self.choices)}")
+
+
+class Json(Answer):
+    """A JSON value that follows a JSON schema; a Markdown fence around it is forgiven.
+
+    Raises:
+        ConfigError: if the schema is no JSON schema, naming the place in it.
+    """
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = self.schema = schema
+        _ = self._validator
+
+    def read(self, text: str) -> Any:
+        """The value, checked."""
+        fenced = _FENCE.fullmatch(text)
+        try:
+            value = orjson.loads(fenced[1] if fenced else text)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"it is not JSON ({error}): reply with the JSON value alone") from error
+        for wrong in self._validator.iter_errors(value):
+            raise ValueError(f"at {wrong.json_path}: {wrong.message}")
+        return value
+
+    @cached_property
+    def _validator(self) -> Any:
+        # Imported here: jsonschema takes 0.1 s to import, and most runs have no schema.
+        from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
+
+        try:
+            Draft202012Validator.check_schema(self._schema)
+        except SchemaError as error:
+            raise ConfigError(f"schema: at {error.json_path}: {error.message}") from error
+        return Draft202012Validator(self._schema)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"schema": self._schema, "_schema": self._schema}
+
+
+def whole_sentences(text: str) -> str:
+    """A text that was cut somewhere, up to its last whole sentence; if it has none, up to a word.
+
+    >>> whole_sentences("Ice floats. It is less dense. Bec")
+    'Ice floats. It is less dense.'
+    """
+    ends = [found.end() for found in _SENTENCE_END.finditer(text)]
+    if ends:
+        return text[: ends[-1]]
+    return text.rsplit(None, 1)[0] if len(text.split(None, 1)) > 1 else text
+
+
+# An end mark, perhaps in quotes or brackets, before a space; not the one of a list number.
+_SENTENCE_END = re.compile(r"(?<!^\w)[.!?…]+[\"'”’)\]*]*(?=\s|$)|[。！？]", re.MULTILINE)  # noqa: RUF001
+_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+_AROUND = " \t\r\n.,:;!?()[]{}<>\"'`*_"
+_WORDS = ("A", "I", "a")
+
+
+def _bare(text: str) -> str:
+    return text.strip(_AROUND).casefold()
+
+
+def _named(choice: str) -> re.Pattern[str]:
+    """Finds a choice inside a sentence; a single letter only in its own case."""
+    exact = rf"(?<!\w){re.escape(choice)}(?!\w)"
+    if choice in _WORDS:
+        marks = r"[\"'`*(\[]*"
+        exact = rf"(?:\b(?:answer|option|choice|is)\b[\s:]*{marks}{exact}|{exact}(?=[)\]\"`*:.]|$))"
+    return re.compile(exact, 0 if len(choice) == 1 else re.IGNORECASE)

@@ -1,0 +1,140 @@
+"""Prompt templates: Jinja in a sandbox, with errors that name the template, the line and the field.
+
+A `Prompt` is compiled once per process: pickling one (agents travel to the peers) carries its text
+only. A template sees `input` (the row), `task`, `turns` (the history) and `last` (the newest turn);
+a name that is none of these is refused when the prompt is made, a field that a row lacks when it is
+rendered. On a dict, `row.items` is the field of that name, not Python's method.
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from peerloom.errors import ConfigError, PromptError
+from peerloom.task import Task
+
+VARIABLES = ("input", "task", "turns", "last")
+_FUNCTIONS = ("range", "dict", "namespace", "cycler", "joiner")  # Jinja's own
+
+
+class Prompt:
+    """One template.
+
+    Args:
+        text: the template itself.
+        name: what errors call it; for a template from a file, its file name.
+
+    Raises:
+        ConfigError: if the text is no template, or uses a variable that there is not.
+    """
+
+    def __init__(self, text: str, name: str = "<prompt>") -> None:
+        self.text = text
+        self.name = name
+        self._compile()
+
+    @classmethod
+    def load(cls, path: Path) -> "Prompt":
+        """The template in a file, read now.
+
+        Raises:
+            ConfigError: if the file cannot be read, or see the constructor.
+        """
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"prompt {path}: cannot be read as UTF-8 text: {error}") from error
+        return cls(text, path.name)
+
+    def render(self, task: Task) -> str:
+        """The prompt for one task.
+
+        Raises:
+            PromptError: with template, line and what was missing or went wrong.
+        """
+        variables = {name: getattr(task, name) for name in self._uses if name != "task"}
+        try:
+            return self._template.render(variables, task=task)
+        except Exception as error:  # whatever an expression in the template raises
+            where = f"{self.name}:{_line(error.__traceback__, self.name)}"
+            what = error.message if isinstance(error, UndefinedError) else f"{type(error).__name__}: {error}"
+            raise PromptError(f"{where}: {what}") from error
+
+    def _compile(self) -> None:
+        try:
+            tree = _environment.parse(self.text, self.name, self.name)
+            code = _environment.compile(tree, self.name, self.name)
+        except TemplateSyntaxError as error:
+            raise ConfigError(f"{self.name}:{error.lineno}: {error.message}") from error
+        names = meta.find_undeclared_variables(tree)
+        for unknown in sorted(names.difference(VARIABLES, _FUNCTIONS)):
+            raise ConfigError(f"{self.name}: {_absent(unknown, VARIABLES, 'the template variables')}")
+        self._uses = tuple(name for name in VARIABLES if name in names)
+        self._template = Template.from_code(_environment, code, _environment.make_globals(None))
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only where a pickled prompt has arrived without its compiled half.
+        if name not in ("_template", "_uses"):
+            raise AttributeError(name)
+        self._compile()
+        return self.__dict__[name]
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"text": self.text, "name": self.name}
+
+    def __repr__(self) -> str:
+        return f"Prompt({self.text!r}, {self.name!r})"
+
+
+def as_prompt(template: "str | Path | Prompt", name: str) -> Prompt:
+    """A string is the template itself, a `Path` the file it is in.
+
+    Raises:
+        ConfigError: see `Prompt`.
+    """
+    if isinstance(template, Prompt):
+        return template
+    return Prompt.load(template) if isinstance(template, Path) else Prompt(template, f"<{name}>")
+
+
+class _Missing(StrictUndefined):
+    """An absent field: any use of it raises, and says which fields there are."""
+
+    @property
+    def _undefined_message(self) -> str:
+        name, owner = str(self._undefined_name), self._undefined_obj
+        if isinstance(owner, dict):
+            return _absent(name, map(str, cast("dict[Any, Any]", owner)), "the fields")
+        return f"{'None' if owner is None else type(owner).__name__} has no {name!r}"
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, dict) and attribute in obj:
+            return cast("dict[str, Any]", obj)[attribute]
+        return super().getattr(obj, attribute)
+
+
+_environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True)
+
+
+def _absent(name: str, present: Iterable[str], what: str) -> str:
+    known = list(present)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"{what} are: {', '.join(known) or 'none'}"
+    return f"there is no {name!r}; {hint}"
+
+
+def _line(traceback: TracebackType | None, name: str) -> int:
+    """The template line where an error came from: Jinja maps frames of a template to its lines."""
+    line = 0
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == name:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line

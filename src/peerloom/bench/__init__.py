@@ -1,0 +1,1 @@
+"""Benchmarks of Peerloom itself: `peerloom bench`."""

@@ -1,0 +1,90 @@
+"""From the composed dictionary to a checked, frozen `Config`, and to the text of `run.yaml`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+import orjson
+import yaml
+from pydantic import Field, ValidationError, create_model
+
+from peerloom.config.explain import explain
+from peerloom.config.rules import broken_rules
+from peerloom.config.schema import Config, Recipe
+from peerloom.config.secrets import refuse_secrets
+from peerloom.errors import ConfigError
+
+_BOUNDS = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length")
+
+
+def check(composed: Mapping[str, Any], options: type | None = None) -> Config:
+    """Check a composed configuration.
+
+    Args:
+        composed: what `compose` returned.
+        options: the dataclass of the recipe's own options, if it has any.
+
+    Raises:
+        ConfigError: with a line for each key, value or combination that is wrong.
+    """
+    refuse_secrets(composed)
+    model = _with_options(options)
+    try:
+        config = model.model_validate_json(orjson.dumps(composed, default=str))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, model))) from error
+    problems = broken_rules(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def to_yaml(config: Config, comment: str = "") -> str:
+    """The text of `run.yaml`: every key with its value, loadable again as a run file."""
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    plain = _escaped(config.model_dump(mode="json"))
+    return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _with_options(options: type | None) -> type[Config]:
+    """`Config` with the options of one recipe under `recipe`."""
+    fields: dict[str, Any] = {}
+    if options is not None:
+        hints = get_type_hints(options, include_extras=True)
+        for field in dataclasses.fields(options):
+            fields[field.name] = (_bounded(hints[field.name]), _default(field))
+    recipe = create_model("Recipe", __base__=Recipe, **fields)
+    return create_model("Config", __base__=Config, recipe=(recipe, Field(default_factory=recipe)))
+
+
+def _bounded(hint: Any) -> Any:
+    """A recipe writes bounds as `msgspec.Meta`; the same as pydantic reads them."""
+    if get_origin(hint) is not Annotated:
+        return hint
+    kind, *notes = get_args(hint)
+    bounds = {
+        name: value
+        for note in notes
+        if isinstance(note, msgspec.Meta)
+        for name in _BOUNDS
+        if (value := getattr(note, name)) is not None
+    }
+    return Annotated[kind, Field(**bounds)]
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return ... if field.default is dataclasses.MISSING else field.default
+
+
+def _escaped(value: Any) -> Any:
+    """The value with `${` written so that loading it again does not interpolate."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in cast("list[Any]", value)]
+    return value

@@ -1,0 +1,75 @@
+"""Every key of a run's configuration: its type, its default, and below it what it means."""
+
+from typing import Literal
+
+from pydantic import Field, SerializeAsAny
+
+from peerloom.config.base import Count, NotNegative, Seconds, Section, Whole
+from peerloom.config.llm import Llm
+
+
+class Recipe(Section):
+    """Which recipe, beside that recipe's own options (see `load.check`)."""
+
+    name: str | None = None
+    """A recipe's name or import path; None for a workflow given in Python."""
+
+
+class Source(Section):
+    """Where the input rows come from."""
+
+    path: str | tuple[str, ...] | None = None
+    """A JSONL file (plain, .gz or .zst), a pattern with `*`, or a list; by default the recipe's sample."""
+    key: str | None = None
+    """The field of a row that is its label in the output."""
+
+
+class Role(Section):
+    """How one role is placed, with `placement=spread`."""
+
+    replicas: Count | None = None
+    """Peers that play this role; as many as `peers` says by default, else 1."""
+    resources: dict[str, NotNegative] = Field(default_factory=dict[str, float])
+    """Ray resources that each of those peers needs, e.g. `num_gpus: 1`; the local engine has none."""
+
+
+class Ray(Section):
+    """The Ray cluster, with `engine=ray`."""
+
+    address: str | None = None
+    """An existing cluster; by default `$RAY_ADDRESS`, else a cluster started for this run."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    recipe: SerializeAsAny[Recipe] = Recipe()
+    source: Source = Source()
+    limit: Count | None = None
+    """Read the first rows only, by position."""
+    trials: Count = 1
+    """How often each row is run."""
+    seed: Whole = 0
+    """Makes the run's choices, and sampling where the server can, the same again."""
+    llm: Llm | None = Field(default=None)
+    """Which model answers; None if a service was given in Python."""
+    engine: Literal["ray", "local"] = "ray"
+    """Peers are Ray actors, or tasks of this one process."""
+    placement: Literal["packed", "spread"] = "packed"
+    """Every peer hosts all roles, or each role has peers of its own."""
+    peers: Count | None = None
+    """Peers in all (packed), or for each role (spread); by default chosen to suit the machine."""
+    in_flight: Count | None = None
+    """Tasks admitted at once; by default what suits the model."""
+    partitions: Count = 1
+    """Feeders that read the input side by side."""
+    shards: Count = 1
+    """Sinks that write rows side by side."""
+    roles: dict[str, Role] = Field(default_factory=dict[str, Role])
+    ray: Ray = Ray()
+    heartbeat_seconds: Seconds = 1.0
+    """How often a process is asked for a sign of life."""
+    suspect_seconds: Seconds = 10.0
+    """Silence after which a process is taken for dead, and killed."""
+    deliver_seconds: Seconds = 30.0
+    """Time a delivery may stay unanswered before its receiver is suspected."""

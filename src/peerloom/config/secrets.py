@@ -1,0 +1,42 @@
+"""Keeps secrets out of configurations: they are named by environment variable, never written down.
+
+What looks like a key is refused before any message could repeat it, and before `run.yaml` is written.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from peerloom.errors import ConfigError
+
+_LOOKS_SECRET = re.compile(
+    r"\b(?:sk|pk|gsk|hf|xai|nvapi|AIza|ghp|glpat)[-_][\w-]{16,}|\bAKIA[A-Z0-9]{12,}|://[^/@\s]*:[^/@\s]*@"
+)
+_NAMED_SECRET = re.compile(r"(?:^|_)(?:api_?key|secret|password|authorization|token)$", re.IGNORECASE)
+
+
+def refuse_secrets(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration that holds a secret.
+
+    Raises:
+        ConfigError: naming the key, never the value.
+    """
+    for key, value in _strings(config, ""):
+        named = _NAMED_SECRET.search(key.rpartition(".")[2].replace("-", "_"))
+        if value and (named or _LOOKS_SECRET.search(value)):
+            raise ConfigError(
+                f"{key} holds what looks like a secret, and a configuration is written to disk: "
+                "set it in an environment variable, e.g. OPENAI_API_KEY, "
+                "and name another variable by llm.api_key_env=NAME"
+            )
+
+
+def _strings(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, inner in cast("Mapping[str, Any]", value).items():
+            yield from _strings(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, Sequence):
+        for inner in cast("Sequence[Any]", value):
+            yield from _strings(inner, key)

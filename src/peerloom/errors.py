@@ -1,0 +1,131 @@
+"""Every error Peerloom raises, named by the boundary that was crossed.
+
+    PeerloomError
+    ├── UsageError              what the user wrote cannot run; nothing was started
+    │   ├── ConfigError         a key, value or combination of the configuration
+    │   ├── WorkflowError       a workflow that does not hold together, or lacks an agent
+    │   ├── SourceError         input that cannot be opened at all
+    │   ├── RunDirError         a run directory that is taken, damaged or not writable
+    │   └── ModelError          model weights that cannot be found, pulled or verified
+    ├── CodecError              bytes that are not a task or message of this version
+    ├── EngineError             processes could not be started or reached
+    ├── ServiceError            a service could not be started or died
+    └── TaskError               ends one task; carries the outcome and reason of its row
+        ├── RowError            the input row is malformed or lacks a field
+        ├── PromptError         a prompt template failed on this task
+        ├── AnswerError         a reply did not parse, after every retry
+        └── LLMError            the language model service failed this call
+            ├── LLMUnavailable  unreachable, overloaded or timed out, after every retry
+            ├── LLMRejected     the request was refused; asking again cannot help
+            ├── ContextExceeded the prompt is longer than the model's context
+            ├── OutputTruncated the reply was cut by the token limit
+            └── ContentFiltered the provider withheld the reply
+
+Whoever extends Peerloom raises plain Python errors; the runtime classifies them at one place.
+"""
+
+from typing import ClassVar
+
+
+class PeerloomError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UsageError(PeerloomError):
+    """What the user wrote cannot run; raised before anything starts."""
+
+
+class ConfigError(UsageError):
+    """A configuration key, value or combination is wrong."""
+
+
+class WorkflowError(UsageError):
+    """A workflow does not hold together, or names a role that no agent fills."""
+
+
+class SourceError(UsageError):
+    """Input that cannot be opened or listed at all (a bad row is a `RowError`)."""
+
+
+class RunDirError(UsageError):
+    """A run directory that is taken, damaged or not writable."""
+
+
+class ModelError(UsageError):
+    """Model weights that cannot be found, pulled or verified."""
+
+
+class CodecError(PeerloomError):
+    """Bytes that are not a task or message of a version this release reads."""
+
+
+class EngineError(PeerloomError):
+    """Processes could not be started or reached."""
+
+
+class ServiceError(PeerloomError):
+    """A service that the run depends on could not be started, or died."""
+
+
+class TaskError(PeerloomError):
+    """Ends one task. `outcome` and `reason` become those of its row."""
+
+    outcome: ClassVar[str] = "failed"
+    reason: ClassVar[str] = "error"
+
+
+class RowError(TaskError):
+    """The input row is malformed or lacks a field."""
+
+    reason = "bad_row"
+
+
+class PromptError(TaskError):
+    """A prompt template failed on this task."""
+
+    reason = "prompt"
+
+
+class AnswerError(TaskError):
+    """A reply did not parse as the answer asked for, after every retry."""
+
+    reason = "answer"
+
+
+class LLMError(TaskError):
+    """The language model service failed this call."""
+
+    reason = "llm"
+
+
+class LLMUnavailable(LLMError):
+    """Unreachable, overloaded or timed out, after every retry."""
+
+    reason = "llm_unavailable"
+
+
+class LLMRejected(LLMError):
+    """The request was refused (HTTP 4xx); asking again cannot help."""
+
+    reason = "llm_rejected"
+
+
+class ContextExceeded(LLMError):
+    """The prompt is longer than the model's context."""
+
+    outcome = "truncated"
+    reason = "context_exceeded"
+
+
+class OutputTruncated(LLMError):
+    """The reply was cut by the token limit (`finish_reason` = `length`)."""
+
+    outcome = "truncated"
+    reason = "max_tokens"
+
+
+class ContentFiltered(LLMError):
+    """The provider withheld the reply (`finish_reason` = `content_filter`)."""
+
+    outcome = "filtered"
+    reason = "content_filter"

@@ -1,0 +1,121 @@
+"""Progress for a person: a live panel on a terminal, a line every few seconds elsewhere."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from peerloom.events import Hooks, MemberLost, Notice, Progress, RunFinished, RunStarted
+from peerloom.observe.rates import Rates
+from peerloom.observe.words import agents_table, count, duration, outcomes, plain
+
+LINE_SECONDS = 5.0
+_STYLES = {"warning": "yellow", "error": "bold red"}
+
+
+class _Display(Hooks):
+    """What both displays print: notices, and lost members."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rates = Rates()
+        self._recipe = ""
+
+    def run_started(self, event: RunStarted) -> None:
+        """Remember what runs."""
+        self._recipe = event.recipe
+
+    def notice(self, event: Notice) -> None:
+        """Print it."""
+        self._console.print(plain(event.text, _STYLES.get(event.level, "")))
+
+    def member_lost(self, event: MemberLost) -> None:
+        """Say so; its work goes on elsewhere."""
+        self.notice(Notice("warning", f"{event.member} was lost ({event.why}); another takes its place"))
+
+    def close(self) -> None:
+        """Give the terminal back. Safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class LineDisplay(_Display):
+    """One line every `LINE_SECONDS`, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._due = 0.0
+
+    def progress(self, event: Progress) -> None:
+        """Print a line if one is due."""
+        self._rates.add(event)
+        if event.seconds >= self._due:
+            self._due = event.seconds + LINE_SECONDS
+            self._console.print(plain(_line(event, self._rates)), soft_wrap=True)
+
+
+class LiveDisplay(_Display):
+    """A panel that is redrawn with every snapshot and taken away at the end."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        # Drawn when a snapshot comes and by no thread of its own; stdout stays free for data.
+        self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+
+    def progress(self, event: Progress) -> None:
+        """Draw it."""
+        self._rates.add(event)
+        self._live.start()
+        self._live.update(_panel(self._recipe, event, self._rates), refresh=True)
+
+    def run_finished(self, event: RunFinished) -> None:
+        """Take the panel away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the panel away."""
+        self._live.stop()
+
+
+def open_display(console: Console) -> LineDisplay | LiveDisplay:
+    """The display that suits the console; use it in a `with`, so that the terminal is given back."""
+    return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
+
+
+def _done(event: Progress, rates: Rates) -> str:
+    if not event.total:
+        return f"{count(rates.rows)} rows"
+    return f"{count(rates.rows)}/{count(event.total)} rows, {rates.rows / event.total:.0%}"
+
+
+def _figures(event: Progress, rates: Rates) -> str:
+    return (
+        f"in flight {count(event.in_flight)}, {count(rates.tokens_per_second)} tokens/s, "
+        f"{rates.calls_per_second:,.1f} calls/s; {outcomes(event.outcomes)}"
+    )
+
+
+def _left(rates: Rates) -> str:
+    return "" if rates.seconds_left is None else f", {duration(rates.seconds_left)} left"
+
+
+def _line(event: Progress, rates: Rates) -> str:
+    return f"{duration(event.seconds)}  {_done(event, rates)}{_left(rates)}; {_figures(event, rates)}"
+
+
+def _panel(recipe: str, event: Progress, rates: Rates) -> Group:
+    head = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=event.total or None, completed=rates.rows, width=30, pulse=not event.total)
+    clock = Text(f"{duration(event.seconds)}{_left(rates)}")
+    head.add_row(plain(recipe, "bold"), bar, Text(_done(event, rates)), clock)
+    return Group(head, plain(_figures(event, rates)), agents_table(event.agents))

@@ -1,0 +1,64 @@
+"""Speeds over the last half minute, and the time that is left."""
+
+from collections import deque
+from typing import NamedTuple
+
+from peerloom.events import Progress
+
+WINDOW_SECONDS = 30.0
+
+
+class _Sample(NamedTuple):
+    seconds: float
+    rows: int
+    calls: int
+    tokens: int
+
+
+class Rates:
+    """Fed with snapshots in order; all figures are those of the newest."""
+
+    def __init__(self) -> None:
+        self._samples = deque([_Sample(0.0, 0, 0, 0)])
+        self._total: int | None = None
+
+    def add(self, progress: Progress) -> None:
+        """The next snapshot."""
+        agents = progress.agents.values()
+        self._samples.append(
+            _Sample(
+                progress.seconds,
+                sum(progress.outcomes.values()),
+                sum(agent.calls for agent in agents),
+                sum(agent.completion_tokens for agent in agents),
+            )
+        )
+        self._total = progress.total
+        while len(self._samples) > 2 and self._samples[1].seconds <= progress.seconds - WINDOW_SECONDS:
+            self._samples.popleft()
+
+    @property
+    def rows(self) -> int:
+        """Rows committed so far."""
+        return self._samples[-1].rows
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Completion tokens a second."""
+        return self._per_second("tokens")
+
+    @property
+    def calls_per_second(self) -> float:
+        """LLM calls a second."""
+        return self._per_second("calls")
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present speed; None before the first row, or if the total is unknown."""
+        speed = self._per_second("rows")
+        return (self._total - self.rows) / speed if self._total is not None and speed > 0 else None
+
+    def _per_second(self, what: str) -> float:
+        oldest, newest = self._samples[0], self._samples[-1]
+        elapsed = newest.seconds - oldest.seconds
+        return max(0.0, (getattr(newest, what) - getattr(oldest, what)) / elapsed) if elapsed > 0 else 0.0

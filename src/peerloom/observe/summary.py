@@ -1,0 +1,56 @@
+"""What a finished run prints: its figures, and where its rows are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from peerloom.events import AgentTotals
+from peerloom.observe.words import agents_table, count, duration, outcomes, plain
+
+
+def print_summary(console: Console, summary: Mapping[str, Any], run_dir: Path) -> None:
+    """Print the content of `summary.json` as tables, and the paths of the rows."""
+    console.print(_run(summary))
+    if summary["agents"]:
+        console.print(agents_table({role: _totals(agent) for role, agent in summary["agents"].items()}))
+    completed = summary["outcomes"].get("completed", 0)
+    rejected = sum(summary["outcomes"].values()) - completed
+    _print_path(console, completed, run_dir / "data")
+    if rejected:
+        _print_path(console, rejected, run_dir / "rejected")
+
+
+def _print_path(console: Console, rows: int, directory: Path) -> None:
+    console.print(plain(f"{count(rows)} rows in {directory / 'part-*.jsonl'}"), soft_wrap=True)
+
+
+def _run(summary: Mapping[str, Any]) -> Table:
+    tokens = summary["tokens"]
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_row("tasks", count(summary["admitted"]))
+    table.add_row("outcomes", plain(outcomes(summary["outcomes"])))
+    reasons = {reason: number for reason, number in summary["reasons"].items() if reason}
+    if reasons:
+        table.add_row("reasons", plain(outcomes(reasons)))
+    table.add_row("LLM calls", count(summary["llm_calls"]))
+    table.add_row(
+        "tokens",
+        f"{count(tokens['prompt'])} prompt ({count(tokens['cached'])} cached), "
+        f"{count(tokens['completion'])} completion, {summary['tokens_per_second']:,.1f}/s",
+    )
+    table.add_row("time", f"{duration(summary['wall_seconds'])} ({summary['cpu_seconds']:,.1f} CPU s)")
+    return table
+
+
+def _totals(agent: Mapping[str, Any]) -> AgentTotals:
+    return AgentTotals(
+        agent["turns"],
+        agent["calls"],
+        agent["prompt"],
+        agent["completion"],
+        agent["cached"],
+        agent["seconds"],
+    )

@@ -1,0 +1,52 @@
+"""Figures and foreign text as a person reads them on a terminal."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+from rich.text import Text
+
+from peerloom.events import AgentTotals
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Text from a row, a model or a log: never markup, and no control characters reach the terminal."""
+    safe = "".join(
+        char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text
+    )
+    return Text(safe, style)
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `12:05` or `3:00:00`."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def count(number: float) -> str:
+    """`1,234`."""
+    return f"{number:,.0f}"
+
+
+def outcomes(counts: Mapping[str, int]) -> str:
+    """`completed 118, failed 2`."""
+    return ", ".join(f"{name} {count(number)}" for name, number in counts.items() if number) or "none yet"
+
+
+def agents_table(agents: Mapping[str, AgentTotals]) -> Table:
+    """A line for each role."""
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column("agent")
+    for name in ("turns", "calls", "prompt", "completion", "cached", "s/turn"):
+        table.add_column(name, justify="right")
+    for role, agent in agents.items():
+        figures = (
+            agent.turns,
+            agent.calls,
+            agent.prompt_tokens,
+            agent.completion_tokens,
+            agent.cached_tokens,
+        )
+        mean = agent.seconds / agent.turns if agent.turns else 0.0
+        table.add_row(plain(role), *(count(figure) for figure in figures), f"{mean:.2f}")
+    return table

@@ -1,0 +1,1 @@
+"""Stage 2: the protocol as plain state machines, without Ray, asyncio or clock."""

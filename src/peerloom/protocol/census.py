@@ -1,0 +1,95 @@
+"""The judgement: from what everybody reported, where each task is, and what is to be done.
+
+A pure function. Of two copies of an id the newer wins; a row that is queued or committed beats every
+copy; a permit that nobody holds anything for is lost and is admitted again. Where the shard or feeder
+of an id is missing at present, nothing about that id is concluded but which copy is the newest.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from peerloom.protocol.messages import Have, Report, Resolve
+from peerloom.protocol.view import FEEDER, View
+from peerloom.task import Header, TaskId
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What one member is told."""
+
+    discard: list[TaskId] = field(default_factory=list[TaskId])
+    done: list[TaskId] = field(default_factory=list[TaskId])
+    lost: list[TaskId] = field(default_factory=list[TaskId])
+    adopt: list[TaskId] = field(default_factory=list[TaskId])
+    past: list[bytes] = field(default_factory=list[bytes])
+
+
+def ids_in_question(reports: Iterable[Report]) -> set[TaskId]:
+    """Every id that anybody has reported; the sinks are asked about these."""
+    ids: set[TaskId] = set()
+    for report in reports:
+        ids.update(report.permits)
+        ids.update(header.id for header in report.holding)
+        ids.update(header.id for header in report.uncertain)
+    return ids
+
+
+def judge(view: View, reports: Mapping[str, Report], haves: Mapping[str, Have]) -> dict[str, Resolve]:
+    """The `Resolve` for every member of `view`, by name."""
+    verdicts = {name: Verdict() for name in reports}
+    committed = {id for have in haves.values() for id in have.committed}
+    queued = {id for have in haves.values() for id in have.queued}
+    permits = {id for report in reports.values() for id in report.permits}
+    fresh = {name for name, report in reports.items() if report.fresh}
+    winners = _newest(reports, verdicts)
+
+    for id, holder in winners.items():
+        feeder = view.feeder(id)
+        unpermitted = feeder in reports and feeder not in fresh and id not in permits
+        if id in committed or id in queued or unpermitted:
+            verdicts[holder].discard.append(id)
+    for id in permits:
+        _judge_permit(view, id, id in winners, id in committed, id in queued, verdicts)
+    for id in {*winners, *queued} - committed:
+        feeder = view.feeder(id)
+        if feeder in fresh:
+            verdicts[feeder].adopt.append(id)
+    for member in view.of(FEEDER):
+        if member.name in fresh:
+            verdicts[member.name].past = [have.past for have in haves.values() if have.past]
+    return {
+        name: Resolve(view.number, v.discard, v.done, v.lost, v.adopt, v.past) for name, v in verdicts.items()
+    }
+
+
+def _newest(reports: Mapping[str, Report], verdicts: Mapping[str, Verdict]) -> dict[TaskId, str]:
+    """Who holds the newest copy of each id; the other holders are told to discard theirs."""
+    winners: dict[TaskId, tuple[tuple[tuple[int, int], bool], str]] = {}
+    for name, report in sorted(reports.items()):
+        for header, rank in _ranked(report):
+            held = winners.get(header.id)
+            if held is None or rank > held[0]:
+                if held is not None and held[1] != name:
+                    verdicts[held[1]].discard.append(header.id)
+                winners[header.id] = (rank, name)
+            elif held[1] != name:
+                verdicts[name].discard.append(header.id)
+    return {id: name for id, (_, name) in winners.items()}
+
+
+def _ranked(report: Report) -> list[tuple[Header, tuple[tuple[int, int], bool]]]:
+    """Copies with their age; of two of one age, one that is certainly there wins."""
+    certain = [(header, (header.age, True)) for header in report.holding]
+    return certain + [(header, (header.age, False)) for header in report.uncertain]
+
+
+def _judge_permit(
+    view: View, id: TaskId, held: bool, committed: bool, queued: bool, verdicts: Mapping[str, Verdict]
+) -> None:
+    feeder = view.feeder(id)
+    if feeder is None or feeder not in verdicts:
+        return
+    if committed:
+        verdicts[feeder].done.append(id)
+    elif not held and not queued and view.sink(id) is not None:
+        verdicts[feeder].lost.append(id)

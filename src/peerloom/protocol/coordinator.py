@@ -1,0 +1,185 @@
+"""The coordinator: one per run; opens a view on every death or join, and runs its census.
+
+A census has two questions: to all members what they hold, then to the sinks which of those ids they
+have. Any change of membership starts it over under the next number. Replacements for lost members are
+asked for only when a census without them is over, so that a sink that was merely slow is fenced, its
+acknowledgements refused by every feeder, before another process takes its shard over.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from peerloom.protocol.census import ids_in_question, judge
+from peerloom.protocol.messages import (
+    Exhausted,
+    Have,
+    Hold,
+    Message,
+    Query,
+    Report,
+    Suspect,
+    ToCoordinator,
+)
+from peerloom.protocol.view import FEEDER, SINK, Member, View
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a member."""
+
+    to: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Make sure that this member is dead."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start this member; `joined` or `lost` is the answer."""
+
+    member: Member
+
+
+Effect = Send | Kill | Spawn
+
+
+class Coordinator:
+    """State of the coordinator.
+
+    Args:
+        slots: the members that are wanted, as their first incarnations.
+        partitions: number of feeders.
+        shards: number of sinks.
+    """
+
+    def __init__(self, slots: Iterable[Member], partitions: int, shards: int) -> None:
+        self._wanted = {member.slot: member for member in slots}
+        self._partitions = partitions
+        self._shards = shards
+        self._alive: dict[str, Member] = {}
+        self._starting: dict[str, Member] = {}
+        self._reports: dict[str, Report] = {}
+        self._haves: dict[str, Have] = {}
+        self._exhausted: set[str] = set()
+        self._in_census = False
+        self._effects: list[Effect] = []
+        self.view = View(0, (), partitions, shards)
+
+    def start(self) -> None:
+        """Ask for all members; the first view opens when they have all joined."""
+        for member in self._wanted.values():
+            self._spawn(member)
+
+    def effects(self) -> list[Effect]:
+        """What is to be done now, in order; each once."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    @property
+    def settled(self) -> bool:
+        """Whether every wanted member takes part and no census is under way."""
+        return bool(self.view.number) and not self._in_census and len(self._alive) == len(self._wanted)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every feeder, in the present view, has nothing left to do."""
+        feeders = [member for member in self.view.members if member.kind == FEEDER]
+        return (
+            not self._in_census
+            and len(feeders) == self._partitions
+            and all(member.name in self._exhausted for member in feeders)
+        )
+
+    def joined(self, name: str) -> None:
+        """A member that was asked for is up."""
+        member = self._starting.pop(name, None)
+        if member is None:
+            self._effects.append(Kill(name))
+            return
+        self._alive[name] = member
+        if self.view.number or not self._starting:
+            self._open()
+
+    def lost(self, name: str) -> Member | None:
+        """A member is dead, or is to be treated as dead: it is replaced. None if that was known."""
+        self._effects.append(Kill(name))
+        starting = self._starting.pop(name, None)
+        member = starting or self._alive.pop(name, None)
+        if member is None:
+            return None
+        if starting is not None or not self.view.number:
+            self._spawn(_next(member))
+        else:
+            self._open()
+        return member
+
+    def census(self) -> None:
+        """Look where everything is, with the members there are."""
+        if not self._in_census and self.view.number:
+            self._open()
+
+    def receive(self, message: ToCoordinator) -> None:
+        """Hear a member; what it said in another view is ignored."""
+        if message.view != self.view.number or message.sender not in self._alive:
+            return
+        match message:
+            case Suspect():
+                if message.member in self._alive:
+                    self.lost(message.member)
+            case Exhausted():
+                self._exhausted.add(message.sender)
+            case Report():
+                if message.sender not in self._reports:
+                    self._reports[message.sender] = message
+                    self._ask_sinks()
+            case Have():
+                self._haves[message.sender] = message
+                self._conclude()
+
+    def _open(self) -> None:
+        members = tuple(sorted(self._alive.values(), key=lambda member: member.slot))
+        self.view = View(self.view.number + 1, members, self._partitions, self._shards)
+        self._in_census = True
+        self._reports, self._haves = {}, {}
+        self._exhausted = set()
+        self._effects += [Send(member.name, Hold(self.view)) for member in members]
+
+    def _ask_sinks(self) -> None:
+        if len(self._reports) < len(self.view.members):
+            return
+        ids = ids_in_question(self._reports.values())
+        fresh = any(report.fresh for report in self._reports.values())
+        for sink in self.view.of(SINK):
+            mine = [id for id in ids if self.view.sink(id) == sink.name]
+            self._effects.append(Send(sink.name, Query(self.view.number, mine, fresh)))
+        self._conclude()
+
+    def _conclude(self) -> None:
+        if not self._in_census or len(self._reports) < len(self.view.members):
+            return
+        if len(self._haves) < len(self.view.of(SINK)):
+            return
+        self._in_census = False
+        verdicts = judge(self.view, self._reports, self._haves)
+        self._effects += [Send(name, resolve) for name, resolve in verdicts.items()]
+        self._replace_missing()
+
+    def _replace_missing(self) -> None:
+        present = {member.slot for member in (*self._alive.values(), *self._starting.values())}
+        for slot, last in list(self._wanted.items()):
+            if slot not in present:
+                self._spawn(_next(last))
+
+    def _spawn(self, member: Member) -> None:
+        self._wanted[member.slot] = member
+        self._starting[member.name] = member
+        self._effects.append(Spawn(member))
+
+
+def _next(member: Member) -> Member:
+    return Member(member.kind, member.index, member.incarnation + 1, member.roles)

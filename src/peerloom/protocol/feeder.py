@@ -1,0 +1,147 @@
+"""The feeder: admission is the only valve.
+
+A permit is an id that has been admitted and is not yet acknowledged as safe on disk; there are at most
+`in_flight` of them. They are a set, not a counter, so freeing one twice is harmless. A feeder that has
+just joined is fresh: it learns from a census with all sinks present what is in flight and what was
+committed, and admits nothing before that.
+"""
+
+from collections import Counter
+
+from peerloom.idset import IdSet
+from peerloom.protocol.messages import Ack, Drain, Exhausted, Item, Report, Resolve
+from peerloom.protocol.participant import Participant
+from peerloom.task import Header, TaskId
+
+
+class Feeder(Participant):
+    """State of one feeder.
+
+    Args:
+        name: the member's name.
+        in_flight: most permits at once.
+        role: where new tasks go.
+    """
+
+    def __init__(self, name: str, in_flight: int, role: str) -> None:
+        super().__init__(name)
+        self.past = IdSet()
+        self._in_flight = in_flight
+        self._role = role
+        self._permits: dict[TaskId, str | None] = {}  # and the peer each was given to
+        self._load: Counter[str] = Counter()
+        self._lost: dict[TaskId, None] = {}
+        self._fresh = True
+        self._dry = False
+        self._said_exhausted = False
+
+    @property
+    def room(self) -> int:
+        """How many new tasks may be admitted now."""
+        if self.held or self._dry or self._fresh:
+            return 0
+        return max(0, self._in_flight - len(self._permits))
+
+    @property
+    def permits(self) -> int:
+        """How many tasks are in flight."""
+        return len(self._permits)
+
+    def admit(self, items: list[Item], target: str | None = None) -> None:
+        """Send tasks on their way, to the first role or to `target`; lost ones come here again."""
+        for item in items:
+            id = item.header.id
+            if id in self._permits and id not in self._lost:
+                continue  # a census found another copy while this one was being made
+            self._lost.pop(id, None)
+            self._permits.setdefault(id, None)
+            self.outbox.put(target or self._role, item)
+
+    def attempt(self) -> int:
+        """The attempt number of whatever is admitted now."""
+        return self.view.number
+
+    def knows(self, id: TaskId) -> bool:
+        """Whether an id that the source offers was admitted or committed before."""
+        return id in self._permits or id in self.past
+
+    def lost(self) -> list[TaskId]:
+        """Ids to be admitted again; they stay here until they are."""
+        return [] if self.held else list(self._lost)
+
+    def ack(self, message: Ack) -> list[TaskId]:
+        """Free permits; what was freed. Acknowledgements of another view are refused."""
+        if message.view != self.view.number or message.sender not in self.view.names:
+            return []
+        return self._free(message.ids)
+
+    def dry(self) -> None:
+        """The source has no more rows."""
+        self._dry = True
+
+    def drain(self, _: Drain) -> None:
+        """Admit nothing more, but for what was lost."""
+        self._dry = True
+
+    def exhausted(self) -> Exhausted | None:
+        """Told once a view: nothing left to admit and nothing in flight."""
+        if self.held or not self._dry or self._permits or self._said_exhausted:
+            return None
+        self._said_exhausted = True
+        return Exhausted(self.view.number, self.name)
+
+    def resolve(self, message: Resolve) -> bool:
+        """End the census: free what is committed, take over what is in flight, re-admit what is lost."""
+        if not super().resolve(message):
+            return False
+        for past in message.past:
+            self.past.merge(IdSet.decode(past))
+        for id in message.adopt:
+            self.past.add(id)
+            self._permits.setdefault(id, None)
+        self._free(message.done)
+        self._lost.update((id, None) for id in message.lost if id in self._permits)
+        self._fresh = self._fresh and len(message.past) < self.view.shards
+        self._said_exhausted = False
+        return True
+
+    def _free(self, ids: list[TaskId]) -> list[TaskId]:
+        freed: list[TaskId] = []
+        for id in ids:
+            if id in self._permits:
+                peer = self._permits.pop(id)
+                if peer is not None:
+                    self._load[peer] -= 1
+                freed.append(id)
+        return freed
+
+    def _route(self, target: str, id: TaskId) -> str | None:
+        """The least loaded host, for roles; whatever it was given to before no longer counts."""
+        hosts = self.view.hosts(target)
+        if not hosts:
+            return self.view.route(target, id)
+        before = self._permits.get(id)
+        if before is not None:
+            self._load[before] -= 1
+        peer = min(hosts, key=self._load.__getitem__)
+        self._load[peer] += 1
+        self._permits[id] = peer
+        return peer
+
+    def _make_report(self) -> Report:
+        report = super()._make_report()
+        attempt = self.view.number - 1  # anything that is really somewhere is newer, or was admitted here
+        again = [Header(id, attempt) for id in self._lost]
+        return Report(
+            self.view.number,
+            self.name,
+            [*report.holding, *again],
+            report.uncertain,
+            list(self._permits),
+            self._fresh,
+        )
+
+    def _discard(self, ids: list[TaskId]) -> None:
+        super()._discard(ids)
+        for id in ids:
+            self._lost.pop(id, None)

@@ -1,0 +1,143 @@
+"""What members and the coordinator say to each other.
+
+Every message carries the number of the view it was said in; members refuse what was said in another.
+All of it is MessagePack with a schema (`encode`, `decode`); payloads are opaque bytes.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from peerloom.errors import CodecError
+from peerloom.protocol.view import View
+from peerloom.task import Header, TaskId
+
+
+class Item(NamedTuple):
+    """One copy of a task on its way: its identity, and the encoded task or row."""
+
+    header: Header
+    payload: bytes
+
+
+class Deliver(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A batch of tasks handed to another member. `seq` counts the sender's deliveries, to anyone."""
+
+    view: int
+    sender: str
+    seq: int
+    items: list[Item]
+
+
+class Delivered(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The answer to `Deliver`: the batch is now the receiver's, or was refused. `view` is the receiver's."""
+
+    view: int
+    seq: int
+    accepted: bool
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A shard tells the feeder which rows are safe on disk; their permits are free."""
+
+    view: int
+    sender: str
+    ids: list[TaskId]
+
+
+class Hold(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """The coordinator opens a view: adopt it, hold outgoing tasks, report."""
+
+    view: View
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """What a member holds, once all its deliveries to the living are answered.
+
+    `uncertain` are copies whose receiver is lost and may have taken them. `permits` come from feeders;
+    `fresh` marks a feeder that has just joined and knows nothing yet.
+    """
+
+    view: int
+    sender: str
+    holding: list[Header] = []
+    uncertain: list[Header] = []
+    permits: list[TaskId] = []
+    fresh: bool = False
+
+
+class Query(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The coordinator asks a shard which of these it has; with `everything`, all it ever committed."""
+
+    view: int
+    ids: list[TaskId]
+    everything: bool = False
+
+
+class Have(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """A shard's answer to `Query`; `past` is an encoded `IdSet`, empty unless everything was asked for."""
+
+    view: int
+    sender: str
+    committed: list[TaskId]
+    queued: list[TaskId]
+    past: bytes = b""
+
+
+class Resolve(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """The census is over: drop `discard`, then go on.
+
+    For feeders: `done` ids are committed, `lost` ids are to be admitted again, `adopt` ids are in
+    flight already, and what is in `past` (encoded `IdSet`s) was committed earlier.
+    """
+
+    view: int
+    discard: list[TaskId] = []
+    done: list[TaskId] = []
+    lost: list[TaskId] = []
+    adopt: list[TaskId] = []
+    past: list[bytes] = []
+
+
+class Suspect(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """A member could not reach another one, or got no answer in time."""
+
+    view: int
+    sender: str
+    member: str
+
+
+class Exhausted(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """A feeder has nothing left to admit and nothing in flight."""
+
+    view: int
+    sender: str
+
+
+class Drain(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """A feeder is to admit nothing more, but for what was lost."""
+
+
+ToMember = Deliver | Ack | Hold | Query | Resolve | Drain
+ToCoordinator = Report | Have | Suspect | Exhausted
+Message = ToMember | ToCoordinator | Delivered
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """The message as MessagePack."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """The message in `data`.
+
+    Raises:
+        CodecError: if it is none.
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CodecError(f"not a protocol message: {error}") from error

@@ -1,0 +1,143 @@
+"""Tasks on their way out: at most one delivery under way to each destination, the rest coalesce.
+
+So batches grow with load by themselves, and a slow receiver costs its sender one call. A batch whose
+receiver may or may not have taken it stays here, uncertain, until the census has judged it; it is
+never sent again before that.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from peerloom.protocol.messages import Deliver, Delivered, Item
+from peerloom.protocol.view import View
+from peerloom.task import Header, TaskId
+
+Choose = Callable[[str, TaskId], str | None]
+Parcel = tuple[str, Item]  # the target (a role, or TO_SINK) and the task
+
+MAX_ITEMS = 2_000
+MAX_BYTES = 4 << 20
+
+
+class Outbox:
+    """The outgoing side of one member.
+
+    Args:
+        sender: the member's name.
+        choose: the destination for a target and id in the present view, or None if there is none.
+    """
+
+    def __init__(self, sender: str, choose: Choose) -> None:
+        self._sender = sender
+        self._choose = choose
+        self._seq = 0
+        self._queues: dict[str, deque[Parcel]] = {}
+        self._idle: dict[str, None] = {}  # destinations with a queue and no delivery under way
+        self._under_way: dict[str, tuple[Deliver, list[Parcel]]] = {}
+        self._uncertain: dict[TaskId, Parcel] = {}
+        self._homeless: list[Parcel] = []  # no member hosts their target at present
+
+    def put(self, target: str, item: Item) -> None:
+        """Queue one task for a target."""
+        destination = self._choose(target, item.header.id)
+        if destination is None:
+            self._homeless.append((target, item))
+            return
+        queue = self._queues.get(destination)
+        if queue is None:
+            queue = self._queues[destination] = deque()
+        queue.append((target, item))
+        if destination not in self._under_way:
+            self._idle[destination] = None
+
+    def take(self, view: int) -> list[tuple[str, Deliver]]:
+        """The deliveries to send now, by destination; each awaits its answer."""
+        out: list[tuple[str, Deliver]] = []
+        for destination in self._idle:
+            parcels = _batch(self._queues[destination])
+            if parcels:
+                self._seq += 1
+                deliver = Deliver(view, self._sender, self._seq, [item for _, item in parcels])
+                self._under_way[destination] = (deliver, parcels)
+                out.append((destination, deliver))
+        self._idle.clear()
+        return out
+
+    def answered(self, destination: str, answer: Delivered) -> None:
+        """The receiver has answered; an answer to anything but the delivery under way is ignored."""
+        parcels = self._finish(destination, answer.seq)
+        if parcels and not answer.accepted:
+            self._queues[destination].extendleft(reversed(parcels))
+            self._idle[destination] = None
+
+    def failed(self, destination: str, seq: int) -> bool:
+        """No answer came, or an error: whether the batch was taken is unknown. False if it is settled."""
+        parcels = self._finish(destination, seq)
+        for parcel in parcels:
+            self._uncertain[parcel[1].header.id] = parcel
+        self._idle.pop(destination, None)
+        return bool(parcels)
+
+    def lose(self, view: View) -> None:
+        """Deliveries to whoever is not in `view` become uncertain, and queues for them homeless."""
+        for destination in [name for name in self._under_way if name not in view.names]:
+            self.failed(destination, self._under_way[destination][0].seq)
+        for destination in [name for name in self._queues if name not in view.names]:
+            self._homeless += self._queues.pop(destination)
+            self._idle.pop(destination, None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a delivery still awaits its answer."""
+        return bool(self._under_way)
+
+    def waiting(self) -> list[Header]:
+        """The copies that are certainly here."""
+        queued = (item.header for queue in self._queues.values() for _, item in queue)
+        return [*queued, *(item.header for _, item in self._homeless)]
+
+    def uncertain(self) -> list[Header]:
+        """The copies that a lost receiver may have taken."""
+        return [item.header for _, item in self._uncertain.values()]
+
+    def drop(self, ids: Iterable[TaskId]) -> None:
+        """Forget these tasks; another copy of them lives on."""
+        gone = set(ids)
+        if not gone:
+            return
+        for destination, queue in self._queues.items():
+            self._queues[destination] = deque(p for p in queue if p[1].header.id not in gone)
+        self._homeless = [parcel for parcel in self._homeless if parcel[1].header.id not in gone]
+        for id in gone:
+            self._uncertain.pop(id, None)
+
+    def settle(self) -> None:
+        """The census has judged: everything still here is certain, and finds its way anew."""
+        parcels = [*self._uncertain.values(), *self._homeless]
+        for queue in self._queues.values():
+            parcels += queue
+        self._uncertain.clear()
+        self._homeless = []
+        self._queues.clear()
+        self._idle.clear()
+        for target, item in parcels:
+            self.put(target, item)
+
+    def _finish(self, destination: str, seq: int) -> list[Parcel]:
+        under_way = self._under_way.get(destination)
+        if under_way is None or under_way[0].seq != seq:
+            return []
+        del self._under_way[destination]
+        if self._queues.get(destination):
+            self._idle[destination] = None
+        return under_way[1]
+
+
+def _batch(queue: deque[Parcel]) -> list[Parcel]:
+    parcels: list[Parcel] = []
+    size = 0
+    while queue and len(parcels) < MAX_ITEMS and size < MAX_BYTES:
+        parcel = queue.popleft()
+        parcels.append(parcel)
+        size += len(parcel[1].payload)
+    return parcels

@@ -1,0 +1,90 @@
+"""The peer: tasks arrive, agents act on them, they move on.
+
+It knows which copies are with its agents and which are on their way out; nothing is recorded for
+recovery. A copy that the census discards may still be with an agent: its result is then ignored.
+"""
+
+from enum import Enum
+
+from peerloom.protocol.messages import Deliver, Delivered, Item, Report
+from peerloom.protocol.participant import Participant
+from peerloom.task import Header, TaskId
+
+
+class Move(Enum):
+    """What becomes of a task after an agent has acted on it."""
+
+    HERE = "here"  # the next role is hosted by this peer: go on at once
+    AWAY = "away"  # hand it to `send`
+    GONE = "gone"  # another copy lives on; forget this one
+
+
+class Peer(Participant):
+    """State of one peer."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._acting: dict[TaskId, Header] = {}
+        self._arrived: list[Item] = []
+        self._reported: set[TaskId] = set()
+
+    def deliver(self, message: Deliver) -> Delivered:
+        """Take a batch in, or refuse it; what was taken is in `arrivals`."""
+        refusal = self._admits(message)
+        if refusal is not None:
+            return refusal
+        for item in message.items:
+            self._take_in(item)
+        return Delivered(self.view.number, message.seq, True)
+
+    def arrivals(self) -> list[Item]:
+        """Tasks for the agents of this peer that have come since the last call."""
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def move(self, before: Header, after: Header, target: str) -> Move:
+        """An agent has acted: `before` is the copy it was given, `after` the one it made."""
+        if self._acting.get(before.id) != before:
+            return Move.GONE
+        if not self.held and self.name in self.view.hosts(target):
+            self._acting[before.id] = after
+            return Move.HERE
+        return Move.AWAY
+
+    def send(self, before: Header, target: str, item: Item) -> None:
+        """Hand a task over to wherever its target is; it must be a copy that `move` called AWAY."""
+        if self._acting.get(before.id) == before:
+            del self._acting[before.id]
+            self.outbox.put(target, item)
+
+    @property
+    def acting(self) -> int:
+        """How many tasks are with the agents."""
+        return len(self._acting)
+
+    def _take_in(self, item: Item) -> None:
+        id = item.header.id
+        known = self._acting.get(id)
+        if id in self._reported:
+            # The sender's copy won the census; ours is discarded as soon as we hear of it.
+            self._reported.discard(id)
+            self.outbox.drop([id])
+        elif known is not None and known.age >= item.header.age:
+            return
+        self._acting[id] = item.header
+        self._arrived.append(item)
+
+    def _make_report(self) -> Report:
+        report = super()._make_report()
+        holding = [*self._acting.values(), *report.holding]
+        self._reported = {header.id for header in (*holding, *report.uncertain)}
+        return Report(self.view.number, self.name, holding, report.uncertain)
+
+    def _discard(self, ids: list[TaskId]) -> None:
+        gone = [id for id in ids if id in self._reported]
+        self._reported = set()
+        super()._discard(gone)
+        for id in gone:
+            self._acting.pop(id, None)
+        lost = set(gone)
+        self._arrived = [item for item in self._arrived if item.header.id not in lost]

@@ -1,0 +1,59 @@
+"""What a multiple-choice row holds: `question`, `options`, `answer`. MMLU-Pro rows are read as they are."""
+
+from string import ascii_uppercase
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from peerloom.errors import RowError
+
+
+class Row(msgspec.Struct):
+    """The fields that the recipe reads; a row may have others."""
+
+    question: Annotated[str, Meta(min_length=1)]
+    options: Annotated[list[str], Meta(min_length=2, max_length=len(ascii_uppercase))]
+    answer: str | int
+    """The right option: its letter, its index from 0, or its text."""
+
+    @property
+    def letters(self) -> str:
+        """The names of the options: `"ABCD"` for four of them."""
+        return ascii_uppercase[: len(self.options)]
+
+    @property
+    def right(self) -> str:
+        """The letter of the right option.
+
+        Raises:
+            RowError: if `answer` names no option.
+        """
+        for named in (list(self.letters), range(len(self.options)), self.options):
+            if self.answer in named:
+                return self.letters[named.index(self.answer)]
+        raise RowError(
+            f"'answer' is {self.answer!r}, which names none of the {len(self.options)} options: give a "
+            f"letter of {self.letters}, an index from 0 or the text of an option"
+        )
+
+
+def read_row(data: Any) -> Row:
+    """The fields of an input row.
+
+    Raises:
+        RowError: naming the field that is missing or wrong.
+    """
+    try:
+        return msgspec.convert(data, Row)
+    except msgspec.ValidationError as error:
+        raise RowError(f"not a multiple-choice question: {error}") from error
+
+
+def check_row(data: Any) -> None:
+    """Refuse a row that cannot be discussed.
+
+    Raises:
+        RowError: see `read_row` and `Row.right`.
+    """
+    _ = read_row(data).right

@@ -1,0 +1,1 @@
+"""Stage 6: drives the protocol, in one process or on Ray."""

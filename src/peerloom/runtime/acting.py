@@ -1,0 +1,123 @@
+"""One step of a task: the agent of its role acts, the workflow says who is next.
+
+The one place where what agents and workflows raise is classified: a `TaskError` ends the task with its
+own outcome and reason, anything else with `failed`; siblings never notice.
+"""
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from peerloom.agents.base import Agent, Services
+from peerloom.errors import TaskError
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
+from peerloom.sink.totals import AgentTally
+from peerloom.task import FAILED, End, Task, Turn, Usage
+from peerloom.workflow import Workflow
+
+DETAIL_CHARACTERS = 2_000
+
+
+class CountingLLM:
+    """The language model as one agent sees it during one step: counts what its calls used."""
+
+    __slots__ = ("_llm", "finish_reason", "model", "usage")
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+        self.usage = Usage()
+        self.model = ""
+        self.finish_reason = ""
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """Pass the call on."""
+        reply = await self._llm.chat(request)
+        self.usage += reply.usage
+        self.model = reply.model
+        self.finish_reason = reply.finish_reason
+        return reply
+
+    async def close(self) -> None:
+        """Nothing: the client belongs to the peer."""
+
+
+class Stage:
+    """The agents of one peer.
+
+    Args:
+        workflow: decides who is next.
+        agents: by role.
+        llm: the peer's client.
+    """
+
+    def __init__(self, workflow: Workflow, agents: Mapping[str, Agent], llm: LLM) -> None:
+        self._workflow = workflow
+        self._agents = agents
+        self._llm = llm
+        self.hops = 0
+        self.tallies: dict[str, AgentTally] = {}
+
+    async def step(self, task: Task) -> Task:
+        """The task one hop further, routed to its next role or ended."""
+        role = task.next_role
+        counting = CountingLLM(self._llm)
+        started, clock = time.time(), time.perf_counter()
+        try:
+            acted = await self._agents[role].act(task, Services(counting))
+            turns = [acted] if isinstance(acted, Turn) else list(acted)
+            if not turns:
+                raise ValueError(f"agent {role!r} returned no turn")
+        except Exception as error:
+            turns = [Turn(role, end=_classify(error, "agent_error"))]
+        seconds = time.perf_counter() - clock
+        self._count(role, counting.usage, seconds)
+        return self._route(task.with_turns(*_filled(turns, role, counting, started, seconds)))
+
+    def _route(self, task: Task) -> Task:
+        last = task.last
+        if last is not None and last.end is not None:
+            return task.with_next(last.end)
+        try:
+            return task.with_next(self._workflow.next(task))
+        except Exception as error:
+            return task.with_next(_classify(error, "workflow_error"))
+
+    def _count(self, role: str, usage: Usage, seconds: float) -> None:
+        self.hops += 1
+        tally = self.tallies.get(role)
+        if tally is None:
+            tally = self.tallies[role] = AgentTally()
+        tally.turns += 1
+        tally.calls += usage.calls
+        tally.prompt += usage.prompt
+        tally.completion += usage.completion
+        tally.cached += usage.cached
+        tally.seconds += seconds
+
+
+def _filled(
+    turns: list[Turn], role: str, counting: CountingLLM, started: float, seconds: float
+) -> list[Turn]:
+    """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
+    *earlier, last = turns
+    filled = [msgspec.structs.replace(turn, agent=role, started=started) for turn in earlier]
+    usage = counting.usage if counting.usage.calls else last.usage
+    final = Turn(
+        role,
+        last.message,
+        last.value,
+        last.end,
+        usage,
+        last.model or counting.model,
+        last.finish_reason or counting.finish_reason,
+        started,
+        seconds,
+    )
+    return [*filled, final]
+
+
+def _classify(error: Exception, reason: str) -> End:
+    if isinstance(error, TaskError):
+        return End(error.outcome, error.reason, detail=str(error)[:DETAIL_CHARACTERS])
+    return End(FAILED, reason, detail=f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS])

@@ -1,0 +1,58 @@
+"""What a process is told when it starts, and what it tells about itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from peerloom.protocol.view import Member
+from peerloom.runtime.program import Program
+from peerloom.runtime.settings import RunSettings
+from peerloom.services.llm.service import ClientSpec
+from peerloom.sink.totals import AgentTally, Totals
+from peerloom.source.base import Source
+
+
+@dataclass(frozen=True)
+class Brief:
+    """Everything a member needs to start. Only feeders get the source, only peers the model."""
+
+    member: Member
+    program: Program
+    settings: RunSettings
+    run_dir: Path
+    provenance: Mapping[str, Any]
+    source: Source | None = None
+    llm: ClientSpec | None = None
+
+
+class MemberStats(msgspec.Struct, array_like=True):
+    """A member's own figures since it started; each kind of member fills in what it knows.
+
+    `agents` counts turns as they are made, whether or not their task ever finishes; `totals` counts
+    rows as they are committed, over the whole life of the run directory.
+    """
+
+    cpu_seconds: float = 0.0
+    hops: int = 0
+    admitted: int = 0
+    in_flight: int = 0
+    agents: dict[str, AgentTally] = {}
+    totals: Totals | None = None
+    notices: list[str] = []
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(MemberStats)
+
+
+def encode_stats(stats: MemberStats) -> bytes:
+    """The figures as MessagePack."""
+    return _encoder.encode(stats)
+
+
+def decode_stats(data: bytes) -> MemberStats:
+    """The figures in `data`."""
+    return _decoder.decode(data)

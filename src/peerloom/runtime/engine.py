@@ -1,0 +1,73 @@
+"""What the run needs of an engine: start members, reach them, notice their death."""
+
+from typing import Protocol
+
+from peerloom.protocol.view import FEEDER, PEER
+from peerloom.runtime.brief import Brief
+from peerloom.runtime.feeder_host import FeederHost
+from peerloom.runtime.host import Host
+from peerloom.runtime.link import Link
+from peerloom.runtime.peer_host import PeerHost
+from peerloom.runtime.sink_host import SinkHost
+
+
+class Engine(Protocol):
+    """Members by name. Whatever reaches out to one raises `Unreachable` if it is gone."""
+
+    async def start(self) -> None:
+        """Make ready to start members.
+
+        Raises:
+            EngineError: if that is not possible here.
+        """
+        ...
+
+    async def spawn(self, brief: Brief) -> None:
+        """Start a member, and wait until it takes messages in."""
+        ...
+
+    async def introduce(self) -> None:
+        """Tell all members how to reach all others."""
+        ...
+
+    async def wait(self, name: str) -> bytes:
+        """Wait until a member has stopped as asked, for its last figures; `Unreachable` if it dies."""
+        ...
+
+    async def tell(self, name: str, data: bytes) -> None:
+        """Hand a member an encoded message from the coordinator."""
+        ...
+
+    async def listen(self, name: str) -> list[bytes]:
+        """Wait for what a member has to tell the coordinator."""
+        ...
+
+    async def ping(self, name: str) -> None:
+        """Wait for a sign of life, independent of how busy the member is."""
+        ...
+
+    async def stats(self, name: str) -> bytes:
+        """A member's figures, encoded."""
+        ...
+
+    async def stop(self, name: str) -> None:
+        """Ask a member to stop."""
+        ...
+
+    def kill(self, name: str) -> None:
+        """End a member at once, whether or not it still answers; no harm if it is gone."""
+        ...
+
+    async def close(self) -> None:
+        """End all members and whatever the engine has started."""
+        ...
+
+
+def build(brief: Brief, link: Link) -> Host:
+    """The host for a member, to be run in the process that is to be it."""
+    kind = brief.member.kind
+    if kind == PEER:
+        return PeerHost(brief, link)
+    if kind == FEEDER:
+        return FeederHost(brief, link)
+    return SinkHost(brief, link)

@@ -1,0 +1,180 @@
+"""Drives one member's state machine: decodes what arrives, sends what is to be sent.
+
+Everything runs on one event loop. What arrives is only taken in; sending happens in one pass per turn
+of the loop (`poke`), so whatever has gathered by then goes out together. All tasks live in one task
+group: a defect in any of them ends the member, which the run then treats like any other death.
+"""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+
+from peerloom.protocol.messages import (
+    Deliver,
+    Delivered,
+    Hold,
+    Message,
+    Resolve,
+    Suspect,
+    ToCoordinator,
+    decode,
+    encode,
+)
+from peerloom.protocol.participant import Participant
+from peerloom.runtime.brief import MemberStats
+from peerloom.runtime.link import Link, Unreachable
+
+
+class Host(ABC):
+    """Base of the three kinds of member.
+
+    Args:
+        machine: the member's protocol state.
+        link: reaches the other members.
+        deliver_seconds: how long a delivery may stay unanswered before its receiver is suspected.
+    """
+
+    def __init__(self, machine: Participant, link: Link, deliver_seconds: float) -> None:
+        self.machine = machine
+        self._link = link
+        self._deliver_seconds = deliver_seconds
+        self._to_coordinator: asyncio.Queue[ToCoordinator | None] = asyncio.Queue()
+        self._stopping = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._poked = False
+        self._group: asyncio.TaskGroup | None = None
+        self._notices: list[str] = []
+
+    async def run(self) -> MemberStats:
+        """Live until `stop`; the last figures. Raises whatever ended the member before that."""
+        await self._open()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._ready.set()
+                group.create_task(self._until_stopped())
+        except* _Stopped:
+            pass
+        finally:
+            self._group = None
+            self._to_coordinator.put_nowait(None)
+            await self._close()
+        return self.stats()
+
+    async def ready(self) -> None:
+        """Wait until messages are taken in."""
+        await self._ready.wait()
+
+    def stop(self) -> None:
+        """End the member; what it still holds is dropped."""
+        self._stopping.set()
+
+    async def receive(self, data: bytes) -> bytes:
+        """Take one encoded message in; the encoded answer, if it has one."""
+        answer = self._take(decode(data))
+        self.poke()
+        return encode(answer) if answer is not None else b""
+
+    async def listen(self) -> list[bytes]:
+        """What this member has to tell the coordinator; waits until there is something.
+
+        Raises:
+            Unreachable: when the member has ended.
+        """
+        messages = [await self._to_coordinator.get()]
+        while not self._to_coordinator.empty():
+            messages.append(self._to_coordinator.get_nowait())
+        told = [encode(message) for message in messages if message is not None]
+        if not told:
+            raise Unreachable(f"{self.machine.name} has ended")
+        return told
+
+    def stats(self) -> MemberStats:
+        """The member's figures; notices are handed out once."""
+        notices, self._notices = self._notices, []
+        stats = MemberStats(cpu_seconds=time.process_time(), notices=notices)
+        self._add_stats(stats)
+        return stats
+
+    def poke(self) -> None:
+        """Send what there is to send, soon, once."""
+        if not self._poked and self._group is not None:
+            self._poked = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._poked = False
+        group = self._group
+        if group is None or self._stopping.is_set():
+            return
+        self._work(group)
+        report = self.machine.report()
+        if report is not None:
+            self.tell(report)
+        for destination, deliver in self.machine.outgoing():
+            group.create_task(self._deliver(destination, deliver))
+
+    async def _deliver(self, destination: str, deliver: Deliver) -> None:
+        try:
+            async with asyncio.timeout(self._deliver_seconds):
+                answer = decode(await self._link.send(destination, encode(deliver)))
+        except (Unreachable, TimeoutError):
+            if self.machine.failed(destination, deliver.seq):
+                self.suspect(destination)
+        else:
+            if isinstance(answer, Delivered):
+                self.machine.answered(destination, answer)
+        self.poke()
+
+    def suspect(self, member: str) -> None:
+        """Tell the coordinator that a member does not answer."""
+        self.tell(Suspect(self.machine.view.number, self.machine.name, member))
+
+    def tell(self, message: ToCoordinator) -> None:
+        """Tell the coordinator something."""
+        self._to_coordinator.put_nowait(message)
+
+    def notice(self, text: str) -> None:
+        """Something for a person to read; it travels with the figures."""
+        self._notices.append(text)
+
+    def _take(self, message: Message) -> Message | None:
+        match message:
+            case Deliver():
+                return self._take_delivery(message)
+            case Hold():
+                self.machine.hold(message)
+            case Resolve():
+                self.machine.resolve(message)
+            case _:
+                self._take_other(message)
+        return None
+
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
+        raise _Stopped
+
+    @abstractmethod
+    def _take_delivery(self, message: Deliver) -> Delivered:
+        """Take tasks in."""
+
+    def _take_other(self, message: Message) -> None:  # noqa: B027 - most kinds understand no more
+        """Take a message that only some kinds of member understand; others ignore it."""
+
+    @abstractmethod
+    def _work(self, group: asyncio.TaskGroup) -> None:
+        """Start whatever the machine's state asks for. Must not block."""
+
+    @abstractmethod
+    def _add_stats(self, stats: MemberStats) -> None:
+        """Fill in what this kind of member knows."""
+
+    async def _open(self) -> None:  # noqa: B027 - not every kind has something to open
+        """Acquire what the member needs, in its own loop."""
+
+    async def _close(self) -> None:  # noqa: B027
+        """Give it back."""
+
+
+class _Stopped(Exception):
+    """Ends a member's task group; whatever still runs in it is cancelled."""

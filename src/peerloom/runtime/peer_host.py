@@ -1,0 +1,69 @@
+"""Drives a peer: tasks come in batches, each is taken through the agents hosted here, then moves on.
+
+Every task at work is one asyncio task. As long as the next role is hosted here, a hop is the next turn
+of its loop; nothing is encoded until the task leaves.
+"""
+
+import asyncio
+
+from peerloom.protocol.messages import Deliver, Delivered, Item
+from peerloom.protocol.peer import Move, Peer
+from peerloom.protocol.view import TO_SINK
+from peerloom.runtime.acting import Stage
+from peerloom.runtime.brief import Brief, MemberStats
+from peerloom.runtime.host import Host
+from peerloom.runtime.link import Link
+from peerloom.runtime.rows import finish
+from peerloom.services.llm.base import LLM
+from peerloom.task import Task, decode, encode
+
+
+class PeerHost(Host):
+    """One peer."""
+
+    machine: Peer
+
+    def __init__(self, brief: Brief, link: Link) -> None:
+        super().__init__(Peer(brief.member.name), link, brief.settings.deliver_seconds)
+        self._brief = brief
+        self._llm: LLM | None = None
+        self._stage: Stage | None = None
+
+    async def _open(self) -> None:
+        assert self._brief.llm is not None
+        self._llm = self._brief.llm.connect(concurrency=self._brief.settings.in_flight)
+        program = self._brief.program
+        self._stage = Stage(program.workflow, program.agents, self._llm)
+
+    async def _close(self) -> None:
+        if self._llm is not None:
+            await self._llm.close()
+
+    def _take_delivery(self, message: Deliver) -> Delivered:
+        return self.machine.deliver(message)
+
+    def _work(self, group: asyncio.TaskGroup) -> None:
+        for item in self.machine.arrivals():
+            group.create_task(self._carry(decode(item.payload)))
+
+    async def _carry(self, task: Task) -> None:
+        """Take one task through the agents of this peer, then send it on."""
+        stage = self._stage
+        assert stage is not None
+        while True:
+            before = task.header
+            task = await stage.step(task)
+            target = TO_SINK if task.end is not None else task.next_role
+            move = self.machine.move(before, task.header, target)
+            if move is Move.HERE:
+                continue
+            if move is Move.AWAY:
+                payload = encode(task) if task.end is None else finish(task, self._brief)
+                self.machine.send(before, target, Item(task.header, payload))
+                self.poke()
+            return
+
+    def _add_stats(self, stats: MemberStats) -> None:
+        if self._stage is not None:
+            stats.hops = self._stage.hops
+            stats.agents = self._stage.tallies

@@ -1,0 +1,1 @@
+"""The engine on Ray; the only folder that imports it."""

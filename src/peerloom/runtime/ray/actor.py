@@ -1,0 +1,86 @@
+"""The Ray actor around one member.
+
+Messages arrive on the actor's main event loop, where the member lives, and are only taken in there, so
+calls never queue up behind work. `ping` has a concurrency group of its own, which in Ray is a thread of
+its own: it answers however busy the main loop is, and touches nothing of the member.
+"""
+
+import gc
+import os
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from peerloom.runtime.brief import Brief, encode_stats
+from peerloom.runtime.engine import build
+from peerloom.runtime.link import Unreachable
+
+Handle = ActorHandle[Any]
+
+
+class RayLink:
+    """Reaches other members by their actor handles."""
+
+    def __init__(self) -> None:
+        self.handles: dict[str, Handle] = {}
+
+    async def send(self, to: str, data: bytes) -> bytes:
+        """One actor call."""
+        handle = self.handles.get(to)
+        if handle is None:
+            raise Unreachable(f"no handle for {to}")
+        try:
+            return await handle.receive.remote(data)
+        except RayError as error:
+            raise Unreachable(f"{to}: {error}") from error
+
+
+class MemberActor:
+    """One member in a process of its own."""
+
+    def __init__(self, brief: Brief) -> None:
+        # Thousands of live tasks make full collections cost more than the work itself.
+        gc.freeze()
+        gc.set_threshold(200_000, 50, 1_000)
+        self._link = RayLink()
+        self._host = build(brief, self._link)
+
+    async def run(self) -> bytes:
+        """Live; the last figures. Fails with whatever ends the member."""
+        return encode_stats(await self._host.run())
+
+    async def ready(self) -> tuple[str, int]:
+        """Wait until messages are taken in; the node and process id."""
+        await self._host.ready()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    async def introduce(self, handles: dict[str, Handle]) -> None:
+        """How to reach the others."""
+        self._link.handles = handles
+
+    async def receive(self, data: bytes) -> bytes:
+        """Take a message in."""
+        return await self._host.receive(data)
+
+    async def listen(self) -> list[bytes]:
+        """What there is to tell the coordinator."""
+        return await self._host.listen()
+
+    async def stats(self) -> bytes:
+        """The member's figures."""
+        return encode_stats(self._host.stats())
+
+    async def stop(self) -> None:
+        """Stop living."""
+        self._host.stop()
+
+    @ray.method(concurrency_group="control")
+    async def ping(self) -> None:
+        """Sign of life."""
+
+
+Actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2})(
+    MemberActor
+)

@@ -1,0 +1,225 @@
+"""One run: starts services and members, watches them, and leaves a consistent run directory.
+
+The driver holds no task. It starts things, hears of deaths, adds figures up; what moves between agents
+never passes through it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from peerloom.errors import PeerloomError, SourceError
+from peerloom.events import Hooks, MemberLost, Notice, RunFinished, RunStarted, ViewChanged
+from peerloom.protocol.view import FEEDER, PEER, Member
+from peerloom.runtime.brief import Brief, decode_stats
+from peerloom.runtime.engine import Engine
+from peerloom.runtime.link import Unreachable
+from peerloom.runtime.local import LocalEngine
+from peerloom.runtime.program import Program
+from peerloom.runtime.settings import RunSettings
+from peerloom.runtime.summary import Figures, Summary, summarise
+from peerloom.runtime.supervisor import Supervisor
+from peerloom.services.children import LocalSpawner
+from peerloom.services.llm.service import ClientSpec, LLMService
+from peerloom.sink.rundir import RunDir
+from peerloom.source.base import Source
+from peerloom.workflow import check_agents
+
+FIGURES_SECONDS = 0.5
+CENSUS_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+
+class Run:
+    """One execution of a program over a source.
+
+    Args:
+        program: workflow and agents.
+        source: where rows come from.
+        llm: the language model service; the run starts and stops it.
+        settings: shape and engine.
+        run_dir: claimed; the caller releases it.
+        recipe: name for people and for the rows' provenance.
+        hooks: whoever watches.
+        config_yaml: the resolved configuration, kept as `run.yaml`.
+
+    Raises:
+        WorkflowError: if a role lacks an agent.
+        ConfigError: if the settings place a role that does not exist.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        source: Source,
+        llm: LLMService,
+        settings: RunSettings,
+        run_dir: RunDir,
+        *,
+        recipe: str,
+        hooks: Sequence[Hooks] = (),
+        config_yaml: str = "",
+    ) -> None:
+        check_agents(program.workflow, program.agents)
+        self._program = program
+        self._source = source
+        self._llm = llm
+        self._settings = settings
+        self._run_dir = run_dir
+        self._recipe = recipe
+        self._hooks = hooks
+        self._config_yaml = config_yaml
+        self._figures = Figures()
+        self._total: int | None = None
+        self._client: ClientSpec | None = None
+        self._over = asyncio.Event()
+        self._drained = False
+        self._engine = _engine(settings)
+        self._supervisor = Supervisor(
+            self._engine,
+            settings,
+            program.workflow.roles,
+            brief=self._brief,
+            on_event=self._member_event,
+            on_finished=self._over.set,
+        )
+
+    async def execute(self) -> Summary:
+        """Run to the end; the summary, which is also written to the run directory.
+
+        Raises:
+            SourceError: if the source has no row.
+            ServiceError: if the model cannot be started, or has died; finished rows are kept.
+            EngineError: if processes cannot be started; finished rows are kept.
+        """
+        if not await asyncio.to_thread(self._has_rows):
+            raise SourceError(f"the source has no rows: {self._source.describe()}")
+        self._run_dir.write_yaml(self._config_yaml)
+        started, cpu = time.monotonic(), time.process_time()
+        how = "failed"
+        try:
+            await self._execute(started)
+            how = "drained" if self._drained else "finished"
+        except* PeerloomError as group:
+            raise _first(group) from None
+        finally:
+            await self._wind_down()
+            summary = summarise(
+                self._figures.totals(),
+                wall_seconds=time.monotonic() - started,
+                cpu_seconds=self._figures.cpu_seconds() + time.process_time() - cpu,
+            )
+            self._run_dir.write_summary(summary)
+            self._emit("run_finished", RunFinished(how, str(self._run_dir.path)))
+        return summary
+
+    def drain(self) -> None:
+        """Admit nothing more, and finish what is in flight."""
+        self._drained = True
+        self._supervisor.drain()
+
+    def abort(self) -> None:
+        """Stop at once; tasks in flight leave no row."""
+        self._drained = True
+        self._over.set()
+
+    async def _execute(self, started: float) -> None:
+        async with asyncio.TaskGroup() as start:
+            start.create_task(self._engine.start())
+            client = start.create_task(
+                self._llm.start(LocalSpawner(), self._notice, self._run_dir.path / "logs")
+            )
+        self._client = client.result()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._llm.watch())
+                group.create_task(self._count_rows())
+                group.create_task(self._watch_figures(started))
+                self._supervisor.start(group)
+                await self._over.wait()
+                raise _Over
+        except* _Over:
+            pass
+
+    async def _wind_down(self) -> None:
+        """Stop everything; what the members count at their very end is what the summary says."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._supervisor.stop(self._figures.take)
+        await self._llm.stop()
+        await self._engine.close()
+
+    def _has_rows(self) -> bool:
+        partitions = self._settings.partitions
+        return any(next(self._source.rows(p, partitions), None) for p in range(partitions))
+
+    async def _count_rows(self) -> None:
+        """How far there is to go; a large input is read to its end for it, so the run does not wait."""
+        self._total = await asyncio.to_thread(self._source.total) * self._settings.trials
+        self._emit("run_started", RunStarted(str(self._run_dir.path), self._recipe, self._total))
+
+    async def _watch_figures(self, started: float) -> None:
+        committed, since = -1, time.monotonic()
+        while True:
+            await self._take_figures()
+            progress = self._figures.progress(time.monotonic() - started, self._total)
+            self._emit("progress", progress)
+            rows = sum(progress.outcomes.values())
+            if rows != committed:
+                committed, since = rows, time.monotonic()
+                self._supervisor.progressed()
+            elif time.monotonic() - since > CENSUS_SECONDS:
+                self._supervisor.census()
+                since = time.monotonic()
+            await asyncio.sleep(FIGURES_SECONDS)
+
+    async def _take_figures(self) -> None:
+        for name in self._supervisor.names:
+            try:
+                stats = decode_stats(await self._engine.stats(name))
+            except Unreachable:
+                continue
+            self._figures.take(name, stats)
+            for text in stats.notices:
+                self._notice(f"{name}: {text}")
+
+    def _brief(self, member: Member) -> Brief:
+        return Brief(
+            member=member,
+            program=self._program,
+            settings=self._settings,
+            run_dir=self._run_dir.path,
+            provenance={"recipe": self._recipe, "run": self._run_dir.path.name},
+            source=self._source if member.kind == FEEDER else None,
+            llm=self._client if member.kind == PEER else None,
+        )
+
+    def _member_event(self, event: MemberLost | ViewChanged) -> None:
+        self._emit("member_lost" if isinstance(event, MemberLost) else "view_changed", event)
+
+    def _notice(self, text: str) -> None:
+        self._emit("notice", Notice("info", text))
+
+    def _emit(self, method: str, event: Any) -> None:
+        for hooks in self._hooks:
+            getattr(hooks, method)(event)
+
+
+class _Over(Exception):
+    """Ends the run's task group; what still watches is cancelled."""
+
+
+def _engine(settings: RunSettings) -> Engine:
+    if settings.engine == "local":
+        return LocalEngine()
+    from peerloom.runtime.ray.engine import RayEngine  # noqa: PLC0415 - Ray is slow to import
+
+    return RayEngine(settings)
+
+
+def _first(group: BaseExceptionGroup[PeerloomError]) -> PeerloomError:
+    """The first error in a group; the others are its consequences."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

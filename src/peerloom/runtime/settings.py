@@ -1,0 +1,78 @@
+"""How wide a run is, where it runs, and how soon it suspects a silent process."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from peerloom.errors import ConfigError
+from peerloom.protocol.view import FEEDER, PEER, SINK, Member
+
+PACKED_PEERS = 2
+
+
+@dataclass(frozen=True)
+class RoleSettings:
+    """Where the agents of one role run, in placement `spread`.
+
+    `replicas` is the number of peers that host the role; `resources` are Ray resources of each, by
+    Ray's names (`num_cpus`, `num_gpus`, or a custom one).
+    """
+
+    replicas: int = 1
+    resources: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything about a run's shape that does not change its rows.
+
+    `peers` is the number of peers in placement `packed`, and the default number of replicas of each
+    role in `spread`. `in_flight` counts tasks over all feeders. `heartbeat_seconds` is how often a
+    member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
+    `deliver_seconds` how long a delivery may stay unanswered.
+    """
+
+    engine: Literal["ray", "local"] = "ray"
+    placement: Literal["spread", "packed"] = "packed"
+    peers: int | None = None
+    roles: Mapping[str, RoleSettings] = field(default_factory=dict[str, RoleSettings])
+    in_flight: int = 64
+    trials: int = 1
+    seed: int = 0
+    partitions: int = 1
+    shards: int = 1
+    heartbeat_seconds: float = 1.0
+    suspect_seconds: float = 10.0
+    deliver_seconds: float = 30.0
+    address: str | None = None
+
+
+def members(settings: RunSettings, roles: Iterable[str]) -> list[Member]:
+    """The members of a run, as first incarnations.
+
+    Raises:
+        ConfigError: if a role that does not exist is placed.
+    """
+    known = tuple(roles)
+    if settings.roles and settings.placement == "packed":
+        raise ConfigError(
+            "roles: every peer hosts all roles in placement=packed; use placement=spread to place them"
+        )
+    for role in settings.roles:
+        if role not in known:
+            raise ConfigError(f"roles.{role}: the workflow has no such role; it has {', '.join(known)}")
+    return [
+        *(Member(FEEDER, index, 1) for index in range(settings.partitions)),
+        *(Member(SINK, index, 1) for index in range(settings.shards)),
+        *(Member(PEER, index, 1, hosted) for index, hosted in enumerate(_placed(settings, known))),
+    ]
+
+
+def _placed(settings: RunSettings, roles: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The roles each peer hosts."""
+    if settings.placement == "packed":
+        count = settings.peers or min(PACKED_PEERS, os.cpu_count() or 1)
+        return [roles] * count
+    default = RoleSettings(replicas=settings.peers or 1)
+    return [(role,) for role in roles for _ in range(settings.roles.get(role, default).replicas)]

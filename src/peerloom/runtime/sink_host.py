@@ -1,0 +1,100 @@
+"""Drives a sink: finished rows queue up while a group is being written, then become the next group.
+
+One thread does all file work of the shard, so its fsyncs never hold up the event loop. A full disk is
+waited out: nothing is acknowledged meanwhile, so admission stops by itself.
+"""
+
+import asyncio
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+from peerloom.idset import IdSet
+from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Query
+from peerloom.protocol.messages import encode as encode_message
+from peerloom.protocol.shard import Shard
+from peerloom.runtime.brief import Brief, MemberStats
+from peerloom.runtime.host import Host
+from peerloom.runtime.link import Link, Unreachable
+from peerloom.sink.errors import DiskFull
+from peerloom.sink.rows import decode
+from peerloom.sink.shard import Shard as ShardFiles
+from peerloom.sink.totals import Totals
+
+DISK_FULL_SECONDS = 1.0
+
+
+class SinkHost(Host):
+    """One sink, for one shard."""
+
+    machine: Shard
+
+    def __init__(self, brief: Brief, link: Link) -> None:
+        super().__init__(Shard(brief.member.name, IdSet()), link, brief.settings.deliver_seconds)
+        self._brief = brief
+        self._files: ShardFiles | None = None
+        self._totals = Totals()  # as of the last commit: those of the files belong to the thread
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=brief.member.name)
+
+    async def _open(self) -> None:
+        member = self._brief.member
+        loop = asyncio.get_running_loop()
+        files = await loop.run_in_executor(
+            self._thread, ShardFiles.take, self._brief.run_dir, member.index, member.incarnation
+        )
+        self.machine.committed.merge(files.committed)
+        self._totals = copy.deepcopy(files.totals)
+        self._files = files
+
+    async def _close(self) -> None:
+        if self._files is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._files.close)
+            self._totals = self._files.totals
+        self._thread.shutdown(wait=False)
+
+    def _take_delivery(self, message: Deliver) -> Delivered:
+        return self.machine.deliver(message)
+
+    def _take_other(self, message: Message) -> None:
+        if isinstance(message, Query):
+            have = self.machine.query(message)
+            if have is not None:
+                self.tell(have)
+
+    def _work(self, group: asyncio.TaskGroup) -> None:
+        for feeder, ack in self.machine.acks():
+            group.create_task(self._acknowledge(feeder, encode_message(ack)))
+        items = self.machine.group()
+        if items:
+            group.create_task(self._commit(items))
+
+    async def _acknowledge(self, feeder: str, data: bytes) -> None:
+        try:
+            await self._link.send(feeder, data)
+        except Unreachable:
+            self.suspect(feeder)
+            self.poke()
+
+    async def _commit(self, items: list[Item]) -> None:
+        files = self._files
+        assert files is not None
+        loop = asyncio.get_running_loop()
+        rows = [decode(item.payload) for item in items]
+        told = False
+        while True:
+            try:
+                await loop.run_in_executor(self._thread, files.commit, rows)
+                break
+            except DiskFull as error:
+                if not told:
+                    self.notice(f"{error} Waiting for room; nothing is lost.")
+                    told = True
+                await asyncio.sleep(DISK_FULL_SECONDS)
+        if told:
+            self.notice("There is room on the disk again: going on.")
+        for row in rows:
+            self._totals.add_row(row.outcome, row.reason, row.tally)
+        self.machine.group_committed()
+        self.poke()
+
+    def _add_stats(self, stats: MemberStats) -> None:
+        stats.totals = self._totals

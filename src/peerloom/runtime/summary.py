@@ -1,0 +1,88 @@
+"""What a run adds up to: the figures of all members, now and over the life of the run directory."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from peerloom.events import AgentTotals, Progress
+from peerloom.runtime.brief import MemberStats
+from peerloom.sink.totals import AgentTally, Totals
+
+Summary = dict[str, Any]
+
+
+class Figures:
+    """The newest figures of each member; those of the dead count on."""
+
+    def __init__(self) -> None:
+        self._stats: dict[str, MemberStats] = {}
+
+    def take(self, name: str, stats: MemberStats) -> None:
+        """A member's newest figures."""
+        self._stats[name] = stats
+
+    def totals(self) -> Totals:
+        """What is committed; of each shard the newest incarnation counts, since it counts all before it."""
+        newest: dict[str, tuple[int, Totals]] = {}
+        for name, stats in self._stats.items():
+            if stats.totals is not None:
+                slot, _, incarnation = name.rpartition(".")
+                if int(incarnation) >= newest.get(slot, (0, None))[0]:
+                    newest[slot] = (int(incarnation), stats.totals)
+        totals = Totals()
+        for _, shard in newest.values():
+            totals.add(shard)
+        return totals
+
+    def progress(self, seconds: float, total: int | None) -> Progress:
+        """A snapshot for those who watch."""
+        committed = self.totals()
+        agents = _merged(stats.agents for stats in self._stats.values())
+        in_flight = sum(stats.in_flight for stats in self._stats.values())
+        return Progress(
+            seconds=seconds,
+            total=total,
+            admitted=committed.admitted + in_flight,
+            in_flight=in_flight,
+            outcomes=dict(committed.outcomes),
+            hops=sum(stats.hops for stats in self._stats.values()),
+            agents={name: _totals_of(tally) for name, tally in agents.items()},
+        )
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all members, the dead included."""
+        return sum(stats.cpu_seconds for stats in self._stats.values())
+
+
+def summarise(totals: Totals, *, wall_seconds: float, cpu_seconds: float) -> Summary:
+    """The content of `summary.json`, from what is committed."""
+    agents = totals.agents
+    completion = sum(tally.completion for tally in agents.values())
+    return {
+        "admitted": totals.admitted,
+        "outcomes": dict(totals.outcomes),
+        "reasons": dict(totals.reasons),
+        "tokens": {
+            "prompt": sum(tally.prompt for tally in agents.values()),
+            "completion": completion,
+            "cached": sum(tally.cached for tally in agents.values()),
+        },
+        "tokens_per_second": round(completion / wall_seconds, 3) if wall_seconds else 0.0,
+        "llm_calls": sum(tally.calls for tally in agents.values()),
+        "wall_seconds": round(wall_seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),
+        "agents": {name: msgspec.structs.asdict(tally) for name, tally in agents.items()},
+    }
+
+
+def _merged(groups: Iterable[Mapping[str, AgentTally]]) -> dict[str, AgentTally]:
+    merged: dict[str, AgentTally] = {}
+    for group in groups:
+        for name, tally in group.items():
+            merged.setdefault(name, AgentTally()).add(tally)
+    return merged
+
+
+def _totals_of(tally: AgentTally) -> AgentTotals:
+    return AgentTotals(tally.turns, tally.calls, tally.prompt, tally.completion, tally.cached, tally.seconds)

@@ -1,0 +1,182 @@
+"""Drives the coordinator: starts members, hears them, notices their death, carries out its effects.
+
+A member is lost when its process ends, when it gives no sign of life in time, or when another member
+suspects it. Each has three watchers here: for its end, for what it tells, for its heartbeat.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from peerloom.errors import EngineError
+from peerloom.events import MemberLost, ViewChanged
+from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
+from peerloom.protocol.messages import Drain, Exhausted, Have, Message, Report, Suspect, decode, encode
+from peerloom.protocol.view import FEEDER, SINK, Member
+from peerloom.runtime.brief import Brief, MemberStats, decode_stats
+from peerloom.runtime.engine import Engine
+from peerloom.runtime.link import Unreachable
+from peerloom.runtime.settings import RunSettings, members
+
+MAX_DEATHS_IN_A_ROW = 10
+
+Event = MemberLost | ViewChanged
+
+
+class Supervisor:
+    """The members of one run.
+
+    Args:
+        engine: starts and reaches them.
+        settings: how many, and how soon one is suspected.
+        roles: the workflow's roles.
+        brief: what a member is told.
+        on_event: hears of views and losses.
+        on_finished: called when every task is committed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: RunSettings,
+        roles: tuple[str, ...],
+        brief: Callable[[Member], Brief],
+        on_event: Callable[[Event], None],
+        on_finished: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._brief = brief
+        self._on_event = on_event
+        self._coordinator = Coordinator(members(settings, roles), settings.partitions, settings.shards)
+        self._on_finished = on_finished
+        self._draining = False
+        self._ending = False
+        self._deaths_in_a_row: dict[tuple[str, int], int] = {}
+        self._view_told = 0
+        self._group: asyncio.TaskGroup | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The members there are."""
+        return [member.name for member in self._coordinator.view.members]
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Start the members; their watchers live in `group`.
+
+        In the group an `EngineError` is raised if a member dies again and again.
+        """
+        self._group = group
+        self._coordinator.start()
+        self._advance()
+
+    def drain(self) -> None:
+        """Admit nothing more; the run finishes when what is in flight is committed."""
+        self._draining = True
+        for member in self._coordinator.view.of(FEEDER):
+            self._spawn_task(self._send(member.name, Drain()))
+
+    def census(self) -> None:
+        """Look where everything is; asked for when a permit has been out for long."""
+        self._coordinator.census()
+        self._advance()
+
+    def progressed(self) -> None:
+        """Rows have been committed: whoever dies from now on is not dying in a row."""
+        self._deaths_in_a_row.clear()
+
+    async def stop(self, on_stats: Callable[[str, MemberStats], None]) -> None:
+        """Ask all members to stop, sinks last, and hand on their last figures."""
+        self._ending = True
+        for member in sorted(self._coordinator.view.members, key=lambda member: member.kind == SINK):
+            try:
+                await self._engine.stop(member.name)
+                on_stats(member.name, decode_stats(await self._engine.wait(member.name)))
+            except Unreachable:
+                continue
+
+    def _advance(self) -> None:
+        for effect in self._coordinator.effects():
+            match effect:
+                case Send():
+                    self._spawn_task(self._send(effect.to, effect.message))
+                case Kill():
+                    self._engine.kill(effect.name)
+                case Spawn():
+                    self._spawn_task(self._start(effect.member))
+        view = self._coordinator.view
+        if self._coordinator.settled and view.number > self._view_told:
+            self._view_told = view.number
+            self._on_event(ViewChanged(view.number, tuple(sorted(view.names))))
+            if self._draining:
+                self.drain()
+        if self._coordinator.finished:
+            self._on_finished()
+
+    async def _start(self, member: Member) -> None:
+        try:
+            await self._engine.spawn(self._brief(member))
+            await self._engine.introduce()
+        except Unreachable as error:
+            self._lose(member.name, str(error))
+            return
+        self._spawn_task(self._await_end(member.name))
+        self._spawn_task(self._listen(member.name))
+        self._spawn_task(self._watch_heart(member.name))
+        self._coordinator.joined(member.name)
+        self._advance()
+
+    async def _send(self, name: str, message: Message) -> None:
+        try:
+            await self._engine.tell(name, encode(message))
+        except Unreachable as error:
+            self._lose(name, str(error))
+
+    async def _await_end(self, name: str) -> None:
+        try:
+            await self._engine.wait(name)
+        except Unreachable as error:
+            self._lose(name, str(error))
+
+    async def _listen(self, name: str) -> None:
+        try:
+            while True:
+                for data in await self._engine.listen(name):
+                    self._hear(decode(data))
+        except Unreachable:
+            return  # whoever awaits the member's end knows why
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Suspect):
+            self._on_event(MemberLost(message.member, f"suspected by {message.sender}"))
+        if isinstance(message, Report | Have | Suspect | Exhausted):
+            self._coordinator.receive(message)
+            self._advance()
+
+    async def _watch_heart(self, name: str) -> None:
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_seconds)
+            try:
+                async with asyncio.timeout(self._settings.suspect_seconds):
+                    await self._engine.ping(name)
+            except TimeoutError:
+                self._lose(name, f"no sign of life for {self._settings.suspect_seconds:g} s")
+                return
+            except Unreachable:
+                return
+
+    def _lose(self, name: str, why: str) -> None:
+        member = None if self._ending else self._coordinator.lost(name)
+        if member is None:
+            return
+        self._on_event(MemberLost(name, why))
+        deaths = self._deaths_in_a_row[member.slot] = self._deaths_in_a_row.get(member.slot, 0) + 1
+        if deaths >= MAX_DEATHS_IN_A_ROW:
+            raise EngineError(
+                f"{member.kind}-{member.index} died {deaths} times in a row without a row committed; last: {why}"
+            )
+        self._advance()
+
+    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._group is not None
+        self._group.create_task(work)

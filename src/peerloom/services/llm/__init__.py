@@ -1,0 +1,1 @@
+"""Language models: one contract, several engines."""

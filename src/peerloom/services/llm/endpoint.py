@@ -1,0 +1,88 @@
+"""The address of an OpenAI-compatible server, its key and timeouts, and the connection pool to it.
+
+The pool is what a call's CPU time hangs on: as many keep-alive connections as there are calls at once
+(aiohttp's own limit is 100), headers made once, no cookies, no inflating, the proxy looked up once.
+"""
+
+from dataclasses import dataclass
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from peerloom.errors import ConfigError
+from peerloom.services.rlimit import allow_open_files
+from peerloom.services.secret import Secret
+
+_KEEPALIVE_SECONDS = 60.0
+_DNS_SECONDS = 300
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a server is. Times in seconds.
+
+    Args:
+        base_url: up to and including `/v1`.
+        api_key: sent as a bearer token, if any.
+        timeout: for one attempt, from connecting to the last byte.
+        connect_timeout: for opening a connection.
+
+    Raises:
+        ConfigError: if `base_url` cannot be one.
+    """
+
+    base_url: str
+    api_key: Secret | None = None
+    timeout: float = 600.0
+    connect_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        url = URL(self.base_url)
+        if url.user or url.password:
+            raise ConfigError("llm.base_url holds a user or password: leave them out, set OPENAI_API_KEY")
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ConfigError(f"llm.base_url is {self.base_url!r}: it must begin with http:// or https://")
+        if url.path.rstrip("/").endswith("/chat/completions"):
+            raise ConfigError(f"llm.base_url is {self.base_url!r}: leave out /chat/completions at its end")
+
+    def url(self, path: str) -> URL:
+        """The URL of `path` below the base URL, whose query (an API version, say) it keeps."""
+        base = URL(self.base_url)
+        return base.with_path(base.path.rstrip("/") + path).with_query(base.query)
+
+    def shown(self, path: str = "") -> str:
+        """The URL of `path` as messages show it, without the query."""
+        return str(self.url(path).with_query(None))
+
+    def hidden(self, raw: bytes) -> bytes:
+        """A server's words without our key, should it repeat it."""
+        key = self.api_key
+        return raw if key is None else key.hide_in(raw.decode(errors="replace")).encode()
+
+    def open_session(self, concurrency: int) -> aiohttp.ClientSession:
+        """A pool of `concurrency` connections, for the running event loop."""
+        allow_open_files(concurrency)
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self.api_key is not None:
+            headers["Authorization"] = f"Bearer {self.api_key.reveal()}"
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=concurrency, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS
+            ),
+            headers=headers,
+            skip_auto_headers=("Accept-Encoding",),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self.timeout, sock_connect=self.connect_timeout),
+            proxy=_proxy_for(URL(self.base_url)),
+        )
+
+
+def _proxy_for(url: URL) -> str | None:
+    """The proxy the environment wants for `url`; none for this machine itself."""
+    host = url.host or ""
+    if host in _LOOPBACK or proxy_bypass(host):
+        return None
+    return getproxies().get(url.scheme)

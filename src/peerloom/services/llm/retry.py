@@ -1,0 +1,121 @@
+"""Asking again: which wait, how often, and when to give up.
+
+An attempt raises `Retryable` for what may pass (a lost connection, 429, 5xx). The wait before the next
+one grows exponentially up to a cap and is drawn uniformly below that ("full jitter"), so that callers
+that failed together do not return together. A server's Retry-After comes on top, up to a cap of its own.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import ParamSpec, TypeVar
+
+from peerloom.errors import ConfigError, LLMUnavailable
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How persistent a client is. All times in seconds.
+
+    Args:
+        attempts: calls made in all, the first included.
+        base: the first wait is drawn from 0 to this; it doubles with every attempt.
+        cap: no drawn wait is longer.
+        retry_after_cap: a longer Retry-After is cut to this.
+        max_elapsed: no new attempt begins later than this after the first.
+    """
+
+    attempts: int = 8
+    base: float = 0.5
+    cap: float = 30.0
+    retry_after_cap: float = 120.0
+    max_elapsed: float = 900.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"retry.attempts is {self.attempts}: use 1 for a single call without retries")
+        for name in ("base", "cap", "retry_after_cap", "max_elapsed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"retry.{name} is {getattr(self, name)}: seconds cannot be negative")
+
+
+class Retryable(Exception):
+    """An attempt failed in a way that may pass. `retry_after` is what the server asked for, in seconds."""
+
+    def __init__(self, why: str, retry_after: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Retrier:
+    """Runs attempts under a policy. `what` names the thing called, for the final error."""
+
+    policy: Retry
+    what: str
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    uniform: Callable[[float, float], float] = random.uniform
+
+    async def run(self, attempt: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The first result of `attempt(*args, **kwargs)` that is no `Retryable`.
+
+        Raises:
+            LLMUnavailable: when attempts or time are used up, with the last failure.
+        """
+        begin = self.clock()
+        made = 0
+        while True:
+            try:
+                return await attempt(*args, **kwargs)
+            except Retryable as failure:
+                made += 1
+                wait = self._wait(made, failure.retry_after)
+                elapsed = self.clock() - begin
+                if made >= self.policy.attempts or elapsed + wait > self.policy.max_elapsed:
+                    tries = "1 attempt" if made == 1 else f"{made} attempts"
+                    raise LLMUnavailable(
+                        f"{self.what} did not answer in {tries} over {elapsed:.1f} s; last: {failure}"
+                    ) from failure
+            await self.sleep(wait)
+
+    def _wait(self, made: int, retry_after: float | None) -> float:
+        policy = self.policy
+        drawn = self.uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(made - 1, 32)))
+        return drawn + min(retry_after or 0.0, policy.retry_after_cap)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The wait in seconds that response headers ask for, or None. `now` is Unix time.
+
+    Understands `retry-after-ms`, and `Retry-After` in seconds or as an HTTP date.
+    """
+    millis = _number(headers.get("retry-after-ms"))
+    if millis is not None:
+        return millis / 1000.0
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else -1.0
+    except ValueError:
+        return None
+    return number if 0.0 <= number < float("inf") else None

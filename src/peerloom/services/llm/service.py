@@ -1,0 +1,50 @@
+"""The two halves of a language model service, and what passes between them.
+
+The driver holds an `LLMService`: it starts and watches what the model needs. What `start` returns, a
+`ClientSpec`, is pickled to every peer, and each makes itself one client of it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from peerloom.services.llm.base import LLM
+from peerloom.services.spawn import Spawner
+
+
+class ClientSpec(Protocol):
+    """How to reach a model that runs. Picklable."""
+
+    def connect(self, *, concurrency: int) -> LLM:
+        """A client for the running event loop; at most `concurrency` calls will be made of it at once."""
+        ...
+
+
+class LLMService(Protocol):
+    """A model the run depends on, seen from the driver."""
+
+    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> ClientSpec:
+        """Start what is needed, and check that it answers.
+
+        Args:
+            spawner: starts the processes the service needs.
+            notify: called with a line for a person to read.
+            log_dir: where such processes write their logs.
+
+        Raises:
+            ServiceError: if it cannot be started or reached; the text says what to do.
+            ModelError: if there is no such model.
+        """
+        ...
+
+    async def watch(self) -> None:
+        """Wait until the service dies; for ever, if it does not.
+
+        Raises:
+            ServiceError: when it has died.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Stop what was started. May be called at any time, and twice."""
+        ...

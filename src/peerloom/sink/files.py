@@ -1,0 +1,71 @@
+"""Files that only grow, and how they come to be on disk."""
+
+import errno
+import os
+from pathlib import Path
+
+from peerloom.sink.errors import DiskFull, SinkError
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class GrowingFile:
+    """A new file that is written at its end, and can be cut back to where it was last known to be good."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.end = 0
+        self._good = 0
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def append(self, data: bytes) -> None:
+        """Write at the end. After an `OSError` only `cut_back` makes sense."""
+        left = memoryview(data)
+        while left:
+            written = os.pwrite(self._fd, left, self.end)
+            self.end += written
+            left = left[written:]
+
+    def sync(self) -> None:
+        """Make what was appended durable.
+
+        Raises:
+            SinkError: if that failed. It must not be tried again on this file: the kernel reports a
+                failed write-back once, and then calls the lost pages clean.
+        """
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise SinkError(
+                f"{self.path} could not be made durable: {error.strerror}. Its last rows may be lost; "
+                "the shard has to be taken over"
+            ) from error
+
+    def keep(self) -> None:
+        """What is there now is good."""
+        self._good = self.end
+
+    def cut_back(self) -> None:
+        """Drop what was appended since the last `keep`."""
+        os.ftruncate(self._fd, self._good)
+        self.end = self._good
+
+    def close(self) -> None:
+        """Close the file; it stays as it is."""
+        os.close(self._fd)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_failed(path: Path, error: OSError) -> SinkError:
+    """The error to raise for a file that could not be written."""
+    if error.errno in _NO_ROOM:
+        return DiskFull(f"no room left to write {path}: {error.strerror}. Make room, then go on")
+    return SinkError(f"{path} could not be written: {error.strerror}")

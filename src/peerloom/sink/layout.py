@@ -1,0 +1,49 @@
+"""Names in a run directory.
+
+    run.lock  run.yaml  log.jsonl  summary.json  logs/
+    data/part-<shard>-<incarnation>-<number>.jsonl        completed rows
+    rejected/part-<shard>-<incarnation>-<number>.jsonl    all other rows
+    index/part-<shard>-<incarnation>-<number>.idx         which rows of the two count
+    locks/shard-<shard>.lock                              who may write a shard's parts
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+DATA, REJECTED, INDEX, LOCKS, LOGS = "data", "rejected", "index", "locks", "logs"
+FOLDERS = (DATA, REJECTED, INDEX, LOCKS, LOGS)
+RUN_LOCK, RUN_YAML, LOG, SUMMARY = "run.lock", "run.yaml", "log.jsonl", "summary.json"
+
+_PART = re.compile(r"part-(\d{3,})-(\d{4,})-(\d{4,})(\.jsonl|\.idx)")
+
+
+class PartName(NamedTuple):
+    """One part: its shard, the incarnation that began it, and its number in that incarnation."""
+
+    shard: int
+    incarnation: int
+    number: int
+
+    def path(self, run_dir: Path, folder: str) -> Path:
+        """Where the part's file in `DATA`, `REJECTED` or `INDEX` is."""
+        suffix = ".idx" if folder == INDEX else ".jsonl"
+        return run_dir / folder / f"part-{self.shard:03d}-{self.incarnation:04d}-{self.number:04d}{suffix}"
+
+    @classmethod
+    def parse(cls, path: Path) -> "PartName | None":
+        """The part that a file belongs to, or None if it is no part's file."""
+        match = _PART.fullmatch(path.name)
+        return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def list_parts(run_dir: Path, folder: str) -> list[PartName]:
+    """The parts that have a file in a folder, in order; none if there is no such folder."""
+    directory = run_dir / folder
+    paths = directory.iterdir() if directory.is_dir() else ()
+    return sorted(name for name in map(PartName.parse, paths) if name is not None)
+
+
+def lock_path(run_dir: Path, shard: int) -> Path:
+    """The lock of a shard."""
+    return run_dir / LOCKS / f"shard-{shard:03d}.lock"

@@ -1,0 +1,115 @@
+"""One part: the files of rows and the index that one incarnation writes until they are full.
+
+A group is appended to the rows' files and made durable; only then is its record appended to the index and
+made durable. Each file that a group touches gets one write and one fdatasync.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from peerloom.sink.errors import SinkError
+from peerloom.sink.files import GrowingFile, sync_folder, write_failed
+from peerloom.sink.index import CLOSING, OPENING, Group, frame
+from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName
+from peerloom.sink.rows import Row
+from peerloom.sink.totals import Totals
+from peerloom.task import COMPLETED
+
+
+class Part:
+    """A part that is being written. Its files are made when the first row needs them.
+
+    Args:
+        run_dir: the run directory.
+        name: the part; none of its files may exist.
+        check_owner: called after each step that others can see; raises `ShardLost`.
+    """
+
+    def __init__(self, run_dir: Path, name: PartName, check_owner: Callable[[], None]) -> None:
+        self._run_dir = run_dir
+        self._name = name
+        self._check_owner = check_owner
+        self._files: dict[str, GrowingFile] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes in the larger of the two files of rows."""
+        return max(self._end(DATA), self._end(REJECTED))
+
+    def append(self, rows: Sequence[Row]) -> Totals:
+        """Make a group of rows durable, all or none, and return what it adds up to.
+
+        Raises:
+            DiskFull: there was no room; nothing of the group is left, and it may be tried again.
+            ShardLost: another incarnation has the shard.
+            SinkError: anything else; the part cannot be written any more.
+        """
+        try:
+            return self._append(rows)
+        except OSError as error:
+            self._cut_back()
+            failed = Path(error.filename) if error.filename else self._name.path(self._run_dir, DATA)
+            raise write_failed(failed, error) from error
+
+    def close(self) -> None:
+        """Say in the index, if there is room, that the part is done, and close the files."""
+        index = self._files.get(INDEX)
+        if index is not None:
+            try:
+                index.append(CLOSING)
+            except OSError:
+                self._cut_back()  # a take-over will copy the part instead of keeping it
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files as they are."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _append(self, rows: Sequence[Row]) -> Totals:
+        totals = Totals()
+        lines: dict[str, list[bytes]] = {DATA: [], REJECTED: []}
+        for row in rows:
+            lines[DATA if row.outcome == COMPLETED else REJECTED].append(row.line)
+            totals.add_row(row.outcome, row.reason, row.tally)
+        index = self._file(INDEX)
+        touched = [index]
+        for folder, some in lines.items():
+            if some:
+                file = self._file(folder)
+                file.append(b"\n".join([*some, b""]))
+                file.sync()
+                touched.append(file)
+        group = Group([row.id for row in rows], self._end(DATA), self._end(REJECTED), totals)
+        index.append(frame(group) if index.end else OPENING + frame(group))
+        index.sync()
+        self._check_owner()
+        for file in touched:
+            file.keep()
+        return totals
+
+    def _end(self, folder: str) -> int:
+        file = self._files.get(folder)
+        return file.end if file is not None else 0
+
+    def _file(self, folder: str) -> GrowingFile:
+        """The part's file in a folder, made if it is not there. The index comes first."""
+        file = self._files.get(folder)
+        if file is None:
+            path = self._name.path(self._run_dir, folder)
+            file = self._files[folder] = GrowingFile(path)
+            sync_folder(path.parent)
+            try:
+                self._check_owner()
+            except SinkError:
+                path.unlink(missing_ok=True)
+                raise
+        return file
+
+    def _cut_back(self) -> None:
+        for file in self._files.values():
+            try:
+                file.cut_back()
+            except OSError as error:
+                raise SinkError(f"{file.path} could not be cut back: {error.strerror}") from error

@@ -1,0 +1,175 @@
+"""A finished task as a row: the JSON line that is kept, and what the sink needs to know of it.
+
+A peer renders a row once, when the task ends; the sink copies its bytes and never parses them.
+"""
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from peerloom.errors import CodecError
+from peerloom.sink.totals import AgentTally
+from peerloom.task import FAILED, End, Task, TaskId, Turn, Usage
+from peerloom.workflow import Workflow
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """One finished task on its way to disk.
+
+    `line` is the JSON object without a newline; `outcome` decides where it goes; `tally` is what each
+    role did.
+    """
+
+    id: TaskId
+    outcome: str
+    reason: str
+    line: bytes
+    tally: dict[str, AgentTally]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Row)
+_lenient_json = msgspec.json.Encoder()
+_no_usage = Usage()
+
+
+def encode(row: Row) -> bytes:
+    """The row as MessagePack."""
+    return _encoder.encode(row)
+
+
+def decode(data: bytes) -> Row:
+    """The row in `data`, made by `encode`.
+
+    Raises:
+        CodecError: if `data` is no encoded row.
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CodecError(f"not an encoded row: {error}") from error
+
+
+def render(task: Task, workflow: Workflow, provenance: dict[str, Any], *, finished: float) -> Row:
+    """The row of a task that has ended.
+
+    A task whose values cannot be written as JSON gets a row all the same: failed, reason `not_json`,
+    without those values.
+
+    Args:
+        task: the finished task.
+        workflow: asked for the messages that precede those of the turns.
+        provenance: what made the row (recipe, versions, ...); the task's label and attempt are added.
+        finished: when the task ended, in Unix seconds.
+
+    Raises:
+        ValueError: if the task has not ended.
+    """
+    end = task.end
+    if end is None:
+        raise ValueError(f"task {task.id} has not ended, so it has no row yet")
+    tally = _tally(task.turns)
+    try:
+        line = _dump(_as_object(task, end, workflow, provenance, finished))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        end = End(FAILED, "not_json", detail=f"the task's values cannot be written as JSON: {error}")
+        line = _dump({**_frame(task, end, provenance, finished), "detail": end.detail})
+    return Row(task.id, end.outcome, end.reason, line, tally)
+
+
+def _as_object(
+    task: Task, end: End, workflow: Workflow, provenance: dict[str, Any], finished: float
+) -> dict[str, Any]:
+    turns = task.turns
+    row = _frame(task, end, provenance, finished)
+    row["input"] = task.input
+    row["messages"] = _opening(workflow, task) + [turn.message for turn in turns if turn.message is not None]
+    row["turns"] = [_turn_object(turn) for turn in turns]
+    row["result"] = end.result
+    if end.detail:
+        row["detail"] = end.detail
+    return row
+
+
+def _frame(task: Task, end: End, provenance: dict[str, Any], finished: float) -> dict[str, Any]:
+    """All keys of a row in their order, with what agents and input had no hand in."""
+    header = task.header
+    return {
+        "id": str(header.id),
+        "trial": header.id.trial,
+        "seed": task.seed,
+        "outcome": end.outcome,
+        "reason": end.reason,
+        "input": None,
+        "messages": [],
+        "turns": [],
+        "result": None,
+        "usage": _usage_object(sum((turn.usage for turn in task.turns), _no_usage)),
+        "timing": {
+            "started": task.started,
+            "finished": finished,
+            "seconds": round(finished - task.started, 6),
+            "hops": header.hop,
+        },
+        "provenance": {**provenance, "label": task.label, "attempt": header.attempt},
+    }
+
+
+def _opening(workflow: Workflow, task: Task) -> list[dict[str, Any]]:
+    try:
+        return workflow.opening(task)
+    except Exception:
+        return []  # the user's function on an input it was not made for; the row says what went wrong
+
+
+def _turn_object(turn: Turn) -> dict[str, Any]:
+    item: dict[str, Any] = {"agent": turn.agent}
+    if turn.message is not None:
+        item["message"] = turn.message
+    if turn.value is not None:
+        item["value"] = turn.value
+    if turn.usage != _no_usage:
+        item["usage"] = _usage_object(turn.usage)
+    if turn.model:
+        item["model"] = turn.model
+    if turn.finish_reason:
+        item["finish_reason"] = turn.finish_reason
+    if turn.started:
+        item["started"] = turn.started
+    if turn.seconds:
+        item["seconds"] = turn.seconds
+    return item
+
+
+def _usage_object(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt": usage.prompt,
+        "completion": usage.completion,
+        "cached": usage.cached,
+        "calls": usage.calls,
+    }
+
+
+def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
+    tally: dict[str, AgentTally] = {}
+    for turn in turns:
+        mine = tally.get(turn.agent)
+        if mine is None:
+            mine = tally[turn.agent] = AgentTally()
+        usage = turn.usage
+        mine.turns += 1
+        mine.calls += usage.calls
+        mine.prompt += usage.prompt
+        mine.completion += usage.completion
+        mine.cached += usage.cached
+        mine.seconds += turn.seconds
+    return tally
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # What MessagePack carries and orjson refuses: keys that are no strings, bytes, deep nesting.
+        return _lenient_json.encode(value)

@@ -1,0 +1,58 @@
+"""Rows that are already in memory, for the Python door."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
+
+
+class RowsSource:
+    """A sequence of mappings as a source: file 0, one row each.
+
+    Every row is taken as the JSON it would be in a file: tuples become arrays, dates strings, NaN null.
+    A row that JSON cannot hold is a bad row.
+
+    Args:
+        rows: the rows.
+        key: the field that labels a row; a row without it is a bad row.
+        limit: read the first so many rows only.
+
+    Raises:
+        SourceError: if `limit` is negative.
+    """
+
+    def __init__(
+        self, rows: Sequence[Mapping[str, Any]], *, key: str | None = None, limit: int | None = None
+    ) -> None:
+        self._rows = list(rows[: checked_limit(limit)])
+        self._key = key
+
+    def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
+        """The rows of one partition, in order; see `Source`."""
+        return map(self._row, islice(range(len(self._rows)), partition, None, partitions))
+
+    def fetch(self, positions: Sequence[Position]) -> list[SourceRow]:
+        """The rows at these positions."""
+        return [self._row(row) for _, row, _ in positions]
+
+    def total(self) -> int:
+        """How many rows there are."""
+        return len(self._rows)
+
+    def describe(self) -> dict[str, Any]:
+        """The number of rows."""
+        return {"kind": "rows", "rows": len(self._rows)}
+
+    def _row(self, row: int) -> SourceRow:
+        position = (0, row, -1)
+        given = self._rows[row]
+        where = f"rows[{row}]"
+        try:
+            plain = dict(given) if isinstance(given, Mapping) else given  # pyright: ignore[reportUnnecessaryIsInstance]
+            value = orjson.loads(orjson.dumps(plain, option=orjson.OPT_NON_STR_KEYS))
+        except (TypeError, orjson.JSONDecodeError) as error:
+            return bad_row(position, f"{where}: cannot be written as JSON: {error}")
+        return finish_row(position, where, value, self._key)

@@ -1,0 +1,263 @@
+"""The travelling message: a `Task` carries its input, its history and who acts next.
+
+A task is a small immutable value. Its history is a list of turns, each encoded to MessagePack once,
+when it is made; a hop copies those bytes and never looks inside them. `task.turns` and `task.input`
+decode on first use and remember the result.
+
+In the words of the paper (arXiv 2511.21686, section 4): the task is the "orchestrator" object, a turn
+is a history entry, `next_role` and `end` are the result of the routing function.
+"""
+
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from .errors import CodecError
+
+SCHEMA_VERSION = 1
+
+COMPLETED = "completed"
+FILTERED = "filtered"
+TRUNCATED = "truncated"
+FAILED = "failed"
+OUTCOMES = (COMPLETED, FILTERED, TRUNCATED, FAILED)
+
+
+class TaskId(NamedTuple):
+    """Where a task comes from: input file, line in it, and which trial of that row, each from 0.
+
+    It does not depend on how the source is partitioned. `str()` gives the row id: `"0-17-2"`.
+    """
+
+    file: int
+    row: int
+    trial: int
+
+    def __str__(self) -> str:
+        return f"{self.file}-{self.row}-{self.trial}"
+
+
+class Header(NamedTuple):
+    """Identity of one copy of a task; of two copies of an id the greater `(attempt, hop)` is newer.
+
+    `attempt` is the number of the view that admitted the task, so a re-admission is newer than
+    whatever it replaces. `hop` counts the agents that have acted. `branch` is the path of a fan-out
+    below the admitted task, empty for the task itself.
+    """
+
+    id: TaskId
+    attempt: int = 0
+    hop: int = 0
+    branch: tuple[int, ...] = ()
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """What decides which of two copies is newer."""
+        return self.attempt, self.hop
+
+
+class Ref(msgspec.Struct, frozen=True, array_like=True):
+    """A large value that travels by name: content hash, size in bytes, and who owns the bytes."""
+
+    digest: str
+    size: int
+    owner: str
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """Tokens and calls of one turn; `cached` is the part of `prompt` the server had in its cache."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    calls: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.cached + other.cached,
+            self.calls + other.calls,
+        )
+
+
+class End(msgspec.Struct, frozen=True, array_like=True):
+    """How a task ended: one of `OUTCOMES`, why, and what it produced (any JSON value)."""
+
+    outcome: str = COMPLETED
+    reason: str = ""
+    result: Any = None
+    detail: str = ""
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """One step of a task's history.
+
+    `agent` is the role that acted. `message` is what it said, as an OpenAI chat message, or None if it
+    said nothing aloud. `value` is what it returned to the workflow (any JSON value). `end` is set by
+    an agent that ends the task. `usage`, `model`, `started` (Unix seconds) and `seconds` are filled in
+    by the runtime.
+    """
+
+    agent: str
+    message: dict[str, Any] | None = None
+    value: Any = None
+    end: End | None = None
+    usage: Usage = Usage()
+    model: str = ""
+    finish_reason: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What was said, or the empty string."""
+        content = (self.message or {}).get("content")
+        return content if isinstance(content, str) else ""
+
+
+_turn_encoder = msgspec.msgpack.Encoder()
+_turn_decoder = msgspec.msgpack.Decoder(Turn)
+_value_decoder = msgspec.msgpack.Decoder()
+
+
+class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
+    """One row of input on its way through the agents. Immutable: `with_*` make the next version.
+
+    `seed` is this task's own seed, a function of the run's seed and its id. `label` is the row's own
+    key, if the source has one. `started` is when it was admitted, in Unix seconds.
+    """
+
+    version: int
+    header: Header
+    seed: int
+    label: str | int | None
+    started: float
+    raw_input: msgspec.Raw
+    raw_turns: list[msgspec.Raw] = []
+    next_role: str = ""
+    end: End | None = None
+    refs: list[Ref] = []
+
+    @property
+    def id(self) -> TaskId:
+        """Where the task comes from."""
+        return self.header.id
+
+    @cached_property
+    def input(self) -> Any:
+        """The input row, decoded: any JSON value, normally an object."""
+        return _value_decoder.decode(self.raw_input)
+
+    @cached_property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole history, oldest first, decoded."""
+        return tuple(_turn_decoder.decode(raw) for raw in self.raw_turns)
+
+    @property
+    def last(self) -> Turn | None:
+        """The newest turn, or None before anyone has acted. Decodes that turn only."""
+        if "turns" in _decoded(self) or not self.raw_turns:
+            return self.turns[-1] if self.raw_turns else None
+        return _turn_decoder.decode(self.raw_turns[-1])
+
+    def by(self, agent: str) -> tuple[Turn, ...]:
+        """The turns of one role, oldest first."""
+        return tuple(turn for turn in self.turns if turn.agent == agent)
+
+    def value(self, agent: str, default: Any = None) -> Any:
+        """What that role returned last, or `default` if it has not acted."""
+        for turn in reversed(self.turns):
+            if turn.agent == agent:
+                return turn.value
+        return default
+
+    def with_turns(self, *turns: Turn) -> "Task":
+        """This task after one agent has acted: the turns appended, one hop further."""
+        header = self.header
+        after = msgspec.structs.replace(
+            self,
+            header=Header(header.id, header.attempt, header.hop + 1, header.branch),
+            raw_turns=[*self.raw_turns, *(msgspec.Raw(_turn_encoder.encode(t)) for t in turns)],
+        )
+        known = _decoded(self)
+        if "input" in known:
+            _decoded(after)["input"] = known["input"]
+        if "turns" in known or not self.raw_turns:
+            _decoded(after)["turns"] = self.turns + turns
+        return after
+
+    def with_next(self, where: "str | End") -> "Task":
+        """This task sent to a role, or ended."""
+        end = where if isinstance(where, End) else None
+        role = "" if isinstance(where, End) else where
+        after = msgspec.structs.replace(self, next_role=role, end=end)
+        _decoded(after).update(_decoded(self))
+        return after
+
+
+def _decoded(task: Task) -> dict[str, Any]:
+    """What a task's cached properties have decoded so far."""
+    return cast("dict[str, Any]", task.__dict__)
+
+
+_task_encoder = msgspec.msgpack.Encoder()
+_task_decoder = msgspec.msgpack.Decoder(Task)
+
+
+def new_task(
+    header: Header, row: Any, *, seed: int, label: str | int | None = None, started: float = 0.0
+) -> Task:
+    """A task that nobody has acted on yet, around one input row (any JSON value)."""
+    task = Task(
+        version=SCHEMA_VERSION,
+        header=header,
+        seed=seed,
+        label=label,
+        started=started,
+        raw_input=msgspec.Raw(_turn_encoder.encode(row)),
+    )
+    _decoded(task)["input"] = row
+    return task
+
+
+def encode(task: Task) -> bytes:
+    """The task as MessagePack; turns and input are copied, not encoded again."""
+    return _task_encoder.encode(task)
+
+
+def decode(data: bytes) -> Task:
+    """The task in `data`, made by `encode`.
+
+    Raises:
+        CodecError: if `data` is of another schema version, or no task at all.
+    """
+    try:
+        task = _task_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        version = _peek_version(data)
+        if version is not None and version != SCHEMA_VERSION:
+            raise _unknown_version(version) from error
+        raise CodecError(f"not an encoded task: {error}") from error
+    if task.version != SCHEMA_VERSION:
+        raise _unknown_version(task.version)
+    return task
+
+
+def _peek_version(data: bytes) -> int | None:
+    try:
+        fields = _value_decoder.decode(data)
+    except msgspec.MsgspecError:
+        return None
+    if not isinstance(fields, list) or not fields:
+        return None
+    first = cast("list[Any]", fields)[0]
+    return first if isinstance(first, int) else None
+
+
+def _unknown_version(version: int) -> CodecError:
+    return CodecError(
+        f"task of schema version {version}, but this release reads version {SCHEMA_VERSION}: "
+        "run all processes of a run with the same Peerloom release"
+    )

@@ -1,0 +1,80 @@
+"""Who may import what from outside: each heavy dependency has one home, and some have none."""
+
+from pathlib import Path
+
+import pytest
+from source_tree import PACKAGE, expect_none, read_modules, write_package
+
+HOMES = {
+    "ray": ("runtime/ray/",),
+    "hydra": ("cli/", "config/"),
+    "omegaconf": ("cli/", "config/"),
+    "xllamacpp": ("services/llm/llamacpp_server.py",),
+}
+BANNED = {
+    "litellm": "providers are reached over HTTP by services/llm",
+    **dict.fromkeys(
+        ("pickle", "cloudpickle", "dill", "marshal", "shelve"),
+        "what travels or rests on disk is msgspec with a schema",
+    ),
+}
+PROTOCOL_BANNED = ("asyncio", "threading", "time", "datetime", "random")
+
+
+def misplaced(package: Path) -> list[str]:
+    """Every import of a foreign module outside its home."""
+    found: list[str] = []
+    for module in read_modules(package):
+        for imported in module.imports():
+            where = f"{module.path}:{imported.line}"
+            for name, homes in HOMES.items():
+                if imported.within(name) and not module.path.startswith(homes):
+                    found.append(f"{where}: only {' and '.join(homes)} may import {name}")
+            for name, instead in BANNED.items():
+                if imported.within(name):
+                    found.append(f"{where}: {name} is not used here: {instead}")
+            if module.path.startswith("protocol/") and any(map(imported.within, PROTOCOL_BANNED)):
+                found.append(
+                    f"{where}: protocol/ has no loop, clock or chance of its own,"
+                    f" so not {imported.name}: take it as an argument"
+                )
+    return found
+
+
+def test_foreign_modules_stay_in_their_homes() -> None:
+    expect_none(misplaced(PACKAGE))
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "told"),
+    [
+        ("runtime/local.py", "import ray", "runtime/local.py:1: only runtime/ray/ may import ray"),
+        ("agents/a.py", "from ray.util import queue", "only runtime/ray/"),
+        ("agents/a.py", "async def f():\n    import ray.actor", "agents/a.py:2"),
+        ("runtime/run.py", "from omegaconf import OmegaConf", "only cli/ and config/ may import omegaconf"),
+        ("recipes/coral/a.py", "import hydra", "only cli/ and config/"),
+        ("services/llm/llamacpp.py", "import xllamacpp", "only services/llm/llamacpp_server.py"),
+        ("services/llm/a.py", "import litellm", "litellm is not used"),
+        ("runtime/ray/a.py", "import pickle", "pickle is not used"),
+        ("sink/a.py", "from importlib import import_module\nimport_module('dill')", "sink/a.py:2"),
+        ("protocol/a.py", "from time import monotonic", "not time.monotonic"),
+        ("protocol/a.py", "import asyncio", "take it as an argument"),
+        ("protocol/a.py", "import random", "take it as an argument"),
+    ],
+)
+def test_a_misplaced_import_is_named(tmp_path: Path, path: str, source: str, told: str) -> None:
+    (violation,) = misplaced(write_package(tmp_path, {path: source}))
+    assert told in violation
+
+
+def test_imports_at_home_are_fine(tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path,
+        {
+            "runtime/ray/a.py": "import ray\nfrom ray import actor",
+            "config/a.py": "from hydra import compose",
+            "services/llm/llamacpp_server.py": "import xllamacpp",
+            "sink/a.py": "import time, rayon",
+        },
+    )
+    assert misplaced(package) == []
