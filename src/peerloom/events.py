@@ -25,6 +25,15 @@ class ViewChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberJoined:
+    """A process is up: the member it is, the node it runs on (empty: this process), its process id."""
+
+    member: str
+    node: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemberLost:
     """A process was found dead, or suspected and killed."""
 
@@ -81,6 +90,9 @@ class Hooks:
 
     def view_changed(self, event: ViewChanged) -> None:
         """The membership changed."""
+
+    def member_joined(self, event: MemberJoined) -> None:
+        """A process is up."""
 
     def member_lost(self, event: MemberLost) -> None:
         """A process was lost."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, SerializeAsAny
 
-from peerloom.config.base import Count, NotNegative, Seconds, Section, Whole
+from peerloom.config.base import Count, NotNegative, Positive, Section, Whole
 from peerloom.config.llm import Llm
 
 
@@ -67,9 +67,9 @@ class Config(Section):
     """Sinks that write rows side by side."""
     roles: dict[str, Role] = Field(default_factory=dict[str, Role])
     ray: Ray = Ray()
-    heartbeat_seconds: Seconds = 1.0
+    heartbeat_seconds: Positive = 1.0
     """How often a process is asked for a sign of life."""
-    suspect_seconds: Seconds = 10.0
+    suspect_seconds: Positive = 10.0
     """Silence after which a process is taken for dead, and killed."""
-    deliver_seconds: Seconds = 30.0
+    deliver_seconds: Positive = 30.0
     """Time a delivery may stay unanswered before its receiver is suspected."""

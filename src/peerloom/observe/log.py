@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from peerloom.events import Hooks, MemberLost, Notice, Progress, RunFinished, RunStarted, ViewChanged
+from peerloom.events import (
+    Hooks,
+    MemberJoined,
+    MemberLost,
+    Notice,
+    Progress,
+    RunFinished,
+    RunStarted,
+    ViewChanged,
+)
 
 PROGRESS_SECONDS = 30.0
 
@@ -29,6 +38,10 @@ class LogHooks(Hooks):
     def view_changed(self, event: ViewChanged) -> None:
         """Log it."""
         self._log("info", "view_changed", event)
+
+    def member_joined(self, event: MemberJoined) -> None:
+        """Log it."""
+        self._log("info", "member_joined", event)
 
     def member_lost(self, event: MemberLost) -> None:
         """Log it."""

@@ -148,6 +148,7 @@ class Coordinator:
         self._reports, self._haves = {}, {}
         self._exhausted = set()
         self._effects += [Send(member.name, Hold(self.view)) for member in members]
+        self._ask_sinks()  # at once if nobody is left: then there is nobody to wait for
 
     def _ask_sinks(self) -> None:
         if len(self._reports) < len(self.view.members):

@@ -73,6 +73,8 @@ class Feeder(Participant):
         """Free permits; what was freed. Acknowledgements of another view are refused."""
         if message.view != self.view.number or message.sender not in self.view.names:
             return []
+        if self._fresh:
+            self.past.update(message.ids)
         return self._free(message.ids)
 
     def dry(self) -> None:
@@ -97,8 +99,9 @@ class Feeder(Participant):
         for past in message.past:
             self.past.merge(IdSet.decode(past))
         for id in message.adopt:
-            self.past.add(id)
-            self._permits.setdefault(id, None)
+            if id not in self.past:  # else acknowledged since the sinks were asked
+                self.past.add(id)
+                self._permits[id] = None
         self._free(message.done)
         self._lost.update((id, None) for id in message.lost if id in self._permits)
         self._fresh = self._fresh and len(message.past) < self.view.shards

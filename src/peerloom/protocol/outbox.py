@@ -74,8 +74,12 @@ class Outbox:
         """No answer came, or an error: whether the batch was taken is unknown. False if it is settled."""
         parcels = self._finish(destination, seq)
         for parcel in parcels:
-            self._uncertain[parcel[1].header.id] = parcel
-        self._idle.pop(destination, None)
+            header = parcel[1].header
+            held = self._uncertain.get(header.id)
+            if held is None or held[1].header.age < header.age:  # it may have come and gone twice
+                self._uncertain[header.id] = parcel
+        if parcels:
+            self._idle.pop(destination, None)
         return bool(parcels)
 
     def lose(self, view: View) -> None:
@@ -99,6 +103,11 @@ class Outbox:
     def uncertain(self) -> list[Header]:
         """The copies that a lost receiver may have taken."""
         return [item.header for _, item in self._uncertain.values()]
+
+    def taken(self, ids: Iterable[TaskId]) -> None:
+        """These tasks have come back to this member: whatever was uncertain about them was taken."""
+        for id in ids:
+            self._uncertain.pop(id, None)
 
     def drop(self, ids: Iterable[TaskId]) -> None:
         """Forget these tasks; another copy of them lives on."""

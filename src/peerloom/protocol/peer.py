@@ -75,8 +75,9 @@ class Peer(Participant):
         self._arrived.append(item)
 
     def _make_report(self) -> Report:
+        holding = [*self._acting.values(), *self.outbox.waiting()]
+        self.outbox.taken(header.id for header in holding)
         report = super()._make_report()
-        holding = [*self._acting.values(), *report.holding]
         self._reported = {header.id for header in (*holding, *report.uncertain)}
         return Report(self.view.number, self.name, holding, report.uncertain)
 

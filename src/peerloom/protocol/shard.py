@@ -72,7 +72,9 @@ class Shard(Participant):
         """Which of the ids are here; None if the message is stale."""
         if message.view != self.view.number:
             return None
-        here = [id for id in message.ids if id in self._queue or id in self._committing]
+        pending = {**self._queue, **self._committing}
+        # A fresh feeder must hear of rows that nobody could name; their permits went with its predecessor.
+        here = list(pending) if message.everything else [id for id in message.ids if id in pending]
         done = [id for id in message.ids if id in self.committed]
         past = self.committed.encode() if message.everything else b""
         return Have(self.view.number, self.name, done, here, past)

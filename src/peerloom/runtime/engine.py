@@ -22,8 +22,13 @@ class Engine(Protocol):
         """
         ...
 
-    async def spawn(self, brief: Brief) -> None:
-        """Start a member, and wait until it takes messages in."""
+    async def spawn(self, brief: Brief) -> tuple[str, int]:
+        """Start a member, and wait until it takes messages in; its node and process id.
+
+        Raises:
+            Unreachable: if its process dies before that.
+            EngineError: if it cannot start, and never will.
+        """
         ...
 
     async def introduce(self) -> None:

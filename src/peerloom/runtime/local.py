@@ -6,7 +6,9 @@ the same, and a killed member is a cancelled task.
 
 import asyncio
 import contextlib
+import os
 
+from peerloom.errors import EngineError
 from peerloom.runtime.brief import Brief, MemberStats, encode_stats
 from peerloom.runtime.engine import build
 from peerloom.runtime.host import Host
@@ -23,7 +25,7 @@ class LocalEngine:
     async def start(self) -> None:
         """Nothing to make ready."""
 
-    async def spawn(self, brief: Brief) -> None:
+    async def spawn(self, brief: Brief) -> tuple[str, int]:
         """Start a member as a task."""
         name = brief.member.name
         host = build(brief, self)
@@ -33,7 +35,8 @@ class LocalEngine:
         await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
-            await self.wait(name)
+            raise EngineError(f"{name} cannot start: {running.exception()}") from running.exception()
+        return "", os.getpid()
 
     async def introduce(self) -> None:
         """Members find each other here anyway."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peerloom.errors import PeerloomError, SourceError
-from peerloom.events import Hooks, MemberLost, Notice, RunFinished, RunStarted, ViewChanged
+from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, RunFinished, RunStarted, ViewChanged
 from peerloom.protocol.view import FEEDER, PEER, Member
 from peerloom.runtime.brief import Brief, decode_stats
 from peerloom.runtime.engine import Engine
@@ -20,9 +20,9 @@ from peerloom.runtime.local import LocalEngine
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.runtime.summary import Figures, Summary, summarise
-from peerloom.runtime.supervisor import Supervisor
-from peerloom.services.children import LocalSpawner
+from peerloom.runtime.supervisor import Event, Supervisor
 from peerloom.services.llm.service import ClientSpec, LLMService
+from peerloom.services.spawn import LocalSpawner
 from peerloom.sink.rundir import RunDir
 from peerloom.source.base import Source
 from peerloom.workflow import check_agents
@@ -196,8 +196,14 @@ class Run:
             llm=self._client if member.kind == PEER else None,
         )
 
-    def _member_event(self, event: MemberLost | ViewChanged) -> None:
-        self._emit("member_lost" if isinstance(event, MemberLost) else "view_changed", event)
+    def _member_event(self, event: Event) -> None:
+        match event:
+            case MemberJoined():
+                self._emit("member_joined", event)
+            case MemberLost():
+                self._emit("member_lost", event)
+            case ViewChanged():
+                self._emit("view_changed", event)
 
     def _notice(self, text: str) -> None:
         self._emit("notice", Notice("info", text))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from peerloom.errors import EngineError
-from peerloom.events import MemberLost, ViewChanged
+from peerloom.events import MemberJoined, MemberLost, ViewChanged
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.messages import Drain, Exhausted, Have, Message, Report, Suspect, decode, encode
 from peerloom.protocol.view import FEEDER, SINK, Member
@@ -20,7 +20,7 @@ from peerloom.runtime.settings import RunSettings, members
 
 MAX_DEATHS_IN_A_ROW = 10
 
-Event = MemberLost | ViewChanged
+Event = MemberJoined | MemberLost | ViewChanged
 
 
 class Supervisor:
@@ -115,7 +115,7 @@ class Supervisor:
 
     async def _start(self, member: Member) -> None:
         try:
-            await self._engine.spawn(self._brief(member))
+            node, pid = await self._engine.spawn(self._brief(member))
             await self._engine.introduce()
         except Unreachable as error:
             self._lose(member.name, str(error))
@@ -123,6 +123,7 @@ class Supervisor:
         self._spawn_task(self._await_end(member.name))
         self._spawn_task(self._listen(member.name))
         self._spawn_task(self._watch_heart(member.name))
+        self._on_event(MemberJoined(member.name, node, pid))
         self._coordinator.joined(member.name)
         self._advance()
 
@@ -173,7 +174,7 @@ class Supervisor:
         deaths = self._deaths_in_a_row[member.slot] = self._deaths_in_a_row.get(member.slot, 0) + 1
         if deaths >= MAX_DEATHS_IN_A_ROW:
             raise EngineError(
-                f"{member.kind}-{member.index} died {deaths} times in a row without a row committed; last: {why}"
+                f"{member.kind}-{member.index} died {deaths} times in a row, no row committed; last: {why}"
             )
         self._advance()
 

@@ -10,21 +10,37 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class GrowingFile:
-    """A new file that is written at its end, and can be cut back to where it was last known to be good."""
+    """A new file that is written at its end, and can be cut back to where it was last known to be good.
+
+    Raises:
+        DiskFull: if there is no room for it.
+        SinkError: if it cannot be made, or is there already.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.end = 0
         self._good = 0
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise write_failed(path, error) from error
 
     def append(self, data: bytes) -> None:
-        """Write at the end. After an `OSError` only `cut_back` makes sense."""
+        """Write at the end.
+
+        Raises:
+            DiskFull: if there is no room; `cut_back` undoes what was written.
+            SinkError: if writing failed otherwise.
+        """
         left = memoryview(data)
-        while left:
-            written = os.pwrite(self._fd, left, self.end)
-            self.end += written
-            left = left[written:]
+        try:
+            while left:
+                written = os.pwrite(self._fd, left, self.end)
+                self.end += written
+                left = left[written:]
+        except OSError as error:
+            raise write_failed(self.path, error) from error
 
     def sync(self) -> None:
         """Make what was appended durable.
@@ -36,18 +52,22 @@ class GrowingFile:
         try:
             os.fdatasync(self._fd)
         except OSError as error:
-            raise SinkError(
-                f"{self.path} could not be made durable: {error.strerror}. Its last rows may be lost; "
-                "the shard has to be taken over"
-            ) from error
+            raise _sync_failed(self.path, error) from error
 
     def keep(self) -> None:
         """What is there now is good."""
         self._good = self.end
 
     def cut_back(self) -> None:
-        """Drop what was appended since the last `keep`."""
-        os.ftruncate(self._fd, self._good)
+        """Drop what was appended since the last `keep`.
+
+        Raises:
+            SinkError: if that failed.
+        """
+        try:
+            os.ftruncate(self._fd, self._good)
+        except OSError as error:
+            raise SinkError(f"{self.path} could not be cut back: {error.strerror}") from error
         self.end = self._good
 
     def close(self) -> None:
@@ -56,12 +76,26 @@ class GrowingFile:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable.
+
+    Raises:
+        SinkError: if that failed.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as error:
+        raise _sync_failed(path, error) from error
     finally:
         os.close(fd)
+
+
+def size_of(path: Path) -> int:
+    """The size of a file in bytes, 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def write_failed(path: Path, error: OSError) -> SinkError:
@@ -69,3 +103,10 @@ def write_failed(path: Path, error: OSError) -> SinkError:
     if error.errno in _NO_ROOM:
         return DiskFull(f"no room left to write {path}: {error.strerror}. Make room, then go on")
     return SinkError(f"{path} could not be written: {error.strerror}")
+
+
+def _sync_failed(path: Path, error: OSError) -> SinkError:
+    return SinkError(
+        f"{path} could not be made durable: {error.strerror}. What was written last may be lost, "
+        "so the shard has to be taken over"
+    )

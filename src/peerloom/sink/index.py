@@ -41,6 +41,7 @@ class Closed(msgspec.Struct, frozen=True, array_like=True, tag="closed"):
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Opened | Group | Closed)
 
+
 def frame(record: Opened | Group | Closed) -> bytes:
     """A record as it is written."""
     payload = _encoder.encode(record)

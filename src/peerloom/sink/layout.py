@@ -1,10 +1,10 @@
 """Names in a run directory.
 
-    run.lock  run.yaml  log.jsonl  summary.json  logs/
-    data/part-<shard>-<incarnation>-<number>.jsonl        completed rows
-    rejected/part-<shard>-<incarnation>-<number>.jsonl    all other rows
-    index/part-<shard>-<incarnation>-<number>.idx         which rows of the two count
-    locks/shard-<shard>.lock                              who may write a shard's parts
+run.lock  run.yaml  log.jsonl  summary.json  logs/
+data/part-<shard>-<incarnation>-<number>.jsonl        completed rows
+rejected/part-<shard>-<incarnation>-<number>.jsonl    all other rows
+index/part-<shard>-<incarnation>-<number>.idx         which rows of the two count
+locks/shard-<shard>.lock                              who may write a shard's parts
 """
 
 import re

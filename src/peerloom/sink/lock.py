@@ -31,7 +31,7 @@ class ShardLock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             owner = self._owner()
-            if owner and (owner == _REVOKED or int(owner) >= incarnation):
+            if owner and not (owner.isdigit() and int(owner) < incarnation):
                 raise self._lost(owner)
             _write(self._fd, str(incarnation))
         except BaseException:
@@ -57,7 +57,7 @@ class ShardLock:
         os.close(self._fd)
 
     def _owner(self) -> str:
-        return os.pread(self._fd, _LONGEST, 0).decode("ascii", "replace").strip()
+        return os.pread(self._fd, _LONGEST, 0).decode("ascii", "replace").strip("\0 \n")
 
     def _lost(self, owner: str) -> ShardLost:
         by = "the run directory was cleared" if owner == _REVOKED else f"taken by incarnation {owner}"

@@ -5,10 +5,11 @@ made durable. Each file that a group touches gets one write and one fdatasync.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from peerloom.sink.errors import SinkError
-from peerloom.sink.files import GrowingFile, sync_folder, write_failed
+from peerloom.sink.errors import DiskFull, ShardLost, SinkError
+from peerloom.sink.files import GrowingFile, sync_folder
 from peerloom.sink.index import CLOSING, OPENING, Group, frame
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName
 from peerloom.sink.rows import Row
@@ -46,19 +47,18 @@ class Part:
         """
         try:
             return self._append(rows)
-        except OSError as error:
-            self._cut_back()
-            failed = Path(error.filename) if error.filename else self._name.path(self._run_dir, DATA)
-            raise write_failed(failed, error) from error
+        except DiskFull:
+            for file in self._files.values():
+                file.cut_back()
+            raise
 
     def close(self) -> None:
-        """Say in the index, if there is room, that the part is done, and close the files."""
+        """Say in the index that nobody will write the part again, and close its files."""
         index = self._files.get(INDEX)
-        if index is not None:
-            try:
+        if index is not None and index.end:
+            # Without this record, or with half of it, a take-over copies the part instead of keeping it.
+            with suppress(SinkError):
                 index.append(CLOSING)
-            except OSError:
-                self._cut_back()  # a take-over will copy the part instead of keeping it
         self.abandon()
 
     def abandon(self) -> None:
@@ -102,14 +102,7 @@ class Part:
             sync_folder(path.parent)
             try:
                 self._check_owner()
-            except SinkError:
+            except ShardLost:
                 path.unlink(missing_ok=True)
                 raise
         return file
-
-    def _cut_back(self) -> None:
-        for file in self._files.values():
-            try:
-                file.cut_back()
-            except OSError as error:
-                raise SinkError(f"{file.path} could not be cut back: {error.strerror}") from error

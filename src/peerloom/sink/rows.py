@@ -70,42 +70,54 @@ def render(task: Task, workflow: Workflow, provenance: dict[str, Any], *, finish
     if end is None:
         raise ValueError(f"task {task.id} has not ended, so it has no row yet")
     tally = _tally(task.turns)
+    frame = _frame(task, tally, provenance, finished)
     try:
-        line = _dump(_as_object(task, end, workflow, provenance, finished))
+        line = _dump(_as_object(task, end, workflow, frame))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         end = End(FAILED, "not_json", detail=f"the task's values cannot be written as JSON: {error}")
-        line = _dump({**_frame(task, end, provenance, finished), "detail": end.detail})
+        line = _dump({**frame, "outcome": end.outcome, "reason": end.reason, "detail": end.detail})
     return Row(task.id, end.outcome, end.reason, line, tally)
 
 
-def _as_object(
-    task: Task, end: End, workflow: Workflow, provenance: dict[str, Any], finished: float
-) -> dict[str, Any]:
+def _as_object(task: Task, end: End, workflow: Workflow, frame: dict[str, Any]) -> dict[str, Any]:
     turns = task.turns
-    row = _frame(task, end, provenance, finished)
-    row["input"] = task.input
-    row["messages"] = _opening(workflow, task) + [turn.message for turn in turns if turn.message is not None]
-    row["turns"] = [_turn_object(turn) for turn in turns]
-    row["result"] = end.result
+    spoken = [turn.message for turn in turns if turn.message is not None]
+    row = {
+        **frame,
+        "outcome": end.outcome,
+        "reason": end.reason,
+        "input": task.input,
+        "messages": [*_opening(workflow, task), *spoken],
+        "turns": [_turn_object(turn) for turn in turns],
+        "result": end.result,
+    }
     if end.detail:
         row["detail"] = end.detail
     return row
 
 
-def _frame(task: Task, end: End, provenance: dict[str, Any], finished: float) -> dict[str, Any]:
-    """All keys of a row in their order, with what agents and input had no hand in."""
+def _frame(
+    task: Task, tally: dict[str, AgentTally], provenance: dict[str, Any], finished: float
+) -> dict[str, Any]:
+    """All keys of a row in their order, filled in as far as agents and input had no hand in them."""
     header = task.header
+    roles = tally.values()
     return {
         "id": str(header.id),
         "trial": header.id.trial,
         "seed": task.seed,
-        "outcome": end.outcome,
-        "reason": end.reason,
+        "outcome": "",
+        "reason": "",
         "input": None,
         "messages": [],
         "turns": [],
         "result": None,
-        "usage": _usage_object(sum((turn.usage for turn in task.turns), _no_usage)),
+        "usage": {
+            "prompt": sum(role.prompt for role in roles),
+            "completion": sum(role.completion for role in roles),
+            "cached": sum(role.cached for role in roles),
+            "calls": sum(role.calls for role in roles),
+        },
         "timing": {
             "started": task.started,
             "finished": finished,
@@ -129,8 +141,14 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
         item["message"] = turn.message
     if turn.value is not None:
         item["value"] = turn.value
-    if turn.usage != _no_usage:
-        item["usage"] = _usage_object(turn.usage)
+    usage = turn.usage
+    if usage != _no_usage:
+        item["usage"] = {
+            "prompt": usage.prompt,
+            "completion": usage.completion,
+            "cached": usage.cached,
+            "calls": usage.calls,
+        }
     if turn.model:
         item["model"] = turn.model
     if turn.finish_reason:
@@ -140,15 +158,6 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
     if turn.seconds:
         item["seconds"] = turn.seconds
     return item
-
-
-def _usage_object(usage: Usage) -> dict[str, int]:
-    return {
-        "prompt": usage.prompt,
-        "completion": usage.completion,
-        "cached": usage.cached,
-        "calls": usage.calls,
-    }
 
 
 def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:

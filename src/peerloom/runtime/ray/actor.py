@@ -5,19 +5,18 @@ calls never queue up behind work. `ping` has a concurrency group of its own, whi
 its own: it answers however busy the main loop is, and touches nothing of the member.
 """
 
+import asyncio
 import gc
 import os
-from typing import Any
+import sys
 
-import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from peerloom.runtime.brief import Brief, encode_stats
 from peerloom.runtime.engine import build
+from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
-
-Handle = ActorHandle[Any]
+from peerloom.runtime.ray.api import Handle, ray
 
 
 class RayLink:
@@ -38,22 +37,32 @@ class RayLink:
 
 
 class MemberActor:
-    """One member in a process of its own."""
+    """One member in a process of its own. `run` comes first: it brings the member to life.
 
-    def __init__(self, brief: Brief) -> None:
+    Args:
+        path: the driver's `sys.path`. Set before the brief arrives, whose agents may come from modules
+            that only the driver's path leads to.
+    """
+
+    def __init__(self, path: list[str]) -> None:
+        sys.path += [entry for entry in path if entry not in sys.path]
+        self._link = RayLink()
+        self._host: Host | None = None
+        self._begun = asyncio.Event()
+
+    async def run(self, brief: Brief) -> bytes:
+        """Live; the last figures. Fails with whatever ends the member."""
         # Thousands of live tasks make full collections cost more than the work itself.
         gc.freeze()
         gc.set_threshold(200_000, 50, 1_000)
-        self._link = RayLink()
         self._host = build(brief, self._link)
-
-    async def run(self) -> bytes:
-        """Live; the last figures. Fails with whatever ends the member."""
+        self._begun.set()
         return encode_stats(await self._host.run())
 
     async def ready(self) -> tuple[str, int]:
         """Wait until messages are taken in; the node and process id."""
-        await self._host.ready()
+        await self._begun.wait()
+        await self._alive.ready()
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     async def introduce(self, handles: dict[str, Handle]) -> None:
@@ -62,19 +71,24 @@ class MemberActor:
 
     async def receive(self, data: bytes) -> bytes:
         """Take a message in."""
-        return await self._host.receive(data)
+        return await self._alive.receive(data)
 
     async def listen(self) -> list[bytes]:
         """What there is to tell the coordinator."""
-        return await self._host.listen()
+        return await self._alive.listen()
 
     async def stats(self) -> bytes:
         """The member's figures."""
-        return encode_stats(self._host.stats())
+        return encode_stats(self._alive.stats())
 
     async def stop(self) -> None:
         """Stop living."""
-        self._host.stop()
+        self._alive.stop()
+
+    @property
+    def _alive(self) -> Host:
+        assert self._host is not None, "no member is spoken to before it is ready"
+        return self._host
 
     @ray.method(concurrency_group="control")
     async def ping(self) -> None:

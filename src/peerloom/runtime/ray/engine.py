@@ -5,24 +5,24 @@ the census decides what is sent again.
 """
 
 import asyncio
-import logging
 import os
 import signal
+import sys
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
-import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from peerloom.errors import EngineError
 from peerloom.protocol.view import PEER, Member
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.link import Unreachable
-from peerloom.runtime.ray.actor import Actor, Handle
+from peerloom.runtime.ray.actor import Actor
+from peerloom.runtime.ray.api import Handle, ray
+from peerloom.runtime.ray.cluster import connect, reason, stop
 from peerloom.runtime.settings import RunSettings
 
 START_SECONDS = 60.0
-OBJECT_STORE_BYTES = 512 << 20  # messages only; nothing of a run stays in the object store
 
 
 class RayEngine:
@@ -37,32 +37,31 @@ class RayEngine:
 
     async def start(self) -> None:
         """Connect to the cluster, or start one."""
-        if not ray.is_initialized():
-            address = self._settings.address or os.environ.get("RAY_ADDRESS") or "local"
-            await asyncio.get_running_loop().run_in_executor(None, _connect, address)
-            self._owns_cluster = True
+        loop = asyncio.get_running_loop()
+        self._owns_cluster = await loop.run_in_executor(None, connect, self._settings.address)
 
-    async def spawn(self, brief: Brief) -> None:
+    async def spawn(self, brief: Brief) -> tuple[str, int]:
         """Start a member as an actor."""
-        member = brief.member
-        resources = self._resources(member)
-        actor = Actor.options(**resources).remote(brief)
-        handle = cast("Handle", actor)
-        running = asyncio.ensure_future(_result(handle.run.remote()))
-        self._handles[member.name] = handle
-        self._running[member.name] = running
+        name = brief.member.name
+        handle: Handle = Actor.options(**self._resources(brief.member)).remote(sys.path)
+        running = asyncio.ensure_future(_result(handle.run.remote(brief)))
         ready = asyncio.ensure_future(_result(handle.ready.remote()))
+        self._handles[name] = handle
+        self._running[name] = running
         try:
             async with asyncio.timeout(START_SECONDS):
                 await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
-                await self.wait(member.name)
-            self._places[member.name] = await ready
+                running.result()
+            place = self._places[name] = await ready
+        except RayTaskError as error:
+            raise EngineError(f"{name} cannot start: {reason(error)}") from error
         except (TimeoutError, RayError) as error:
-            self.kill(member.name)
-            raise Unreachable(f"{member.name} did not start: {error or 'timed out'}") from error
+            self.kill(name)
+            raise Unreachable(f"{name} did not start: {reason(error)}") from error
         finally:
             ready.cancel()
+        return place
 
     async def introduce(self) -> None:
         """Give every member the handles of all."""
@@ -77,7 +76,7 @@ class RayEngine:
         await asyncio.wait((running,))
         error = running.exception()
         if error is not None:
-            raise Unreachable(f"{name} has died: {_first_line(error)}") from error
+            raise Unreachable(f"{name} has died: {reason(error)}") from error
         return running.result()
 
     async def tell(self, name: str, data: bytes) -> None:
@@ -102,10 +101,7 @@ class RayEngine:
 
     def kill(self, name: str) -> None:
         """Kill the actor's process; by signal too if it is on this node, since a stopped one cannot obey."""
-        handle = self._handles.pop(name, None)
-        if handle is None:
-            return
-        ray.kill(handle, no_restart=True)
+        self._release(name)
         node, pid = self._places.pop(name, ("", 0))
         if pid and node == ray.get_runtime_context().get_node_id():
             with suppress(ProcessLookupError):
@@ -114,11 +110,16 @@ class RayEngine:
     async def close(self) -> None:
         """Kill the members, and shut the cluster down if this run has started it."""
         for name in list(self._handles):
-            self.kill(name)
+            self._release(name)
         for running in self._running.values():
             running.cancel()
         if self._owns_cluster:
-            await asyncio.get_running_loop().run_in_executor(None, ray.shutdown)
+            await asyncio.get_running_loop().run_in_executor(None, stop)
+
+    def _release(self, name: str) -> None:
+        handle = self._handles.pop(name, None)
+        if handle is not None:
+            ray.kill(handle, no_restart=True)
 
     async def _call(self, name: str, method: str, *args: Any) -> Any:
         handle = self._handles.get(name)
@@ -127,7 +128,7 @@ class RayEngine:
         try:
             return await getattr(handle, method).remote(*args)
         except RayError as error:
-            raise Unreachable(f"{name}: {_first_line(error)}") from error
+            raise Unreachable(f"{name}: {reason(error)}") from error
 
     def _resources(self, member: Member) -> dict[str, Any]:
         """Ray's options for a member's actor: what its role was given, in placement `spread`."""
@@ -150,29 +151,5 @@ class RayEngine:
         return {**options, "resources": asked} if asked else options
 
 
-def _connect(address: str) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own = (
-        {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == "local" else {}
-    )
-    try:
-        ray.init(
-            address=address,
-            namespace="peerloom",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **own,
-        )
-    except (RayError, ConnectionError, OSError, ValueError, RuntimeError) as error:
-        raise EngineError(
-            f"cannot use Ray at {address!r}: {_first_line(error)}. "
-            "Check RAY_ADDRESS, or unset it for a local cluster, or choose engine=local"
-        ) from error
-
-
 async def _result(reference: Any) -> Any:
     return await reference
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

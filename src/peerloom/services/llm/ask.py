@@ -55,10 +55,12 @@ def read(body: Any, seed: int) -> Ask:
     Raises:
         BadRequest: if it is malformed.
     """
-    messages = body.get("messages") if isinstance(body, dict) else None
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object")
+    fields = cast("dict[str, Any]", body)
+    messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages must be a list of at least one message")
-    fields = cast("dict[str, Any]", body)
     texts = [_text(message) for message in cast("list[Any]", messages)]
     schema, choices = _constraint(fields)
     limit = fields.get("max_tokens") or fields.get("max_completion_tokens")

@@ -146,28 +146,26 @@ def answer(ask: Ask, laws: Laws, *, truncated: bool = False) -> Answer:
 def _prose(ask: Ask, laws: Laws) -> str:
     length = _spread(laws.tokens, laws.tokens_sigma, ask.draws[_LENGTH])
     chars = int(min(length, _LONGEST) * CHARS_PER_TOKEN)
-    prompt = "\n".join(ask.texts)
-    options = opinion.labels(prompt)
+    options = opinion.labels(ask.texts)
     if not options:
         return prose(chars, ask.draws[_WORDS])
-    end = opinion.statement(_chosen(ask, options, prompt, laws))
+    end = opinion.statement(_chosen(ask, options, laws))
     return f"{prose(chars - len(end), ask.draws[_WORDS])} {end}"
 
 
 def _structured(ask: Ask, schema: dict[str, Any], laws: Laws) -> str:
-    prompt = "\n".join(ask.texts)
     rng = Random(ask.draws[_SCHEMA])
     try:
-        value = instance(schema, rng, lambda options: _chosen(ask, options, prompt, laws))
+        value = instance(schema, rng, lambda options: _chosen(ask, options, laws))
     except UnsupportedSchema as error:
         raise BadRequest(f"response_format: {error}") from error
     text = orjson.dumps(value).decode()
     return unwrap(text, ask.choices) if ask.choices else text
 
 
-def _chosen(ask: Ask, options: Sequence[str], prompt: str, laws: Laws) -> str:
+def _chosen(ask: Ask, options: Sequence[str], laws: Laws) -> str:
     chances = _chance(ask.draws[_AGREE]), _chance(ask.draws[_PICK])
-    return opinion.choose(options, prompt, laws.agreement, chances)
+    return opinion.choose(options, "\n".join(ask.texts), laws.agreement, chances)
 
 
 def _chance(draw: int) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 _STATEMENT = "answer is "
 _BEFORE = "(*\"'`"
-_LABEL = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]", re.MULTILINE)
+_LABEL = re.compile(r"^\(?([A-Z])[).:][ \t]", re.MULTILINE)
 
 
 def statement(option: str) -> str:
@@ -33,12 +33,13 @@ def stated(prompt: str, options: Sequence[str]) -> str | None:
     return None
 
 
-def labels(prompt: str) -> list[str]:
-    """The letters of the options that `prompt` lists one a line, as `A) ...`, `(A) ...`, `A. ...`."""
-    if "B)" not in prompt and "\nB." not in prompt and "\nB:" not in prompt:
-        return []  # quick, and true of most prompts
-    found = sorted(set(_LABEL.findall(prompt)))
-    return found if found[:2] == ["A", "B"] else []
+def labels(texts: Sequence[str]) -> list[str]:
+    """The letters of the options that the texts list one a line, as `A) ...`, `(A) ...` or `A. ...`."""
+    found: set[str] = set()
+    for text in texts:
+        if "\n" in text and ("\nB" in text or "\n(B" in text):  # quickly told of most that they do not
+            found.update(_LABEL.findall(text))
+    return sorted(found) if {"A", "B"} <= found else []
 
 
 def choose(options: Sequence[str], prompt: str, agreement: float, chances: tuple[float, float]) -> str:

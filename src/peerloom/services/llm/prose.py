@@ -1,14 +1,14 @@
 """Text for the simulated model: English-looking sentences about nothing, fast and reproducible.
 
-Some thousands of sentences are made once, from our own words, by a fixed rule. A text is a walk over
-them, drawn by a linear congruential generator from a 64-bit state, and cut to length at a word. So two
-texts share sentences but hardly ever an order, and a kilobyte costs a few microseconds.
+Some thousands of passages of two sentences are made once, from our own words, by a fixed rule. A text is
+a walk over them, drawn by a linear congruential generator from a 64-bit state, and cut to length at a
+word. So two texts share passages but hardly ever an order, and a kilobyte costs a few microseconds.
 """
 
 from functools import cache
 from random import Random
 
-_BITS = 12  # 4,096 sentences
+_BITS = 12  # 4,096 passages
 _MULTIPLIER = 6364136223846793005
 _INCREMENT = 1442695040888963407
 _MASK = (1 << 64) - 1
@@ -16,7 +16,7 @@ _MASK = (1 << 64) - 1
 _OPENINGS = """
 First,|In that case,|Looking closer,|By contrast,|To be careful,|As a check,|On the other hand,|Step by step,|
 Put differently,|For this reason,|At first sight,|More precisely,|Taken together,|If we go back,|Even so,|
-Strictly speaking,|In practice,|Without loss of detail,|Under that reading,|From there,|Once more,|Suppose
+Strictly speaking,|In practice,|Without loss of detail,|Under that reading,|From there,|Once more,|As before,
 """.replace("\n", "").split("|")
 _NOUNS = """
 argument assumption balance boundary case cause chain claim clause comparison condition constant constraint
@@ -50,27 +50,27 @@ suggests supports sustains tests transforms weakens yields
 """.split()
 ]
 _LINKS = """
-because|although|so that|which means that|whereas|unless|as long as|even when|while|and therefore|but only if
-""".strip().split("|")
+ because| although| so that|, which means that|, whereas| unless| as long as| even when| while|, and therefore
+""".strip("\n").split("|")
 _ENDINGS = """
 in every such case|under the same conditions|by roughly a third|at each step|over the whole range|on average|
 with some room for doubt|as the question states|for the reason given above|before anything else is known|
 up to a small correction|in the usual sense|when nothing else changes|to within one unit|on both sides|
-from the start|after one more look|by definition|as one would expect|no matter which way we count
+from the start|after one more look|by definition|as one would expect|whichever way we count
 """.replace("\n", "").split("|")
 
 
 def prose(chars: int, state: int) -> str:
     """Sentences of about `chars` characters in all, at least one word; a pure function."""
-    sentences = _sentences()
+    passages = _passages()
+    chars = max(chars, 1)
     parts: list[str] = []
     length = -1
-    chars = max(chars, 1)
     while length < chars:
         state = (state * _MULTIPLIER + _INCREMENT) & _MASK
-        sentence = sentences[state >> (64 - _BITS)]
-        parts.append(sentence)
-        length += len(sentence) + 1
+        passage = passages[state >> (64 - _BITS)]
+        parts.append(passage)
+        length += len(passage) + 1
     text = " ".join(parts)
     if length == chars:
         return text
@@ -80,9 +80,9 @@ def prose(chars: int, state: int) -> str:
 
 
 @cache
-def _sentences() -> tuple[str, ...]:
+def _passages() -> tuple[str, ...]:
     rng = Random(_BITS)
-    return tuple(_sentence(rng) for _ in range(1 << _BITS))
+    return tuple(f"{_sentence(rng)} {_sentence(rng)}" for _ in range(1 << _BITS))
 
 
 def _sentence(rng: Random) -> str:
@@ -92,7 +92,7 @@ def _sentence(rng: Random) -> str:
     if shape == 0:
         body = f"{clause} {pick(_ENDINGS)}"
     elif shape == 1:
-        body = f"{clause} {pick(_LINKS)} the {pick(_NOUNS)} {pick(_VERBS)} a {pick(_NOUNS)} {pick(_ENDINGS)}"
+        body = f"{clause}{pick(_LINKS)} the {pick(_NOUNS)} {pick(_VERBS)} the {pick(_NOUNS)} {pick(_ENDINGS)}"
     elif shape == 2:
         body = f"{pick(_OPENINGS)} {clause}"
     else:

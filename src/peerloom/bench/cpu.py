@@ -1,0 +1,66 @@
+"""CPU time of this process and all below it, between any two moments: Ray's own processes included."""
+
+import asyncio
+import time
+from bisect import bisect_left
+from types import TracebackType
+
+import psutil
+
+SAMPLE_SECONDS = 0.5
+
+
+class CpuMeter:
+    """Samples while it is entered. Local processes only.
+
+    Args:
+        without: a child process that does not count, nor do those below it.
+    """
+
+    def __init__(self, *, without: int | None = None) -> None:
+        self._without = without
+        self._used: dict[int, float] = {}  # by process, the dead included
+        self._samples: list[tuple[float, float]] = []  # Unix seconds, CPU seconds until then
+        self._sampling: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "CpuMeter":
+        self._sampling = asyncio.create_task(self._sample_for_ever())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._sampling is not None
+        self._sampling.cancel()
+        await asyncio.wait((self._sampling,))
+        self._sample()
+
+    def used(self, begin: float, end: float) -> float:
+        """CPU seconds between two moments, in Unix seconds; in between samples, in proportion."""
+        return self._until(end) - self._until(begin)
+
+    async def _sample_for_ever(self) -> None:
+        while True:
+            self._sample()
+            await asyncio.sleep(SAMPLE_SECONDS)
+
+    def _sample(self) -> None:
+        me = psutil.Process()
+        ignored: set[int] = set()
+        if self._without is not None and psutil.pid_exists(self._without):
+            root = psutil.Process(self._without)
+            ignored = {root.pid, *(child.pid for child in root.children(recursive=True))}
+        for process in (me, *me.children(recursive=True)):
+            if process.pid not in ignored:
+                try:
+                    times = process.cpu_times()
+                except psutil.NoSuchProcess:
+                    continue
+                self._used[process.pid] = times.user + times.system
+        self._samples.append((time.time(), sum(self._used.values())))
+
+    def _until(self, moment: float) -> float:
+        samples = self._samples
+        after = min(max(bisect_left(samples, (moment,)), 1), len(samples) - 1)
+        (t0, cpu0), (t1, cpu1) = samples[after - 1], samples[after]
+        return cpu0 + (cpu1 - cpu0) * min(max((moment - t0) / (t1 - t0), 0.0), 1.0)

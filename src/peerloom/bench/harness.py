@@ -1,0 +1,80 @@
+"""Runs a program on Ray in a directory of its own, and reads from the rows what came of it.
+
+The clock starts with the first task's admission, which its row says, and stops with the last write of a
+sink, which the file system says: starting and stopping processes is left out, every commit is in.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from peerloom.bench.points import BenchError, Setting
+from peerloom.runtime.program import Program
+from peerloom.runtime.run import Run
+from peerloom.runtime.settings import RunSettings
+from peerloom.services.llm.service import LLMService
+from peerloom.sink.layout import INDEX
+from peerloom.sink.read import read_rows
+from peerloom.sink.rundir import RunDir
+from peerloom.source.base import Source
+from peerloom.task import COMPLETED
+
+RUNS = Path("runs")
+
+
+class Work(NamedTuple):
+    """What a run did: tasks, the turns its agents took, and the seconds from admission to commit."""
+
+    tasks: int
+    turns: int
+    seconds: float
+
+    @property
+    def hops(self) -> int:
+        """Each turn begins with a hop, and one more takes each task to its sink."""
+        return self.turns + self.tasks
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory on the disk that runs are normally written to; removed afterwards."""
+    RUNS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=RUNS) as path:
+        yield Path(path).absolute()
+
+
+async def perform(
+    program: Program, source: Source, llm: LLMService, setting: Setting, *, path: Path, name: str
+) -> Work:
+    """Run the program over the source, on a Ray cluster of its own, in a new run directory `path`.
+
+    Raises:
+        BenchError: if not every task was completed: there would be nothing to compare.
+        PeerloomError: whatever a run raises.
+    """
+    settings = RunSettings(
+        engine="ray", placement=setting.placement, in_flight=setting.in_flight, address="local"
+    )
+    run_dir = RunDir.claim(path)
+    try:
+        await Run(program, source, llm, settings, run_dir, recipe=name).execute()
+    finally:
+        run_dir.release()
+    return work_in(path, setting.tasks)
+
+
+def work_in(run_dir: Path, tasks: int) -> Work:
+    """What the rows in a run directory say.
+
+    Raises:
+        BenchError: if they are not `tasks` completed ones.
+    """
+    rows = [(row["id"], row["outcome"], row["timing"]) for row in read_rows(run_dir)]
+    completed = {id for id, outcome, _ in rows if outcome == COMPLETED}
+    if not tasks == len(completed) == len(rows):
+        raise BenchError(f"{tasks} tasks gave {len(rows)} rows, {len(completed)} of them completed")
+    first = min(timing["started"] for _, _, timing in rows)
+    last = max(file.stat().st_mtime for file in (run_dir / INDEX).iterdir())
+    return Work(tasks, sum(timing["hops"] for _, _, timing in rows), last - first)

@@ -1,0 +1,116 @@
+"""From a checked `Config` to the runtime objects it describes."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from peerloom.config.llm import LlamaCpp, Llm, OpenAI, Scripted, Simulated
+from peerloom.config.rules import unknown_roles
+from peerloom.config.schema import Config
+from peerloom.config.secrets import refuse_secrets
+from peerloom.errors import ConfigError
+from peerloom.runtime.settings import RoleSettings, RunSettings
+from peerloom.services.llm.llamacpp import LlamaCppService
+from peerloom.services.llm.openai import OPENAI_URL, OpenAIService
+from peerloom.services.llm.retry import Retry
+from peerloom.services.llm.scripted import ScriptedService
+from peerloom.services.llm.service import LLMService
+from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.secret import Secret
+from peerloom.source.jsonl import JsonlSource
+
+
+def settle(config: Config, sample: Path | None = None) -> Config:
+    """Fill in what depends on the recipe and the environment, so that `run.yaml` says what ran.
+
+    Args:
+        config: as the user gave it.
+        sample: the recipe's bundled rows, read if no source is given.
+
+    Raises:
+        ConfigError: if the environment's server address holds a secret.
+    """
+    llm = config.llm
+    if isinstance(llm, OpenAI):
+        llm = llm.model_copy(
+            update={"base_url": llm.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL}
+        )
+    # A slot keeps one conversation's prompt in its cache: more of them at once would push each other out.
+    suits = llm.slots if isinstance(llm, LlamaCpp) else RunSettings.in_flight
+    settled = config.model_copy(
+        update={
+            "source": config.source.model_copy(update={"path": _absolute(config.source.path or sample)}),
+            "llm": llm,
+            "in_flight": config.in_flight or suits,
+        }
+    )
+    refuse_secrets(settled.model_dump(mode="json"))
+    return settled
+
+
+def make_source(config: Config) -> JsonlSource:
+    """The source of `source.path`.
+
+    Raises:
+        ConfigError: if there is no path.
+        SourceError: if it cannot be read.
+    """
+    if config.source.path is None:
+        raise ConfigError("source.path is needed: the rows to work on, e.g. source.path=questions.jsonl")
+    return JsonlSource(config.source.path, key=config.source.key, limit=config.limit)
+
+
+def make_llm(llm: Llm | None, seed: int) -> LLMService:
+    """The service of the chosen `llm` group.
+
+    Raises:
+        ConfigError: if the group's values cannot work here, e.g. a key that is not set.
+    """
+    match llm:
+        case LlamaCpp():
+            return LlamaCppService(**llm.model_dump(exclude={"kind"}))
+        case OpenAI():
+            return _openai(llm)
+        case Simulated():
+            laws = llm.model_dump(exclude={"kind", "max_retries"})
+            return SimulatedService(**laws, seed=seed, retry=Retry(attempts=llm.max_retries + 1))
+        case Scripted():
+            return ScriptedService(llm.replies)
+        case None:
+            raise ConfigError("llm=null: no model is chosen: write llm=llamacpp, openai or simulated")
+
+
+def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
+    """The shape of the run, for a workflow with these roles.
+
+    Raises:
+        ConfigError: if a role is placed that the workflow does not have.
+    """
+    problems = unknown_roles(config, roles)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    placed = {
+        name: RoleSettings(role.replicas or config.peers or 1, role.resources)
+        for name, role in config.roles.items()
+    }
+    shape = config.model_dump(exclude={"recipe", "source", "limit", "llm", "roles", "ray"})
+    return RunSettings(**shape, roles=placed, address=config.ray.address)
+
+
+def _absolute(path: str | Path | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    if isinstance(path, tuple):
+        return tuple(os.path.abspath(os.path.expanduser(each)) for each in path)
+    return os.path.abspath(os.path.expanduser(path)) if path is not None else None
+
+
+def _openai(llm: OpenAI) -> OpenAIService:
+    key = Secret.from_env(llm.api_key_env)
+    if key is None and llm.api_key_env != "OPENAI_API_KEY":
+        raise ConfigError(
+            f"llm.api_key_env={llm.api_key_env}: that environment variable is not set: export it first"
+        )
+    return OpenAIService(
+        **llm.model_dump(exclude={"kind", "api_key_env", "max_retries"}),
+        api_key=key,
+        retry=Retry(attempts=llm.max_retries + 1),
+    )

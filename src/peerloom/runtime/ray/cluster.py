@@ -1,0 +1,62 @@
+"""Connecting to a Ray cluster, or starting one that ends with this process."""
+
+import logging
+import os
+import re
+from typing import Any
+
+from ray.exceptions import RayError
+
+from peerloom.errors import EngineError
+from peerloom.runtime.ray.api import ray
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_ERROR = re.compile(r"[\w.]*(Error|Exception)\b.*:")
+
+OBJECT_STORE_BYTES = 256 << 20  # messages only; nothing of a run stays in the object store
+
+
+def connect(address: str | None) -> bool:
+    """Connect this process: to `address`, else to `RAY_ADDRESS`, else to a local cluster of its own.
+
+    A process that is connected already stays so. True if it was not.
+
+    Raises:
+        EngineError: if there is no cluster at the address, or none can be started here.
+    """
+    if ray.is_initialized():
+        return False
+    where = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if where:
+            _init(address=where)
+        else:
+            start_local()
+    except (RayError, ConnectionError, OSError, ValueError, RuntimeError) as error:
+        raise EngineError(
+            f"cannot use Ray at {where or 'a local cluster'}: {reason(error)}. "
+            "Check RAY_ADDRESS, or unset it for a local cluster, or choose engine=local"
+        ) from error
+    return True
+
+
+def start_local() -> None:
+    """Start a cluster on this machine; `local`, since a bare init may attach to one that is dead."""
+    _init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+
+
+def stop() -> None:
+    """Disconnect; a cluster that this process has started ends."""
+    ray.shutdown()
+
+
+def reason(error: BaseException) -> str:
+    """The one line of Ray's long texts that says what happened."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    told = [line for line in lines if _ERROR.match(line)]
+    return (told or lines or [type(error).__name__])[-1 if told else 0][:300]
+
+
+def _init(**options: Any) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(namespace="peerloom", log_to_driver=False, logging_level=logging.ERROR, **options)

@@ -1,0 +1,243 @@
+"""Just enough HTTP/1.1 to serve JSON fast: an `asyncio.Protocol` without layers above it.
+
+A connection answers its requests one by one, in order; what a client sends ahead waits in the buffer,
+and past a bound the socket is not read. Bodies may be sized or chunked. Heads and bodies are bounded.
+"""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple, Protocol, cast
+
+MAX_HEAD = 64 * 1024
+MAX_BODY = 256 * 1024 * 1024
+_READ_AHEAD = 256 * 1024
+
+_HEADS = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n".encode()
+    for status in HTTPStatus
+}
+
+
+class Request(NamedTuple):
+    """One request. `path` is without the query; `head` is as it came, request line first."""
+
+    method: bytes
+    path: bytes
+    head: bytes
+    body: bytes
+
+    def header(self, name: bytes) -> bytes:
+        """The value of a header, named in lower case; empty if it is missing."""
+        return _header(self.head, self.head.lower(), name)
+
+
+class Handler(Protocol):
+    """Answers requests by calling `connection.reply` once for each, at once or later."""
+
+    def __call__(self, request: Request, connection: "Connection") -> None:
+        """Take one request."""
+        ...
+
+
+class _Malformed(Exception):
+    """A request that cannot be read on; the status says why."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class _Head(NamedTuple):
+    """A request line and headers. `size` is the body's, None if it is chunked."""
+
+    method: bytes
+    path: bytes
+    raw: bytes
+    size: int | None
+    close: bool
+
+
+class Connection(asyncio.Protocol):
+    """One client. `connections` is where it enters itself while it lives."""
+
+    def __init__(self, handler: Handler, connections: "set[Connection]") -> None:
+        self._handler = handler
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._buffer = bytearray()
+        self._head: _Head | None = None
+        self._chunks: list[bytes] = []
+        self._chunked = 0  # bytes in them
+        self._busy = False  # a request is with the handler
+        self._parsing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._done: Callable[[bool], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone; whoever waits to reply to it is told."""
+        self._connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._busy = True  # nothing that is still in the buffer is handled
+        done, self._done = self._done, None
+        if done is not None:
+            done(False)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes, at any cut."""
+        self._buffer += data
+        if not self._busy:
+            self._advance()
+        elif len(self._buffer) > _READ_AHEAD:
+            self._transport.pause_reading()
+
+    def close(self) -> None:
+        """Send away the client, answered or not."""
+        self._transport.abort()
+
+    def reply(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        headers: bytes = b"",
+        delay: float | None = 0.0,
+        done: Callable[[bool], None] | None = None,
+    ) -> None:
+        """Answer the request in hand.
+
+        Args:
+            status: of the answer.
+            body: JSON.
+            headers: further header lines, each ended by CRLF.
+            delay: seconds until it is sent; None is never.
+            done: called with True when it has been sent, with False when the client went before.
+        """
+        data = b"%bContent-Length: %d\r\n%b\r\n%b" % (_HEADS[status], len(body), headers, body)
+        self._done = done
+        if delay:
+            self._timer = self._loop.call_later(delay, self._send, data)
+        elif delay is not None:
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        self._timer = None
+        self._transport.write(data)
+        done, self._done = self._done, None
+        if done is not None:
+            done(True)
+        head, self._head = self._head, None
+        if head is None or head.close:
+            self._transport.close()
+            return
+        self._busy = False
+        if self._buffer and not self._parsing:
+            self._transport.resume_reading()
+            self._advance()
+
+    def _advance(self) -> None:
+        """Hand over complete requests from the buffer until one is not answered at once."""
+        self._parsing = True
+        try:
+            while self._buffer and not self._busy:
+                if self._head is None and not self._read_head():
+                    return
+                body = self._read_body()
+                head = self._head
+                if body is None or head is None:
+                    return
+                self._busy = True
+                self._handler(Request(head.method, head.path, head.raw, body), self)
+        except _Malformed as error:
+            self._busy = True
+            self._head = None  # so that the connection closes after the reply
+            self.reply(error.status, b'{"error": {"message": "malformed or too large HTTP request"}}')
+        finally:
+            self._parsing = False
+
+    def _read_head(self) -> bool:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n")
+        if end > MAX_HEAD or (end < 0 and len(buffer) > MAX_HEAD):
+            raise _Malformed(431)
+        if end < 0:
+            return False
+        raw = bytes(buffer[: end + 2])
+        del buffer[: end + 4]
+        self._head = head = _parsed(raw)
+        if head.size is None:
+            self._chunks, self._chunked = [], 0
+        if len(buffer) < (head.size or 1) and b"\r\nexpect:" in raw.lower():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
+
+    def _read_body(self) -> bytes | None:
+        """The body, or None if it is not all there yet."""
+        head = self._head
+        if head is None or head.size is None:
+            return self._read_chunks()
+        if len(self._buffer) < head.size:
+            return None
+        body = bytes(self._buffer[: head.size])
+        del self._buffer[: head.size]
+        return body
+
+    def _read_chunks(self) -> bytes | None:
+        buffer = self._buffer
+        while (line := buffer.find(b"\r\n")) >= 0:
+            size = _number(bytes(buffer[:line]).partition(b";")[0], 16)
+            if self._chunked + size > MAX_BODY:
+                raise _Malformed(413)
+            if size == 0:
+                end = buffer.find(b"\r\n\r\n", line)  # trailers, if any, are skipped
+                if end < 0:
+                    break
+                del buffer[: end + 4]
+                return b"".join(self._chunks)
+            if len(buffer) < line + 4 + size:
+                return None
+            self._chunks.append(bytes(buffer[line + 2 : line + 2 + size]))
+            self._chunked += size
+            del buffer[: line + 4 + size]
+        if len(buffer) > MAX_HEAD:
+            raise _Malformed(400)
+        return None
+
+
+def _parsed(raw: bytes) -> _Head:
+    words = raw[: raw.index(b"\r\n")].split(b" ")
+    if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+        raise _Malformed(400)
+    lower = raw.lower()
+    size: int | None
+    if b"\r\ntransfer-encoding:" in lower:
+        size = None
+    else:
+        size = _number(_header(raw, lower, b"content-length") or b"0", 10)
+        if size > MAX_BODY:
+            raise _Malformed(413)
+    close = words[2] == b"HTTP/1.0" or b"\r\nconnection: close\r\n" in lower
+    return _Head(words[0], words[1].partition(b"?")[0], raw, size, close)
+
+
+def _header(raw: bytes, lower: bytes, name: bytes) -> bytes:
+    at = lower.find(b"\r\n" + name + b":")
+    if at < 0:
+        return b""
+    begin = at + len(name) + 3
+    return raw[begin : raw.index(b"\r\n", begin)].strip()
+
+
+def _number(digits: bytes, base: int) -> int:
+    try:
+        number = int(digits, base)
+    except ValueError as error:
+        raise _Malformed(400) from error
+    if number < 0:
+        raise _Malformed(400)
+    return number

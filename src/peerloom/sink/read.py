@@ -1,0 +1,68 @@
+"""Rows back from a run directory, also while the run goes on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from peerloom.errors import RunDirError
+from peerloom.sink.files import size_of
+from peerloom.sink.index import read_prefix
+from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
+
+
+def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iterator[dict[str, Any]]:
+    """All committed rows, completed ones first.
+
+    Where a part's index is there, only rows that it names are read; so a row that was being written when
+    the run was killed is left out. Otherwise all complete lines are.
+
+    Args:
+        run_dir: the run directory.
+        rejected: also those that did not complete.
+
+    Raises:
+        RunDirError: if there is no such directory, or a line in it is damaged.
+    """
+    directory = Path(run_dir)
+    if not directory.is_dir():
+        raise RunDirError(f"there is no run directory {directory}")
+    return _read_all(directory, (DATA, REJECTED) if rejected else (DATA,))
+
+
+def _read_all(directory: Path, folders: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for folder in folders:
+        for name in list_parts(directory, folder):
+            yield from _read_part(directory, folder, name)
+
+
+def _read_part(directory: Path, folder: str, name: PartName) -> Iterator[dict[str, Any]]:
+    path = name.path(directory, folder)
+    end = _committed_end(directory, folder, name)
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return  # an empty part that was taken over meanwhile
+    with file:
+        position = 0
+        for number, line in enumerate(file, 1):
+            position += len(line)
+            if position > end or not line.endswith(b"\n"):
+                return
+            try:
+                yield orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise RunDirError(f"{path}:{number} is damaged: {error.msg}") from error
+
+
+def _committed_end(directory: Path, folder: str, name: PartName) -> float:
+    """Up to which byte the part's file counts."""
+    path = name.path(directory, INDEX)
+    try:
+        records = path.read_bytes()
+    except FileNotFoundError:
+        return float("inf")
+    sizes = size_of(name.path(directory, DATA)), size_of(name.path(directory, REJECTED))
+    return read_prefix(records, sizes, str(path)).ends[0 if folder == DATA else 1]

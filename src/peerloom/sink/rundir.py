@@ -1,0 +1,207 @@
+"""The run directory: one run, one directory, claimed by one process at a time.
+
+The claim is an exclusive `flock` on `run.lock`, so it ends with the process, however that ends. A directory
+that is not empty is Peerloom's only if it has a `run.lock`, and only files with Peerloom's names are ever
+removed from it.
+"""
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from peerloom.errors import RunDirError
+from peerloom.sink.files import sync_folder, write_failed
+from peerloom.sink.layout import (
+    DATA,
+    FOLDERS,
+    INDEX,
+    LOCKS,
+    LOG,
+    LOGS,
+    REJECTED,
+    RUN_LOCK,
+    RUN_YAML,
+    SUMMARY,
+    list_parts,
+)
+from peerloom.sink.lock import revoke
+
+_OURS = {
+    "": re.compile(r"run\.lock|\.?(run\.yaml|log\.jsonl|summary\.json)(\.tmp)?"),
+    DATA: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
+    REJECTED: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
+    INDEX: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.idx(\.tmp)?"),
+    LOCKS: re.compile(r"shard-\d{3,}\.lock"),
+    LOGS: re.compile(r"[^.].*\.(log|jsonl)"),
+}
+
+
+class RunDir:
+    """A claimed run directory, with its folders. Made by `claim`.
+
+    Attributes:
+        path: the directory, absolute.
+    """
+
+    path: Path
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._log = os.open(path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._released = False
+
+    @classmethod
+    def claim(cls, path: str | os.PathLike[str], *, fresh: bool = False) -> "RunDir":
+        """Make a directory ready for a new run, and keep other processes out of it.
+
+        Args:
+            path: the directory; made if it is not there.
+            fresh: remove an earlier run from it first.
+
+        Raises:
+            RunDirError: if another process has it, it holds a run (and `fresh` is False) or files that are
+                not Peerloom's, or it cannot be written.
+        """
+        directory = Path(path).expanduser().absolute()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            _refuse_foreign(directory)
+            lock = _lock(directory)
+            try:
+                if not fresh:
+                    _refuse_earlier_run(directory)
+                _clear(directory)
+                for folder in FOLDERS:
+                    (directory / folder).mkdir(exist_ok=True)
+                sync_folder(directory)
+                return cls(directory, lock)
+            except BaseException:
+                os.close(lock)
+                raise
+        except OSError as error:
+            raise RunDirError(
+                f"{error.filename or directory} cannot be used for a run: {error.strerror}. "
+                "Choose another --run-dir"
+            ) from error
+
+    @property
+    def logs(self) -> Path:
+        """Where services put their own logs: files ending in `.log` or `.jsonl`."""
+        return self.path / LOGS
+
+    def write_yaml(self, text: str) -> None:
+        """Write `run.yaml`, the resolved configuration, whole or not at all.
+
+        Raises:
+            SinkError: if it could not be written.
+        """
+        self._write(RUN_YAML, text.encode())
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write `summary.json`, whole or not at all.
+
+        Raises:
+            SinkError: if it could not be written.
+        """
+        self._write(SUMMARY, orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+    def log(self, level: str, event: str, **fields: Any) -> None:
+        """Append a line to `log.jsonl`. `level` is `info`, `warning` or `error`.
+
+        A line that cannot be written is dropped: a full disk must not end a run because of its log.
+        """
+        entry = {"time": round(time.time(), 3), "level": level, "event": event, **fields}
+        try:
+            os.write(self._log, orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError:
+            return
+
+    def release(self) -> None:
+        """Let other processes claim the directory."""
+        if not self._released:
+            self._released = True
+            os.close(self._log)
+            os.close(self._lock)
+
+    def _write(self, name: str, content: bytes) -> None:
+        target, temporary = self.path / name, self.path / f".{name}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise write_failed(target, error) from error
+        sync_folder(self.path)
+
+
+def _lock(directory: Path) -> int:
+    """The descriptor that holds the claim."""
+    path = directory / RUN_LOCK
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise RunDirError(
+            f"{directory} is in use by another run (process {holder}): "
+            "wait for it, or choose another --run-dir"
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _refuse_foreign(directory: Path) -> None:
+    names = sorted(entry.name for entry in directory.iterdir())
+    if names and RUN_LOCK not in names:
+        raise RunDirError(
+            f"{directory} is not empty and holds no run of Peerloom (it has {', '.join(names[:5])}): "
+            "choose another --run-dir"
+        )
+    for path in _entries(directory):
+        folder = "" if path.parent == directory else path.parent.name
+        if not _OURS[folder].fullmatch(path.name) or not path.is_file():
+            raise RunDirError(
+                f"{directory} holds {path.relative_to(directory)}, which is not Peerloom's: "
+                "move it away, or choose another --run-dir"
+            )
+
+
+def _refuse_earlier_run(directory: Path) -> None:
+    """A directory whose run got no further than its log is free."""
+    found = [name for name in (RUN_YAML, SUMMARY) if (directory / name).exists()]
+    found += [folder for folder in (DATA, REJECTED, INDEX) if list_parts(directory, folder)]
+    if found:
+        raise RunDirError(
+            f"{directory} holds an earlier run ({', '.join(found)}): choose another --run-dir, "
+            "or replace that run with --fresh"
+        )
+
+
+def _clear(directory: Path) -> None:
+    """Remove an earlier run, whose processes may still be writing."""
+    for path in (directory / LOCKS).glob("shard-*.lock"):
+        revoke(path)  # before anything is removed, so that nobody makes a new file afterwards
+    for path in _entries(directory):
+        if path.name != RUN_LOCK:
+            path.unlink()
+
+
+def _entries(directory: Path) -> Iterator[Path]:
+    """What is in the directory and in Peerloom's folders there."""
+    for path in sorted(directory.iterdir()):
+        if path.name in FOLDERS and path.is_dir():
+            yield from sorted(path.iterdir())
+        else:
+            yield path

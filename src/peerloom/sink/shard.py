@@ -1,0 +1,125 @@
+"""A shard: it owns the rows of some tasks, and commits each of them exactly once.
+
+Which shard a task belongs to is the runtime's affair. A shard remembers the id of every row it has
+committed, in bits, also across take-overs; a row that comes again is dropped.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from peerloom.idset import IdSet
+from peerloom.sink.errors import DiskFull, SinkError
+from peerloom.sink.files import write_failed
+from peerloom.sink.layout import PartName, lock_path
+from peerloom.sink.lock import ShardLock
+from peerloom.sink.part import Part
+from peerloom.sink.rows import Row
+from peerloom.sink.takeover import recover
+from peerloom.sink.totals import Totals
+from peerloom.task import TaskId
+
+ROTATE_BYTES = 64 * 2**20
+
+
+class Shard:
+    """One shard in the hands of one incarnation. Made by `take`. Blocks; not safe across threads.
+
+    Attributes:
+        committed: the ids of all rows committed so far.
+        totals: what those rows add up to.
+    """
+
+    committed: IdSet
+    totals: Totals
+
+    def __init__(
+        self, run_dir: Path, name: PartName, lock: ShardLock, state: tuple[IdSet, Totals], rotate_bytes: int
+    ) -> None:
+        self.committed, self.totals = state
+        self._run_dir = run_dir
+        self._next_name = name
+        self._lock = lock
+        self._rotate_bytes = rotate_bytes
+        self._part: Part | None = None
+        self._failed: SinkError | None = None
+        self._closed = False
+
+    @classmethod
+    def take(
+        cls, run_dir: Path, shard: int, incarnation: int, *, rotate_bytes: int = ROTATE_BYTES
+    ) -> "Shard":
+        """Take a shard, new or from an earlier incarnation, which may still be running.
+
+        Args:
+            run_dir: a run directory whose folders exist (see `RunDir`).
+            shard: the shard's number.
+            incarnation: a number greater than any that has taken this shard.
+            rotate_bytes: a part is closed once one of its files is that long.
+
+        Raises:
+            ShardLost: if this incarnation, or a later one, has taken the shard.
+            DiskFull: if there is no room to copy what an earlier incarnation left open.
+            SinkError: if a file could not be read or written.
+            RunDirError: if an index is missing, or of another version.
+        """
+        path = lock_path(run_dir, shard)
+        try:
+            lock = ShardLock(path, incarnation)
+            try:
+                state = recover(run_dir, shard)
+                lock.taken()
+            except BaseException:
+                lock.close()
+                raise
+        except OSError as error:
+            raise write_failed(Path(error.filename or path), error) from error
+        return cls(run_dir, PartName(shard, incarnation, 0), lock, state, rotate_bytes)
+
+    def commit(self, rows: Sequence[Row]) -> None:
+        """Make rows durable, all or none; when this returns, they are safe. Known ids are skipped.
+
+        Raises:
+            DiskFull: there was no room; nothing was kept of these rows, and they may be tried again.
+            ShardLost: a later incarnation has taken the shard.
+            SinkError: the rows may or may not be on disk; this object is done, take the shard again.
+        """
+        if self._failed is not None:
+            raise type(self._failed)(*self._failed.args) from self._failed
+        fresh: dict[TaskId, Row] = {}
+        for row in rows:
+            if row.id not in self.committed:
+                fresh.setdefault(row.id, row)
+        if not fresh:
+            return
+        part = self._part = self._part or self._begin_part()
+        try:
+            totals = part.append(list(fresh.values()))
+        except DiskFull:
+            raise
+        except BaseException as error:  # whatever it was, nobody knows what is in the files now
+            self._failed = (
+                error if isinstance(error, SinkError) else SinkError(f"commit broke off: {error!r}")
+            )
+            raise
+        self.committed.update(fresh)
+        self.totals.add(totals)
+        if part.size >= self._rotate_bytes:
+            part.close()
+            self._part = None
+
+    def close(self) -> None:
+        """Close the open part, for good. Commit nothing after it."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._part is not None and self._failed is None:
+            self._part.close()
+        elif self._part is not None:
+            self._part.abandon()  # without a closing record, so that a take-over copies what is good of it
+        self._failed = self._failed or SinkError(f"shard {self._next_name.shard} is closed")
+        self._lock.close()
+
+    def _begin_part(self) -> Part:
+        name = self._next_name
+        self._next_name = name._replace(number=name.number + 1)
+        return Part(self._run_dir, name, self._lock.check)

@@ -1,0 +1,14 @@
+import pytest
+
+
+@pytest.fixture(params=["local", "ray"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Every test that names it runs on both engines."""
+    if request.param == "ray":
+        request.getfixturevalue("ray_cluster")
+    return request.param
+
+
+@pytest.fixture(params=["packed", "spread"])
+def placement(request: pytest.FixtureRequest) -> str:
+    return request.param

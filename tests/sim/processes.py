@@ -1,0 +1,386 @@
+"""The processes of the world: peers, sinks, feeders and the driver, as the runtime will drive the core.
+
+Each handles one event at a time; `after` then does what the state machine now asks for. The runtime
+may do that late, and so do these, in some histories.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
+from peerloom.protocol.feeder import Feeder
+from peerloom.protocol.messages import (
+    Ack,
+    Deliver,
+    Delivered,
+    Drain,
+    Hold,
+    Item,
+    Message,
+    Query,
+    Resolve,
+    Suspect,
+)
+from peerloom.protocol.peer import Move, Peer
+from peerloom.protocol.shard import Shard
+from peerloom.protocol.view import FEEDER, PEER, SINK, TO_SINK, Member
+from peerloom.task import Header, TaskId
+
+if TYPE_CHECKING:
+    from world import Event, World
+
+PAYLOADS = tuple(b"after hop %d" % hop for hop in range(10))
+FIRST_ROLE = "first"
+
+
+class State(Enum):
+    """Of a process."""
+
+    RUNNING = "running"
+    FROZEN = "frozen"
+    DEAD = "dead"
+
+
+RUNNING, FROZEN, DEAD = State
+
+
+class Process:
+    """One incarnation of one member, around its state machine."""
+
+    core: Any
+
+    def __init__(self, world: "World", member: Member) -> None:
+        self.world = world
+        self.member = member
+        self.name = member.name
+        self.state = RUNNING
+        self.inbox: list[Event] = []
+        self._flush_due = False
+
+    def up(self, _: None) -> None:
+        """It has started."""
+        self.world.driver.joined(self)
+
+    def receive(self, letter: "tuple[Process | Driver, Message]") -> None:
+        """A message comes; or perhaps not, if its sender is dead."""
+        sender, message = letter
+        kind = type(message)
+        if sender.state is DEAD and self.world.random() < 0.5:
+            if kind is Delivered:
+                self.unanswered((sender.name, message.seq))
+        elif kind is Deliver:
+            self.world.send(self, sender, self.take(message))
+        elif kind is Delivered:
+            self.core.answered(sender.name, message)
+        elif kind is Hold:
+            self.core.hold(message)
+        else:
+            self.hear(message)
+
+    def take(self, message: Deliver) -> Delivered:
+        """Take a batch in."""
+        return self.core.deliver(message)
+
+    def hear(self, message: Message) -> None:
+        """A message that is not for every kind of member."""
+        if type(message) is Resolve:
+            self.core.resolve(message)
+
+    def unanswered(self, delivery: tuple[str, int]) -> None:
+        """A delivery got no answer."""
+        destination, seq = delivery
+        if self.core.failed(destination, seq):
+            self.tell(Suspect(self.core.view.number, self.name, destination))
+
+    def miss(self, event: "Event") -> None:
+        """Something happens that this process cannot take part in."""
+        _, handler, argument = event
+        delivery = argument[1] if handler == self.receive and type(argument[1]) is Deliver else None
+        if self.state is FROZEN:
+            self.inbox.append(event)
+        if delivery is not None and (self.state is DEAD or self.world.random() < 0.3):
+            sender = argument[0]
+            self.world.put(sender, sender.unanswered, (self.name, delivery.seq))
+
+    def tell(self, message: Message) -> None:
+        """Say something to the coordinator."""
+        self.world.send(self, self.world.driver, message)
+
+    def after(self) -> None:
+        """After every event: do what the state machine asks for, or put that off for a while."""
+        world = self.world
+        if world.scenario.lazy and world.random() < 0.4:
+            if not self._flush_due:
+                self._flush_due = True
+                world.put(self, self.flush, None)
+            return
+        self.act_on_state()
+
+    def flush(self, _: None) -> None:
+        """What was put off is due."""
+        self._flush_due = False
+
+    def act_on_state(self) -> None:
+        """Report and send what can be sent."""
+        core, world = self.core, self.world
+        report = core.report()
+        if report is not None:
+            self.tell(report)
+        for destination, deliver in core.outgoing():
+            world.send(self, world.processes[destination], deliver)
+
+
+class PeerProcess(Process):
+    """A peer; agents take any time for their act."""
+
+    def __init__(self, world: "World", member: Member) -> None:
+        super().__init__(world, member)
+        self.core: Peer = Peer(member.name)
+
+    def agent_done(self, item: Item) -> None:
+        """An agent has acted on a task: on it goes."""
+        world, core = self.world, self.core
+        before = item.header
+        id, attempt, hop, _ = before
+        way = world.scenario.tasks[id]
+        if way[hop] not in self.member.roles or item.payload != PAYLOADS[hop]:
+            world.violated(f"{self.name} got {item}, which is not for it")
+        world.acts += 1
+        after = Item(Header(id, attempt, hop + 1), PAYLOADS[hop + 1])
+        target = way[hop + 1] if hop + 1 < len(way) else TO_SINK
+        move = core.move(before, after.header, target)
+        if move is Move.GONE:
+            return
+        if not core.held:
+            world.acted(core.view.number, id, hop)
+        if move is Move.HERE:
+            world.put(self, self.agent_done, after)
+        else:
+            core.send(before, target, after)
+
+    def act_on_state(self) -> None:
+        """Hand what has arrived to the agents."""
+        for item in self.core.arrivals():
+            self.world.put(self, self.agent_done, item)
+        super().act_on_state()
+
+
+class SinkProcess(Process):
+    """A sink; a group becomes durable in one or two pieces, and is acknowledged some time after."""
+
+    def __init__(self, world: "World", member: Member) -> None:
+        super().__init__(world, member)
+        committed = world.take_shard(member.index, member.incarnation)
+        assert committed is not None, "the driver asks first"
+        self.core: Shard = Shard(member.name, committed)
+
+    def take(self, message: Deliver) -> Delivered:
+        """Take finished tasks in."""
+        for header, payload in message.items:
+            hops = len(self.world.scenario.tasks[header.id])
+            if header.hop != hops or payload != PAYLOADS[hops]:
+                self.world.violated(f"{self.name} got {header}, which is not finished")
+        return self.core.deliver(message)
+
+    def hear(self, message: Message) -> None:
+        """Answer a query."""
+        if type(message) is Query:
+            have = self.core.query(message)
+            if have is not None:
+                self.tell(have)
+        else:
+            super().hear(message)
+
+    def write(self, group: list[Item]) -> None:
+        """Append, fsync, index entry, fsync: now these rows will be there after any death."""
+        pieces = 1 + int(self.world.random() * len(group))
+        for item in group[:pieces]:
+            self.world.write_row(self, item.header.id)
+        if group[pieces:]:
+            self.world.put(self, self.write, group[pieces:])
+        else:
+            self.world.put(self, self.written, None)
+
+    def written(self, _: None) -> None:
+        """The last fsync has returned."""
+        self.core.group_committed()
+
+    def act_on_state(self) -> None:
+        """Begin a group, send acknowledgements."""
+        world = self.world
+        group = self.core.group()
+        if group:
+            world.put(self, self.write, group)
+        for feeder, ack in self.core.acks():
+            world.send(self, world.processes[feeder], ack)
+        super().act_on_state()
+
+
+class FeederProcess(Process):
+    """A feeder over its partition of the rows; a row is fetched again in any time."""
+
+    def __init__(self, world: "World", member: Member) -> None:
+        super().__init__(world, member)
+        scenario = world.scenario
+        self.core: Feeder = Feeder(member.name, scenario.in_flight, FIRST_ROLE)
+        self._rows = world.rows_of(member.index)
+        self._position = 0
+        self._fetching: set[TaskId] = set()
+
+    def hear(self, message: Message) -> None:
+        """Rows are safe, a census is over, or the run is to end early."""
+        core, world = self.core, self.world
+        if type(message) is Ack:
+            world.freed(self, core.ack(message))
+        elif type(message) is Drain:
+            core.drain(message)
+        elif type(message) is Resolve and core.resolve(message):
+            world.freed(self, message.done)
+
+    def fetched(self, lost: tuple[TaskId, int]) -> None:
+        """The row of a lost task has been read again."""
+        id, attempt = lost
+        self._fetching.discard(id)
+        self._admit(id, attempt)
+
+    def act_on_state(self) -> None:
+        """Admit what there is room for."""
+        core = self.core
+        for id in core.lost():
+            if id not in self._fetching:
+                self._fetching.add(id)
+                self.world.put(self, self.fetched, (id, core.attempt()))
+        if core.room:
+            self._admit_new()
+        if self._position == len(self._rows):
+            core.dry()
+        super().act_on_state()
+        exhausted = core.exhausted()
+        if exhausted is not None:
+            self.tell(exhausted)
+
+    def _admit_new(self) -> None:
+        core, rows = self.core, self._rows
+        while core.room and self._position < len(rows):
+            id = rows[self._position]
+            self._position += 1
+            if not core.knows(id):
+                self._admit(id, core.attempt())
+                if core.permits > self.world.scenario.in_flight:
+                    self.world.violated(f"{self.name} has {core.permits} tasks in flight")
+
+    def _admit(self, id: TaskId, attempt: int) -> None:
+        way = self.world.scenario.tasks[id]
+        item = Item(Header(id, attempt), PAYLOADS[0])
+        self.world.admitted(self, id)
+        self.core.admit([item], way[0] if way else TO_SINK)
+
+
+KINDS: dict[str, Callable[["World", Member], Process]] = {
+    PEER: PeerProcess,
+    SINK: SinkProcess,
+    FEEDER: FeederProcess,
+}
+
+
+class Driver:
+    """The run's own process, around the coordinator. It never dies: without it there is no run."""
+
+    name = "driver"
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.state = RUNNING
+        self.draining = False
+        scenario = world.scenario
+        self.coordinator = Coordinator(scenario.members, scenario.partitions, scenario.shards)
+        self._doomed: set[str] = set()
+
+    def begin(self) -> None:
+        """Start the run."""
+        self.coordinator.start()
+        self.after()
+
+    def receive(self, letter: tuple[Process, Any]) -> None:
+        """A member says something; or perhaps not, if it is dead."""
+        sender, message = letter
+        if sender.state is not DEAD or self.world.random() < 0.5:
+            self.coordinator.receive(message)
+
+    def start(self, member: Member) -> None:
+        """A process comes to be, perhaps even though it was given up before."""
+        world = self.world
+        doomed = member.name in self._doomed
+        newer = member.kind == SINK and world.shard_owner[member.index] > member.incarnation
+        if newer or (doomed and world.random() < 0.5):
+            world.put(self, self.died, member.name)
+            return
+        process = world.processes[member.name] = KINDS[member.kind](world, member)
+        world.put(process, process.up, None)
+        if doomed:
+            world.put_late(self, self.end, process)
+
+    def joined(self, process: Process) -> None:
+        """A process is up."""
+        self.coordinator.joined(process.name)
+        if self.draining and process.member.kind == FEEDER:
+            self._drain(process)
+        self.after()
+
+    def died(self, name: str) -> None:
+        """A process is dead, or is thought to be."""
+        self.coordinator.lost(name)
+
+    def silent(self, process: Process) -> None:
+        """A process has missed its heartbeats, if it is still stopped."""
+        if process.state is FROZEN:
+            self.coordinator.lost(process.name)
+
+    def wake(self, process: Process) -> None:
+        """A stopped process goes on, with all that came meanwhile."""
+        if process.state is FROZEN:
+            process.state = RUNNING
+            for owner, handler, argument in process.inbox:
+                self.world.put(owner, handler, argument)
+            process.inbox = []
+
+    def end(self, process: Process) -> None:
+        """A process that was to be killed is dead at last."""
+        self.world.kill(process)
+
+    def ask_census(self) -> None:
+        """Somebody wants to know where everything is."""
+        self.coordinator.census()
+        self.after()
+
+    def drain(self) -> None:
+        """Admit nothing more."""
+        self.draining = True
+        for process in self.world.processes.values():
+            if process.member.kind == FEEDER:
+                self._drain(process)
+
+    def after(self) -> None:
+        """Do what the coordinator asks for."""
+        world = self.world
+        for effect in self.coordinator.effects():
+            match effect:
+                case Send(to, message):
+                    world.send(self, world.processes[to], message)
+                case Spawn(member):
+                    world.put(self, self.start, member)
+                case Kill(name):
+                    self._kill(name)
+
+    def _kill(self, name: str) -> None:
+        process = self.world.processes.get(name)
+        if process is None:
+            self._doomed.add(name)
+        elif process.state is not DEAD and self.world.random() < 0.5:
+            self.world.kill(process)
+        elif process.state is not DEAD:
+            self.world.put_late(self, self.end, process)
+
+    def _drain(self, process: Process) -> None:
+        self.world.send(self, process, Drain())

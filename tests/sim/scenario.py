@@ -1,0 +1,100 @@
+"""What one history is made of, drawn from its seed: members, tasks, and what will go wrong when.
+
+Worlds are small, so that many fit in a second: what a protocol can get wrong, it can nearly always get
+wrong with a few processes and a handful of tasks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peerloom.protocol.view import FEEDER, PEER, SINK, Member
+from peerloom.task import TaskId
+
+ROLES = ("asker", "teller", "judge")
+
+KILL, KILL_MANY, STOP, SUSPECT, DEADLINE, CENSUS, DRAIN = range(7)
+FAULT_NAMES = ("kill", "kill many", "stop", "suspect", "deadline", "census", "drain")
+FAULTS = (KILL,) * 3 + (KILL_MANY,) + (STOP,) * 3 + (SUSPECT,) * 3 + (DEADLINE,) * 2 + (CENSUS,)
+
+FAULT_GAP = 60
+"""Most steps between two faults; a census takes about thirty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One history's fixed facts.
+
+    `tasks` gives the roles on each task's way; a row that cannot be read has none and goes to its sink
+    at once. `late` is the share of events put aside for long, `twice` that of messages sent twice;
+    `lazy` processes sometimes put off what they could do now; `wire` encodes every message. `calm`
+    histories have no faults, though reordering, duplicates and censuses. `faults` are pairs (step,
+    kind), last first.
+    """
+
+    members: tuple[Member, ...]
+    partitions: int
+    shards: int
+    in_flight: int
+    tasks: dict[TaskId, tuple[str, ...]]
+    wire: bool
+    lazy: bool
+    late: float
+    twice: float
+    calm: bool
+    faults: list[tuple[int, int]]
+
+
+def draw(random: Callable[[], float]) -> Scenario:
+    """A scenario; `random` gives floats in [0, 1)."""
+    partitions = 1 + int(random() * 2)
+    shards = 1 + int(random() * 2)
+    calm = random() < 0.12
+    kinds = (CENSUS,) if calm else FAULTS
+    faults: list[tuple[int, int]] = []
+    step = int(random() * 40)
+    for _ in range(int(random() * 6)):
+        step += int(random() * FAULT_GAP)
+        faults.append((step, _pick(random, kinds)))
+    if random() < 0.1:
+        faults.append((int(random() * 3 * FAULT_GAP), DRAIN))
+    return Scenario(
+        members=_members(random, partitions, shards),
+        partitions=partitions,
+        shards=shards,
+        in_flight=1 + int(random() * 5),
+        tasks=_tasks(random),
+        wire=random() < 0.15,
+        lazy=random() < 0.25,
+        late=_pick(random, (0.0, 0.02, 0.1)),
+        twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
+        calm=calm,
+        faults=sorted(faults, reverse=True),
+    )
+
+
+def _members(random: Callable[[], float], partitions: int, shards: int) -> tuple[Member, ...]:
+    peers = 2 + int(random() * 3)
+    packed = random() < 0.5
+    hosted: list[list[str]] = [list(ROLES) if packed else [] for _ in range(peers)]
+    if not packed:
+        for place in range(max(peers, len(ROLES))):
+            hosted[place % peers].append(ROLES[place % len(ROLES)])
+    return (
+        *(Member(FEEDER, index, 0) for index in range(partitions)),
+        *(Member(SINK, index, 0) for index in range(shards)),
+        *(Member(PEER, index, 0, tuple(roles)) for index, roles in enumerate(hosted)),
+    )
+
+
+def _tasks(random: Callable[[], float]) -> dict[TaskId, tuple[str, ...]]:
+    tasks: dict[TaskId, tuple[str, ...]] = {}
+    trials = 1 + int(random() * 2)
+    for number in range(1 + int(random() ** 3 * 20)):
+        hops = 0 if random() < 0.08 else 1 + int(random() ** 2 * 5)
+        roles = tuple(_pick(random, ROLES) for _ in range(hops))
+        tasks[TaskId(number & 1, number // (2 * trials), number // 2 % trials)] = roles
+    return tasks
+
+
+def _pick(random: Callable[[], float], choices: tuple) -> object:
+    return choices[int(random() * len(choices))]

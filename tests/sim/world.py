@@ -1,0 +1,236 @@
+"""A world in virtual time around the protocol core: a bag of events, a network, disks, and faults.
+
+Everything that can happen next lies in one bag, and each step draws one event from it at random: so
+messages overtake each other and anything may take any time. Some events are put aside and come much
+later. A dead process loses what is sent to it, and perhaps what it had sent; a stopped one finds it
+when it wakes; one that is to be killed may live on for a while in its old view. Nothing else is ever
+lost. Faults come in the first part of a history only, and a history ends when the bag is empty: then
+the run must be finished, every row be there once, and no copy of a task be left anywhere.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from processes import DEAD, FROZEN, RUNNING, Driver, Process
+from scenario import CENSUS, DEADLINE, DRAIN, FAULT_NAMES, KILL, KILL_MANY, STOP, SUSPECT, draw
+from tracing import brief
+
+from peerloom.idset import IdSet, partition_of
+from peerloom.protocol.messages import Deliver, Delivered, Message, decode, encode
+from peerloom.protocol.view import FEEDER, PEER, SINK, spread
+from peerloom.task import TaskId
+
+Event = tuple[Process | Driver, Callable[[Any], None], Any]
+
+MAX_STEPS = 20_000
+LATE_SHARE = 0.03  # of the draws, from what was put aside
+
+
+class Violation(Exception):
+    """The protocol has broken one of its promises."""
+
+
+class World:
+    """One history.
+
+    Args:
+        seed: everything follows from it.
+        trace: gets one line a step, if given.
+    """
+
+    def __init__(self, seed: int, trace: list[str] | None = None) -> None:
+        self.random = random.Random(seed).random
+        self.scenario = draw(self.random)
+        self.processes: dict[str, Process] = {}
+        self.durable: dict[TaskId, str] = {}  # the rows on disk, and who wrote them
+        self.shard_owner = [-1] * self.scenario.shards
+        self.acts = 0
+        self.steps = 0
+        self._acted: set[tuple[int, TaskId, int]] = set()
+        self._admitted: dict[str, set[TaskId]] = {}
+        self._bag: list[Event] = []
+        self._late: list[Event] = []
+        self._trace = trace
+        self.driver = Driver(self)
+
+    @property
+    def redone(self) -> int:
+        """How many hops were done more than once."""
+        wanted = sum(len(self.scenario.tasks[id]) for id in self.durable)
+        return max(0, self.acts - wanted)
+
+    def run(self) -> None:
+        """Live through the history.
+
+        Raises:
+            Violation: if a promise was broken.
+        """
+        bag, late, draw_float = self._bag, self._late, self.random
+        faults = list(self.scenario.faults)
+        self.driver.begin()
+        while True:
+            self.steps += 1
+            if self.steps > MAX_STEPS:
+                self.violated("no end is in sight")
+            while faults and faults[-1][0] <= self.steps:
+                self._fault(faults.pop()[1])
+            if late and (not bag or draw_float() < LATE_SHARE):
+                source = late
+            elif bag:
+                source = bag
+            else:
+                break
+            index = int(draw_float() * len(source))
+            event = source[index]
+            source[index] = source[-1]
+            source.pop()
+            owner, handler, argument = event
+            if self._trace is not None:
+                self._trace.append(f"{self.steps:4} {owner.name}: {handler.__name__} {brief(argument)}")
+            if owner.state is RUNNING:
+                handler(argument)
+                owner.after()
+            else:
+                owner.miss(event)
+        self._check_end()
+
+    def put(self, owner: Process | Driver, handler: Callable[[Any], None], argument: Any) -> None:
+        """Let something happen at any later time."""
+        late = self.scenario.late
+        bag = self._late if late and self.random() < late else self._bag
+        bag.append((owner, handler, argument))
+
+    def put_late(self, owner: Process | Driver, handler: Callable[[Any], None], argument: Any) -> None:
+        """Let something happen a good while later."""
+        self._late.append((owner, handler, argument))
+
+    def send(self, sender: Process | Driver, receiver: Process | Driver, message: Message) -> None:
+        """Put a message on the network, perhaps twice."""
+        scenario = self.scenario
+        if scenario.wire:
+            message = decode(encode(message))
+        self.put(receiver, receiver.receive, (sender, message))
+        if scenario.twice and self.random() < scenario.twice:
+            self.put(receiver, receiver.receive, (sender, message))
+
+    def kill(self, process: Process) -> None:
+        """End a process; the driver hears of it some time."""
+        if process.state is DEAD:
+            return
+        process.state = DEAD
+        self.put(self.driver, self.driver.died, process.name)
+        self._bag += process.inbox
+        process.inbox = []
+
+    def take_shard(self, shard: int, incarnation: int) -> IdSet | None:
+        """A starting sink takes its shard over: what is on disk; None if a later one was here."""
+        if self.shard_owner[shard] > incarnation:
+            return None
+        self.shard_owner[shard] = incarnation
+        shards = self.scenario.shards
+        return IdSet(id for id in self.durable if spread(id) % shards == shard)
+
+    def rows_of(self, partition: int) -> list[TaskId]:
+        """The ids a feeder finds in its part of the source, in order."""
+        partitions = self.scenario.partitions
+        return [id for id in self.scenario.tasks if partition_of(id, partitions) == partition]
+
+    def write_row(self, process: Process, id: TaskId) -> None:
+        """A sink writes a row to its own part file, which another incarnation may have unlinked."""
+        if self.shard_owner[process.member.index] != process.member.incarnation:
+            return
+        if id in self.durable:
+            self.violated(f"a second row for {id} by {process.name}, after {self.durable[id]}")
+        self.durable[id] = process.name
+
+    def acted(self, view: int, id: TaskId, hop: int) -> None:
+        """An agent of a member that was free to go on has done a hop: once in each view at most."""
+        if (view, id, hop) in self._acted:
+            self.violated(f"two live copies: hop {hop} of {id} done twice in view {view}")
+        self._acted.add((view, id, hop))
+
+    def admitted(self, process: Process, id: TaskId) -> None:
+        """A feeder has admitted an id, anew or again."""
+        self._admitted.setdefault(process.name, set()).add(id)
+        if id in self.durable and self.is_member(process):
+            self.violated(f"{process.name} admitted {id}, which is committed")
+
+    def freed(self, process: Process, ids: list[TaskId]) -> None:
+        """A feeder has been told that rows are safe."""
+        for id in ids:
+            if id not in self.durable and self.is_member(process):
+                self.violated(f"{process.name} freed the permit of {id}, which is not on disk")
+
+    def is_member(self, process: Process) -> bool:
+        """Whether it is in the newest view, and not fenced off."""
+        return process.name in self.driver.coordinator.view.names
+
+    def violated(self, what: str) -> NoReturn:
+        """End the history: a promise was broken."""
+        raise Violation(what)
+
+    def _fault(self, kind: int) -> None:
+        if self._trace is not None:
+            self._trace.append(f"{self.steps:4} --- {FAULT_NAMES[kind]}")
+        living = [process for process in self.processes.values() if process.state is not DEAD]
+        one = living[int(self.random() * len(living))] if living else None
+        if kind == CENSUS:
+            self.driver.ask_census()
+        elif kind == DRAIN:
+            self.driver.drain()
+        elif kind == DEADLINE:
+            self._miss_deadline()
+        elif one is None:
+            return
+        elif kind == KILL:
+            self.kill(one)
+        elif kind == KILL_MANY:
+            share = self.random() + 0.2
+            for process in living:
+                if self.random() < share:
+                    self.kill(process)
+        elif kind == STOP and one.state is RUNNING:
+            one.state = FROZEN
+            self.put(self.driver, self.driver.silent, one)
+            self.put_late(self.driver, self.driver.wake, one)
+        elif kind == SUSPECT:
+            self.driver.died(one.name)
+            self.driver.after()
+
+    def _miss_deadline(self) -> None:
+        """Somebody waits no longer for the answer to a delivery, though it may have been taken."""
+        waits: list[tuple[Process, str, int]] = []
+        for owner, _, argument in (*self._bag, *self._late):
+            match argument:
+                case (Process() as sender, Deliver(seq=seq)):
+                    waits.append((sender, owner.name, seq))
+                case (Process() as receiver, Delivered(seq=seq)):
+                    waits.append((owner, receiver.name, seq))
+        if waits:
+            sender, receiver, seq = waits[int(self.random() * len(waits))]
+            self._bag.append((sender, sender.unanswered, (receiver, seq)))
+
+    def _check_end(self) -> None:
+        coordinator = self.driver.coordinator
+        if not (coordinator.finished and coordinator.settled):
+            self.violated("nothing can happen any more, and the run is not finished")
+        wanted = set(self.scenario.tasks)
+        if self.driver.draining:
+            # What a lost feeder had admitted need not be known to anybody after a drain.
+            names = coordinator.view.names
+            wanted = set().union(*(ids for name, ids in self._admitted.items() if name in names))
+        if not wanted <= self.durable.keys():
+            self.violated(f"no row for {sorted(wanted - self.durable.keys())}")
+        for process in self.processes.values():
+            if process.state is not DEAD:
+                self._check_empty(process)
+        if self.scenario.calm and self.redone:
+            self.violated(f"{self.redone} hops redone though nothing went wrong")
+
+    def _check_empty(self, process: Process) -> None:
+        core: Any = process.core
+        left = [*core.outbox.waiting(), *core.outbox.uncertain()]
+        count = {PEER: "acting", SINK: "pending", FEEDER: "permits"}[process.member.kind]
+        if left or core.outbox.busy or getattr(core, count):
+            self.violated(f"{process.name} still has {getattr(core, count)} {count}, outgoing {left}")
