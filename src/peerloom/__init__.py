@@ -1,1 +1,180 @@
-"""Synthetic training data from many LLM agents at once, peer to peer."""
+"""Synthetic training data from many LLM agents at once, peer to peer.
+
+    import peerloom
+
+    result = peerloom.run("coral", source="questions.jsonl", limit=20)
+    for row in result:
+        print(row["messages"])
+
+Everything public is a name of this module. What is heavy is imported when its name is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from peerloom.errors import (
+    AnswerError,
+    CodecError,
+    ConfigError,
+    ContentFiltered,
+    ContextExceeded,
+    EngineError,
+    LLMError,
+    LLMRejected,
+    LLMUnavailable,
+    ModelError,
+    OutputTruncated,
+    PeerloomError,
+    PromptError,
+    RowError,
+    RunDirError,
+    ServiceError,
+    SourceError,
+    TaskError,
+    UsageError,
+    WorkflowError,
+)
+from peerloom.events import (
+    AgentTotals,
+    Hooks,
+    MemberJoined,
+    MemberLost,
+    Notice,
+    Progress,
+    RunFinished,
+    RunStarted,
+    ViewChanged,
+)
+from peerloom.task import End, Task, TaskId, Turn, Usage
+from peerloom.workflow import END, Graph, Loop, Sequence, When, Workflow
+
+if TYPE_CHECKING:
+    __version__: str
+
+    from peerloom.agents.base import Agent, Services
+    from peerloom.agents.function import FunctionAgent
+    from peerloom.agents.llm import LLMAgent
+    from peerloom.agents.prompts import Prompt
+    from peerloom.api import RunResult, arun, run
+    from peerloom.recipes import Recipe
+    from peerloom.runtime.program import Program
+    from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
+    from peerloom.services.llm.llamacpp import LlamaCppService
+    from peerloom.services.llm.openai import OpenAIService
+    from peerloom.services.llm.retry import Retry
+    from peerloom.services.llm.scripted import ScriptedService
+    from peerloom.services.llm.service import ClientSpec, LLMService
+    from peerloom.services.llm.simulated import SimulatedService
+    from peerloom.services.secret import Secret
+    from peerloom.sink.read import read_rows
+    from peerloom.source.base import Source, SourceRow
+    from peerloom.source.jsonl import JsonlSource
+    from peerloom.source.memory import RowsSource
+
+_LATER = {
+    "peerloom.agents.base": ("Agent", "Services"),
+    "peerloom.agents.function": ("FunctionAgent",),
+    "peerloom.agents.llm": ("LLMAgent",),
+    "peerloom.agents.prompts": ("Prompt",),
+    "peerloom.api": ("RunResult", "arun", "run"),
+    "peerloom.recipes": ("Recipe",),
+    "peerloom.runtime.program": ("Program",),
+    "peerloom.services.llm.base": ("LLM", "ChatReply", "ChatRequest"),
+    "peerloom.services.llm.llamacpp": ("LlamaCppService",),
+    "peerloom.services.llm.openai": ("OpenAIService",),
+    "peerloom.services.llm.retry": ("Retry",),
+    "peerloom.services.llm.scripted": ("ScriptedService",),
+    "peerloom.services.llm.service": ("ClientSpec", "LLMService"),
+    "peerloom.services.llm.simulated": ("SimulatedService",),
+    "peerloom.services.secret": ("Secret",),
+    "peerloom.sink.read": ("read_rows",),
+    "peerloom.source.base": ("Source", "SourceRow"),
+    "peerloom.source.jsonl": ("JsonlSource",),
+    "peerloom.source.memory": ("RowsSource",),
+}
+_MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
+
+__all__ = [
+    "END",
+    "LLM",
+    "Agent",
+    "AgentTotals",
+    "AnswerError",
+    "ChatReply",
+    "ChatRequest",
+    "ClientSpec",
+    "CodecError",
+    "ConfigError",
+    "ContentFiltered",
+    "ContextExceeded",
+    "End",
+    "EngineError",
+    "FunctionAgent",
+    "Graph",
+    "Hooks",
+    "JsonlSource",
+    "LLMAgent",
+    "LLMError",
+    "LLMRejected",
+    "LLMService",
+    "LLMUnavailable",
+    "LlamaCppService",
+    "Loop",
+    "MemberJoined",
+    "MemberLost",
+    "ModelError",
+    "Notice",
+    "OpenAIService",
+    "OutputTruncated",
+    "PeerloomError",
+    "Program",
+    "Progress",
+    "Prompt",
+    "PromptError",
+    "Recipe",
+    "Retry",
+    "RowError",
+    "RowsSource",
+    "RunDirError",
+    "RunFinished",
+    "RunResult",
+    "RunStarted",
+    "ScriptedService",
+    "Secret",
+    "Sequence",
+    "ServiceError",
+    "Services",
+    "SimulatedService",
+    "Source",
+    "SourceError",
+    "SourceRow",
+    "Task",
+    "TaskError",
+    "TaskId",
+    "Turn",
+    "Usage",
+    "UsageError",
+    "ViewChanged",
+    "When",
+    "Workflow",
+    "WorkflowError",
+    "__version__",
+    "arun",
+    "read_rows",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("peerloom")
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'peerloom' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,8 @@
 from contextlib import contextmanager
-BUGS={}
+
+BUGS = {}
+
+
 @contextmanager
 def planted(name):
     yield

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from scenario import AGENT, DISK
+
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import (
@@ -155,14 +157,14 @@ class PeerProcess(Process):
         if not core.held:
             world.acted(core.view.number, id, hop)
         if move is Move.HERE:
-            world.put(self, self.agent_done, after)
+            world.put(self, self.agent_done, after, AGENT)
         else:
             core.send(before, target, after)
 
     def act_on_state(self) -> None:
         """Hand what has arrived to the agents."""
         for item in self.core.arrivals():
-            self.world.put(self, self.agent_done, item)
+            self.world.put(self, self.agent_done, item, AGENT)
         super().act_on_state()
 
 
@@ -198,9 +200,9 @@ class SinkProcess(Process):
         for item in group[:pieces]:
             self.world.write_row(self, item.header.id)
         if group[pieces:]:
-            self.world.put(self, self.write, group[pieces:])
+            self.world.put(self, self.write, group[pieces:], DISK)
         else:
-            self.world.put(self, self.written, None)
+            self.world.put(self, self.written, None, DISK)
 
     def written(self, _: None) -> None:
         """The last fsync has returned."""
@@ -211,7 +213,7 @@ class SinkProcess(Process):
         world = self.world
         group = self.core.group()
         if group:
-            world.put(self, self.write, group)
+            world.put(self, self.write, group, DISK)
         for feeder, ack in self.core.acks():
             world.send(self, world.processes[feeder], ack)
         super().act_on_state()

@@ -7,6 +7,7 @@ wrong with a few processes and a handful of tasks.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peerloom.protocol.messages import Ack, Deliver, Delivered, Hold, Report, Resolve
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
 from peerloom.task import TaskId
 
@@ -15,6 +16,10 @@ ROLES = ("asker", "teller", "judge")
 KILL, KILL_MANY, STOP, SUSPECT, DEADLINE, CENSUS, DRAIN = range(7)
 FAULT_NAMES = ("kill", "kill many", "stop", "suspect", "deadline", "census", "drain")
 FAULTS = (KILL,) * 3 + (KILL_MANY,) + (STOP,) * 3 + (SUSPECT,) * 3 + (DEADLINE,) * 2 + (CENSUS,)
+
+AGENT, DISK = "agent", "disk"
+SLOW = (Delivered, Delivered, Resolve, Hold, Report, Ack, Deliver, AGENT, DISK)
+"""What may be slow throughout a history: a type of message, the agents, or the disks."""
 
 FAULT_GAP = 60
 """Most steps between two faults; a census takes about thirty."""
@@ -25,7 +30,8 @@ class Scenario:
     """One history's fixed facts.
 
     `tasks` gives the roles on each task's way; a row that cannot be read has none and goes to its sink
-    at once. `late` is the share of events put aside for long, `twice` that of messages sent twice;
+    at once. `late` is the share of events put aside for long, but half of those of a kind that is
+    `slow` in this history; `twice` is the share of messages sent twice;
     `lazy` processes sometimes put off what they could do now; `wire` encodes every message. `calm`
     histories have no faults, though reordering, duplicates and censuses. `faults` are pairs (step,
     kind), last first.
@@ -39,6 +45,7 @@ class Scenario:
     wire: bool
     lazy: bool
     late: float
+    slow: frozenset[object]
     twice: float
     calm: bool
     faults: list[tuple[int, int]]
@@ -66,6 +73,7 @@ def draw(random: Callable[[], float]) -> Scenario:
         wire=random() < 0.15,
         lazy=random() < 0.25,
         late=_pick(random, (0.0, 0.02, 0.1)),
+        slow=frozenset(_pick(random, SLOW) for _ in range(int(random() * 3))),
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         calm=calm,
         faults=sorted(faults, reverse=True),

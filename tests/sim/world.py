@@ -95,9 +95,11 @@ class World:
                 owner.miss(event)
         self._check_end()
 
-    def put(self, owner: Process | Driver, handler: Callable[[Any], None], argument: Any) -> None:
+    def put(
+        self, owner: Process | Driver, handler: Callable[[Any], None], argument: Any, kind: object = None
+    ) -> None:
         """Let something happen at any later time."""
-        late = self.scenario.late
+        late = 0.5 if kind in self.scenario.slow else self.scenario.late
         bag = self._late if late and self.random() < late else self._bag
         bag.append((owner, handler, argument))
 
@@ -110,9 +112,9 @@ class World:
         scenario = self.scenario
         if scenario.wire:
             message = decode(encode(message))
-        self.put(receiver, receiver.receive, (sender, message))
+        self.put(receiver, receiver.receive, (sender, message), type(message))
         if scenario.twice and self.random() < scenario.twice:
-            self.put(receiver, receiver.receive, (sender, message))
+            self.put(receiver, receiver.receive, (sender, message), type(message))
 
     def kill(self, process: Process) -> None:
         """End a process; the driver hears of it some time."""

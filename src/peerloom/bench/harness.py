@@ -5,7 +5,7 @@ sink, which the file system says: starting and stopping processes is left out, e
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Work(NamedTuple):
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch() -> Generator[Path]:
     """A directory on the disk that runs are normally written to; removed afterwards."""
     RUNS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=RUNS) as path:

@@ -1,6 +1,6 @@
 """What a benchmark is asked and what it finds: one point for each setting."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Literal
@@ -73,7 +73,7 @@ class Bench:
     in_flight: tuple[int, ...]
     tasks: Callable[[int], int]
     runs: int
-    run: Callable[[Setting], Awaitable[Point]]
+    run: Callable[[Setting], Coroutine[Any, Any, Point]]
 
     def settings(
         self, in_flight: int | None = None, tasks: int | None = None, placement: Placement | None = None

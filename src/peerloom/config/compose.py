@@ -39,7 +39,7 @@ def compose(
     overrides: Sequence[str] = (),
     *,
     values: Mapping[str, Any] | None = None,
-    config_dir: str | Path | None = None,
+    config_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Compose everything the user said into one dictionary.
 
@@ -109,7 +109,7 @@ def _parsed(text: str) -> tuple[str, Any]:
     return key, override.value()
 
 
-def _own_groups(config_dir: str | Path | None) -> dict[str, list[str]]:
+def _own_groups(config_dir: str | os.PathLike[str] | None) -> dict[str, list[str]]:
     """The groups of the user's own directory, and their options."""
     if config_dir is None:
         return {}
@@ -155,7 +155,7 @@ def _settle_llm(groups: dict[str, str], file: dict[str, Any]) -> None:
         file.pop("llm", None)
 
 
-def _composed(groups: Mapping[str, str], config_dir: str | Path | None) -> DictConfig:
+def _composed(groups: Mapping[str, str], config_dir: str | os.PathLike[str] | None) -> DictConfig:
     chosen = [
         f"{group}={_quoted(option)}" if group == "llm" else f"+{group}={_quoted(option)}"
         for group, option in groups.items()

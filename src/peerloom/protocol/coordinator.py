@@ -33,9 +33,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Make sure that this member is dead."""
+    """Make sure that this member is dead; `why` it is to be."""
 
     name: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +100,23 @@ class Coordinator:
         """A member that was asked for is up."""
         member = self._starting.pop(name, None)
         if member is None:
-            self._effects.append(Kill(name))
+            self._effects.append(Kill(name, "it is no longer wanted"))
             return
         self._alive[name] = member
         if self.view.number or not self._starting:
             self._open()
 
-    def lost(self, name: str) -> Member | None:
-        """A member is dead, or is to be treated as dead: it is replaced. None if that was known."""
-        self._effects.append(Kill(name))
+    def lost(self, name: str, why: str = "") -> None:
+        """A member is dead, or is to be treated as dead: it is replaced. Saying it twice does no harm."""
         starting = self._starting.pop(name, None)
         member = starting or self._alive.pop(name, None)
         if member is None:
-            return None
+            return
+        self._effects.append(Kill(name, why))
         if starting is not None or not self.view.number:
             self._spawn(_next(member))
         else:
             self._open()
-        return member
 
     def census(self) -> None:
         """Look where everything is, with the members there are."""
@@ -129,8 +129,7 @@ class Coordinator:
             return
         match message:
             case Suspect():
-                if message.member in self._alive:
-                    self.lost(message.member)
+                self.lost(message.member, f"suspected by {message.sender}")
             case Exhausted():
                 self._exhausted.add(message.sender)
             case Report():

@@ -52,7 +52,7 @@ class Supervisor:
         self._on_finished = on_finished
         self._draining = False
         self._ending = False
-        self._deaths_in_a_row: dict[tuple[str, int], int] = {}
+        self._deaths_in_a_row: dict[str, int] = {}
         self._view_told = 0
         self._group: asyncio.TaskGroup | None = None
 
@@ -101,7 +101,7 @@ class Supervisor:
                 case Send():
                     self._spawn_task(self._send(effect.to, effect.message))
                 case Kill():
-                    self._engine.kill(effect.name)
+                    self._bury(effect)
                 case Spawn():
                     self._spawn_task(self._start(effect.member))
         view = self._coordinator.view
@@ -148,8 +148,6 @@ class Supervisor:
             return  # whoever awaits the member's end knows why
 
     def _hear(self, message: Message) -> None:
-        if isinstance(message, Suspect):
-            self._on_event(MemberLost(message.member, f"suspected by {message.sender}"))
         if isinstance(message, Report | Have | Suspect | Exhausted):
             self._coordinator.receive(message)
             self._advance()
@@ -167,16 +165,17 @@ class Supervisor:
                 return
 
     def _lose(self, name: str, why: str) -> None:
-        member = None if self._ending else self._coordinator.lost(name)
-        if member is None:
-            return
-        self._on_event(MemberLost(name, why))
-        deaths = self._deaths_in_a_row[member.slot] = self._deaths_in_a_row.get(member.slot, 0) + 1
+        if not self._ending:
+            self._coordinator.lost(name, why)
+            self._advance()
+
+    def _bury(self, kill: Kill) -> None:
+        self._engine.kill(kill.name)
+        self._on_event(MemberLost(kill.name, kill.why))
+        slot = kill.name.rpartition(".")[0]
+        deaths = self._deaths_in_a_row[slot] = self._deaths_in_a_row.get(slot, 0) + 1
         if deaths >= MAX_DEATHS_IN_A_ROW:
-            raise EngineError(
-                f"{member.kind}-{member.index} died {deaths} times in a row, no row committed; last: {why}"
-            )
-        self._advance()
+            raise EngineError(f"{slot} died {deaths} times in a row, no row committed; last: {kill.why}")
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None

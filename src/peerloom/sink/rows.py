@@ -130,7 +130,7 @@ def _frame(
 
 def _opening(workflow: Workflow, task: Task) -> list[dict[str, Any]]:
     try:
-        return workflow.opening(task)
+        return list(workflow.opening(task))
     except Exception:
         return []  # the user's function on an input it was not made for; the row says what went wrong
 

@@ -10,13 +10,11 @@ import gc
 import os
 import sys
 
-from ray.exceptions import RayError
-
 from peerloom.runtime.brief import Brief, encode_stats
 from peerloom.runtime.engine import build
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
-from peerloom.runtime.ray.api import Handle, ray
+from peerloom.runtime.ray.api import Handle, RayError, ray
 
 
 class RayLink:

@@ -1,8 +1,18 @@
-"""Ray as the strict type checker sees it: its own annotations are too partial to be checked against."""
+"""Ray as this package uses it: imported once, and untyped.
 
+Ray's own annotations are too partial to be checked against strictly. And its driver prints a paragraph
+on stdout for every worker that dies; a run tells of that itself, so those are skipped.
+"""
+
+import os
 from typing import Any
 
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
+
 import ray as _ray
+from ray.exceptions import RayError, RayTaskError
+
+__all__ = ["Handle", "RayError", "RayTaskError", "ray"]
 
 ray: Any = _ray
 

@@ -5,10 +5,8 @@ import os
 import re
 from typing import Any
 
-from ray.exceptions import RayError
-
 from peerloom.errors import EngineError
-from peerloom.runtime.ray.api import ray
+from peerloom.runtime.ray.api import RayError, ray
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b.*:")

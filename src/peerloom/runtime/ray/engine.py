@@ -11,14 +11,12 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from ray.exceptions import RayError, RayTaskError
-
 from peerloom.errors import EngineError
 from peerloom.protocol.view import PEER, Member
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.ray.actor import Actor
-from peerloom.runtime.ray.api import Handle, ray
+from peerloom.runtime.ray.api import Handle, RayError, RayTaskError, ray
 from peerloom.runtime.ray.cluster import connect, reason, stop
 from peerloom.runtime.settings import RunSettings
 

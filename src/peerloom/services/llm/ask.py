@@ -28,10 +28,15 @@ class BadRequest(ValueError):
 
 
 class Ask(NamedTuple):
-    """A request body, read. If `choices` is set, the reply is one of them and nothing else."""
+    """A request body, read.
+
+    `texts` are the words of the messages, `said` those without the system's. If `choices` is set, the
+    reply is one of them and nothing else.
+    """
 
     draws: tuple[int, ...]
     texts: list[str]
+    said: list[str]
     schema: dict[str, Any] | None
     choices: list[str]
     max_tokens: int | None
@@ -58,10 +63,12 @@ def read(body: Any, seed: int) -> Ask:
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
     fields = cast("dict[str, Any]", body)
-    messages = fields.get("messages")
+    messages: Any = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages must be a list of at least one message")
-    texts = [_text(message) for message in cast("list[Any]", messages)]
+    messages = cast("list[Any]", messages)
+    texts = [_text(message) for message in messages]
+    said = texts[1:] if messages[0].get("role") in ("system", "developer") else texts
     schema, choices = _constraint(fields)
     limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
@@ -70,7 +77,7 @@ def read(body: Any, seed: int) -> Ask:
     hashed: list[Any] = [messages, schema, *map(fields.get, ("temperature", "top_p", "seed"))]
     key = (seed & (1 << 64) - 1).to_bytes(8, "little")
     draws = _DRAWS.unpack(hashlib.blake2b(orjson.dumps(hashed), key=key).digest())
-    return Ask(draws, texts, schema, choices, limit, [stop] if isinstance(stop, str) else stop)
+    return Ask(draws, texts, said, schema, choices, limit, [stop] if isinstance(stop, str) else stop)
 
 
 def _constraint(body: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:

@@ -149,8 +149,8 @@ def _prose(ask: Ask, laws: Laws) -> str:
     options = opinion.labels(ask.texts)
     if not options:
         return prose(chars, ask.draws[_WORDS])
-    end = opinion.statement(_chosen(ask, options, laws))
-    return f"{prose(chars - len(end), ask.draws[_WORDS])} {end}"
+    begin = opinion.statement(_chosen(ask, options, laws))
+    return f"{begin} {prose(chars - len(begin), ask.draws[_WORDS])}"
 
 
 def _structured(ask: Ask, schema: dict[str, Any], laws: Laws) -> str:
@@ -165,7 +165,7 @@ def _structured(ask: Ask, schema: dict[str, Any], laws: Laws) -> str:
 
 def _chosen(ask: Ask, options: Sequence[str], laws: Laws) -> str:
     chances = _chance(ask.draws[_AGREE]), _chance(ask.draws[_PICK])
-    return opinion.choose(options, "\n".join(ask.texts), laws.agreement, chances)
+    return opinion.choose(options, ask.said, laws.agreement, chances)
 
 
 def _chance(draw: int) -> float:

@@ -9,7 +9,7 @@ import asyncio
 import io
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -43,6 +43,7 @@ class OpenAISpec(Endpoint):
         model: its name there.
         retry: how persistent to be.
         structured: how choices and schemas are asked for, see `wire.Structured`.
+        extra_body: further keys of every body, as this server understands them.
         shape: last change to each body; a module-level function, since this is pickled.
 
     Raises:
@@ -52,6 +53,7 @@ class OpenAISpec(Endpoint):
     model: str
     retry: Retry = field(default_factory=Retry)
     structured: Structured = "auto"
+    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
     shape: Shape | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class OpenAIClient:
         """
         spec = self._spec
         body = to_body(request, spec.model, spec.structured, self._limit_field)
+        body.update(spec.extra_body)
         if spec.shape is not None:
             body = spec.shape(body, request)
         headers = {"X-Session-ID": request.session} if request.session else None
@@ -145,6 +148,7 @@ class OpenAIService:
         connect_timeout: see `Endpoint`.
         retry: see `OpenAISpec`.
         structured: see `OpenAISpec`.
+        extra_body: see `OpenAISpec`.
 
     Raises:
         ConfigError: for an impossible `base_url` or `structured`.
@@ -160,6 +164,7 @@ class OpenAIService:
         connect_timeout: float = 10.0,
         retry: Retry | None = None,
         structured: Structured = "auto",
+        extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         key = Secret(api_key) if isinstance(api_key, str) else api_key
         self._model = model
@@ -171,6 +176,7 @@ class OpenAIService:
             connect_timeout=connect_timeout,
             retry=retry or Retry(),
             structured=structured,
+            extra_body=dict(extra_body or {}),
         )
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> OpenAISpec:

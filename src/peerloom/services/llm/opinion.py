@@ -1,9 +1,9 @@
 """What the simulated model holds to be the answer, so that its dialogues have something to agree about.
 
 It states answers in one form, `The answer is (C).`, and reads only that form back. Where a prompt lists
-lettered options at the start of lines, free text ends with a stated option; where one of several
-strings is asked for, one is given. Either is, with the probability `agreement`, the option stated most
-recently in the prompt, and else any of them with equal chance.
+lettered options at the start of lines, free text begins with a stated option; where one of several
+strings is asked for, one is given. Either is, with the probability `agreement`, the option that was
+stated last (by anyone but the system message, where it is an example), and else any with equal chance.
 """
 
 import re
@@ -19,13 +19,13 @@ def statement(option: str) -> str:
     return f"The {_STATEMENT}({option})."
 
 
-def stated(prompt: str, options: Sequence[str]) -> str | None:
-    """The option that `prompt` states last, or None."""
-    end = len(prompt)
+def stated(text: str, options: Sequence[str]) -> str | None:
+    """The option that `text` states last, or None."""
+    end = len(text)
     longest = max(map(len, options), default=0)
-    while (at := prompt.rfind(_STATEMENT, 0, end)) >= 0:
+    while (at := text.rfind(_STATEMENT, 0, end)) >= 0:
         begin = at + len(_STATEMENT)
-        words = prompt[begin : begin + len(_BEFORE) + longest + 1].lstrip(_BEFORE)
+        words = text[begin : begin + len(_BEFORE) + longest + 1].lstrip(_BEFORE)
         found = [o for o in options if words.startswith(o) and not words[len(o) : len(o) + 1].isalnum()]
         if found:
             return max(found, key=len)
@@ -42,7 +42,16 @@ def labels(texts: Sequence[str]) -> list[str]:
     return sorted(found) if {"A", "B"} <= found else []
 
 
-def choose(options: Sequence[str], prompt: str, agreement: float, chances: tuple[float, float]) -> str:
-    """One of `options`; `chances`, both in [0, 1), decide whether to agree and what to say if not."""
-    last = stated(prompt, options) if chances[0] < agreement else None
-    return options[int(chances[1] * len(options))] if last is None else last
+def choose(
+    options: Sequence[str], said: Sequence[str], agreement: float, chances: tuple[float, float]
+) -> str:
+    """One of `options`, after the messages `said`, oldest first.
+
+    `chances`, both in [0, 1), decide whether to agree, and what to say if not.
+    """
+    if chances[0] < agreement:
+        for text in reversed(said):
+            last = stated(text, options)
+            if last is not None:
+                return last
+    return options[int(chances[1] * len(options))]

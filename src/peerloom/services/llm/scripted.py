@@ -11,7 +11,7 @@ level of a module.
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,22 +29,26 @@ MODEL = "scripted"
 class ScriptedService:
     """Plays a script. `requests` records what its clients in this process were asked, oldest first.
 
+    Args:
+        script: replies, see this module.
+        repeat: begin a list again when it is used up, in each process for itself.
+
     Raises:
         ConfigError: for a script of the wrong type, naming the place.
     """
 
-    def __init__(self, script: Script) -> None:
-        _check(script)
+    def __init__(self, script: Script, *, repeat: bool = False) -> None:
         self.requests: list[ChatRequest] = []
-        self._script = script
+        self._repeat = repeat
+        self._find = _finder(script, repeat)
 
     def __getstate__(self) -> dict[str, Any]:
-        if isinstance(self._script, Sequence):
+        if isinstance(self._find, _InOrder) and not self._repeat:
             raise TypeError(
                 "a list of scripted replies is used up in order, which several processes cannot share: "
                 "use engine=local, or script a mapping or a module-level function"
             )
-        return {"_script": self._script, "requests": []}
+        return {**self.__dict__, "requests": []}
 
     async def start(
         self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
@@ -71,9 +75,8 @@ class ScriptedService:
             Exception: what the script says to raise.
         """
         self.requests.append(request)
-        scripted = self._find(request)
-        if inspect.isawaitable(scripted):
-            scripted = await scripted
+        found = self._find(request)
+        scripted: Any = await found if inspect.isawaitable(found) else found
         if isinstance(scripted, Exception):
             raise scripted
         if isinstance(scripted, str):
@@ -85,25 +88,6 @@ class ScriptedService:
                 "return a str, a ChatReply or an exception"
             )
         return unfiltered(scripted)
-
-    def _find(self, request: ChatRequest) -> Any:
-        script = self._script
-        if isinstance(script, Mapping):
-            asked = _last_words(request)
-            for words, reply in script.items():
-                if words in asked:
-                    return reply
-            known = ", ".join(map(repr, script))
-            raise LLMRejected(f"the script has no reply to {asked[:200]!r}: it knows {known}")
-        if isinstance(script, Sequence):
-            call = len(self.requests)
-            if call > len(script):
-                raise LLMRejected(
-                    f"the script has {len(script)} replies and this is call {call}; "
-                    f"the last message was {_last_words(request)[:200]!r}"
-                )
-            return script[call - 1]
-        return script(request)
 
 
 class ScriptedLLM:
@@ -120,24 +104,63 @@ class ScriptedLLM:
         """Nothing to give back."""
 
 
-def _check(script: Any) -> None:
+class _InOrder:
+    """A list of replies."""
+
+    def __init__(self, replies: Sequence[Scripted], repeat: bool) -> None:
+        self._replies = list(replies)
+        self._repeat = repeat
+        self._used = 0
+
+    def __call__(self, request: ChatRequest) -> Scripted:
+        if self._repeat and self._used == len(self._replies):
+            self._used = 0
+        if self._used == len(self._replies):
+            raise LLMRejected(
+                f"the script has {self._used} replies and all are used up; "
+                f"the last message was {_last_words(request)[:200]!r}"
+            )
+        self._used += 1
+        return self._replies[self._used - 1]
+
+
+class _ByWords:
+    """Replies by words that the last message contains; the first that fit are taken."""
+
+    def __init__(self, replies: Mapping[str, Scripted]) -> None:
+        self._replies = dict(replies)
+
+    def __call__(self, request: ChatRequest) -> Scripted:
+        asked = _last_words(request)
+        for words, reply in self._replies.items():
+            if words in asked:
+                return reply
+        known = ", ".join(map(repr, self._replies))
+        raise LLMRejected(f"the script has no reply to {asked[:200]!r}: it knows {known}")
+
+
+def _finder(script: Any, repeat: bool) -> Callable[[ChatRequest], Scripted | Awaitable[Scripted]]:
     if isinstance(script, Mapping):
-        entries = list(cast("Mapping[Any, Any]", script).items())
-        if bad := [key for key, _ in entries if not isinstance(key, str)]:
+        by_words = cast("Mapping[Any, Any]", script)
+        if bad := [key for key in by_words if not isinstance(key, str)]:
             raise ConfigError(
                 f"scripted replies: key {bad[0]!r} is no text: keys are words of the last message"
             )
-    elif isinstance(script, Sequence) and not isinstance(script, str | bytes):
-        entries = list(enumerate(cast("Sequence[Any]", script)))
-    elif callable(script):
-        return
-    else:
-        raise ConfigError(
-            f"scripted replies are a {type(script).__name__}: give a list, a mapping from words of the last "
-            "message, or a function of the request"
-        )
-    if not entries:
-        raise ConfigError("scripted replies are empty: give at least one")
+        _check(by_words.items())
+        return _ByWords(by_words)
+    if isinstance(script, Sequence) and not isinstance(script, str | bytes):
+        in_order = cast("Sequence[Scripted]", script)
+        _check(enumerate(in_order))
+        return _InOrder(in_order, repeat and bool(in_order))
+    if callable(script):
+        return cast("Callable[[ChatRequest], Scripted]", script)
+    raise ConfigError(
+        f"scripted replies are a {type(script).__name__}: give a list, a mapping from words of the last "
+        "message, or a function of the request"
+    )
+
+
+def _check(entries: Iterable[tuple[Any, Any]]) -> None:
     for place, reply in entries:
         if not isinstance(reply, str | ChatReply | Exception):
             raise ConfigError(

@@ -1,0 +1,70 @@
+"""What Ctrl-C does to a run: the first drains it, the second stops it at once, a third breaks off.
+
+SIGTERM counts as Ctrl-C. Before the first task is admitted there is nothing to drain, so the first
+already breaks off.
+"""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+from peerloom.events import Hooks, Progress
+from peerloom.runtime.run import Run
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts(Hooks):
+    """Passes interruptions on to one run. Hears of the run's progress as one of its hooks."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._run: Run | None = None
+        self._say: Callable[[str], None] | None = None
+        self._admitting = False
+        self._hits = 0
+
+    def attach(self, run: Run, say: Callable[[str], None]) -> None:
+        """From now on `run` is what is interrupted; `say` tells the user what happens."""
+        self._run, self._say = run, say
+
+    def progress(self, event: Progress) -> None:
+        """Tasks are on their way."""
+        self._admitting = True
+
+    @contextlib.contextmanager
+    def listening(self) -> Generator[None]:
+        """Inside, in the current task, `hit` works; in the main thread signals do too."""
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.getsignal(number) for number in _SIGNALS if main}
+        for number in before:
+            self._loop.add_signal_handler(number, self._hit)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                self._loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+            self._loop = None
+
+    def hit(self) -> None:
+        """Interrupt, from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hit)
+
+    def _hit(self) -> None:
+        self._hits += 1
+        if self._run is None or self._say is None or not self._admitting or self._hits > 2:
+            assert self._task is not None
+            self._task.cancel()
+        elif self._hits == 1:
+            self._say("interrupted: finishing the tasks in flight; press Ctrl-C again to stop at once")
+            self._run.drain()
+        else:
+            self._say("stopping; rows written so far are kept")
+            self._run.abort()

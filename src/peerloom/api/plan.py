@@ -1,0 +1,149 @@
+"""A checked run that has not begun: configuration, program, source, model and shape."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, cast
+
+from peerloom import recipes
+from peerloom.config import Config, check, compose, to_yaml
+from peerloom.config.build import make_llm, make_settings, make_source, settle
+from peerloom.errors import ConfigError, WorkflowError
+from peerloom.runtime.program import Program
+from peerloom.runtime.settings import RunSettings
+from peerloom.services.llm.base import ChatRequest
+from peerloom.services.llm.scripted import ScriptedService
+from peerloom.services.llm.service import LLMService
+from peerloom.source.base import Source
+from peerloom.source.memory import RowsSource
+from peerloom.workflow import check_agents
+
+Rows = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Mapping[str, Any]] | Source
+"""Input: a path or pattern, several of them, rows, or a source object."""
+
+Model = str | LLMService | Sequence[str] | Callable[[ChatRequest], str]
+"""A model: an `llm` group's name, a service object, or a script: replies, or a function of the request."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs; nothing has been started. `name` is for people and for the run directory."""
+
+    name: str
+    config: Config
+    program: Program
+    source: Source
+    llm: LLMService
+    settings: RunSettings
+
+    @property
+    def yaml(self) -> str:
+        """The text of `run.yaml`."""
+        source = ", ".join(f"{key}: {value}" for key, value in self.source.describe().items())
+        return to_yaml(self.config, f"Peerloom {version('peerloom')}. Source: {source}")
+
+
+def make_plan(
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    program: Program | None = None,
+    source: Rows | None = None,
+    llm: Model | None = None,
+    values: Mapping[str, Any] | None = None,
+    config_dir: str | os.PathLike[str] | None = None,
+) -> Plan:
+    """Check everything that can be checked without starting anything.
+
+    Args:
+        recipe: a recipe's name, import path, or run file; None if a program is given.
+        overrides: `key=value`, as on the command line.
+        program: a workflow and agents instead of a recipe's.
+        source: input instead of `source.path`.
+        llm: a model instead of the `llm` group.
+        values: configuration by dotted key; wins over `overrides`.
+        config_dir: groups of the user's own, see `peerloom.config.compose`.
+
+    Raises:
+        UsageError: naming what is wrong, and where.
+    """
+    given = dict(values or {})
+    rows = _rows(source, given)
+    service = _service(llm, given)
+    composed = compose(recipe, overrides, values=given, config_dir=config_dir)
+    found = _recipe(composed["recipe"].get("name") if "recipe" in composed else None, program)
+    config = check(composed, found.params if found else None)
+    config = settle(config, found.sample if found and rows is None else None)
+    if found is not None:
+        program = found.build(config.recipe.model_dump(mode="json", exclude={"name"}))
+    program = _checked(cast("Program", program))
+    return Plan(
+        name=found.name if found else "workflow",
+        config=config,
+        program=program,
+        source=make_source(config) if rows is None else _source(rows, config),
+        llm=service or make_llm(config.llm, config.seed),
+        settings=make_settings(config, program.workflow.roles),
+    )
+
+
+def _recipe(name: str | None, program: Program | None) -> "recipes.Recipe[Any] | None":
+    if program is not None:
+        if name is not None:
+            raise ConfigError(f"recipe {name!r} and workflow= were both given: a run has one of them")
+        return None
+    if name is None:
+        raise ConfigError(
+            "no recipe is named: give one, or workflow= and agents= "
+            "(the run.yaml of a workflow given in Python can only be repeated there)"
+        )
+    return recipes.find(name)
+
+
+def _checked(program: Program) -> Program:
+    check_agents(program.workflow, program.agents)
+    for role, agent in program.agents.items():
+        if not callable(getattr(agent, "act", None)):
+            raise WorkflowError(
+                f"agents[{role!r}] is no agent but {type(agent).__name__}: "
+                "a function becomes one by FunctionAgent(function)"
+            )
+    return program
+
+
+def _rows(source: Rows | None, values: dict[str, Any]) -> Source | list[Mapping[str, Any]] | None:
+    """Rows or a source given in Python; paths become a value of the configuration."""
+    if isinstance(source, str | os.PathLike):
+        values["source.path"] = os.fspath(source)
+        return None
+    if source is None or not isinstance(source, Iterable):
+        return source
+    items = list(source)
+    paths = [os.fspath(item) for item in items if isinstance(item, str | os.PathLike)]
+    if not paths:
+        return cast("list[Mapping[str, Any]]", items)
+    if len(paths) < len(items):
+        raise ConfigError("source= mixes paths and rows: give one or the other")
+    values["source.path"] = paths
+    return None
+
+
+def _source(rows: Source | list[Mapping[str, Any]], config: Config) -> Source:
+    if isinstance(rows, list):
+        return RowsSource(rows, key=config.source.key, limit=config.limit)
+    if config.limit is not None or config.source.key is not None:
+        raise ConfigError("limit and source.key are settings of the source object itself: set them there")
+    return rows
+
+
+def _service(llm: Model | None, values: dict[str, Any]) -> LLMService | None:
+    """A service given in Python; a name becomes the choice of a group."""
+    if llm is None:
+        return None
+    values["llm"] = llm if isinstance(llm, str) else None
+    if isinstance(llm, str):
+        return None
+    if hasattr(llm, "start"):
+        return cast("LLMService", llm)
+    return ScriptedService(cast("Sequence[str] | Callable[[ChatRequest], str]", llm))

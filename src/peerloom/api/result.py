@@ -1,0 +1,33 @@
+"""What a run hands back."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from peerloom.sink.read import read_rows
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run that is over. Iterating gives its completed rows, read from disk; `len()` counts them.
+
+    Attributes:
+        run_dir: where its rows, log and summary are.
+        how: `finished`, or `drained` if it was interrupted: it finished what was in flight, no more.
+        summary: the content of `summary.json`.
+    """
+
+    run_dir: Path
+    how: Literal["finished", "drained"]
+    summary: Mapping[str, Any] = field(repr=False)
+
+    def rows(self, *, rejected: bool = False) -> Iterator[dict[str, Any]]:
+        """The completed rows; with `rejected` also the filtered, truncated and failed ones."""
+        return read_rows(self.run_dir, rejected=rejected)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.rows()
+
+    def __len__(self) -> int:
+        return self.summary["outcomes"].get("completed", 0)

@@ -1,0 +1,238 @@
+"""`run` and `arun`, and the execution of a plan that they share with the command line."""
+
+import asyncio
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack, cast
+
+import uvloop
+from rich.console import Console
+
+from peerloom.agents.base import Agent
+from peerloom.api.interrupts import Interrupts
+from peerloom.api.plan import Model, Plan, Rows, make_plan
+from peerloom.api.result import RunResult
+from peerloom.config.nearest import did_you_mean
+from peerloom.errors import ConfigError
+from peerloom.events import Hooks, Notice, RunFinished
+from peerloom.observe import LogHooks, open_display
+from peerloom.runtime.program import Program
+from peerloom.runtime.run import Run
+from peerloom.sink.rundir import RunDir
+from peerloom.workflow import Workflow
+
+
+class Options(TypedDict, total=False):
+    """The options of `run` and `arun`. Whatever is left out keeps the configuration's default.
+
+    `source` is a path, a pattern, several of them, rows (any iterable of mappings), or a source object.
+    `llm` is a group's name (`"llamacpp"`, `"openai"`, `"simulated"`), a service object, or a script: a list
+    of replies, or a function from request to reply. `config` is any other key of the configuration, with
+    dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`. `check_row` raises `RowError` for rows that the
+    agents could not work on. `progress` shows the run on stderr; by default if that is a terminal.
+    """
+
+    source: Rows
+    llm: Model
+    engine: Literal["ray", "local"]
+    placement: Literal["packed", "spread"]
+    peers: int | None
+    in_flight: int | None
+    limit: int | None
+    trials: int
+    seed: int
+    config: Mapping[str, Any]
+    config_dir: str | os.PathLike[str]
+    check_row: Callable[[Any], None]
+    run_dir: str | os.PathLike[str]
+    fresh: bool
+    progress: bool | None
+    hooks: Sequence[Hooks]
+
+
+_KEYS = ("engine", "placement", "peers", "in_flight", "limit", "trials", "seed")
+
+
+def run(
+    recipe: str | None = None,
+    *,
+    workflow: Workflow | None = None,
+    agents: Mapping[str, Agent] | None = None,
+    **options: Unpack[Options],
+) -> RunResult:
+    """Run a recipe, or a workflow with its agents, to the end.
+
+    Works in a notebook too, where it runs in a thread of its own. Ctrl-C drains the run and returns
+    what is finished (`how` is `drained`); a second one stops it at once.
+
+    Args:
+        recipe: a recipe's name, import path, or the path of a `run.yaml`.
+        workflow: who acts when, instead of a recipe's.
+        agents: who fills each role of the workflow.
+        options: see `Options`.
+
+    Raises:
+        UsageError: before anything is started, naming what is wrong.
+        ServiceError: if the model cannot be started or dies; rows written so far are kept.
+        EngineError: if processes cannot be started.
+    """
+    plan = _plan(recipe, workflow, agents, options)
+    return drive(plan, **_execution(options))
+
+
+async def arun(
+    recipe: str | None = None,
+    *,
+    workflow: Workflow | None = None,
+    agents: Mapping[str, Agent] | None = None,
+    **options: Unpack[Options],
+) -> RunResult:
+    """As `run`, in the running event loop; interruptions are the caller's business."""
+    plan = await asyncio.to_thread(_plan, recipe, workflow, agents, options)
+    return await execute(plan, **_execution(options))
+
+
+def drive(plan: Plan, **execution: Any) -> RunResult:
+    """Execute a plan in an event loop of its own, heeding Ctrl-C; see `execute` for the arguments.
+
+    Raises:
+        KeyboardInterrupt: if it was interrupted before the first task, or for the third time.
+    """
+    interrupts = Interrupts()
+
+    async def work() -> RunResult:
+        with interrupts.listening():
+            return await execute(plan, interrupts=interrupts, **execution)
+
+    def whole() -> RunResult:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(work())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+    if not _in_event_loop():
+        return whole()
+    with ThreadPoolExecutor(1, "peerloom") as thread:
+        result = thread.submit(whole)
+        while True:
+            try:
+                return result.result()
+            except KeyboardInterrupt:
+                if result.done():
+                    raise
+                interrupts.hit()
+
+
+async def execute(
+    plan: Plan,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    fresh: bool = False,
+    progress: bool | None = None,
+    hooks: Sequence[Hooks] = (),
+    interrupts: Interrupts | None = None,
+) -> RunResult:
+    """Execute a plan.
+
+    Args:
+        plan: what to run.
+        run_dir: where to write; by default a new directory below `runs/`.
+        fresh: replace an earlier run in that directory.
+        progress: show the run on stderr; None if that is a terminal.
+        hooks: others who watch.
+        interrupts: what the run is attached to, so that it can be drained.
+
+    Raises:
+        RunDirError: if the directory is taken.
+        PeerloomError: see `Run.execute`.
+    """
+    claimed = RunDir.claim(run_dir or default_run_dir(plan.name), fresh=fresh)
+    ended = _Ended()
+    watching: list[Hooks] = [LogHooks(claimed.log), ended, *hooks]
+    with ExitStack() as stack:
+        stack.callback(claimed.release)
+        if sys.stderr.isatty() if progress is None else progress:
+            watching.append(stack.enter_context(open_display(Console(stderr=True))))
+        if interrupts is not None:
+            watching.append(interrupts)
+        run = Run(
+            plan.program,
+            plan.source,
+            plan.llm,
+            plan.settings,
+            claimed,
+            recipe=plan.name,
+            hooks=watching,
+            config_yaml=plan.yaml,
+        )
+        if interrupts is not None:
+            interrupts.attach(run, lambda text: _tell(watching, text))
+        summary = await run.execute()
+    return RunResult(claimed.path, ended.how, summary)
+
+
+def default_run_dir(name: str) -> Path:
+    """`runs/<name>-<date>-<short id>`, a directory that does not exist yet."""
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+    return Path("runs") / f"{safe}-{time.strftime('%Y%m%d')}-{secrets.token_hex(3)}"
+
+
+class _Ended(Hooks):
+    """Remembers how the run ended."""
+
+    how: Literal["finished", "drained"] = "finished"
+
+    def run_finished(self, event: RunFinished) -> None:
+        if event.how == "drained":
+            self.how = "drained"
+
+
+def _plan(
+    recipe: str | None, workflow: Workflow | None, agents: Mapping[str, Agent] | None, options: Options
+) -> Plan:
+    for name in options:
+        if name not in Options.__annotations__:
+            known = list(Options.__annotations__)
+            raise ConfigError(
+                f"run() has no option {name!r}.{did_you_mean(name, known)} Other keys go into config={{...}}"
+            )
+    if (workflow is None) != (agents is None):
+        raise ConfigError("workflow= and agents= belong together: one of them is missing")
+    program = None
+    if workflow is not None and agents is not None:
+        program = Program(workflow, agents, options.get("check_row"))
+    given = cast("dict[str, Any]", options)
+    return make_plan(
+        recipe,
+        program=program,
+        source=options.get("source"),
+        llm=options.get("llm"),
+        values={**options.get("config", {}), **{key: given[key] for key in _KEYS if key in given}},
+        config_dir=options.get("config_dir"),
+    )
+
+
+def _execution(options: Options) -> dict[str, Any]:
+    given = cast("dict[str, Any]", options)
+    return {key: given[key] for key in ("run_dir", "fresh", "progress", "hooks") if key in given}
+
+
+def _tell(watching: Sequence[Hooks], text: str) -> None:
+    for hooks in watching:
+        hooks.notice(Notice("warning", text))
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,82 @@
+"""The model that `peerloom bench calls` calls, `peerloom simulate-llm` in a process of its own, and its log."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from peerloom.bench.points import BenchError
+from peerloom.services.spawn import LocalSpawner
+
+COMMAND = (sys.executable, "-m", "peerloom", "simulate-llm")
+START_SECONDS = 30.0
+LOOK_SECONDS = 0.05
+
+
+class Served(NamedTuple):
+    """What the model has served, by its own log: when the first call came and the last was answered."""
+
+    calls: int
+    first: float
+    last: float
+
+
+class _Call(msgspec.Struct):
+    """What is needed of a line of the log."""
+
+    t: float
+    received: float
+    status: int
+
+
+@asynccontextmanager
+async def simulated_llm(log: Path, *, latency: float, tokens: int) -> AsyncGenerator[tuple[str, int]]:
+    """A simulated model in a process of its own; its URL and process id.
+
+    Args:
+        log: gets a line a call.
+        latency: seconds of every call.
+        tokens: length of every reply, of four characters each.
+
+    Raises:
+        BenchError: if it does not start.
+    """
+    options = {"port": 0, "latency": latency, "tokens": tokens, "tokens-sigma": 0, "seed": 0, "log": log}
+    arguments = (part for name, value in options.items() for part in (f"--{name}", str(value)))
+    output = log.with_suffix(".out")
+    child = await LocalSpawner().start([*COMMAND, *arguments], name="simulate-llm", log=output)
+    try:
+        yield await _announced(output), child.pid
+    finally:
+        await child.stop()
+
+
+def served(log: Path, expected: int) -> Served:
+    """What the model has served.
+
+    Raises:
+        BenchError: if it was anything else than `expected` calls, all answered.
+    """
+    calls = msgspec.json.Decoder(_Call).decode_lines(log.read_bytes())
+    good = sum(call.status == 200 for call in calls)
+    if not good == len(calls) == expected:
+        raise BenchError(f"{expected} calls were due, the model has got {len(calls)} and answered {good}")
+    return Served(expected, min(call.received for call in calls), max(call.t for call in calls))
+
+
+async def _announced(output: Path) -> str:
+    """The URL that the model prints once it listens."""
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                said = await asyncio.to_thread(output.read_text)
+                if found := re.search(r"http://\S+", said):
+                    return found[0]
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError as error:
+        raise BenchError(f"the simulated model does not start; {output} may say why") from error

@@ -1,0 +1,92 @@
+"""Which verbs there are, and what becomes of their errors.
+
+Only the module of the verb that was asked for is imported, so that `peerloom --help` is quick. A verb's
+module has `add_to(app)`. Exit codes: 0 done; 1 failed while running; 2 what the user wrote cannot run;
+130 interrupted, also if a first Ctrl-C let the run finish what was in flight.
+"""
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+
+from peerloom.errors import PeerloomError, UsageError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+VERBS = {
+    "run": "Run a recipe over a source, and write its rows.",
+    "check": "Check configuration and workflow; nothing is started.",
+    "recipes": "List the recipes there are.",
+    "models": "List models for the embedded engine, or pull one.",
+    "simulate-llm": "Serve a simulated model over OpenAI's protocol.",
+    "bench": "Measure this machine.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    app = typer.Typer(
+        help="Synthetic training data from many LLM agents at once, peer to peer.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_common)
+    asked = next((word for word in given if not word.startswith("-")), None)
+    for verb, summary in VERBS.items():
+        if verb == asked:
+            importlib.import_module(f"peerloom.cli.{verb.replace('-', '_')}").add_to(app)
+        else:
+            app.command(verb, help=summary)(_not_asked)
+    app(args=given, prog_name="peerloom")
+
+
+def guarded(verb: Callable[P, R]) -> Callable[P, R]:
+    """The verb, with its errors as one clear message each and an exit code."""
+
+    @functools.wraps(verb)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return verb(*args, **kwargs)
+        except UsageError as error:
+            raise _failed(error, 2) from error
+        except PeerloomError as error:
+            raise _failed(error, 1) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from error
+
+    return call
+
+
+def _failed(error: PeerloomError, code: int) -> typer.Exit:
+    for line in str(error).splitlines():
+        typer.echo(f"error: {line}", err=True)
+    return typer.Exit(code)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("peerloom"))
+        raise typer.Exit
+
+
+def _common(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
+def _not_asked() -> None:
+    """Stands for a verb in the list of verbs."""

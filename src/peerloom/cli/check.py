@@ -1,0 +1,34 @@
+"""`peerloom check`: all that can be found wrong without starting anything."""
+
+import orjson
+import typer
+
+from peerloom.api import make_plan
+from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.arguments import ConfigDir, Json, Overrides, RecipeName
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("check", help=VERBS["check"])(guarded(check))
+
+
+def check(
+    recipe: RecipeName, overrides: Overrides = None, config_dir: ConfigDir = None, as_json: Json = False
+) -> None:
+    """Make the plan, and print what it is."""
+    plan = make_plan(recipe, overrides or (), config_dir=config_dir)
+    rows = plan.source.total()
+    if as_json:
+        shown = {
+            "recipe": plan.name,
+            "roles": plan.program.workflow.roles,
+            "rows": rows,
+            "tasks": rows * plan.settings.trials,
+            "config": plan.config.model_dump(mode="json"),
+        }
+        typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+        return
+    typer.echo(plan.yaml, nl=False)
+    typer.echo(f"# {plan.name} is ready: {rows} rows x {plan.settings.trials} trials", nl=False)
+    typer.echo(f", roles {', '.join(plan.program.workflow.roles)}")

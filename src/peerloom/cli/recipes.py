@@ -1,0 +1,50 @@
+"""`peerloom recipes`: what can be run by name."""
+
+import dataclasses
+from typing import Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from peerloom import recipes as found
+from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.arguments import Json
+from peerloom.config.explain import given
+from peerloom.errors import ConfigError
+from peerloom.observe.words import plain
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("recipes", help=VERBS["recipes"])(guarded(recipes))
+
+
+def recipes(as_json: Json = False) -> None:
+    """List all recipes with their options."""
+    listed = [_described(name) for name in found.names()]
+    if as_json:
+        typer.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2, default=str))
+        return
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("recipe", "what it makes", "options and their defaults"):
+        table.add_column(column)
+    for recipe in listed:
+        options = "\n".join(f"recipe.{name}={given(value)}" for name, value in recipe["options"].items())
+        table.add_row(plain(recipe["name"], "bold"), plain(recipe["summary"]), plain(options))
+    Console().print(table)
+
+
+def _described(name: str) -> dict[str, Any]:
+    try:
+        recipe = found.find(name)
+    except ConfigError as error:  # an installed package's recipe that does not import: list the others
+        return {"name": name, "summary": f"broken: {error}", "options": {}, "sample": None}
+    options = {
+        field.name: field.default_factory()
+        if field.default_factory is not dataclasses.MISSING
+        else field.default
+        for field in dataclasses.fields(recipe.params)
+    }
+    return {"name": name, "summary": recipe.summary, "options": options, "sample": recipe.sample}
