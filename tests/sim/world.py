@@ -12,12 +12,13 @@ import random
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from processes import DEAD, FROZEN, RUNNING, Driver, Process
-from scenario import CENSUS, DEADLINE, DRAIN, FAULT_NAMES, KILL, KILL_MANY, STOP, SUSPECT, draw
+from faults import strike
+from processes import DEAD, RUNNING, Driver, Process
+from scenario import draw
 from tracing import brief
 
 from peerloom.idset import IdSet, partition_of
-from peerloom.protocol.messages import Deliver, Delivered, Message, decode, encode
+from peerloom.protocol.messages import Message, decode, encode
 from peerloom.protocol.view import FEEDER, PEER, SINK, spread
 from peerloom.task import TaskId
 
@@ -74,7 +75,10 @@ class World:
             if self.steps > MAX_STEPS:
                 self.violated("no end is in sight")
             while faults and faults[-1][0] <= self.steps:
-                self._fault(faults.pop()[1])
+                fault = faults.pop()[1]
+                if self._trace is not None:
+                    self._trace.append(f"{self.steps:4} --- {fault}")
+                strike(self, fault)
             if late and (not bag or draw_float() < LATE_SHARE):
                 source = late
             elif bag:
@@ -172,46 +176,13 @@ class World:
         """End the history: a promise was broken."""
         raise Violation(what)
 
-    def _fault(self, kind: int) -> None:
-        if self._trace is not None:
-            self._trace.append(f"{self.steps:4} --- {FAULT_NAMES[kind]}")
-        living = [process for process in self.processes.values() if process.state is not DEAD]
-        one = living[int(self.random() * len(living))] if living else None
-        if kind == CENSUS:
-            self.driver.ask_census()
-        elif kind == DRAIN:
-            self.driver.drain()
-        elif kind == DEADLINE:
-            self._miss_deadline()
-        elif one is None:
-            return
-        elif kind == KILL:
-            self.kill(one)
-        elif kind == KILL_MANY:
-            share = self.random() + 0.2
-            for process in living:
-                if self.random() < share:
-                    self.kill(process)
-        elif kind == STOP and one.state is RUNNING:
-            one.state = FROZEN
-            self.put(self.driver, self.driver.silent, one)
-            self.put_late(self.driver, self.driver.wake, one)
-        elif kind == SUSPECT:
-            self.driver.died(one.name)
-            self.driver.after()
-
-    def _miss_deadline(self) -> None:
-        """Somebody waits no longer for the answer to a delivery, though it may have been taken."""
-        waits: list[tuple[Process, str, int]] = []
-        for owner, _, argument in (*self._bag, *self._late):
-            match argument:
-                case (Process() as sender, Deliver(seq=seq)):
-                    waits.append((sender, owner.name, seq))
-                case (Process() as receiver, Delivered(seq=seq)):
-                    waits.append((owner, receiver.name, seq))
-        if waits:
-            sender, receiver, seq = waits[int(self.random() * len(waits))]
-            self._bag.append((sender, sender.unanswered, (receiver, seq)))
+    def letters(self, kind: type) -> list[tuple[Process, tuple[Process, Any]]]:
+        """All messages of a kind that are under way: the receiver, and the sender with the message."""
+        return [
+            (owner, argument)
+            for owner, handler, argument in (*self._bag, *self._late)
+            if handler == owner.receive and type(argument[1]) is kind
+        ]
 
     def _check_end(self) -> None:
         coordinator = self.driver.coordinator

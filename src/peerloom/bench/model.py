@@ -1,4 +1,4 @@
-"""The model that `peerloom bench calls` calls, `peerloom simulate-llm` in a process of its own, and its log."""
+"""The model that `bench calls` calls: `peerloom simulate-llm` in a process of its own, and its log."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ import msgspec
 from peerloom.bench.points import BenchError
 from peerloom.services.spawn import LocalSpawner
 
-COMMAND = (sys.executable, "-m", "peerloom", "simulate-llm")
+PEERLOOM = (sys.executable, "-c", "from peerloom.cli import main; main()")
 START_SECONDS = 30.0
 LOOK_SECONDS = 0.05
 
@@ -46,10 +46,11 @@ async def simulated_llm(log: Path, *, latency: float, tokens: int) -> AsyncGener
     Raises:
         BenchError: if it does not start.
     """
-    options = {"port": 0, "latency": latency, "tokens": tokens, "tokens-sigma": 0, "seed": 0, "log": log}
-    arguments = (part for name, value in options.items() for part in (f"--{name}", str(value)))
+    options = ("--port", "0", "--latency", f"{latency}", "--log", f"{log}")
+    laws = (f"tokens={tokens}", "tokens_sigma=0")
     output = log.with_suffix(".out")
-    child = await LocalSpawner().start([*COMMAND, *arguments], name="simulate-llm", log=output)
+    argv = [*PEERLOOM, "simulate-llm", *options, *laws]
+    child = await LocalSpawner().start(argv, name="simulate-llm", log=output)
     try:
         yield await _announced(output), child.pid
     finally:

@@ -1,0 +1,62 @@
+"""What goes wrong in a history: processes die, stop, are suspected wrongly, or wait too long.
+
+Half of the time it hits somebody who has just taken a delivery and not been heard yet: that is when a
+task may be in two places.
+"""
+
+from typing import TYPE_CHECKING
+
+from processes import DEAD, FROZEN, RUNNING, Process
+
+from peerloom.protocol.messages import Deliver, Delivered
+
+if TYPE_CHECKING:
+    from world import World
+
+
+def strike(world: "World", kind: str) -> None:
+    """Let one fault happen, of a kind named in `scenario.FAULTS`."""
+    if kind == "census":
+        world.driver.ask_census()
+    elif kind == "drain":
+        world.driver.drain()
+    elif kind == "deadline":
+        _miss_deadline(world)
+    elif kind == "many":
+        for _ in range(2 + int(world.random() ** 2 * len(world.processes))):
+            _lose(world, ("kill", "stop", "suspect")[int(world.random() * 3)])
+    else:
+        _lose(world, kind)
+
+
+def _lose(world: "World", kind: str) -> None:
+    victim = _victim(world)
+    if victim is None:
+        return
+    if kind == "kill":
+        world.kill(victim)
+    elif kind == "suspect":
+        world.driver.died(victim.name)
+        world.driver.after()
+    elif kind == "stop" and victim.state is RUNNING:
+        victim.state = FROZEN
+        world.put(world.driver, world.driver.silent, victim)
+        world.put_late(world.driver, world.driver.wake, victim)
+
+
+def _victim(world: "World") -> Process | None:
+    if world.random() < 0.5:
+        unheard = [letter[0] for _, letter in world.letters(Delivered) if letter[0].state is not DEAD]
+    else:
+        unheard = []
+    choices = unheard or [process for process in world.processes.values() if process.state is not DEAD]
+    return choices[int(world.random() * len(choices))] if choices else None
+
+
+def _miss_deadline(world: "World") -> None:
+    """Somebody waits no longer for the answer to a delivery, though it may have been taken."""
+    waits = [(sender, to.name, deliver.seq) for to, (sender, deliver) in world.letters(Deliver)]
+    waits += [(to, sender.name, answer.seq) for to, (sender, answer) in world.letters(Delivered)]
+    if waits:
+        sender, receiver, seq = waits[int(world.random() * len(waits))]
+        world.put(sender, sender.unanswered, (receiver, seq))
