@@ -97,6 +97,8 @@ async def test_all_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["peer", "sink", "feeder"])
 async def test_a_stopped_member_is_suspected_and_replaced(kind: str, tmp_path: Path) -> None:
     striker = Striker({0.3: stop(kind)})
-    done = await run(striker, tmp_path / "run", heartbeat_seconds=0.1, suspect_seconds=1.0, deliver_seconds=1.0)
+    done = await run(
+        striker, tmp_path / "run", heartbeat_seconds=0.1, suspect_seconds=1.0, deliver_seconds=1.0
+    )
     assert striker.lost
     assert_exactly_once(done)

@@ -54,9 +54,16 @@ def _victim(world: "World") -> Process | None:
 
 
 def _miss_deadline(world: "World") -> None:
-    """Somebody waits no longer for the answer to a delivery, though it may have been taken."""
+    """Somebody waits no longer for the answer to a delivery, though it may have been taken.
+
+    If a census begins at that moment, the suspicion comes too late to count.
+    """
     waits = [(sender, to.name, deliver.seq) for to, (sender, deliver) in world.letters(Deliver)]
     waits += [(to, sender.name, answer.seq) for to, (sender, answer) in world.letters(Delivered)]
     if waits:
         sender, receiver, seq = waits[int(world.random() * len(waits))]
-        world.put(sender, sender.unanswered, (receiver, seq))
+        if sender.state is RUNNING:
+            sender.unanswered((receiver, seq))
+            sender.after()
+        if world.random() < 0.5:
+            world.driver.ask_census()

@@ -7,15 +7,15 @@ wrong with a few processes and a handful of tasks.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peerloom.protocol.messages import Ack, Deliver, Delivered, Hold, Report, Resolve
+from peerloom.protocol.messages import Ack, Deliver, Delivered, Hold, Report, Resolve, Suspect
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
 from peerloom.task import TaskId
 
 ROLES = ("asker", "teller", "judge")
 
-FAULTS = ("kill",) * 3 + ("stop",) * 3 + ("suspect",) * 3 + ("many",) * 3 + ("deadline",) * 2 + ("census",)
+FAULTS = ("kill",) * 3 + ("stop",) * 3 + ("suspect",) * 3 + ("many",) * 3 + ("deadline",) * 4 + ("census",)
 AGENT, DISK = "agent", "disk"
-SLOW = (Delivered, Delivered, Resolve, Hold, Report, Ack, Deliver, AGENT, DISK)
+SLOW = (*(Delivered,) * 4, *(Suspect, Resolve) * 2, Hold, Report, Ack, Deliver, AGENT, DISK)
 """What may be slow throughout a history: a type of message, the agents, or the disks."""
 
 FAULT_GAP = 60
@@ -56,8 +56,8 @@ def draw(random: Callable[[], float]) -> Scenario:
     kinds = ("census",) if calm else FAULTS
     faults: list[tuple[int, str]] = []
     step = int(random() * 40)
-    for _ in range(int(random() * 6)):
-        step += int(random() * FAULT_GAP)
+    for _ in range(int(random() * 7)):
+        step += int(random() * (FAULT_GAP if random() < 0.6 else 6))
         faults.append((step, _pick(random, kinds)))
     if random() < 0.1:
         faults.append((int(random() * 3 * FAULT_GAP), "drain"))
@@ -94,7 +94,7 @@ def _members(random: Callable[[], float], partitions: int, shards: int) -> tuple
 def _tasks(random: Callable[[], float]) -> dict[TaskId, tuple[str, ...]]:
     tasks: dict[TaskId, tuple[str, ...]] = {}
     trials = 1 + int(random() * 2)
-    for number in range(1 + int(random() ** 3 * 20)):
+    for number in range(1 + int(random() ** 2 * 18)):
         hops = 0 if random() < 0.08 else 1 + int(random() ** 2 * 5)
         roles = tuple(_pick(random, ROLES) for _ in range(hops))
         tasks[TaskId(number & 1, number // (2 * trials), number // 2 % trials)] = roles

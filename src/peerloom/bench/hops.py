@@ -25,7 +25,9 @@ from peerloom.source.memory import RowsSource
 from peerloom.task import Task, Turn, Usage
 from peerloom.workflow import Loop
 
-STATEMENTS = 20
+STATEMENTS = 20  # at most
+TEXT = 1024  # characters of a statement, give or take a fifth
+WORDS = prose(64 * 1024, 0)  # statements are cut out of this: making them up should cost next to nothing
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -130,7 +132,8 @@ def agreed(task: Task) -> bool:
 
 def _statement(task: Task, role: str) -> Turn:
     draw = _draw(task)
-    text = prose(820 + draw % 410, draw)
+    start = draw % (len(WORDS) - 2 * TEXT)
+    text = WORDS[start : start + TEXT * 4 // 5 + draw % (TEXT * 2 // 5)]
     usage = Usage(200 + draw % 300, len(text) // 4)
     return Turn(agent="", message={"role": role, "content": text}, usage=usage)
 

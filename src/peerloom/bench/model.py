@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from peerloom.bench.points import BenchError
-from peerloom.services.spawn import LocalSpawner
+from peerloom.services.spawn import ChildProcess, LocalSpawner
 
 PEERLOOM = (sys.executable, "-c", "from peerloom.cli import main; main()")
 START_SECONDS = 30.0
@@ -46,13 +46,12 @@ async def simulated_llm(log: Path, *, latency: float, tokens: int) -> AsyncGener
     Raises:
         BenchError: if it does not start.
     """
-    options = ("--port", "0", "--latency", f"{latency}", "--log", f"{log}")
-    laws = (f"tokens={tokens}", "tokens_sigma=0")
+    options = {"port": 0, "latency": latency, "tokens": tokens, "tokens-sigma": 0, "log": log}
     output = log.with_suffix(".out")
-    argv = [*PEERLOOM, "simulate-llm", *options, *laws]
+    argv = [*PEERLOOM, "simulate-llm", *(f"--{name}={value}" for name, value in options.items())]
     child = await LocalSpawner().start(argv, name="simulate-llm", log=output)
     try:
-        yield await _announced(output), child.pid
+        yield await _announced(child, output), child.pid
     finally:
         await child.stop()
 
@@ -70,14 +69,18 @@ def served(log: Path, expected: int) -> Served:
     return Served(expected, min(call.received for call in calls), max(call.t for call in calls))
 
 
-async def _announced(output: Path) -> str:
+async def _announced(child: ChildProcess, output: Path) -> str:
     """The URL that the model prints once it listens."""
+    dead = asyncio.create_task(child.wait())
+    said = ""
     try:
-        async with asyncio.timeout(START_SECONDS):
-            while True:
-                said = await asyncio.to_thread(output.read_text)
-                if found := re.search(r"http://\S+", said):
-                    return found[0]
-                await asyncio.sleep(LOOK_SECONDS)
-    except TimeoutError as error:
-        raise BenchError(f"the simulated model does not start; {output} may say why") from error
+        for _ in range(int(START_SECONDS / LOOK_SECONDS)):
+            await asyncio.wait((dead,), timeout=LOOK_SECONDS)
+            said = await asyncio.to_thread(output.read_text)
+            if found := re.search(r"http://\S+", said):
+                return found[0]
+            if dead.done():
+                break
+    finally:
+        dead.cancel()
+    raise BenchError(f"the simulated model does not start: {said.strip()[-500:] or 'it says nothing'}")

@@ -1,10 +1,11 @@
 """`peerloom bench`: measure this machine."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from peerloom.bench.main import BENCHES, main
+from peerloom.bench.main import main as measure
+from peerloom.bench.points import Placement
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
 
@@ -15,14 +16,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help=f"What to measure: {' or '.join(BENCHES)}.", metavar="NAME")],
-    in_flight: Annotated[int | None, typer.Option(min=1, help="Tasks in flight at once.")] = None,
-    tasks: Annotated[int | None, typer.Option(min=1, help="Tasks of each run.")] = None,
-    placement: Annotated[
-        Literal["spread", "packed"] | None, typer.Option(help="Where the roles run.")
-    ] = None,
-    runs: Annotated[int | None, typer.Option(min=1, help="Runs of each setting; medians are shown.")] = None,
+    name: Annotated[str, typer.Argument(help="hops or calls.")],
+    in_flight: Annotated[int | None, typer.Option(help="Measure with so many tasks at once only.")] = None,
+    tasks: Annotated[int | None, typer.Option(help="Tasks of each measured run.")] = None,
+    placement: Annotated[Placement | None, typer.Option(help="Measure this placement only.")] = None,
+    runs: Annotated[int | None, typer.Option(help="Runs of each setting; the median counts.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure all settings of a benchmark, or those asked for."""
-    main(name, in_flight=in_flight, tasks=tasks, placement=placement, runs=runs, json=as_json)
+    """Measure, and print a point for each setting."""
+    measure(name, in_flight=in_flight, tasks=tasks, placement=placement, runs=runs, json=as_json)

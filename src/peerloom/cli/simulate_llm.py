@@ -1,7 +1,12 @@
-"""`peerloom simulate-llm`: the simulated model as an OpenAI-compatible server."""
+"""`peerloom simulate-llm`: the simulated model as an OpenAI-compatible server.
 
+Its options are the keys of `llm=simulated`, taken from that group's own description.
+"""
+
+from collections.abc import Iterator
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -11,33 +16,43 @@ from peerloom.config.llm import Simulated
 from peerloom.services.llm.laws import Laws
 from peerloom.services.llm.server import ServerConfig, run_server
 
+_OF_THE_CLIENT = {"kind", "timeout", "max_retries"}
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("simulate-llm", help=VERBS["simulate-llm"])(guarded(simulate_llm))
+    own = [each for each in signature(simulate_llm).parameters.values() if each.kind != Parameter.VAR_KEYWORD]
+    parameters = [*own, *_laws()]
+    verb: Any = guarded(simulate_llm)
+    verb.__signature__ = Signature(parameters)
+    verb.__annotations__ = {each.name: each.annotation for each in parameters}
+    app.command("simulate-llm", help=VERBS["simulate-llm"])(verb)
 
 
 def simulate_llm(
-    laws: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Keys of llm=simulated, e.g. tokens_per_second=50 rate_429=0.1.",
-            show_default=False,
-        ),
-    ] = None,
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    latency: Annotated[float, typer.Option(help="Seconds a call takes.")] = 0.0,
+    model: Annotated[str, typer.Option(help="The model's name.")] = "simulated",
     seed: Annotated[int, typer.Option(help="Another seed is another model.")] = 0,
     log: Annotated[
         Path | None, typer.Option(help="Gets a JSON line for each served call.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option(help="The model's name.")] = "simulated",
+    **laws: Any,
 ) -> None:
     """Serve until interrupted."""
-    keys = [f"llm.{law.removeprefix('llm.')}" for law in laws or ()]
-    config = check(compose(None, ["llm=simulated", f"llm.latency={latency}", f"seed={seed}", *keys]))
+    values = {"llm": "simulated", "seed": seed, **{f"llm.{name}": value for name, value in laws.items()}}
+    config = check(compose(None, values=values))
     assert isinstance(config.llm, Simulated)
-    obeyed = Laws(**config.llm.model_dump(exclude={"kind", "timeout", "max_retries"}), seed=config.seed)
+    obeyed = Laws(**config.llm.model_dump(exclude=_OF_THE_CLIENT), seed=seed)
     run_server(ServerConfig(laws=obeyed, host=host, port=port, model=model, log=log))
+
+
+def _laws() -> Iterator[Parameter]:
+    for name, field in Simulated.model_fields.items():
+        if name in _OF_THE_CLIENT:
+            continue
+        kinds = (field.annotation, *get_args(field.annotation))
+        kind: Any = int if any(int in (each, *get_args(each)) for each in kinds) else float
+        option = typer.Option(help=field.description, show_default=field.default is not None)
+        hint = Annotated[kind | None if field.default is None else kind, option]
+        yield Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)

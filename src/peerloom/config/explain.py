@@ -29,10 +29,10 @@ _ALLOWED = {
     "model_type": "a group of keys",
     "model_attributes_type": "a group of keys",
     "literal_error": "{expected}",
-    "greater_than_equal": "{ge} or more",
-    "greater_than": "more than {gt}",
-    "less_than_equal": "{le} or less",
-    "less_than": "less than {lt}",
+    "greater_than_equal": "{ge:g} or more",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "{le:g} or less",
+    "less_than": "less than {lt:g}",
 }
 _MEMBERS_OF_UNIONS = ("str", "int", "float", "bool")
 _LONGEST = 80

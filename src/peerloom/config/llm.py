@@ -5,7 +5,7 @@ Each class is one group; its `kind` is the group's name on the command line (`ll
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from peerloom.config.base import Count, NotNegative, Positive, Section, Share, Whole
 from peerloom.services.llm.wire import Structured
@@ -49,6 +49,8 @@ class OpenAI(Section):
 
 class Simulated(Section):
     """A seeded stand-in with a real model's timing and faults; see `peerloom.services.llm.laws.Laws`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)  # the texts are also options' help
 
     kind: Literal["simulated"] = "simulated"
     latency: NotNegative = 0.0

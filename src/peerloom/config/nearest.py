@@ -5,13 +5,23 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The most similar of the `known` names; of dotted keys, one whose last part is similar will do."""
+    """The most similar of the `known` names, if any is similar.
+
+    Of dotted keys, one in the same section is preferred; then a similar key; then one in another section.
+    """
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    if not close:
-        leaves = {key.rpartition(".")[2]: key for key in reversed(names)}
-        close = [leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1)]
-    return close[0] if close else None
+    section, _, leaf = name.rpartition(".")
+    inside = {key.rpartition(".")[2]: key for key in names if key.rpartition(".")[0] == section}
+    anywhere = {key.rpartition(".")[2]: key for key in reversed(names)}
+    for word, among, cutoff in (
+        (leaf, inside, 0.6),
+        (name, {key: key for key in names}, 0.75),
+        (leaf, anywhere, 0.6),
+    ):
+        close = difflib.get_close_matches(word, among, n=1, cutoff=cutoff)
+        if close:
+            return among[close[0]]
+    return None
 
 
 def did_you_mean(name: str, known: Iterable[str], *, all_of: Iterable[str] = ()) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from peerloom.errors import PeerloomError, SourceError
 from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, RunFinished, RunStarted, ViewChanged
 from peerloom.protocol.view import FEEDER, PEER, Member
-from peerloom.runtime.brief import Brief, decode_stats
+from peerloom.runtime.brief import Brief, MemberStats, decode_stats
 from peerloom.runtime.engine import Engine
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.local import LocalEngine
@@ -128,9 +128,7 @@ class Run:
     async def _execute(self, started: float) -> None:
         async with asyncio.TaskGroup() as start:
             start.create_task(self._engine.start())
-            client = start.create_task(
-                self._llm.start(LocalSpawner(), self._notice, self._run_dir.path / "logs")
-            )
+            client = start.create_task(self._llm.start(LocalSpawner(), self._notice, self._run_dir.logs))
         self._client = client.result()
         try:
             async with asyncio.TaskGroup() as group:
@@ -147,7 +145,7 @@ class Run:
         """Stop everything; what the members count at their very end is what the summary says."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
-                await self._supervisor.stop(self._figures.take)
+                await self._supervisor.stop(self._take)
         await self._llm.stop()
         await self._engine.close()
 
@@ -181,9 +179,12 @@ class Run:
                 stats = decode_stats(await self._engine.stats(name))
             except Unreachable:
                 continue
-            self._figures.take(name, stats)
-            for text in stats.notices:
-                self._notice(f"{name}: {text}")
+            self._take(name, stats)
+
+    def _take(self, name: str, stats: MemberStats) -> None:
+        self._figures.take(name, stats)
+        for text in stats.notices:
+            self._notice(f"{name}: {text}")
 
     def _brief(self, member: Member) -> Brief:
         return Brief(

@@ -16,7 +16,10 @@ from peerloom.sink.shard import Shard
 from peerloom.sink.totals import AgentTally
 from peerloom.task import TaskId
 
-SYSTEM_CALLS = ("open", "pwrite", "pread", "fdatasync", "fsync", "ftruncate", "sendfile", "rename", "unlink")
+SYSTEM_CALLS = (
+    *("open", "pwrite", "pread", "fdatasync", "fsync", "ftruncate", "sendfile", "rename", "unlink"),
+    *("stat", "listdir"),
+)
 
 
 class Killed(BaseException):

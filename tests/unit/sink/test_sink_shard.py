@@ -135,6 +135,11 @@ def test_a_failed_sync_ends_the_incarnation_and_is_not_tried_again(
             assert not isinstance(caught.value, DiskFull)
         shard.close()
     assert len(calls) == 1
+    before = [path.stat().st_ino for path in run_dir.glob("*/part*")]
+    Shard.take(run_dir, 0, 2).close()
+    assert not {path.stat().st_ino for path in run_dir.glob("*/part*")} & {*before}, (
+        "copied, and synced again"
+    )
     assert_new_incarnation_goes_on(run_dir)
 
 
@@ -160,7 +165,7 @@ def test_another_failure_to_write_ends_the_incarnation(
 
 def assert_new_incarnation_goes_on(run_dir: Path) -> None:
     """After the first four rows, and perhaps four more."""
-    again = Shard.take(run_dir, 0, 2)
+    again = Shard.take(run_dir, 0, 3)
     assert {id.row for id in again.committed} in ({*range(4)}, {*range(8)})
     assert sorted(id.row for id in again.committed) == ids_on_disk(run_dir)
     again.commit(rows(range(4, 8)))

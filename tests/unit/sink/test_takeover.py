@@ -1,5 +1,6 @@
 import errno
 import os
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -196,13 +197,11 @@ def test_killed_at_any_system_call_of_a_commit(tmp_path: Path, rotate_bytes: int
 
         acknowledged: set[int] = set()
         with at_system_call(number, kill) as reached:
-            try:
+            with suppress(Killed):
                 shard = Shard.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
                 for group in ({1, 2}, {3, 4}, {5}):
                     shard.commit(rows(group))
                     acknowledged |= group
-            except Killed:
-                pass
         with at_system_call(0, kill):
             recovered(run_dir, acknowledged, incarnation=2)
         if not reached():
@@ -242,6 +241,34 @@ def test_taken_over_at_any_system_call_of_a_commit(tmp_path: Path, rotate_bytes:
             return
 
 
+@pytest.mark.parametrize("rotate_bytes", [1, 10_000])
+def test_a_late_writer_commits_at_any_system_call_of_a_takeover(tmp_path: Path, rotate_bytes: int):
+    for number in count(1):
+        run_dir = make_folders(tmp_path / str(number))
+        acknowledged: set[int] = set()
+        late = Shard.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
+
+        def write(late: Shard = late, acknowledged: set[int] = acknowledged) -> None:
+            for group in ({3, 4}, {5}):
+                with suppress(ShardLost):
+                    late.commit(rows(group))
+                    acknowledged |= group
+
+        with at_system_call(0, write):
+            late.commit(rows([1, 2]))
+        with at_system_call(number, write) as reached:
+            shard = Shard.take(run_dir, 0, 2)
+        late.close()
+        assert {1, 2} | acknowledged <= {id.row for id in shard.committed}
+        with at_system_call(0, write):
+            shard.commit(rows(range(15)))
+        assert_holds(run_dir, shard, range(15))
+        shard.close()
+        if not reached():
+            assert number > 5
+            return
+
+
 @pytest.mark.parametrize("late_writer", [True, False])
 def test_a_taker_killed_at_any_system_call(tmp_path: Path, late_writer: bool):
     """Whoever takes the shard after it finds every row that was acknowledged."""
@@ -257,17 +284,13 @@ def test_a_taker_killed_at_any_system_call(tmp_path: Path, late_writer: bool):
                 part.write(b'{"torn')
         acknowledged = {*range(12)}
         with at_system_call(number, kill) as reached:
-            try:
+            with suppress(Killed):
                 Shard.take(run_dir, 0, 2).close()
-            except Killed:
-                pass
         with at_system_call(0, kill):
             if late_writer:
-                try:
+                with suppress(ShardLost):
                     late.commit(rows([12, 13]))
                     acknowledged |= {12, 13}
-                except ShardLost:
-                    pass
             recovered(run_dir, acknowledged, incarnation=3)
         late.close()
         if not reached():

@@ -1,0 +1,6 @@
+"""`python -m peerloom`."""
+
+from peerloom.cli import main
+
+if __name__ == "__main__":
+    main()

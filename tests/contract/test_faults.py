@@ -1,0 +1,157 @@
+"""What goes wrong outside becomes a located message or a recorded outcome; finished rows are kept."""
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from programs import slow, talk
+
+from peerloom.errors import RunDirError, ServiceError, SourceError, WorkflowError
+from peerloom.events import Hooks, Notice, Progress
+from peerloom.runtime.program import Program
+from peerloom.services.llm.openai import OpenAIService
+from peerloom.services.llm.retry import Retry
+from peerloom.services.llm.server import ServerConfig, serving
+from peerloom.services.llm.simulated import SimulatedService
+from peerloom.sink.read import read_rows
+from peerloom.source.jsonl import JsonlSource
+from peerloom.testing import execute
+
+ROWS = [{"n": number} for number in range(12)]
+ONCE = Retry(attempts=1)
+TWICE = Retry(attempts=2, base=0.01, cap=0.01, retry_after_cap=0.01)
+
+
+async def test_bad_lines_are_rows_of_their_own(engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    lines = [
+        b'{"n": 0}',
+        b"{not json",
+        b'{"m": 1}',
+        b'{"n": "\xff"}',
+        b'{"n": 4, "pad": "%s"}' % (b"x" * 5_000_000),
+    ]
+    path.write_bytes(b"\n".join(lines))
+    done = await execute(talk(), JsonlSource(str(path)), SimulatedService(), tmp_path / "run", engine=engine)
+    assert done.summary["outcomes"] == {"completed": 2, "failed": 3}
+    assert done.summary["reasons"] == {"bad_row": 3}
+    details = [row["detail"] for row in done.rows if row["outcome"] == "failed"]
+    assert "q.jsonl:2" in details[0]
+    assert details[1] == "field 'n' is missing"
+    assert "q.jsonl:4" in details[2] and "UTF-8" in details[2]
+    assert len(done.rows[4]["input"]["pad"]) == 5_000_000
+
+
+async def test_no_rows_is_refused_before_anything_starts(engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_bytes(b"\n\n")
+    with pytest.raises(SourceError, match=r"no rows.*empty\.jsonl"):
+        await execute(talk(), JsonlSource(str(path)), SimulatedService(), tmp_path / "run", engine=engine)
+
+
+async def test_a_role_without_agent_is_refused(engine: str, tmp_path: Path) -> None:
+    program = talk()
+    agents = {name: agent for name, agent in program.agents.items() if name != "answer"}
+    with pytest.raises(WorkflowError, match=r"'answer'.*no agent"):
+        await execute(
+            Program(program.workflow, agents), ROWS, SimulatedService(), tmp_path / "run", engine=engine
+        )
+
+
+@pytest.mark.parametrize(
+    ("llm", "outcome", "reason"),
+    [
+        (SimulatedService(rate_garbage=1.0, retry=TWICE), "failed", "llm_unavailable"),
+        (SimulatedService(rate_5xx=1.0, retry=TWICE), "failed", "llm_unavailable"),
+        (SimulatedService(rate_hang=1.0, timeout=0.01, retry=TWICE), "failed", "llm_unavailable"),
+        (SimulatedService(context=1), "truncated", "context_exceeded"),
+    ],
+    ids=["garbage", "5xx", "hang", "context"],
+)
+async def test_a_model_that_fails_is_an_outcome(
+    llm: SimulatedService, outcome: str, reason: str, engine: str, tmp_path: Path
+) -> None:
+    done = await execute(talk(), ROWS, llm, tmp_path / "run", engine=engine)
+    assert done.summary["outcomes"] == {outcome: 12}
+    assert done.summary["reasons"] == {reason: 12}
+    assert all(row["detail"] for row in done.rows)
+
+
+async def test_an_unreachable_server_stops_the_run_at_its_start(engine: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with pytest.raises(ServiceError, match=url):
+            await execute(talk(), ROWS, OpenAIService(base_url=url), tmp_path / "run", engine=engine)
+    assert not list(read_rows(tmp_path / "run"))
+
+
+async def test_a_server_that_dies_costs_only_what_was_in_flight(engine: str, tmp_path: Path) -> None:
+    dead = asyncio.Event()
+
+    class Watch(Hooks):
+        def progress(self, event: Progress) -> None:
+            if event.outcomes:
+                dead.set()
+
+    async def server(url: asyncio.Future[str]) -> None:
+        async with serving(ServerConfig(laws=SimulatedService(latency=0.02), port=0)) as port:
+            url.set_result(f"http://127.0.0.1:{port}/v1")
+            await dead.wait()
+
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server(url))
+        service = OpenAIService(base_url=await url, api_key="none", retry=ONCE)
+        rows = [{"n": number} for number in range(300)]
+        done = await execute(
+            talk(), rows, service, tmp_path / "run", engine=engine, in_flight=4, hooks=[Watch()]
+        )
+    assert set(done.summary["outcomes"]) == {"completed", "failed"}
+    assert sum(done.summary["outcomes"].values()) == len(done.rows) == 300
+    assert set(done.summary["reasons"]) == {"llm_unavailable"}
+
+
+async def test_a_directory_with_a_run_is_refused(tmp_path: Path) -> None:
+    await execute(talk(), ROWS, SimulatedService(), tmp_path / "run")
+    with pytest.raises(RunDirError, match="--run-dir"):
+        await execute(talk(), ROWS, SimulatedService(), tmp_path / "run")
+    assert len(list(read_rows(tmp_path / "run"))) == 12
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk]).returncode
+    ):
+        pytest.skip("mounting a tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+async def test_a_full_disk_is_waited_out(engine: str, small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 700_000)
+    notices: list[str] = []
+
+    class MakeRoom(Hooks):
+        def notice(self, event: Notice) -> None:
+            notices.append(event.text)
+            if "Waiting for room" in event.text:
+                ballast.unlink(missing_ok=True)
+
+    rows = [{"n": number, "pad": "x" * 4_000} for number in range(100)]
+    done = await execute(
+        slow(0.0, hops=2), rows, SimulatedService(), small_disk / "run", engine=engine, hooks=[MakeRoom()]
+    )
+    assert any("Waiting for room" in text for text in notices)
+    assert any("room on the disk again" in text for text in notices)
+    assert done.summary["outcomes"] == {"completed": 100}
+    assert len({row["id"] for row in done.rows}) == len(done.rows) == 100

@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+
+from peerloom.config import compose
+from peerloom.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_defaults_are_the_embedded_model_and_the_recipe() -> None:
+    assert compose("coral") == {"llm": {"kind": "llamacpp"}, "recipe": {"name": "coral"}}
+
+
+def test_overrides_are_typed_as_hydra_types_them() -> None:
+    composed = compose(
+        "coral", ["limit=20", "source.path=[a.jsonl,b.jsonl]", "+seed=null", "llm.extra_body={a:1.5}"]
+    )
+    assert composed["limit"] == 20
+    assert composed["source"]["path"] == ["a.jsonl", "b.jsonl"]
+    assert composed["seed"] is None
+    assert composed["llm"]["extra_body"] == {"a": 1.5}
+
+
+@pytest.mark.parametrize("path", ["~/q.jsonl", "run(1).jsonl", "a=b.jsonl", "q*.jsonl", "with space.jsonl"])
+def test_a_path_that_is_no_hydra_value_is_taken_as_it_stands(path: str) -> None:
+    assert compose("coral", [f"source.path={path}"])["source"]["path"] == path
+
+
+def test_an_llm_group_is_chosen_by_name() -> None:
+    assert compose("coral", ["llm=openai", "llm.model=m"])["llm"] == {"kind": "openai", "model": "m"}
+
+
+def test_python_values_win_over_overrides() -> None:
+    composed = compose(
+        "coral", ["limit=1", "llm=openai"], values={"limit": 2, "llm": "simulated", "llm.latency": 0.5}
+    )
+    assert composed["limit"] == 2
+    assert composed["llm"] == {"kind": "simulated", "latency": 0.5}
+
+
+def test_a_key_can_be_taken_away() -> None:
+    assert "name" not in compose("coral", ["~recipe.name"])["recipe"]
+    with pytest.raises(ConfigError, match="~limit: there is no key 'limit'"):
+        compose("coral", ["~limit"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("q.jsonl", "q.jsonl: not an override: write key=value"),
+        ("a b=1", "a b=1: not an override"),
+        ("source.path=a,b", r"a list is written \[a,b\]"),
+        ("source.path=[a", r"source.path=\[a: "),
+        ("recipe=tau2", "the recipe is the first argument: peerloom run tau2"),
+        ("source.path=${oc.env:PEERLOOM_NO_SUCH}", "source.path: .*PEERLOOM_NO_SUCH"),
+        ("llm=llamacp", "llm=llamacp: there is no such llm. Did you mean 'llamacpp'"),
+    ],
+)
+def test_an_override_that_cannot_be_read_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose("coral", [override])
+
+
+def test_the_users_own_llm_group_builds_on_ours(tmp_path: Path) -> None:
+    write(tmp_path / "llm" / "lab.yaml", "defaults: [openai]\nmodel: big\nbase_url: http://lab/v1\n")
+    composed = compose("coral", ["llm=lab"], config_dir=tmp_path)
+    assert composed["llm"] == {"kind": "openai", "model": "big", "base_url": "http://lab/v1"}
+
+
+def test_the_users_options_of_a_recipe_are_taken_with_it(tmp_path: Path) -> None:
+    write(tmp_path / "recipe" / "coral.yaml", "max_rounds: 9\n")
+    write(tmp_path / "recipe" / "coral-short.yaml", "name: coral\nmax_rounds: 1\n")
+    assert compose("coral", config_dir=tmp_path)["recipe"] == {"name": "coral", "max_rounds": 9}
+    assert compose("coral-short", config_dir=tmp_path)["recipe"] == {"name": "coral", "max_rounds": 1}
+    assert compose("other", config_dir=tmp_path)["recipe"] == {"name": "other"}
+
+
+def test_any_group_of_the_users_own_may_set_anything(tmp_path: Path) -> None:
+    text = "# @package _global_\ndefaults:\n  - override /llm: simulated\nlimit: 3\n"
+    write(tmp_path / "experiment" / "small.yaml", text)
+    composed = compose("coral", ["experiment=small", "llm.latency=1"], config_dir=tmp_path)
+    assert (composed["limit"], composed["llm"]) == (3, {"kind": "simulated", "latency": 1})
+    with pytest.raises(
+        ConfigError, match="experiment=smal: there is no such experiment. Did you mean 'small'"
+    ):
+        compose("coral", ["experiment=smal"], config_dir=tmp_path)
+
+
+def test_a_config_directory_may_have_any_name(tmp_path: Path) -> None:
+    own = tmp_path / "it's, a (new) dir"
+    write(own / "llm" / "lab.yaml", "kind: openai\n")
+    assert compose("coral", ["llm=lab"], config_dir=own)["llm"]["kind"] == "openai"
+
+
+def test_what_is_wrong_with_the_users_files_is_located(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such directory"):
+        compose("coral", config_dir=tmp_path / "none")
+    write(tmp_path / "llm" / "bad.yaml", "kind: openai\nmodel: [a\n")
+    with pytest.raises(ConfigError, match=r"bad.yaml:3: not YAML"):
+        compose("coral", ["llm=bad"], config_dir=tmp_path)
+
+
+def test_a_run_file_names_its_recipe_and_gives_way_to_overrides(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "run.yaml",
+        "recipe: {name: coral, max_rounds: 2}\nllm: {kind: openai, model: m}\nlimit: 5\n",
+    )
+    assert compose(str(file), ["limit=6"]) == {
+        "recipe": {"name": "coral", "max_rounds": 2},
+        "llm": {"kind": "openai", "model": "m"},
+        "limit": 6,
+    }
+
+
+def test_another_llm_group_puts_that_of_the_run_file_aside(tmp_path: Path) -> None:
+    file = write(tmp_path / "run.yaml", "recipe: {name: coral}\nllm: {kind: openai, model: m}\n")
+    assert compose(str(file), ["llm=simulated"])["llm"] == {"kind": "simulated"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no such file"),
+        ("- a\n", "is a mapping of keys"),
+        ("a: [\n", r"run.yaml:2: not YAML"),
+        ("recipe: coral\n", "recipe is a mapping"),
+    ],
+)
+def test_a_run_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+    file = tmp_path / "run.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        compose(str(file))
+
+
+def test_hydra_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+    import os
+
+    from hydra.core.global_hydra import GlobalHydra
+
+    monkeypatch.chdir(tmp_path)
+    handlers = list(logging.getLogger().handlers)
+    compose("coral", ["llm=simulated"])
+    assert os.getcwd() == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert logging.getLogger().handlers == handlers
+    assert not GlobalHydra.instance().is_initialized()

@@ -1,0 +1,106 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import pytest
+
+from peerloom.config import check, compose, to_yaml
+from peerloom.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Options:
+    max_rounds: Annotated[int, msgspec.Meta(ge=1)] = 3
+    style: Literal["short", "long"] = "short"
+    hints: tuple[str, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+def checked(*overrides: str):
+    return check(compose("coral", overrides), Options)
+
+
+def test_a_recipe_adds_its_own_options() -> None:
+    config = checked("recipe.max_rounds=5", "recipe.hints=[a,b]")
+    assert config.recipe.model_dump() == {
+        "name": "coral", "max_rounds": 5, "style": "short", "hints": ("a", "b"), "weights": {}
+    }  # fmt: skip
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        checked().limit = 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["lmit=20"], "lmit=20: there is no key 'lmit'. Did you mean 'limit'?"),
+        (["limit=abc"], "limit=abc: must be a whole number."),
+        (["limit=-1"], "limit=-1: must be 1 or more."),
+        (["limit=true"], "limit=true: must be a whole number."),
+        (["limit=1.5"], "limit=1.5: must be a whole number."),
+        (["source.pth=q.jsonl"], "source.pth=q.jsonl: there is no key 'source.pth'. Did you mean 'source.path'?"),
+        (["sorce.path=q.jsonl"], "sorce.path=q.jsonl: there is no key 'sorce.path'. Did you mean 'source.path'?"),
+        (["source=q.jsonl"], "source=q.jsonl: must be a group of keys. There are: source.path, source.key."),
+        (["source.path=3"], "source.path=3: must be text or a list."),
+        (["source.path=[a,3]"], 'source.path=["a",3]: must be text.'),
+        (["llm.modle=x"], "llm.modle=x: llm=llamacpp has no key 'llm.modle'. Did you mean 'llm.model'?"),
+        (
+            ["llm.base_url=http://x/v1"],
+            "llm.base_url=http://x/v1: llm=llamacpp has no key 'llm.base_url'. It belongs to llm=openai",
+        ),
+        (["model=x"], "model=x: there is no key 'model'. Did you mean 'llm.model'?"),
+        (
+            ["recipe.max_round=2"],
+            "recipe.max_round=2: there is no key 'recipe.max_round'. Did you mean 'recipe.max_rounds'?",
+        ),
+        (["max_rounds=2"], "max_rounds=2: there is no key 'max_rounds'. Did you mean 'recipe.max_rounds'?"),
+        (["recipe.max_rounds=0"], "recipe.max_rounds=0: must be 1 or more."),
+        (["recipe.style=shrt"], "recipe.style=shrt: must be 'short' or 'long'. Did you mean 'short'?"),
+        (["placement=packt"], "placement=packt: must be 'packed' or 'spread'. Did you mean 'packed'?"),
+        (["engine=slurm"], "engine=slurm: must be 'ray' or 'local'."),
+        (["llm.kind=foo"], "llm.kind=foo: must be one of llamacpp, openai, simulated, scripted"),
+        (
+            ["placement=spread", "roles.teacher.replica=2"],
+            "roles.teacher.replica=2: there is no key 'roles.teacher.replica'. "
+            "Did you mean 'roles.teacher.replicas'?",
+        ),
+        (
+            ["placement=spread", "roles.teacher.resources.num_gpus=x"],
+            "roles.teacher.resources.num_gpus=x: must be a number.",
+        ),
+        (["llm.zzz=1"], "There are: llm.kind, llm.model, llm.slots, llm.context, llm.threads."),
+        (["heartbeat_seconds=0"], "heartbeat_seconds=0: must be more than 0."),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_as_typed_with_what_is_right(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked(*overrides)
+    assert str(caught.value).endswith(message)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_mistake_gets_a_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked("limit=abc", "lmit=3")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_long_value_is_not_repeated_whole() -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked("limit=" + "x" * 500)
+    assert len(str(caught.value)) < 150
+
+
+def test_run_yaml_says_everything_and_loads_again(tmp_path: Path) -> None:
+    config = checked(
+        "llm=simulated", "llm.latency=0.5", "source.path='a ${x} ü.jsonl'", "recipe.max_rounds=7", "limit=2",
+        "placement=spread", "roles.teacher.replicas=2",
+    )  # fmt: skip
+    file = tmp_path / "run.yaml"
+    file.write_text(to_yaml(config, "a comment\nof two lines"))
+    assert file.read_text().startswith("# a comment\n# of two lines\nrecipe:\n  name: coral\n")
+    again = check(compose(str(file)), Options)
+    assert again.model_dump() == config.model_dump()
