@@ -73,6 +73,17 @@ def compose(
         raise ConfigError(f"{key}{_first_line(error)}") from error
 
 
+def literal(value: Any) -> Any:
+    """The value, with `${` written so that composing does not interpolate it."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, Mapping):
+        return {key: literal(inner) for key, inner in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [literal(inner) for inner in cast("Sequence[Any]", value)]
+    return value
+
+
 def _split(overrides: Sequence[str], values: Mapping[str, Any], groups: set[str]) -> _Layers:
     """Tell choices of a group from values of a key."""
     said: dict[str, Any] = {}
@@ -83,7 +94,7 @@ def _split(overrides: Sequence[str], values: Mapping[str, Any], groups: set[str]
             deleted.append(key)
         else:
             said[key] = value
-    said.update(values)
+    said.update(literal(values))
     chosen = {key: value for key, value in said.items() if key in groups and isinstance(value, str)}
     if "recipe" in chosen:
         name = chosen["recipe"]

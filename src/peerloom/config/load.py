@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import orjson
 import yaml
 from pydantic import Field, ValidationError, create_model
 
+from peerloom.config.compose import literal
 from peerloom.config.explain import explain
 from peerloom.config.rules import broken_rules
 from peerloom.config.schema import Config, Recipe
@@ -43,7 +44,7 @@ def check(composed: Mapping[str, Any], options: type | None = None) -> Config:
 def to_yaml(config: Config, comment: str = "") -> str:
     """The text of `run.yaml`: every key with its value, loadable again as a run file."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    plain = _escaped(config.model_dump(mode="json"))
+    plain = literal(config.model_dump(mode="json"))
     return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -77,14 +78,3 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return ... if field.default is dataclasses.MISSING else field.default
-
-
-def _escaped(value: Any) -> Any:
-    """The value with `${` written so that loading it again does not interpolate."""
-    if isinstance(value, str):
-        return value.replace("${", "\\${")
-    if isinstance(value, dict):
-        return {key: _escaped(inner) for key, inner in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_escaped(inner) for inner in cast("list[Any]", value)]
-    return value

@@ -43,6 +43,10 @@ def test_python_values_win_over_overrides() -> None:
     assert composed["llm"] == {"kind": "simulated", "latency": 0.5}
 
 
+def test_python_values_are_not_interpolated() -> None:
+    assert compose("coral", values={"source.path": ["a${b}.jsonl"]})["source"]["path"] == ["a${b}.jsonl"]
+
+
 def test_a_key_can_be_taken_away() -> None:
     assert "name" not in compose("coral", ["~recipe.name"])["recipe"]
     with pytest.raises(ConfigError, match="~limit: there is no key 'limit'"):
@@ -85,9 +89,7 @@ def test_any_group_of_the_users_own_may_set_anything(tmp_path: Path) -> None:
     write(tmp_path / "experiment" / "small.yaml", text)
     composed = compose("coral", ["experiment=small", "llm.latency=1"], config_dir=tmp_path)
     assert (composed["limit"], composed["llm"]) == (3, {"kind": "simulated", "latency": 1})
-    with pytest.raises(
-        ConfigError, match="experiment=smal: there is no such experiment. Did you mean 'small'"
-    ):
+    with pytest.raises(ConfigError, match="experiment=smal: there is no such experiment"):
         compose("coral", ["experiment=smal"], config_dir=tmp_path)
 
 

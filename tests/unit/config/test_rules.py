@@ -25,5 +25,6 @@ def test_a_combination_that_cannot_run_is_refused(overrides: list[str], message:
 def test_a_placed_role_that_the_workflow_lacks_is_named() -> None:
     config = check(compose("coral", ["placement=spread", "roles.teecher.replicas=2"]))
     assert unknown_roles(config, ["teacher", "student"]) == [
-        "roles.teecher: the workflow has no role 'teecher'. Did you mean 'teacher'? There are: teacher, student."
+        "roles.teecher: the workflow has no role 'teecher'. "
+        "Did you mean 'teacher'? There are: teacher, student."
     ]

@@ -94,17 +94,23 @@ class OpenAIClient:
             ContextExceeded: if the prompt is too long for the model.
             ContentFiltered: if the provider withholds the reply.
         """
-        spec = self._spec
-        body = to_body(request, spec.model, spec.structured, self._limit_field)
-        body.update(spec.extra_body)
-        if spec.shape is not None:
-            body = spec.shape(body, request)
+        began = time.monotonic()
+        body = orjson.dumps(self._body(request))
         headers = {"X-Session-ID": request.session} if request.session else None
-        return await self._retrier.run(self._attempt, request, orjson.dumps(body), headers)
+        try:
+            return await self._attempt(request, body, headers)
+        except Retryable as failure:
+            return await self._retrier.again(failure, began, self._attempt, request, body, headers)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        spec = self._spec
+        body = to_body(request, spec.model, spec.structured, self._limit_field)
+        body.update(spec.extra_body)
+        return body if spec.shape is None else spec.shape(body, request)
 
     async def _attempt(self, request: ChatRequest, body: bytes, headers: dict[str, str] | None) -> ChatReply:
         begin = time.perf_counter()

@@ -56,7 +56,7 @@ class Retryable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Retrier:
-    """Runs attempts under a policy. `what` names the thing called, for the final error."""
+    """Repeats attempts under a policy. `what` names the thing called, for the final error."""
 
     policy: Retry
     what: str
@@ -64,32 +64,47 @@ class Retrier:
     clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
 
-    async def run(self, attempt: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The first result of `attempt(*args, **kwargs)` that is no `Retryable`.
+    async def again(
+        self,
+        failure: Retryable,
+        began: float,
+        attempt: Callable[P, Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Go on with `attempt(*args, **kwargs)` after a first failure.
+
+        The first attempt is the caller's, so that a call which succeeds at once, as most do, costs nothing.
+
+        Args:
+            failure: of the first attempt.
+            began: when that began, by `clock`.
+            attempt: raises `Retryable` for what may pass.
 
         Raises:
             LLMUnavailable: when attempts or time are used up, with the last failure.
         """
-        begin = self.clock()
-        made = 0
+        made = 1
         while True:
+            await self.sleep(self._wait(made, began, failure))
             try:
                 return await attempt(*args, **kwargs)
-            except Retryable as failure:
+            except Retryable as error:
+                failure = error
                 made += 1
-                wait = self._wait(made, failure.retry_after)
-                elapsed = self.clock() - begin
-                if made >= self.policy.attempts or elapsed + wait > self.policy.max_elapsed:
-                    tries = "1 attempt" if made == 1 else f"{made} attempts"
-                    raise LLMUnavailable(
-                        f"{self.what} did not answer in {tries} over {elapsed:.1f} s; last: {failure}"
-                    ) from failure
-            await self.sleep(wait)
 
-    def _wait(self, made: int, retry_after: float | None) -> float:
+    def _wait(self, made: int, began: float, failure: Retryable) -> float:
+        """The wait before the next attempt; LLMUnavailable if there is to be none."""
         policy = self.policy
-        drawn = self.uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(made - 1, 32)))
-        return drawn + min(retry_after or 0.0, policy.retry_after_cap)
+        wait = self.uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(made - 1, 32)))
+        wait += min(failure.retry_after or 0.0, policy.retry_after_cap)
+        elapsed = self.clock() - began
+        if made >= policy.attempts or elapsed + wait > policy.max_elapsed:
+            tries = "1 attempt" if made == 1 else f"{made} attempts"
+            raise LLMUnavailable(
+                f"{self.what} did not answer in {tries} over {elapsed:.1f} s; last: {failure}"
+            ) from failure
+        return wait
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

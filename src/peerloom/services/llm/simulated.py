@@ -6,6 +6,7 @@ give the same reply, and faults go through the same retries to the same errors.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ class SimulatedLLM:
         """
         try:
             ask = read(to_body(request, MODEL, "json_schema"), self._laws.seed)
-            made = await self._retrier.run(self._attempt, ask, itertools.count())
+            made = await self._answered(ask)
         except BadRequest as error:
             kind = ContextExceeded if error.code == "context_length_exceeded" else LLMRejected
             raise kind(str(error)) from error
@@ -89,6 +90,13 @@ class SimulatedLLM:
 
     async def close(self) -> None:
         """Nothing to give back."""
+
+    async def _answered(self, ask: Ask) -> Answer:
+        began, attempts = time.monotonic(), itertools.count()
+        try:
+            return await self._attempt(ask, attempts)
+        except Retryable as failure:
+            return await self._retrier.again(failure, began, self._attempt, ask, attempts)
 
     async def _attempt(self, ask: Ask, attempts: Iterator[int]) -> Answer:
         laws = self._laws

@@ -1,0 +1,90 @@
+import pytest
+
+from peerloom.agents.base import Agent, Services
+from peerloom.agents.function import FunctionAgent
+from peerloom.errors import LLMUnavailable, OutputTruncated
+from peerloom.runtime.acting import Stage
+from peerloom.services.llm.base import ChatReply, ChatRequest
+from peerloom.task import End, Header, Task, TaskId, Turn, Usage, new_task
+from peerloom.workflow import Sequence, Workflow
+
+
+class TwoCalls:
+    async def act(self, task: Task, services: Services) -> list[Turn]:
+        for _ in range(2):
+            await services.llm.chat(ChatRequest(messages=[]))
+        return [Turn("", value="thought"), Turn("", {"role": "assistant", "content": "said"}, value="said")]
+
+
+class Model:
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        return ChatReply(text="hi", usage=Usage(10, 5, 2, 1), model="m", finish_reason="stop")
+
+    async def close(self) -> None: ...
+
+
+def stage(agent: Agent, workflow: Workflow | None = None) -> Stage:
+    return Stage(workflow or Sequence("a", "b"), {"a": agent, "b": agent}, Model())
+
+
+def task() -> Task:
+    return new_task(Header(TaskId(0, 0, 0), 1), {}, seed=1).with_next("a")
+
+
+async def test_turns_are_filled_in_and_usage_counts_once() -> None:
+    made = stage(TwoCalls())
+    after = await made.step(task())
+    first, last = after.turns
+    assert (first.agent, first.usage) == ("a", Usage())
+    assert (last.agent, last.model, last.usage) == ("a", "m", Usage(20, 10, 4, 2))
+    assert last.started > 0 and last.seconds > 0
+    assert after.next_role == "b"
+    assert after.header.hop == 1
+    assert (made.tallies["a"].turns, made.tallies["a"].calls) == (1, 2)
+
+
+def raising(error: Exception) -> FunctionAgent:
+    def fail(_: Task) -> None:
+        raise error
+
+    return FunctionAgent(fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason", "detail"),
+    [
+        (LLMUnavailable("gone"), "failed", "llm_unavailable", "gone"),
+        (OutputTruncated("long"), "truncated", "max_tokens", "long"),
+        (KeyError("x"), "failed", "agent_error", "KeyError: 'x'"),
+    ],
+)
+async def test_what_an_agent_raises_ends_its_task(
+    error: Exception, outcome: str, reason: str, detail: str
+) -> None:
+    after = await stage(raising(error)).step(task())
+    assert after.end == End(outcome, reason, detail=detail)
+
+
+async def test_an_agent_that_returns_no_turn_is_at_fault() -> None:
+    class Silent:
+        async def act(self, task: Task, services: Services) -> list[Turn]:
+            return []
+
+    after = await stage(Silent()).step(task())
+    assert after.end is not None and after.end.reason == "agent_error"
+
+
+async def test_a_workflow_that_raises_ends_the_task() -> None:
+    def broken(_: Task) -> str:
+        raise ValueError("no result")
+
+    after = await stage(TwoCalls(), Sequence("a", result=broken)).step(task())
+    assert after.end == End("failed", "workflow_error", detail="ValueError: no result")
+    assert len(after.turns) == 2
+
+
+async def test_an_agent_ends_its_task() -> None:
+    agent = FunctionAgent(lambda task: Turn("", value=0.2, end=End("filtered", "low_score")))
+    after = await stage(agent).step(task())
+    assert after.end == End("filtered", "low_score")
+    assert after.next_role == ""

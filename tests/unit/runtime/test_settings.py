@@ -1,0 +1,48 @@
+import pytest
+
+from peerloom.errors import ConfigError
+from peerloom.runtime.settings import RoleSettings, RunSettings, members
+
+ROLES = ("teacher", "student")
+
+
+def placed(settings: RunSettings) -> list[str]:
+    return [f"{m.name}:{','.join(m.roles)}" for m in members(settings, ROLES)]
+
+
+def test_packed_peers_host_every_role() -> None:
+    assert placed(RunSettings(peers=2)) == [
+        "feeder-0.1:",
+        "sink-0.1:",
+        "peer-0.1:teacher,student",
+        "peer-1.1:teacher,student",
+    ]
+
+
+def test_spread_gives_each_role_its_replicas() -> None:
+    settings = RunSettings(
+        placement="spread", roles={"teacher": RoleSettings(replicas=2)}, shards=2, partitions=2
+    )
+    assert placed(settings) == [
+        "feeder-0.1:",
+        "feeder-1.1:",
+        "sink-0.1:",
+        "sink-1.1:",
+        "peer-0.1:teacher",
+        "peer-1.1:teacher",
+        "peer-2.1:student",
+    ]
+
+
+def test_peers_is_the_default_number_of_replicas() -> None:
+    assert len(members(RunSettings(placement="spread", peers=3), ROLES)) == 2 + 6
+
+
+def test_an_unknown_role_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"roles\.techer.*teacher, student"):
+        members(RunSettings(placement="spread", roles={"techer": RoleSettings()}), ROLES)
+
+
+def test_roles_cannot_be_placed_when_packed() -> None:
+    with pytest.raises(ConfigError, match="placement=spread"):
+        members(RunSettings(roles={"teacher": RoleSettings()}), ROLES)

@@ -1,0 +1,33 @@
+from peerloom.runtime.brief import MemberStats
+from peerloom.runtime.summary import Figures, summarise
+from peerloom.sink.totals import AgentTally, Totals
+
+
+def committed(outcome: str, count: int) -> Totals:
+    totals = Totals()
+    for _ in range(count):
+        totals.add_row(outcome, "", {"a": AgentTally(1, 2, 30, 10, 5, 0.5)})
+    return totals
+
+
+def test_a_replaced_sink_is_counted_once_and_dead_peers_go_on_counting() -> None:
+    figures = Figures()
+    figures.take("sink-0.9", MemberStats(totals=committed("completed", 3)))
+    figures.take("sink-0.10", MemberStats(totals=committed("completed", 5)))
+    figures.take("sink-1.1", MemberStats(totals=committed("failed", 2)))
+    figures.take("peer-0.1", MemberStats(hops=7, cpu_seconds=1.0, agents={"a": AgentTally(turns=7)}))
+    figures.take("peer-0.2", MemberStats(hops=1, cpu_seconds=0.5, agents={"a": AgentTally(turns=1)}))
+    figures.take("feeder-0.1", MemberStats(in_flight=4))
+    progress = figures.progress(1.0, 20)
+    assert progress.outcomes == {"completed": 5, "failed": 2}
+    assert (progress.admitted, progress.in_flight, progress.hops) == (11, 4, 8)
+    assert progress.agents["a"].turns == 8
+    assert figures.cpu_seconds() == 1.5
+
+
+def test_the_summary_adds_up_what_is_committed() -> None:
+    summary = summarise(committed("completed", 4), wall_seconds=2.0, cpu_seconds=1.0)
+    assert summary["admitted"] == 4
+    assert summary["tokens"] == {"prompt": 120, "completion": 40, "cached": 20}
+    assert summary["tokens_per_second"] == 20.0
+    assert summary["llm_calls"] == 8
