@@ -73,16 +73,8 @@ class IdSet:
                     if value >> bit & 1:
                         yield TaskId(file, byte * 8 + bit, trial)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, IdSet):
-            return NotImplemented
-        return self._numbers() == other._numbers()
-
     def __repr__(self) -> str:
         return f"<IdSet of {self._count}>"
-
-    def _numbers(self) -> dict[tuple[int, int], int]:
-        return {key: int.from_bytes(bits, "little") for key, bits in self._bits.items()}
 
     def encode(self) -> bytes:
         """The set as MessagePack."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from processes import DEAD, FROZEN, RUNNING, Process
 
-from peerloom.protocol.messages import Deliver, Delivered
+from peerloom.protocol.messages import Ack, Deliver, Delivered
 
 if TYPE_CHECKING:
     from world import World
@@ -23,14 +23,14 @@ def strike(world: "World", kind: str) -> None:
     elif kind == "deadline":
         _miss_deadline(world)
     elif kind == "many":
-        for _ in range(2 + int(world.random() ** 2 * len(world.processes))):
-            _lose(world, ("kill", "stop", "suspect")[int(world.random() * 3)])
+        victims = _unheard(world) if world.random() < 0.5 else []
+        for victim in victims or [_victim(world) for _ in range(2 + int(world.random() ** 2 * 5))]:
+            _lose(world, victim, ("kill", "stop", "suspect")[int(world.random() * 3)])
     else:
-        _lose(world, kind)
+        _lose(world, _victim(world), kind)
 
 
-def _lose(world: "World", kind: str) -> None:
-    victim = _victim(world)
+def _lose(world: "World", victim: Process | None, kind: str) -> None:
     if victim is None:
         return
     if kind == "kill":
@@ -45,12 +45,15 @@ def _lose(world: "World", kind: str) -> None:
 
 
 def _victim(world: "World") -> Process | None:
-    if world.random() < 0.5:
-        unheard = [letter[0] for _, letter in world.letters(Delivered) if letter[0].state is not DEAD]
-    else:
-        unheard = []
-    choices = unheard or [process for process in world.processes.values() if process.state is not DEAD]
+    choices = _unheard(world) if world.random() < 0.5 else []
+    choices = choices or [process for process in world.processes.values() if process.state is not DEAD]
     return choices[int(world.random() * len(choices))] if choices else None
+
+
+def _unheard(world: "World") -> list[Process]:
+    """Whose answers and acknowledgements are still on their way."""
+    letters = (*world.letters(Delivered), *world.letters(Ack))
+    return list(dict.fromkeys(sender for _, (sender, _) in letters if sender.state is not DEAD))
 
 
 def _miss_deadline(world: "World") -> None:

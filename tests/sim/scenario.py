@@ -53,7 +53,8 @@ def draw(random: Callable[[], float]) -> Scenario:
     partitions = 1 + int(random() * 2)
     shards = 1 + int(random() * 2)
     calm = random() < 0.12
-    kinds = ("census",) if calm else FAULTS
+    # Few kinds of fault and of slowness in each history: so each comes often, with all the others off.
+    kinds = ("census",) if calm else tuple(_pick(random, FAULTS) for _ in range(1 + int(random() * 3)))
     faults: list[tuple[int, str]] = []
     step = int(random() * 40)
     for _ in range(int(random() * 7)):
@@ -70,7 +71,7 @@ def draw(random: Callable[[], float]) -> Scenario:
         wire=random() < 0.15,
         lazy=random() < 0.25,
         late=_pick(random, (0.0, 0.02, 0.1)),
-        slow=frozenset(_pick(random, SLOW) for _ in range(int(random() * 3))),
+        slow=frozenset(_pick(random, SLOW) for _ in range(int(random() * 4))),
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         calm=calm,
         faults=sorted(faults, reverse=True),

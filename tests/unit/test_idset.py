@@ -50,10 +50,10 @@ def test_merge_is_union(first: int, second: int):
 def test_encoding_round_trips():
     ids = IdSet(some_ids(7))
     again = IdSet.decode(ids.encode())
-    assert again == ids
+    assert set(again) == set(ids)
     assert len(again) == len(ids)
     again.add(TaskId(0, 6000, 0))
-    assert again != ids
+    assert TaskId(0, 6000, 0) not in ids
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01", IdSet(some_ids(8)).encode()[:-1]])

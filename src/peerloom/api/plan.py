@@ -1,7 +1,7 @@
 """A checked run that has not begun: configuration, program, source, model and shape."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
@@ -12,8 +12,7 @@ from peerloom.config.build import make_llm, make_settings, make_source, settle
 from peerloom.errors import ConfigError, WorkflowError
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
-from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.scripted import ScriptedService
+from peerloom.services.llm.scripted import Script, ScriptedService
 from peerloom.services.llm.service import LLMService
 from peerloom.source.base import Source
 from peerloom.source.memory import RowsSource
@@ -22,8 +21,8 @@ from peerloom.workflow import check_agents
 Rows = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Mapping[str, Any]] | Source
 """Input: a path or pattern, several of them, rows, or a source object."""
 
-Model = str | LLMService | Sequence[str] | Callable[[ChatRequest], str]
-"""A model: an `llm` group's name, a service object, or a script: replies, or a function of the request."""
+Model = str | LLMService | Script
+"""A model: the name of an `llm` group, a service object, or a script as `ScriptedService` takes it."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,8 @@ def make_plan(
     if found is not None:
         program = found.build(config.recipe.model_dump(mode="json", exclude={"name"}))
     program = _checked(cast("Program", program))
+    if config.engine == "ray" and isinstance(llm, list | tuple):
+        raise ConfigError("a list of replies is used up in order, by one process: it needs engine=local")
     return Plan(
         name=found.name if found else "workflow",
         config=config,
@@ -139,11 +140,12 @@ def _source(rows: Source | list[Mapping[str, Any]], config: Config) -> Source:
 
 def _service(llm: Model | None, values: dict[str, Any]) -> LLMService | None:
     """A service given in Python; a name becomes the choice of a group."""
-    if llm is None:
-        return None
-    values["llm"] = llm if isinstance(llm, str) else None
     if isinstance(llm, str):
+        values["llm"] = llm
+    if llm is None or isinstance(llm, str):
         return None
-    if hasattr(llm, "start"):
-        return cast("LLMService", llm)
-    return ScriptedService(cast("Sequence[str] | Callable[[ChatRequest], str]", llm))
+    for key in values:
+        if key.partition(".")[0] == "llm":
+            raise ConfigError(f"{key} and a model object were both given: set the object up itself")
+    values["llm"] = None
+    return cast("LLMService", llm) if hasattr(llm, "start") else ScriptedService(cast("Script", llm))

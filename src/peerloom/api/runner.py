@@ -33,8 +33,8 @@ class Options(TypedDict, total=False):
     """The options of `run` and `arun`. Whatever is left out keeps the configuration's default.
 
     `source` is a path, a pattern, several of them, rows (any iterable of mappings), or a source object.
-    `llm` is a group's name (`"llamacpp"`, `"openai"`, `"simulated"`), a service object, or a script: a list
-    of replies, or a function from request to reply. `config` is any other key of the configuration, with
+    `llm` is a group's name (`"llamacpp"`, `"openai"`, `"simulated"`), a service object, or a script as
+    `ScriptedService` takes it: a list of replies, say, or a function from request to reply. `config` is any other key of the configuration, with
     dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`. `check_row` raises `RowError` for rows that the
     agents could not work on. `progress` shows the run on stderr; by default if that is a terminal.
     """

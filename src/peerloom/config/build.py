@@ -75,7 +75,7 @@ def make_llm(llm: Llm | None, seed: int) -> LLMService:
             laws = llm.model_dump(exclude={"kind", "max_retries"})
             return SimulatedService(**laws, seed=seed, retry=Retry(attempts=llm.max_retries + 1))
         case Scripted():
-            return ScriptedService(llm.replies)
+            return ScriptedService(llm.replies, repeat=True)
         case None:
             raise ConfigError("llm=null: no model is chosen: write llm=llamacpp, openai or simulated")
 

@@ -17,8 +17,10 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def duration(seconds: float) -> str:
-    """`0:07`, `12:05` or `3:00:00`."""
-    whole = max(0, round(seconds))
+    """`0.4 s`, `0:12`, `12:05` or `3:00:00`."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 

@@ -58,7 +58,8 @@ class Shard:
 
         Raises:
             ShardLost: if this incarnation, or a later one, has taken the shard.
-            DiskFull: if there is no room to copy what an earlier incarnation left open.
+            DiskFull: if there is no room to copy what an earlier incarnation left open. Nothing is lost;
+                a later incarnation may try again.
             SinkError: if a file could not be read or written.
             RunDirError: if an index is missing, or of another version.
         """

@@ -58,23 +58,26 @@ def test_trials_of_a_row_are_rows_of_their_own(run_dir: Path):
     shard.close()
 
 
-def test_rows_and_then_the_index_are_synced_before_commit_returns(
-    run_dir: Path, monkeypatch: pytest.MonkeyPatch
-):
-    shard = Shard.take(run_dir, 0, 1)
+def test_everything_is_safe_in_order_before_commit_returns(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
     steps: list[str] = []
+    pwrite = os.pwrite
 
     def step(name: str, fd: int) -> None:
-        steps.append(f"{name} {Path(os.readlink(f'/proc/self/fd/{fd}')).parent.name}")
+        target = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        steps.append(f"{name} {target.name if target.is_dir() else target.parent.name}")
 
-    pwrite = os.pwrite
+    shard = Shard.take(run_dir, 0, 1)
     monkeypatch.setattr(os, "fdatasync", lambda fd: step("sync", fd))
+    monkeypatch.setattr(os, "fsync", lambda fd: step("names of", fd))
     monkeypatch.setattr(os, "pwrite", lambda fd, *args: (step("write", fd), pwrite(fd, *args))[1])
     shard.commit([row(1), row(2), row(3, "failed"), row(4, "truncated")])
     assert steps == [
-        *("write data", "sync data", "write rejected", "sync rejected"),
-        *("write index", "sync index"),
+        *("names of index", "names of data", "write data", "sync data"),
+        *("names of rejected", "write rejected", "sync rejected", "write index", "sync index"),
     ]
+    steps.clear()
+    shard.commit([row(5), row(6)])
+    assert steps == ["write data", "sync data", "write index", "sync index"]
     shard.close()
 
 

@@ -72,14 +72,9 @@ class Retrier:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Go on with `attempt(*args, **kwargs)` after a first failure.
+        """Go on with `attempt(*args, **kwargs)` after it failed once, begun at `began` by `clock`.
 
         The first attempt is the caller's, so that a call which succeeds at once, as most do, costs nothing.
-
-        Args:
-            failure: of the first attempt.
-            began: when that began, by `clock`.
-            attempt: raises `Retryable` for what may pass.
 
         Raises:
             LLMUnavailable: when attempts or time are used up, with the last failure.

@@ -1,0 +1,72 @@
+"""The driver is interrupted or killed: what is committed is consistent, and no process outlives it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+
+
+@contextmanager
+def running(run_dir: Path, *overrides: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`peerloom run`, as a terminal starts it: with a process group of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "peerloom",
+        "run",
+        "coral",
+        "llm=simulated",
+        "llm.latency=0.2",
+        *overrides,
+    ]
+    with subprocess.Popen([*command, "--run-dir", str(run_dir)], process_group=0) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_rows(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not any(part.stat().st_size for part in run_dir.glob("data/part-*.jsonl")):
+        assert process.poll() is None, "the run ended before a row was committed"
+        assert time.monotonic() < deadline, "no row was committed"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_leaves_a_consistent_run_directory(engine: str, times: int, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with running(run_dir, f"engine={engine}", "trials=100", "in_flight=20") as process:
+        wait_for_rows(run_dir, process)
+        for _ in range(times):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.3)
+        assert process.wait(30) == 130
+    summary = json.loads((run_dir / "summary.json").read_text())
+    lines = [json.loads(line) for part in run_dir.glob("*/part-*.jsonl") for line in part.open()]
+    ids = [line["id"] for line in lines]
+    assert len(set(ids)) == len(ids) == summary["admitted"] == sum(summary["outcomes"].values())
+    assert 0 < len(ids) < 5_200
+
+
+def test_nothing_outlives_a_killed_driver(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with running(run_dir, "engine=ray", "trials=100") as process:
+        wait_for_rows(run_dir, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("MemberActor" in " ".join(child.cmdline()) for child in children)
+        process.kill()
+        _, alive = psutil.wait_procs(children, timeout=30)
+    assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

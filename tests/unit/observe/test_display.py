@@ -1,0 +1,70 @@
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from peerloom.events import AgentTotals, MemberLost, Notice, Progress, RunFinished, RunStarted
+from peerloom.observe import LineDisplay, LiveDisplay, open_display
+
+
+def console(*, terminal: bool) -> Console:
+    return Console(file=StringIO(), force_terminal=terminal, width=100, color_system=None)
+
+
+def printed(on: Console) -> str:
+    assert isinstance(on.file, StringIO)
+    return on.file.getvalue()
+
+
+def snapshot(seconds: float, rows: int = 20) -> Progress:
+    agents = {"tea[red]cher": AgentTotals(40, 50, 1000, 500, 100, 60.0)}
+    return Progress(seconds, 100, rows + 8, 8, {"completed": rows - 1, "failed": 1}, 300, agents)
+
+
+def test_a_terminal_gets_the_panel_and_a_pipe_gets_lines() -> None:
+    assert isinstance(open_display(console(terminal=True)), LiveDisplay)
+    assert isinstance(open_display(console(terminal=False)), LineDisplay)
+
+
+def test_a_line_every_few_seconds() -> None:
+    on = console(terminal=False)
+    with open_display(on) as display:
+        for second in range(10, 18):
+            display.progress(snapshot(second))
+    lines = printed(on).splitlines()
+    assert len(lines) == 2
+    assert lines[0] == (
+        "0:10  20/100 rows, 20%, 0:40 left; in flight 8, 50 tokens/s, 5.0 calls/s; completed 19, failed 1"
+    )
+
+
+def test_the_panel_shows_progress_and_agents_and_goes_away() -> None:
+    on = console(terminal=True)
+    with open_display(on) as display:
+        display.run_started(RunStarted("runs/x", "coral", 100))
+        display.progress(snapshot(10))
+        shown = printed(on)
+        display.run_finished(RunFinished("finished", "runs/x"))
+    for text in ("coral", "20/100 rows, 20%", "in flight 8", "tea[red]cher", "1,000", "1.50"):
+        assert text in shown
+    after = printed(on).removeprefix(shown)
+    assert "\x1b[2K" in after  # its lines are erased
+    assert "\x1b[?25h" in after  # and the cursor is back
+
+
+def test_the_terminal_is_given_back_when_the_run_breaks_off() -> None:
+    on = console(terminal=True)
+    with pytest.raises(RuntimeError), open_display(on) as display:
+        display.progress(snapshot(10))
+        raise RuntimeError
+    assert "\x1b[?25h" in printed(on)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_notices_and_losses_are_printed_as_they_are(terminal: bool) -> None:
+    on = console(terminal=terminal)
+    with open_display(on) as display:
+        display.notice(Notice("error", "[bold]model[/bold] \x1b]0;title\x07"))
+        display.member_lost(MemberLost("peer-1.1", "killed"))
+    assert "[bold]model[/bold] \N{REPLACEMENT CHARACTER}]0;title" in printed(on)
+    assert "peer-1.1 was lost (killed)" in printed(on)

@@ -1,0 +1,44 @@
+from peerloom.events import AgentTotals, Progress
+from peerloom.observe.rates import Rates
+
+
+def snapshot(seconds: float, rows: int, tokens: int = 0, total: int | None = 100) -> Progress:
+    agents = {"a": AgentTotals(calls=rows, completion_tokens=tokens)}
+    return Progress(seconds, total, rows, 0, {"completed": rows}, agents=agents)
+
+
+def test_nothing_is_known_before_the_first_snapshot() -> None:
+    rates = Rates()
+    assert (rates.rows, rates.tokens_per_second, rates.seconds_left) == (0, 0.0, None)
+
+
+def test_speeds_and_the_time_left() -> None:
+    rates = Rates()
+    rates.add(snapshot(10, 20, 500))
+    assert (rates.tokens_per_second, rates.calls_per_second) == (50.0, 2.0)
+    assert rates.seconds_left == 40.0
+
+
+def test_only_the_last_half_minute_counts() -> None:
+    rates = Rates()
+    rates.add(snapshot(0, 0))
+    for second in range(1, 101):
+        rates.add(snapshot(second, 0 if second <= 60 else second - 60))
+    assert rates.calls_per_second == 1.0
+    assert rates.seconds_left == 60.0
+
+
+def test_no_time_left_is_claimed_without_a_total_or_a_row() -> None:
+    rates = Rates()
+    rates.add(snapshot(5, 0))
+    assert rates.seconds_left is None
+    rates.add(snapshot(6, 1, total=None))
+    assert rates.seconds_left is None
+
+
+def test_figures_that_shrink_when_a_process_is_lost_are_no_negative_speed() -> None:
+    rates = Rates()
+    rates.add(snapshot(1, 0, 500))
+    for second in range(40, 50):
+        rates.add(snapshot(second, 0, 100))
+    assert rates.tokens_per_second == 0.0
