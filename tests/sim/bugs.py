@@ -1,8 +1,244 @@
-from contextlib import contextmanager
+"""The protocol broken on purpose, one mechanism at a time, to see that the explorer notices.
 
-BUGS = {}
+Each bug stands in for one method of the core and is given the original first.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from processes import FeederProcess
+from world import World
+
+from peerloom.idset import IdSet
+from peerloom.protocol.coordinator import Coordinator, Member
+from peerloom.protocol.feeder import Feeder
+from peerloom.protocol.messages import Ack, Deliver, Delivered, Have, Item, Query, Report
+from peerloom.protocol.outbox import Outbox
+from peerloom.protocol.participant import Participant
+from peerloom.protocol.peer import Peer
+from peerloom.protocol.shard import Shard
+from peerloom.task import Header, TaskId
+
+BUGS: dict[str, tuple[type, str, Callable[..., Any]]] = {}
+
+
+def bug(owner: type, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a replacement for a method or property."""
+
+    def register(replacement: Callable[..., Any]) -> Callable[..., Any]:
+        BUGS[replacement.__name__.replace("_", "-")] = (owner, method, replacement)
+        return replacement
+
+    return register
 
 
 @contextmanager
-def planted(name):
-    yield
+def planted(name: str) -> Iterator[None]:
+    """The protocol with this bug in it."""
+    owner, method, replacement = BUGS[name]
+    original = owner.__dict__[method]
+    if isinstance(original, property):
+        broken: object = property(lambda self: replacement(original.fget, self))
+    else:
+
+        def broken(self: Any, *arguments: Any) -> Any:
+            return replacement(original, self, *arguments)
+
+    with patch.object(owner, method, broken):
+        yield
+
+
+# The sink.
+
+
+@bug(Shard, "acks")
+def dropped_acknowledgement(original: Any, shard: Shard) -> list[tuple[str, Ack]]:
+    """Of a group, only the first row is acknowledged."""
+    return [(name, Ack(ack.view, ack.sender, ack.ids[:1])) for name, ack in original(shard)]
+
+
+@bug(Shard, "deliver")
+def second_commit(original: Any, shard: Shard, message: Deliver) -> Delivered:
+    """A shard does not look at what it has."""
+    answer = shard._admits(message)
+    if answer is None:
+        shard._queue.update((item.header.id, item) for item in message.items)
+        answer = Delivered(shard.view.number, message.seq, True)
+    return answer
+
+
+@bug(Shard, "group")
+def permit_freed_before_fsync(original: Any, shard: Shard) -> list[Item]:
+    """Rows are acknowledged when their group begins."""
+    group = original(shard)
+    shard._to_ack += [item.header.id for item in group]
+    return group
+
+
+@bug(Shard, "query")
+def queue_not_told(original: Any, shard: Shard, message: Query) -> Have | None:
+    """The census does not hear of rows that are not on disk yet."""
+    have = original(shard, message)
+    return have and Have(have.view, have.sender, have.committed, [], have.past)
+
+
+@bug(Shard, "query")
+def queue_told_only_if_named(original: Any, shard: Shard, message: Query) -> Have | None:
+    """A fresh feeder does not hear of queued rows that nobody else knows."""
+    have = original(shard, message)
+    return have and Have(
+        have.view, have.sender, have.committed, [id for id in have.queued if id in message.ids], have.past
+    )
+
+
+@bug(Shard, "__init__")
+def past_rows_forgotten(original: Any, shard: Shard, name: str, committed: IdSet) -> None:
+    """A shard does not know the rows of its predecessors."""
+    original(shard, name, IdSet())
+
+
+@bug(World, "take_shard")
+def older_incarnation_takes_over(original: Any, world: World, shard: int, incarnation: int) -> IdSet:
+    """A sink that was given up while it started takes the shard from its successor."""
+    world.shard_owner[shard] = -1
+    return original(world, shard, incarnation)
+
+
+# Peers, and what all members have in common.
+
+
+@bug(Participant, "_admits")
+def stale_view_accepted(original: Any, member: Participant, message: Deliver) -> Delivered | None:
+    """A receiver takes what was sent in an older view."""
+    if message.view < member.view.number and message.seq > member._last_seq.get(message.sender, 0):
+        member._last_seq[message.sender] = message.seq
+        return None
+    return original(member, message)
+
+
+@bug(Participant, "_admits")
+def delivery_taken_twice(original: Any, member: Participant, message: Deliver) -> Delivered | None:
+    """A receiver does not know a delivery again."""
+    member._last_seq.clear()
+    return original(member, message)
+
+
+@bug(Outbox, "failed")
+def uncertain_batch_sent_again(original: Any, outbox: Outbox, destination: str, seq: int) -> bool:
+    """A sender does not wait for the census, but tries again."""
+    for target, item in outbox._finish(destination, seq):
+        outbox.put(target, item)
+    return True
+
+
+@bug(Outbox, "uncertain")
+def uncertain_not_reported(original: Any, outbox: Outbox) -> list[Header]:
+    """A sender takes for granted that what it sent has arrived."""
+    return []
+
+
+@bug(Participant, "report")
+def report_before_answers(original: Any, member: Participant) -> Report | None:
+    """A member reports although it does not know yet whether its deliveries were taken."""
+    if not member._report_due:
+        return None
+    member._report_due = False
+    return member._make_report()
+
+
+@bug(Participant, "held")
+def sends_during_census(original: Any, member: Participant) -> bool:
+    """A member goes on sending while the census counts."""
+    return member.view.number == 0
+
+
+@bug(Peer, "send")
+def counted_where_it_was(original: Any, peer: Peer, before: Header, target: str, item: Item) -> None:
+    """A peer still reports a task that it has handed over."""
+    original(peer, before, target, item)
+    peer._acting[before.id] = before
+
+
+@bug(Peer, "_discard")
+def discard_ignored(original: Any, peer: Peer, ids: list[TaskId]) -> None:
+    """A peer keeps a copy although another one has won."""
+
+
+@bug(Peer, "_take_in")
+def late_discard_hits_new_copy(original: Any, peer: Peer, item: Item) -> None:
+    """A peer drops the copy that won, because it hears late that its own one had lost."""
+    reported = peer._reported.copy()
+    original(peer, item)
+    peer._reported = reported
+
+
+@bug(Outbox, "taken")
+def returned_task_kept_twice(original: Any, outbox: Outbox, ids: Any) -> None:
+    """A member keeps the copy it had sent, though the task has come back to it."""
+
+
+@bug(Outbox, "failed")
+def settled_delivery_fails(original: Any, outbox: Outbox, destination: str, seq: int) -> bool:
+    """A deadline that comes after the answer stops the queue."""
+    failed = original(outbox, destination, seq)
+    outbox._idle.pop(destination, None)
+    return failed
+
+
+# The feeder.
+
+
+@bug(Feeder, "ack")
+def stale_acknowledgement_accepted(original: Any, feeder: Feeder, message: Ack) -> list[TaskId]:
+    """A feeder believes a sink that was fenced off."""
+    return feeder._free(message.ids)
+
+
+@bug(Feeder, "lost")
+def lost_not_admitted_again(original: Any, feeder: Feeder) -> list[TaskId]:
+    """A feeder does not admit again what is lost."""
+    return []
+
+
+@bug(Feeder, "room")
+def fresh_feeder_admits(original: Any, feeder: Feeder) -> int:
+    """A feeder admits before it knows what its predecessor did."""
+    if feeder.held or feeder._dry:
+        return 0
+    return max(0, feeder._in_flight - len(feeder._permits))
+
+
+@bug(Feeder, "ack")
+def early_acknowledgement_forgotten(original: Any, feeder: Feeder, message: Ack) -> list[TaskId]:
+    """A fresh feeder does not remember what is acknowledged before it knows of it."""
+    return feeder._free(message.ids) if message.view == feeder.view.number else []
+
+
+@bug(FeederProcess, "_admit")
+def old_attempt_again(original: Any, process: FeederProcess, id: TaskId, attempt: int) -> None:
+    """A task is admitted again under its old attempt number."""
+    original(process, id, 1)
+
+
+# The coordinator.
+
+
+@bug(Coordinator, "lost")
+def replaced_before_census(original: Any, coordinator: Coordinator, name: str, why: str = "") -> None:
+    """A lost sink is replaced while the living may still believe it."""
+    member = coordinator._alive.get(name)
+    original(coordinator, name, why)
+    if member is not None and member.slot not in {m.slot for m in coordinator._starting.values()}:
+        coordinator._spawn(Member(member.kind, member.index, member.incarnation + 1, member.roles))
+
+
+@bug(Coordinator, "receive")
+def stale_report_accepted(original: Any, coordinator: Coordinator, message: Any) -> None:
+    """The coordinator takes a report of an older view for one of this."""
+    if isinstance(message, Report) and message.sender in coordinator._alive:
+        coordinator._reports.setdefault(message.sender, message)
+        coordinator._ask_sinks()
+    else:
+        original(coordinator, message)

@@ -79,13 +79,14 @@ def make_plan(
     program = _checked(cast("Program", program))
     if config.engine == "ray" and isinstance(llm, list | tuple):
         raise ConfigError("a list of replies is used up in order, by one process: it needs engine=local")
+    settings = make_settings(config, program.workflow.roles)
     return Plan(
         name=found.name if found else "workflow",
         config=config,
         program=program,
         source=make_source(config) if rows is None else _source(rows, config),
         llm=service or make_llm(config.llm, config.seed),
-        settings=make_settings(config, program.workflow.roles),
+        settings=settings,
     )
 
 

@@ -34,9 +34,10 @@ class Options(TypedDict, total=False):
 
     `source` is a path, a pattern, several of them, rows (any iterable of mappings), or a source object.
     `llm` is a group's name (`"llamacpp"`, `"openai"`, `"simulated"`), a service object, or a script as
-    `ScriptedService` takes it: a list of replies, say, or a function from request to reply. `config` is any other key of the configuration, with
-    dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`. `check_row` raises `RowError` for rows that the
-    agents could not work on. `progress` shows the run on stderr; by default if that is a terminal.
+    `ScriptedService` takes it: a list of replies, say, or a function from request to reply. `config` is
+    any other key of the configuration, with dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`.
+    `check_row` raises `RowError` for rows that the agents could not work on. `progress` shows the run on
+    stderr; by default if that is a terminal.
     """
 
     source: Rows

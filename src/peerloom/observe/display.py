@@ -54,7 +54,7 @@ class LineDisplay(_Display):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._due = 0.0
+        self._due = LINE_SECONDS
 
     def progress(self, event: Progress) -> None:
         """Print a line if one is due."""

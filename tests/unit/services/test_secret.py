@@ -15,7 +15,14 @@ KEY = "sk-very-secret"
 def test_it_shows_itself_only_on_demand() -> None:
     secret = Secret(f" {KEY}\n")
     spec = OpenAISpec(base_url="http://x/v1", model="m", api_key=secret)
-    for text in (repr(secret), str(secret), f"{secret}", f"{secret!r:>40}", repr(spec), str(dataclasses.asdict(spec))):
+    for text in (
+        repr(secret),
+        str(secret),
+        f"{secret}",
+        f"{secret!r:>40}",
+        repr(spec),
+        str(dataclasses.asdict(spec)),
+    ):
         assert KEY not in text
     with pytest.raises(TypeError):
         orjson.dumps({"key": secret})

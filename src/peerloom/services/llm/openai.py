@@ -62,6 +62,12 @@ class OpenAISpec(Endpoint):
             known = ", ".join(get_args(Structured))
             raise ConfigError(f"llm.structured is {self.structured!r}: use one of {known}")
 
+    @property
+    def limit_field(self) -> str:
+        """What the server calls the token limit; OpenAI itself refuses the name everybody else reads."""
+        theirs = (self.url("").host or "").endswith((".openai.com", ".openai.azure.com"))
+        return "max_completion_tokens" if theirs else "max_tokens"
+
     def connect(self, *, concurrency: int) -> "OpenAIClient":
         """A client with room for `concurrency` connections. Call it in a running event loop."""
         return OpenAIClient(self, concurrency=concurrency)
@@ -81,9 +87,7 @@ class OpenAIClient:
         self._url = spec.url("/chat/completions")
         self._session = spec.open_session(concurrency)
         self._retrier = Retrier(spec.retry, spec.shown("/chat/completions"), sleep=sleep)
-        # OpenAI's own newer models refuse the field that everybody else still reads.
-        theirs = (self._url.host or "").endswith((".openai.com", ".openai.azure.com"))
-        self._limit_field = "max_completion_tokens" if theirs else "max_tokens"
+        self._limit_field = spec.limit_field
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Answer one request.

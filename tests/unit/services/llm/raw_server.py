@@ -14,7 +14,11 @@ def completion(text: str = "hello", **choice: Any) -> dict[str, Any]:
     """A chat completion that says `text`."""
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
     message = {"role": "assistant", "content": text}
-    return {"model": "m", "choices": [{"message": message, "finish_reason": "stop", **choice}], "usage": usage}
+    return {
+        "model": "m",
+        "choices": [{"message": message, "finish_reason": "stop", **choice}],
+        "usage": usage,
+    }
 
 
 def http(status: int, body: Any, headers: str = "", kind: str = "application/json") -> bytes:

@@ -1,0 +1,77 @@
+import asyncio
+import os
+import signal
+from typing import Any, cast
+
+import pytest
+
+from peerloom.api.interrupts import Interrupts
+from peerloom.events import Progress
+from peerloom.runtime.run import Run
+
+
+class FakeRun:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.changed = asyncio.Event()
+
+    def drain(self) -> None:
+        self.calls.append("drain")
+        self.changed.set()
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+        self.changed.set()
+
+
+async def attached(*, admitting: bool = True) -> tuple[Interrupts, FakeRun, list[str]]:
+    interrupts, run, said = Interrupts(), FakeRun(), cast("list[str]", [])
+    interrupts.attach(cast("Run", run), said.append)
+    if admitting:
+        interrupts.progress(Progress(0.0, None, 1, 1))
+    return interrupts, run, said
+
+
+async def hit(run: FakeRun) -> None:
+    run.changed.clear()
+    os.kill(os.getpid(), signal.SIGINT)
+    await run.changed.wait()
+
+
+async def test_the_first_drains_the_second_stops_the_third_breaks_off() -> None:
+    interrupts, run, said = await attached()
+
+    async def work() -> None:
+        with interrupts.listening():
+            await hit(run)
+            assert run.calls == ["drain"]
+            await hit(run)
+            assert run.calls == ["drain", "abort"]
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(10)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(work())
+    assert "press Ctrl-C again" in said[0]
+
+
+async def test_before_the_first_task_it_breaks_off_at_once() -> None:
+    interrupts, run, _ = await attached(admitting=False)
+
+    async def work() -> None:
+        with interrupts.listening():
+            interrupts.hit()
+            await asyncio.sleep(10)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(work())
+    assert run.calls == []
+
+
+async def test_the_handlers_before_are_put_back() -> None:
+    before: Any = signal.getsignal(signal.SIGINT)
+    interrupts, _, _ = await attached()
+    with interrupts.listening():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+    interrupts.hit()  # too late: no harm

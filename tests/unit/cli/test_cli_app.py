@@ -1,0 +1,43 @@
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+
+def test_help_lists_the_verbs(peerloom) -> None:
+    ended = peerloom("--help")
+    assert ended.code == 0
+    for verb in ("run", "check", "recipes", "models", "simulate-llm", "bench"):
+        assert f"\n  {verb} " in ended.out
+
+
+def test_version(peerloom) -> None:
+    assert peerloom("--version").out.strip() == version("peerloom")
+
+
+def test_an_unknown_verb_is_refused_with_the_nearest(peerloom) -> None:
+    ended = peerloom("rnu", "coral")
+    assert ended.code == 2
+    assert "rnu" in ended.err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_what_is_asked_often_imports_nothing_of_weight(arguments: list[str]) -> None:
+    heavy = "{'ray', 'hydra', 'pydantic', 'rich', 'aiohttp', 'jinja2', 'xllamacpp', 'omegaconf'}"
+    code = (
+        "import sys, contextlib, io\n"
+        "from peerloom.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        f"    main({arguments})\n"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout == "[]\n"
+
+
+def test_python_dash_m_is_the_same_command() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "peerloom", "--version"], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == version("peerloom")

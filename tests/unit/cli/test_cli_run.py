@@ -1,0 +1,118 @@
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LOCAL = ("engine=local", "llm=simulated")
+
+
+def test_a_run_ends_with_a_summary_and_the_path_of_the_rows(peerloom, tmp_path: Path) -> None:
+    ended = peerloom("run", "coral", *LOCAL, "limit=2", "--run-dir", tmp_path / "run")
+    assert ended.code == 0
+    assert "completed 2" in ended.out
+    assert f"2 rows in {tmp_path}/run/data/part-*.jsonl" in ended.out
+    assert "simulated model" in ended.err
+
+
+def test_json_is_all_there_is_on_stdout(peerloom, tmp_path: Path) -> None:
+    ended = peerloom("run", "coral", *LOCAL, "limit=2", "--run-dir", tmp_path / "run", "--json", "-q")
+    shown = json.loads(ended.out)
+    assert (shown["run_dir"], shown["how"]) == (str(tmp_path / "run"), "finished")
+    assert shown["outcomes"] == {"completed": 2}
+    assert ended.err == ""
+
+
+def test_the_default_run_directory(peerloom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert peerloom("run", "coral", *LOCAL, "limit=1").code == 0
+    (made,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"coral-\d{8}-[0-9a-f]{6}", made.name)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # above all no outputs/ of Hydra
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["llm=llamacp"], "error: llm=llamacp: there is no such llm. Did you mean 'llamacpp'?"),
+        (["lmit=20"], "error: lmit=20: there is no key 'lmit'. Did you mean 'limit'?"),
+        (["limit=abc"], "error: limit=abc: must be a whole number."),
+        (["source.pth=q.jsonl"], "error: source.pth=q.jsonl: there is no key 'source.pth'. Did you mean"),
+        (
+            ["llm.modle=x"],
+            "error: llm.modle=x: llm=llamacpp has no key 'llm.modle'. Did you mean 'llm.model'?",
+        ),
+        (["recipe.max_round=2"], "Did you mean 'recipe.max_rounds'?"),
+        (["placement=packt"], "error: placement=packt: must be 'packed' or 'spread'. Did you mean 'packed'?"),
+        (["source.path=none.jsonl"], "none.jsonl"),
+        (["llm=scripted"], "error: llm=scripted has no script"),
+        (
+            ["placement=spread", "roles.teecher.replicas=2"],
+            "roles.teecher: the workflow has no role 'teecher'",
+        ),
+    ],
+)
+def test_what_the_user_got_wrong_is_one_line_and_nothing_starts(
+    peerloom, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    ended = peerloom("run", "coral", *overrides, "--run-dir", tmp_path / "run")
+    assert ended.code == 2
+    assert message in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_recipe(peerloom) -> None:
+    ended = peerloom("run", "corl")
+    assert ended.code == 2
+    assert "there is no recipe 'corl'. Did you mean 'coral'?" in ended.err
+
+
+def test_a_taken_run_directory(peerloom, tmp_path: Path) -> None:
+    given = ("run", "coral", *LOCAL, "limit=1", "-q", "--run-dir", tmp_path / "run")
+    assert peerloom(*given).code == 0
+    again = peerloom(*given)
+    assert again.code == 2
+    assert "--fresh" in again.err
+    assert peerloom(*given, "--fresh").code == 0
+
+
+def test_a_service_that_fails_says_where_the_finished_rows_are(peerloom, tmp_path: Path) -> None:
+    ended = peerloom(
+        "run", "coral", "engine=local", "llm=openai", "llm.base_url=http://127.0.0.1:9/v1", "llm.model=m",
+        "--run-dir", tmp_path / "run",
+    )  # fmt: skip
+    assert ended.code == 1
+    assert "error: " in ended.err
+    assert f"what was finished before the error is in {tmp_path / 'run'}" in ended.err
+
+
+@pytest.mark.slow
+def test_ctrl_c_drains_and_leaves_a_consistent_run(tmp_path: Path) -> None:
+    arguments = [
+        "run",
+        "coral",
+        *LOCAL,
+        "llm.latency=0.05",
+        "trials=100",
+        "in_flight=4",
+        "--run-dir",
+        tmp_path,
+    ]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "peerloom", *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "log.jsonl"
+    while not (log.exists() and '"progress"' in log.read_text()):
+        assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 130
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    rows = [line for part in (tmp_path / "data").iterdir() for line in part.read_text().splitlines()]
+    assert summary["admitted"] == summary["outcomes"]["completed"] == len(rows) >= 4
+    assert "part-*.jsonl" in out
+    assert "interrupted: finishing the tasks in flight" in log.read_text()
