@@ -45,8 +45,11 @@ def _lose(world: "World", victim: Process | None, kind: str) -> None:
 
 
 def _victim(world: "World") -> Process | None:
+    target = world.scenario.target
     choices = _unheard(world) if world.random() < 0.5 else []
     choices = choices or [process for process in world.processes.values() if process.state is not DEAD]
+    if target:
+        choices = [process for process in choices if process.member.kind == target] or choices
     return choices[int(world.random() * len(choices))] if choices else None
 
 
@@ -61,12 +64,15 @@ def _miss_deadline(world: "World") -> None:
 
     If a census begins at that moment, the suspicion comes too late to count.
     """
-    waits = [(sender, to.name, deliver.seq) for to, (sender, deliver) in world.letters(Deliver)]
-    waits += [(to, sender.name, answer.seq) for to, (sender, answer) in world.letters(Delivered)]
+    waits = [(to, sender.name, answer.seq) for to, (sender, answer) in world.letters(Delivered)]
+    if not waits or world.random() < 0.3:
+        waits += [(sender, to.name, deliver.seq) for to, (sender, deliver) in world.letters(Deliver)]
     if waits:
         sender, receiver, seq = waits[int(world.random() * len(waits))]
-        if sender.state is RUNNING:
-            sender.unanswered((receiver, seq))
-            sender.after()
-        if world.random() < 0.5:
+        if sender.state is not RUNNING or world.random() < 0.3:
+            world.put(sender, sender.unanswered, (receiver, seq))
+            return
+        sender.unanswered((receiver, seq))
+        sender.after()
+        if world.random() < 0.6:
             world.driver.ask_census()

@@ -75,6 +75,8 @@ class Process:
             self.world.send(self, sender, self.take(message))
         elif kind is Delivered:
             self.core.answered(sender.name, message)
+            if self.world.scenario.lazy and self.world.random() < 0.2:
+                self.unanswered((sender.name, message.seq))  # the deadline passes at this very moment
         elif kind is Hold:
             self.core.hold(message)
         else:
@@ -173,9 +175,7 @@ class SinkProcess(Process):
 
     def __init__(self, world: "World", member: Member) -> None:
         super().__init__(world, member)
-        committed = world.take_shard(member.index, member.incarnation)
-        assert committed is not None, "the driver asks first"
-        self.core: Shard = Shard(member.name, committed)
+        self.core: Shard = Shard(member.name, world.take_shard(member))
 
     def take(self, message: Deliver) -> Delivered:
         """Take finished tasks in."""
@@ -314,8 +314,8 @@ class Driver:
         """A process comes to be, perhaps even though it was given up before."""
         world = self.world
         doomed = member.name in self._doomed
-        newer = member.kind == SINK and world.shard_owner[member.index] > member.incarnation
-        if newer or (doomed and world.random() < 0.5):
+        refused = member.kind == SINK and not world.may_take_shard(member)
+        if refused or (doomed and world.random() < 0.5):
             world.put(self, self.died, member.name)
             return
         process = world.processes[member.name] = KINDS[member.kind](world, member)
@@ -372,6 +372,8 @@ class Driver:
                     world.send(self, world.processes[to], message)
                 case Spawn(member):
                     world.put(self, self.start, member)
+                    if world.scenario.hasty and world.random() < 0.3:
+                        world.put(self, self.died, member.name)
                 case Kill(name):
                     self._kill(name)
 

@@ -13,10 +13,37 @@ from peerloom.task import TaskId
 
 ROLES = ("asker", "teller", "judge")
 
-FAULTS = ("kill",) * 3 + ("stop",) * 3 + ("suspect",) * 3 + ("many",) * 3 + ("deadline",) * 4 + ("census",)
+FAULTS = (
+    ("kill",),
+    ("suspect",),
+    ("stop",),
+    ("many",),
+    ("deadline",),
+    ("deadline", "census"),
+    ("kill", "stop", "suspect"),
+    ("kill", "stop", "suspect", "many", "deadline", "census"),
+)
+"""Few kinds in each history: so each of them comes often, with all the others absent."""
+
 AGENT, DISK = "agent", "disk"
-SLOW = (*(Delivered,) * 4, *(Suspect, Resolve) * 2, Hold, Report, Ack, Deliver, AGENT, DISK)
-"""What may be slow throughout a history: a type of message, the agents, or the disks."""
+SLOW = (
+    (),
+    (),
+    (AGENT,),
+    (Hold, DISK),
+    (Ack, DISK),
+    (Ack, Resolve),
+    (Deliver,),
+    (Report,),
+    (Delivered,),
+    (Delivered, Ack),
+    (Delivered, Suspect),
+    (Delivered, Suspect, Resolve),
+)
+"""What is slow throughout a history: types of message, the agents, or the disks."""
+
+DOUBT = ("deadline", "deadline", "census", "suspect"), (Delivered, Suspect, Resolve)
+"""Kinds of fault and what is slow, where most tasks may be in two places."""
 
 FAULT_GAP = 60
 """Most steps between two faults; a census takes about thirty."""
@@ -31,7 +58,8 @@ class Scenario:
     `slow` in this history; `twice` is the share of messages sent twice;
     `lazy` processes sometimes put off what they could do now; `wire` encodes every message. `calm`
     histories have no faults, though reordering, duplicates and censuses. `faults` are pairs (step,
-    kind), last first.
+    kind), last first; they hit members of the kind `target`, if it names one. A `hasty` driver does not
+    wait long for a member to start.
     """
 
     members: tuple[Member, ...]
@@ -42,7 +70,9 @@ class Scenario:
     wire: bool
     lazy: bool
     late: float
-    slow: frozenset[object]
+    slow: tuple[object, ...]
+    target: str
+    hasty: bool
     twice: float
     calm: bool
     faults: list[tuple[int, str]]
@@ -52,9 +82,11 @@ def draw(random: Callable[[], float]) -> Scenario:
     """A scenario; `random` gives floats in [0, 1)."""
     partitions = 1 + int(random() * 2)
     shards = 1 + int(random() * 2)
+    roles = ROLES[: 2 + int(random() * 2)]
     calm = random() < 0.12
-    # Few kinds of fault and of slowness in each history: so each comes often, with all the others off.
-    kinds = ("census",) if calm else tuple(_pick(random, FAULTS) for _ in range(1 + int(random() * 3)))
+    kinds, slow = DOUBT if random() < 0.2 else (_pick(random, FAULTS), _pick(random, SLOW))
+    if calm:
+        kinds = ("census",)
     faults: list[tuple[int, str]] = []
     step = int(random() * 40)
     for _ in range(int(random() * 7)):
@@ -63,28 +95,32 @@ def draw(random: Callable[[], float]) -> Scenario:
     if random() < 0.1:
         faults.append((int(random() * 3 * FAULT_GAP), "drain"))
     return Scenario(
-        members=_members(random, partitions, shards),
+        members=_members(random, roles, partitions, shards),
         partitions=partitions,
         shards=shards,
         in_flight=1 + int(random() * 5),
-        tasks=_tasks(random),
+        tasks=_tasks(random, roles),
         wire=random() < 0.15,
         lazy=random() < 0.25,
         late=_pick(random, (0.0, 0.02, 0.1)),
-        slow=frozenset(_pick(random, SLOW) for _ in range(int(random() * 4))),
+        slow=slow,
+        target=_pick(random, ("", "", PEER, PEER, SINK, FEEDER)),
+        hasty=not calm and random() < 0.1,
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         calm=calm,
         faults=sorted(faults, reverse=True),
     )
 
 
-def _members(random: Callable[[], float], partitions: int, shards: int) -> tuple[Member, ...]:
+def _members(
+    random: Callable[[], float], roles: tuple[str, ...], partitions: int, shards: int
+) -> tuple[Member, ...]:
     peers = 2 + int(random() * 3)
-    packed = random() < 0.5
-    hosted: list[list[str]] = [list(ROLES) if packed else [] for _ in range(peers)]
+    packed = random() < 0.3
+    hosted: list[list[str]] = [list(roles) if packed else [] for _ in range(peers)]
     if not packed:
-        for place in range(max(peers, len(ROLES))):
-            hosted[place % peers].append(ROLES[place % len(ROLES)])
+        for place in range(max(peers, len(roles))):
+            hosted[place % peers].append(roles[place % len(roles)])
     return (
         *(Member(FEEDER, index, 0) for index in range(partitions)),
         *(Member(SINK, index, 0) for index in range(shards)),
@@ -92,13 +128,13 @@ def _members(random: Callable[[], float], partitions: int, shards: int) -> tuple
     )
 
 
-def _tasks(random: Callable[[], float]) -> dict[TaskId, tuple[str, ...]]:
+def _tasks(random: Callable[[], float], roles: tuple[str, ...]) -> dict[TaskId, tuple[str, ...]]:
     tasks: dict[TaskId, tuple[str, ...]] = {}
     trials = 1 + int(random() * 2)
-    for number in range(1 + int(random() ** 2 * 18)):
-        hops = 0 if random() < 0.08 else 1 + int(random() ** 2 * 5)
-        roles = tuple(_pick(random, ROLES) for _ in range(hops))
-        tasks[TaskId(number & 1, number // (2 * trials), number // 2 % trials)] = roles
+    for number in range(1 + int(random() ** 3 * 20)):
+        hops = 0 if random() < 0.08 else 1 + int(random() * 5)
+        way = tuple(_pick(random, roles) for _ in range(hops))
+        tasks[TaskId(number & 1, number // (2 * trials), number // 2 % trials)] = way
     return tasks
 
 

@@ -19,7 +19,7 @@ from tracing import brief
 
 from peerloom.idset import IdSet, partition_of
 from peerloom.protocol.messages import Message, decode, encode
-from peerloom.protocol.view import FEEDER, PEER, SINK, spread
+from peerloom.protocol.view import FEEDER, PEER, SINK, Member, spread
 from peerloom.task import TaskId
 
 Event = tuple[Process | Driver, Callable[[Any], None], Any]
@@ -129,13 +129,15 @@ class World:
         self._bag += process.inbox
         process.inbox = []
 
-    def take_shard(self, shard: int, incarnation: int) -> IdSet | None:
-        """A starting sink takes its shard over: what is on disk; None if a later one was here."""
-        if self.shard_owner[shard] > incarnation:
-            return None
-        self.shard_owner[shard] = incarnation
+    def may_take_shard(self, member: Member) -> bool:
+        """Whether no later incarnation of a starting sink has been here."""
+        return self.shard_owner[member.index] < member.incarnation
+
+    def take_shard(self, member: Member) -> IdSet:
+        """A starting sink takes its shard over: what is on disk."""
+        self.shard_owner[member.index] = member.incarnation
         shards = self.scenario.shards
-        return IdSet(id for id in self.durable if spread(id) % shards == shard)
+        return IdSet(id for id in self.durable if spread(id) % shards == member.index)
 
     def rows_of(self, partition: int) -> list[TaskId]:
         """The ids a feeder finds in its part of the source, in order."""

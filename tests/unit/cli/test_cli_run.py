@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,14 +103,14 @@ def test_ctrl_c_drains_and_leaves_a_consistent_run(tmp_path: Path) -> None:
         "--run-dir",
         tmp_path,
     ]
-    run = subprocess.Popen(
-        [sys.executable, "-m", "peerloom", *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "peerloom", *map(str, arguments)]
     log = tmp_path / "log.jsonl"
-    while not (log.exists() and '"progress"' in log.read_text()):
-        assert run.poll() is None
-    run.send_signal(signal.SIGINT)
-    out, _ = run.communicate(timeout=30)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        while not (log.exists() and '"progress"' in log.read_text()):
+            assert run.poll() is None
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=30)
     assert run.returncode == 130
     summary = json.loads((tmp_path / "summary.json").read_text())
     rows = [line for part in (tmp_path / "data").iterdir() for line in part.read_text().splitlines()]

@@ -1,6 +1,6 @@
 """A chat completion request as the simulated model sees it: what is asked, and the dice for the reply.
 
-One hash of messages, parameters and the model's seed gives eight 64-bit draws; each law uses one of its
+One hash of messages, parameters and the model's seed gives eight 32-bit draws; each law uses one of its
 own. The token limit and stop strings are left out of it: they cut a reply, they do not change it.
 """
 
@@ -16,7 +16,7 @@ from peerloom.services.llm.wire import choice_schema
 CHARS_PER_TOKEN = 4
 _MESSAGE_TOKENS = 4  # what a message costs besides its text
 _CACHE_BLOCK = 16  # tokens; servers cache prefixes in blocks
-_DRAWS = struct.Struct("<8Q")
+_DRAWS = struct.Struct("<8I")
 
 
 class BadRequest(ValueError):
@@ -74,9 +74,8 @@ def read(body: Any, seed: int) -> Ask:
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise BadRequest("max_tokens must be a whole number of at least 1")
     stop = fields.get("stop") or ()
-    hashed: list[Any] = [messages, schema, *map(fields.get, ("temperature", "top_p", "seed"))]
-    key = (seed & (1 << 64) - 1).to_bytes(8, "little")
-    draws = _DRAWS.unpack(hashlib.blake2b(orjson.dumps(hashed), key=key).digest())
+    hashed: list[Any] = [str(seed), messages, schema, *map(fields.get, ("temperature", "top_p", "seed"))]
+    draws = _DRAWS.unpack(hashlib.sha256(orjson.dumps(hashed)).digest())
     return Ask(draws, texts, said, schema, choices, limit, [stop] if isinstance(stop, str) else stop)
 
 

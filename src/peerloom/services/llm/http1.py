@@ -29,7 +29,7 @@ class Request(NamedTuple):
 
     def header(self, name: bytes) -> bytes:
         """The value of a header, named in lower case; empty if it is missing."""
-        return _header(self.head, self.head.lower(), name)
+        return _after(b"\r\n" + name + b":", self.head, self.head.lower())
 
 
 class Handler(Protocol):
@@ -58,12 +58,13 @@ class _Head(NamedTuple):
 
 
 class Connection(asyncio.Protocol):
-    """One client. `connections` is where it enters itself while it lives."""
+    """One client. It enters itself into `connections` while it lives; `lost` is done when it is gone."""
 
     def __init__(self, handler: Handler, connections: "set[Connection]") -> None:
         self._handler = handler
         self._connections = connections
         self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
         self._buffer = bytearray()
         self._head: _Head | None = None
         self._chunks: list[bytes] = []
@@ -87,6 +88,8 @@ class Connection(asyncio.Protocol):
         done, self._done = self._done, None
         if done is not None:
             done(False)
+        if not self.lost.done():  # its waiter may have been cancelled
+            self.lost.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """Bytes, at any cut."""
@@ -218,18 +221,19 @@ def _parsed(raw: bytes) -> _Head:
     if b"\r\ntransfer-encoding:" in lower:
         size = None
     else:
-        size = _number(_header(raw, lower, b"content-length") or b"0", 10)
+        size = _number(_after(b"\r\ncontent-length:", raw, lower) or b"0", 10)
         if size > MAX_BODY:
             raise _Malformed(413)
     close = words[2] == b"HTTP/1.0" or b"\r\nconnection: close\r\n" in lower
     return _Head(words[0], words[1].partition(b"?")[0], raw, size, close)
 
 
-def _header(raw: bytes, lower: bytes, name: bytes) -> bytes:
-    at = lower.find(b"\r\n" + name + b":")
+def _after(needle: bytes, raw: bytes, lower: bytes) -> bytes:
+    """What follows `needle` on its line of `raw`; empty if `lower`, the same in lower case, lacks it."""
+    at = lower.find(needle)
     if at < 0:
         return b""
-    begin = at + len(name) + 3
+    begin = at + len(needle)
     return raw[begin : raw.index(b"\r\n", begin)].strip()
 
 

@@ -160,11 +160,13 @@ class _Maker:
 
 def _bounds(schema: Schema, margin: float) -> tuple[float, float]:
     """The least and greatest number allowed; `margin` is kept from exclusive bounds."""
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if low is None and "exclusiveMinimum" in schema:
-        low = schema["exclusiveMinimum"] + margin
-    if high is None and "exclusiveMaximum" in schema:
-        high = schema["exclusiveMaximum"] - margin
+    lows = [
+        schema[key] + extra for key, extra in (("minimum", 0), ("exclusiveMinimum", margin)) if key in schema
+    ]
+    highs = [
+        schema[key] - extra for key, extra in (("maximum", 0), ("exclusiveMaximum", margin)) if key in schema
+    ]
+    low, high = max(lows, default=None), min(highs, default=None)
     if low is None:
         low = 0 if high is None or high >= 0 else high - 100
     return low, low + 100 if high is None else high

@@ -27,7 +27,7 @@ Fault = Literal["", "429", "5xx", "hang", "garbage", "truncation"]
 
 _LONGEST = 32_768  # tokens
 _NORMAL = NormalDist()
-_U64 = struct.Struct("<Q")
+_TRY = struct.Struct("<IQ")
 _LENGTH, _LATENCY, _WORDS, _AGREE, _PICK, _SCHEMA, _FAULT = range(7)  # which of an ask's draws is whose
 
 
@@ -108,8 +108,8 @@ class Answer(NamedTuple):
 
 def fault_of(ask: Ask, laws: Laws, attempt: int) -> Fault:
     """What goes wrong with try number `attempt`, from 0, of this request; mostly nothing."""
-    state = hashlib.blake2b(_U64.pack(ask.draws[_FAULT]), digest_size=8, salt=_U64.pack(attempt)).digest()
-    chance = _chance(_U64.unpack(state)[0])
+    state = hashlib.sha256(_TRY.pack(ask.draws[_FAULT], attempt)).digest()
+    chance = _chance(int.from_bytes(state[:4], "little"))
     for fault, rate in laws.fault_rates:
         if chance < rate:
             return fault
@@ -169,8 +169,8 @@ def _chosen(ask: Ask, options: Sequence[str], laws: Laws) -> str:
 
 
 def _chance(draw: int) -> float:
-    """A 64-bit draw as a number between 0 and 1, neither of them reached."""
-    return ((draw >> 12) + 0.5) * 2.0**-52
+    """A 32-bit draw as a number between 0 and 1, neither of them reached."""
+    return (draw + 0.5) * 2.0**-32
 
 
 def _spread(median: float, sigma: float, draw: int) -> float:

@@ -1,7 +1,7 @@
 """Text for the simulated model: English-looking sentences about nothing, fast and reproducible.
 
 Some thousands of passages of two sentences are made once, from our own words, by a fixed rule. A text is
-a walk over them, drawn by a linear congruential generator from a 64-bit state, and cut to length at a
+a walk over them, drawn by a linear congruential generator from a state of 64 bits, and cut to length at a
 word. So two texts share passages but hardly ever an order, and a kilobyte costs a few microseconds.
 """
 

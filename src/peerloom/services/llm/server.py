@@ -52,7 +52,7 @@ class SimulatedServer:
         self._model = config.model
         self._log = log
         self._faulty = any(rate for _, rate in config.laws.fault_rates)
-        self._tries: dict[int, int] = {}
+        self._tries: dict[tuple[int, ...], int] = {}
         listed = {"object": "list", "data": [{"id": config.model, "object": "model", "owned_by": "peerloom"}]}
         self._routes: dict[bytes, tuple[bytes, Callable[[Request, Connection], None]]] = {
             b"/v1/chat/completions": (b"POST", self._chat),
@@ -90,12 +90,12 @@ class SimulatedServer:
         connection.reply(status, payload, headers=headers, delay=delay, done=done)
 
     def _fault(self, ask: Ask) -> Fault:
-        tries = self._tries.get(ask.draws[0], 0)
+        tries = self._tries.get(ask.draws, 0)
         fault = fault_of(ask, self._laws, tries)
         if fault in ("", "truncation"):
-            self._tries.pop(ask.draws[0], None)
+            self._tries.pop(ask.draws, None)
         else:
-            self._tries[ask.draws[0]] = tries + 1
+            self._tries[ask.draws] = tries + 1
         return fault
 
     def _outcome(self, fault: Fault, made: Answer, ask: Ask) -> tuple[int, bytes, bytes, float | None]:
@@ -154,9 +154,10 @@ async def serving(config: ServerConfig) -> AsyncGenerator[int]:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
-            for connection in list(connections):
+            leaving = list(connections)
+            for connection in leaving:
                 connection.close()
-            await asyncio.sleep(0)  # lets the connections note what they leave unanswered
+            await asyncio.gather(*(connection.lost for connection in leaving))  # they note what they leave
             await server.wait_closed()
     finally:
         if log:
@@ -209,7 +210,7 @@ def _completion(made: Answer, model: str, ask: Ask) -> bytes:
     message = {"role": "assistant", "content": made.text}
     return orjson.dumps(
         {
-            "id": f"chatcmpl-{ask.draws[0]:016x}",
+            "id": f"chatcmpl-{ask.draws[0]:08x}{ask.draws[1]:08x}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": model,

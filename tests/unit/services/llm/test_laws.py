@@ -1,18 +1,14 @@
 """The laws of the simulated model: pure, plausible, and as likely as they say."""
 
-from random import Random
 from statistics import mean, median
 
-import jsonschema
 import pytest
 
 from peerloom.errors import ConfigError
 from peerloom.services.llm import opinion
 from peerloom.services.llm.ask import Ask, BadRequest, read
-from peerloom.services.llm.instances import UnsupportedSchema, instance
 from peerloom.services.llm.laws import Laws, answer, fault_of
 from peerloom.services.llm.prose import prose
-from peerloom.services.llm.wire import choice_schema
 
 QUESTION = "Which?\nA) one\nB) two\nC) three\nD) four"
 
@@ -130,35 +126,6 @@ def test_a_choice_is_the_one_stated_last_as_often_as_the_law_says() -> None:
     assert share == pytest.approx(0.4 + 0.6 / 3, abs=0.06)
 
 
-@pytest.mark.parametrize(
-    ("text", "options", "found"),
-    [
-        ("the answer is (B).", "ABC", "B"),
-        ("The answer is C. No, the answer is A", "ABC", "A"),
-        ("the answer is Because", "ABC", None),
-        ("the answer is unknown", ["un", "unknown"], "unknown"),
-        ("the answer is (X). the answer is", "ABC", None),
-        ("A", "ABC", None),
-    ],
-)
-def test_what_counts_as_stated(text, options, found) -> None:
-    assert opinion.stated(text, options) == found
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (QUESTION, "ABCD"),
-        ("Q\n(A) x\n(B) y", "AB"),
-        ("Q\nA. x\nB. y", "AB"),
-        ("Q\nA x\nB y", ""),
-        ("A) x B) y", ""),
-    ],
-)
-def test_what_counts_as_options(text, found) -> None:
-    assert opinion.labels(["be brief", text]) == list(found)
-
-
 def test_an_example_in_the_system_message_is_no_statement() -> None:
     system = {"role": "system", "content": 'Say "The answer is (D)."'}
     said = [{"role": "user", "content": f"{n} {QUESTION}"} for n in range(40)]
@@ -210,104 +177,3 @@ def test_prose_is_as_long_as_it_should_be(chars) -> None:
     assert len(text) <= max(chars + 1, 14)
     assert len(text) >= chars - 20
     assert "  " not in text and " ," not in text
-
-
-TREE = {
-    "$defs": {
-        "tree": {
-            "type": "object",
-            "properties": {
-                "name": {"type": "string"},
-                "children": {"type": "array", "items": {"$ref": "#/$defs/tree"}},
-            },
-            "required": ["name", "children"],
-            "additionalProperties": False,
-        }
-    },
-    "$ref": "#/$defs/tree",
-}
-LINKED = {
-    "$defs": {
-        "node": {
-            "type": "object",
-            "properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
-            "required": ["next"],
-        }
-    },
-    "$ref": "#/$defs/node",
-}
-SCHEMAS = [
-    {},
-    {"type": "string", "minLength": 30, "maxLength": 31},
-    {"type": "string", "maxLength": 2},
-    {"type": "integer"},
-    {"type": "integer", "minimum": 3, "maximum": 3},
-    {"type": "integer", "exclusiveMinimum": 3, "exclusiveMaximum": 5},
-    {"type": "integer", "minimum": 10, "multipleOf": 7},
-    {"type": "integer", "maximum": -1000},
-    {"type": "number", "exclusiveMinimum": 0, "maximum": 0.001},
-    {"type": "boolean"},
-    {"type": "null"},
-    {"type": ["string", "null"]},
-    {"enum": [1, "two", None]},
-    {"const": {"k": [1]}},
-    {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-    {"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": False, "minItems": 5},
-    {
-        "type": "array",
-        "items": {"type": "integer", "minimum": 0, "maximum": 4},
-        "uniqueItems": True,
-        "minItems": 3,
-    },
-    {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "maxItems": 2},
-    {"type": "array", "maxItems": 0},
-    {"type": "object", "additionalProperties": {"type": "integer"}},
-    {"properties": {"a": {"type": "integer"}}, "required": ["a", "b"]},
-    {
-        "oneOf": [
-            {"type": "integer"},
-            {"type": "object", "properties": {"x": {"type": "null"}}, "required": ["x"]},
-        ]
-    },
-    {
-        "allOf": [
-            {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
-            {"properties": {"b": {"const": 2}}, "required": ["b"]},
-        ]
-    },
-    choice_schema(["yes", "no"]),
-    TREE,
-    LINKED,
-]
-
-
-@pytest.mark.parametrize("schema", SCHEMAS)
-def test_instances_follow_their_schema(schema) -> None:
-    for seed in range(40):
-        jsonschema.validate(instance(schema, Random(seed), lambda options: options[0]), schema)
-
-
-def test_optional_properties_are_made_too() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}}
-    assert set(instance(schema, Random(0), max)) == {"a", "b"}
-
-
-@pytest.mark.parametrize(
-    ("schema", "words"),
-    [
-        ({"type": "string", "pattern": "a+"}, "pattern 'a\\+'"),
-        ({"type": "thing"}, "unknown type 'thing'"),
-        ({"$ref": "#/$defs/none"}, "leads nowhere"),
-        ({"$ref": "http://else.where"}, "leads nowhere"),
-        ({"type": "object", "minProperties": 2}, "minProperties"),
-        ({"type": "integer", "minimum": 2, "maximum": 1}, "no integer is between"),
-        ({"type": "array", "items": {"const": 1}, "uniqueItems": True, "minItems": 2}, "2 different items"),
-        ({"properties": {"self": {"$ref": "#"}}, "required": ["self"]}, "requires itself without end"),
-    ],
-)
-def test_schemas_without_an_instance_are_refused(schema, words) -> None:
-    with pytest.raises(UnsupportedSchema, match=words):
-        instance(schema, Random(0), max)
-    with pytest.raises(BadRequest, match=words):
-        format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        answer(read(body(response_format=format_), 0), Laws())

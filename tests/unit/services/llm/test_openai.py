@@ -166,7 +166,7 @@ async def test_a_call_that_hangs_times_out(stuck) -> None:
     async with client(stuck, OK, timeout=0.05) as (llm, _):
         assert (await llm.chat(HELLO)).text == "hello"
     async with client(stuck, timeout=0.02) as (llm, _):
-        with pytest.raises(LLMUnavailable, match="in 3 attempts.*timeout"):
+        with pytest.raises(LLMUnavailable, match=r"in 3 attempts.*timeout"):
             await llm.chat(HELLO)
 
 
@@ -191,14 +191,14 @@ async def test_giving_up_says_what_was_called_and_what_it_said_last() -> None:
 async def test_a_page_instead_of_a_reply_is_quoted() -> None:
     page = http(200, b"<html>welcome</html>", kind="text/html")
     async with client(page, retry=Retry(attempts=1)) as (llm, _):
-        with pytest.raises(LLMUnavailable, match="invalid body .text/html.*<html>welcome"):
+        with pytest.raises(LLMUnavailable, match=r"invalid body .text/html.*<html>welcome"):
             await llm.chat(HELLO)
 
 
 async def test_an_unreachable_server() -> None:
     spec = OpenAISpec(base_url=closed_port(), model="m", retry=Retry(attempts=2, base=0))
     llm = spec.connect(concurrency=1)
-    with pytest.raises(LLMUnavailable, match="in 2 attempts.*Cannot connect"):
+    with pytest.raises(LLMUnavailable, match=r"in 2 attempts.*Cannot connect"):
         await llm.chat(HELLO)
     await llm.close()
 
@@ -315,10 +315,10 @@ async def test_a_server_that_lists_no_models_but_takes_chats() -> None:
 
 
 async def test_a_server_that_is_not_there_or_silent() -> None:
-    with pytest.raises(ServiceError, match="no LLM server answers at .*start it, or set llm.base_url"):
+    with pytest.raises(ServiceError, match=r"no LLM server answers at .*start it, or set llm.base_url"):
         await start(OpenAIService(base_url=closed_port()))
     async with raw_server(hang) as server:
-        with pytest.raises(ServiceError, match="does not answer in 0.02 s"):
+        with pytest.raises(ServiceError, match=r"does not answer in 0.02 s"):
             await start(OpenAIService(base_url=server.url, timeout=0.02))
 
 

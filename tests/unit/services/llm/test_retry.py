@@ -78,7 +78,7 @@ async def test_retry_after_is_waited_for_up_to_its_cap() -> None:
 
 async def test_no_attempt_begins_after_max_elapsed() -> None:
     clock = Clock()
-    with pytest.raises(LLMUnavailable, match="in 3 attempts over 3.0 s"):
+    with pytest.raises(LLMUnavailable, match=r"in 3 attempts over 3.0 s"):
         await retrier(clock, attempts=99, base=1, max_elapsed=6).again(Retryable("x"), 0.0, fail)
     assert clock.waits == [1, 2]
 
@@ -117,7 +117,7 @@ def test_retry_after_reads_seconds_milliseconds_and_dates(headers, seconds) -> N
 
 
 def test_impossible_policies_are_refused() -> None:
-    with pytest.raises(ConfigError, match="retry.attempts is 0"):
+    with pytest.raises(ConfigError, match=r"retry.attempts is 0"):
         Retry(attempts=0)
-    with pytest.raises(ConfigError, match="retry.cap is -1"):
+    with pytest.raises(ConfigError, match=r"retry.cap is -1"):
         Retry(cap=-1)

@@ -39,7 +39,7 @@ async def test_a_list_may_repeat() -> None:
 async def test_a_mapping_answers_by_words_of_the_last_message() -> None:
     llm = client({"France": "Paris", "Italy": "Rome"})
     assert (await llm.chat(ask("capital of Italy?"))).text == "Rome"
-    with pytest.raises(LLMRejected, match="no reply to 'capital of Peru.*it knows 'France', 'Italy'"):
+    with pytest.raises(LLMRejected, match=r"no reply to 'capital of Peru.*it knows 'France', 'Italy'"):
         await llm.chat(ask("capital of Peru?"))
 
 

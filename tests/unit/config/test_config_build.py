@@ -1,0 +1,94 @@
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from peerloom.config import Config, check, compose
+from peerloom.config.build import make_llm, make_settings, make_source, settle
+from peerloom.config.llm import LLM_GROUPS, Simulated
+from peerloom.errors import ConfigError, SourceError
+from peerloom.runtime.settings import RoleSettings, RunSettings
+from peerloom.services.llm.laws import Laws
+
+
+def checked(*overrides: str) -> Config:
+    return check(compose("coral", overrides))
+
+
+def test_every_group_has_a_file_and_makes_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for kind in LLM_GROUPS:
+        more = ["llm.replies=[a]"] if kind == "scripted" else []
+        llm = checked(f"llm={kind}", *more).llm
+        assert llm is not None
+        assert llm.kind == kind
+        assert type(make_llm(llm, 0)).__name__.lower() == f"{kind}service"
+
+
+def test_the_simulated_models_keys_are_its_laws() -> None:
+    keys = set(Simulated.model_fields) - {"kind", "timeout", "max_retries"}
+    assert keys == {field.name for field in fields(Laws)} - {"seed"}
+    defaults = Simulated().model_dump(include=keys)
+    assert defaults == {field.name: field.default for field in fields(Laws) if field.name in keys}
+
+
+def test_the_schemas_defaults_are_those_of_the_runtime() -> None:
+    assert make_settings(settle(checked("llm=simulated")), ["a"]) == RunSettings()
+
+
+def test_placed_roles_fall_back_to_peers() -> None:
+    config = settle(
+        checked("placement=spread", "peers=3", "roles.a.replicas=2", "roles.b.resources.num_gpus=0.5")
+    )
+    assert make_settings(config, ["a", "b", "c"]).roles == {
+        "a": RoleSettings(2, {}),
+        "b": RoleSettings(3, {"num_gpus": 0.5}),
+    }
+    with pytest.raises(ConfigError, match=r"roles.b: the workflow has no role 'b'"):
+        make_settings(config, ["a"])
+
+
+def test_paths_are_settled_so_that_run_yaml_works_anywhere(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert settle(checked("source.path=q.jsonl")).source.path == str(tmp_path / "q.jsonl")
+    assert settle(checked("source.path=~/q.jsonl")).source.path == "/home/me/q.jsonl"
+    both = settle(checked("source.path=[a.jsonl,/b.jsonl]")).source.path
+    assert both == (str(tmp_path / "a.jsonl"), "/b.jsonl")
+    assert settle(checked(), Path("/sample.jsonl")).source.path == "/sample.jsonl"
+    assert settle(checked()).source.path is None
+
+
+def test_tasks_in_flight_suit_the_model_unless_given() -> None:
+    assert settle(checked("llm.slots=3")).in_flight == 3
+    assert settle(checked("llm=simulated")).in_flight == RunSettings.in_flight
+    assert settle(checked("in_flight=7")).in_flight == 7
+
+
+def test_the_servers_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://lab:8000/v1")
+    assert settle(checked("llm=openai")).model_dump()["llm"]["base_url"] == "http://lab:8000/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:hunter2@lab/v1")
+    with pytest.raises(ConfigError, match=r"llm.base_url holds what looks like a secret"):
+        settle(checked("llm=openai"))
+
+
+def test_a_key_is_read_from_the_variable_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAB_KEY", raising=False)
+    llm = checked("llm=openai", "llm.api_key_env=LAB_KEY").llm
+    with pytest.raises(ConfigError, match=r"llm.api_key_env=LAB_KEY: that environment variable is not set"):
+        make_llm(llm, 0)
+    monkeypatch.setenv("LAB_KEY", "very-secret")
+    assert "very-secret" not in repr(make_llm(llm, 0))
+
+
+def test_a_source_needs_a_path_that_is_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"source.path is needed"):
+        make_source(checked())
+    with pytest.raises(SourceError, match=r"none.jsonl"):
+        make_source(checked("source.path=/none.jsonl"))
+
+
+def test_no_model_at_all() -> None:
+    with pytest.raises(ConfigError, match="no model is chosen"):
+        make_llm(checked("llm=null").llm, 0)

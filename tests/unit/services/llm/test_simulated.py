@@ -1,0 +1,186 @@
+"""The simulated model, in process and behind HTTP: the same cases, and the same replies."""
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from peerloom.errors import ContextExceeded, LLMRejected, LLMUnavailable
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
+from peerloom.services.llm.laws import Laws
+from peerloom.services.llm.openai import OpenAIClient, OpenAIService, OpenAISpec
+from peerloom.services.llm.retry import Retry
+from peerloom.services.llm.server import ServerConfig, serving
+from peerloom.services.llm.simulated import SimulatedLLM, SimulatedService
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "score": {"type": "integer"},
+        "why": {"type": "string"},
+        "verdict": {"enum": ["yes", "no"]},
+    },
+    "required": ["score", "why", "verdict"],
+    "additionalProperties": False,
+}
+QUESTION = "Which?\nA) one\nB) two\nC) three"
+
+
+def ask(text: str, **fields) -> ChatRequest:
+    return ChatRequest(messages=[{"role": "user", "content": text}], **fields)
+
+
+class Waits(list[float]):
+    """Notes waits, and takes no time for them."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+        await asyncio.sleep(0)
+
+
+def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> SimulatedLLM:
+    return SimulatedLLM(SimulatedService(retry=retry, timeout=timeout, **laws), sleep=waits)
+
+
+@pytest.fixture(params=["in process", "over HTTP"])
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable]:
+    """Makes a client of a simulated model with the laws given."""
+    async with AsyncExitStack() as stack:
+
+        async def made(waits=None, retry=None, seconds: float = 5.0, **laws) -> LLM:
+            waits = Waits() if waits is None else waits
+            retry = retry or Retry(attempts=20, base=0)
+            if request.param == "in process":
+                return in_process(waits, retry, seconds, **laws)
+            port = await stack.enter_async_context(serving(ServerConfig(laws=Laws(**laws), port=0)))
+            url = f"http://127.0.0.1:{port}/v1"
+            spec = OpenAISpec(base_url=url, model="simulated", retry=retry, timeout=seconds)
+            client = OpenAIClient(spec, concurrency=50, sleep=waits)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield made
+
+
+async def test_a_reply_is_whole(make) -> None:
+    llm = await make(seed=3)
+    reply = await llm.chat(ask("hello " * 40, session="0-1-2/teacher"))
+    assert reply.message == {"role": "assistant", "content": reply.text}
+    assert (reply.model, reply.finish_reason, reply.usage.calls) == ("simulated", "stop", 1)
+    assert reply.usage.prompt == 64
+    assert reply.usage.completion == pytest.approx(len(reply.text) / 4, abs=1)
+
+
+async def test_choices_schemas_and_limits_are_kept_to(make) -> None:
+    llm = await make()
+    assert (await llm.chat(ask("?", choices=("red", "blue"), max_tokens=2))).text in ("red", "blue")
+    assert '"verdict":' in (await llm.chat(ask("?", schema=SCHEMA))).text
+    cut = await llm.chat(ask("?", max_tokens=3))
+    assert (cut.finish_reason, cut.usage.completion, len(cut.text)) == ("length", 3, 12)
+
+
+@pytest.mark.parametrize(
+    "rates", [{"rate_429": 0.5}, {"rate_5xx": 0.5}, {"rate_garbage": 0.5}, {"rate_hang": 0.3}]
+)
+async def test_faults_that_pass_are_retried_to_the_same_reply(make, rates) -> None:
+    faultless = in_process(Waits(), Retry(), 1)
+    llm = await make(seconds=0.03, **rates)
+    requests = [ask(f"question {n}") for n in range(12)]
+    replies = await asyncio.gather(*(llm.chat(request) for request in requests))
+    assert [reply.text for reply in replies] == [(await faultless.chat(r)).text for r in requests]
+
+
+@pytest.mark.parametrize(
+    ("rate", "last"),
+    [
+        ("rate_429", "HTTP 429"),
+        ("rate_5xx", "HTTP 503"),
+        ("rate_hang", "timeout"),
+        ("rate_garbage", "HTTP 200"),
+    ],
+)
+async def test_faults_that_do_not_pass_end_the_task(make, rate, last) -> None:
+    llm = await make(retry=Retry(attempts=3, base=0), seconds=0.02, **{rate: 1.0})
+    with pytest.raises(LLMUnavailable, match=f"did not answer in 3 attempts.*last: {last}"):
+        await llm.chat(ask("?"))
+
+
+async def test_a_rate_limit_says_how_long_to_wait(make) -> None:
+    waits = Waits()
+    llm = await make(waits, rate_429=1.0, retry_after=2.5, retry=Retry(attempts=2, base=0))
+    with pytest.raises(LLMUnavailable):
+        await llm.chat(ask("?"))
+    assert waits == [2.5]
+
+
+async def test_truncation_is_a_reply(make) -> None:
+    llm = await make(rate_truncation=1.0)
+    assert (await llm.chat(ask("?"))).finish_reason == "length"
+
+
+async def test_what_cannot_be_answered_is_refused(make) -> None:
+    llm = await make(context=50)
+    with pytest.raises(ContextExceeded, match="maximum context length is 50"):
+        await llm.chat(ask("word " * 100))
+    with pytest.raises(LLMRejected, match="pattern"):
+        await llm.chat(ask("?", schema={"type": "string", "pattern": "a+"}))
+
+
+def bare(reply: ChatReply) -> tuple[object, ...]:
+    return reply.text, reply.finish_reason, reply.usage, reply.model, reply.message
+
+
+@pytest.mark.parametrize("structured", ["auto", "choice"])
+async def test_in_process_and_over_http_are_the_same(structured) -> None:
+    laws = {"seed": 11, "rate_5xx": 0.2, "tokens_sigma": 1.0}
+    if structured == "auto":  # a bare choice is shorter than a wrapped one, and cut elsewhere
+        laws["rate_truncation"] = 0.2
+    requests = [
+        ask(f"{n} {QUESTION} é {chr(0x1F600)}", **fields)
+        for n in range(20)
+        for fields in (
+            {"seed": n, "temperature": 0.7, "session": f"0-{n}-0/teacher"},
+            {"max_tokens": 20, "stop": (".",), "top_p": 1},
+            {"choices": ("A", "B", "C"), "max_tokens": 1},
+            {"schema": {"type": "array", "items": SCHEMA}, "max_tokens": 400},
+        )
+    ]
+    here = in_process(Waits(), Retry(base=0), 1, **laws)
+    async with serving(ServerConfig(laws=Laws(**laws), port=0)) as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        spec = OpenAISpec(base_url=url, model="m", structured=structured, retry=Retry(base=0))
+        there = spec.connect(concurrency=80)
+        try:
+            replies = await asyncio.gather(*(there.chat(request) for request in requests))
+        finally:
+            await there.close()
+    for request, reply in zip(requests, replies, strict=True):
+        if structured == "choice" and request.choices:
+            assert reply.text == (await here.chat(request)).text
+        else:
+            assert bare(reply) == bare(await here.chat(request))
+
+
+async def test_latency_is_waited_for_and_reported() -> None:
+    waits = Waits()
+    reply = await in_process(waits, Retry(), 1, latency=0.5).chat(ask("?"))
+    assert (waits, reply.seconds) == ([0.5], 0.5)
+
+
+async def test_the_service_is_its_own_spec_and_travels(tmp_path) -> None:
+    said: list[str] = []
+    service = SimulatedService(latency=0.001, seed=7)
+    spec = await service.start(None, said.append, tmp_path)  # type: ignore[arg-type]  # starts nothing
+    assert said == ["simulated model, latency 0.001 s, seed 7"]
+    first, second = (s.connect(concurrency=1) for s in (spec, pickle.loads(pickle.dumps(spec))))
+    assert await first.chat(ask("?")) == await second.chat(ask("?"))
+    await service.stop()
+
+
+async def test_the_server_passes_the_preflight_of_the_real_service(tmp_path) -> None:
+    async with serving(ServerConfig(port=0, model="my-model")) as port:
+        service = OpenAIService(base_url=f"http://127.0.0.1:{port}/v1")
+        spec = await service.start(None, print, tmp_path)  # type: ignore[arg-type]  # starts nothing
+    assert spec.model == "my-model"

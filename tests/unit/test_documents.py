@@ -1,0 +1,88 @@
+"""Everything that README and docs show is run here: Python as it stands, shell commands that are quick."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import peerloom
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MAKE_TARGETS = re.compile(r"^([a-z]+):", re.MULTILINE)
+
+
+def blocks(language: str) -> list[object]:
+    return [
+        pytest.param(
+            match[2], id=f"{document.name}:{document.read_text()[: match.start()].count(chr(10)) + 1}"
+        )
+        for document in DOCUMENTS
+        for match in BLOCK.finditer(document.read_text())
+        if match[1] == language
+    ]
+
+
+def commands() -> list[object]:
+    return [
+        pytest.param(line.split("#")[0].strip(), id=line.split("#")[0].strip())
+        for block in blocks("sh")
+        for line in block.values[0].splitlines()  # type: ignore[attr-defined]
+        if line.strip()
+    ]
+
+
+def scripted(request: peerloom.ChatRequest) -> str:
+    return request.choices[0] if request.choices else "A scripted sentence of some words."
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`peerloom.run` as in the documents, but in this process and without a model."""
+    real = peerloom.run
+
+    def run(*args: object, **options: object) -> object:
+        options["engine"] = "local"
+        if options.get("llm") == "llamacpp":
+            options["llm"] = scripted
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(peerloom, "run", run)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code: str, no_model: None, run_workflow: object) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    exec(compile(code, "<document>", "exec"), names)
+    if "result" in names:
+        assert len(list(names["result"])) > 0  # type: ignore[call-overload]
+    for name, value in names.items():
+        if name.startswith("test_") and callable(value):
+            value(run_workflow)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands())
+def test_commands_work(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert words[1] in MAKE_TARGETS.findall((ROOT / "Makefile").read_text())
+        return
+    if words[0] == "source":
+        return
+    assert words[0] == "peerloom"
+    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}\n')
+    bin_dir = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=100)
+
+
+def test_the_twenty_line_example_has_twenty_lines_or_so() -> None:
+    readme = blocks("python")[0].values[0]  # type: ignore[attr-defined]
+    assert len([line for line in readme.splitlines() if line.strip()]) <= 22
