@@ -192,6 +192,8 @@ def settled_delivery_fails(original: Any, outbox: Outbox, destination: str, seq:
 @bug(Feeder, "ack")
 def stale_acknowledgement_accepted(original: Any, feeder: Feeder, message: Ack) -> list[TaskId]:
     """A feeder believes a sink that was fenced off."""
+    if feeder._fresh:
+        feeder.past.update(message.ids)
     return feeder._free(message.ids)
 
 

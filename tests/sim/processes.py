@@ -157,7 +157,7 @@ class PeerProcess(Process):
         if move is Move.GONE:
             return
         if not core.held:
-            world.acted(core.view.number, id, hop)
+            world.advanced(core.view.number, id, hop)
         if move is Move.HERE:
             world.put(self, self.agent_done, after, AGENT)
         else:
@@ -183,7 +183,13 @@ class SinkProcess(Process):
             hops = len(self.world.scenario.tasks[header.id])
             if header.hop != hops or payload != PAYLOADS[hops]:
                 self.world.violated(f"{self.name} got {header}, which is not finished")
-        return self.core.deliver(message)
+        # To a delivery that was overtaken by a later one it says yes, but does not take it.
+        overtaken = message.seq <= self.core._last_seq.get(message.sender, 0)
+        answer = self.core.deliver(message)
+        if answer.accepted and not overtaken:
+            for header, _ in message.items:
+                self.world.advanced(answer.view, header.id, header.hop)
+        return answer
 
     def hear(self, message: Message) -> None:
         """Answer a query."""

@@ -42,8 +42,15 @@ SLOW = (
 )
 """What is slow throughout a history: types of message, the agents, or the disks."""
 
-DOUBT = ("deadline", "deadline", "census", "suspect"), (Delivered, Suspect, Resolve)
-"""Kinds of fault and what is slow, where most tasks may be in two places."""
+TARGETS = ("", "", PEER, PEER, SINK, FEEDER)
+"""Whom faults hit; anybody if it is empty."""
+
+THEMES = (
+    (("deadline", "deadline", "census", "suspect"), (Delivered, Suspect, Resolve), PEER),
+    (("suspect", "stop"), (Hold, DISK), SINK),
+    (("kill", "suspect"), (Ack, Resolve, DISK), FEEDER),
+)
+"""Faults, slowness and target that fit: tasks in two places, late writers, feeders' heirs."""
 
 FAULT_GAP = 60
 """Most steps between two faults; a census takes about thirty."""
@@ -84,7 +91,9 @@ def draw(random: Callable[[], float]) -> Scenario:
     shards = 1 + int(random() * 2)
     roles = ROLES[: 2 + int(random() * 2)]
     calm = random() < 0.12
-    kinds, slow = DOUBT if random() < 0.2 else (_pick(random, FAULTS), _pick(random, SLOW))
+    kinds, slow, target = _pick(random, FAULTS), _pick(random, SLOW), _pick(random, TARGETS)
+    if random() < 0.4:
+        kinds, slow, target = _pick(random, THEMES)
     if calm:
         kinds = ("census",)
     faults: list[tuple[int, str]] = []
@@ -104,7 +113,7 @@ def draw(random: Callable[[], float]) -> Scenario:
         lazy=random() < 0.25,
         late=_pick(random, (0.0, 0.02, 0.1)),
         slow=slow,
-        target=_pick(random, ("", "", PEER, PEER, SINK, FEEDER)),
+        target=target,
         hasty=not calm and random() < 0.1,
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         calm=calm,

@@ -48,7 +48,7 @@ class World:
         self.shard_owner = [-1] * self.scenario.shards
         self.acts = 0
         self.steps = 0
-        self._acted: set[tuple[int, TaskId, int]] = set()
+        self._advanced: dict[tuple[int, TaskId], int] = {}
         self._admitted: dict[str, set[TaskId]] = {}
         self._bag: list[Event] = []
         self._late: list[Event] = []
@@ -152,11 +152,12 @@ class World:
             self.violated(f"a second row for {id} by {process.name}, after {self.durable[id]}")
         self.durable[id] = process.name
 
-    def acted(self, view: int, id: TaskId, hop: int) -> None:
-        """An agent of a member that was free to go on has done a hop: once in each view at most."""
-        if (view, id, hop) in self._acted:
-            self.violated(f"two live copies: hop {hop} of {id} done twice in view {view}")
-        self._acted.add((view, id, hop))
+    def advanced(self, view: int, id: TaskId, hop: int) -> None:
+        """In a view whose census is over a task has done a hop, or has come to its sink: it only advances."""
+        before = self._advanced.get((view, id), -1)
+        if hop <= before:
+            self.violated(f"two live copies: {id} at hop {hop} after hop {before} in view {view}")
+        self._advanced[view, id] = hop
 
     def admitted(self, process: Process, id: TaskId) -> None:
         """A feeder has admitted an id, anew or again."""

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,22 +18,22 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MAKE_TARGETS = re.compile(r"^([a-z]+):", re.MULTILINE)
 
 
-def blocks(language: str) -> list[object]:
-    return [
-        pytest.param(
-            match[2], id=f"{document.name}:{document.read_text()[: match.start()].count(chr(10)) + 1}"
-        )
-        for document in DOCUMENTS
-        for match in BLOCK.finditer(document.read_text())
-        if match[1] == language
-    ]
+def blocks(language: str) -> list[Any]:
+    found: list[Any] = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for match in BLOCK.finditer(text):
+            if match[1] == language:
+                line = text[: match.start()].count("\n") + 1
+                found.append(pytest.param(match[2], id=f"{document.name}:{line}"))
+    return found
 
 
-def commands() -> list[object]:
+def commands() -> list[Any]:
     return [
         pytest.param(line.split("#")[0].strip(), id=line.split("#")[0].strip())
         for block in blocks("sh")
-        for line in block.values[0].splitlines()  # type: ignore[attr-defined]
+        for line in block.values[0].splitlines()
         if line.strip()
     ]
 
@@ -46,22 +47,22 @@ def no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`peerloom.run` as in the documents, but in this process and without a model."""
     real = peerloom.run
 
-    def run(*args: object, **options: object) -> object:
+    def run(*args: Any, **options: Any) -> Any:
         options["engine"] = "local"
         if options.get("llm") == "llamacpp":
             options["llm"] = scripted
-        return real(*args, **options)  # type: ignore[arg-type]
+        return real(*args, **options)
 
     monkeypatch.setattr(peerloom, "run", run)
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code: str, no_model: None, run_workflow: object) -> None:
-    names: dict[str, object] = {"__name__": "__main__"}
+def test_python_runs(code: str, no_model: None, run_workflow: Any) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(code, "<document>", "exec"), names)
     if "result" in names:
-        assert len(list(names["result"])) > 0  # type: ignore[call-overload]
+        assert len(list(names["result"])) > 0
     for name, value in names.items():
         if name.startswith("test_") and callable(value):
             value(run_workflow)
@@ -84,5 +85,5 @@ def test_commands_work(command: str, tmp_path: Path) -> None:
 
 
 def test_the_twenty_line_example_has_twenty_lines_or_so() -> None:
-    readme = blocks("python")[0].values[0]  # type: ignore[attr-defined]
+    readme = blocks("python")[0].values[0]
     assert len([line for line in readme.splitlines() if line.strip()]) <= 22

@@ -1,9 +1,9 @@
 """An agent that asks a language model: prompt, one or more calls, an answer that was read.
 
-The messages of a call are, in this order: `system`, `opening`, the dialogue so far, `prompt`. What is
-common to all calls about a task comes first, so that a server which keeps prompt prefixes in its
-cache evaluates only what is new; what this role has to do comes last. A reply that is no answer is
-shown to the model with what is wrong with it, and asked again.
+The messages of a call are, in this order: `system`, `opening`, `examples`, the dialogue so far, `prompt`.
+What is common to all calls about a task comes first, so that a server which keeps prompt prefixes in
+its cache evaluates only what is new; what this role has to do comes last. A reply that is no answer
+is shown to the model with what is wrong with it, and asked again.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,8 +41,10 @@ class LLMAgent:
     """The system message."""
     opening: Template = ""
     """The first user message: what the task is about, best the same for all roles."""
+    examples: Sequence[tuple[str, str]] = ()
+    """Worked examples, as they are: what is asked, and the reply to it."""
     dialogue: bool = False
-    """Put what was said so far between opening and prompt, seen from this role."""
+    """Put what was said so far before the prompt, seen from this role."""
     say: Literal["assistant", "user"] | None = "assistant"
     """The chat role of the reply among the row's messages; None says nothing aloud."""
     choices: Sequence[str] | Callable[[Task], Sequence[str]] | None = None
@@ -76,6 +78,11 @@ class LLMAgent:
                 (self.prompt, "prompt"),
             )
         )
+        self._examples = [
+            {"role": role, "content": text}
+            for example in self.examples
+            for role, text in zip(("user", "assistant"), example, strict=True)
+        ]
         self._answer = self._kind()
 
     def messages(self, task: Task) -> list[Message]:
@@ -84,15 +91,17 @@ class LLMAgent:
         Raises:
             PromptError: if a template fails on this task.
         """
-        said = dialogue(task) if self.dialogue else []
-        if self._opening:
-            said.insert(0, {"role": "user", "content": self._opening.render(task)})
-        if self._prompt:
-            said.append({"role": "user", "content": self._prompt.render(task)})
-        messages = merge(said)
+        messages: list[Message] = []
         if self._system:
-            messages.insert(0, {"role": "system", "content": self._system.render(task)})
-        return messages
+            messages.append({"role": "system", "content": self._system.render(task)})
+        if self._opening:
+            messages.append({"role": "user", "content": self._opening.render(task)})
+        messages += self._examples
+        if self.dialogue:
+            messages += dialogue(task)
+        if self._prompt:
+            messages.append({"role": "user", "content": self._prompt.render(task)})
+        return merge(messages)
 
     async def act(self, task: Task, services: Services) -> Turn:
         """Ask until there is an answer.

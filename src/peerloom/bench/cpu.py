@@ -24,6 +24,7 @@ class CpuMeter:
         self._sampling: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "CpuMeter":
+        self._sample()
         self._sampling = asyncio.create_task(self._sample_for_ever())
         return self
 
@@ -41,8 +42,8 @@ class CpuMeter:
 
     async def _sample_for_ever(self) -> None:
         while True:
-            self._sample()
             await asyncio.sleep(SAMPLE_SECONDS)
+            self._sample()
 
     def _sample(self) -> None:
         me = psutil.Process()

@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 import orjson
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,14 +15,15 @@ from peerloom.errors import ConfigError
 BENCHES = {bench.name: bench for bench in (hops.BENCH, calls.BENCH)}
 
 _TITLES = {
-    "in_flight": "in flight",
-    "hops_per_task": "hops/task",
+    "placement": "placed",
+    "in_flight": "in\nflight",
+    "hops_per_task": "hops\na task",
     "tasks_per_second": "tasks/s",
     "hops_per_second": "hops/s",
-    "latency_seconds": "latency s",
+    "latency_seconds": "latency\ns",
     "calls_per_second": "calls/s",
-    "share_of_ideal": "of the ideal",
-    "cpu_seconds_per_1000_calls": "CPU s/1000 calls",
+    "share_of_ideal": "share of\nideal",
+    "cpu_seconds_per_1000_calls": "CPU s per\n1,000 calls",
 }
 
 
@@ -72,7 +74,8 @@ def main(
 def table(bench: Bench, points: list[Point], runs: int) -> Table:
     """The points for people."""
     what = "one run each" if runs == 1 else f"medians of {runs} runs"
-    shown = Table(title=f"peerloom bench {bench.name}: {what}", title_justify="left")
+    title = f"peerloom bench {bench.name}: {what}"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     rows = [{key: value for key, value in point.as_json().items() if key != "bench"} for point in points]
     for key, value in rows[0].items():
         shown.add_column(_TITLES.get(key, key), justify="left" if isinstance(value, str) else "right")

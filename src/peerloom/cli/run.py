@@ -10,6 +10,8 @@ from rich.console import Console
 from peerloom.api import default_run_dir, drive, make_plan
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, RecipeName
+from peerloom.cli.models import pull_with_bar
+from peerloom.config.llm import LlamaCpp
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
 
@@ -33,6 +35,8 @@ def run(
 ) -> None:
     """Plan, execute, and print the summary."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
+    if isinstance(plan.config.llm, LlamaCpp):
+        pull_with_bar(plan.config.llm.model, quiet=quiet)
     directory = run_dir or default_run_dir(plan.name)
     try:
         result = drive(plan, run_dir=directory, fresh=fresh, progress=not quiet)

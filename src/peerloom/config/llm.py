@@ -23,6 +23,8 @@ class LlamaCpp(Section):
     """Tokens each slot holds, prompt and reply together."""
     threads: Count | None = None
     """Threads that compute; by default one for each core."""
+    timeout: Positive = 600.0
+    """Seconds one call may take, waiting for a slot included."""
 
 
 class OpenAI(Section):

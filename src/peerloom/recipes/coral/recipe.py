@@ -28,6 +28,12 @@ from peerloom.workflow import Loop
 HERE = Path(__file__).parent
 PROMPTS = HERE / "prompts"
 QUESTION = Prompt.load(PROMPTS / "question.j2")
+EXAMPLES = (
+    ("Reply with the letter of the option that the statement chooses.\n\nStatement: B. Iron", "B"),
+    ("Statement: I agree, it is E.", "E"),
+    ("Statement: No, I think C is right.", "C"),
+    ("Statement: Option F is better.", "F"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Params:
 
     max_rounds: Annotated[int, Meta(ge=1)] = 3
     """Rounds of one statement each, after which a dialogue ends without agreement."""
-    max_tokens: Annotated[int, Meta(ge=8)] = 96
+    max_tokens: Annotated[int, Meta(ge=8)] = 64
     """The longest statement; what is cut is trimmed to whole sentences."""
     temperature: Annotated[float, Meta(ge=0)] = 0.7
 
@@ -49,14 +55,16 @@ def program(params: Params) -> Program:
         dialogue=True,
         max_tokens=params.max_tokens,
         temperature=params.temperature,
+        stop=("\n",),
         on_length="trim",
     )
     agents = {
         "teacher": speaker(PROMPTS / "teacher.j2", say="assistant"),
         "student": speaker(PROMPTS / "student.j2", say="user"),
         "extractor": LLMAgent(
-            PROMPTS / "extractor.j2",
+            "Statement: {{ last.text }}",
             opening=QUESTION,
+            examples=EXAMPLES,
             say=None,
             choices=options,
             max_tokens=8,

@@ -29,9 +29,13 @@ class Row(msgspec.Struct):
         Raises:
             RowError: if `answer` names no option.
         """
-        for named in (list(self.letters), range(len(self.options)), self.options):
-            if self.answer in named:
-                return self.letters[named.index(self.answer)]
+        by_name = dict(zip(self.options, self.letters, strict=True)) | {
+            letter: letter for letter in self.letters
+        }
+        if isinstance(self.answer, str) and self.answer in by_name:
+            return by_name[self.answer]
+        if isinstance(self.answer, int) and 0 <= self.answer < len(self.options):
+            return self.letters[self.answer]
         raise RowError(
             f"'answer' is {self.answer!r}, which names none of the {len(self.options)} options: give a "
             f"letter of {self.letters}, an index from 0 or the text of an option"

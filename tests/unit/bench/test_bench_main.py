@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from peerloom.bench import main as module
+from peerloom.bench.main import main
+from peerloom.bench.points import Bench, CallsPoint, Setting
+from peerloom.errors import ConfigError
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
+    """A benchmark that takes no time; the settings it was run with."""
+    settings: list[Setting] = []
+
+    async def run(setting: Setting) -> CallsPoint:
+        settings.append(setting)
+        calls = float(1_000 * len(settings))
+        return CallsPoint(
+            "quick", setting.placement, setting.in_flight, setting.tasks, 10.0, 2.0, 0.5, calls, 0.9, 0.1
+        )
+
+    bench = Bench("quick", ("packed",), (10, 20), lambda in_flight: in_flight, 1, run)
+    monkeypatch.setitem(module.BENCHES, "quick", bench)
+    return settings
+
+
+def test_json_is_one_line_for_each_setting_and_nothing_else(
+    measured: list[Setting], capfd: pytest.CaptureFixture[str]
+) -> None:
+    main("quick", runs=3, json=True)
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [(line["in_flight"], line["calls_per_second"]) for line in lines] == [(10, 2_000.0), (20, 5_000.0)]
+    assert list(lines[0])[-4:] == [
+        "latency_seconds",
+        "calls_per_second",
+        "share_of_ideal",
+        "cpu_seconds_per_1000_calls",
+    ]
+    assert len(measured) == 6
+
+
+def test_people_get_a_table(measured: list[Setting], capfd: pytest.CaptureFixture[str]) -> None:
+    main("quick", in_flight=30, tasks=5)
+    out = capfd.readouterr().out
+    assert "calls/s" in out
+    assert "1,000" in out
+    assert measured == [Setting("packed", 30, 5)]
+
+
+def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no benchmark 'hop'; there are hops, calls"):
+        main("hop")
