@@ -91,7 +91,7 @@ class End(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
 
 
-class Turn(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Turn(msgspec.Struct, frozen=True, array_like=True):
     """One step of a task's history.
 
     `agent` is the role that acted. `message` is what it said, as an OpenAI chat message, or None if it

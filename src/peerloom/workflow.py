@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import WorkflowError
-from .task import End, Task
+from .task import End, Task, Turn
 
 Predicate = Callable[[Task], bool]
 Result = Callable[[Task], Any]
@@ -33,7 +33,7 @@ class Workflow(ABC):
 
         Args:
             result: the row's `result`, from the finished task; by default what the last agent
-                returned.
+                returned, or said if it returned nothing.
             opening: the chat messages that come before those of the turns in the row's `messages`,
                 normally one user message made from the input.
         """
@@ -48,8 +48,9 @@ class Workflow(ABC):
         """The end of a task that has run its course."""
         if self._result is not None:
             return End(result=self._result(task))
-        last = task.last
-        return End(result=last.value if last is not None else None)
+        last = task.last or Turn(agent="")
+        said = last.text or None
+        return End(result=said if last.value is None else last.value)
 
     def opening(self, task: Task) -> list[dict[str, Any]]:
         """The chat messages that precede those of the turns."""
@@ -169,10 +170,10 @@ class Graph(Workflow):
         last = task.last
         if last is None:
             return self._start
-        if task.header.hop >= self._max_hops:
-            return End("truncated", "max_hops")
         target = next(to for condition, to in self._edges[last.agent] if condition(task))
-        return self.done(task) if target == END else target
+        if target == END:
+            return self.done(task)
+        return End("truncated", "max_hops") if task.header.hop >= self._max_hops else target
 
     def _check_targets(self) -> None:
         known = [*self._edges, END]

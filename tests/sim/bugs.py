@@ -1,34 +1,40 @@
 """The protocol broken on purpose, one mechanism at a time, to see that the explorer notices.
 
-Each bug stands in for one method of the core and is given the original first.
+Each bug stands in for a method of the core, or a few, and is given the original first.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from processes import FeederProcess
+import msgspec
 from world import World
 
 from peerloom.idset import IdSet
+from peerloom.protocol import census
 from peerloom.protocol.coordinator import Coordinator, Member
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Deliver, Delivered, Have, Item, Query, Report
+from peerloom.protocol.messages import Ack, Deliver, Delivered, Exhausted, Have, Item, Query, Report, Resolve
 from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.peer import Peer
 from peerloom.protocol.shard import Shard
+from peerloom.protocol.view import View
 from peerloom.task import Header, TaskId
 
-BUGS: dict[str, tuple[type, str, Callable[..., Any]]] = {}
+Replacement = Callable[..., Any]
+
+BUGS: dict[str, list[tuple[Any, str, Replacement]]] = {}
 
 
-def bug(owner: type, method: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a replacement for a method or property."""
+def bug(owner: Any, function: str, name: str = "") -> Callable[[Replacement], Replacement]:
+    """Register a replacement for a method, property or function; for the bug `name`, else a new one."""
 
-    def register(replacement: Callable[..., Any]) -> Callable[..., Any]:
-        BUGS[replacement.__name__.replace("_", "-")] = (owner, method, replacement)
+    def register(replacement: Replacement) -> Replacement:
+        key = name or replacement.__name__.replace("_", "-")
+        BUGS.setdefault(key, []).append((owner, function, replacement))
         return replacement
 
     return register
@@ -37,17 +43,22 @@ def bug(owner: type, method: str) -> Callable[[Callable[..., Any]], Callable[...
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """The protocol with this bug in it."""
-    owner, method, replacement = BUGS[name]
-    original = owner.__dict__[method]
-    if isinstance(original, property):
-        broken: object = property(lambda self: replacement(original.fget, self))
-    else:
-
-        def broken(self: Any, *arguments: Any) -> Any:
-            return replacement(original, self, *arguments)
-
-    with patch.object(owner, method, broken):
+    with ExitStack() as patches:
+        for owner, function, replacement in BUGS[name]:
+            original = owner.__dict__[function]
+            if isinstance(original, property):
+                broken: object = property(partial(replacement, original.fget))
+            else:
+                broken = _instead(original, replacement)
+            patches.enter_context(patch.object(owner, function, broken))
         yield
+
+
+def _instead(original: Replacement, replacement: Replacement) -> Replacement:
+    def broken(*arguments: Any) -> Any:
+        return replacement(original, *arguments)
+
+    return broken
 
 
 # The sink.
@@ -61,12 +72,18 @@ def dropped_acknowledgement(original: Any, shard: Shard) -> list[tuple[str, Ack]
 
 @bug(Shard, "deliver")
 def second_commit(original: Any, shard: Shard, message: Deliver) -> Delivered:
-    """A shard does not look at what it has."""
+    """A shard looks at what it has neither when a row comes, nor for the census."""
     answer = shard._admits(message)
     if answer is None:
         shard._queue.update((item.header.id, item) for item in message.items)
         answer = Delivered(shard.view.number, message.seq, True)
     return answer
+
+
+@bug(Shard, "query", "second-commit")
+def nothing_is_here(original: Any, shard: Shard, message: Query) -> Have:
+    """The other half of it."""
+    return Have(message.view, shard.name, [], [], IdSet().encode() if message.everything else b"")
 
 
 @bug(Shard, "group")
@@ -217,13 +234,35 @@ def early_acknowledgement_forgotten(original: Any, feeder: Feeder, message: Ack)
     return feeder._free(message.ids) if message.view == feeder.view.number else []
 
 
-@bug(FeederProcess, "_admit")
-def old_attempt_again(original: Any, process: FeederProcess, id: TaskId, attempt: int) -> None:
-    """A task is admitted again under its old attempt number."""
-    original(process, id, 1)
+@bug(Feeder, "exhausted")
+def exhausted_with_permits_out(original: Any, feeder: Feeder) -> Exhausted | None:
+    """A feeder that has read its source says that it is done, though tasks are in flight."""
+    if feeder.held or not feeder._dry or feeder._said_exhausted:
+        return None
+    feeder._said_exhausted = True
+    return Exhausted(feeder.view.number, feeder.name)
 
 
-# The coordinator.
+# The coordinator and its judgement.
+
+
+@bug(census, "_ranked")
+def older_copy_wins(original: Any, report: Report) -> list[tuple[Header, tuple[tuple[int, int], bool]]]:
+    """Of two copies the one that has come less far is kept."""
+    return [(h, ((-h.attempt, -h.hop), certain)) for h, (_, certain) in original(report)]
+
+
+@bug(Outbox, "lose")
+def lost_batch_taken_for_granted(original: Any, outbox: Outbox, view: View) -> None:
+    """What was on its way to a member that is lost is forgotten."""
+    original(outbox, view)
+    outbox._uncertain.clear()
+
+
+@bug(Participant, "resolve")
+def stale_verdict_accepted(original: Any, member: Participant, message: Resolve) -> bool:
+    """A member takes the end of an older census for that of the present one."""
+    return original(member, msgspec.structs.replace(message, view=member.view.number))
 
 
 @bug(Coordinator, "lost")

@@ -301,6 +301,7 @@ class Driver:
         self.world = world
         self.state = RUNNING
         self.draining = False
+        self.losses = 0
         scenario = world.scenario
         self.coordinator = Coordinator(scenario.members, scenario.partitions, scenario.shards)
         self._doomed: set[str] = set()
@@ -381,7 +382,10 @@ class Driver:
                     if world.scenario.hasty and world.random() < 0.3:
                         world.put(self, self.died, member.name)
                 case Kill(name):
+                    self.losses += 1
                     self._kill(name)
+        if self.coordinator.finished:
+            world.check_finished()
 
     def _kill(self, name: str) -> None:
         process = self.world.processes.get(name)

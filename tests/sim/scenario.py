@@ -14,6 +14,7 @@ from peerloom.task import TaskId
 ROLES = ("asker", "teller", "judge")
 
 FAULTS = (
+    ("census",),
     ("kill",),
     ("suspect",),
     ("stop",),
@@ -63,10 +64,9 @@ class Scenario:
     `tasks` gives the roles on each task's way; a row that cannot be read has none and goes to its sink
     at once. `late` is the share of events put aside for long, but half of those of a kind that is
     `slow` in this history; `twice` is the share of messages sent twice;
-    `lazy` processes sometimes put off what they could do now; `wire` encodes every message. `calm`
-    histories have no faults, though reordering, duplicates and censuses. `faults` are pairs (step,
-    kind), last first; they hit members of the kind `target`, if it names one. A `hasty` driver does not
-    wait long for a member to start.
+    `lazy` processes sometimes put off what they could do now; `wire` encodes every message. A `hasty`
+    driver does not wait long for a member to start. `faults` are pairs (step, kind), last first; they
+    hit members of the kind `target`, if it names one.
     """
 
     members: tuple[Member, ...]
@@ -81,7 +81,6 @@ class Scenario:
     target: str
     hasty: bool
     twice: float
-    calm: bool
     faults: list[tuple[int, str]]
 
 
@@ -90,12 +89,9 @@ def draw(random: Callable[[], float]) -> Scenario:
     partitions = 1 + int(random() * 2)
     shards = 1 + int(random() * 2)
     roles = ROLES[: 2 + int(random() * 2)]
-    calm = random() < 0.12
     kinds, slow, target = _pick(random, FAULTS), _pick(random, SLOW), _pick(random, TARGETS)
     if random() < 0.4:
         kinds, slow, target = _pick(random, THEMES)
-    if calm:
-        kinds = ("census",)
     faults: list[tuple[int, str]] = []
     step = int(random() * 40)
     for _ in range(int(random() * 7)):
@@ -114,9 +110,8 @@ def draw(random: Callable[[], float]) -> Scenario:
         late=_pick(random, (0.0, 0.02, 0.1)),
         slow=slow,
         target=target,
-        hasty=not calm and random() < 0.1,
+        hasty=random() < 0.1,
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
-        calm=calm,
         faults=sorted(faults, reverse=True),
     )
 

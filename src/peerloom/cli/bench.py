@@ -17,10 +17,12 @@ def add_to(app: typer.Typer) -> None:
 
 def bench(
     name: Annotated[str, typer.Argument(help="hops or calls.")],
-    in_flight: Annotated[int | None, typer.Option(help="Measure with so many tasks at once only.")] = None,
-    tasks: Annotated[int | None, typer.Option(help="Tasks of each measured run.")] = None,
+    in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Measure with so many tasks at once only.")
+    ] = None,
+    tasks: Annotated[int | None, typer.Option(min=1, help="Tasks of each measured run.")] = None,
     placement: Annotated[Placement | None, typer.Option(help="Measure this placement only.")] = None,
-    runs: Annotated[int | None, typer.Option(help="Runs of each setting; the median counts.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Runs of each setting; the median counts.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure, and print a point for each setting."""

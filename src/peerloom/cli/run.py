@@ -14,6 +14,7 @@ from peerloom.cli.models import pull_with_bar
 from peerloom.config.llm import LlamaCpp
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
+from peerloom.sink.read import read_rows
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,8 +42,8 @@ def run(
     try:
         result = drive(plan, run_dir=directory, fresh=fresh, progress=not quiet)
     except PeerloomError as error:
-        if not isinstance(error, UsageError):
-            typer.echo(f"what was finished before the error is in {directory}", err=True)
+        if not isinstance(error, UsageError) and any(read_rows(directory)):
+            typer.echo(f"rows written before the error are in {directory}", err=True)
         raise
     if as_json:
         shown = {"run_dir": str(result.run_dir), "how": result.how, **result.summary}

@@ -17,14 +17,14 @@ class LlamaCpp(Section):
     kind: Literal["llamacpp"] = "llamacpp"
     model: str = "smollm2-135m"
     """A name that `peerloom models list` prints, or the path of a .gguf file."""
-    slots: Count = 4
+    slots: Count = 8
     """Conversations the server works on at once."""
     context: Count = 2048
     """Tokens each slot holds, prompt and reply together."""
     threads: Count | None = None
     """Threads that compute; by default one for each core."""
-    timeout: Positive = 600.0
-    """Seconds one call may take, waiting for a slot included."""
+    host: str = "127.0.0.1"
+    """The address it listens on; another one if peers are on other machines."""
 
 
 class OpenAI(Section):

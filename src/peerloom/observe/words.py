@@ -32,7 +32,7 @@ def count(number: float) -> str:
 
 def outcomes(counts: Mapping[str, int]) -> str:
     """`completed 118, failed 2`."""
-    return ", ".join(f"{name} {count(number)}" for name, number in counts.items() if number) or "none yet"
+    return ", ".join(f"{name} {count(number)}" for name, number in counts.items() if number) or "none"
 
 
 def agents_table(agents: Mapping[str, AgentTotals]) -> Table:

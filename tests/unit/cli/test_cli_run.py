@@ -4,9 +4,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from peerloom.api import Plan, RunResult, drive
+from peerloom.errors import ServiceError
+from peerloom.source.memory import RowsSource
 
 LOCAL = ("engine=local", "llm=simulated")
 
@@ -81,14 +87,28 @@ def test_a_taken_run_directory(peerloom, tmp_path: Path) -> None:
     assert peerloom(*given, "--fresh").code == 0
 
 
-def test_a_service_that_fails_says_where_the_finished_rows_are(peerloom, tmp_path: Path) -> None:
+def test_a_service_that_does_not_answer(peerloom, tmp_path: Path) -> None:
     ended = peerloom(
         "run", "coral", "engine=local", "llm=openai", "llm.base_url=http://127.0.0.1:9/v1", "llm.model=m",
         "--run-dir", tmp_path / "run",
     )  # fmt: skip
     assert ended.code == 1
-    assert "error: " in ended.err
-    assert f"what was finished before the error is in {tmp_path / 'run'}" in ended.err
+    assert ended.err.startswith("error: no LLM server answers at http://127.0.0.1:9/v1")
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_a_service_that_dies_says_where_the_finished_rows_are(peerloom, tmp_path: Path, monkeypatch) -> None:
+    def die_after_one_row(plan: Plan, **execution: Any) -> RunResult:
+        drive(
+            replace(plan, source=RowsSource([{"question": "?", "options": ["a", "b"], "answer": "A"}])),
+            **execution,
+        )
+        raise ServiceError("the model died")
+
+    monkeypatch.setattr("peerloom.cli.run.drive", die_after_one_row)
+    ended = peerloom("run", "coral", *LOCAL, "-q", "--run-dir", tmp_path / "run")
+    assert ended.code == 1
+    assert ended.err == f"rows written before the error are in {tmp_path / 'run'}\nerror: the model died\n"
 
 
 @pytest.mark.slow

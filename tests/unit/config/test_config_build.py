@@ -1,14 +1,16 @@
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 from peerloom.config import Config, check, compose
 from peerloom.config.build import make_llm, make_settings, make_source, settle
-from peerloom.config.llm import LLM_GROUPS, Simulated
-from peerloom.errors import ConfigError, SourceError
+from peerloom.config.llm import LLM_GROUPS, LlamaCpp, Simulated
+from peerloom.errors import ConfigError, ModelError, SourceError
 from peerloom.runtime.settings import RoleSettings, RunSettings
 from peerloom.services.llm.laws import Laws
+from peerloom.services.llm.llamacpp import LlamaCppService
 
 
 def checked(*overrides: str) -> Config:
@@ -30,6 +32,22 @@ def test_the_simulated_models_keys_are_its_laws() -> None:
     assert keys == {field.name for field in fields(Laws)} - {"seed"}
     defaults = Simulated().model_dump(include=keys)
     assert defaults == {field.name: field.default for field in fields(Laws) if field.name in keys}
+
+
+def test_the_embedded_models_keys_are_its_services() -> None:
+    parameters = signature(LlamaCppService).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.name != "progress"}
+    assert LlamaCpp().model_dump(exclude={"kind"}) == defaults
+
+
+def test_weights_that_are_not_there_are_found_out_at_once(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(ModelError, match="smollm2-135m"):
+        settle(checked("llm.model=smollm-135m"))
+    (tmp_path / "mine.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    llm = settle(checked("llm.model=mine.gguf")).llm
+    assert isinstance(llm, LlamaCpp)
+    assert llm.model == str(tmp_path / "mine.gguf")
 
 
 def test_the_schemas_defaults_are_those_of_the_runtime() -> None:

@@ -71,7 +71,7 @@ def test_a_config_is_frozen() -> None:
             ["placement=spread", "roles.teacher.resources.num_gpus=x"],
             "roles.teacher.resources.num_gpus=x: must be a number.",
         ),
-        (["llm.zzz=1"], "There are: llm.kind, llm.model, llm.slots, llm.context, llm.threads, llm.timeout."),
+        (["llm.zzz=1"], "There are: llm.kind, llm.model, llm.slots, llm.context, llm.threads, llm.host."),
         (["heartbeat_seconds=0"], "heartbeat_seconds=0: must be more than 0."),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ def test_durations() -> None:
 def test_counts_and_outcomes() -> None:
     assert count(1234.4) == "1,234"
     assert outcomes({"completed": 1200, "failed": 0, "truncated": 2}) == "completed 1,200, truncated 2"
-    assert outcomes({}) == "none yet"
+    assert outcomes({}) == "none"
 
 
 def test_foreign_text_is_neither_markup_nor_control() -> None:

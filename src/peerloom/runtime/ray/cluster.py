@@ -3,15 +3,21 @@
 import logging
 import os
 import re
+import secrets
+import subprocess
+import sys
 from typing import Any
 
 from peerloom.errors import EngineError
+from peerloom.runtime.ray import reaper
 from peerloom.runtime.ray.api import RayError, ray
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b.*:")
 
 OBJECT_STORE_BYTES = 256 << 20  # messages only; nothing of a run stays in the object store
+
+_reapers: list[subprocess.Popen[bytes]] = []
 
 
 def connect(address: str | None) -> bool:
@@ -40,12 +46,22 @@ def connect(address: str | None) -> bool:
 
 def start_local() -> None:
     """Start a cluster on this machine; `local`, since a bare init may attach to one that is dead."""
-    _init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+    mark = secrets.token_hex(8)
+    command = [sys.executable, "-I", "-S", reaper.__file__, mark]
+    _reapers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+    os.environ[reaper.MARK] = mark
+    try:
+        _init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+    finally:
+        del os.environ[reaper.MARK]
 
 
 def stop() -> None:
     """Disconnect; a cluster that this process has started ends."""
     ray.shutdown()
+    while _reapers:
+        with _reapers.pop() as process:
+            process.communicate()
 
 
 def reason(error: BaseException) -> str:
