@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """All processes are up; the first task is about to be admitted. `total` is None if unknown."""
+    """Model and engine are up; the members are started next."""
 
     run_dir: str
     recipe: str
-    total: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from .errors import CodecError
+from peerloom.errors import CodecError
 
 SCHEMA_VERSION = 1
 

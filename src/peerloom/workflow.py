@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import WorkflowError
-from .task import End, Task, Turn
+from peerloom.errors import WorkflowError
+from peerloom.task import End, Task, Turn
 
 Predicate = Callable[[Task], bool]
 Result = Callable[[Task], Any]

@@ -1,4 +1,4 @@
-"""The processes of the world: peers, sinks, feeders and the driver, as the runtime will drive the core.
+"""The members of the world: peers, sinks and feeders, around the core as the runtime drives it.
 
 Each handles one event at a time; `after` then does what the state machine now asks for. The runtime
 may do that late, and so do these, in some histories.
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from scenario import AGENT, DISK
 
-from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import (
     Ack,
@@ -30,6 +29,7 @@ from peerloom.protocol.view import FEEDER, PEER, SINK, TO_SINK, Member
 from peerloom.task import Header, TaskId
 
 if TYPE_CHECKING:
+    from driver import Driver
     from world import Event, World
 
 PAYLOADS = tuple(b"after hop %d" % hop for hop in range(10))
@@ -58,6 +58,7 @@ class Process:
         self.name = member.name
         self.state = RUNNING
         self.inbox: list[Event] = []
+        self._lazy = world.scenario.lazy
         self._flush_due = False
 
     def up(self, _: None) -> None:
@@ -75,7 +76,7 @@ class Process:
             self.world.send(self, sender, self.take(message))
         elif kind is Delivered:
             self.core.answered(sender.name, message)
-            if self.world.scenario.lazy and self.world.random() < 0.2:
+            if self._lazy and self.world.random() < 0.2:
                 self.unanswered((sender.name, message.seq))  # the deadline passes at this very moment
         elif kind is Hold:
             self.core.hold(message)
@@ -113,13 +114,11 @@ class Process:
 
     def after(self) -> None:
         """After every event: do what the state machine asks for, or put that off for a while."""
-        world = self.world
-        if world.scenario.lazy and world.random() < 0.4:
-            if not self._flush_due:
-                self._flush_due = True
-                world.put(self, self.flush, None)
-            return
-        self.act_on_state()
+        if not self._lazy or self.world.random() < 0.6:
+            self.act_on_state()
+        elif not self._flush_due:
+            self._flush_due = True
+            self.world.put(self, self.flush, None)
 
     def flush(self, _: None) -> None:
         """What was put off is due."""
@@ -290,111 +289,3 @@ KINDS: dict[str, Callable[["World", Member], Process]] = {
     SINK: SinkProcess,
     FEEDER: FeederProcess,
 }
-
-
-class Driver:
-    """The run's own process, around the coordinator. It never dies: without it there is no run."""
-
-    name = "driver"
-
-    def __init__(self, world: "World") -> None:
-        self.world = world
-        self.state = RUNNING
-        self.draining = False
-        self.losses = 0
-        scenario = world.scenario
-        self.coordinator = Coordinator(scenario.members, scenario.partitions, scenario.shards)
-        self._doomed: set[str] = set()
-
-    def begin(self) -> None:
-        """Start the run."""
-        self.coordinator.start()
-        self.after()
-
-    def receive(self, letter: tuple[Process, Any]) -> None:
-        """A member says something; or perhaps not, if it is dead."""
-        sender, message = letter
-        if sender.state is not DEAD or self.world.random() < 0.5:
-            self.coordinator.receive(message)
-
-    def start(self, member: Member) -> None:
-        """A process comes to be, perhaps even though it was given up before."""
-        world = self.world
-        doomed = member.name in self._doomed
-        refused = member.kind == SINK and not world.may_take_shard(member)
-        if refused or (doomed and world.random() < 0.5):
-            world.put(self, self.died, member.name)
-            return
-        process = world.processes[member.name] = KINDS[member.kind](world, member)
-        world.put(process, process.up, None)
-        if doomed:
-            world.put_late(self, self.end, process)
-
-    def joined(self, process: Process) -> None:
-        """A process is up."""
-        self.coordinator.joined(process.name)
-        if self.draining and process.member.kind == FEEDER:
-            self._drain(process)
-        self.after()
-
-    def died(self, name: str) -> None:
-        """A process is dead, or is thought to be."""
-        self.coordinator.lost(name)
-
-    def silent(self, process: Process) -> None:
-        """A process has missed its heartbeats, if it is still stopped."""
-        if process.state is FROZEN:
-            self.coordinator.lost(process.name)
-
-    def wake(self, process: Process) -> None:
-        """A stopped process goes on, with all that came meanwhile."""
-        if process.state is FROZEN:
-            process.state = RUNNING
-            for owner, handler, argument in process.inbox:
-                self.world.put(owner, handler, argument)
-            process.inbox = []
-
-    def end(self, process: Process) -> None:
-        """A process that was to be killed is dead at last."""
-        self.world.kill(process)
-
-    def ask_census(self) -> None:
-        """Somebody wants to know where everything is."""
-        self.coordinator.census()
-        self.after()
-
-    def drain(self) -> None:
-        """Admit nothing more."""
-        self.draining = True
-        for process in self.world.processes.values():
-            if process.member.kind == FEEDER:
-                self._drain(process)
-
-    def after(self) -> None:
-        """Do what the coordinator asks for."""
-        world = self.world
-        for effect in self.coordinator.effects():
-            match effect:
-                case Send(to, message):
-                    world.send(self, world.processes[to], message)
-                case Spawn(member):
-                    world.put(self, self.start, member)
-                    if world.scenario.hasty and world.random() < 0.3:
-                        world.put(self, self.died, member.name)
-                case Kill(name):
-                    self.losses += 1
-                    self._kill(name)
-        if self.coordinator.finished:
-            world.check_finished()
-
-    def _kill(self, name: str) -> None:
-        process = self.world.processes.get(name)
-        if process is None:
-            self._doomed.add(name)
-        elif process.state is not DEAD and self.world.random() < 0.5:
-            self.world.kill(process)
-        elif process.state is not DEAD:
-            self.world.put_late(self, self.end, process)
-
-    def _drain(self, process: Process) -> None:
-        self.world.send(self, process, Drain())

@@ -12,23 +12,21 @@ from peerloom.task import Header, TaskId
 def brief(value: Any) -> str:
     """A message, an id, a process or a list of them; `0-4-1@2.3` is attempt 2, hop 3 of a task."""
     match value:
-        case Item():
-            return brief(value.header)
-        case Header():
-            return f"{value.id}@{value.attempt}.{value.hop}"
-        case TaskId():
-            return str(value)
-        case View():
-            return f"view {value.number} of {' '.join(member.name for member in value.members)}"
-        case Member():
-            return value.name
-        case msgspec.Struct():
-            fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
-            return f"{type(value).__name__}({', '.join(f'{n}={brief(v)}' for n, v in fields if v != [])})"
-        case list():
-            return f"[{' '.join(map(brief, value))}]"
-        case (first, second):
-            return f"{brief(second)} from {brief(first)}"
         case None:
-            return ""
-    return str(getattr(value, "name", value))
+            text = ""
+        case Item():
+            text = brief(value.header)
+        case Header():
+            text = f"{value.id}@{value.attempt}.{value.hop}"
+        case View():
+            text = f"view {value.number} of {' '.join(member.name for member in value.members)}"
+        case msgspec.Struct() if not isinstance(value, Member):
+            fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+            text = f"{type(value).__name__}({', '.join(f'{n}={brief(v)}' for n, v in fields if v != [])})"
+        case list():
+            text = f"[{' '.join(map(brief, value))}]"
+        case (first, second) if not isinstance(value, TaskId):
+            text = f"{brief(second)} from {brief(first)}"
+        case _:
+            text = str(getattr(value, "name", value))
+    return text

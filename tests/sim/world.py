@@ -12,8 +12,9 @@ import random
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from driver import Driver
 from faults import strike
-from processes import DEAD, RUNNING, Driver, Process
+from processes import DEAD, RUNNING, Process
 from scenario import draw
 from tracing import brief
 
@@ -43,6 +44,7 @@ class World:
     def __init__(self, seed: int, trace: list[str] | None = None) -> None:
         self.random = random.Random(seed).random
         self.scenario = draw(self.random)
+        self._slow, self._late_share = self.scenario.slow, self.scenario.late
         self.processes: dict[str, Process] = {}
         self.durable: dict[TaskId, str] = {}  # the rows on disk, and who wrote them
         self.shard_owner = [-1] * self.scenario.shards
@@ -67,43 +69,47 @@ class World:
         Raises:
             Violation: if a promise was broken.
         """
-        bag, late, draw_float = self._bag, self._late, self.random
-        faults = list(self.scenario.faults)
         self.driver.begin()
-        while True:
-            self.steps += 1
-            if self.steps > MAX_STEPS:
-                self.violated("no end is in sight")
-            while faults and faults[-1][0] <= self.steps:
-                fault = faults.pop()[1]
-                if self._trace is not None:
-                    self._trace.append(f"{self.steps:4} --- {fault}")
-                strike(self, fault)
-            if late and (not bag or draw_float() < LATE_SHARE):
-                source = late
-            elif bag:
-                source = bag
-            else:
-                break
-            index = int(draw_float() * len(source))
-            event = source[index]
-            source[index] = source[-1]
-            source.pop()
+        faults, trace = list(self.scenario.faults), self._trace
+        next_fault = faults[-1][0] if faults else MAX_STEPS
+        while event := self._draw():
+            self.steps = step = self.steps + 1
+            if trace is not None:
+                trace.append(f"{step:4} {event[0].name}: {event[1].__name__} {brief(event[2])}")
             owner, handler, argument = event
-            if self._trace is not None:
-                self._trace.append(f"{self.steps:4} {owner.name}: {handler.__name__} {brief(argument)}")
             if owner.state is RUNNING:
                 handler(argument)
                 owner.after()
             else:
                 owner.miss(event)
+            while step >= next_fault:
+                if not faults:
+                    self.violated("no end is in sight")
+                _, fault = faults.pop()
+                next_fault = faults[-1][0] if faults else MAX_STEPS
+                if trace is not None:
+                    trace.append(f"{step:4} --- {fault}")
+                strike(self, fault)
         self._check_end()
+
+    def _draw(self) -> Event | None:
+        """Take any event, None if there is none; one that was put aside if there is no other, or rarely."""
+        events, random = self._bag, self.random
+        if self._late and (not events or random() < LATE_SHARE):
+            events = self._late
+        elif not events:
+            return None
+        index = int(random() * len(events))
+        event = events[index]
+        events[index] = events[-1]
+        events.pop()
+        return event
 
     def put(
         self, owner: Process | Driver, handler: Callable[[Any], None], argument: Any, kind: object = None
     ) -> None:
         """Let something happen at any later time."""
-        late = 0.5 if kind in self.scenario.slow else self.scenario.late
+        late = 0.5 if kind in self._slow else self._late_share
         bag = self._late if late and self.random() < late else self._bag
         bag.append((owner, handler, argument))
 

@@ -69,7 +69,7 @@ class Run:
         self._settings = settings
         self._run_dir = run_dir
         self._recipe = recipe
-        self._hooks = hooks
+        self._hooks = list(hooks)
         self._config_yaml = config_yaml
         self._figures = Figures()
         self._total: int | None = None
@@ -130,6 +130,7 @@ class Run:
             start.create_task(self._engine.start())
             client = start.create_task(self._llm.start(LocalSpawner(), self._notice, self._run_dir.logs))
         self._client = client.result()
+        self._emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._llm.watch())
@@ -156,7 +157,6 @@ class Run:
     async def _count_rows(self) -> None:
         """How far there is to go; a large input is read to its end for it, so the run does not wait."""
         self._total = await asyncio.to_thread(self._source.total) * self._settings.trials
-        self._emit("run_started", RunStarted(str(self._run_dir.path), self._recipe, self._total))
 
     async def _watch_figures(self, started: float) -> None:
         committed, since = -1, time.monotonic()
@@ -210,8 +210,14 @@ class Run:
         self._emit("notice", Notice("info", text))
 
     def _emit(self, method: str, event: Any) -> None:
-        for hooks in self._hooks:
-            getattr(hooks, method)(event)
+        for hooks in list(self._hooks):
+            try:
+                getattr(hooks, method)(event)
+            except Exception as error:
+                # Whoever only watches must not end what it watches.
+                self._hooks.remove(hooks)
+                text = f"{type(hooks).__name__}.{method} failed and is no longer called: {error!r}"
+                self._emit("notice", Notice("warning", text))
 
 
 class _Over(Exception):

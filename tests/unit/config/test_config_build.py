@@ -68,9 +68,9 @@ def test_placed_roles_fall_back_to_peers() -> None:
 
 def test_paths_are_settled_so_that_run_yaml_works_anywhere(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/own")
     assert settle(checked("source.path=q.jsonl")).source.path == str(tmp_path / "q.jsonl")
-    assert settle(checked("source.path=~/q.jsonl")).source.path == "/home/me/q.jsonl"
+    assert settle(checked("source.path=~/q.jsonl")).source.path == "/own/q.jsonl"
     both = settle(checked("source.path=[a.jsonl,/b.jsonl]")).source.path
     assert both == (str(tmp_path / "a.jsonl"), "/b.jsonl")
     assert settle(checked(), Path("/sample.jsonl")).source.path == "/sample.jsonl"

@@ -41,7 +41,7 @@ def test_a_line_every_few_seconds() -> None:
 def test_the_panel_shows_progress_and_agents_and_goes_away() -> None:
     on = console(terminal=True)
     with open_display(on) as display:
-        display.run_started(RunStarted("runs/x", "coral", 100))
+        display.run_started(RunStarted("runs/x", "coral"))
         display.progress(snapshot(10))
         shown = printed(on)
         display.run_finished(RunFinished("finished", "runs/x"))

@@ -7,12 +7,12 @@ from peerloom.observe import LogHooks
 def test_events_are_logged_with_their_fields() -> None:
     written: list[tuple[str, str, dict[str, Any]]] = []
     log = LogHooks(lambda level, event, **fields: written.append((level, event, fields)))
-    log.run_started(RunStarted("d", "coral", 3))
+    log.run_started(RunStarted("d", "coral"))
     log.member_lost(MemberLost("peer-1.1", "killed"))
     log.notice(Notice("error", "text"))
     log.run_finished(RunFinished("failed", "d"))
     assert written == [
-        ("info", "run_started", {"run_dir": "d", "recipe": "coral", "total": 3}),
+        ("info", "run_started", {"run_dir": "d", "recipe": "coral"}),
         ("warning", "member_lost", {"member": "peer-1.1", "why": "killed"}),
         ("error", "notice", {"text": "text"}),
         ("error", "run_finished", {"how": "failed", "run_dir": "d"}),

@@ -1,11 +1,11 @@
 """Coral: a teacher and a student discuss a multiple-choice question until they agree.
 
     teacher ──▶ extractor ──▶ matcher ──▶ student ──▶ extractor ──▶ matcher
-       ▲                       agreed? ──▶ end ◀──────────────────── agreed?
-       └────────────────────────── at most max_rounds times ─────────────┘
+       ▲                       agreed? ──▶ end ◀────────────────── agreed?
+       └────────────────────── at most max_rounds times ──────────────┘
 
-After each statement the extractor reads which option it holds right, and the matcher compares what the
-two believe by now. The finished row tells whether they agreed, and whether on the right answer: the
+After each statement the extractor reads which option it chooses, and the matcher compares what the two
+believe by now. The finished row tells whether they agreed, and whether on the right answer: the
 "agreement correctness" of Collaborative Reasoner (arXiv 2511.21686, section 5.1).
 """
 
@@ -27,10 +27,12 @@ from peerloom.workflow import Loop
 
 HERE = Path(__file__).parent
 PROMPTS = HERE / "prompts"
-QUESTION = Prompt.load(PROMPTS / "question.j2")
+QUESTION = Prompt.load(PROMPTS / "question.j2")  # opens the messages of every agent and of the finished row
+NONE = "none"
 EXAMPLES = (
-    ("Reply with the letter of the option that the statement chooses.\n\nStatement: B. Iron", "B"),
+    (f"Reply with the letter that the statement chooses, or with {NONE}.\n\nStatement: B. Iron", "B"),
     ("Statement: I agree, it is E.", "E"),
+    ("Statement: I am not sure.", NONE),
     ("Statement: No, I think C is right.", "C"),
     ("Statement: Option F is better.", "F"),
 )
@@ -38,17 +40,18 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class Params:
-    """The options of `recipe=coral`."""
+    """The options of the recipe, `recipe.max_rounds=5` on the command line."""
 
     max_rounds: Annotated[int, Meta(ge=1)] = 3
-    """Rounds of one statement each, after which a dialogue ends without agreement."""
+    """Rounds, of one statement each, after which a dialogue ends without agreement."""
     max_tokens: Annotated[int, Meta(ge=8)] = 64
-    """The longest statement; what is cut is trimmed to whole sentences."""
+    """The longest statement; one that is cut there is trimmed to whole sentences."""
     temperature: Annotated[float, Meta(ge=0)] = 0.7
+    """How freely the two speak."""
 
 
 def program(params: Params) -> Program:
-    """The four agents, S' = F(S, M), and the workflow that routes between them, M' = G(S)."""
+    """The agents, S' = F(S, M), and the workflow that sends a task from one to the next, M' = G(S)."""
     speaker = partial(
         LLMAgent,
         opening=QUESTION,
@@ -58,20 +61,21 @@ def program(params: Params) -> Program:
         stop=("\n",),
         on_length="trim",
     )
+    reader = LLMAgent(
+        "Statement: {{ last.text }}",
+        opening=QUESTION,
+        examples=EXAMPLES,
+        choices=lambda task: (*read_row(task.input).letters, NONE),
+        say=None,
+        max_tokens=8,
+        temperature=0,
+        on_length="trim",
+    )
     agents = {
         "teacher": speaker(PROMPTS / "teacher.j2", say="assistant"),
         "student": speaker(PROMPTS / "student.j2", say="user"),
-        "extractor": LLMAgent(
-            "Statement: {{ last.text }}",
-            opening=QUESTION,
-            examples=EXAMPLES,
-            say=None,
-            choices=options,
-            max_tokens=8,
-            temperature=0,
-            on_length="trim",
-        ),
-        "matcher": FunctionAgent(agreed),
+        "extractor": reader,
+        "matcher": FunctionAgent(agree),
     }
     workflow = Loop(
         *("teacher", "extractor", "matcher"),
@@ -84,38 +88,32 @@ def program(params: Params) -> Program:
     return Program(workflow, agents, check_row)
 
 
-def options(task: Task) -> str:
-    """The letters that the extractor chooses from."""
-    return read_row(task.input).letters
-
-
 def beliefs(task: Task) -> dict[str, str | None]:
-    """What each of the two held right when it spoke last: a letter, or None if it has not spoken."""
-    held: dict[str, str | None] = {"teacher": None, "student": None}
+    """The letter that each of the two chose when it spoke last; None if it chose none, or has not spoken."""
+    chosen: dict[str, str | None] = {"teacher": None, "student": None}
     speaker = ""
     for turn in task.turns:
-        if turn.agent in held:
+        if turn.agent in chosen:
             speaker = turn.agent
         elif turn.agent == "extractor":
-            held[speaker] = turn.value
-    return held
+            chosen[speaker] = None if turn.value == NONE else turn.value
+    return chosen
 
 
-def agreed(task: Task) -> bool:
-    """Whether both have spoken and hold the same option right."""
-    held = beliefs(task)
-    return held["teacher"] is not None and held["teacher"] == held["student"]
+def agree(task: Task) -> bool:
+    """Whether both believe the same."""
+    chosen = beliefs(task)
+    return chosen["teacher"] is not None and chosen["teacher"] == chosen["student"]
 
 
 def result(task: Task) -> dict[str, Any]:
     """The finished row's `result`."""
-    held, right = beliefs(task), read_row(task.input).right
-    correct = {speaker: letter == right for speaker, letter in held.items()}
+    chosen, right, agreement = beliefs(task), read_row(task.input).right, agree(task)
     return {
-        "agreement": agreed(task),
-        "agreement_correctness": agreed(task) and correct["teacher"],
-        "correct": correct,
-        "beliefs": held,
+        "agreement": agreement,
+        "agreement_correctness": agreement and chosen["teacher"] == right,
+        "correct": {speaker: letter == right for speaker, letter in chosen.items()},
+        "beliefs": chosen,
         "answer": right,
         "turns": len(task.by("teacher")) + len(task.by("student")),
     }

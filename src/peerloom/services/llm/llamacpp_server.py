@@ -18,7 +18,7 @@ CACHE_MIB = 2048
 had the slot in between: of a Coral load two thirds of all prompt tokens come out of it, with 4 slots as
 with 16. One token of SmolLM2-135M takes 23 KB."""
 
-_HTTP_THREADS = 64
+_HTTP_THREADS = 512
 _WARNINGS = 2  # of llama.cpp's log levels; from 3 on it writes several lines a call
 
 
