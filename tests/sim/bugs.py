@@ -172,9 +172,16 @@ def sends_during_census(original: Any, member: Participant) -> bool:
 
 @bug(Peer, "send")
 def counted_where_it_was(original: Any, peer: Peer, before: Header, target: str, item: Item) -> None:
-    """A peer still reports a task that it has handed over."""
+    """A peer still reports the tasks that it has handed over."""
     original(peer, before, target, item)
-    peer._acting[before.id] = before
+    peer.__dict__.setdefault("handed_over", []).append(before)
+
+
+@bug(Peer, "_make_report", "counted-where-it-was")
+def handed_over_reported(original: Any, peer: Peer) -> Report:
+    """The other half of it."""
+    report = original(peer)
+    return msgspec.structs.replace(report, holding=[*report.holding, *peer.__dict__.get("handed_over", [])])
 
 
 @bug(Peer, "_discard")
@@ -272,6 +279,13 @@ def replaced_before_census(original: Any, coordinator: Coordinator, name: str, w
     original(coordinator, name, why)
     if member is not None and member.slot not in {m.slot for m in coordinator._starting.values()}:
         coordinator._spawn(Member(member.kind, member.index, member.incarnation + 1, member.roles))
+
+
+@bug(Coordinator, "_ask_sinks")
+def waits_for_nobody(original: Any, coordinator: Coordinator) -> None:
+    """When the last member is lost, the coordinator waits for reports."""
+    if coordinator.view.members:
+        original(coordinator)
 
 
 @bug(Coordinator, "receive")

@@ -1,0 +1,40 @@
+import pytest
+from bugs import BUGS, planted
+from explore import explore, main, trace
+
+
+def test_two_thousand_histories_keep_every_promise():
+    findings = explore(range(2_000))
+
+    assert findings.violations == []
+    assert findings.rows > 5_000
+    assert findings.redone > 100, "faults are hardly felt"
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_caught(bug: str):
+    with planted(bug):
+        findings = explore(range(20_000), most_violations=1)
+
+    assert findings.violations
+
+
+def test_a_seed_gives_the_same_history_again():
+    assert trace(7) == trace(7)
+    assert trace(7) != trace(8)
+
+
+def test_the_command_line_tells_the_seed_of_a_violation(capsys: pytest.CaptureFixture[str]):
+    code = main(["--histories", "200", "--processes", "1", "--bug", "lost-not-admitted-again"])
+
+    said = capsys.readouterr().out
+    assert code == 1
+    seed = said.partition("VIOLATION with --seed ")[2].partition(":")[0]
+    again = main(["--histories", "1", "--seed", seed, "--bug", "lost-not-admitted-again"])
+    assert again == 1
+    assert "the run is not finished" in capsys.readouterr().out
+
+
+def test_the_command_line_is_content_with_the_protocol(capsys: pytest.CaptureFixture[str]):
+    assert main(["--histories", "20", "--processes", "1"]) == 0
+    assert "20 histories" in capsys.readouterr().out

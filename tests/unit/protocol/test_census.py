@@ -1,0 +1,124 @@
+from protocol_helpers import ANN, BEN, FEED, STORE, ask, feeder, sink, task, tell, view
+
+from peerloom.idset import IdSet
+from peerloom.protocol.census import ids_in_question, judge
+from peerloom.protocol.messages import Have, Report, Resolve
+from peerloom.protocol.view import Member, View
+from peerloom.task import Header
+
+
+def copy(row: int, hop: int = 0, attempt: int = 1) -> Header:
+    return Header(task(row), attempt, hop)
+
+
+def fed(*permits: int, fresh: bool = False) -> Report:
+    return Report(2, FEED, permits=[task(row) for row in permits], fresh=fresh)
+
+
+def held(by: str, *holding: Header, uncertain: list[Header] | None = None) -> Report:
+    return Report(2, by, list(holding), uncertain or [])
+
+
+def has(committed: list[int] | None = None, queued: list[int] | None = None, past: bytes = b"") -> Have:
+    return Have(2, STORE, [task(n) for n in committed or []], [task(n) for n in queued or []], past)
+
+
+def judged(*reports: Report, have: Have | None = None, at: View | None = None) -> dict[str, Resolve]:
+    """The verdicts, with the reports that are not given left empty."""
+    at = at or view(2)
+    said = {member.name: Report(2, member.name) for member in at.members}
+    said |= {report.sender: report for report in reports}
+    return judge(at, said, {STORE: have or has()} if STORE in at.names else {})
+
+
+def test_a_task_in_one_place_is_left_alone():
+    verdicts = judged(fed(0), held(ANN, copy(0)))
+    assert all(verdict == Resolve(2) for verdict in verdicts.values())
+    assert verdicts.keys() == {FEED, ANN, BEN, STORE}
+
+
+def test_of_two_copies_the_newer_wins():
+    verdicts = judged(fed(0), held(ANN, uncertain=[copy(0, hop=1)]), held(BEN, copy(0, hop=2)))
+    assert verdicts[ANN].discard == [task(0)]
+    assert verdicts[BEN].discard == []
+
+
+def test_a_later_attempt_beats_any_hop_of_an_earlier_one():
+    verdicts = judged(fed(0), held(ANN, copy(0, hop=9)), held(BEN, copy(0, attempt=2)))
+    assert verdicts[ANN].discard == [task(0)]
+
+
+def test_of_two_equal_copies_the_certain_one_wins():
+    for uncertain, certain in ((ANN, BEN), (BEN, ANN)):
+        verdicts = judged(fed(0), held(uncertain, uncertain=[copy(0, hop=1)]), held(certain, copy(0, hop=1)))
+        assert verdicts[uncertain].discard == [task(0)]
+        assert verdicts[certain].discard == []
+
+
+def test_an_uncertain_copy_that_nobody_took_wins():
+    verdicts = judged(fed(0), held(ANN, uncertain=[copy(0)]))
+    assert verdicts[ANN].discard == []
+    assert verdicts[FEED].lost == []
+
+
+def test_a_permit_that_nobody_holds_anything_for_is_lost():
+    assert judged(fed(0, 1), held(ANN, copy(1)))[FEED].lost == [task(0)]
+
+
+def test_a_committed_row_frees_its_permit_and_beats_every_copy():
+    verdicts = judged(fed(0), held(ANN, uncertain=[copy(0, hop=3)]), have=has(committed=[0]))
+    assert verdicts[FEED].done == [task(0)]
+    assert verdicts[FEED].lost == []
+    assert verdicts[ANN].discard == [task(0)]
+
+
+def test_a_queued_row_beats_every_copy_and_keeps_its_permit():
+    verdicts = judged(fed(0), held(ANN, uncertain=[copy(0, hop=3)]), have=has(queued=[0]))
+    assert verdicts[FEED] == Resolve(2)
+    assert verdicts[ANN].discard == [task(0)]
+
+
+def test_a_copy_without_a_permit_is_discarded():
+    assert judged(fed(), held(ANN, copy(0)))[ANN].discard == [task(0)]
+
+
+def test_while_the_sink_is_missing_nothing_is_lost():
+    verdicts = judged(fed(0, 1), held(ANN, copy(1)), at=view(2, feeder, ask, tell))
+    assert verdicts[FEED] == Resolve(2)
+    assert verdicts[ANN] == Resolve(2)
+
+
+def test_while_the_feeder_is_missing_copies_are_kept():
+    verdicts = judged(held(ANN, copy(0)), at=view(2, ask, tell, sink))
+    assert verdicts[ANN].discard == []
+
+
+def test_a_fresh_feeder_adopts_what_is_in_flight_and_hears_of_the_past():
+    past = IdSet([task(2)]).encode()
+    verdicts = judged(
+        fed(fresh=True),
+        held(ANN, copy(0)),
+        held(BEN, uncertain=[copy(2)]),
+        have=has(committed=[2], queued=[1], past=past),
+    )
+    assert sorted(verdicts[FEED].adopt) == [task(0), task(1)]
+    assert verdicts[FEED].past == [past]
+    assert verdicts[ANN].discard == []
+    assert verdicts[BEN].discard == [task(2)]
+
+
+def test_with_two_feeders_each_hears_of_its_own():
+    other = Member("feeder", 1, 0)
+    verdicts = judged(
+        fed(0),
+        Report(2, other.name, fresh=True),
+        held(ANN, copy(1)),
+        at=View(2, (feeder, other, ask, tell, sink), partitions=2),
+    )
+    assert (verdicts[FEED].lost, verdicts[FEED].adopt) == ([task(0)], [])
+    assert (verdicts[other.name].lost, verdicts[other.name].adopt) == ([], [task(1)])
+
+
+def test_the_sinks_are_asked_about_everything_that_was_reported():
+    reports = [fed(0), held(ANN, copy(1)), held(BEN, uncertain=[copy(2)])]
+    assert ids_in_question(reports) == {task(0), task(1), task(2)}
