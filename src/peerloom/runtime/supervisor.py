@@ -108,8 +108,6 @@ class Supervisor:
         if self._coordinator.settled and view.number > self._view_told:
             self._view_told = view.number
             self._on_event(ViewChanged(view.number, tuple(sorted(view.names))))
-            if self._draining:
-                self.drain()
         if self._coordinator.finished:
             self._on_finished()
 
@@ -124,6 +122,8 @@ class Supervisor:
         self._spawn_task(self._listen(member.name))
         self._spawn_task(self._watch_heart(member.name))
         self._on_event(MemberJoined(member.name, node, pid))
+        if self._draining and member.kind == FEEDER:
+            self._spawn_task(self._send(member.name, Drain()))
         self._coordinator.joined(member.name)
         self._advance()
 
