@@ -174,12 +174,21 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return default
 
     def with_turns(self, *turns: Turn) -> "Task":
-        """This task after one agent has acted: the turns appended, one hop further."""
+        """This task after one agent has acted: the turns appended, one hop further.
+
+        Raises:
+            TypeError: if a turn holds what MessagePack cannot.
+            OverflowError: if it holds an integer of more than 64 bits.
+            msgspec.ValidationError: if a field of a turn is of the wrong type.
+        """
         header = self.header
+        raw = [msgspec.Raw(_turn_encoder.encode(turn)) for turn in turns]
+        # Decoded again at once: a turn is the same value here and on the next peer, or refused here.
+        turns = tuple(_turn_decoder.decode(encoded) for encoded in raw)
         after = msgspec.structs.replace(
             self,
             header=Header(header.id, header.attempt, header.hop + 1, header.branch),
-            raw_turns=[*self.raw_turns, *(msgspec.Raw(_turn_encoder.encode(t)) for t in turns)],
+            raw_turns=[*self.raw_turns, *raw],
         )
         known = _decoded(self)
         if "input" in known:

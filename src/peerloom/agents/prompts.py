@@ -52,14 +52,14 @@ class Prompt:
         return cls(text, path.name)
 
     def render(self, task: Task) -> str:
-        """The prompt for one task.
+        """The prompt for one task, without space around it.
 
         Raises:
             PromptError: with template, line and what was missing or went wrong.
         """
         variables = {name: getattr(task, name) for name in self._uses if name != "task"}
         try:
-            return self._template.render(variables, task=task)
+            return self._template.render(variables, task=task).strip()
         except Exception as error:  # whatever an expression in the template raises
             where = f"{self.name}:{_line(error.__traceback__, self.name)}"
             what = error.message if isinstance(error, UndefinedError) else f"{type(error).__name__}: {error}"

@@ -4,6 +4,7 @@ The one place where what agents and workflows raise is classified: a `TaskError`
 own outcome and reason, anything else with `failed`; siblings never notice.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping
 
@@ -68,11 +69,16 @@ class Stage:
             turns = [acted] if isinstance(acted, Turn) else list(acted)
             if not turns:
                 raise ValueError(f"agent {role!r} returned no turn")
-        except Exception as error:
-            turns = [Turn(role, end=_classify(error, "agent_error"))]
-        seconds = time.perf_counter() - clock
+            seconds = time.perf_counter() - clock
+            after = task.with_turns(*_filled(turns, role, counting, started, seconds))
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+                raise
+            seconds = time.perf_counter() - clock
+            failed = [Turn(role, end=classify(error, "agent_error"))]
+            after = task.with_turns(*_filled(failed, role, counting, started, seconds))
         self._count(role, counting.usage, seconds)
-        return self._route(task.with_turns(*_filled(turns, role, counting, started, seconds)))
+        return self._route(after)
 
     def _route(self, task: Task) -> Task:
         last = task.last
@@ -81,7 +87,7 @@ class Stage:
         try:
             return task.with_next(self._workflow.next(task))
         except Exception as error:
-            return task.with_next(_classify(error, "workflow_error"))
+            return task.with_next(classify(error, "workflow_error"))
 
     def _count(self, role: str, usage: Usage, seconds: float) -> None:
         self.hops += 1
@@ -117,7 +123,14 @@ def _filled(
     return [*filled, final]
 
 
-def _classify(error: Exception, reason: str) -> End:
+def _being_cancelled() -> bool:
+    """Whether it is this task that is to end, not something that an agent waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def classify(error: BaseException, reason: str) -> End:
+    """How what was raised ends a task; `reason` is for errors that do not say themselves."""
     if isinstance(error, TaskError):
         return End(error.outcome, error.reason, detail=str(error)[:DETAIL_CHARACTERS])
     return End(FAILED, reason, detail=f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS])

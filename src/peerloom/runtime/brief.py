@@ -37,7 +37,6 @@ class MemberStats(msgspec.Struct, array_like=True):
 
     cpu_seconds: float = 0.0
     hops: int = 0
-    admitted: int = 0
     in_flight: int = 0
     agents: dict[str, AgentTally] = {}
     totals: Totals | None = None

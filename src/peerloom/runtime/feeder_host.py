@@ -9,16 +9,17 @@ import hashlib
 import time
 from collections.abc import Iterator
 
-from peerloom.errors import RowError, TaskError
+from peerloom.errors import RowError
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import Ack, Deliver, Delivered, Drain, Item, Message
 from peerloom.protocol.view import TO_SINK
+from peerloom.runtime.acting import classify
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Link
 from peerloom.runtime.rows import finish
 from peerloom.source.base import Source, SourceRow
-from peerloom.task import End, Header, Task, TaskId, encode, new_task
+from peerloom.task import Header, Task, TaskId, encode, new_task
 
 CHUNK = 500  # most rows taken from the source before other messages get their turn
 
@@ -30,16 +31,15 @@ class FeederHost(Host):
 
     def __init__(self, brief: Brief, link: Link) -> None:
         settings = brief.settings
-        share = -(-settings.in_flight // settings.partitions)
-        super().__init__(
-            Feeder(brief.member.name, share, brief.program.workflow.roles[0]), link, settings.deliver_seconds
-        )
+        share, rest = divmod(settings.in_flight, settings.partitions)
+        in_flight = share + (brief.member.index < rest)
+        machine = Feeder(brief.member.name, in_flight, brief.program.workflow.roles[0])
+        super().__init__(machine, link, settings.deliver_seconds)
         assert brief.source is not None
         self._brief = brief
         self._source: Source = brief.source
         self._offers = self._offered(brief.member.index)
         self._offsets: dict[TaskId, int] = {}  # of the rows in flight, to read them again
-        self._admitted = 0
         self._fetching = False
 
     def _take_delivery(self, message: Deliver) -> Delivered:
@@ -55,31 +55,28 @@ class FeederHost(Host):
             case _:
                 pass
 
-    def _work(self, group: asyncio.TaskGroup) -> None:
+    def _work(self) -> None:
         if not self._fetching and self.machine.lost():
             self._fetching = True
-            group.create_task(self._admit_again(self.machine.lost()))
+            self.spawn(self._admit_again(self.machine.lost()))
         self._admit_new()
         exhausted = self.machine.exhausted()
         if exhausted is not None:
             self.tell(exhausted)
 
     def _admit_new(self) -> None:
-        room = min(self.machine.room, CHUNK)
-        while room > 0:
+        for _ in range(CHUNK):
+            if not self.machine.room:
+                return
             offer = next(self._offers, None)
             if offer is None:
                 self.machine.dry()
                 return
             id, row = offer
-            if self.machine.knows(id):
-                continue
-            self._offsets[id] = row.offset
-            self._start(id, row)
-            self._admitted += 1
-            room -= 1
-        if self.machine.room:
-            self.poke()
+            if not self.machine.knows(id):
+                self._offsets[id] = row.offset
+                self._start(id, row)
+        self.poke()
 
     async def _admit_again(self, ids: list[TaskId]) -> None:
         positions = [(id.file, id.row, self._offsets.get(id, -1)) for id in ids]
@@ -109,9 +106,12 @@ class FeederHost(Host):
                 raise RowError(row.error)
             if program.check_row is not None:
                 program.check_row(row.data)
+        except Exception as error:
+            return task.with_next(classify(error, RowError.reason))
+        try:
             return task.with_next(program.workflow.next(task))
-        except TaskError as error:
-            return task.with_next(End(error.outcome, error.reason, detail=str(error)))
+        except Exception as error:
+            return task.with_next(classify(error, "workflow_error"))
 
     def _offered(self, partition: int) -> Iterator[tuple[TaskId, SourceRow]]:
         settings = self._brief.settings
@@ -120,7 +120,6 @@ class FeederHost(Host):
                 yield TaskId(row.file, row.row, trial), row
 
     def _add_stats(self, stats: MemberStats) -> None:
-        stats.admitted = self._admitted
         stats.in_flight = self.machine.permits
 
 

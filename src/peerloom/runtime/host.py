@@ -2,12 +2,15 @@
 
 Everything runs on one event loop. What arrives is only taken in; sending happens in one pass per turn
 of the loop (`poke`), so whatever has gathered by then goes out together. All tasks live in one task
-group: a defect in any of them ends the member, which the run then treats like any other death.
+group. A defect in any of them, or in the pass itself, ends the member with that very error, which the
+run then treats like any other death.
 """
 
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import Any
 
 from peerloom.protocol.messages import (
     Deliver,
@@ -43,6 +46,7 @@ class Host(ABC):
         self._ready = asyncio.Event()
         self._poked = False
         self._group: asyncio.TaskGroup | None = None
+        self._failure: Exception | None = None
         self._notices: list[str] = []
 
     async def run(self) -> MemberStats:
@@ -59,6 +63,8 @@ class Host(ABC):
             self._group = None
             self._to_coordinator.put_nowait(None)
             await self._close()
+        if self._failure is not None:
+            raise self._failure
         return self.stats()
 
     async def ready(self) -> None:
@@ -102,17 +108,36 @@ class Host(ABC):
             self._poked = True
             asyncio.get_running_loop().call_soon(self._pump)
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the loop's other tasks; if it fails, the member does."""
+        if self._group is None or self._stopping.is_set():
+            work.close()
+        else:
+            self._group.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._stopping.set()
+
     def _pump(self) -> None:
         self._poked = False
-        group = self._group
-        if group is None or self._stopping.is_set():
+        if self._stopping.is_set():
             return
-        self._work(group)
-        report = self.machine.report()
-        if report is not None:
-            self.tell(report)
-        for destination, deliver in self.machine.outgoing():
-            group.create_task(self._deliver(destination, deliver))
+        try:
+            self._work()
+            report = self.machine.report()
+            if report is not None:
+                self.tell(report)
+            for destination, deliver in self.machine.outgoing():
+                self.spawn(self._deliver(destination, deliver))
+        except Exception as error:
+            self._fail(error)
 
     async def _deliver(self, destination: str, deliver: Deliver) -> None:
         try:
@@ -162,7 +187,7 @@ class Host(ABC):
         """Take a message that only some kinds of member understand; others ignore it."""
 
     @abstractmethod
-    def _work(self, group: asyncio.TaskGroup) -> None:
+    def _work(self) -> None:
         """Start whatever the machine's state asks for. Must not block."""
 
     @abstractmethod

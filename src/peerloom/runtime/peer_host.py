@@ -4,8 +4,6 @@ Every task at work is one asyncio task. As long as the next role is hosted here,
 of its loop; nothing is encoded until the task leaves.
 """
 
-import asyncio
-
 from peerloom.protocol.messages import Deliver, Delivered, Item
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import TO_SINK
@@ -42,9 +40,9 @@ class PeerHost(Host):
     def _take_delivery(self, message: Deliver) -> Delivered:
         return self.machine.deliver(message)
 
-    def _work(self, group: asyncio.TaskGroup) -> None:
+    def _work(self) -> None:
         for item in self.machine.arrivals():
-            group.create_task(self._carry(decode(item.payload)))
+            self.spawn(self._carry(decode(item.payload)))
 
     async def _carry(self, task: Task) -> None:
         """Take one task through the agents of this peer, then send it on."""

@@ -55,6 +55,11 @@ def members(settings: RunSettings, roles: Iterable[str]) -> list[Member]:
         ConfigError: if a role that does not exist is placed.
     """
     known = tuple(roles)
+    if settings.partitions > settings.in_flight:
+        raise ConfigError(
+            f"partitions={settings.partitions} is more than in_flight={settings.in_flight}: "
+            "each partition needs a task of its own in flight"
+        )
     if settings.roles and settings.placement == "packed":
         raise ConfigError(
             "roles: every peer hosts all roles in placement=packed; use placement=spread to place them"

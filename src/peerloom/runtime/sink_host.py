@@ -60,12 +60,12 @@ class SinkHost(Host):
             if have is not None:
                 self.tell(have)
 
-    def _work(self, group: asyncio.TaskGroup) -> None:
+    def _work(self) -> None:
         for feeder, ack in self.machine.acks():
-            group.create_task(self._acknowledge(feeder, encode_message(ack)))
+            self.spawn(self._acknowledge(feeder, encode_message(ack)))
         items = self.machine.group()
         if items:
-            group.create_task(self._commit(items))
+            self.spawn(self._commit(items))
 
     async def _acknowledge(self, feeder: str, data: bytes) -> None:
         try:

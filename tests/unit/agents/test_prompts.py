@@ -24,8 +24,8 @@ def test_a_template_sees_row_task_and_history():
 
 
 def test_blocks_leave_no_blank_lines():
-    text = "{% for option in input.options %}\n  {{ loop.index }}. {{ option }}\n{% endfor %}\nEnd"
-    assert Prompt(text).render(task()) == "  1. a\n  2. b\nEnd"
+    text = "Options:\n{% for option in input.options %}\n{{ loop.index }}. {{ option }}\n{% endfor %}\n"
+    assert Prompt(text).render(task()) == "Options:\n1. a\n2. b"
 
 
 def test_a_field_wins_over_the_method_of_a_dict():

@@ -1,0 +1,185 @@
+"""The embedded engine, with the real server and the smallest model; pulled once into the user's cache."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+import pytest_asyncio
+
+from peerloom.errors import ConfigError, ContextExceeded, ModelError, ServiceError
+from peerloom.services.llm import models
+from peerloom.services.llm.base import ChatRequest
+from peerloom.services.llm.llamacpp import LlamaCppService
+from peerloom.services.llm.openai import OpenAIClient, OpenAISpec
+from peerloom.services.spawn import ChildProcess, LocalSpawner
+
+MODEL = "smollm2-135m"
+CONTEXT = 256
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]  # it may have to pull
+
+
+@pytest.fixture(scope="module")
+def weights() -> Path:
+    try:
+        return models.pull(MODEL)
+    except ModelError as error:
+        pytest.skip(f"needs the model {MODEL}: {error}")
+
+
+@pytest.fixture(scope="module")
+def notices() -> list[str]:
+    return []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def spec(weights, notices, tmp_path_factory) -> AsyncIterator[OpenAISpec]:
+    service = LlamaCppService(model=MODEL, slots=2, context=CONTEXT)
+    yield await service.start(LocalSpawner(), notices.append, tmp_path_factory.mktemp("logs"))
+    await service.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(spec: OpenAISpec) -> AsyncIterator[OpenAIClient]:
+    client = spec.connect(concurrency=8)
+    yield client
+    await client.close()
+
+
+class Watched(LocalSpawner):
+    """Tells which process was started."""
+
+    def __init__(self) -> None:
+        self.child: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
+
+    async def start(self, argv, **options) -> ChildProcess:
+        child = await super().start(argv, **options)
+        self.child.set_result(child)
+        return child
+
+
+def ask(text: str, **options) -> ChatRequest:
+    return ChatRequest(messages=[{"role": "user", "content": text}], **{"max_tokens": 4, **options})
+
+
+async def test_it_says_what_runs(spec: OpenAISpec, notices: list[str]) -> None:
+    assert notices[-1] == "model smollm2-135m on llama.cpp, 2 slots of 256 tokens"
+
+
+async def test_a_call(client: OpenAIClient) -> None:
+    reply = await client.chat(ask("Say hello."))
+    assert reply.text
+    assert reply.finish_reason == "length"
+    assert reply.model == MODEL
+    assert (reply.usage.completion, reply.usage.calls) == (4, 1)
+
+
+async def test_the_same_seed_gives_the_same_reply(client: OpenAIClient) -> None:
+    request = ask("Name a colour and a town.", temperature=1.0, seed=2**40 + 7, max_tokens=8)
+    first, second = await client.chat(request), await client.chat(request)
+    assert first.text == second.text
+
+
+async def test_a_repeated_prefix_comes_from_the_cache(client: OpenAIClient) -> None:
+    question = "Which of these animals lays eggs: the cat, the hen, the cow or the horse? "
+    await client.chat(ask(question + "Answer in one word."))
+    again = await client.chat(ask(question + "Explain."))
+    assert again.usage.cached >= again.usage.prompt * 0.6
+
+
+@pytest.mark.parametrize("choice", ["A", 'say "yes"', "back\\slash\n", "naïve 真 🙂", "[a-z]* | ::= #"])
+async def test_a_choice_is_the_reply(client: OpenAIClient, choice: str) -> None:
+    reply = await client.chat(ask("Go.", choices=(choice,), max_tokens=24))
+    assert (reply.text, reply.finish_reason) == (choice, "stop")
+
+
+async def test_a_choice_costs_little(client: OpenAIClient) -> None:
+    reply = await client.chat(ask("Is the sky A. blue or B. green?", choices=("A", "B"), max_tokens=8))
+    assert reply.text in ("A", "B")
+    assert reply.usage.completion <= 2
+
+
+async def test_a_schema_is_followed(client: OpenAIClient) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"legs": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["legs"],
+        "additionalProperties": False,
+    }
+    reply = await client.chat(ask("How many legs has a dog?", schema=schema, max_tokens=64))
+    assert 0 <= orjson.loads(reply.text)["legs"] <= 9
+
+
+async def test_more_calls_than_slots_wait_their_turn(client: OpenAIClient) -> None:
+    requests = [ask(f"{number}", choices=("A", "B"), max_tokens=2) for number in range(8)]
+    replies = await asyncio.gather(*map(client.chat, requests))
+    assert {reply.text for reply in replies} <= {"A", "B"}
+
+
+async def test_a_prompt_longer_than_the_context(client: OpenAIClient) -> None:
+    with pytest.raises(ContextExceeded, match=rf"exceeds the available context size \({CONTEXT} tokens\)"):
+        await client.chat(ask("word " * 2 * CONTEXT))
+
+
+async def test_watch_tells_of_its_death_and_where_the_log_is(weights, tmp_path: Path) -> None:
+    service = LlamaCppService(model=str(weights), slots=1, context=CONTEXT)
+    spawner = Watched()
+    spec = await service.start(spawner, lambda _: None, tmp_path)
+    assert spec.model == weights.stem
+    os.kill((await spawner.child).pid, signal.SIGKILL)
+    with pytest.raises(ServiceError, match=r"was killed by signal 9\. Its log .*llamacpp\.log ends with"):
+        async with asyncio.timeout(30):
+            await service.watch()
+    await service.stop()
+
+
+async def test_watch_is_silent_about_a_stop(weights, tmp_path: Path) -> None:
+    service = LlamaCppService(model=MODEL, slots=1, context=CONTEXT)
+    await service.start(LocalSpawner(), lambda _: None, tmp_path)
+    watching = asyncio.create_task(service.watch())
+    await service.stop()
+    await service.stop()
+    await asyncio.sleep(0.01)
+    assert not watching.done()
+    watching.cancel()
+
+
+async def test_weights_that_cannot_be_loaded(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(100))
+    service = LlamaCppService(model=str(broken))
+    with pytest.raises(
+        ServiceError, match=r"broken\.gguf ended with exit code 1\. Its log(.|\n)*cannot load"
+    ):
+        await service.start(LocalSpawner(), lambda _: None, tmp_path)
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process(weights, tmp_path: Path) -> None:
+    spawner = Watched()
+    service = LlamaCppService(model=MODEL, slots=1, context=CONTEXT)
+    starting = asyncio.create_task(service.start(spawner, lambda _: None, tmp_path))
+    child = await spawner.child
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert await child.wait() in (-signal.SIGTERM, 0)
+
+
+async def test_an_unknown_model_starts_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="did you mean 'smollm2-135m'"):
+        await LlamaCppService(model="smollm").start(LocalSpawner(), lambda _: None, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_stop_before_start() -> None:
+    await LlamaCppService().stop()
+
+
+@pytest.mark.parametrize("name", ["slots", "context", "threads"])
+async def test_impossible_numbers(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"llm\.{name} is 0: use 1 or more"):
+        LlamaCppService(**{name: 0})
