@@ -1,13 +1,16 @@
 """Small programs for the contract tests; a module of its own, so that Ray's workers can import it."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from peerloom.agents.base import Services
 from peerloom.agents.function import FunctionAgent
-from peerloom.errors import RowError
+from peerloom.errors import RowError, SourceError
 from peerloom.runtime.program import Program
 from peerloom.services.llm.base import ChatRequest
+from peerloom.source.base import SourceRow
+from peerloom.source.memory import RowsSource
 from peerloom.task import End, Task, Turn
 from peerloom.workflow import Loop, Sequence
 
@@ -77,3 +80,42 @@ def stable(row: dict[str, Any]) -> dict[str, Any]:
     turns = [{k: v for k, v in turn.items() if k not in ("started", "seconds")} for turn in row["turns"]]
     keep = ("id", "trial", "seed", "outcome", "reason", "input", "messages", "result", "usage")
     return {**{key: row[key] for key in keep}, "turns": turns, "hops": row["timing"]["hops"]}
+
+
+class Waits:
+    """Waits for something that was cancelled, as clients of other libraries may."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        if task.input["n"] == 1:
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        return Turn("", value=1)
+
+
+def ill_behaved(task: Task) -> Any:
+    """One of each value that cannot travel, by the row's number."""
+    values: list[Any] = [1, 2**70, object(), Turn("", message="no dict"), (1, 2)]  # type: ignore[arg-type]
+    return values[task.input["n"] % len(values)]
+
+
+def awkward() -> Program:
+    agents = {
+        "wait": Waits(),
+        "say": FunctionAgent(ill_behaved),
+        "last": FunctionAgent(lambda task: task.last.value),
+    }
+    return Program(Sequence("wait", "say", "last"), agents)
+
+
+def forgetful(row: Any) -> None:
+    if row["n"] == 3:
+        raise KeyError("a check that fails by itself")
+
+
+class LosesItsFile(RowsSource):
+    """A source whose input goes away in the middle."""
+
+    def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
+        yield from list(super().rows(partition, partitions))[:2]
+        raise SourceError("q.jsonl was there and is gone")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import slow, talk
+from programs import LosesItsFile, awkward, forgetful, slow, talk
 
-from peerloom.errors import RunDirError, ServiceError, SourceError, WorkflowError
+from peerloom.errors import EngineError, RunDirError, ServiceError, SourceError, WorkflowError
 from peerloom.events import Hooks, Notice, Progress
 from peerloom.runtime.program import Program
 from peerloom.services.llm.openai import OpenAIService
@@ -44,6 +44,37 @@ async def test_bad_lines_are_rows_of_their_own(engine: str, tmp_path: Path) -> N
     assert details[1] == "field 'n' is missing"
     assert "q.jsonl:4" in details[2] and "UTF-8" in details[2]
     assert len(done.rows[4]["input"]["pad"]) == 5_000_000
+
+
+async def test_what_cannot_travel_fails_its_own_task_only(
+    engine: str, placement: str, tmp_path: Path
+) -> None:
+    done = await execute(
+        awkward(),
+        [{"n": number} for number in range(10)],
+        SimulatedService(),
+        tmp_path / "run",
+        engine=engine,
+        placement=placement,
+    )
+    failed = {row["input"]["n"]: row["detail"] for row in done.rows if row["outcome"] == "failed"}
+    assert set(failed) == {1, 2, 3, 6, 7, 8}
+    assert "CancelledError" in failed[1]
+    assert "OverflowError" in failed[6]
+    assert done.rows[4]["result"] == [1, 2]
+    assert set(done.summary["reasons"]) == {"agent_error"}
+
+
+async def test_a_check_that_raises_anything_is_a_bad_row(engine: str, tmp_path: Path) -> None:
+    program = Program(talk().workflow, talk().agents, forgetful)
+    done = await execute(program, ROWS, SimulatedService(), tmp_path / "run", engine=engine)
+    assert done.summary["reasons"] == {"bad_row": 1}
+    assert done.rows[3]["detail"] == "KeyError: 'a check that fails by itself'"
+
+
+async def test_an_input_that_goes_away_ends_the_run_and_says_so(engine: str, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"q\.jsonl was there"):
+        await execute(talk(), LosesItsFile(ROWS), SimulatedService(), tmp_path / "run", engine=engine)
 
 
 async def test_no_rows_is_refused_before_anything_starts(engine: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Interrupts(Hooks):
 
     def progress(self, event: Progress) -> None:
         """Tasks are on their way."""
-        self._admitting = True
+        self._admitting = self._admitting or event.admitted > 0
 
     @contextlib.contextmanager
     def listening(self) -> Generator[None]:
@@ -63,8 +63,8 @@ class Interrupts(Hooks):
             assert self._task is not None
             self._task.cancel()
         elif self._hits == 1:
-            self._say("interrupted: finishing the tasks in flight; press Ctrl-C again to stop at once")
             self._run.drain()
+            self._say("interrupted: finishing the tasks in flight; press Ctrl-C again to stop at once")
         else:
-            self._say("stopping; rows written so far are kept")
             self._run.abort()
+            self._say("stopping; rows written so far are kept")

@@ -10,7 +10,8 @@ from typing import Any, cast
 from peerloom.errors import ConfigError
 
 _LOOKS_SECRET = re.compile(
-    r"\b(?:sk|pk|gsk|hf|xai|nvapi|AIza|ghp|glpat)[-_][\w-]{16,}|\bAKIA[A-Z0-9]{12,}|://[^/@\s]*:[^/@\s]*@"
+    r"\b(?:sk|pk|gsk|hf|xai|nvapi|ghp|glpat)[-_][\w-]{16,}|\bAIza[\w-]{30,}|\bAKIA[A-Z0-9]{12,}"
+    r"|://[^/@\s]*:[^/@\s]*@"
 )
 _NAMED_SECRET = re.compile(r"(?:^|_)(?:api_?key|secret|password|authorization|token)$", re.IGNORECASE)
 

@@ -2,13 +2,15 @@
 
 from typing import Protocol
 
+from peerloom.errors import EngineError, UsageError
 from peerloom.protocol.view import FEEDER, PEER
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.feeder_host import FeederHost
 from peerloom.runtime.host import Host
-from peerloom.runtime.link import Link
+from peerloom.runtime.link import Link, Unreachable
 from peerloom.runtime.peer_host import PeerHost
 from peerloom.runtime.sink_host import SinkHost
+from peerloom.sink.errors import SinkError
 
 
 class Engine(Protocol):
@@ -31,12 +33,21 @@ class Engine(Protocol):
         """
         ...
 
-    async def introduce(self) -> None:
-        """Tell all members how to reach all others."""
+    def names(self) -> list[str]:
+        """The members there are."""
+        ...
+
+    async def introduce(self, name: str) -> None:
+        """Tell a member how to reach all others."""
         ...
 
     async def wait(self, name: str) -> bytes:
-        """Wait until a member has stopped as asked, for its last figures; `Unreachable` if it dies."""
+        """Wait until a member has stopped as asked, for its last figures.
+
+        Raises:
+            Unreachable: if it dies; a replacement may do better.
+            EngineError: if it ended for a reason that would end its replacement too.
+        """
         ...
 
     async def tell(self, name: str, data: bytes) -> None:
@@ -66,6 +77,19 @@ class Engine(Protocol):
     async def close(self) -> None:
         """End all members and whatever the engine has started."""
         ...
+
+
+def death(name: str, error: BaseException | None, *, starting: bool) -> EngineError:
+    """What to raise for a member that ended with `error`, or was killed if that is None.
+
+    An input that cannot be read any more is the user's to mend, and what fails when it starts will
+    fail again, unless it is the disk; anything else is worth another try.
+    """
+    if isinstance(error, UsageError):
+        return EngineError(str(error))
+    if starting and error is not None and not isinstance(error, SinkError):
+        return EngineError(f"{name} cannot start: {type(error).__name__}: {error}")
+    return Unreachable(f"{name} has died: {f'{type(error).__name__}: {error}' if error else 'killed'}")
 
 
 def build(brief: Brief, link: Link) -> Host:

@@ -8,9 +8,8 @@ import asyncio
 import contextlib
 import os
 
-from peerloom.errors import EngineError
 from peerloom.runtime.brief import Brief, MemberStats, encode_stats
-from peerloom.runtime.engine import build
+from peerloom.runtime.engine import build, death
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
 
@@ -35,10 +34,14 @@ class LocalEngine:
         await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
-            raise EngineError(f"{name} cannot start: {running.exception()}") from running.exception()
+            raise death(name, None if running.cancelled() else running.exception(), starting=True)
         return "", os.getpid()
 
-    async def introduce(self) -> None:
+    def names(self) -> list[str]:
+        """The members there are."""
+        return list(self._hosts)
+
+    async def introduce(self, name: str) -> None:
         """Members find each other here anyway."""
 
     async def wait(self, name: str) -> bytes:
@@ -48,7 +51,7 @@ class LocalEngine:
         error = None if running.cancelled() else running.exception()
         if running.cancelled() or error is not None:
             self._hosts.pop(name, None)
-            raise Unreachable(f"{name} has died: {error or 'killed'}") from error
+            raise death(name, error, starting=False)
         return _encoded(running.result())
 
     async def send(self, to: str, data: bytes) -> bytes:

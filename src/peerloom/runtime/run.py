@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
-from peerloom.errors import PeerloomError, SourceError
+from peerloom.errors import EngineError, PeerloomError, SourceError
 from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, RunFinished, RunStarted, ViewChanged
 from peerloom.protocol.view import FEEDER, PEER, Member
 from peerloom.runtime.brief import Brief, MemberStats, decode_stats
@@ -23,13 +24,13 @@ from peerloom.runtime.summary import Figures, Summary, summarise
 from peerloom.runtime.supervisor import Event, Supervisor
 from peerloom.services.llm.service import ClientSpec, LLMService
 from peerloom.services.spawn import LocalSpawner
+from peerloom.sink.errors import SinkError
 from peerloom.sink.rundir import RunDir
 from peerloom.source.base import Source
 from peerloom.workflow import check_agents
 
 FIGURES_SECONDS = 0.5
 CENSUS_SECONDS = 60.0
-STOP_SECONDS = 15.0
 
 
 class Run:
@@ -101,6 +102,7 @@ class Run:
         how = "failed"
         try:
             await self._execute(started)
+            self._check_complete()
             how = "drained" if self._drained else "finished"
         except* PeerloomError as group:
             raise _first(group) from None
@@ -111,7 +113,10 @@ class Run:
                 wall_seconds=time.monotonic() - started,
                 cpu_seconds=self._figures.cpu_seconds() + time.process_time() - cpu,
             )
-            self._run_dir.write_summary(summary)
+            try:
+                self._run_dir.write_summary(summary)
+            except SinkError as error:
+                self._notice(f"the summary could not be written: {error}")
             self._emit("run_finished", RunFinished(how, str(self._run_dir.path)))
         return summary
 
@@ -126,29 +131,39 @@ class Run:
         self._over.set()
 
     async def _execute(self, started: float) -> None:
-        async with asyncio.TaskGroup() as start:
-            start.create_task(self._engine.start())
-            client = start.create_task(self._llm.start(LocalSpawner(), self._notice, self._run_dir.logs))
-        self._client = client.result()
+        # The model first: a wrong address or name shows at once, before any process of Ray is started.
+        self._client = await self._llm.start(LocalSpawner(), self._notice, self._run_dir.logs)
+        await self._engine.start()
         self._emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._llm.watch())
-                group.create_task(self._count_rows())
+                counted = group.create_task(self._count_rows())
                 group.create_task(self._watch_figures(started))
                 self._supervisor.start(group)
                 await self._over.wait()
+                await self._take_figures()
+                if not self._drained:
+                    await counted
                 raise _Over
         except* _Over:
             pass
 
     async def _wind_down(self) -> None:
         """Stop everything; what the members count at their very end is what the summary says."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._supervisor.stop(self._take)
-        await self._llm.stop()
-        await self._engine.close()
+        async with contextlib.AsyncExitStack() as last:
+            last.push_async_callback(self._engine.close)
+            last.push_async_callback(self._llm.stop)
+            await self._supervisor.stop(self._take)
+
+    def _check_complete(self) -> None:
+        """A run that was not interrupted has a row for every task; that is what the protocol is for."""
+        committed = self._figures.totals().admitted
+        if not self._drained and self._total is not None and committed != self._total:
+            raise EngineError(
+                f"{committed} rows are committed of {self._total} tasks. This is a defect of Peerloom, "
+                f"unless the input was changed meanwhile; the log is in {self._run_dir.path}"
+            )
 
     def _has_rows(self) -> bool:
         partitions = self._settings.partitions
@@ -156,7 +171,10 @@ class Run:
 
     async def _count_rows(self) -> None:
         """How far there is to go; a large input is read to its end for it, so the run does not wait."""
-        self._total = await asyncio.to_thread(self._source.total) * self._settings.trials
+        try:
+            self._total = await asyncio.to_thread(self._source.total) * self._settings.trials
+        except SourceError as error:
+            self._notice(f"the rows cannot be counted: {error}")
 
     async def _watch_figures(self, started: float) -> None:
         committed, since = -1, time.monotonic()
@@ -174,12 +192,14 @@ class Run:
             await asyncio.sleep(FIGURES_SECONDS)
 
     async def _take_figures(self) -> None:
-        for name in self._supervisor.names:
-            try:
-                stats = decode_stats(await self._engine.stats(name))
-            except Unreachable:
-                continue
-            self._take(name, stats)
+        async with asyncio.TaskGroup() as group:
+            for name in self._supervisor.names:
+                group.create_task(self._take_stats(name))
+
+    async def _take_stats(self, name: str) -> None:
+        with contextlib.suppress(Unreachable, TimeoutError):
+            async with asyncio.timeout(self._settings.suspect_seconds):
+                self._take(name, decode_stats(await self._engine.stats(name)))
 
     def _take(self, name: str, stats: MemberStats) -> None:
         self._figures.take(name, stats)
@@ -192,7 +212,11 @@ class Run:
             program=self._program,
             settings=self._settings,
             run_dir=self._run_dir.path,
-            provenance={"recipe": self._recipe, "run": self._run_dir.path.name},
+            provenance={
+                "recipe": self._recipe,
+                "run": self._run_dir.path.name,
+                "peerloom": version("peerloom"),
+            },
             source=self._source if member.kind == FEEDER else None,
             llm=self._client if member.kind == PEER else None,
         )

@@ -5,6 +5,7 @@ suspects it. Each has three watchers here: for its end, for what it tells, for i
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,6 +20,8 @@ from peerloom.runtime.link import Unreachable
 from peerloom.runtime.settings import RunSettings, members
 
 MAX_DEATHS_IN_A_ROW = 10
+MAX_WAIT_SECONDS = 5.0  # before a slot that keeps dying is filled again
+STOP_SECONDS = 10.0
 
 Event = MemberJoined | MemberLost | ViewChanged
 
@@ -88,12 +91,18 @@ class Supervisor:
     async def stop(self, on_stats: Callable[[str, MemberStats], None]) -> None:
         """Ask all members to stop, sinks last, and hand on their last figures."""
         self._ending = True
-        for member in sorted(self._coordinator.view.members, key=lambda member: member.kind == SINK):
-            try:
-                await self._engine.stop(member.name)
-                on_stats(member.name, decode_stats(await self._engine.wait(member.name)))
-            except Unreachable:
-                continue
+        members = self._coordinator.view.members
+        for sinks in (False, True):
+            async with asyncio.TaskGroup() as group:
+                for member in members:
+                    if (member.kind == SINK) is sinks:
+                        group.create_task(self._stop(member.name, on_stats))
+
+    async def _stop(self, name: str, on_stats: Callable[[str, MemberStats], None]) -> None:
+        with contextlib.suppress(Unreachable, EngineError, TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._engine.stop(name)
+                on_stats(name, decode_stats(await self._engine.wait(name)))
 
     def _advance(self) -> None:
         for effect in self._coordinator.effects():
@@ -112,26 +121,40 @@ class Supervisor:
             self._on_finished()
 
     async def _start(self, member: Member) -> None:
+        deaths = self._deaths_in_a_row.get(member.name.rpartition(".")[0], 0)
+        await asyncio.sleep(min(MAX_WAIT_SECONDS, 0.1 * 2**deaths) if deaths else 0)
         try:
             node, pid = await self._engine.spawn(self._brief(member))
-            await self._engine.introduce()
         except Unreachable as error:
             self._lose(member.name, str(error))
             return
         self._spawn_task(self._await_end(member.name))
         self._spawn_task(self._listen(member.name))
         self._spawn_task(self._watch_heart(member.name))
+        async with asyncio.TaskGroup() as group:
+            for name in self._engine.names():
+                group.create_task(self._introduce(name))
         self._on_event(MemberJoined(member.name, node, pid))
         if self._draining and member.kind == FEEDER:
             self._spawn_task(self._send(member.name, Drain()))
         self._coordinator.joined(member.name)
         self._advance()
 
+    async def _introduce(self, name: str) -> None:
+        try:
+            async with asyncio.timeout(self._settings.deliver_seconds):
+                await self._engine.introduce(name)
+        except (Unreachable, TimeoutError) as error:
+            self._lose(name, f"did not hear of the others: {error}")
+
     async def _send(self, name: str, message: Message) -> None:
         try:
-            await self._engine.tell(name, encode(message))
+            async with asyncio.timeout(self._settings.deliver_seconds):
+                await self._engine.tell(name, encode(message))
         except Unreachable as error:
             self._lose(name, str(error))
+        except TimeoutError:
+            self._lose(name, f"took no message in for {self._settings.deliver_seconds:g} s")
 
     async def _await_end(self, name: str) -> None:
         try:

@@ -30,11 +30,14 @@ PROMPTS = HERE / "prompts"
 QUESTION = Prompt.load(PROMPTS / "question.j2")  # opens the messages of every agent and of the finished row
 NONE = "none"
 EXAMPLES = (
-    (f"Reply with the letter that the statement chooses, or with {NONE}.\n\nStatement: B. Iron", "B"),
+    (
+        f"Reply with the letter that the statement chooses, or with {NONE}.\n\nStatement: The answer is B.",
+        "B",
+    ),
     ("Statement: I agree, it is E.", "E"),
-    ("Statement: I am not sure.", NONE),
-    ("Statement: No, I think C is right.", "C"),
-    ("Statement: Option F is better.", "F"),
+    ("Statement: No, C is right.", "C"),
+    ("Statement: F. Iron", "F"),
+    ("Statement: I am not sure.", NONE),  # last, as a small model in doubt repeats the last one
 )
 
 

@@ -32,7 +32,7 @@ def connect(address: str | None) -> bool:
         return False
     where = address or os.environ.get("RAY_ADDRESS")
     try:
-        if where:
+        if where and where != "local":
             _init(address=where)
         else:
             start_local()

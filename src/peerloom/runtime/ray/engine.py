@@ -8,19 +8,22 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from peerloom.errors import EngineError
 from peerloom.protocol.view import PEER, Member
 from peerloom.runtime.brief import Brief
+from peerloom.runtime.engine import death
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.ray.actor import Actor
-from peerloom.runtime.ray.api import Handle, RayError, RayTaskError, ray
+from peerloom.runtime.ray.api import Handle, NodeAffinitySchedulingStrategy, RayError, RayTaskError, ray
 from peerloom.runtime.ray.cluster import connect, reason, stop
 from peerloom.runtime.settings import RunSettings
 
 START_SECONDS = 60.0
+_OWN_OPTIONS = {"num_cpus": "CPU", "num_gpus": "GPU"}  # which are options of their own, and resources' names
 
 
 class RayEngine:
@@ -31,18 +34,32 @@ class RayEngine:
         self._handles: dict[str, Handle] = {}
         self._running: dict[str, asyncio.Future[bytes]] = {}
         self._places: dict[str, tuple[str, int]] = {}
-        self._owns_cluster = False
+        self._connecting: asyncio.Future[bool] | None = None
+        self._node = ""
 
     async def start(self) -> None:
         """Connect to the cluster, or start one."""
         loop = asyncio.get_running_loop()
-        self._owns_cluster = await loop.run_in_executor(None, connect, self._settings.address)
+        self._connecting = loop.run_in_executor(None, connect, self._settings.address)
+        await asyncio.shield(self._connecting)
+        self._node = ray.get_runtime_context().get_node_id()
+        _check_capacity(self._settings)
+
+    def names(self) -> list[str]:
+        """The members there are."""
+        return list(self._places)
 
     async def spawn(self, brief: Brief) -> tuple[str, int]:
         """Start a member as an actor."""
         name = brief.member.name
-        handle: Handle = Actor.options(**self._resources(brief.member)).remote(sys.path)
-        running = asyncio.ensure_future(_result(handle.run.remote(brief)))
+        try:
+            handle: Handle = Actor.options(**self._options(brief.member)).remote(sys.path)
+            running = asyncio.ensure_future(_result(handle.run.remote(brief)))
+        except (TypeError, ValueError) as error:
+            raise EngineError(
+                f"{name} cannot be sent to another process: {reason(error)}. An agent must not hold open "
+                "files, locks or connections: make them in act(), or choose engine=local"
+            ) from error
         ready = asyncio.ensure_future(_result(handle.ready.remote()))
         self._handles[name] = handle
         self._running[name] = running
@@ -50,10 +67,8 @@ class RayEngine:
             async with asyncio.timeout(START_SECONDS):
                 await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
-                running.result()
+                await self.wait(name)
             place = self._places[name] = await ready
-        except RayTaskError as error:
-            raise EngineError(f"{name} cannot start: {reason(error)}") from error
         except (TimeoutError, RayError) as error:
             self.kill(name)
             raise Unreachable(f"{name} did not start: {reason(error)}") from error
@@ -61,18 +76,19 @@ class RayEngine:
             ready.cancel()
         return place
 
-    async def introduce(self) -> None:
-        """Give every member the handles of all."""
-        for name, handle in list(self._handles.items()):
-            if name in self._places:
-                with suppress(RayError):
-                    await handle.introduce.remote(self._handles)
+    async def introduce(self, name: str) -> None:
+        """Give a member the handles of all."""
+        handles = {other: self._handles[other] for other in self._places if other in self._handles}
+        await self._call(name, "introduce", handles)
 
     async def wait(self, name: str) -> bytes:
         """Wait for the end of the actor's `run`; Ray reports a killed process at once."""
         running = self._running[name]
         await asyncio.wait((running,))
         error = running.exception()
+        if isinstance(error, RayTaskError) and name in self._handles:
+            cause = cast("Any", error).cause
+            raise death(name, cause, starting=name not in self._places) from error
         if error is not None:
             raise Unreachable(f"{name} has died: {reason(error)}") from error
         return running.result()
@@ -111,7 +127,11 @@ class RayEngine:
             self._release(name)
         for running in self._running.values():
             running.cancel()
-        if self._owns_cluster:
+        owned = False
+        if self._connecting is not None:
+            with suppress(EngineError):
+                owned = await self._connecting
+        if owned:
             await asyncio.get_running_loop().run_in_executor(None, stop)
 
     def _release(self, name: str) -> None:
@@ -128,25 +148,31 @@ class RayEngine:
         except RayError as error:
             raise Unreachable(f"{name}: {reason(error)}") from error
 
-    def _resources(self, member: Member) -> dict[str, Any]:
-        """Ray's options for a member's actor: what its role was given, in placement `spread`."""
-        if member.kind != PEER or self._settings.placement != "spread":
-            return {}
-        asked = (
-            dict(self._settings.roles[member.roles[0]].resources)
-            if member.roles[0] in self._settings.roles
-            else {}
-        )
-        there = ray.cluster_resources()
-        for resource, amount in asked.items():
-            known = {"num_cpus": "CPU", "num_gpus": "GPU"}.get(resource, resource)
-            if amount > there.get(known, 0.0):
-                raise EngineError(
-                    f"roles.{member.roles[0]}.resources.{resource}={amount:g}: "
-                    f"the cluster has {there.get(known, 0.0):g} in all"
-                )
-        options = {key: asked.pop(key) for key in ("num_cpus", "num_gpus") if key in asked}
-        return {**options, "resources": asked} if asked else options
+    def _options(self, member: Member) -> dict[str, Any]:
+        """Ray's options for a member's actor.
+
+        Feeders and sinks stay on the driver's node, where source and run directory are; peers go
+        wherever there is room, or to what their role was given.
+        """
+        if member.kind != PEER:
+            return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}
+        placed = self._settings.roles.get(member.roles[0]) if self._settings.placement == "spread" else None
+        asked = dict(placed.resources) if placed else {}
+        options: dict[str, Any] = {key: asked.pop(key) for key in _OWN_OPTIONS if key in asked}
+        return {"scheduling_strategy": "SPREAD", **options, "resources": asked}
+
+
+def _check_capacity(settings: RunSettings) -> None:
+    """Refuse what the cluster can never give; a busy one may come free."""
+    there: dict[str, float] = ray.cluster_resources()
+    wanted: Counter[str] = Counter()
+    for role in settings.roles.values():
+        for resource, amount in role.resources.items():
+            wanted[resource] += amount * role.replicas  # pyright: ignore[reportArgumentType] - counts fractions
+    for resource, amount in wanted.items():
+        has = there.get(_OWN_OPTIONS.get(resource, resource), 0.0)
+        if amount > has:
+            raise EngineError(f"the roles ask for {resource}={amount:g} in all, but the cluster has {has:g}")
 
 
 async def _result(reference: Any) -> Any:

@@ -44,7 +44,8 @@ class LlamaCppService:
 
     Args:
         model: a name that `models.listing` gives, or the path of a .gguf file.
-        slots: sequences it works on at once; further calls wait their turn.
+        slots: sequences it works on at once; further calls wait their turn. A reply's token costs 19 ms
+            of CPU time alone, 14 ms with 4 slots, 12 ms with 8, and no less with 16 (SmolLM2-135M).
         context: tokens of each slot, prompt and reply together.
         threads: that compute; default one for each core.
         host: the address it listens on, which must be one of this machine.

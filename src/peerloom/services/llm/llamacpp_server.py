@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 
 CACHE_MIB = 2048
-"""Memory for prompts that left their slot. With it a dialogue finds its prefix again however many others
-had the slot in between: of a Coral load two thirds of all prompt tokens come out of it, with 4 slots as
-with 16. One token of SmolLM2-135M takes 23 KB."""
+"""Memory for prompts that had to leave their slot, so that a dialogue finds its prefix again after others
+had the slot. With 16 Coral dialogues over 4 slots it saves 70 % of the prompt tokens, without it 22 %,
+at 2.5 times the CPU time; with it, more slots than work at once save no more. A token of SmolLM2-135M
+takes 23 KB."""
 
-_HTTP_THREADS = 512
 _WARNINGS = 2  # of llama.cpp's log levels; from 3 on it writes several lines a call
 
 
@@ -62,7 +62,6 @@ def _params(xllamacpp: Any, options: argparse.Namespace) -> Any:
     threads = options.threads or _cores()
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
-    params.n_threads_http = _HTTP_THREADS
     params.cache_prompt = True
     params.cache_ram_mib = CACHE_MIB
     params.ui = False
