@@ -57,6 +57,8 @@ class Prompt:
         Raises:
             PromptError: with template, line and what was missing or went wrong.
         """
+        if self._constant:
+            return self.text.strip()
         variables = {name: getattr(task, name) for name in self._uses if name != "task"}
         try:
             return self._template.render(variables, task=task).strip()
@@ -75,12 +77,13 @@ class Prompt:
         for unknown in sorted(names.difference(VARIABLES, _FUNCTIONS)):
             raise ConfigError(f"{self.name}: {_absent(unknown, VARIABLES, 'the template variables')}")
         self._uses = tuple(name for name in VARIABLES if name in names)
+        self._constant = "{" not in self.text  # most system messages: there is nothing to render
         # The plain dict: what make_globals() gives is copied key by key at every rendering.
         self._template = Template.from_code(_environment, code, _globals)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only where a pickled prompt has arrived without its compiled half.
-        if name not in ("_template", "_uses"):
+        if name not in ("_constant", "_template", "_uses"):
             raise AttributeError(name)
         self._compile()
         return self.__dict__[name]

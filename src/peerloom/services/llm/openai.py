@@ -118,7 +118,7 @@ class OpenAIClient:
 
     async def _attempt(self, request: ChatRequest, body: bytes, headers: dict[str, str] | None) -> ChatReply:
         begin = time.perf_counter()
-        data = body if len(body) < _BIG_BODY else io.BytesIO(body)
+        data = aiohttp.BytesPayload(body) if len(body) < _BIG_BODY else io.BytesIO(body)
         try:
             async with self._session.post(
                 self._url, data=data, headers=headers, allow_redirects=False
