@@ -11,14 +11,14 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
-from peerloom.events import Hooks, Progress
+from peerloom.events import Hooks, ViewChanged
 from peerloom.runtime.run import Run
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts(Hooks):
-    """Passes interruptions on to one run. Hears of the run's progress as one of its hooks."""
+    """Passes interruptions on to one run. Hears of the run's members as one of its hooks."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -32,9 +32,9 @@ class Interrupts(Hooks):
         """From now on `run` is what is interrupted; `say` tells the user what happens."""
         self._run, self._say = run, say
 
-    def progress(self, event: Progress) -> None:
-        """Tasks are on their way."""
-        self._admitting = self._admitting or event.admitted > 0
+    def view_changed(self, event: ViewChanged) -> None:
+        """All members are there: tasks are on their way."""
+        self._admitting = True
 
     @contextlib.contextmanager
     def listening(self) -> Generator[None]:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from peerloom.api.interrupts import Interrupts
-from peerloom.events import Progress
+from peerloom.events import ViewChanged
 from peerloom.runtime.run import Run
 
 
@@ -28,7 +28,7 @@ async def attached(*, admitting: bool = True) -> tuple[Interrupts, FakeRun, list
     interrupts, run, said = Interrupts(), FakeRun(), cast("list[str]", [])
     interrupts.attach(cast("Run", run), said.append)
     if admitting:
-        interrupts.progress(Progress(0.0, None, 1, 1))
+        interrupts.view_changed(ViewChanged(1, ("peer-0.1",)))
     return interrupts, run, said
 
 

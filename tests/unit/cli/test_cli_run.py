@@ -135,4 +135,4 @@ def test_ctrl_c_drains_and_leaves_a_consistent_run(tmp_path: Path) -> None:
     rows = [line for part in (tmp_path / "data").iterdir() for line in part.read_text().splitlines()]
     assert summary["admitted"] == summary["outcomes"]["completed"] == len(rows) >= 4
     assert "part-*.jsonl" in out
-    assert "interrupted: finishing the tasks in flight" in log.read_text()
+    assert "interrupted: finishing the tasks in flight" in (tmp_path / "log.jsonl").read_text()
