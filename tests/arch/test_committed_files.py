@@ -73,8 +73,8 @@ def test_a_foreign_name_is_found(tmp_path: Path, line: str, what: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "~/work/q.jsonl",
-        "$HOME/work/a",
+        "~/data/q.jsonl",
+        "$HOME/data/a",
         "https://example.org/home/",
         "docs/home/a",
         "/tmp/a",
