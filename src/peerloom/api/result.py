@@ -1,14 +1,14 @@
 """What a run hands back."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from peerloom.sink.read import read_rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """A run that is over. Iterating gives its completed rows, read from disk; `len()` counts them.
 
@@ -20,7 +20,7 @@ class RunResult:
 
     run_dir: Path
     how: Literal["finished", "drained"]
-    summary: Mapping[str, Any] = field(repr=False)
+    summary: Mapping[str, Any]
 
     def rows(self, *, rejected: bool = False) -> Iterator[dict[str, Any]]:
         """The completed rows; with `rejected` also the filtered, truncated and failed ones."""
@@ -28,6 +28,10 @@ class RunResult:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.rows()
+
+    def __repr__(self) -> str:
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in self.summary["outcomes"].items())
+        return f"RunResult({self.how}: {outcomes or 'no rows'}; {self.run_dir})"
 
     def __len__(self) -> int:
         return self.summary["outcomes"].get("completed", 0)

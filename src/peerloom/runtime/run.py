@@ -27,6 +27,7 @@ from peerloom.services.spawn import LocalSpawner
 from peerloom.sink.errors import SinkError
 from peerloom.sink.rundir import RunDir
 from peerloom.source.base import Source
+from peerloom.task import FAILED
 from peerloom.workflow import check_agents
 
 FIGURES_SECONDS = 0.5
@@ -103,6 +104,7 @@ class Run:
         try:
             await self._execute(started)
             self._check_complete()
+            self._tell_of_failures()
             how = "drained" if self._drained else "finished"
         except* PeerloomError as group:
             raise _first(group) from None
@@ -164,6 +166,15 @@ class Run:
                 f"{committed} rows are committed of {self._total} tasks. This is a defect of Peerloom, "
                 f"unless the input was changed meanwhile; the log is in {self._run_dir.path}"
             )
+
+    def _tell_of_failures(self) -> None:
+        totals = self._figures.totals()
+        failed = totals.outcomes.get(FAILED, 0)
+        if failed:
+            why = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.reasons.items()))
+            where = self._run_dir.path / "rejected"
+            text = f"{failed} of {totals.admitted} tasks failed ({why}); each row's detail says why: {where}"
+            self._emit("notice", Notice("warning", text))
 
     def _has_rows(self) -> bool:
         partitions = self._settings.partitions
