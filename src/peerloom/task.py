@@ -117,6 +117,17 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
         return content if isinstance(content, str) else ""
 
 
+class SavedCall(msgspec.Struct, frozen=True, array_like=True):
+    """A finished call of a turn that was never finished: a digest of the request, and the encoded reply.
+
+    An attempt that starts over is given these, so that it need not ask, and pay, again. Equal requests of
+    one turn have a saved call each.
+    """
+
+    digest: bytes
+    reply: bytes
+
+
 _turn_encoder = msgspec.msgpack.Encoder()
 _turn_decoder = msgspec.msgpack.Decoder(Turn)
 _value_decoder = msgspec.msgpack.Decoder()
@@ -126,7 +137,8 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """One row of input on its way through the agents. Immutable: `with_*` make the next version.
 
     `seed` is this task's own seed, a function of the run's seed and its id. `label` is the row's own
-    key, if the source has one. `started` is when it was admitted, in Unix seconds.
+    key, if the source has one. `started` is when it was admitted, in Unix seconds. `calls` are what an
+    earlier attempt had asked in the turn that comes next.
     """
 
     version: int
@@ -139,6 +151,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
     next_role: str = ""
     end: End | None = None
     refs: list[Ref] = []
+    calls: list[SavedCall] = []
 
     @property
     def id(self) -> TaskId:
@@ -189,6 +202,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
             self,
             header=Header(header.id, header.attempt, header.hop + 1, header.branch),
             raw_turns=[*self.raw_turns, *raw],
+            calls=[],
         )
         known = _decoded(self)
         if "input" in known:

@@ -1,8 +1,8 @@
 """Every key of a run's configuration: its type, its default, and below it what it means."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from peerloom.config.base import Count, NotNegative, Positive, Section, Whole
 from peerloom.config.llm import Llm
@@ -40,6 +40,11 @@ class Ray(Section):
     """An existing cluster; by default `$RAY_ADDRESS`, else a cluster started for this run."""
 
 
+def _switch(value: object) -> object:
+    """What YAML makes of `on` and `off`, as it was written."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 class Config(Section):
     """A whole run."""
 
@@ -73,3 +78,5 @@ class Config(Section):
     """Silence after which a process is taken for dead, and killed."""
     deliver_seconds: Positive = 30.0
     """Time a delivery may stay unanswered before its receiver is suspected."""
+    journal: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = "on"
+    """Keep finished turns and calls of tasks in flight on disk, so that none is paid again after a death."""

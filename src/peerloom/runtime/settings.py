@@ -30,7 +30,8 @@ class RunSettings:
     `peers` is the number of peers in placement `packed`, and the default number of replicas of each
     role in `spread`. `in_flight` counts tasks over all feeders. `heartbeat_seconds` is how often a
     member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
-    `deliver_seconds` how long a delivery may stay unanswered.
+    `deliver_seconds` how long a delivery may stay unanswered. With `journal`, what a lost process had
+    done is not done again.
     """
 
     engine: Literal["ray", "local"] = "ray"
@@ -45,6 +46,7 @@ class RunSettings:
     heartbeat_seconds: float = 1.0
     suspect_seconds: float = 10.0
     deliver_seconds: float = 30.0
+    journal: bool = True
     address: str | None = None
 
 

@@ -5,14 +5,15 @@ data/part-<shard>-<incarnation>-<number>.jsonl        completed rows
 rejected/part-<shard>-<incarnation>-<number>.jsonl    all other rows
 index/part-<shard>-<incarnation>-<number>.idx         which rows of the two count
 locks/shard-<shard>.lock                              who may write a shard's parts
+journal/<kind>-<index>-<incarnation>-<number>.jnl     turns and calls of tasks in flight, by who wrote them
 """
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-DATA, REJECTED, INDEX, LOCKS, LOGS = "data", "rejected", "index", "locks", "logs"
-FOLDERS = (DATA, REJECTED, INDEX, LOCKS, LOGS)
+DATA, REJECTED, INDEX, LOCKS, LOGS, JOURNAL = "data", "rejected", "index", "locks", "logs", "journal"
+FOLDERS = (DATA, REJECTED, INDEX, LOCKS, LOGS, JOURNAL)
 RUN_LOCK, RUN_YAML, LOG, SUMMARY = "run.lock", "run.yaml", "log.jsonl", "summary.json"
 
 _PART = re.compile(r"part-(\d{3,})-(\d{4,})-(\d{4,})(\.jsonl|\.idx)")

@@ -21,6 +21,7 @@ from peerloom.sink.layout import (
     DATA,
     FOLDERS,
     INDEX,
+    JOURNAL,
     LOCKS,
     LOG,
     LOGS,
@@ -38,6 +39,7 @@ _OURS = {
     REJECTED: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     INDEX: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.idx(\.tmp)?"),
     LOCKS: re.compile(r"shard-\d{3,}\.lock"),
+    JOURNAL: re.compile(r"\.?(peer|feeder|alone)-\d{3,}-\d{4,}-\d{4,}\.jnl(\.tmp)?"),
     LOGS: re.compile(r"[^.].*\.(log|jsonl)"),
 }
 

@@ -44,7 +44,7 @@ def test_a_claim_makes_the_folders(tmp_path: Path):
         assert run_dir.path == tmp_path / "runs" / "one"
         assert run_dir.logs == run_dir.path / "logs"
         assert tree(run_dir.path) == {
-            *("run.lock", "log.jsonl", "data", "rejected", "index", "locks", "logs")
+            *("run.lock", "log.jsonl", "data", "rejected", "index", "locks", "logs", "journal")
         }
 
 
@@ -108,7 +108,7 @@ def test_fresh_removes_the_earlier_run(tmp_path: Path):
     finished_run(tmp_path / "run")
     with claimed(tmp_path / "run", fresh=True) as run_dir:
         assert tree(run_dir.path) == {
-            *("run.lock", "log.jsonl", "data", "rejected", "index", "locks", "logs")
+            *("run.lock", "log.jsonl", "data", "rejected", "index", "locks", "logs", "journal")
         }
         shard = Shard.take(run_dir.path, 0, 1)
         assert len(shard.committed) == 0
