@@ -17,6 +17,7 @@ FOLDERS = (DATA, REJECTED, INDEX, LOCKS, LOGS, JOURNAL)
 RUN_LOCK, RUN_YAML, LOG, SUMMARY = "run.lock", "run.yaml", "log.jsonl", "summary.json"
 
 _PART = re.compile(r"part-(\d{3,})-(\d{4,})-(\d{4,})(\.jsonl|\.idx)")
+_SEGMENT = re.compile(r"([a-z]+)-(\d{3,})-(\d{4,})-(\d{4,})\.jnl")
 
 
 class PartName(NamedTuple):
@@ -43,6 +44,33 @@ def list_parts(run_dir: Path, folder: str) -> list[PartName]:
     directory = run_dir / folder
     paths = directory.iterdir() if directory.is_dir() else ()
     return sorted(name for name in map(PartName.parse, paths) if name is not None)
+
+
+class SegmentName(NamedTuple):
+    """One segment of the journal: the kind and slot (index) of who wrote it, its incarnation, a number."""
+
+    kind: str
+    slot: int
+    incarnation: int
+    number: int
+
+    def path(self, run_dir: Path) -> Path:
+        """Where the segment is."""
+        kind, slot, incarnation, number = self
+        return run_dir / JOURNAL / f"{kind}-{slot:03d}-{incarnation:04d}-{number:04d}.jnl"
+
+    @classmethod
+    def parse(cls, path: Path) -> "SegmentName | None":
+        """The segment that a file is, or None if it is none."""
+        match = _SEGMENT.fullmatch(path.name)
+        return cls(match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
+
+
+def list_segments(run_dir: Path) -> list[SegmentName]:
+    """The segments of the journal, in order; none if there is no such folder."""
+    directory = run_dir / JOURNAL
+    paths = directory.iterdir() if directory.is_dir() else ()
+    return sorted(name for name in map(SegmentName.parse, paths) if name is not None)
 
 
 def lock_path(run_dir: Path, shard: int) -> Path:
