@@ -254,9 +254,11 @@ def exhausted_with_permits_out(original: Any, feeder: Feeder) -> Exhausted | Non
 
 
 @bug(census, "_ranked")
-def older_copy_wins(original: Any, report: Report) -> list[tuple[Header, tuple[tuple[int, int], bool]]]:
+def older_copy_wins(
+    original: Any, report: Report, journal: bool
+) -> list[tuple[Header, tuple[tuple[int, int], bool]]]:
     """Of two copies the one that has come less far is kept."""
-    return [(h, ((-h.attempt, -h.hop), certain)) for h, (_, certain) in original(report)]
+    return [(h, ((-h.attempt, -h.hop), certain)) for h, (_, certain) in original(report, journal)]
 
 
 @bug(Outbox, "lose")

@@ -3,6 +3,9 @@
 A pure function. Of two copies of an id the newer wins; a row that is queued or committed beats every
 copy; a permit that nobody holds anything for is lost and is admitted again. Where the shard or feeder
 of an id is missing at present, nothing about that id is concluded but which copy is the newest.
+
+With a journal, a copy that is only uncertain is nothing that anybody holds: its receiver may have taken
+it farther before it was lost. So it is dropped, and the feeder goes on from what the journal knows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,14 +37,17 @@ def ids_in_question(reports: Iterable[Report]) -> set[TaskId]:
     return ids
 
 
-def judge(view: View, reports: Mapping[str, Report], haves: Mapping[str, Have]) -> dict[str, Resolve]:
-    """The `Resolve` for every member of `view`, by name."""
+def judge(
+    view: View, reports: Mapping[str, Report], haves: Mapping[str, Have], *, journal: bool = False
+) -> dict[str, Resolve]:
+    """The `Resolve` for every member of `view`, by name; with `journal`, uncertain copies are given up."""
     verdicts = {name: Verdict() for name in reports}
     committed = {id for have in haves.values() for id in have.committed}
     queued = {id for have in haves.values() for id in have.queued}
     permits = {id for report in reports.values() for id in report.permits}
     fresh = {name for name, report in reports.items() if report.fresh}
-    winners = _newest(reports, verdicts)
+    winners = _newest(reports, verdicts, journal)
+    given_up = _given_up(reports, winners, verdicts) if journal else set[TaskId]()
 
     for id, holder in winners.items():
         feeder = view.feeder(id)
@@ -50,10 +56,11 @@ def judge(view: View, reports: Mapping[str, Report], haves: Mapping[str, Have]) 
             verdicts[holder].discard.append(id)
     for id in permits:
         _judge_permit(view, id, id in winners, id in committed, id in queued, verdicts)
-    for id in {*winners, *queued} - committed:
+    for id in {*winners, *queued, *given_up} - committed:
         feeder = view.feeder(id)
         if feeder in fresh:
             verdicts[feeder].adopt.append(id)
+            _judge_permit(view, id, id in winners, False, id in queued, verdicts)
     for member in view.of(FEEDER):
         if member.name in fresh:
             verdicts[member.name].past = [have.past for have in haves.values() if have.past]
@@ -62,11 +69,13 @@ def judge(view: View, reports: Mapping[str, Report], haves: Mapping[str, Have]) 
     }
 
 
-def _newest(reports: Mapping[str, Report], verdicts: Mapping[str, Verdict]) -> dict[TaskId, str]:
+def _newest(
+    reports: Mapping[str, Report], verdicts: Mapping[str, Verdict], journal: bool
+) -> dict[TaskId, str]:
     """Who holds the newest copy of each id; the other holders are told to discard theirs."""
     winners: dict[TaskId, tuple[tuple[tuple[int, int], bool], str]] = {}
     for name, report in sorted(reports.items()):
-        for header, rank in _ranked(report):
+        for header, rank in _ranked(report, journal):
             held = winners.get(header.id)
             if held is None or rank > held[0]:
                 if held is not None and held[1] != name:
@@ -77,9 +86,23 @@ def _newest(reports: Mapping[str, Report], verdicts: Mapping[str, Verdict]) -> d
     return {id: name for id, (_, name) in winners.items()}
 
 
-def _ranked(report: Report) -> list[tuple[Header, tuple[tuple[int, int], bool]]]:
+def _given_up(
+    reports: Mapping[str, Report], winners: Mapping[TaskId, str], verdicts: Mapping[str, Verdict]
+) -> set[TaskId]:
+    """The ids of uncertain copies; their holders are told to discard them."""
+    ids: set[TaskId] = set()
+    for name, report in reports.items():
+        gone = [header.id for header in report.uncertain if winners.get(header.id) != name]
+        verdicts[name].discard += gone
+        ids.update(gone)
+    return ids
+
+
+def _ranked(report: Report, journal: bool) -> list[tuple[Header, tuple[tuple[int, int], bool]]]:
     """Copies with their age; of two of one age, one that is certainly there wins."""
     certain = [(header, (header.age, True)) for header in report.holding]
+    if journal:
+        return certain
     return certain + [(header, (header.age, False)) for header in report.uncertain]
 
 

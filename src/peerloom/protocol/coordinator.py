@@ -56,20 +56,32 @@ class Coordinator:
         slots: the members that are wanted, as their first incarnations.
         partitions: number of feeders.
         shards: number of sinks.
+        journal: whether what a member had done can be read again after its loss.
+        earlier: the number of the last view that there may have been, in earlier sessions of the run.
     """
 
-    def __init__(self, slots: Iterable[Member], partitions: int, shards: int) -> None:
+    def __init__(
+        self,
+        slots: Iterable[Member],
+        partitions: int,
+        shards: int,
+        *,
+        journal: bool = False,
+        earlier: int = 0,
+    ) -> None:
         self._wanted = {member.slot: member for member in slots}
         self._partitions = partitions
         self._shards = shards
+        self._journal = journal
         self._alive: dict[str, Member] = {}
         self._starting: dict[str, Member] = {}
         self._reports: dict[str, Report] = {}
         self._haves: dict[str, Have] = {}
         self._exhausted: set[str] = set()
         self._in_census = False
+        self._begun = False  # whether the first view was opened
         self._effects: list[Effect] = []
-        self.view = View(0, (), partitions, shards)
+        self.view = View(earlier, (), partitions, shards)
 
     def start(self) -> None:
         """Ask for all members; the first view opens when they have all joined."""
@@ -84,7 +96,7 @@ class Coordinator:
     @property
     def settled(self) -> bool:
         """Whether every wanted member takes part and no census is under way."""
-        return bool(self.view.number) and not self._in_census and len(self._alive) == len(self._wanted)
+        return self._begun and not self._in_census and len(self._alive) == len(self._wanted)
 
     @property
     def finished(self) -> bool:
@@ -103,7 +115,7 @@ class Coordinator:
             self._effects.append(Kill(name, "it is no longer wanted"))
             return
         self._alive[name] = member
-        if self.view.number or not self._starting:
+        if self._begun or not self._starting:
             self._open()
 
     def lost(self, name: str, why: str = "") -> None:
@@ -113,14 +125,14 @@ class Coordinator:
         if member is None:
             return
         self._effects.append(Kill(name, why))
-        if starting is not None or not self.view.number:
+        if starting is not None or not self._begun:
             self._spawn(_next(member))
         else:
             self._open()
 
     def census(self) -> None:
         """Look where everything is, with the members there are."""
-        if not self._in_census and self.view.number:
+        if not self._in_census and self._begun:
             self._open()
 
     def receive(self, message: ToCoordinator) -> None:
@@ -143,7 +155,7 @@ class Coordinator:
     def _open(self) -> None:
         members = tuple(sorted(self._alive.values(), key=lambda member: member.slot))
         self.view = View(self.view.number + 1, members, self._partitions, self._shards)
-        self._in_census = True
+        self._begun = self._in_census = True
         self._reports, self._haves = {}, {}
         self._exhausted = set()
         self._effects += [Send(member.name, Hold(self.view)) for member in members]
@@ -165,7 +177,7 @@ class Coordinator:
         if len(self._haves) < len(self.view.of(SINK)):
             return
         self._in_census = False
-        verdicts = judge(self.view, self._reports, self._haves)
+        verdicts = judge(self.view, self._reports, self._haves, journal=self._journal)
         self._effects += [Send(name, resolve) for name, resolve in verdicts.items()]
         self._replace_missing()
 

@@ -9,7 +9,7 @@ committed, and admits nothing before that.
 from collections import Counter
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import Ack, Drain, Exhausted, Item, Report, Resolve
+from peerloom.protocol.messages import Ack, Ask, Done, Drain, Exhausted, Item, Report, Resolve
 from peerloom.protocol.participant import Participant
 from peerloom.task import Header, TaskId
 
@@ -65,6 +65,15 @@ class Feeder(Participant):
         """Whether an id that the source offers was admitted or committed before."""
         return id in self._permits or id in self.past
 
+    def is_done(self, id: TaskId) -> bool:
+        """Whether the row of an id is known to be safe on disk."""
+        return id in self.past and id not in self._permits
+
+    def done(self, message: Ask) -> Done:
+        """Which of these are done; none as long as this feeder is fresh, or for another view."""
+        known = not self._fresh and message.view == self.view.number and message.sender in self.view.names
+        return Done([id for id in message.ids if self.is_done(id)] if known else [])
+
     def lost(self) -> list[TaskId]:
         """Ids to be admitted again; they stay here until they are."""
         return [] if self.held else list(self._lost)
@@ -73,8 +82,7 @@ class Feeder(Participant):
         """Free permits; what was freed. Acknowledgements of another view are refused."""
         if message.view != self.view.number or message.sender not in self.view.names:
             return []
-        if self._fresh:
-            self.past.update(message.ids)
+        self.past.update(message.ids)
         return self._free(message.ids)
 
     def dry(self) -> None:
@@ -102,6 +110,7 @@ class Feeder(Participant):
             if id not in self.past:  # else acknowledged since the sinks were asked
                 self.past.add(id)
                 self._permits[id] = None
+        self.past.update(message.done)
         self._free(message.done)
         self._lost.update((id, None) for id in message.lost if id in self._permits)
         self._fresh = self._fresh and len(message.past) < self.view.shards

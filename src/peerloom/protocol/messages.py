@@ -118,9 +118,23 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """A feeder is to admit nothing more, but for what was lost."""
 
 
-ToMember = Deliver | Ack | Hold | Query | Resolve | Drain
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """A member asks a feeder which of these are done, so that the journal need not keep them."""
+
+    view: int
+    sender: str
+    ids: list[TaskId]
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """The answer to `Ask`: the ids of those rows that are known to be safe on disk."""
+
+    ids: list[TaskId]
+
+
+ToMember = Deliver | Ack | Hold | Query | Resolve | Drain | Ask
 ToCoordinator = Report | Have | Suspect | Exhausted
-Message = ToMember | ToCoordinator | Delivered
+Message = ToMember | ToCoordinator | Delivered | Done
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

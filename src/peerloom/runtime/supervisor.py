@@ -51,7 +51,9 @@ class Supervisor:
         self._settings = settings
         self._brief = brief
         self._on_event = on_event
-        self._coordinator = Coordinator(members(settings, roles), settings.partitions, settings.shards)
+        self._coordinator = Coordinator(
+            members(settings, roles), settings.partitions, settings.shards, journal=settings.journal
+        )
         self._on_finished = on_finished
         self._draining = False
         self._ending = False

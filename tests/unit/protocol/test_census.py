@@ -23,12 +23,14 @@ def has(committed: list[int] | None = None, queued: list[int] | None = None, pas
     return Have(2, STORE, [task(n) for n in committed or []], [task(n) for n in queued or []], past)
 
 
-def judged(*reports: Report, have: Have | None = None, at: View | None = None) -> dict[str, Resolve]:
+def judged(
+    *reports: Report, have: Have | None = None, at: View | None = None, journal: bool = False
+) -> dict[str, Resolve]:
     """The verdicts, with the reports that are not given left empty."""
     at = at or view(2)
     said = {member.name: Report(2, member.name) for member in at.members}
     said |= {report.sender: report for report in reports}
-    return judge(at, said, {STORE: have or has()} if STORE in at.names else {})
+    return judge(at, said, {STORE: have or has()} if STORE in at.names else {}, journal=journal)
 
 
 def test_a_task_in_one_place_is_left_alone():
@@ -122,3 +124,47 @@ def test_with_two_feeders_each_hears_of_its_own():
 def test_the_sinks_are_asked_about_everything_that_was_reported():
     reports = [fed(0), held(ANN, copy(1)), held(BEN, uncertain=[copy(2)])]
     assert ids_in_question(reports) == {task(0), task(1), task(2)}
+
+
+def test_with_a_journal_an_uncertain_copy_is_given_up_and_its_task_admitted_again():
+    verdicts = judged(fed(0), held(ANN, uncertain=[copy(0, hop=1)]), journal=True)
+    assert verdicts[ANN].discard == [task(0)]
+    assert verdicts[FEED].lost == [task(0)]
+
+
+def test_with_a_journal_a_certain_copy_goes_on_though_an_uncertain_one_seems_newer():
+    verdicts = judged(
+        fed(0), held(ANN, uncertain=[copy(0, attempt=2)]), held(BEN, copy(0, hop=1)), journal=True
+    )
+    assert (verdicts[ANN].discard, verdicts[BEN].discard) == ([task(0)], [])
+    assert verdicts[FEED].lost == []
+
+
+def test_with_a_journal_a_feeder_gives_up_what_it_had_sent_and_admits_it_again():
+    report = Report(2, FEED, uncertain=[copy(0)], permits=[task(0)])
+    assert judged(report, journal=True)[FEED] == Resolve(2, discard=[task(0)], lost=[task(0)])
+
+
+def test_with_a_journal_what_a_sink_has_is_not_lost():
+    for have in (has(committed=[0]), has(queued=[0])):
+        verdicts = judged(fed(0), held(ANN, uncertain=[copy(0)]), have=have, journal=True)
+        assert verdicts[ANN].discard == [task(0)]
+        assert verdicts[FEED].lost == []
+
+
+def test_with_a_journal_a_row_whose_sink_is_missing_is_given_up_but_not_yet_lost():
+    verdicts = judged(fed(0), held(ANN, uncertain=[copy(0)]), at=view(2, feeder, ask, tell), journal=True)
+    assert verdicts[ANN].discard == [task(0)]
+    assert verdicts[FEED] == Resolve(2)
+
+
+def test_with_a_journal_a_fresh_feeder_admits_again_what_only_uncertain_copies_prove():
+    past = IdSet().encode()
+    reports = fed(fresh=True), held(ANN, copy(2), uncertain=[copy(0)])
+    verdicts = judged(*reports, have=has(queued=[1], past=past), journal=True)
+    assert sorted(verdicts[FEED].adopt) == [task(0), task(1), task(2)]
+    assert verdicts[FEED].lost == [task(0)]
+
+    away = judged(*reports, at=view(2, feeder, ask, tell), journal=True)
+    assert sorted(away[FEED].adopt) == [task(0), task(2)]
+    assert away[FEED].lost == [], "its sink may have it"

@@ -181,3 +181,13 @@ def test_it_is_not_finished_without_its_feeders():
     coordinator.lost(FEED)
     hold_census(coordinator)
     assert not coordinator.finished
+
+
+def test_a_later_session_counts_its_views_from_where_it_is_told():
+    coordinator = Coordinator(everybody, partitions=1, shards=1, earlier=1_000_000)
+    coordinator.start()
+    coordinator.census()
+    assert spawned(coordinator) == NAMES, "nobody is there to be asked"
+    for name in NAMES:
+        coordinator.joined(name)
+    assert coordinator.view.number == 1_000_001

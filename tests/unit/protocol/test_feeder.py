@@ -2,7 +2,18 @@ from protocol_helpers import ANN, FEED, STORE, ask, enter, feeder, item, rows, s
 
 from peerloom.idset import IdSet
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Delivered, Drain, Exhausted, Hold, Item, Report, Resolve
+from peerloom.protocol.messages import (
+    Ack,
+    Ask,
+    Delivered,
+    Done,
+    Drain,
+    Exhausted,
+    Hold,
+    Item,
+    Report,
+    Resolve,
+)
 from peerloom.protocol.view import PEER, TO_SINK, Member
 from peerloom.task import Header
 
@@ -177,3 +188,43 @@ def test_admitted_tasks_are_tasks_it_knows():
     machine = make()
     machine.admit([Item(Header(task(0), machine.attempt()), b"")])
     assert machine.knows(task(0))
+
+
+def test_it_knows_what_is_done():
+    machine = make()
+    machine.admit([item(row) for row in range(3)])
+    machine.ack(ack(0))
+    census(machine, Resolve(2, done=[task(1)]))
+    assert [machine.is_done(task(row)) for row in range(4)] == [True, True, False, False]
+    assert machine.done(Ask(2, ANN, [task(1), task(2), task(0)])) == Done([task(1), task(0)])
+
+
+def test_an_adopted_task_is_done_only_when_it_is_acknowledged():
+    machine = Feeder(FEED, 3, "ask")
+    enter(machine, view(1), Resolve(1, adopt=[task(0)], past=[EMPTY]))
+    assert not machine.is_done(task(0))
+    machine.ack(ack(0))
+    assert machine.is_done(task(0))
+
+
+def test_a_feeder_that_is_fresh_or_in_another_view_calls_nothing_done():
+    past = [IdSet([task(0)]).encode()]
+    machine = Feeder(FEED, 3, "ask")
+    enter(machine, view(1, feeder, ask, tell), Resolve(1, past=past[:0]))
+    machine.ack(ack(0))
+    assert machine.done(Ask(1, ANN, [task(0)])) == Done([])
+    census(machine, Resolve(2, past=past))
+    assert machine.done(Ask(1, ANN, [task(0)])) == Done([])
+    assert machine.done(Ask(2, "peer-9.1", [task(0)])) == Done([])
+    assert machine.done(Ask(2, ANN, [task(0)])) == Done([task(0)])
+
+
+def test_what_is_given_up_and_lost_in_one_verdict_is_admitted_again():
+    machine = make()
+    machine.admit([item(0)])
+    [(destination, batch)] = machine.outgoing()
+    machine.failed(destination, batch.seq)
+    report = enter(machine, view(2), Resolve(2, discard=[task(0)], lost=[task(0)]))
+    assert report.uncertain == [Header(task(0), 1)]
+    assert machine.lost() == [task(0)]
+    assert machine.outgoing() == []

@@ -4,8 +4,10 @@ from protocol_helpers import ANN, FEED, STORE, item, task, view
 from peerloom.errors import CodecError
 from peerloom.protocol.messages import (
     Ack,
+    Ask,
     Deliver,
     Delivered,
+    Done,
     Drain,
     Exhausted,
     Have,
@@ -31,6 +33,8 @@ MESSAGES: list[Message] = [
     Suspect(4, ANN, STORE),
     Exhausted(4, FEED),
     Drain(),
+    Ask(4, ANN, [task(1), task(2)]),
+    Done([task(2)]),
 ]
 
 
