@@ -70,3 +70,19 @@ def test_nothing_outlives_a_killed_driver(tmp_path: Path) -> None:
         process.kill()
         _, alive = psutil.wait_procs(children, timeout=15)
     assert not [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_driver_that_was_stopped_suspects_nobody(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    patience = ("heartbeat_seconds=0.001", "suspect_seconds=2", "deliver_seconds=2")  # a ping is always out
+    with running(run_dir, "engine=ray", "trials=5", "in_flight=20", *patience) as process:
+        wait_for_rows(run_dir, process)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(5)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(90) == 0
+    log = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert not [line for line in log if line["event"] == "member_lost"]
+    parts = [part.read_text() for part in run_dir.glob("*/part-*.jsonl")]
+    ids = [json.loads(line)["id"] for part in parts for line in part.splitlines()]
+    assert len(set(ids)) == len(ids) == json.loads((run_dir / "summary.json").read_text())["admitted"]

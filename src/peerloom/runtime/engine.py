@@ -1,5 +1,6 @@
 """What the run needs of an engine: start members, reach them, notice their death."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from peerloom.errors import EngineError, UsageError
@@ -7,10 +8,10 @@ from peerloom.protocol.view import FEEDER, PEER
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.feeder_host import FeederHost
 from peerloom.runtime.host import Host
-from peerloom.runtime.link import Link, Unreachable
+from peerloom.runtime.link import Link, NoRoom, Unreachable
 from peerloom.runtime.peer_host import PeerHost
 from peerloom.runtime.sink_host import SinkHost
-from peerloom.sink.errors import SinkError
+from peerloom.sink.errors import DiskFull, SinkError
 
 
 class Engine(Protocol):
@@ -24,10 +25,14 @@ class Engine(Protocol):
         """
         ...
 
-    async def spawn(self, brief: Brief) -> tuple[str, int]:
+    async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
         """Start a member, and wait until it takes messages in; its node and process id.
 
+        While there is no room for its process at present, `waits` is called with what is lacking, and
+        the wait goes on for as long as that lasts.
+
         Raises:
+            NoRoom: if there is no room on the disk at present for what it needs to start.
             Unreachable: if its process dies before that.
             EngineError: if it cannot start, and never will.
         """
@@ -87,6 +92,8 @@ def death(name: str, error: BaseException | None, *, starting: bool) -> EngineEr
     """
     if isinstance(error, UsageError):
         return EngineError(str(error))
+    if starting and isinstance(error, DiskFull):
+        return NoRoom(str(error))
     if starting and error is not None and not isinstance(error, SinkError):
         return EngineError(f"{name} cannot start: {type(error).__name__}: {error}")
     return Unreachable(f"{name} has died: {f'{type(error).__name__}: {error}' if error else 'killed'}")

@@ -26,6 +26,7 @@ from peerloom.protocol.messages import (
 from peerloom.protocol.participant import Participant
 from peerloom.runtime.brief import MemberStats
 from peerloom.runtime.link import Link, Unreachable
+from peerloom.runtime.patience import patience
 
 
 class Host(ABC):
@@ -141,7 +142,7 @@ class Host(ABC):
 
     async def _deliver(self, destination: str, deliver: Deliver) -> None:
         try:
-            async with asyncio.timeout(self._deliver_seconds):
+            async with patience(self._deliver_seconds):
                 answer = decode(await self._link.send(destination, encode(deliver)))
         except (Unreachable, TimeoutError):
             if self.machine.failed(destination, deliver.seq):

@@ -9,6 +9,10 @@ class Unreachable(EngineError):
     """Another member is dead, or cannot be reached."""
 
 
+class NoRoom(Unreachable):
+    """A member cannot start, as there is no room on the disk: no fault of its own, and it will pass."""
+
+
 class Link(Protocol):
     """The outgoing side of a member's transport."""
 

@@ -7,6 +7,7 @@ the same, and a killed member is a cancelled task.
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 from peerloom.runtime.brief import Brief, MemberStats, encode_stats
 from peerloom.runtime.engine import build, death
@@ -24,8 +25,8 @@ class LocalEngine:
     async def start(self) -> None:
         """Nothing to make ready."""
 
-    async def spawn(self, brief: Brief) -> tuple[str, int]:
-        """Start a member as a task."""
+    async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
+        """Start a member as a task; for that there is always room."""
         name = brief.member.name
         host = build(brief, self)
         self._hosts[name] = host

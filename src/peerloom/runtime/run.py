@@ -240,6 +240,8 @@ class Run:
                 self._emit("member_lost", event)
             case ViewChanged():
                 self._emit("view_changed", event)
+            case Notice():
+                self._emit("notice", event)
 
     def _notice(self, text: str) -> None:
         self._emit("notice", Notice("info", text))

@@ -1,7 +1,9 @@
 """Drives the coordinator: starts members, hears them, notices their death, carries out its effects.
 
 A member is lost when its process ends, when it gives no sign of life in time, or when another member
-suspects it. Each has three watchers here: for its end, for what it tells, for its heartbeat.
+suspects it. Each has three watchers here: for its end, for what it tells, for its heartbeat. One that
+cannot start because there is no room for it, in the cluster or on the disk, waits: that is no death, and
+the others go on.
 """
 
 import asyncio
@@ -10,20 +12,21 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from peerloom.errors import EngineError
-from peerloom.events import MemberJoined, MemberLost, ViewChanged
+from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.messages import Drain, Exhausted, Have, Message, Report, Suspect, decode, encode
 from peerloom.protocol.view import FEEDER, SINK, Member
 from peerloom.runtime.brief import Brief, MemberStats, decode_stats
 from peerloom.runtime.engine import Engine
-from peerloom.runtime.link import Unreachable
+from peerloom.runtime.link import NoRoom, Unreachable
+from peerloom.runtime.patience import patience
 from peerloom.runtime.settings import RunSettings, members
 
 MAX_DEATHS_IN_A_ROW = 10
-MAX_WAIT_SECONDS = 5.0  # before a slot that keeps dying is filled again
+MAX_WAIT_SECONDS = 5.0  # before a slot that keeps dying, or finds no room, is filled again
 STOP_SECONDS = 10.0
 
-Event = MemberJoined | MemberLost | ViewChanged
+Event = MemberJoined | MemberLost | ViewChanged | Notice
 
 
 class Supervisor:
@@ -34,7 +37,7 @@ class Supervisor:
         settings: how many, and how soon one is suspected.
         roles: the workflow's roles.
         brief: what a member is told.
-        on_event: hears of views and losses.
+        on_event: hears of views, losses and waits.
         on_finished: called when every task is committed.
     """
 
@@ -58,6 +61,7 @@ class Supervisor:
         self._draining = False
         self._ending = False
         self._deaths_in_a_row: dict[str, int] = {}
+        self._without_room: set[str] = set()
         self._view_told = 0
         self._group: asyncio.TaskGroup | None = None
 
@@ -102,7 +106,7 @@ class Supervisor:
 
     async def _stop(self, name: str, on_stats: Callable[[str, MemberStats], None]) -> None:
         with contextlib.suppress(Unreachable, EngineError, TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
+            async with patience(STOP_SECONDS):
                 await self._engine.stop(name)
                 on_stats(name, decode_stats(await self._engine.wait(name)))
 
@@ -123,13 +127,19 @@ class Supervisor:
             self._on_finished()
 
     async def _start(self, member: Member) -> None:
-        deaths = self._deaths_in_a_row.get(member.name.rpartition(".")[0], 0)
-        await asyncio.sleep(min(MAX_WAIT_SECONDS, 0.1 * 2**deaths) if deaths else 0)
+        slot = _slot(member.name)
+        await asyncio.sleep(self._delay(slot))
         try:
-            node, pid = await self._engine.spawn(self._brief(member))
-        except Unreachable as error:
+            node, pid = await self._engine.spawn(self._brief(member), lambda why: self._wait(slot, why))
+        except NoRoom as error:
+            self._wait(slot, str(error))
             self._lose(member.name, str(error))
             return
+        except Unreachable as error:
+            self._without_room.discard(slot)
+            self._lose(member.name, str(error))
+            return
+        self._wait_no_more(slot)
         self._spawn_task(self._await_end(member.name))
         self._spawn_task(self._listen(member.name))
         self._spawn_task(self._watch_heart(member.name))
@@ -142,16 +152,32 @@ class Supervisor:
         self._coordinator.joined(member.name)
         self._advance()
 
+    def _delay(self, slot: str) -> float:
+        deaths = self._deaths_in_a_row.get(slot, 0)
+        if slot in self._without_room:
+            return MAX_WAIT_SECONDS
+        return min(MAX_WAIT_SECONDS, 0.1 * 2**deaths) if deaths else 0
+
+    def _wait(self, slot: str, why: str) -> None:
+        if slot not in self._without_room:
+            self._without_room.add(slot)
+            self._on_event(Notice("warning", f"{slot} cannot start yet, the others go on without it: {why}"))
+
+    def _wait_no_more(self, slot: str) -> None:
+        if slot in self._without_room:
+            self._without_room.remove(slot)
+            self._on_event(Notice("info", f"{slot} has room now, and takes part"))
+
     async def _introduce(self, name: str) -> None:
         try:
-            async with asyncio.timeout(self._settings.deliver_seconds):
+            async with patience(self._settings.deliver_seconds):
                 await self._engine.introduce(name)
         except (Unreachable, TimeoutError) as error:
             self._lose(name, f"did not hear of the others: {error}")
 
     async def _send(self, name: str, message: Message) -> None:
         try:
-            async with asyncio.timeout(self._settings.deliver_seconds):
+            async with patience(self._settings.deliver_seconds):
                 await self._engine.tell(name, encode(message))
         except Unreachable as error:
             self._lose(name, str(error))
@@ -181,7 +207,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(self._settings.heartbeat_seconds)
             try:
-                async with asyncio.timeout(self._settings.suspect_seconds):
+                async with patience(self._settings.suspect_seconds):
                     await self._engine.ping(name)
             except TimeoutError:
                 self._lose(name, f"no sign of life for {self._settings.suspect_seconds:g} s")
@@ -196,8 +222,10 @@ class Supervisor:
 
     def _bury(self, kill: Kill) -> None:
         self._engine.kill(kill.name)
+        slot = _slot(kill.name)
+        if slot in self._without_room:
+            return
         self._on_event(MemberLost(kill.name, kill.why))
-        slot = kill.name.rpartition(".")[0]
         deaths = self._deaths_in_a_row[slot] = self._deaths_in_a_row.get(slot, 0) + 1
         if deaths >= MAX_DEATHS_IN_A_ROW:
             raise EngineError(f"{slot} died {deaths} times in a row, no row committed; last: {kill.why}")
@@ -205,3 +233,7 @@ class Supervisor:
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None
         self._group.create_task(work)
+
+
+def _slot(name: str) -> str:
+    return name.rpartition(".")[0]

@@ -2,7 +2,7 @@
 
 Messages arrive on the actor's main event loop, where the member lives, and are only taken in there, so
 calls never queue up behind work. `ping` has a concurrency group of its own, which in Ray is a thread of
-its own: it answers however busy the main loop is, and touches nothing of the member.
+its own: it answers however busy the main loop is, and touches nothing of the member. So does `place`.
 """
 
 import asyncio
@@ -57,11 +57,10 @@ class MemberActor:
         self._begun.set()
         return encode_stats(await self._host.run())
 
-    async def ready(self) -> tuple[str, int]:
-        """Wait until messages are taken in; the node and process id."""
+    async def ready(self) -> None:
+        """Wait until messages are taken in."""
         await self._begun.wait()
         await self._alive.ready()
-        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     async def introduce(self, handles: dict[str, Handle]) -> None:
         """How to reach the others."""
@@ -87,6 +86,11 @@ class MemberActor:
     def _alive(self) -> Host:
         assert self._host is not None, "no member is spoken to before it is ready"
         return self._host
+
+    @ray.method(concurrency_group="control")
+    async def place(self) -> tuple[str, int]:
+        """The node and process id; whoever can tell is there."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     @ray.method(concurrency_group="control")
     async def ping(self) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -17,13 +17,16 @@ from peerloom.protocol.view import PEER, Member
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.engine import death
 from peerloom.runtime.link import Unreachable
+from peerloom.runtime.patience import patience
 from peerloom.runtime.ray.actor import Actor
 from peerloom.runtime.ray.api import Handle, NodeAffinitySchedulingStrategy, RayError, RayTaskError, ray
+from peerloom.runtime.ray.capacity import OWN_OPTIONS, check_capacity, lacking
 from peerloom.runtime.ray.cluster import connect, reason, stop
 from peerloom.runtime.settings import RunSettings
 
 START_SECONDS = 60.0
-_OWN_OPTIONS = {"num_cpus": "CPU", "num_gpus": "GPU"}  # which are options of their own, and resources' names
+ROOM_POLL_SECONDS = 2.0
+TELL_SECONDS = 10.0  # so long the room that a dead process had may take to come free, without a word
 
 
 class RayEngine:
@@ -43,36 +46,41 @@ class RayEngine:
         self._connecting = loop.run_in_executor(None, connect, self._settings.address)
         await asyncio.shield(self._connecting)
         self._node = ray.get_runtime_context().get_node_id()
-        _check_capacity(self._settings)
+        check_capacity(self._settings)
 
     def names(self) -> list[str]:
         """The members there are."""
         return list(self._places)
 
-    async def spawn(self, brief: Brief) -> tuple[str, int]:
+    async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
         """Start a member as an actor."""
         name = brief.member.name
+        options, asked = self._options(brief.member)
         try:
-            handle: Handle = Actor.options(**self._options(brief.member)).remote(sys.path)
+            handle: Handle = Actor.options(**options).remote(sys.path)
             running = asyncio.ensure_future(_result(handle.run.remote(brief)))
         except (TypeError, ValueError) as error:
             raise EngineError(
                 f"{name} cannot be sent to another process: {reason(error)}. An agent must not hold open "
                 "files, locks or connections: make them in act(), or choose engine=local"
             ) from error
+        placed = asyncio.ensure_future(_result(handle.place.remote()))
         ready = asyncio.ensure_future(_result(handle.ready.remote()))
         self._handles[name] = handle
         self._running[name] = running
         try:
-            async with asyncio.timeout(START_SECONDS):
+            await _wait_for_room({running, placed}, asked, waits)
+            async with patience(START_SECONDS):
                 await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await self.wait(name)
-            place = self._places[name] = await ready
+            await ready
+            place = self._places[name] = await placed
         except (TimeoutError, RayError) as error:
             self.kill(name)
             raise Unreachable(f"{name} did not start: {reason(error)}") from error
         finally:
+            placed.cancel()
             ready.cancel()
         return place
 
@@ -148,31 +156,36 @@ class RayEngine:
         except RayError as error:
             raise Unreachable(f"{name}: {reason(error)}") from error
 
-    def _options(self, member: Member) -> dict[str, Any]:
-        """Ray's options for a member's actor.
+    def _options(self, member: Member) -> tuple[dict[str, Any], Mapping[str, float]]:
+        """Ray's options for a member's actor, and the resources among them.
 
         Feeders and sinks stay on the driver's node, where source and run directory are; peers go
         wherever there is room, or to what their role was given.
         """
         if member.kind != PEER:
-            return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}
+            return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}, {}
         placed = self._settings.roles.get(member.roles[0]) if self._settings.placement == "spread" else None
         asked = dict(placed.resources) if placed else {}
-        options: dict[str, Any] = {key: asked.pop(key) for key in _OWN_OPTIONS if key in asked}
-        return {"scheduling_strategy": "SPREAD", **options, "resources": asked}
+        own = {key: amount for key, amount in asked.items() if key in OWN_OPTIONS}
+        custom = {key: amount for key, amount in asked.items() if key not in OWN_OPTIONS}
+        return {"scheduling_strategy": "SPREAD", **own, "resources": custom}, asked
 
 
-def _check_capacity(settings: RunSettings) -> None:
-    """Refuse what the cluster can never give; a busy one may come free."""
-    there: dict[str, float] = ray.cluster_resources()
-    wanted: Counter[str] = Counter()
-    for role in settings.roles.values():
-        for resource, amount in role.resources.items():
-            wanted[resource] += amount * role.replicas  # pyright: ignore[reportArgumentType] - counts fractions
-    for resource, amount in wanted.items():
-        has = there.get(_OWN_OPTIONS.get(resource, resource), 0.0)
-        if amount > has:
-            raise EngineError(f"the roles ask for {resource}={amount:g} in all, but the cluster has {has:g}")
+async def _wait_for_room(
+    signs: set[asyncio.Future[Any]], asked: Mapping[str, float], waits: Callable[[str], None]
+) -> None:
+    """Wait until a process is there. The time in which the cluster has no room for it does not count."""
+    had_room = lacked = 0.0
+    while not (await asyncio.wait(signs, timeout=ROOM_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED))[0]:
+        lack = await asyncio.to_thread(lacking, asked) if asked else ""
+        if not lack:
+            had_room += ROOM_POLL_SECONDS
+        else:
+            lacked += ROOM_POLL_SECONDS
+            if lacked >= TELL_SECONDS:
+                waits(lack)
+        if had_room >= START_SECONDS:
+            raise TimeoutError
 
 
 async def _result(reference: Any) -> Any:
