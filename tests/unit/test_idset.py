@@ -6,6 +6,8 @@ from peerloom.errors import CodecError
 from peerloom.idset import IdSet, partition_of
 from peerloom.task import TaskId
 
+BEFORE_ROW_0 = b"\x91\x93\x00\x00\x91\x92\xff\xc4\x01\x01"  # a stretch at offset -1
+
 
 def some_ids(seed: int, count: int = 400) -> set[TaskId]:
     dice = random.Random(seed)
@@ -56,7 +58,7 @@ def test_encoding_round_trips():
     assert TaskId(0, 6000, 0) not in ids
 
 
-@pytest.mark.parametrize("data", [b"", b"\x01", IdSet(some_ids(8)).encode()[:-1]])
+@pytest.mark.parametrize("data", [b"", b"\x01", BEFORE_ROW_0, IdSet(some_ids(8)).encode()[:-1]])
 def test_what_is_no_set_is_refused(data: bytes):
     with pytest.raises(CodecError, match="task ids"):
         IdSet.decode(data)
@@ -65,6 +67,52 @@ def test_what_is_no_set_is_refused(data: bytes):
 def test_a_million_ids_take_bits():
     ids = IdSet(TaskId(0, row, 0) for row in range(100_000))
     assert len(ids.encode()) < 100_000 / 8 + 32
+
+
+def test_a_few_ids_take_a_few_bytes_wherever_they_are():
+    ids = IdSet(TaskId(0, row, 0) for row in range(900_000, 900_800))
+    assert len(ids.encode()) < 100 + 32
+    ids.add(TaskId(0, 7, 0))
+    assert len(ids.encode()) < 100 + 40
+    assert set(IdSet.decode(ids.encode())) == set(ids)
+
+
+def random_ids(dice: random.Random) -> set[TaskId]:
+    """Runs of neighbours, near and far from one another, as a run leaves them; and some strays."""
+    ids: set[TaskId] = set()
+    for _ in range(dice.randrange(6)):
+        file, trial, begin = dice.randrange(2), dice.randrange(2), dice.choice([0, 1, 63, 64, 900, 20_000])
+        step = dice.choice([1, 1, 2, 7, 64, 65, 72, 100])
+        ids |= {TaskId(file, begin + step * n, trial) for n in range(dice.randrange(40))}
+    return ids
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_behaves_as_a_set_whatever_is_done_to_it(seed: int):
+    dice = random.Random(seed)
+    ids, known = IdSet(), set[TaskId]()
+    for _ in range(6):
+        more = random_ids(dice)
+        match dice.randrange(4):
+            case 0:
+                ids.update(more)
+            case 1:
+                ids.merge(IdSet(more))
+            case 2:
+                ids.merge_encoded(IdSet(more).encode())
+            case _:
+                ids = IdSet.decode(ids.encode())
+                more = set[TaskId]()
+        known |= more
+        assert len(ids) == len(known)
+        assert set(ids) == set(IdSet.decode(ids.encode())) == known
+        start, trials = dice.randrange(1100), dice.randrange(1, 4)
+        stop = start + dice.randrange(1100)
+        assert ids.missing(1, start, stop, trials) == [
+            row
+            for row in range(start, stop)
+            if any(TaskId(1, row, trial) not in known for trial in range(trials))
+        ]
 
 
 def test_partitions_are_by_row_and_ignore_the_trial():

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from peerloom.idset import IdSet
 from peerloom.sink.errors import DiskFull, ShardLost, SinkError
 from peerloom.sink.files import GrowingFile, sync_folder
-from peerloom.sink.index import CLOSING, OPENING, Group, frame
+from peerloom.sink.index import OPENING, Closed, Group, closing, frame
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName
 from peerloom.sink.rows import Row
 from peerloom.sink.totals import Totals
@@ -31,6 +32,7 @@ class Part:
         self._name = name
         self._check_owner = check_owner
         self._files: dict[str, GrowingFile] = {}
+        self._ids, self._totals = IdSet(), Totals()  # of the part, for its closing record
 
     @property
     def size(self) -> int:
@@ -56,9 +58,10 @@ class Part:
         """Say in the index that nobody will write the part again, and close its files."""
         index = self._files.get(INDEX)
         if index is not None and index.end:
+            record = Closed(self._ids.encode(), (self._end(DATA), self._end(REJECTED)), self._totals)
             # Without this record, or with half of it, a take-over copies the part instead of keeping it.
             with suppress(SinkError):
-                index.append(CLOSING)
+                index.append(closing(record))
         self.abandon()
 
     def abandon(self) -> None:
@@ -87,6 +90,8 @@ class Part:
         self._check_owner()
         for file in touched:
             file.keep()
+        self._ids.update(group.ids)
+        self._totals.add(totals)
         return totals
 
     def _end(self, folder: str) -> int:

@@ -9,7 +9,7 @@ import orjson
 
 from peerloom.errors import RunDirError
 from peerloom.sink.files import size_of
-from peerloom.sink.index import read_prefix
+from peerloom.sink.index import read_closed, read_prefix
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
 
 
@@ -59,10 +59,14 @@ def _read_part(directory: Path, folder: str, name: PartName) -> Iterator[dict[st
 
 def _committed_end(directory: Path, folder: str, name: PartName) -> float:
     """Up to which byte the part's file counts."""
-    path = name.path(directory, INDEX)
+    index = name.path(directory, INDEX)
+    rows = name.path(directory, DATA), name.path(directory, REJECTED)
     try:
-        records = path.read_bytes()
+        closed = read_closed(index, (size_of(rows[0]), size_of(rows[1])))
+        if closed is not None:
+            return closed.ends[0 if folder == DATA else 1]
+        records = index.read_bytes()
     except FileNotFoundError:
         return float("inf")
-    sizes = size_of(name.path(directory, DATA)), size_of(name.path(directory, REJECTED))
-    return read_prefix(records, sizes, str(path)).ends[0 if folder == DATA else 1]
+    sizes = size_of(rows[0]), size_of(rows[1])  # after the index, so that its groups are within
+    return read_prefix(records, sizes, str(index)).ends[0 if folder == DATA else 1]

@@ -1,9 +1,10 @@
 """Taking a shard over: what is committed, and no file that an earlier writer could still reach.
 
-A part with a closing record is left as it is. Of any other part the valid prefix is copied to new files,
-which are made durable, closed, and renamed over the old ones. So at every instant each committed row is in
-exactly one visible file, and a writer that is late still has the old, nameless files in its hands. The copy
-also heals a failed fsync, since it writes and syncs the pages once more.
+A part with a closing record is left as it is, and only that record is read. Of any other part the valid
+prefix is copied to new files, which are made durable, closed, and renamed over the old ones. So at every
+instant each committed row is in exactly one visible file, and a writer that is late still has the old,
+nameless files in its hands. The copy also heals a failed fsync, since it writes and syncs the pages once
+more.
 """
 
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from peerloom.errors import RunDirError
 from peerloom.idset import IdSet
 from peerloom.sink.files import size_of, sync_folder, write_failed
-from peerloom.sink.index import CLOSING, Prefix, read_prefix
+from peerloom.sink.index import Closed, closing, read_closed, read_prefix, sum_up
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
 from peerloom.sink.totals import Totals
 
@@ -32,16 +33,20 @@ def recover(run_dir: Path, shard: int) -> tuple[IdSet, Totals]:
     committed, totals = IdSet(), Totals()
     names = {name for folder in _FOLDERS for name in list_parts(run_dir, folder) if name.shard == shard}
     for name in sorted(names):
-        for group in _settle(run_dir, name).groups:
-            committed.update(group.ids)
-            totals.add(group.totals)
+        part = _settle(run_dir, name)
+        if part is not None:
+            committed.merge_encoded(part.ids)
+            totals.add(part.totals)
     return committed, totals
 
 
-def _settle(run_dir: Path, name: PartName) -> Prefix:
-    """Make a part one that nobody writes, and return what is in it."""
+def _settle(run_dir: Path, name: PartName) -> Closed | None:
+    """Make a part one that nobody writes, and return what is in it, if anything."""
     data, rejected, index = (name.path(run_dir, folder) for folder in _FOLDERS)
     try:
+        closed = read_closed(index, (size_of(data), size_of(rejected)))
+        if closed is not None:
+            return closed
         records = index.read_bytes()
     except FileNotFoundError:
         records = None
@@ -52,14 +57,14 @@ def _settle(run_dir: Path, name: PartName) -> Prefix:
             "bring it back, or use another --run-dir"
         )
     prefix = read_prefix(records or b"", sizes, str(index))
-    if not (prefix.closed and sizes == prefix.ends):
-        if prefix.groups:
-            new_index = (records or b"")[: prefix.length].removesuffix(CLOSING) + CLOSING
-            _replace({data: prefix.ends[0], rejected: prefix.ends[1]}, index, new_index)
-        else:
-            for path in (data, rejected, index):  # the index last: rows without one are an error
-                path.unlink(missing_ok=True)
-    return prefix
+    if not prefix.groups:
+        for path in (data, rejected, index):  # the index last: rows without one are an error
+            path.unlink(missing_ok=True)
+        return None
+    closed = sum_up(prefix.groups, prefix.ends)
+    new_index = (records or b"")[: prefix.length] + closing(closed)
+    _replace({data: prefix.ends[0], rejected: prefix.ends[1]}, index, new_index)
+    return closed
 
 
 def _replace(lengths: dict[Path, int], index: Path, new_index: bytes) -> None:

@@ -98,12 +98,15 @@ def test_groups_whose_rows_are_gone_are_cut(run_dir: Path, file: str):
     go_on(run_dir, 8)
 
 
-def test_a_flipped_byte_in_the_index_cuts_what_follows(run_dir: Path):
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_flipped_byte_in_the_index_cuts_what_follows(run_dir: Path, closed: bool):
     with at_system_call(0, lambda: None):
-        three_groups(run_dir)
+        shard = three_groups(run_dir)
+        if closed:
+            shard.close()
         files = {name: (run_dir / name).read_bytes() for name in (DATA, REJECTED, INDEX)}
         seen: set[int] = set()
-        for position in range(0, len(files[INDEX]), 17):
+        for position in range(0, len(files[INDEX]), 7):
             for name, content in files.items():
                 (run_dir / name).write_bytes(content)
             damaged = bytearray(files[INDEX])
@@ -113,13 +116,53 @@ def test_a_flipped_byte_in_the_index_cuts_what_follows(run_dir: Path):
             assert_holds(run_dir, shard, range(len(shard.committed)))
             shard.close()
             seen.add(len(shard.committed))
-        assert seen == {0, 4, 8}
+        assert seen == ({12} if closed else {0, 4, 8})
+
+
+def test_a_closed_part_costs_its_last_record_only(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    three_groups(run_dir).close()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a closed part was read group by group")
+
+    monkeypatch.setattr("peerloom.sink.takeover.read_prefix", refuse)
+    shard = Shard.take(run_dir, 0, 2)
+    assert_holds(run_dir, shard, range(12))
+    shard.close()
+
+
+def test_a_closing_record_cut_anywhere_is_written_again(run_dir: Path):
+    with at_system_call(0, lambda: None):
+        shard = three_groups(run_dir)
+        open_length = (run_dir / INDEX).stat().st_size
+        shard.close()
+        files = {name: (run_dir / name).read_bytes() for name in (DATA, REJECTED, INDEX)}
+        for length in range(open_length, len(files[INDEX])):
+            for name, content in files.items():
+                (run_dir / name).write_bytes(content[:length] if name == INDEX else content)
+            shard = Shard.take(run_dir, 0, length)
+            assert_holds(run_dir, shard, range(12))
+            shard.close()
+            assert (run_dir / INDEX).read_bytes() == files[INDEX]
+
+
+def test_a_long_closing_record_is_read_whole(run_dir: Path):
+    shard = Shard.take(run_dir, 0, 1)
+    scattered = [number * 101 for number in range(5_000)]
+    shard.commit(rows(scattered))
+    shard.close()
+    assert len((run_dir / INDEX).read_bytes()) > 50_000
+    again = Shard.take(run_dir, 0, 2)
+    assert_holds(run_dir, again, scattered)
+    again.close()
 
 
 def test_an_index_of_another_version_is_refused(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("peerloom.sink.part.OPENING", index.frame(index.Opened(index.VERSION + 1)))
-    three_groups(run_dir).close()
-    with pytest.raises(RunDirError, match=r"part-000-0001-0000\.idx is of index version 2"):
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "VERSION", index.VERSION + 1)
+        three_groups(run_dir).close()
+    with pytest.raises(RunDirError, match=r"part-000-0001-0000\.idx is of index version 3"):
         Shard.take(run_dir, 0, 2)
     assert len(ids_on_disk(run_dir)) == 12
 
