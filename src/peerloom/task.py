@@ -8,6 +8,7 @@ In the words of the paper (arXiv 2511.21686, section 4): the task is the "orches
 is a history entry, `next_role` and `end` are the result of the routing function.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -230,9 +231,19 @@ _task_decoder = msgspec.msgpack.Decoder(Task)
 
 
 def new_task(
-    header: Header, row: Any, *, seed: int, label: str | int | None = None, started: float = 0.0
+    header: Header,
+    row: Any,
+    *,
+    seed: int,
+    label: str | int | None = None,
+    started: float = 0.0,
+    raw_turns: Sequence[msgspec.Raw] = (),
+    calls: Sequence[SavedCall] = (),
 ) -> Task:
-    """A task that nobody has acted on yet, around one input row (any JSON value)."""
+    """A task around one input row (any JSON value).
+
+    Nobody has acted on it yet, unless `raw_turns` and `calls` say what an earlier attempt has come to.
+    """
     task = Task(
         version=SCHEMA_VERSION,
         header=header,
@@ -240,6 +251,8 @@ def new_task(
         label=label,
         started=started,
         raw_input=msgspec.Raw(_turn_encoder.encode(row)),
+        raw_turns=list(raw_turns),
+        calls=list(calls),
     )
     _decoded(task)["input"] = row
     return task

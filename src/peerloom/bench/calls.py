@@ -68,6 +68,7 @@ async def run(setting: Setting) -> CallsPoint:
         placement=setting.placement,
         in_flight=setting.in_flight,
         tasks=setting.tasks,
+        without=setting.without,
         hops_per_task=work.hops / work.tasks,
         tasks_per_second=work.tasks / work.seconds,
         latency_seconds=LATENCY,

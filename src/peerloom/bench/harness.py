@@ -22,6 +22,7 @@ from peerloom.source.base import Source
 from peerloom.task import COMPLETED
 
 RUNS = Path("runs")
+NEVER = 1e6  # seconds
 
 
 class Work(NamedTuple):
@@ -55,7 +56,12 @@ async def perform(
         PeerloomError: whatever a run raises.
     """
     settings = RunSettings(
-        engine="ray", placement=setting.placement, in_flight=setting.in_flight, address="local"
+        engine="ray",
+        placement=setting.placement,
+        in_flight=setting.in_flight,
+        address="local",
+        journal=setting.without != "journal",
+        heartbeat_seconds=NEVER if setting.without == "heartbeats" else RunSettings.heartbeat_seconds,
     )
     run_dir = RunDir.claim(path)
     try:

@@ -47,6 +47,7 @@ async def run(setting: Setting) -> HopsPoint:
         placement=setting.placement,
         in_flight=setting.in_flight,
         tasks=setting.tasks,
+        without=setting.without,
         hops_per_task=work.hops / work.tasks,
         tasks_per_second=work.tasks / work.seconds,
         hops_per_second=work.hops / work.seconds,

@@ -2,6 +2,10 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import orjson
 from rich import box
@@ -9,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from peerloom.bench import calls, hops
-from peerloom.bench.points import Bench, Placement, Point, middle
+from peerloom.bench.points import Bench, Placement, Point, Setting, Without, middle
 from peerloom.errors import ConfigError
 
 BENCHES = {bench.name: bench for bench in (hops.BENCH, calls.BENCH)}
@@ -34,6 +38,7 @@ def main(
     tasks: int | None = None,
     placement: Placement | None = None,
     runs: int | None = None,
+    without: Without | None = None,
     json: bool = False,
 ) -> None:
     """Measure and print.
@@ -44,6 +49,7 @@ def main(
         tasks: of each run, instead of the benchmark's own number.
         placement: measure this one only.
         runs: so many of each setting; the median is printed.
+        without: measure each setting with this switched off too, run by run in turn, and print the ratio.
         json: one JSON object a line for each setting on standard output, instead of a table.
 
     Raises:
@@ -53,22 +59,51 @@ def main(
     bench = BENCHES.get(name)
     if bench is None:
         raise ConfigError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}")
-    progress = Console(stderr=True)
+    runs = runs or bench.runs
     points: list[Point] = []
     for setting in bench.settings(in_flight, tasks, placement):
-        measured: list[Point] = []
-        for turn in range(runs or bench.runs):
-            progress.print(
-                f"{name}: {setting.placement}, {setting.in_flight:,} in flight, {setting.tasks:,} tasks, "
-                f"run {turn + 1} of {runs or bench.runs}"
-            )
-            measured.append(asyncio.run(bench.run(setting)))
-        points.append(middle(measured))
-        if json:
-            sys.stdout.buffer.write(orjson.dumps(points[-1].as_json(), option=orjson.OPT_APPEND_NEWLINE))
+        sides = [setting, replace(setting, without=without)] if without else [setting]
+        measured = _measure(bench, sides, runs)
+        points += measured
+        for shown in (*measured, *_ratios(measured)) if json else ():
+            found = shown.as_json() if isinstance(shown, Point) else shown
+            sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE))
             sys.stdout.flush()
     if not json:
-        Console().print(table(bench, points, runs or bench.runs))
+        Console().print(table(bench, points, runs))
+
+
+def _measure(bench: Bench, sides: Sequence[Setting], runs: int) -> list[Point]:
+    """The medians of each of the settings, which take turns: so a noisy minute hits all of them."""
+    progress = Console(stderr=True)
+    measured: list[list[Point]] = [[] for _ in sides]
+    for turn in range(runs):
+        for setting, found in zip(sides, measured, strict=True):
+            progress.print(
+                f"{bench.name}: {setting.placement}, {setting.in_flight:,} in flight, "
+                f"{setting.tasks:,} tasks{_off(setting.without)}, run {turn + 1} of {runs}"
+            )
+            found.append(asyncio.run(bench.run(setting)))
+    return [middle(found) for found in measured]
+
+
+def _ratios(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Tasks a second with everything on, as a share of those with something off."""
+    return [
+        {
+            "bench": whole.bench,
+            "placement": whole.placement,
+            "in_flight": whole.in_flight,
+            "compared_without": off.without,
+            "ratio": round(whole.tasks_per_second / off.tasks_per_second, 4),
+        }
+        for whole, off in pairwise(points)
+        if off.without and not whole.without
+    ]
+
+
+def _off(without: Without | None) -> str:
+    return f", without {without}" if without else ""
 
 
 def table(bench: Bench, points: list[Point], runs: int) -> Table:
@@ -77,10 +112,16 @@ def table(bench: Bench, points: list[Point], runs: int) -> Table:
     title = f"peerloom bench {bench.name}: {what}"
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     rows = [{key: value for key, value in point.as_json().items() if key != "bench"} for point in points]
-    for key, value in rows[0].items():
+    keys = max(rows, key=len)
+    for key, value in keys.items():
         shown.add_column(_TITLES.get(key, key), justify="left" if isinstance(value, str) else "right")
     for row in rows:
-        shown.add_row(*(_text(value) for value in row.values()))
+        shown.add_row(*(_text(row.get(key, "")) for key in keys))
+    shown.caption = "\n".join(
+        f"{ratio['placement']}, {ratio['in_flight']:,} in flight: {ratio['ratio']:.3f} of the tasks/s "
+        f"without {ratio['compared_without']}"
+        for ratio in _ratios(points)
+    )
     return shown
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from peerloom.errors import PeerloomError
 
 Placement = Literal["spread", "packed"]
+Without = Literal["journal", "heartbeats"]
 
 
 class BenchError(PeerloomError):
@@ -16,11 +17,15 @@ class BenchError(PeerloomError):
 
 @dataclass(frozen=True)
 class Setting:
-    """What to measure: where the roles run, and how many tasks, in flight at once and in all."""
+    """What to measure: where the roles run, and how many tasks, in flight at once and in all.
+
+    `without` is what is switched off, to see what it costs.
+    """
 
     placement: Placement
     in_flight: int
     tasks: int
+    without: Without | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Point:
     placement: Placement
     in_flight: int
     tasks: int
+    without: Without | None
     hops_per_task: float
     tasks_per_second: float
 
@@ -39,6 +45,7 @@ class Point:
         return {
             name: float(f"{value:.5g}") if isinstance(value, float) else value
             for name, value in asdict(self).items()
+            if value is not None
         }
 
 

@@ -6,34 +6,49 @@ own outcome and reason, anything else with `failed`; siblings never notice.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from peerloom.agents.base import Agent, Services
 from peerloom.errors import TaskError
+from peerloom.runtime.saved_calls import SavedCalls
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
 from peerloom.sink.totals import AgentTally
-from peerloom.task import FAILED, End, Task, Turn, Usage
+from peerloom.task import FAILED, End, Header, Task, Turn, Usage
 from peerloom.workflow import Workflow
 
 DETAIL_CHARACTERS = 2_000
 
 
-class CountingLLM:
-    """The language model as one agent sees it during one step: counts what its calls used."""
+OnCall = Callable[[Header, ChatRequest, ChatReply], None]
+"""Told of each call that was asked and answered, with the copy of the task it was for."""
 
-    __slots__ = ("_llm", "finish_reason", "model", "usage")
 
-    def __init__(self, llm: LLM) -> None:
+class StepLLM:
+    """The language model as one agent sees it during one step.
+
+    Counts what the calls used, and answers those that an earlier attempt has asked already.
+    """
+
+    __slots__ = ("_header", "_llm", "_on_call", "_saved", "finish_reason", "model", "usage")
+
+    def __init__(self, llm: LLM, task: Task, on_call: OnCall | None) -> None:
         self._llm = llm
+        self._header = task.header
+        self._saved = SavedCalls(task.calls) if task.calls else None
+        self._on_call = on_call
         self.usage = Usage()
         self.model = ""
         self.finish_reason = ""
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        """Pass the call on."""
-        reply = await self._llm.chat(request)
+        """Pass the call on, unless its reply is known."""
+        reply = self._saved.answer(request) if self._saved is not None else None
+        if reply is None:
+            reply = await self._llm.chat(request)
+            if self._on_call is not None:
+                self._on_call(self._header, request, reply)
         self.usage += reply.usage
         self.model = reply.model
         self.finish_reason = reply.finish_reason
@@ -50,19 +65,23 @@ class Stage:
         workflow: decides who is next.
         agents: by role.
         llm: the peer's client.
+        on_call: hears of the calls that were paid.
     """
 
-    def __init__(self, workflow: Workflow, agents: Mapping[str, Agent], llm: LLM) -> None:
+    def __init__(
+        self, workflow: Workflow, agents: Mapping[str, Agent], llm: LLM, on_call: OnCall | None = None
+    ) -> None:
         self._workflow = workflow
         self._agents = agents
         self._llm = llm
+        self._on_call = on_call
         self.hops = 0
         self.tallies: dict[str, AgentTally] = {}
 
     async def step(self, task: Task) -> Task:
         """The task one hop further, routed to its next role or ended."""
         role = task.next_role
-        counting = CountingLLM(self._llm)
+        counting = StepLLM(self._llm, task, self._on_call)
         started, clock = time.time(), time.perf_counter()
         try:
             acted = await self._agents[role].act(task, Services(counting))
@@ -78,16 +97,7 @@ class Stage:
             failed = [Turn(role, end=classify(error, "agent_error"))]
             after = task.with_turns(*_filled(failed, role, counting, started, seconds))
         self._count(role, counting.usage, seconds)
-        return self._route(after)
-
-    def _route(self, task: Task) -> Task:
-        last = task.last
-        if last is not None and last.end is not None:
-            return task.with_next(last.end)
-        try:
-            return task.with_next(self._workflow.next(task))
-        except Exception as error:
-            return task.with_next(classify(error, "workflow_error"))
+        return routed(after, self._workflow)
 
     def _count(self, role: str, usage: Usage, seconds: float) -> None:
         self.hops += 1
@@ -102,9 +112,18 @@ class Stage:
         tally.seconds += seconds
 
 
-def _filled(
-    turns: list[Turn], role: str, counting: CountingLLM, started: float, seconds: float
-) -> list[Turn]:
+def routed(task: Task, workflow: Workflow) -> Task:
+    """The task sent to its next role, or ended: by its last turn, or by the workflow."""
+    last = task.last
+    if last is not None and last.end is not None:
+        return task.with_next(last.end)
+    try:
+        return task.with_next(workflow.next(task))
+    except Exception as error:
+        return task.with_next(classify(error, "workflow_error"))
+
+
+def _filled(turns: list[Turn], role: str, counting: StepLLM, started: float, seconds: float) -> list[Turn]:
     """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
     *earlier, last = turns
     filled = [msgspec.structs.replace(turn, agent=role, started=started) for turn in earlier]

@@ -1,23 +1,28 @@
 """Drives a feeder: takes rows from the source as permits come free, and starts their tasks.
 
 A row that is malformed never reaches an agent: it becomes a failed task and goes straight to its sink,
-under a permit like any other.
+under a permit like any other. A task that begins again does so with what the journal knows of it: the
+feeder reads that once when it has learnt what is in flight, and again for tasks that were lost.
 """
 
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from peerloom.errors import RowError
+from peerloom.idset import partition_of
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import Ack, Deliver, Delivered, Drain, Item, Message
 from peerloom.protocol.view import TO_SINK
-from peerloom.runtime.acting import classify
+from peerloom.runtime.acting import classify, routed
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
+from peerloom.runtime.journaling import open_journal
 from peerloom.runtime.link import Link
 from peerloom.runtime.rows import finish
+from peerloom.sink.journal.memory import Memory, Recalled
+from peerloom.sink.layout import JOURNAL
 from peerloom.source.base import Source, SourceRow
 from peerloom.task import Header, Task, TaskId, encode, new_task
 
@@ -41,6 +46,15 @@ class FeederHost(Host):
         self._offers = self._offered(brief.member.index)
         self._offsets: dict[TaskId, int] = {}  # of the rows in flight, to read them again
         self._fetching = False
+        self._memory: Memory | None = None
+
+    async def _open(self) -> None:
+        if self._brief.settings.journal:
+            self._journal = open_journal(self._brief, self)
+
+    async def _close(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
 
     def _take_delivery(self, message: Deliver) -> Delivered:
         return Delivered(self.machine.view.number, message.seq, False)
@@ -59,7 +73,8 @@ class FeederHost(Host):
         if not self._fetching and self.machine.lost():
             self._fetching = True
             self.spawn(self._admit_again(self.machine.lost()))
-        self._admit_new()
+        if self._remembers():
+            self._admit_new()
         exhausted = self.machine.exhausted()
         if exhausted is not None:
             self.tell(exhausted)
@@ -75,32 +90,67 @@ class FeederHost(Host):
             id, row = offer
             if not self.machine.knows(id):
                 self._offsets[id] = row.offset
-                self._start(id, row)
+                self._start(id, row, self._memory)
+        self.poke()
+
+    def _remembers(self) -> bool:
+        """Whether new tasks may be admitted: not before it is known how far earlier attempts came."""
+        if self._journal is None or self._memory is not None:
+            return True
+        if self.machine.room and not self._fetching:
+            self._fetching = True
+            self.spawn(self._remember())
+        return False
+
+    async def _remember(self) -> None:
+        knows, mine = self.machine.knows, self._brief.member.index
+        partitions = self._brief.settings.partitions
+        self._memory = await self._scan(lambda id: partition_of(id, partitions) == mine and not knows(id))
+        self._fetching = False
         self.poke()
 
     async def _admit_again(self, ids: list[TaskId]) -> None:
         positions = [(id.file, id.row, self._offsets.get(id, -1)) for id in ids]
-        try:
-            rows = await asyncio.to_thread(self._source.fetch, positions)
-        finally:
-            self._fetching = False
+        rows = await asyncio.to_thread(self._source.fetch, positions)
+        memory = await self._scan(set(ids).__contains__) if self._journal is not None else None
+        self._fetching = False
         for id, row in zip(ids, rows, strict=True):
-            self._start(id, row)
+            self._start(id, row, memory)
+        if memory is not None:
+            memory.close()
         self.poke()
 
-    def _start(self, id: TaskId, row: SourceRow) -> None:
-        """Send a task on its way: to the first role, or straight to its sink if it cannot start."""
-        task = self._new_task(id, row)
+    async def _scan(self, wants: Callable[[TaskId], bool]) -> Memory:
+        memory = await asyncio.to_thread(Memory.scan, self._brief.run_dir, wants)
+        if memory.damaged:
+            self.notice(
+                f"{memory.damaged} damaged records in {self._brief.run_dir / JOURNAL}: "
+                "the calls in them will be made, and paid, again"
+            )
+        return memory
+
+    def _start(self, id: TaskId, row: SourceRow, memory: Memory | None) -> None:
+        """Send a task on its way: to the next role, or straight to its sink if it cannot start."""
+        recalled = memory.pop(id) if memory is not None else None
+        task = self._new_task(id, row, recalled)
+        if recalled is not None and self._journal is not None:
+            self._journal.base(task.header, recalled.raw_turns, recalled.calls)
         if task.end is None:
             self.machine.admit([Item(task.header, encode(task))], task.next_role)
         else:
             self.machine.admit([Item(task.header, finish(task, self._brief))], TO_SINK)
 
-    def _new_task(self, id: TaskId, row: SourceRow) -> Task:
+    def _new_task(self, id: TaskId, row: SourceRow, recalled: Recalled | None) -> Task:
         program = self._brief.program
-        header = Header(id, self.machine.attempt())
-        seed = task_seed(self._brief.settings.seed, id)
-        task = new_task(header, row.data, seed=seed, label=row.label, started=time.time())
+        task = new_task(
+            Header(id, self.machine.attempt(), recalled.hop if recalled else 0),
+            row.data,
+            seed=task_seed(self._brief.settings.seed, id),
+            label=row.label,
+            started=time.time(),
+            raw_turns=recalled.raw_turns if recalled else (),
+            calls=recalled.calls if recalled else (),
+        )
         try:
             if row.error:
                 raise RowError(row.error)
@@ -108,10 +158,7 @@ class FeederHost(Host):
                 program.check_row(row.data)
         except Exception as error:
             return task.with_next(classify(error, RowError.reason))
-        try:
-            return task.with_next(program.workflow.next(task))
-        except Exception as error:
-            return task.with_next(classify(error, "workflow_error"))
+        return routed(task, program.workflow)
 
     def _offered(self, partition: int) -> Iterator[tuple[TaskId, SourceRow]]:
         settings = self._brief.settings

@@ -25,6 +25,7 @@ from peerloom.protocol.messages import (
 )
 from peerloom.protocol.participant import Participant
 from peerloom.runtime.brief import MemberStats
+from peerloom.runtime.journaling import Journaling
 from peerloom.runtime.link import Link, Unreachable
 from peerloom.runtime.patience import patience
 
@@ -49,6 +50,7 @@ class Host(ABC):
         self._group: asyncio.TaskGroup | None = None
         self._failure: Exception | None = None
         self._notices: list[str] = []
+        self._journal: Journaling | None = None
 
     async def run(self) -> MemberStats:
         """Live until `stop`; the last figures. Raises whatever ended the member before that."""
@@ -64,6 +66,8 @@ class Host(ABC):
             self._group = None
             self._to_coordinator.put_nowait(None)
             await self._close()
+            if self._journal is not None:
+                self._journal.close()
         if self._failure is not None:
             raise self._failure
         return self.stats()
@@ -135,8 +139,9 @@ class Host(ABC):
             report = self.machine.report()
             if report is not None:
                 self.tell(report)
-            for destination, deliver in self.machine.outgoing():
-                self.spawn(self._deliver(destination, deliver))
+            if self._may_send():
+                for destination, deliver in self.machine.outgoing():
+                    self.spawn(self._deliver(destination, deliver))
         except Exception as error:
             self._fail(error)
 
@@ -190,6 +195,10 @@ class Host(ABC):
     @abstractmethod
     def _work(self) -> None:
         """Start whatever the machine's state asks for. Must not block."""
+
+    def _may_send(self) -> bool:
+        """Make sure that whatever leaves now would not be missed if this process died."""
+        return self._journal is None or self._journal.flush()
 
     @abstractmethod
     def _add_stats(self, stats: MemberStats) -> None:

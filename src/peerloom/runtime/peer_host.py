@@ -1,7 +1,7 @@
 """Drives a peer: tasks come in batches, each is taken through the agents hosted here, then moves on.
 
 Every task at work is one asyncio task. As long as the next role is hosted here, a hop is the next turn
-of its loop; nothing is encoded until the task leaves.
+of its loop; nothing is encoded until the task leaves. What leaves is in the journal before.
 """
 
 from peerloom.protocol.messages import Deliver, Delivered, Item
@@ -10,6 +10,7 @@ from peerloom.protocol.view import TO_SINK
 from peerloom.runtime.acting import Stage
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
+from peerloom.runtime.journaling import open_journal
 from peerloom.runtime.link import Link
 from peerloom.runtime.rows import finish
 from peerloom.services.llm.base import LLM
@@ -29,9 +30,12 @@ class PeerHost(Host):
 
     async def _open(self) -> None:
         assert self._brief.llm is not None
+        if self._brief.settings.journal:
+            self._journal = open_journal(self._brief, self)
         self._llm = self._brief.llm.connect(concurrency=self._brief.settings.in_flight)
         program = self._brief.program
-        self._stage = Stage(program.workflow, program.agents, self._llm)
+        on_call = self._journal.call if self._journal is not None else None
+        self._stage = Stage(program.workflow, program.agents, self._llm, on_call)
 
     async def _close(self) -> None:
         if self._llm is not None:
@@ -46,20 +50,24 @@ class PeerHost(Host):
 
     async def _carry(self, task: Task) -> None:
         """Take one task through the agents of this peer, then send it on."""
-        stage = self._stage
+        stage, journal = self._stage, self._journal
         assert stage is not None
         while True:
-            before = task.header
+            if journal is not None and journal.stuck:
+                await journal.room()
+            before, turns = task.header, len(task.raw_turns)
             task = await stage.step(task)
             target = TO_SINK if task.end is not None else task.next_role
             move = self.machine.move(before, task.header, target)
-            if move is Move.HERE:
-                continue
+            if move is Move.GONE:
+                return
+            if journal is not None:
+                journal.turn(task.header, task.raw_turns[turns:])
             if move is Move.AWAY:
                 payload = encode(task) if task.end is None else finish(task, self._brief)
                 self.machine.send(before, target, Item(task.header, payload))
                 self.poke()
-            return
+                return
 
     def _add_stats(self, stats: MemberStats) -> None:
         if self._stage is not None:

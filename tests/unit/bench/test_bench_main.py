@@ -17,7 +17,17 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
         settings.append(setting)
         calls = float(1_000 * len(settings))
         return CallsPoint(
-            "quick", setting.placement, setting.in_flight, setting.tasks, 10.0, 2.0, 0.5, calls, 0.9, 0.1
+            "quick",
+            setting.placement,
+            setting.in_flight,
+            setting.tasks,
+            setting.without,
+            10.0,
+            calls / 4,
+            0.5,
+            calls,
+            0.9,
+            0.1,
         )
 
     bench = Bench("quick", ("packed",), (10, 20), lambda in_flight: in_flight, 1, run)
@@ -46,6 +56,29 @@ def test_people_get_a_table(measured: list[Setting], capfd: pytest.CaptureFixtur
     assert "calls/s" in out
     assert "1,000" in out
     assert measured == [Setting("packed", 30, 5)]
+
+
+def test_what_something_costs_is_measured_in_turn(
+    measured: list[Setting], capfd: pytest.CaptureFixture[str]
+) -> None:
+    main("quick", in_flight=30, tasks=5, runs=3, without="journal", json=True)
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [setting.without for setting in measured] == [None, "journal"] * 3
+    assert lines[1]["without"] == "journal"
+    assert lines[2] == {
+        "bench": "quick",
+        "placement": "packed",
+        "in_flight": 30,
+        "compared_without": "journal",
+        "ratio": 0.75,
+    }
+
+
+def test_the_table_says_what_something_costs(
+    measured: list[Setting], capfd: pytest.CaptureFixture[str]
+) -> None:
+    main("quick", in_flight=30, tasks=5, without="heartbeats")
+    assert "0.500 of the tasks/s without heartbeats" in capfd.readouterr().out
 
 
 def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:

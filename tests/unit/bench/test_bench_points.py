@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from peerloom.bench.points import Bench, HopsPoint, Setting, middle
 
-POINT = HopsPoint("hops", "spread", 100, 40, 9.4, 1.0, 123.456789)
+POINT = HopsPoint("hops", "spread", 100, 40, None, 9.4, 1.0, 123.456789)
 
 
 async def run(_: Setting) -> HopsPoint:

@@ -1,9 +1,11 @@
+import msgspec
 import pytest
 
 from peerloom.agents.base import Agent, Services
 from peerloom.agents.function import FunctionAgent
 from peerloom.errors import LLMUnavailable, OutputTruncated
 from peerloom.runtime.acting import Stage
+from peerloom.runtime.saved_calls import save
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.task import End, Header, Task, TaskId, Turn, Usage, new_task
 from peerloom.workflow import Sequence, Workflow
@@ -88,3 +90,33 @@ async def test_an_agent_ends_its_task() -> None:
     after = await stage(agent).step(task())
     assert after.end == End("filtered", "low_score")
     assert after.next_role == ""
+
+
+class Questions:
+    """Asks three things, two of them the same."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        texts = [(await services.llm.chat(question(text))).text for text in ("x", "x", "y")]
+        return Turn("", value=texts)
+
+
+def question(text: str) -> ChatRequest:
+    return ChatRequest(messages=[{"role": "user", "content": text}])
+
+
+async def test_calls_of_an_earlier_attempt_are_not_asked_again() -> None:
+    paid: list[tuple[Header, str]] = []
+    known = save(question("x"), ChatReply(text="known", usage=Usage(7, 1, 0, 1), model="old"))
+    assert known is not None
+    before = msgspec.structs.replace(task(), calls=[known])
+    made = Stage(
+        Sequence("a", "b"),
+        {"a": Questions(), "b": Questions()},
+        Model(),
+        lambda header, request, _: paid.append((header, request.messages[0]["content"])),
+    )
+    after = await made.step(before)
+    assert after.turns[0].value == ["known", "hi", "hi"]
+    assert after.turns[0].usage == Usage(27, 11, 4, 3)
+    assert paid == [(before.header, "x"), (before.header, "y")]
+    assert after.calls == []
