@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from peerloom.errors import RowError
 from peerloom.idset import partition_of
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Deliver, Delivered, Drain, Item, Message
+from peerloom.protocol.messages import Ack, Ask, Deliver, Delivered, Drain, Item, Message
 from peerloom.protocol.view import TO_SINK
 from peerloom.runtime.acting import classify, routed
 from peerloom.runtime.brief import Brief, MemberStats
@@ -21,6 +21,7 @@ from peerloom.runtime.host import Host
 from peerloom.runtime.journaling import open_journal
 from peerloom.runtime.link import Link
 from peerloom.runtime.rows import finish
+from peerloom.runtime.tidying import Tidying
 from peerloom.sink.journal.memory import Memory, Recalled
 from peerloom.sink.layout import JOURNAL
 from peerloom.source.base import Source, SourceRow
@@ -56,18 +57,30 @@ class FeederHost(Host):
         if self._memory is not None:
             self._memory.close()
 
+    def _begin(self) -> None:
+        if self._journal is not None:
+            partitions = self._brief.settings.partitions
+            tidying = Tidying(self._journal, partitions, lambda: self.machine.view, self._know_done)
+            self.spawn(tidying.run())
+
+    async def _know_done(self, ids: list[TaskId]) -> list[TaskId]:
+        return [id for id in ids if self.machine.is_done(id)]
+
     def _take_delivery(self, message: Deliver) -> Delivered:
         return Delivered(self.machine.view.number, message.seq, False)
 
-    def _take_other(self, message: Message) -> None:
+    def _take_other(self, message: Message) -> Message | None:
         match message:
             case Ack():
                 for id in self.machine.ack(message):
                     self._offsets.pop(id, None)
             case Drain():
                 self.machine.drain(message)
+            case Ask():
+                return self.machine.done(message)
             case _:
                 pass
+        return None
 
     def _work(self) -> None:
         if not self._fetching and self.machine.lost():

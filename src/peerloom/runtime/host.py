@@ -60,6 +60,7 @@ class Host(ABC):
                 self._group = group
                 self._ready.set()
                 group.create_task(self._until_stopped())
+                self._begin()
         except* _Stopped:
             pass
         finally:
@@ -178,7 +179,7 @@ class Host(ABC):
             case Resolve():
                 self.machine.resolve(message)
             case _:
-                self._take_other(message)
+                return self._take_other(message)
         return None
 
     async def _until_stopped(self) -> None:
@@ -189,8 +190,9 @@ class Host(ABC):
     def _take_delivery(self, message: Deliver) -> Delivered:
         """Take tasks in."""
 
-    def _take_other(self, message: Message) -> None:  # noqa: B027 - most kinds understand no more
+    def _take_other(self, message: Message) -> Message | None:
         """Take a message that only some kinds of member understand; others ignore it."""
+        return None
 
     @abstractmethod
     def _work(self) -> None:
@@ -203,6 +205,9 @@ class Host(ABC):
     @abstractmethod
     def _add_stats(self, stats: MemberStats) -> None:
         """Fill in what this kind of member knows."""
+
+    def _begin(self) -> None:  # noqa: B027 - nor something to do all along
+        """Start what runs beside everything else."""
 
     async def _open(self) -> None:  # noqa: B027 - not every kind has something to open
         """Acquire what the member needs, in its own loop."""

@@ -54,11 +54,12 @@ class SinkHost(Host):
     def _take_delivery(self, message: Deliver) -> Delivered:
         return self.machine.deliver(message)
 
-    def _take_other(self, message: Message) -> None:
+    def _take_other(self, message: Message) -> Message | None:
         if isinstance(message, Query):
             have = self.machine.query(message)
             if have is not None:
                 self.tell(have)
+        return None
 
     def _work(self) -> None:
         for feeder, ack in self.machine.acks():
