@@ -5,12 +5,13 @@ sink, which the file system says: starting and stopping processes is left out, e
 """
 
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from peerloom.bench.points import BenchError, Setting
+from peerloom.events import Hooks
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
 from peerloom.runtime.settings import RunSettings
@@ -47,7 +48,14 @@ def scratch() -> Generator[Path]:
 
 
 async def perform(
-    program: Program, source: Source, llm: LLMService, setting: Setting, *, path: Path, name: str
+    program: Program,
+    source: Source,
+    llm: LLMService,
+    setting: Setting,
+    *,
+    path: Path,
+    name: str,
+    hooks: Sequence[Hooks] = (),
 ) -> Work:
     """Run the program over the source, on a Ray cluster of its own, in a new run directory `path`.
 
@@ -65,7 +73,7 @@ async def perform(
     )
     run_dir = RunDir.claim(path)
     try:
-        await Run(program, source, llm, settings, run_dir, recipe=name).execute()
+        await Run(program, source, llm, settings, run_dir, recipe=name, hooks=hooks).execute()
     finally:
         run_dir.release()
     return work_in(path, setting.tasks)

@@ -12,11 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from peerloom.bench import calls, hops
+from peerloom.bench import calls, hops, recovery
 from peerloom.bench.points import Bench, Placement, Point, Setting, Without, middle
 from peerloom.errors import ConfigError
 
-BENCHES = {bench.name: bench for bench in (hops.BENCH, calls.BENCH)}
+BENCHES = {bench.name: bench for bench in (hops.BENCH, calls.BENCH, recovery.BENCH)}
 
 _TITLES = {
     "placement": "placed",
@@ -27,6 +27,11 @@ _TITLES = {
     "latency_seconds": "latency\ns",
     "calls_per_second": "calls/s",
     "share_of_ideal": "share of\nideal",
+    "noticed_seconds": "noticed\ns",
+    "replaced_seconds": "replaced\ns",
+    "admitted_seconds": "admitted\nagain s",
+    "calls_repaid": "calls\nrepaid",
+    "peak_megabytes": "peak\nMiB",
     "cpu_seconds_per_1000_calls": "CPU s per\n1,000 calls",
 }
 

@@ -69,6 +69,12 @@ def served(log: Path, expected: int) -> Served:
     return Served(expected, min(call.received for call in calls), max(call.t for call in calls))
 
 
+def count_served(log: Path) -> int:
+    """How many calls the model has answered."""
+    calls = msgspec.json.Decoder(_Call).decode_lines(log.read_bytes())
+    return sum(call.status == 200 for call in calls)
+
+
 async def _announced(child: ChildProcess, output: Path) -> str:
     """The URL that the model prints once it listens."""
     dead = asyncio.create_task(child.wait())

@@ -72,6 +72,17 @@ class CallsPoint(Point):
 
 
 @dataclass(frozen=True)
+class RecoveryPoint(Point):
+    """A point of `peerloom bench recovery`: seconds from a peer's death, and the peak memory in MiB."""
+
+    noticed_seconds: float
+    replaced_seconds: float
+    admitted_seconds: float
+    calls_repaid: float
+    peak_megabytes: float
+
+
+@dataclass(frozen=True)
 class Bench:
     """A benchmark: the settings it measures unless told otherwise, and how it measures one of them once."""
 
