@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from peerloom.errors import RunDirError
-from peerloom.sink.files import sync_folder, write_failed
+from peerloom.sink.files import sync_folder, write_whole
 from peerloom.sink.layout import (
     DATA,
     FOLDERS,
@@ -144,7 +144,7 @@ class RunDir:
         Raises:
             SinkError: if it could not be written; the old one is still there.
         """
-        self._write(STATE, orjson.dumps(msgspec.to_builtins(state), option=orjson.OPT_INDENT_2))
+        write_whole(self.path / STATE, _json(msgspec.to_builtins(state)))
         self.state = state
 
     def write_yaml(self, text: str) -> None:
@@ -153,7 +153,7 @@ class RunDir:
         Raises:
             SinkError: if it could not be written.
         """
-        self._write(RUN_YAML, text.encode())
+        write_whole(self.path / RUN_YAML, text.encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write `summary.json`, whole or not at all.
@@ -161,7 +161,7 @@ class RunDir:
         Raises:
             SinkError: if it could not be written.
         """
-        self._write(SUMMARY, orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        write_whole(self.path / SUMMARY, _json(summary))
 
     def log(self, level: str, event: str, **fields: Any) -> None:
         """Append a line to `log.jsonl`. `level` is `info`, `warning` or `error`.
@@ -181,19 +181,6 @@ class RunDir:
             os.close(self._log)
             os.close(self._lock)
 
-    def _write(self, name: str, content: bytes) -> None:
-        target, temporary = self.path / name, self.path / f".{name}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise write_failed(target, error) from error
-        sync_folder(self.path)
-
 
 def _lock(directory: Path) -> int:
     """The descriptor that holds the claim."""
@@ -205,8 +192,7 @@ def _lock(directory: Path) -> int:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
         raise RunDirError(
-            f"{directory} is in use by another run (process {holder}): "
-            f"wait for it, or {_ANOTHER}"
+            f"{directory} is in use by another run (process {holder}): wait for it, or {_ANOTHER}"
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -238,6 +224,10 @@ def _refuse_run_without_state(directory: Path) -> None:
             f"{directory} holds a run ({', '.join(found)}) without {STATE}, as early versions left it: "
             f"it cannot be resumed. Replace it with --fresh (fresh=True in Python), or {_ANOTHER}"
         )
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def _open_log(directory: Path) -> int:

@@ -19,12 +19,12 @@ import orjson
 
 from peerloom.errors import RunDirError
 from peerloom.idset import IdSet
-from peerloom.sink.files import sync_folder, write_failed
-from peerloom.sink.index import CLOSING, OPENING, Group, frame, read_prefix
+from peerloom.sink.files import size_of, sync_folder, write_failed, write_whole
+from peerloom.sink.index import OPENING, Group, closing, frame, read_prefix, sum_up
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts, lock_path
 from peerloom.sink.lock import ShardLock
 from peerloom.sink.rows import tally_of
-from peerloom.sink.takeover import recover, replace_with
+from peerloom.sink.takeover import recover
 from peerloom.sink.totals import Totals
 from peerloom.task import FAILED, TaskId
 
@@ -32,13 +32,13 @@ Forget = Callable[[IdSet], None]
 
 
 class _Split(NamedTuple):
-    """The rejected lines of a part, and what of its index stays when the failed ones are gone."""
+    """The rejected lines of a part, the ids of the failed ones, and its index without those."""
 
     part: PartName
     kept: bytes
     failed: bytes
     ids: IdSet
-    index: bytes
+    new_index: bytes
 
 
 def forget_nothing(ids: IdSet) -> None:
@@ -87,10 +87,10 @@ def _withdraw(run_dir: Path, shard: int, forget: Forget) -> IdSet:
 
 def _cut_out(run_dir: Path, split: _Split) -> None:
     data, rejected, index = (split.part.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
-    replace_with(rejected, split.kept + split.failed)
-    replace_with(index, split.index)
+    write_whole(rejected, split.kept + split.failed)
+    write_whole(index, split.new_index)
     if split.kept:
-        replace_with(rejected, split.kept)
+        write_whole(rejected, split.kept)
         return
     rejected.unlink()
     if not data.exists():
@@ -100,30 +100,29 @@ def _cut_out(run_dir: Path, split: _Split) -> None:
 
 def _split(run_dir: Path, part: PartName) -> _Split | None:
     """A settled part taken apart; None if it holds no failed row."""
-    path, index = part.path(run_dir, REJECTED), part.path(run_dir, INDEX)
-    data_size = part.path(run_dir, DATA).stat().st_size if part.path(run_dir, DATA).exists() else 0
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    prefix = read_prefix(index.read_bytes(), (data_size, sum(map(len, lines))), str(index))
-    ids, totals, gone = [id for group in prefix.groups for id in group.ids], Totals(), Totals()
-    for group in prefix.groups:
-        totals.add(group.totals)
-    if not totals.outcomes.get(FAILED):
+    data, rejected, index = (part.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
+    ends = size_of(data), size_of(rejected)
+    whole = sum_up(read_prefix(index.read_bytes(), ends, str(index)).groups, ends)
+    if not whole.totals.outcomes.get(FAILED):
         return None
     kept: list[bytes] = []
     failed: list[bytes] = []
-    withdrawn = IdSet()
-    for number, line in enumerate(lines, 1):
-        row = _read(line, path, number)
+    withdrawn, gone = IdSet(), Totals()
+    for number, line in enumerate(rejected.read_bytes().splitlines(keepends=True), 1):
+        row = _read(line, rejected, number)
         if row["outcome"] == FAILED:
             failed.append(line)
-            withdrawn.add(TaskId.parse(row["id"]))
+            withdrawn.add(TaskId(*map(int, row["id"].split("-"))))
             gone.add_row(FAILED, row["reason"], tally_of(row))
         else:
             kept.append(line)
-    totals.subtract(gone)
-    staying = Group([id for id in ids if id not in withdrawn], data_size, sum(map(len, kept)), totals)
-    records = OPENING + (frame(staying) if staying.ids else b"") + CLOSING
-    return _Split(part, b"".join(kept), b"".join(failed), withdrawn, records)
+    whole.totals.subtract(gone)
+    ids = [id for id in IdSet.decode(whole.ids) if id not in withdrawn]
+    new_ends, new_index = (ends[0], sum(map(len, kept))), OPENING
+    if ids:
+        group = Group(ids, *new_ends, whole.totals)
+        new_index += frame(group) + closing(sum_up([group], new_ends))
+    return _Split(part, b"".join(kept), b"".join(failed), withdrawn, new_index)
 
 
 def _read(line: bytes, path: Path, number: int) -> dict[str, Any]:
