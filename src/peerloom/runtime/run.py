@@ -26,6 +26,7 @@ from peerloom.runtime.supervisor import Event, Supervisor
 from peerloom.services.llm.service import ClientSpec, LLMService
 from peerloom.services.spawn import LocalSpawner
 from peerloom.sink.errors import SinkError
+from peerloom.sink.journal.prune import clear as clear_journal
 from peerloom.sink.read import read_totals
 from peerloom.sink.state import How
 from peerloom.source.base import Source
@@ -150,7 +151,7 @@ class Run:
         )
         try:
             if how == "finished":
-                self._run_dir.clear_journal()
+                clear_journal(self._run_dir.path)
             self._run_dir.write_summary(summary)
             self._session.keep(self._cpu_seconds(), how)
         except SinkError as error:

@@ -126,11 +126,6 @@ class RunDir:
         os.close(self._log)
         self._log = _open_log(self.path)
 
-    def clear_journal(self) -> None:
-        """Remove the journal of tasks in flight: there are none any more."""
-        for path in (self.path / JOURNAL).iterdir():
-            path.unlink(missing_ok=True)
-
     def read_summary(self) -> dict[str, Any] | None:
         """The content of `summary.json`; None if there is none that can be read."""
         try:

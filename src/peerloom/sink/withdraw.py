@@ -11,7 +11,7 @@ So the files agree with each other at every instant, and each failed row is ther
 not committed: what lies beyond an index's end does not count, and the next take-over cuts it off.
 """
 
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +20,14 @@ import orjson
 from peerloom.errors import RunDirError
 from peerloom.idset import IdSet
 from peerloom.sink.files import size_of, sync_folder, write_failed, write_whole
-from peerloom.sink.index import OPENING, Group, closing, frame, read_prefix, sum_up
+from peerloom.sink.index import OPENING, Closed, Group, closing, frame, read_closed, sum_up
+from peerloom.sink.journal.prune import forget
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts, lock_path
 from peerloom.sink.lock import ShardLock
 from peerloom.sink.rows import tally_of
 from peerloom.sink.takeover import recover
 from peerloom.sink.totals import Totals
 from peerloom.task import FAILED, TaskId
-
-Forget = Callable[[IdSet], None]
 
 
 class _Split(NamedTuple):
@@ -41,17 +40,14 @@ class _Split(NamedTuple):
     new_index: bytes
 
 
-def forget_nothing(ids: IdSet) -> None:
-    """There is no journal yet that would know the tasks."""
-
-
-def withdraw_failed(run_dir: Path, incarnation: int, forget: Forget = forget_nothing) -> IdSet:
+def withdraw_failed(run_dir: Path, incarnation: int) -> IdSet:
     """Remove all failed rows from a run directory; their ids, which are not committed any more.
+
+    What the journal knows of them is forgotten first, so that they begin anew.
 
     Args:
         run_dir: a run directory of which no session is at work; one that was killed may still be writing.
         incarnation: a number greater than any that has taken a shard, and less than any that will.
-        forget: called with the ids before their rows are gone, so that no attempt at them is remembered.
 
     Raises:
         ShardLost: if a later incarnation has taken a shard.
@@ -60,29 +56,23 @@ def withdraw_failed(run_dir: Path, incarnation: int, forget: Forget = forget_not
         RunDirError: if a file is missing or damaged.
     """
     withdrawn = IdSet()
-    for shard in sorted({name.shard for name in list_parts(run_dir, INDEX)}):
-        lock = ShardLock(lock_path(run_dir, shard), incarnation)
-        try:
-            _, totals = recover(run_dir, shard)
-            lock.taken()
-            if totals.outcomes.get(FAILED):
-                withdrawn.merge(_withdraw(run_dir, shard, forget))
-        except OSError as error:
-            raise write_failed(Path(error.filename or run_dir), error) from error
-        finally:
-            lock.close()
+    try:
+        with ExitStack() as locks:
+            for shard in sorted({name.shard for name in list_parts(run_dir, INDEX)}):
+                lock = ShardLock(lock_path(run_dir, shard), incarnation)
+                locks.callback(lock.close)
+                recover(run_dir, shard)
+                lock.taken()
+            parts = [part for part in list_parts(run_dir, INDEX) if _has_failed(run_dir, part)]
+            for part in parts:
+                withdrawn.merge(_split(run_dir, part).ids)
+            if parts:
+                forget(run_dir, withdrawn)
+            for part in parts:
+                _cut_out(run_dir, _split(run_dir, part))
+    except OSError as error:
+        raise write_failed(Path(error.filename or run_dir), error) from error
     return withdrawn
-
-
-def _withdraw(run_dir: Path, shard: int, forget: Forget) -> IdSet:
-    ids = IdSet()
-    for part in list_parts(run_dir, INDEX):
-        split = _split(run_dir, part) if part.shard == shard else None
-        if split is not None:
-            forget(split.ids)
-            _cut_out(run_dir, split)
-            ids.merge(split.ids)
-    return ids
 
 
 def _cut_out(run_dir: Path, split: _Split) -> None:
@@ -98,13 +88,24 @@ def _cut_out(run_dir: Path, split: _Split) -> None:
         index.unlink()  # last: rows without one are an error
 
 
-def _split(run_dir: Path, part: PartName) -> _Split | None:
-    """A settled part taken apart; None if it holds no failed row."""
+def _has_failed(run_dir: Path, part: PartName) -> bool:
+    return FAILED in _settled(run_dir, part).totals.outcomes
+
+
+def _settled(run_dir: Path, part: PartName) -> Closed:
+    """What a part adds up to that was taken over."""
     data, rejected, index = (part.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
-    ends = size_of(data), size_of(rejected)
-    whole = sum_up(read_prefix(index.read_bytes(), ends, str(index)).groups, ends)
-    if not whole.totals.outcomes.get(FAILED):
-        return None
+    closed = read_closed(index, (size_of(data), size_of(rejected)))
+    if closed is None:
+        raise RunDirError(
+            f"{index} does not go with {data.name}: somebody else has changed the run directory"
+        )
+    return closed
+
+
+def _split(run_dir: Path, part: PartName) -> _Split:
+    """A settled part taken apart."""
+    whole, rejected = _settled(run_dir, part), part.path(run_dir, REJECTED)
     kept: list[bytes] = []
     failed: list[bytes] = []
     withdrawn, gone = IdSet(), Totals()
@@ -118,7 +119,7 @@ def _split(run_dir: Path, part: PartName) -> _Split | None:
             kept.append(line)
     whole.totals.subtract(gone)
     ids = [id for id in IdSet.decode(whole.ids) if id not in withdrawn]
-    new_ends, new_index = (ends[0], sum(map(len, kept))), OPENING
+    new_ends, new_index = (whole.ends[0], sum(map(len, kept))), OPENING
     if ids:
         group = Group(ids, *new_ends, whole.totals)
         new_index += frame(group) + closing(sum_up([group], new_ends))

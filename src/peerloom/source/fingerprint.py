@@ -56,10 +56,9 @@ def rows_digest(rows: Sequence[Any]) -> str:
     """A digest of rows as the JSON they would be in a file."""
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:
-        plain = cast("Any", dict(cast("Mapping[Any, Any]", row)) if isinstance(row, Mapping) else row)
         try:
-            line = orjson.dumps(plain, option=orjson.OPT_NON_STR_KEYS)
-        except TypeError:
+            line = orjson.dumps(row if type(row) is dict else dict(row), option=orjson.OPT_NON_STR_KEYS)
+        except (TypeError, ValueError):
             line = type(row).__name__.encode()  # a bad row, whatever is in it
         digest.update(line + b"\n")
     return digest.hexdigest()
