@@ -54,7 +54,11 @@ class AgentTotals:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A snapshot of the whole run, a few times a second. Token counts include unfinished tasks."""
+    """A snapshot of the whole run, a few times a second. Token counts include unfinished tasks.
+
+    `seconds` and `outcomes` count what earlier sessions did, `earlier_seconds` and `earlier_rows` of it;
+    hops and agents are those of this session.
+    """
 
     seconds: float
     total: int | None
@@ -63,6 +67,8 @@ class Progress:
     outcomes: dict[str, int] = field(default_factory=dict[str, int])
     hops: int = 0
     agents: dict[str, AgentTotals] = field(default_factory=dict[str, AgentTotals])
+    earlier_rows: int = 0
+    earlier_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

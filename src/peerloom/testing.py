@@ -40,20 +40,32 @@ async def execute(
     run_dir: Path,
     *,
     hooks: "Sequence[Hooks]" = (),
+    retry_failed: bool = False,
     **settings: Any,
 ) -> Finished:
-    """Run a program to its end, as `RunSettings` say; `engine="local"` unless they say otherwise."""
+    """Run a program to its end, as `RunSettings` say; `engine="local"` unless they say otherwise.
+
+    A directory that holds a part of that run is gone on with.
+    """
     from peerloom.runtime.run import Run
+    from peerloom.runtime.session import Session
     from peerloom.runtime.settings import RunSettings
     from peerloom.sink.read import read_rows
     from peerloom.sink.rundir import RunDir
+    from peerloom.sink.state import Fingerprint
+    from peerloom.source.fingerprint import fingerprint
     from peerloom.source.memory import RowsSource
 
     taken = RowsSource(source) if isinstance(source, Sequence) else source
     shape = dataclasses.replace(RunSettings(engine="local"), **settings)
+    input = fingerprint(taken)
+    limit = {"limit": input.pop("limit", None)}
+    kept = {name: getattr(shape, name) for name in ("seed", "trials", "shards")}
+    same = {**kept, "source": input, "roles": list(program.workflow.roles)}
     claimed = RunDir.claim(run_dir)
     try:
-        run = Run(program, taken, llm, shape, claimed, recipe="test", hooks=hooks)
+        session = Session(claimed, Fingerprint(same, limit), retry_failed=retry_failed)
+        run = Run(program, taken, llm, shape, session, recipe="test", hooks=hooks)
         summary = await run.execute()
     finally:
         claimed.release()

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from peerloom.agents.base import Services
 from peerloom.agents.function import FunctionAgent
-from peerloom.errors import RowError, SourceError
+from peerloom.agents.llm import LLMAgent
+from peerloom.errors import LLMUnavailable, RowError, SourceError
 from peerloom.runtime.program import Program
 from peerloom.services.llm.base import ChatRequest
 from peerloom.source.base import SourceRow
@@ -119,3 +121,25 @@ class LosesItsFile(RowsSource):
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
         yield from list(super().rows(partition, partitions))[:2]
         raise SourceError("q.jsonl was there and is gone")
+
+
+def unreliable(request: ChatRequest) -> str:
+    """A script for a model that is out of order as long as the file named in the prompt is there."""
+    words = request.messages[-1]["content"]
+    number, _, broken = words.partition(" ")
+    if int(number) % 3 == 0 and Path(broken).exists():
+        raise LLMUnavailable("out of order")
+    return f"answer to {number}"
+
+
+def asking(broken: Path) -> Program:
+    """Asks the `unreliable` model once; every row with n % 4 == 1 is filtered."""
+    agents = {
+        "ask": LLMAgent("{{ input.n }} " + str(broken)),
+        "judge": FunctionAgent(dull),
+    }
+    return Program(Sequence("ask", "judge"), agents)
+
+
+def dull(task: Task) -> Any:
+    return Turn("", end=End("filtered", "dull")) if task.input["n"] % 4 == 1 else task.last.text

@@ -9,12 +9,16 @@ from typing import Any, cast
 from peerloom import recipes
 from peerloom.config import Config, check, compose, to_yaml
 from peerloom.config.build import make_llm, make_settings, make_source, settle
+from peerloom.config.resume import kept_on_resume
+from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError, WorkflowError
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.scripted import Script, ScriptedService
 from peerloom.services.llm.service import LLMService
+from peerloom.sink.state import Fingerprint
 from peerloom.source.base import Source
+from peerloom.source.fingerprint import fingerprint
 from peerloom.source.memory import RowsSource
 from peerloom.workflow import check_agents
 
@@ -41,6 +45,23 @@ class Plan:
         """The text of `run.yaml`."""
         source = ", ".join(f"{key}: {value}" for key, value in self.source.describe().items())
         return to_yaml(self.config, f"Peerloom {version('peerloom')}. Source: {source}")
+
+    def fingerprint(self) -> Fingerprint:
+        """By what the run is known again when it is resumed. Reads samples of the input.
+
+        Raises:
+            SourceError: if the input cannot be read any more.
+            ConfigError: if the source describes itself with a secret.
+        """
+        kept, source = kept_on_resume(self.config), fingerprint(self.source)
+        if "limit" in source:
+            kept.grows["limit"] = source.pop("limit")
+        same = {**kept.same, **{f"source.{key}": value for key, value in source.items()}}
+        if self.config.llm is None:
+            same["llm"] = type(self.llm).__name__
+        same["workflow.roles"] = list(self.program.workflow.roles)
+        refuse_secrets(same)
+        return Fingerprint(same, kept.grows)
 
 
 def make_plan(
@@ -98,7 +119,8 @@ def _recipe(name: str | None, program: Program | None) -> "recipes.Recipe[Any] |
     if name is None:
         raise ConfigError(
             "no recipe is named: give one, or workflow= and agents= "
-            "(the run.yaml of a workflow given in Python can only be repeated there)"
+            "(the run.yaml of a workflow given in Python can only be repeated there; "
+            "the same peerloom.run(..., run_dir=...) again goes on with its run)"
         )
     return recipes.find(name)
 

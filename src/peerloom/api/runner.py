@@ -25,6 +25,7 @@ from peerloom.events import Hooks, Notice, RunFinished
 from peerloom.observe import LogHooks, open_display
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
+from peerloom.runtime.session import Session
 from peerloom.sink.rundir import RunDir
 from peerloom.workflow import Workflow
 
@@ -38,6 +39,9 @@ class Options(TypedDict, total=False):
     any other key of the configuration, with dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`.
     `check_row` raises `RowError` for rows that the agents could not work on. `progress` shows the run on
     stderr; by default if that is a terminal.
+
+    If `run_dir` holds a run already, it goes on where that was: finished rows are kept, missing ones done,
+    with `retry_failed` failed ones too. `fresh` replaces it instead.
     """
 
     source: Rows
@@ -54,6 +58,7 @@ class Options(TypedDict, total=False):
     check_row: Callable[[Any], None]
     run_dir: str | os.PathLike[str]
     fresh: bool
+    retry_failed: bool
     progress: bool | None
     hooks: Sequence[Hooks]
 
@@ -80,7 +85,8 @@ def run(
         options: see `Options`.
 
     Raises:
-        UsageError: before anything is started, naming what is wrong.
+        UsageError: before anything is started, naming what is wrong; a `RunDirError` names what differs
+            from the run that is in `run_dir`.
         ServiceError: if the model cannot be started or dies; rows written so far are kept.
         EngineError: if processes cannot be started.
     """
@@ -137,22 +143,24 @@ async def execute(
     *,
     run_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,
+    retry_failed: bool = False,
     progress: bool | None = None,
     hooks: Sequence[Hooks] = (),
     interrupts: Interrupts | None = None,
 ) -> RunResult:
-    """Execute a plan.
+    """Execute a plan, or go on with it if its run directory holds a part of it.
 
     Args:
         plan: what to run.
         run_dir: where to write; by default a new directory below `runs/`.
         fresh: replace an earlier run in that directory.
+        retry_failed: do its failed rows again.
         progress: show the run on stderr; None if that is a terminal.
         hooks: others who watch.
         interrupts: what the run is attached to, so that it can be drained.
 
     Raises:
-        RunDirError: if the directory is taken.
+        RunDirError: if the directory is taken, or holds another run.
         PeerloomError: see `Run.execute`.
     """
     claimed = RunDir.claim(run_dir or default_run_dir(plan.name), fresh=fresh)
@@ -160,6 +168,8 @@ async def execute(
     watching: list[Hooks] = [LogHooks(claimed.log), ended, *hooks]
     with ExitStack() as stack:
         stack.callback(claimed.release)
+        fingerprint = await asyncio.to_thread(plan.fingerprint)
+        session = Session(claimed, fingerprint, retry_failed=retry_failed)
         if sys.stderr.isatty() if progress is None else progress:
             watching.append(stack.enter_context(open_display(Console(stderr=True))))
         if interrupts is not None:
@@ -169,7 +179,7 @@ async def execute(
             plan.source,
             plan.llm,
             plan.settings,
-            claimed,
+            session,
             recipe=plan.name,
             hooks=watching,
             config_yaml=plan.yaml,
@@ -223,7 +233,9 @@ def _plan(
 
 def _execution(options: Options) -> dict[str, Any]:
     given = cast("dict[str, Any]", options)
-    return {key: given[key] for key in ("run_dir", "fresh", "progress", "hooks") if key in given}
+    return {
+        key: given[key] for key in ("run_dir", "fresh", "retry_failed", "progress", "hooks") if key in given
+    }
 
 
 def _tell(watching: Sequence[Hooks], text: str) -> None:

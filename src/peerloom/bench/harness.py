@@ -14,6 +14,7 @@ from peerloom.bench.points import BenchError, Setting
 from peerloom.events import Hooks
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
+from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.service import LLMService
 from peerloom.sink.layout import INDEX
@@ -73,7 +74,7 @@ async def perform(
     )
     run_dir = RunDir.claim(path)
     try:
-        await Run(program, source, llm, settings, run_dir, recipe=name, hooks=hooks).execute()
+        await Run(program, source, llm, settings, Session(run_dir), recipe=name, hooks=hooks).execute()
     finally:
         run_dir.release()
     return work_in(path, setting.tasks)

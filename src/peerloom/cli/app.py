@@ -21,6 +21,7 @@ R = TypeVar("R")
 
 VERBS = {
     "run": "Run a recipe over a source, and write its rows.",
+    "resume": "Go on with a run where it was.",
     "check": "Check configuration and workflow; nothing is started.",
     "recipes": "List the recipes there are.",
     "models": "List models for the embedded engine, or pull one.",

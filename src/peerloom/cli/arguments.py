@@ -24,4 +24,8 @@ ConfigDir = Annotated[
         show_default=False,
     ),
 ]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Do the failed rows of an earlier session again.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout; all else is on stderr.")]

@@ -1,15 +1,16 @@
-"""`peerloom run`: execute a recipe."""
+"""`peerloom run`: execute a recipe, or go on with its run."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
 
-from peerloom.api import default_run_dir, drive, make_plan
+from peerloom.api import Plan, default_run_dir, drive, make_plan
 from peerloom.cli.app import VERBS, guarded
-from peerloom.cli.arguments import ConfigDir, Json, Overrides, RecipeName
+from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed
 from peerloom.cli.models import pull_with_bar
 from peerloom.config.llm import LlamaCpp
 from peerloom.errors import PeerloomError, UsageError
@@ -27,23 +28,34 @@ def run(
     overrides: Overrides = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="Where to write. [default: runs/<recipe>-<date>-<short id>]", show_default=False),
+        typer.Option(
+            help="Where to write; a run that is there already is gone on with. "
+            "[default: runs/<recipe>-<date>-<short id>]",
+            show_default=False,
+        ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that directory.")] = False,
+    retry_failed: RetryFailed = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Plan, execute, and print the summary."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
+    directory = run_dir or default_run_dir(plan.name)
+    carry_out(plan, directory, as_json=as_json, quiet=quiet, fresh=fresh, retry_failed=retry_failed)
+
+
+def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how: Any) -> None:
+    """Execute a plan in a run directory, and print the summary; `how` goes to `execute`."""
     if isinstance(plan.config.llm, LlamaCpp):
         pull_with_bar(plan.config.llm.model, quiet=quiet)
-    directory = run_dir or default_run_dir(plan.name)
     try:
-        result = drive(plan, run_dir=directory, fresh=fresh, progress=not quiet)
+        result = drive(plan, run_dir=directory, progress=not quiet, **how)
     except PeerloomError as error:
         if not isinstance(error, UsageError) and any(read_rows(directory)):
             typer.echo(f"rows written before the error are in {directory}", err=True)
+            _tell_how_to_go_on(directory)
         raise
     if as_json:
         shown = {"run_dir": str(result.run_dir), "how": result.how, **result.summary}
@@ -51,4 +63,9 @@ def run(
     else:
         print_summary(Console(), result.summary, directory)
     if result.how == "drained":
+        _tell_how_to_go_on(directory)
         raise typer.Exit(130)
+
+
+def _tell_how_to_go_on(directory: Path) -> None:
+    typer.echo(f"to go on: peerloom resume {shlex.quote(str(directory))}", err=True)

@@ -126,7 +126,7 @@ def _own_groups(config_dir: str | os.PathLike[str] | None) -> dict[str, list[str
         return {}
     directory = Path(config_dir)
     if not directory.is_dir():
-        raise ConfigError(f"--config-dir {config_dir}: there is no such directory")
+        raise ConfigError(f"config_dir {config_dir}: there is no such directory")
     return {
         group.name: sorted(file.stem for file in group.glob("*.yaml"))
         for group in sorted(directory.iterdir())

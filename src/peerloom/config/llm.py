@@ -7,45 +7,45 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from peerloom.config.base import Count, NotNegative, Positive, Section, Share, Whole
+from peerloom.config.base import FREE, SAME, Count, NotNegative, Positive, Section, Share, Whole
 from peerloom.services.llm.wire import Structured
 
 
 class LlamaCpp(Section):
     """The embedded engine: a llama.cpp server that the run starts, watches and stops."""
 
-    kind: Literal["llamacpp"] = "llamacpp"
-    model: str = "smollm2-135m"
+    kind: Annotated[Literal["llamacpp"], SAME] = "llamacpp"
+    model: Annotated[str, SAME] = "smollm2-135m"
     """A name that `peerloom models list` prints, or the path of a .gguf file."""
-    slots: Count = 8
+    slots: Annotated[Count, FREE] = 8
     """Conversations the server works on at once."""
-    context: Count = 2048
+    context: Annotated[Count, FREE] = 2048
     """Tokens each slot holds, prompt and reply together."""
-    threads: Count | None = None
+    threads: Annotated[Count | None, FREE] = None
     """Threads that compute; by default one for each core."""
-    host: str = "127.0.0.1"
+    host: Annotated[str, FREE] = "127.0.0.1"
     """The address it listens on; another one if peers are on other machines."""
 
 
 class OpenAI(Section):
     """Any server that speaks OpenAI's chat completions."""
 
-    kind: Literal["openai"] = "openai"
-    model: str | None = None
+    kind: Annotated[Literal["openai"], SAME] = "openai"
+    model: Annotated[str | None, SAME] = None
     """The model's name at that server; by default the first that it lists."""
-    base_url: str | None = None
+    base_url: Annotated[str | None, FREE] = None
     """Where the server is, up to `/v1`; by default `$OPENAI_BASE_URL`, else OpenAI's own."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Annotated[str, FREE] = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself never stands in a configuration."""
-    timeout: Positive = 600.0
+    timeout: Annotated[Positive, FREE] = 600.0
     """Seconds one attempt may take."""
-    connect_timeout: Positive = 10.0
+    connect_timeout: Annotated[Positive, FREE] = 10.0
     """Seconds the opening of a connection may take."""
-    max_retries: Whole = 7
+    max_retries: Annotated[Whole, FREE] = 7
     """Further attempts at a call that failed for a passing reason."""
-    structured: Structured = "auto"
+    structured: Annotated[Structured, FREE] = "auto"
     """How choices and schemas are asked of the server."""
-    extra_body: dict[str, Any] = Field(default_factory=dict[str, Any])
+    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
     """Further keys of every request's body, as the server understands them."""
 
 
@@ -54,44 +54,44 @@ class Simulated(Section):
 
     model_config = ConfigDict(use_attribute_docstrings=True)  # the texts are also options' help
 
-    kind: Literal["simulated"] = "simulated"
-    latency: NotNegative = 0.0
+    kind: Annotated[Literal["simulated"], SAME] = "simulated"
+    latency: Annotated[NotNegative, FREE] = 0.0
     """Seconds a call takes; the median, if spread."""
-    latency_sigma: NotNegative = 0.0
+    latency_sigma: Annotated[NotNegative, FREE] = 0.0
     """Spread of the latency, sigma of a lognormal law."""
-    tokens_per_second: Positive | None = None
+    tokens_per_second: Annotated[Positive | None, FREE] = None
     """Speed of one reply, on top of the latency."""
-    tokens: Count = 120
+    tokens: Annotated[Count, SAME] = 120
     """Median length of a reply, in tokens of four characters."""
-    tokens_sigma: NotNegative = 0.5
+    tokens_sigma: Annotated[NotNegative, SAME] = 0.5
     """Spread of the length, sigma of a lognormal law."""
-    agreement: Share = 0.8
+    agreement: Annotated[Share, SAME] = 0.8
     """Probability that an answer is the one stated last in the prompt."""
-    context: Count | None = None
+    context: Annotated[Count | None, FREE] = None
     """The longest prompt, in tokens."""
-    rate_429: Share = 0.0
+    rate_429: Annotated[Share, FREE] = 0.0
     """Share of calls refused with 429."""
-    rate_5xx: Share = 0.0
+    rate_5xx: Annotated[Share, FREE] = 0.0
     """Share of calls that fail with 503."""
-    rate_hang: Share = 0.0
+    rate_hang: Annotated[Share, FREE] = 0.0
     """Share of calls that get no answer."""
-    rate_garbage: Share = 0.0
+    rate_garbage: Annotated[Share, FREE] = 0.0
     """Share of calls answered with a body that is no JSON."""
-    rate_truncation: Share = 0.0
+    rate_truncation: Annotated[Share, FREE] = 0.0
     """Share of replies cut in the middle."""
-    retry_after: NotNegative = 1.0
+    retry_after: Annotated[NotNegative, FREE] = 1.0
     """Seconds that a 429 asks to wait."""
-    timeout: Positive = 600.0
+    timeout: Annotated[Positive, FREE] = 600.0
     """Seconds after which a call that hangs is tried again."""
-    max_retries: Whole = 7
+    max_retries: Annotated[Whole, FREE] = 7
     """Further attempts at a call that failed for a passing reason."""
 
 
 class Scripted(Section):
     """Replies known beforehand, for tests."""
 
-    kind: Literal["scripted"] = "scripted"
-    replies: tuple[str, ...] = ()
+    kind: Annotated[Literal["scripted"], SAME] = "scripted"
+    replies: Annotated[tuple[str, ...], SAME] = ()
     """Given in order, again and again."""
 
 

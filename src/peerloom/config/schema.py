@@ -4,23 +4,23 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from peerloom.config.base import Count, NotNegative, Positive, Section, Whole
+from peerloom.config.base import FREE, MAY_GROW, SAME, Count, NotNegative, Positive, Section, Whole
 from peerloom.config.llm import Llm
 
 
 class Recipe(Section):
     """Which recipe, beside that recipe's own options (see `load.check`)."""
 
-    name: str | None = None
+    name: Annotated[str | None, SAME] = None
     """A recipe's name or import path; None for a workflow given in Python."""
 
 
 class Source(Section):
     """Where the input rows come from."""
 
-    path: str | tuple[str, ...] | None = None
+    path: Annotated[str | tuple[str, ...] | None, FREE] = None
     """A JSONL file (plain, .gz or .zst), a pattern with `*`, or a list; by default the recipe's sample."""
-    key: str | None = None
+    key: Annotated[str | None, SAME] = None
     """The field of a row that is its label in the output."""
 
 
@@ -36,7 +36,7 @@ class Role(Section):
 class Ray(Section):
     """The Ray cluster, with `engine=ray`."""
 
-    address: str | None = None
+    address: Annotated[str | None, FREE] = None
     """An existing cluster; by default `$RAY_ADDRESS`, else a cluster started for this run."""
 
 
@@ -50,33 +50,33 @@ class Config(Section):
 
     recipe: SerializeAsAny[Recipe] = Recipe()
     source: Source = Source()
-    limit: Count | None = None
+    limit: Annotated[Count | None, MAY_GROW] = None
     """Read the first rows only, by position."""
-    trials: Count = 1
+    trials: Annotated[Count, SAME] = 1
     """How often each row is run."""
-    seed: Whole = 0
+    seed: Annotated[Whole, SAME] = 0
     """Makes the run's choices, and sampling where the server can, the same again."""
     llm: Llm | None = Field(default=None)
     """Which model answers; None if a service was given in Python."""
-    engine: Literal["ray", "local"] = "ray"
+    engine: Annotated[Literal["ray", "local"], FREE] = "ray"
     """Peers are Ray actors, or tasks of this one process."""
-    placement: Literal["packed", "spread"] = "packed"
+    placement: Annotated[Literal["packed", "spread"], FREE] = "packed"
     """Every peer hosts all roles, or each role has peers of its own."""
-    peers: Count | None = None
+    peers: Annotated[Count | None, FREE] = None
     """Peers in all (packed), or for each role (spread); by default chosen to suit the machine."""
-    in_flight: Count | None = None
+    in_flight: Annotated[Count | None, FREE] = None
     """Tasks admitted at once; by default what suits the model."""
-    partitions: Count = 1
+    partitions: Annotated[Count, FREE] = 1
     """Feeders that read the input side by side."""
-    shards: Count = 1
+    shards: Annotated[Count, SAME] = 1
     """Sinks that write rows side by side."""
-    roles: dict[str, Role] = Field(default_factory=dict[str, Role])
+    roles: Annotated[dict[str, Role], FREE] = Field(default_factory=dict[str, Role])
     ray: Ray = Ray()
-    heartbeat_seconds: Positive = 1.0
+    heartbeat_seconds: Annotated[Positive, FREE] = 1.0
     """How often a process is asked for a sign of life."""
-    suspect_seconds: Positive = 10.0
+    suspect_seconds: Annotated[Positive, FREE] = 10.0
     """Silence after which a process is taken for dead, and killed."""
-    deliver_seconds: Positive = 30.0
+    deliver_seconds: Annotated[Positive, FREE] = 30.0
     """Time a delivery may stay unanswered before its receiver is suspected."""
-    journal: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = "on"
+    journal: Annotated[Literal["on", "off"], BeforeValidator(_switch), FREE] = "on"
     """Keep finished turns and calls of tasks in flight on disk, so that none is paid again after a death."""

@@ -16,31 +16,37 @@ class _Sample(NamedTuple):
 
 
 class Rates:
-    """Fed with snapshots in order; all figures are those of the newest."""
+    """Fed with snapshots in order; all figures are those of the newest.
+
+    What earlier sessions did is no speed of this one.
+    """
 
     def __init__(self) -> None:
         self._samples = deque([_Sample(0.0, 0, 0, 0)])
+        self._earlier = 0
         self._total: int | None = None
 
     def add(self, progress: Progress) -> None:
         """The next snapshot."""
         agents = progress.agents.values()
+        self._earlier = progress.earlier_rows
+        seconds = progress.seconds - progress.earlier_seconds
         self._samples.append(
             _Sample(
-                progress.seconds,
-                sum(progress.outcomes.values()),
+                seconds,
+                sum(progress.outcomes.values()) - progress.earlier_rows,
                 sum(agent.calls for agent in agents),
                 sum(agent.completion_tokens for agent in agents),
             )
         )
         self._total = progress.total
-        while len(self._samples) > 2 and self._samples[1].seconds <= progress.seconds - WINDOW_SECONDS:
+        while len(self._samples) > 2 and self._samples[1].seconds <= seconds - WINDOW_SECONDS:
             self._samples.popleft()
 
     @property
     def rows(self) -> int:
-        """Rows committed so far."""
-        return self._samples[-1].rows
+        """Rows committed so far, by all sessions."""
+        return self._earlier + self._samples[-1].rows
 
     @property
     def tokens_per_second(self) -> float:

@@ -32,7 +32,8 @@ class MemberStats(msgspec.Struct, array_like=True):
     """A member's own figures since it started; each kind of member fills in what it knows.
 
     `agents` counts turns as they are made, whether or not their task ever finishes; `totals` counts
-    rows as they are committed, over the whole life of the run directory.
+    rows as they are committed, over the whole life of the run directory; `found` rows were committed
+    before this member began.
     """
 
     cpu_seconds: float = 0.0
@@ -40,6 +41,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     in_flight: int = 0
     agents: dict[str, AgentTally] = {}
     totals: Totals | None = None
+    found: int = 0
     notices: list[str] = []
 
 

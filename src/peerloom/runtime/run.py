@@ -19,30 +19,34 @@ from peerloom.runtime.engine import Engine
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.local import LocalEngine
 from peerloom.runtime.program import Program
+from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings
 from peerloom.runtime.summary import Figures, Summary, summarise
 from peerloom.runtime.supervisor import Event, Supervisor
 from peerloom.services.llm.service import ClientSpec, LLMService
 from peerloom.services.spawn import LocalSpawner
 from peerloom.sink.errors import SinkError
-from peerloom.sink.rundir import RunDir
+from peerloom.sink.journal.prune import clear as clear_journal
+from peerloom.sink.read import read_totals
+from peerloom.sink.state import How
 from peerloom.source.base import Source
 from peerloom.task import FAILED
 from peerloom.workflow import check_agents
 
 FIGURES_SECONDS = 0.5
 CENSUS_SECONDS = 60.0
+KEEP_SECONDS = 30.0  # between two writings of what this session has cost so far
 
 
 class Run:
-    """One execution of a program over a source.
+    """One session of a program's run over a source.
 
     Args:
         program: workflow and agents.
         source: where rows come from.
         llm: the language model service; the run starts and stops it.
         settings: shape and engine.
-        run_dir: claimed; the caller releases it.
+        session: of a claimed run directory; the caller releases it.
         recipe: name for people and for the rows' provenance.
         hooks: whoever watches.
         config_yaml: the resolved configuration, kept as `run.yaml`.
@@ -58,7 +62,7 @@ class Run:
         source: Source,
         llm: LLMService,
         settings: RunSettings,
-        run_dir: RunDir,
+        session: Session,
         *,
         recipe: str,
         hooks: Sequence[Hooks] = (),
@@ -69,11 +73,13 @@ class Run:
         self._source = source
         self._llm = llm
         self._settings = settings
-        self._run_dir = run_dir
+        self._session = session
+        self._run_dir = session.run_dir
         self._recipe = recipe
         self._hooks = list(hooks)
         self._config_yaml = config_yaml
         self._figures = Figures()
+        self._cpu_before = 0.0
         self._total: int | None = None
         self._client: ClientSpec | None = None
         self._over = asyncio.Event()
@@ -83,6 +89,7 @@ class Run:
             self._engine,
             settings,
             program.workflow.roles,
+            session.first,
             brief=self._brief,
             on_event=self._member_event,
             on_finished=self._over.set,
@@ -91,18 +98,28 @@ class Run:
     async def execute(self) -> Summary:
         """Run to the end; the summary, which is also written to the run directory.
 
+        If an earlier session did all there is to do, nothing is started.
+
         Raises:
             SourceError: if the source has no row.
+            SinkError: if the run directory cannot be written.
             ServiceError: if the model cannot be started, or has died; finished rows are kept.
             EngineError: if processes cannot be started; finished rows are kept.
         """
+        done = self._session.done
+        if done is not None:
+            self._notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
+            self._emit("run_finished", RunFinished("finished", str(self._run_dir.path)))
+            return done
         if not await asyncio.to_thread(self._has_rows):
             raise SourceError(f"the source has no rows: {self._source.describe()}")
+        self._cpu_before = time.process_time()
+        for told in await asyncio.to_thread(self._session.begin):
+            self._notice(told)
         self._run_dir.write_yaml(self._config_yaml)
-        started, cpu = time.monotonic(), time.process_time()
-        how = "failed"
+        how: How = "failed"
         try:
-            await self._execute(started)
+            await self._execute()
             self._check_complete()
             self._tell_of_failures()
             how = "drained" if self._drained else "finished"
@@ -110,15 +127,7 @@ class Run:
             raise _first(group) from None
         finally:
             await self._wind_down()
-            summary = summarise(
-                self._figures.totals(),
-                wall_seconds=time.monotonic() - started,
-                cpu_seconds=self._figures.cpu_seconds() + time.process_time() - cpu,
-            )
-            try:
-                self._run_dir.write_summary(summary)
-            except SinkError as error:
-                self._notice(f"the summary could not be written: {error}")
+            summary = self._conclude(how)
             self._emit("run_finished", RunFinished(how, str(self._run_dir.path)))
         return summary
 
@@ -132,16 +141,37 @@ class Run:
         self._drained = True
         self._over.set()
 
-    async def _execute(self, started: float) -> None:
+    def _conclude(self, how: How) -> Summary:
+        """Write down what the run came to so far."""
+        summary = summarise(
+            read_totals(self._run_dir.path),
+            wall_seconds=self._session.seconds(),
+            cpu_seconds=self._cpu_seconds(),
+            sessions=self._session.number,
+        )
+        try:
+            if how == "finished":
+                clear_journal(self._run_dir.path)
+            self._run_dir.write_summary(summary)
+            self._session.keep(self._cpu_seconds(), how)
+        except SinkError as error:
+            self._notice(f"the summary could not be written: {error}")
+        return summary
+
+    async def _execute(self) -> None:
         # The model first: a wrong address or name shows at once, before any process of Ray is started.
         self._client = await self._llm.start(LocalSpawner(), self._notice, self._run_dir.logs)
         await self._engine.start()
+        again = await asyncio.to_thread(self._session.retry)
+        if again:
+            self._notice(f"{again} failed tasks are done again")
         self._emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._llm.watch())
                 counted = group.create_task(self._count_rows())
-                group.create_task(self._watch_figures(started))
+                group.create_task(self._watch_figures())
+                group.create_task(self._keep_figures())
                 self._supervisor.start(group)
                 await self._over.wait()
                 await self._take_figures()
@@ -174,6 +204,7 @@ class Run:
             why = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.reasons.items()))
             where = self._run_dir.path / "rejected"
             text = f"{failed} of {totals.admitted} tasks failed ({why}); each row's detail says why: {where}"
+            text += "; peerloom resume --retry-failed (in Python retry_failed=True) does them again"
             self._emit("notice", Notice("warning", text))
 
     def _has_rows(self) -> bool:
@@ -187,11 +218,25 @@ class Run:
         except SourceError as error:
             self._notice(f"the rows cannot be counted: {error}")
 
-    async def _watch_figures(self, started: float) -> None:
+    def _cpu_seconds(self) -> float:
+        """Of all sessions, this one's driver and members included."""
+        here = time.process_time() - self._cpu_before
+        return self._session.cpu_seconds + self._figures.cpu_seconds() + here
+
+    async def _keep_figures(self) -> None:
+        """So that a session that is killed has cost something too."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            with contextlib.suppress(SinkError):  # a full disk is told of elsewhere
+                await asyncio.to_thread(self._session.keep, self._cpu_seconds())
+
+    async def _watch_figures(self) -> None:
         committed, since = -1, time.monotonic()
         while True:
             await self._take_figures()
-            progress = self._figures.progress(time.monotonic() - started, self._total)
+            progress = self._figures.progress(
+                self._session.seconds(), self._total, self._session.wall_seconds
+            )
             self._emit("progress", progress)
             rows = sum(progress.outcomes.values())
             if rows != committed:

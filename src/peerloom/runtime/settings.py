@@ -50,8 +50,8 @@ class RunSettings:
     address: str | None = None
 
 
-def members(settings: RunSettings, roles: Iterable[str]) -> list[Member]:
-    """The members of a run, as first incarnations.
+def members(settings: RunSettings, roles: Iterable[str], first: int = 1) -> list[Member]:
+    """The members of a run, each as its incarnation number `first`.
 
     Raises:
         ConfigError: if a role that does not exist is placed.
@@ -70,9 +70,9 @@ def members(settings: RunSettings, roles: Iterable[str]) -> list[Member]:
         if role not in known:
             raise ConfigError(f"roles.{role}: the workflow has no such role; it has {', '.join(known)}")
     return [
-        *(Member(FEEDER, index, 1) for index in range(settings.partitions)),
-        *(Member(SINK, index, 1) for index in range(settings.shards)),
-        *(Member(PEER, index, 1, hosted) for index, hosted in enumerate(_placed(settings, known))),
+        *(Member(FEEDER, index, first) for index in range(settings.partitions)),
+        *(Member(SINK, index, first) for index in range(settings.shards)),
+        *(Member(PEER, index, first, hosted) for index, hosted in enumerate(_placed(settings, known))),
     ]
 
 

@@ -33,6 +33,7 @@ class SinkHost(Host):
         self._brief = brief
         self._files: ShardFiles | None = None
         self._totals = Totals()  # as of the last commit: those of the files belong to the thread
+        self._found = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=brief.member.name)
 
     async def _open(self) -> None:
@@ -43,6 +44,7 @@ class SinkHost(Host):
         )
         self.machine.committed.merge(files.committed)
         self._totals = copy.deepcopy(files.totals)
+        self._found = files.totals.admitted
         self._files = files
 
     async def _close(self) -> None:
@@ -99,3 +101,4 @@ class SinkHost(Host):
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.totals = self._totals
+        stats.found = self._found

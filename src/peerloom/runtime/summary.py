@@ -22,6 +22,17 @@ class Figures:
         """A member's newest figures."""
         self._stats[name] = stats
 
+    def earlier(self) -> int:
+        """How many rows were committed before this session, as far as its sinks have said yet."""
+        first: dict[str, tuple[int, int]] = {}
+        for name, stats in self._stats.items():
+            if stats.totals is not None:
+                slot, _, incarnation = name.rpartition(".")
+                first[slot] = min(
+                    first.get(slot, (int(incarnation), stats.found)), (int(incarnation), stats.found)
+                )
+        return sum(found for _, found in first.values())
+
     def totals(self) -> Totals:
         """What is committed; of each shard the newest incarnation counts, since it counts all before it."""
         newest: dict[str, tuple[int, Totals]] = {}
@@ -35,8 +46,8 @@ class Figures:
             totals.add(shard)
         return totals
 
-    def progress(self, seconds: float, total: int | None) -> Progress:
-        """A snapshot for those who watch."""
+    def progress(self, seconds: float, total: int | None, earlier_seconds: float = 0.0) -> Progress:
+        """A snapshot for those who watch; `seconds` are those of all sessions."""
         committed = self.totals()
         agents = _merged(stats.agents for stats in self._stats.values())
         in_flight = sum(stats.in_flight for stats in self._stats.values())
@@ -48,6 +59,8 @@ class Figures:
             outcomes=dict(committed.outcomes),
             hops=sum(stats.hops for stats in self._stats.values()),
             agents={name: _totals_of(tally) for name, tally in agents.items()},
+            earlier_rows=self.earlier(),
+            earlier_seconds=earlier_seconds,
         )
 
     def cpu_seconds(self) -> float:
@@ -55,8 +68,8 @@ class Figures:
         return sum(stats.cpu_seconds for stats in self._stats.values())
 
 
-def summarise(totals: Totals, *, wall_seconds: float, cpu_seconds: float) -> Summary:
-    """The content of `summary.json`, from what is committed."""
+def summarise(totals: Totals, *, wall_seconds: float, cpu_seconds: float, sessions: int = 1) -> Summary:
+    """The content of `summary.json`, from what is committed; seconds are those of all sessions."""
     agents = totals.agents
     completion = sum(tally.completion for tally in agents.values())
     return {
@@ -72,6 +85,7 @@ def summarise(totals: Totals, *, wall_seconds: float, cpu_seconds: float) -> Sum
         "llm_calls": sum(tally.calls for tally in agents.values()),
         "wall_seconds": round(wall_seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
+        "sessions": sessions,
         "agents": {name: msgspec.structs.asdict(tally) for name, tally in agents.items()},
     }
 

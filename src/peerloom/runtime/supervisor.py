@@ -36,6 +36,7 @@ class Supervisor:
         engine: starts and reaches them.
         settings: how many, and how soon one is suspected.
         roles: the workflow's roles.
+        first: number of the first view, and of the members' first incarnations.
         brief: what a member is told.
         on_event: hears of views, losses and waits.
         on_finished: called when every task is committed.
@@ -46,6 +47,7 @@ class Supervisor:
         engine: Engine,
         settings: RunSettings,
         roles: tuple[str, ...],
+        first: int,
         brief: Callable[[Member], Brief],
         on_event: Callable[[Event], None],
         on_finished: Callable[[], None],
@@ -55,7 +57,11 @@ class Supervisor:
         self._brief = brief
         self._on_event = on_event
         self._coordinator = Coordinator(
-            members(settings, roles), settings.partitions, settings.shards, journal=settings.journal
+            members(settings, roles, first),
+            settings.partitions,
+            settings.shards,
+            journal=settings.journal,
+            earlier=first - 1,
         )
         self._on_finished = on_finished
         self._draining = False

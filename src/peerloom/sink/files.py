@@ -75,6 +75,26 @@ class GrowingFile:
         os.close(self._fd)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a file in the place of another one, or none: at every instant the old or the new one is there.
+
+    Raises:
+        DiskFull: if there is no room; the old one is still there.
+        SinkError: if it could not be written, or made durable.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise write_failed(path, error) from error
+    sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable.
 

@@ -9,8 +9,9 @@ import orjson
 
 from peerloom.errors import RunDirError
 from peerloom.sink.files import size_of
-from peerloom.sink.index import read_closed, read_prefix
+from peerloom.sink.index import read_closed, read_prefix, sum_up
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
+from peerloom.sink.totals import Totals
 
 
 def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iterator[dict[str, Any]]:
@@ -30,6 +31,25 @@ def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iter
     if not directory.is_dir():
         raise RunDirError(f"there is no run directory {directory}")
     return _read_all(directory, (DATA, REJECTED) if rejected else (DATA,))
+
+
+def read_totals(run_dir: Path) -> Totals:
+    """What all committed rows add up to.
+
+    Raises:
+        RunDirError: if an index is of another version.
+    """
+    totals = Totals()
+    for name in list_parts(run_dir, INDEX):
+        data, rejected, index = (name.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
+        sizes = size_of(data), size_of(rejected)
+        part = read_closed(index, sizes)
+        if part is None:
+            records = index.read_bytes()
+            sizes = size_of(data), size_of(rejected)  # after the index, so that its groups are within
+            part = sum_up(read_prefix(records, sizes, str(index)).groups, sizes)
+        totals.add(part.totals)
+    return totals
 
 
 def _read_all(directory: Path, folders: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -79,6 +79,15 @@ def render(task: Task, workflow: Workflow, provenance: dict[str, Any], *, finish
     return Row(task.id, end.outcome, end.reason, line, tally)
 
 
+def tally_of(row: dict[str, Any]) -> dict[str, AgentTally]:
+    """What each role did for a row, from the row as it is kept."""
+    tally: dict[str, AgentTally] = {}
+    for turn in row["turns"]:
+        mine = tally.setdefault(turn["agent"], AgentTally())
+        mine.add(AgentTally(turns=1, seconds=turn.get("seconds", 0.0), **turn.get("usage", {})))
+    return tally
+
+
 def _as_object(task: Task, end: End, workflow: Workflow, frame: dict[str, Any]) -> dict[str, Any]:
     turns = task.turns
     spoken = [turn.message for turn in turns if turn.message is not None]

@@ -1,4 +1,4 @@
-"""The run directory: one run, one directory, claimed by one process at a time.
+"""The run directory: one run, one directory, claimed by one process at a time, for one session after another.
 
 The claim is an exclusive `flock` on `run.lock`, so it ends with the process, however that ends. A directory
 that is not empty is Peerloom's only if it has a `run.lock`, and only files with Peerloom's names are ever
@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from peerloom.errors import RunDirError
-from peerloom.sink.files import sync_folder, write_failed
+from peerloom.sink.files import sync_folder, write_whole
 from peerloom.sink.layout import (
     DATA,
     FOLDERS,
@@ -28,13 +29,17 @@ from peerloom.sink.layout import (
     REJECTED,
     RUN_LOCK,
     RUN_YAML,
+    STATE,
     SUMMARY,
     list_parts,
 )
 from peerloom.sink.lock import revoke
+from peerloom.sink.state import State, read_state
+
+_ANOTHER = "choose another run directory (--run-dir, or run_dir= in Python)"
 
 _OURS = {
-    "": re.compile(r"run\.lock|\.?(run\.yaml|log\.jsonl|summary\.json)(\.tmp)?"),
+    "": re.compile(r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json)(\.tmp)?"),
     DATA: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     REJECTED: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     INDEX: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.idx(\.tmp)?"),
@@ -49,27 +54,30 @@ class RunDir:
 
     Attributes:
         path: the directory, absolute.
+        state: what the last session left; None if there was none.
     """
 
     path: Path
+    state: State | None
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
+        self.state = read_state(path)
         self._lock = lock
-        self._log = os.open(path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._log = _open_log(path)
         self._released = False
 
     @classmethod
     def claim(cls, path: str | os.PathLike[str], *, fresh: bool = False) -> "RunDir":
-        """Make a directory ready for a new run, and keep other processes out of it.
+        """Make a directory ready for a session, and keep other processes out of it.
 
         Args:
             path: the directory; made if it is not there.
             fresh: remove an earlier run from it first.
 
         Raises:
-            RunDirError: if another process has it, it holds a run (and `fresh` is False) or files that are
-                not Peerloom's, or it cannot be written.
+            RunDirError: if another process has it, it holds files that are not Peerloom's or a run whose
+                state is missing or cannot be read (and `fresh` is False), or it cannot be written.
         """
         directory = Path(path).expanduser().absolute()
         try:
@@ -77,9 +85,11 @@ class RunDir:
             _refuse_foreign(directory)
             lock = _lock(directory)
             try:
-                if not fresh:
-                    _refuse_earlier_run(directory)
-                _clear(directory)
+                if fresh:
+                    _clear(directory)
+                elif read_state(directory) is None:
+                    _refuse_run_without_state(directory)
+                    _clear(directory)
                 for folder in FOLDERS:
                     (directory / folder).mkdir(exist_ok=True)
                 sync_folder(directory)
@@ -89,8 +99,7 @@ class RunDir:
                 raise
         except OSError as error:
             raise RunDirError(
-                f"{error.filename or directory} cannot be used for a run: {error.strerror}. "
-                "Choose another --run-dir"
+                f"{error.filename or directory} cannot be used for a run: {error.strerror}: {_ANOTHER}"
             ) from error
 
     @property
@@ -98,13 +107,48 @@ class RunDir:
         """Where services put their own logs: files ending in `.log` or `.jsonl`."""
         return self.path / LOGS
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether any session has committed rows here, as far as files tell."""
+        return any(list_parts(self.path, folder) for folder in (DATA, REJECTED, INDEX))
+
+    def clear(self) -> None:
+        """Remove what earlier sessions left; who still writes for them is locked out.
+
+        Raises:
+            RunDirError: if something cannot be removed.
+        """
+        try:
+            _clear(self.path)
+        except OSError as error:
+            raise RunDirError(f"{error.filename} cannot be removed: {error.strerror}") from error
+        self.state = None
+        os.close(self._log)
+        self._log = _open_log(self.path)
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The content of `summary.json`; None if there is none that can be read."""
+        try:
+            return orjson.loads((self.path / SUMMARY).read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return None
+
+    def write_state(self, state: State) -> None:
+        """Write `state.json`, whole or not at all; it is durable when this returns.
+
+        Raises:
+            SinkError: if it could not be written; the old one is still there.
+        """
+        write_whole(self.path / STATE, _json(msgspec.to_builtins(state)))
+        self.state = state
+
     def write_yaml(self, text: str) -> None:
         """Write `run.yaml`, the resolved configuration, whole or not at all.
 
         Raises:
             SinkError: if it could not be written.
         """
-        self._write(RUN_YAML, text.encode())
+        write_whole(self.path / RUN_YAML, text.encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write `summary.json`, whole or not at all.
@@ -112,7 +156,7 @@ class RunDir:
         Raises:
             SinkError: if it could not be written.
         """
-        self._write(SUMMARY, orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        write_whole(self.path / SUMMARY, _json(summary))
 
     def log(self, level: str, event: str, **fields: Any) -> None:
         """Append a line to `log.jsonl`. `level` is `info`, `warning` or `error`.
@@ -132,19 +176,6 @@ class RunDir:
             os.close(self._log)
             os.close(self._lock)
 
-    def _write(self, name: str, content: bytes) -> None:
-        target, temporary = self.path / name, self.path / f".{name}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise write_failed(target, error) from error
-        sync_folder(self.path)
-
 
 def _lock(directory: Path) -> int:
     """The descriptor that holds the claim."""
@@ -156,8 +187,7 @@ def _lock(directory: Path) -> int:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
         raise RunDirError(
-            f"{directory} is in use by another run (process {holder}): "
-            "wait for it, or choose another --run-dir"
+            f"{directory} is in use by another run (process {holder}): wait for it, or {_ANOTHER}"
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -169,26 +199,34 @@ def _refuse_foreign(directory: Path) -> None:
     if names and RUN_LOCK not in names:
         raise RunDirError(
             f"{directory} is not empty and holds no run of Peerloom (it has {', '.join(names[:5])}): "
-            "choose another --run-dir"
+            f"{_ANOTHER}"
         )
     for path in _entries(directory):
         folder = "" if path.parent == directory else path.parent.name
         if not _OURS[folder].fullmatch(path.name) or not path.is_file():
             raise RunDirError(
                 f"{directory} holds {path.relative_to(directory)}, which is not Peerloom's: "
-                "move it away, or choose another --run-dir"
+                f"move it away, or {_ANOTHER}"
             )
 
 
-def _refuse_earlier_run(directory: Path) -> None:
+def _refuse_run_without_state(directory: Path) -> None:
     """A directory whose run got no further than its log is free."""
     found = [name for name in (RUN_YAML, SUMMARY) if (directory / name).exists()]
     found += [folder for folder in (DATA, REJECTED, INDEX) if list_parts(directory, folder)]
     if found:
         raise RunDirError(
-            f"{directory} holds an earlier run ({', '.join(found)}): choose another --run-dir, "
-            "or replace that run with --fresh"
+            f"{directory} holds a run ({', '.join(found)}) without {STATE}, as early versions left it: "
+            f"it cannot be resumed. Replace it with --fresh (fresh=True in Python), or {_ANOTHER}"
         )
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _open_log(directory: Path) -> int:
+    return os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
 
 def _clear(directory: Path) -> None:

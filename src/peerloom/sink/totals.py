@@ -24,6 +24,15 @@ class AgentTally(msgspec.Struct, array_like=True):
         self.cached += other.cached
         self.seconds += other.seconds
 
+    def subtract(self, other: "AgentTally") -> None:
+        """Take another tally, of some of the same rows, out of this one."""
+        self.turns -= other.turns
+        self.calls -= other.calls
+        self.prompt -= other.prompt
+        self.completion -= other.completion
+        self.cached -= other.cached
+        self.seconds = max(0.0, self.seconds - other.seconds)
+
 
 class Totals(msgspec.Struct, array_like=True):
     """What some committed rows add up to.
@@ -52,6 +61,19 @@ class Totals(msgspec.Struct, array_like=True):
             for name, count in theirs.items():
                 mine[name] = mine.get(name, 0) + count
         self._add_agents(other.agents)
+
+    def subtract(self, other: "Totals") -> None:
+        """Take the sums of some of the same rows out of these."""
+        self.admitted -= other.admitted
+        for mine, theirs in ((self.outcomes, other.outcomes), (self.reasons, other.reasons)):
+            for name, count in theirs.items():
+                mine[name] = mine.get(name, 0) - count
+                if not mine[name]:
+                    del mine[name]
+        for name, tally in other.agents.items():
+            self.agents.setdefault(name, AgentTally()).subtract(tally)
+            if not self.agents[name].turns:
+                del self.agents[name]
 
     def _add_agents(self, agents: Mapping[str, AgentTally]) -> None:
         for name, tally in agents.items():

@@ -15,6 +15,7 @@ import orjson
 from peerloom.errors import SourceError
 from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
 from peerloom.source.files import find_files
+from peerloom.source.fingerprint import file_fingerprint
 from peerloom.source.lines import Line, open_file, read_line_at, read_lines
 
 _BOM = b"\xef\xbb\xbf"
@@ -77,6 +78,11 @@ class JsonlSource:
     def describe(self) -> dict[str, Any]:
         """The files and their sizes in bytes."""
         return {"kind": "jsonl", "files": [{"path": file.path, "bytes": file.size} for file in self._files]}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The content of the files, in their order; see `peerloom.source.fingerprint`."""
+        files = [file_fingerprint(file.path) for file in self._files]
+        return {"kind": "jsonl", "files": files, "key": self._key, "limit": self._limit}
 
     def _lines(self) -> Iterator[tuple[int, Line]]:
         """All lines that are not blank, within the limit, with the index of their file."""

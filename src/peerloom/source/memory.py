@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
+from peerloom.source.fingerprint import rows_digest
 
 
 class RowsSource:
@@ -27,8 +28,13 @@ class RowsSource:
     def __init__(
         self, rows: Sequence[Mapping[str, Any]], *, key: str | None = None, limit: int | None = None
     ) -> None:
-        self._rows = list(rows[: checked_limit(limit)])
+        self._given: Sequence[Mapping[str, Any]] = list(rows)
+        self._rows = self._given[: checked_limit(limit)]
+        self._limit = limit
         self._key = key
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_given": self._rows}  # whoever reads rows needs no others
 
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
         """The rows of one partition, in order; see `Source`."""
@@ -45,6 +51,16 @@ class RowsSource:
     def describe(self) -> dict[str, Any]:
         """The number of rows."""
         return {"kind": "rows", "rows": len(self._rows)}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """A digest of all rows given, also beyond the limit, which may grow."""
+        return {
+            "kind": "rows",
+            "rows": len(self._given),
+            "digest": rows_digest(self._given),
+            "key": self._key,
+            "limit": self._limit,
+        }
 
     def _row(self, row: int) -> SourceRow:
         position = (0, row, -1)

@@ -1,0 +1,148 @@
+"""A session: one process's work on a run directory, which may go through several.
+
+The numbers of views and incarnations of session s begin at (s - 1) * SPAN + 1, so whatever a process of
+a killed session still says, writes or holds is older than anything of this one. The session's number is
+durable before any member is started.
+"""
+
+import threading
+import time
+from importlib.metadata import version
+
+from peerloom.errors import RunDirError
+from peerloom.runtime.summary import Summary
+from peerloom.sink.rundir import RunDir
+from peerloom.sink.state import Fingerprint, How, State, differences
+from peerloom.sink.withdraw import withdraw_failed
+from peerloom.task import FAILED
+
+SPAN = 1_000_000
+
+
+class Session:
+    """The next session of a run directory. Nothing is written before `begin`.
+
+    Args:
+        run_dir: claimed; the caller releases it.
+        fingerprint: of the run that is wanted; without one, any run is taken for the same.
+        retry_failed: do failed rows again.
+
+    Attributes:
+        run_dir: as given.
+        number: 1 for the first session.
+        wall_seconds: of earlier sessions.
+        cpu_seconds: of earlier sessions.
+
+    Raises:
+        RunDirError: if the directory holds rows of another run, naming what differs.
+    """
+
+    def __init__(
+        self, run_dir: RunDir, fingerprint: Fingerprint | None = None, *, retry_failed: bool = False
+    ) -> None:
+        self.run_dir = run_dir
+        self._fingerprint = fingerprint or Fingerprint()
+        self._retry_failed = retry_failed
+        earlier = run_dir.state
+        self._differs = _compared(run_dir, earlier, self._fingerprint) if earlier is not None else False
+        if self._differs:
+            earlier = None
+        self._earlier = earlier
+        self.number = earlier.session + 1 if earlier is not None else 1
+        self.wall_seconds = earlier.wall_seconds if earlier is not None else 0.0
+        self.cpu_seconds = earlier.cpu_seconds if earlier is not None else 0.0
+        self._started = time.monotonic()
+        self._writing = threading.Lock()
+        self._ended = False
+
+    @property
+    def first(self) -> int:
+        """The number of its first view, and of each member's first incarnation."""
+        return (self.number - 1) * SPAN + 1
+
+    @property
+    def done(self) -> Summary | None:
+        """The run's summary, if an earlier session finished all of it and there is nothing to do."""
+        earlier = self._earlier
+        if earlier is None or earlier.how != "finished":
+            return None
+        if earlier.fingerprint.grows != self._fingerprint.grows:
+            return None
+        summary = self.run_dir.read_summary()
+        if summary is None or (self._retry_failed and summary["outcomes"].get(FAILED)):
+            return None
+        return summary
+
+    def begin(self) -> list[str]:
+        """Make the session's number durable; what a person should know of it. Blocks.
+
+        Raises:
+            SinkError: if the directory cannot be written.
+        """
+        if self._differs:
+            self.run_dir.clear()
+        self._started = time.monotonic()
+        self._write("running", self.wall_seconds, self.cpu_seconds)
+        earlier = self._earlier
+        if earlier is None:
+            return []
+        told = [f"going on with the run in {self.run_dir.path}, session {self.number}"]
+        if earlier.peerloom != version("peerloom"):
+            told.append(f"the run was begun with Peerloom {earlier.peerloom}, this is {version('peerloom')}")
+        return told
+
+    def retry(self) -> int:
+        """Take the failed rows back, if that is wanted, so that they are done again; how many. Blocks.
+
+        Raises:
+            SinkError: if a file could not be written.
+            RunDirError: if one is damaged or missing.
+        """
+        if not self._retry_failed or self._earlier is None:
+            return 0
+        # One less than this session's members have, and more than any of an earlier session's.
+        return len(withdraw_failed(self.run_dir.path, self.first - 1))
+
+    def seconds(self) -> float:
+        """Wall time of all sessions so far."""
+        return self.wall_seconds + time.monotonic() - self._started
+
+    def keep(self, cpu_seconds: float, how: How = "running") -> None:
+        """Write the figures down: `cpu_seconds` of all sessions so far, and how this one ended. Blocks.
+
+        Raises:
+            SinkError: if they could not be written; the old ones are still there.
+        """
+        with self._writing:
+            if not self._ended:
+                self._ended = how != "running"
+                self._write(how, self.seconds(), cpu_seconds)
+
+    def _write(self, how: How, wall_seconds: float, cpu_seconds: float) -> None:
+        self.run_dir.write_state(
+            State(
+                session=self.number,
+                peerloom=version("peerloom"),
+                how=how,
+                wall_seconds=round(wall_seconds, 3),
+                cpu_seconds=round(cpu_seconds, 3),
+                fingerprint=self._fingerprint,
+            )
+        )
+
+
+def _compared(run_dir: RunDir, earlier: State, now: Fingerprint) -> bool:
+    """Whether another run is wanted than the one that is there, which has no row yet.
+
+    Raises:
+        RunDirError: if it has.
+    """
+    found = differences(earlier.fingerprint, now)
+    if found and run_dir.has_rows:
+        raise RunDirError(
+            f"{run_dir.path} holds a run that differs from this one:\n"
+            + "".join(f"  {line}\n" for line in found)
+            + "Restore what differs to go on with it; or start over with --fresh (fresh=True in Python), "
+            "which removes its rows; or choose another run directory (--run-dir, or run_dir=)"
+        )
+    return bool(found)

@@ -1,0 +1,71 @@
+"""By what a source is known again when a run is resumed: what is in it, not where it is or how old.
+
+Of a large file only samples are read, evenly spaced and with both ends, so that terabytes take as long
+as megabytes: rows that were added, removed or moved are found out by the size and the end, any other
+edit only if it hits a sample or changes the size.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import orjson
+
+from peerloom.errors import SourceError
+from peerloom.source.base import Source
+
+SAMPLES = 64
+SAMPLE_BYTES = 16 * 1024
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What must be the same when a run over this source is resumed; JSON values.
+
+    That is what the source's own `fingerprint()` says, if it has one, else its `describe()`. A key
+    `limit` is the number of rows that are read (None: all), and may grow.
+
+    Raises:
+        SourceError: if a file cannot be read any more.
+    """
+    own = getattr(source, "fingerprint", None)
+    said = cast("Mapping[str, Any]", own() if callable(own) else source.describe())
+    plain = orjson.loads(orjson.dumps(said, default=str, option=orjson.OPT_NON_STR_KEYS))
+    return cast("dict[str, Any]", plain)
+
+
+def file_fingerprint(path: str) -> dict[str, Any]:
+    """A file's size in bytes, and a digest of samples of it; of a file up to 1 MiB, of all of it.
+
+    Raises:
+        SourceError: if it cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for offset in _offsets(size):
+                file.seek(offset)
+                digest.update(file.read(SAMPLE_BYTES))
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read any more: {error.strerror}") from error
+    return {"bytes": size, "digest": digest.hexdigest()}
+
+
+def rows_digest(rows: Sequence[Any]) -> str:
+    """A digest of rows as the JSON they would be in a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        try:
+            line = orjson.dumps(row if type(row) is dict else dict(row), option=orjson.OPT_NON_STR_KEYS)
+        except (TypeError, ValueError):
+            line = type(row).__name__.encode()  # a bad row, whatever is in it
+        digest.update(line + b"\n")
+    return digest.hexdigest()
+
+
+def _offsets(size: int) -> Sequence[int]:
+    if size <= SAMPLES * SAMPLE_BYTES:
+        return range(0, size, SAMPLE_BYTES)
+    last = size - SAMPLE_BYTES
+    return [last * number // (SAMPLES - 1) for number in range(SAMPLES)]
