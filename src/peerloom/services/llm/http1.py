@@ -6,12 +6,17 @@ and past a bound the socket is not read. Bodies may be sized or chunked. Heads a
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple, Protocol, cast
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 256 * 1024 * 1024
 _READ_AHEAD = 256 * 1024
+
+Due = Callable[[Callable[[], None] | None], None]
+"""Called with what sends a reply when it is due, and has to call that, at once or soon; with None if the
+client went before."""
 
 _HEADS = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n".encode()
@@ -72,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._busy = False  # a request is with the handler
         self._parsing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._done: Callable[[bool], None] | None = None
+        self._due: Due | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
@@ -85,9 +90,9 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._busy = True  # nothing that is still in the buffer is handled
-        done, self._done = self._done, None
-        if done is not None:
-            done(False)
+        due, self._due = self._due, None
+        if due is not None:
+            due(None)
         if not self.lost.done():  # its waiter may have been cancelled
             self.lost.set_result(None)
 
@@ -110,7 +115,7 @@ class Connection(asyncio.Protocol):
         *,
         headers: bytes = b"",
         delay: float | None = 0.0,
-        done: Callable[[bool], None] | None = None,
+        due: Due | None = None,
     ) -> None:
         """Answer the request in hand.
 
@@ -118,22 +123,28 @@ class Connection(asyncio.Protocol):
             status: of the answer.
             body: JSON.
             headers: further header lines, each ended by CRLF.
-            delay: seconds until it is sent; None is never.
-            done: called with True when it has been sent, with False when the client went before.
+            delay: seconds until it is due; None is never.
+            due: has the last word on when it is sent; default is when it is due.
         """
         data = b"%bContent-Length: %d\r\n%b\r\n%b" % (_HEADS[status], len(body), headers, body)
-        self._done = done
+        self._due = due
         if delay:
-            self._timer = self._loop.call_later(delay, self._send, data)
+            self._timer = self._loop.call_later(delay, self._ready, data)
         elif delay is not None:
+            self._ready(data)
+
+    def _ready(self, data: bytes) -> None:
+        self._timer = None
+        due, self._due = self._due, None
+        if due is None:
             self._send(data)
+        else:
+            due(partial(self._send, data))
 
     def _send(self, data: bytes) -> None:
-        self._timer = None
+        if self._transport.is_closing():
+            return
         self._transport.write(data)
-        done, self._done = self._done, None
-        if done is not None:
-            done(True)
         head, self._head = self._head, None
         if head is None or head.close:
             self._transport.close()

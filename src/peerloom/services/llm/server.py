@@ -23,7 +23,7 @@ import uvloop
 from peerloom.errors import ServiceError
 from peerloom.services.llm.ask import Ask, BadRequest, read
 from peerloom.services.llm.calllog import Call, CallLog
-from peerloom.services.llm.http1 import Connection, Request
+from peerloom.services.llm.http1 import Connection, Due, Request
 from peerloom.services.llm.laws import Answer, Fault, Laws, answer, fault_of
 from peerloom.services.llm.prose import prose
 from peerloom.services.rlimit import allow_open_files
@@ -82,12 +82,12 @@ class SimulatedServer:
             made = answer(ask, self._laws, truncated=fault == "truncation")
         except (BadRequest, orjson.JSONDecodeError) as error:
             code = error.code if isinstance(error, BadRequest) else "invalid_json"
-            connection.reply(400, _error(str(error), code), done=self._noted(request, received, 400, None))
+            connection.reply(400, _error(str(error), code), due=self._noted(request, received, 400, None))
             return
         status, headers, payload, delay = self._outcome(fault, made, ask)
         counted = made if status == 200 else None
-        done = self._noted(request, received, status, counted)
-        connection.reply(status, payload, headers=headers, delay=delay, done=done)
+        due = self._noted(request, received, status, counted)
+        connection.reply(status, payload, headers=headers, delay=delay, due=due)
 
     def _fault(self, ask: Ask) -> Fault:
         tries = self._tries.get(ask.draws, 0)
@@ -111,10 +111,8 @@ class SimulatedServer:
             payload = payload[: len(payload) // 2]
         return 200, b"", payload, None if fault == "hang" else made.seconds
 
-    def _noted(
-        self, request: Request, received: float, status: int, made: Answer | None
-    ) -> Callable[[bool], None] | None:
-        """What notes the call in the log when it is over."""
+    def _noted(self, request: Request, received: float, status: int, made: Answer | None) -> Due | None:
+        """What notes the call in the log, and sends the reply once that is written."""
         log = self._log
         if log is None:
             return None
@@ -122,9 +120,9 @@ class SimulatedServer:
         session = request.header(b"x-session-id").decode(errors="replace")
         tokens = (made.prompt, made.completion) if made else (0, 0)
 
-        def note(sent: bool) -> None:
-            over = status if sent else _CLIENT_LEFT
-            log.add(Call(time.time(), received, key, session, over, *(tokens if sent else (0, 0))))
+        def note(send: Callable[[], None] | None) -> None:
+            over, counted = (status, tokens) if send else (_CLIENT_LEFT, (0, 0))
+            log.add(Call(time.time(), received, key, session, over, *counted), send)
 
         return note
 
@@ -154,6 +152,8 @@ async def serving(config: ServerConfig) -> AsyncGenerator[int]:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
+            if log:
+                log.flush()  # with it go the replies that are due
             leaving = list(connections)
             for connection in leaving:
                 connection.close()

@@ -6,9 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -16,7 +17,6 @@ import uvloop
 
 from peerloom.errors import ServiceError
 from peerloom.services.llm import http1
-from peerloom.services.llm.calllog import FLUSH_SECONDS
 from peerloom.services.llm.laws import Laws
 from peerloom.services.llm.server import ServerConfig, serving
 
@@ -260,13 +260,31 @@ def test_the_log_knows_what_the_server_left_unanswered(tmp_path) -> None:
     assert [call["status"] for call in lines(log)] == [499] * 40
 
 
-async def test_the_log_is_written_while_it_serves(tmp_path) -> None:
+async def test_who_has_a_reply_finds_it_in_the_log(tmp_path) -> None:
     log = tmp_path / "calls.jsonl"
     async with connected(log) as wire:
-        wire.send(post(body()))
-        await wire.receive()
-        await asyncio.sleep(2 * FLUSH_SECONDS)
-        assert len(lines(log)) == 1
+        for n in range(1, 10):
+            wire.send(post(body(str(n))))
+            await wire.receive()
+            assert len(lines(log)) == n
+
+
+async def test_a_reply_released_after_its_client_left_goes_nowhere() -> None:
+    released: list[Callable[[], None] | None] = []
+    connection = http1.Connection(
+        lambda request, connection: connection.reply(200, b"{}", due=released.append), set()
+    )
+    transport = Mock(spec=asyncio.Transport)
+    transport.is_closing.return_value = False
+    connection.connection_made(transport)
+    connection.data_received(post(body()) * 2)
+    transport.is_closing.return_value = True
+    connection.connection_lost(None)
+    (send,) = released
+    assert send is not None
+    send()
+    assert len(released) == 1, "what it sent ahead is not handled"
+    transport.write.assert_not_called()
 
 
 async def test_a_failed_request_is_counted_until_it_succeeds() -> None:
@@ -294,24 +312,52 @@ import sys
 from pathlib import Path
 from peerloom.services.llm.laws import Laws
 from peerloom.services.llm.server import ServerConfig, run_server
-run_server(ServerConfig(laws=Laws(seed=4), port=0, log=Path(sys.argv[1])))
+run_server(ServerConfig(laws=Laws(seed=4), port=int(sys.argv[1]), log=Path(sys.argv[2])))
 """
+
+
+@contextmanager
+def process(log: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The server as a process of its own, and the port it announces; killed in the end."""
+    argv = [sys.executable, "-c", SERVER, str(port), str(log)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            assert line.startswith(b"simulated LLM at http://127.0.0.1:"), line
+            assert b"latency 0 s, seed 4" in line
+            yield server, int(line.split(b"/v1")[0].rpartition(b":")[2])
+        finally:
+            server.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_a_process_it_announces_its_port_and_loses_no_line(tmp_path, number) -> None:
     log = tmp_path / "calls.jsonl"
-    argv = [sys.executable, "-c", SERVER, str(log)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith(b"simulated LLM at http://127.0.0.1:"), line
-        assert b"latency 0 s, seed 4" in line
-        port = int(line.split(b"/v1")[0].rpartition(b":")[2])
+    with process(log) as (server, port):
         with socket.create_connection(("127.0.0.1", port)) as client:
             for n in range(50):
                 client.sendall(post(body(str(n))))
                 assert client.recv(65536).startswith(b"HTTP/1.1 200")
-        process.send_signal(number)
-        assert process.wait(10) == 0
+        server.send_signal(number)
+        assert server.wait(10) == 0
     assert len(lines(log)) == 50
+
+
+def test_killed_it_has_every_reply_in_the_log_and_starts_again_on_its_port(tmp_path) -> None:
+    log = tmp_path / "calls.jsonl"
+    port, replies = 0, 0
+    with ExitStack() as clients:
+        for _ in range(3):
+            with process(log, port) as (server, port):
+                several = [
+                    clients.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(8)
+                ]
+                for client in several:
+                    client.sendall(post(body()))
+                for client in several:
+                    assert client.recv(65536).startswith(b"HTTP/1.1 200")
+                    replies += 1
+                server.kill()
+                server.wait(10)
+            assert [call["status"] for call in lines(log)] == [200] * replies
