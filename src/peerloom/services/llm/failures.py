@@ -13,6 +13,7 @@ from peerloom.errors import ContentFiltered, ContextExceeded, LLMError, LLMRejec
 from peerloom.services.llm.retry import Retryable, retry_after
 
 _PASSING = frozenset({408, 409, 425, 429})
+_LOADING = "Loading model"  # llama.cpp, with 503, until it can answer
 _LONGEST = 300  # characters of a server's own words that an error repeats
 _TOO_LONG = ("maximum context length", "exceeds the available context size", "exceeds the context window")
 _TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
@@ -26,7 +27,8 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float)
     if any(known in code for known in _TOO_LONG_CODES) or any(known in words for known in _TOO_LONG):
         return ContextExceeded(words)
     if status in _PASSING or status >= 500:
-        return Retryable(words, retry_after(headers, now))
+        loading = status == 503 and _LOADING in words
+        return Retryable(words, retry_after(headers, now), taken=not loading)
     if "content_filter" in code or "content_policy" in code:
         return ContentFiltered(words)
     if 300 <= status < 400:

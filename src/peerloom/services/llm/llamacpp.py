@@ -1,33 +1,40 @@
 """The embedded model: llama.cpp's server in a process of its own, started, watched and stopped by the run.
 
+A server that dies or gets stuck is started again at the same address, which the run holds meanwhile, so
+that no other program can take it; calls in flight wait for it (`retry`). One that cannot live ends the run.
+
 Weights are pulled first if they are not there. Calls go through the client of every OpenAI-compatible
 server; only choices and schemas are asked in llama.cpp's own way, which costs fewer tokens.
 """
 
 import asyncio
-import contextlib
-import os
+import socket
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from peerloom.errors import ConfigError, ServiceError
 from peerloom.services.llm import models
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.grammar import choice_grammar
+from peerloom.services.llm.llamacpp_process import ServerProcess
 from peerloom.services.llm.openai import OpenAISpec
 from peerloom.services.llm.preflight import choose_model
-from peerloom.services.spawn import ChildProcess, Spawner
+from peerloom.services.llm.retry import Retry
+from peerloom.services.spawn import Spawner
 
-_LOAD_SECONDS = 600.0
-_POLL_SECONDS = 0.05
+SHORT_SECONDS = 5.0
+SHORT_LIVES = 3
+"""So many servers in a row that each ended within `SHORT_SECONDS` of listening, and the run ends."""
+
 _CALL_SECONDS = 86_400.0
 """No call times out in practice: it may wait long for a slot, and a server that dies is seen by `watch`."""
-_TAIL_LINES = 6
+_RETRY = Retry(cap=2.0, max_elapsed=_CALL_SECONDS)
+"""Back soon after a restart, which takes a second or so and as long as `watch` has hope."""
 
 
 def shape(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
@@ -74,9 +81,10 @@ class LlamaCppService:
         self._threads = threads
         self._host = host
         self._progress = progress
-        self._child: ChildProcess | None = None
-        self._log = Path(os.devnull)
-        self._log_start = 0
+        self._server: ServerProcess | None = None
+        self._launch: Callable[[], Awaitable[ServerProcess]] | None = None
+        self._address: socket.socket | None = None
+        self._notify: Callable[[str], None] = print
         self._stopping = False
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> OpenAISpec:
@@ -87,15 +95,23 @@ class LlamaCppService:
             ServiceError: if the server does not come up; with its last words.
         """
         path = await self._pull(notify)
-        self._stopping = False
-        self._log = log_dir / "llamacpp.log"
-        self._log_start = self._log.stat().st_size if self._log.exists() else 0
         name = path.stem if self._model not in models.KNOWN else self._model
-        self._child = await spawner.start(self._argv(path, name), name="llama.cpp server", log=self._log)
+        what = f"the llama.cpp server of model {self._model}"
+        self._stopping = False
+        self._notify = notify
         try:
-            url = await self._listening(self._child)
+            self._address = await _held_address(self._host)
+            argv = self._argv(path, name, self._address.getsockname()[1])
+            self._launch = partial(ServerProcess.start, spawner, argv, what, log_dir / "llamacpp.log")
+            self._server = await self._launch()
+            url = await self._server.listening()
             spec = OpenAISpec(
-                base_url=f"{url}/v1", model=name, timeout=_CALL_SECONDS, structured="none", shape=shape
+                base_url=f"{url}/v1",
+                model=name,
+                timeout=_CALL_SECONDS,
+                retry=_RETRY,
+                structured="none",
+                shape=shape,
             )
             await choose_model(spec, name)
         except BaseException:
@@ -105,26 +121,50 @@ class LlamaCppService:
         return spec
 
     async def watch(self) -> None:
-        """Wait until the server dies; for ever, if it was stopped.
+        """Start the server again whenever it has died or got stuck; wait for ever, if it was stopped.
 
         Raises:
-            ServiceError: when it has died, with its last words.
+            ServiceError: when it dies again and again as soon as it is started; with its last words.
         """
-        if self._child is not None:
-            code = await self._child.wait()
-            if not self._stopping:
-                raise self._died(code)
+        if self._server is not None and self._launch is not None:
+            short = 0
+            end = await self._server.end()
+            while not self._stopping:
+                short = short + 1 if self._server.lived < SHORT_SECONDS else 0
+                if short == SHORT_LIVES:
+                    raise ServiceError(
+                        f"{end}\nIt ended within {SHORT_SECONDS:g} s {short} times in a row, "
+                        "so it is not started again"
+                    )
+                self._notify(f"{end}\nIt is started again")
+                end = await self._another(self._launch)
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
         """Stop the server. May be called at any time, and twice."""
         self._stopping = True
-        if self._child is not None:
-            await self._child.stop()
+        if self._server is not None:
+            await self._server.stop()
+        if self._address is not None:
+            self._address.close()
 
-    def _argv(self, path: Path, name: str) -> list[str]:
+    async def _another(self, launch: Callable[[], Awaitable[ServerProcess]]) -> str:
+        """Start a server and wait for its end; how that was."""
+        began = time.monotonic()
+        self._server = await launch()
+        if self._stopping:
+            await self._server.stop()
+        try:
+            await self._server.listening()
+        except ServiceError as error:
+            await self._server.stop()
+            return str(error)
+        self._notify(f"the llama.cpp server is back after {time.monotonic() - began:.1f} s")
+        return await self._server.end()
+
+    def _argv(self, path: Path, name: str, port: int) -> list[str]:
         argv = [sys.executable, "-m", "peerloom.services.llm.llamacpp_server"]
-        argv += ["--model", str(path), "--alias", name, "--host", self._host]
+        argv += ["--model", str(path), "--alias", name, "--host", self._host, "--port", str(port)]
         argv += ["--slots", str(self._slots), "--context", str(self._context)]
         return argv if self._threads is None else [*argv, "--threads", str(self._threads)]
 
@@ -143,42 +183,24 @@ class LlamaCppService:
         finally:
             cancelled.set()
 
-    async def _listening(self, child: ChildProcess) -> str:
-        """The server's URL, which it prints once the model is loaded."""
-        try:
-            async with asyncio.timeout(_LOAD_SECONDS):
-                while (url := self._announced()) is None:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_POLL_SECONDS):
-                            raise self._died(await child.wait())
-        except TimeoutError as error:
-            raise ServiceError(
-                f"the llama.cpp server did not load model {self._model} in {_LOAD_SECONDS:g} s. "
-                f"{self._last_words()}"
-            ) from error
-        return url
 
-    def _announced(self) -> str | None:
-        found = (line for line in self._lines() if line.startswith('{"listening"'))
-        return next((orjson.loads(line)["listening"] for line in found), None)
-
-    def _died(self, code: int) -> ServiceError:
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return ServiceError(f"the llama.cpp server of model {self._model} {how}. {self._last_words()}")
-
-    def _last_words(self) -> str:
-        tail = "".join(f"\n  {line}" for line in self._lines()[-_TAIL_LINES:])
-        return f"Its log {self._log} ends with:{tail}" if tail else f"Its log {self._log} is empty"
-
-    def _lines(self) -> list[str]:
-        """What this start of the server has written to its log, in whole lines."""
-        try:
-            with self._log.open("rb") as log:
-                log.seek(self._log_start)
-                text = log.read().decode(errors="replace")
-        except FileNotFoundError:
-            return []
-        return text[: text.rfind("\n") + 1].splitlines()
+async def _held_address(host: str) -> socket.socket:
+    """A free port of `host`, bound but not listening: only our server, which asks to share it, can too."""
+    loop = asyncio.get_running_loop()
+    held = None
+    try:
+        family, kind, proto, _, address = (await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM))[0]
+        held = socket.socket(family, kind, proto)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(address)
+    except OSError as error:
+        if held is not None:
+            held.close()
+        raise ServiceError(
+            f"llama.cpp cannot listen on {host} ({error.strerror}): "
+            "llm.host must be an address of this machine"
+        ) from error
+    return held
 
 
 class _Notices:

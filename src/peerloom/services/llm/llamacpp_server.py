@@ -45,6 +45,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="path of a .gguf file")
     parser.add_argument("--alias", required=True, help="its name in replies")
     parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--slots", type=int, required=True, help="sequences worked on at once")
     parser.add_argument("--context", type=int, required=True, help="tokens of each slot")
     parser.add_argument("--threads", type=int, default=0, help="0: one for each core")
@@ -56,7 +57,8 @@ def _params(xllamacpp: Any, options: argparse.Namespace) -> Any:
     params.model.path = options.model
     params.model_alias = {options.alias}
     params.hostnames = [options.host]
-    params.port = 0
+    params.port = options.port
+    params.reuse_port = True  # whoever started us holds it, bound, so that it is ours after a restart too
     params.n_parallel = options.slots
     params.n_ctx = options.slots * options.context
     threads = options.threads or _cores()

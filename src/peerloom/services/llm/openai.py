@@ -32,6 +32,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 Shape = Callable[[dict[str, Any], ChatRequest], dict[str, Any]]
 """Changes a body for a server with fields of its own: `shape(body, request)` returns what is sent."""
 
+_NOT_TAKEN = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _BIG_BODY = 1 << 20  # aiohttp wants larger bodies as files, so that it can write them piecewise
 
 
@@ -125,9 +126,11 @@ class OpenAIClient:
             ) as response:
                 raw = await response.read()
         except TimeoutError as error:
-            raise Retryable(f"timeout ({str(error) or f'no reply in {self._spec.timeout:g} s'})") from error
+            why = f"timeout ({str(error) or f'no reply in {self._spec.timeout:g} s'})"
+            raise Retryable(why, taken=not isinstance(error, _NOT_TAKEN)) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Retryable(f"{type(error).__name__}: {error}") from error
+            why = f"{type(error).__name__}: {error}"
+            raise Retryable(why, taken=not isinstance(error, _NOT_TAKEN)) from error
         if response.status != 200:
             raise failure_of(response.status, response.headers, self._spec.hidden(raw), time.time())
         try:

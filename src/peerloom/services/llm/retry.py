@@ -3,6 +3,9 @@
 An attempt raises `Retryable` for what may pass (a lost connection, 429, 5xx). The wait before the next
 one grows exponentially up to a cap and is drawn uniformly below that ("full jitter"), so that callers
 that failed together do not return together. A server's Retry-After comes on top, up to a cap of its own.
+
+An attempt that no server took (connection refused, model still loading) says nothing about the request,
+so it costs time but no attempt: callers wait for a server that is started again as long as time allows.
 """
 
 import asyncio
@@ -25,7 +28,8 @@ class Retry:
     """How persistent a client is. All times in seconds.
 
     Args:
-        attempts: calls made in all, the first included.
+        attempts: calls made in all, the first included, but not those that no server took. With 1 there
+            is a single call, whatever becomes of it.
         base: the first wait is drawn from 0 to this; it doubles with every attempt.
         cap: no drawn wait is longer.
         retry_after_cap: a longer Retry-After is cut to this.
@@ -47,11 +51,18 @@ class Retry:
 
 
 class Retryable(Exception):
-    """An attempt failed in a way that may pass. `retry_after` is what the server asked for, in seconds."""
+    """An attempt failed in a way that may pass.
 
-    def __init__(self, why: str, retry_after: float | None = None) -> None:
+    Args:
+        why: for the final error.
+        retry_after: what the server asked for, in seconds.
+        taken: whether a server took the request.
+    """
+
+    def __init__(self, why: str, retry_after: float | None = None, *, taken: bool = True) -> None:
         super().__init__(why)
         self.retry_after = retry_after
+        self.taken = taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +90,24 @@ class Retrier:
         Raises:
             LLMUnavailable: when attempts or time are used up, with the last failure.
         """
-        made = 1
+        made, taken = 1, int(failure.taken)
         while True:
-            await self.sleep(self._wait(made, began, failure))
+            over = taken >= self.policy.attempts or self.policy.attempts == 1
+            await self.sleep(self._wait(made, began, failure, over=over))
             try:
                 return await attempt(*args, **kwargs)
             except Retryable as error:
                 failure = error
                 made += 1
+                taken += error.taken
 
-    def _wait(self, made: int, began: float, failure: Retryable) -> float:
-        """The wait before the next attempt; LLMUnavailable if there is to be none."""
+    def _wait(self, made: int, began: float, failure: Retryable, *, over: bool) -> float:
+        """The wait before the next attempt; LLMUnavailable if there is to be none, be it for time alone."""
         policy = self.policy
         wait = self.uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(made - 1, 32)))
         wait += min(failure.retry_after or 0.0, policy.retry_after_cap)
         elapsed = self.clock() - began
-        if made >= policy.attempts or elapsed + wait > policy.max_elapsed:
+        if over or elapsed + wait > policy.max_elapsed:
             tries = "1 attempt" if made == 1 else f"{made} attempts"
             raise LLMUnavailable(
                 f"{self.what} did not answer in {tries} over {elapsed:.1f} s; last: {failure}"

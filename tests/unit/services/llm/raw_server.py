@@ -83,7 +83,7 @@ class RawServer:
 
 
 @asynccontextmanager
-async def raw_server(*script: bytes | Act) -> AsyncIterator[RawServer]:
+async def raw_server(*script: bytes | Act, port: int = 0) -> AsyncIterator[RawServer]:
     """A `RawServer` that listens inside the block."""
     raw = RawServer(script)
     tasks: set[asyncio.Task[None]] = set()
@@ -97,7 +97,7 @@ async def raw_server(*script: bytes | Act) -> AsyncIterator[RawServer]:
         finally:
             writer.transport.abort()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, "127.0.0.1", port)
     raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield raw

@@ -51,14 +51,15 @@ async def client(spec: OpenAISpec) -> AsyncIterator[OpenAIClient]:
 
 
 class Watched(LocalSpawner):
-    """Tells which process was started."""
+    """Tells which process was started first."""
 
     def __init__(self) -> None:
         self.child: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
 
     async def start(self, argv, **options) -> ChildProcess:
         child = await super().start(argv, **options)
-        self.child.set_result(child)
+        if not self.child.done():
+            self.child.set_result(child)
         return child
 
 
@@ -123,15 +124,23 @@ async def test_a_prompt_longer_than_the_context(client: OpenAIClient) -> None:
         await client.chat(ask("word " * 2 * CONTEXT))
 
 
-async def test_watch_tells_of_its_death_and_where_the_log_is(weights, tmp_path: Path) -> None:
+async def test_a_killed_server_is_started_again_and_calls_go_on(weights, tmp_path: Path) -> None:
     service = LlamaCppService(model=str(weights), slots=1, context=CONTEXT)
     spawner = Watched()
-    spec = await service.start(spawner, lambda _: None, tmp_path)
+    notices: list[str] = []
+    spec = await service.start(spawner, notices.append, tmp_path)
     assert spec.model == weights.stem
+    watching = asyncio.create_task(service.watch())
+    client = spec.connect(concurrency=4)
+    calls = [asyncio.create_task(client.chat(ask(f"Count to {n}.", max_tokens=16))) for n in range(3)]
+    await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
     os.kill((await spawner.child).pid, signal.SIGKILL)
-    with pytest.raises(ServiceError, match=r"was killed by signal 9\. Its log .*llamacpp\.log ends with"):
-        async with asyncio.timeout(30):
-            await service.watch()
+    assert all(reply.text for reply in await asyncio.gather(*calls))
+    _, lost, back = notices
+    assert "was killed by signal 9. Its log" in lost
+    assert "is back after" in back
+    await client.close()
+    watching.cancel()
     await service.stop()
 
 

@@ -97,6 +97,34 @@ async def test_other_errors_and_cancellation_pass_through() -> None:
         await retrier(Clock()).again(Retryable("x"), 0.0, cancelled)
 
 
+def away() -> Retryable:
+    return Retryable("Connection refused", taken=False)
+
+
+async def test_attempts_that_no_server_took_cost_time_alone() -> None:
+    outcomes = iter([*(away() for _ in range(20)), Retryable("HTTP 500: tried"), "done"])
+
+    async def attempt() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Retryable):
+            raise outcome
+        return outcome
+
+    clock = Clock()
+    assert await retrier(clock, attempts=2, base=1, cap=4).again(away(), 0.0, attempt) == "done"
+    assert clock.waits == [1, 2] + [4] * 20, "and yet it asks less and less often"
+
+
+async def test_a_server_that_stays_away() -> None:
+    async def attempt() -> str:
+        raise away()
+
+    with pytest.raises(LLMUnavailable, match=r"in 8 attempts over 27\.0 s; last: Connection refused"):
+        await retrier(Clock(), attempts=2, base=1, cap=5, max_elapsed=30).again(away(), 0.0, attempt)
+    with pytest.raises(LLMUnavailable, match=r"in 1 attempt over 0\.0 s"):
+        await retrier(Clock(), attempts=1).again(away(), 0.0, attempt)
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
