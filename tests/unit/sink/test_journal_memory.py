@@ -169,12 +169,15 @@ def test_a_branch_of_a_fan_out_is_refused():
         turn_record(Header(task(1), 1, 1, (0,)), [])
 
 
-def test_what_changed_since_the_scan_is_damage(run_dir: Path):
+@pytest.mark.parametrize("now", [turn(7, 2)[:-1], turn(8, 2), turn(7, 2).replace(b"7 at", b"8 at")])
+def test_what_changed_since_the_scan_is_damage(run_dir: Path, now: bytes):
     writer = JournalWriter(run_dir, "peer", 0, 1)
     put(writer, 7, turn(7, 1), turn(7, 2))
     path = SegmentName("peer", 0, 1, 0).path(run_dir)
     with scanned(run_dir) as memory:
-        os.truncate(path, path.stat().st_size - 1)
+        os.truncate(path, len(turn(7, 1)))
+        with path.open("ab") as segment:
+            segment.write(now)
         assert texts(memory.pop(task(7))) == ["7 at 1"]
         assert memory.damaged == 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from journal_helpers import call, known, scanned, task, texts, turn
 
-from peerloom.sink.journal.records import HEAD, LENGTH_MASK, MARKER
+from peerloom.sink.journal.records import HEAD, LENGTH_MASK, MARKER, OVERHEAD
 from peerloom.sink.layout import SegmentName
 from peerloom.task import TaskId
 
@@ -77,6 +77,13 @@ def test_a_huge_length_hides_nothing(run_dir: Path, wants: Callable[[TaskId], bo
     head = HEAD.pack(MARKER, length, length ^ LENGTH_MASK, 1, 0, 1, 0, 1, 1, 0)
     found, places = read(run_dir, RECORDS[0] + head + b"".join(RECORDS[1:]), wants)
     assert (found, places) == (said(*filter(lambda row: wants(task(row)), ROWS)), 1)
+
+
+def test_a_length_that_ends_at_another_record_hides_none(run_dir: Path):
+    length = 2 * len(RECORDS[1]) - OVERHEAD
+    damaged = RECORDS[1][:4] + length.to_bytes(4, "little") + RECORDS[1][8:]
+    found, places = read(run_dir, b"".join([RECORDS[0], damaged, *RECORDS[2:]]), even)
+    assert (found, places) == (said(0, 2, 4), 1)
 
 
 def test_an_empty_segment_is_no_damage(run_dir: Path):
