@@ -52,12 +52,12 @@ def file_fingerprint(path: str) -> dict[str, Any]:
     return {"bytes": size, "digest": digest.hexdigest()}
 
 
-def rows_digest(rows: Sequence[Any]) -> str:
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     """A digest of rows as the JSON they would be in a file."""
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:
         try:
-            line = orjson.dumps(row if type(row) is dict else dict(row), option=orjson.OPT_NON_STR_KEYS)
+            line = orjson.dumps(dict(row), option=orjson.OPT_NON_STR_KEYS)
         except (TypeError, ValueError):
             line = type(row).__name__.encode()  # a bad row, whatever is in it
         digest.update(line + b"\n")

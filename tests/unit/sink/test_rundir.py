@@ -14,6 +14,7 @@ from peerloom.errors import RunDirError
 from peerloom.sink.errors import DiskFull, ShardLost
 from peerloom.sink.rundir import RunDir
 from peerloom.sink.shard import Shard
+from peerloom.sink.state import Fingerprint, State
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def test_a_second_claim_is_refused_until_the_first_is_released(tmp_path: Path):
         claimed(tmp_path / "run"),
         pytest.raises(
             RunDirError,
-            match=rf"run is in use by another run \(process {os.getpid()}\).*choose another --run-dir",
+            match=rf"run is in use by another run \(process {os.getpid()}\).*choose another run directory",
         ),
     ):
         RunDir.claim(tmp_path / "run", fresh=True)
@@ -85,23 +86,60 @@ def test_releasing_twice_is_fine(tmp_path: Path):
     run_dir.release()
 
 
-def test_an_earlier_run_is_refused(tmp_path: Path):
+STATE = State(session=3, peerloom="0.1.0", fingerprint=Fingerprint({"seed": 1}), wall_seconds=4.5)
+
+
+def test_a_run_with_a_state_is_claimed_as_it_is(tmp_path: Path):
     finished_run(tmp_path / "run")
+    with claimed(tmp_path / "run", fresh=True) as run_dir:
+        assert run_dir.state is None
+        run_dir.write_state(STATE)
+        shard = Shard.take(run_dir.path, 0, 1)
+        shard.commit(rows([1, 2, 3]))
+        shard.close()
+        run_dir.log("info", "first")
+    with claimed(tmp_path / "run") as run_dir:
+        assert run_dir.state == STATE
+        assert run_dir.has_rows
+        run_dir.log("info", "second")
+        assert len((run_dir.path / "log.jsonl").read_text().splitlines()) == 2
+    assert ids_on_disk(tmp_path / "run") == [1, 2, 3]
+
+
+def test_a_run_that_is_cleared_is_none_any_more_and_its_writers_are_locked_out(tmp_path: Path):
+    with claimed(tmp_path / "run") as run_dir:
+        run_dir.write_state(STATE)
+        late = Shard.take(run_dir.path, 0, 1)
+        run_dir.clear()
+        assert run_dir.state is None
+        with pytest.raises(ShardLost):
+            late.commit(rows([1]))
+        late.close()
+        run_dir.log("info", "after")
+        assert not run_dir.has_rows
+        assert '"after"' in (run_dir.path / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("gone", [(), ("run.yaml", "summary.json")])
+def test_a_run_without_a_state_is_refused(tmp_path: Path, gone: tuple[str, ...]):
+    finished_run(tmp_path / "run")
+    for name in gone:
+        (tmp_path / "run" / name).unlink()
     before = tree(tmp_path)
     with pytest.raises(
-        RunDirError,
-        match=r"holds an earlier run \(run\.yaml, summary\.json, data.*another --run-dir.*--fresh",
+        RunDirError, match=r"holds a run \(.*data.*\) without state\.json.*--fresh \(fresh=True in Python\)"
     ):
         RunDir.claim(tmp_path / "run")
     assert tree(tmp_path) == before
 
 
-def test_rows_alone_are_an_earlier_run(tmp_path: Path):
+def test_a_state_that_is_damaged_is_refused_and_fresh_replaces_it(tmp_path: Path):
     finished_run(tmp_path / "run")
-    (tmp_path / "run" / "run.yaml").unlink()
-    (tmp_path / "run" / "summary.json").unlink()
-    with pytest.raises(RunDirError, match="holds an earlier run"):
+    (tmp_path / "run" / "state.json").write_text("{")
+    with pytest.raises(RunDirError, match=r"state\.json cannot be read"):
         RunDir.claim(tmp_path / "run")
+    with claimed(tmp_path / "run", fresh=True):
+        pass
 
 
 def test_fresh_removes_the_earlier_run(tmp_path: Path):
@@ -167,7 +205,9 @@ def test_foreign_files_in_a_run_are_refused_and_kept(tmp_path: Path, name: str, 
 def test_a_file_in_the_way_is_refused(tmp_path: Path):
     (tmp_path / "run").write_text("")
     for path in (tmp_path / "run", tmp_path / "run" / "below"):
-        with pytest.raises(RunDirError, match=r"run.* cannot be used for a run: .*Choose another --run-dir"):
+        with pytest.raises(
+            RunDirError, match=r"run.* cannot be used for a run: .*choose another run directory"
+        ):
             RunDir.claim(path)
 
 
