@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from peerloom.sink.read import read_rows
+
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 
@@ -86,3 +88,24 @@ def test_a_driver_that_was_stopped_suspects_nobody(tmp_path: Path) -> None:
     parts = [part.read_text() for part in run_dir.glob("*/part-*.jsonl")]
     ids = [json.loads(line)["id"] for part in parts for line in part.splitlines()]
     assert len(set(ids)) == len(ids) == json.loads((run_dir / "summary.json").read_text())["admitted"]
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_run_whose_driver_is_killed_is_resumed(engine: str, tmp_path: Path) -> None:
+    """At once, so that processes of the killed session are still there and still writing."""
+    run_dir = tmp_path / "run"
+    with running(run_dir, f"engine={engine}", "trials=20", "in_flight=40", "shards=2") as process:
+        wait_for_rows(run_dir, process)
+        while not (kept := {row["id"]: row for row in read_rows(run_dir)}):
+            time.sleep(0.05)
+        process.kill()
+    resume = [sys.executable, "-m", "peerloom", "resume", str(run_dir), "llm.latency=0", "--json", "-q"]
+    ended = subprocess.run(resume, capture_output=True, check=True, timeout=90)
+    summary = json.loads(ended.stdout)
+    parts = [part.read_bytes() for part in run_dir.glob("*/part-*.jsonl")]
+    rows = [json.loads(line) for part in parts for line in part.splitlines()]
+    after = {row["id"]: row for row in rows}
+    assert len(after) == len(rows) == summary["admitted"] == sum(summary["outcomes"].values()) == 1_040
+    assert {id: after[id] for id in kept} == kept
+    assert summary["sessions"] == 2
+    assert not list((run_dir / "journal").iterdir())

@@ -89,10 +89,10 @@ class Run:
             self._engine,
             settings,
             program.workflow.roles,
-            session.first,
             brief=self._brief,
             on_event=self._member_event,
             on_finished=self._over.set,
+            first=session.first,
         )
 
     async def execute(self) -> Summary:

@@ -36,10 +36,10 @@ class Supervisor:
         engine: starts and reaches them.
         settings: how many, and how soon one is suspected.
         roles: the workflow's roles.
-        first: number of the first view, and of the members' first incarnations.
         brief: what a member is told.
         on_event: hears of views, losses and waits.
         on_finished: called when every task is committed.
+        first: number of the first view, and of the members' first incarnations.
     """
 
     def __init__(
@@ -47,10 +47,11 @@ class Supervisor:
         engine: Engine,
         settings: RunSettings,
         roles: tuple[str, ...],
-        first: int,
         brief: Callable[[Member], Brief],
         on_event: Callable[[Event], None],
         on_finished: Callable[[], None],
+        *,
+        first: int = 1,
     ) -> None:
         self._engine = engine
         self._settings = settings

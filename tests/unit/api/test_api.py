@@ -165,11 +165,57 @@ def test_the_run_yaml_of_a_python_workflow_says_where_it_can_be_repeated(tmp_pat
         peerloom.run(str(result.run_dir / "run.yaml"))
 
 
-def test_a_taken_run_directory_is_refused_and_fresh_replaces_it(tmp_path: Path) -> None:
-    peerloom.run(**pipeline(tmp_path))
-    with pytest.raises(peerloom.RunDirError, match="holds an earlier run"):
-        peerloom.run(**pipeline(tmp_path))
+def test_the_same_run_again_goes_on_and_fresh_replaces_it(tmp_path: Path) -> None:
+    first = peerloom.run(**pipeline(tmp_path, limit=2))
+    again = peerloom.run(**pipeline(tmp_path, limit=2))
+    assert (again.how, again.summary) == ("finished", first.summary)
+    grown = peerloom.run(**pipeline(tmp_path, in_flight=3))
+    assert (len(grown), grown.summary["sessions"]) == (5, 2)
     assert len(peerloom.run(**pipeline(tmp_path, fresh=True, limit=1))) == 1
+
+
+CHANGED: list[tuple[dict[str, Any], str]] = [
+    ({"source": [*ROWS[:4], {"n": 9}]}, 'source.digest: was "'),
+    ({"seed": 3}, "seed: was 0, now 3"),
+    ({"limit": 2}, "limit: was all, now 2: it may grow, but not shrink"),
+    ({"llm": "simulated"}, 'llm: was "ScriptedService", now not there'),
+    (
+        {"workflow": Sequence("other"), "agents": {"other": FunctionAgent(double)}},
+        'workflow.roles: was ["doubler"], now ["other"]',
+    ),
+    ({"config": {"shards": 2}}, "shards: was 1, now 2"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), CHANGED)
+def test_another_run_in_the_directory_is_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    peerloom.run(**pipeline(tmp_path))
+    with pytest.raises(peerloom.RunDirError) as refused:
+        peerloom.run(**pipeline(tmp_path, **change))
+    assert told in str(refused.value)
+    assert "fresh=True" in str(refused.value)
+    assert "run_dir=" in str(refused.value)
+
+
+def test_failed_rows_are_done_again_when_asked(tmp_path: Path) -> None:
+    def picky(task: Task) -> int:
+        return 1 // task.input["n"]
+
+    failed = peerloom.run(**pipeline(tmp_path, agents={"doubler": FunctionAgent(picky)}))
+    assert failed.summary["outcomes"] == {"completed": 4, "failed": 1}
+    assert len(peerloom.run(**pipeline(tmp_path))) == 4
+    assert len(peerloom.run(**pipeline(tmp_path, retry_failed=True))) == 5
+
+
+def test_a_source_that_describes_itself_with_a_secret_is_refused(tmp_path: Path) -> None:
+    class Telling(peerloom.RowsSource):
+        def fingerprint(self) -> dict[str, Any]:
+            return {"url": "postgres://me:hunter2@host/db"}
+
+    with pytest.raises(ConfigError, match=r"source\.url holds what looks like a secret") as refused:
+        peerloom.run(**pipeline(tmp_path, source=Telling(ROWS)))
+    assert "hunter2" not in str(refused.value)
+    assert not any("hunter2" in path.read_text() for path in (tmp_path / "run").glob("*.*"))
 
 
 def test_a_loop_that_ends_by_its_rounds(tmp_path: Path) -> None:

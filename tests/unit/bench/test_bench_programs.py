@@ -9,6 +9,7 @@ from peerloom.bench.harness import work_in
 from peerloom.bench.points import BenchError
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
+from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.simulated import SimulatedService
 from peerloom.sink.read import read_rows
@@ -21,7 +22,9 @@ TASKS = 300
 async def rows_of(program: Program, source: RowsSource, path: Path) -> list[dict[str, Any]]:
     run_dir = RunDir.claim(path)
     settings = RunSettings(engine="local", in_flight=50)
-    await Run(program, source, SimulatedService(tokens=50), settings, run_dir, recipe="bench").execute()
+    await Run(
+        program, source, SimulatedService(tokens=50), settings, Session(run_dir), recipe="bench"
+    ).execute()
     run_dir.release()
     return list(read_rows(path))
 

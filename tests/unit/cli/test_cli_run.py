@@ -78,13 +78,19 @@ def test_an_unknown_recipe(peerloom) -> None:
     assert "there is no recipe 'corl'. Did you mean 'coral'?" in ended.err
 
 
-def test_a_taken_run_directory(peerloom, tmp_path: Path) -> None:
-    given = ("run", "coral", *LOCAL, "limit=1", "-q", "--run-dir", tmp_path / "run")
-    assert peerloom(*given).code == 0
-    again = peerloom(*given)
-    assert again.code == 2
-    assert "--fresh" in again.err
-    assert peerloom(*given, "--fresh").code == 0
+def test_the_same_command_again_goes_on_and_another_one_is_refused(peerloom, tmp_path: Path) -> None:
+    given = ("run", "coral", *LOCAL, "--run-dir", tmp_path / "run")
+    assert peerloom(*given, "limit=1").code == 0
+    again = peerloom(*given, "limit=1")
+    assert again.code == 0
+    assert "nothing to do: all 1 rows are in" in again.err
+    assert "completed 1" in again.out
+    assert "completed 3" in peerloom(*given, "limit=3").out
+    refused = peerloom(*given, "limit=2", "seed=1")
+    assert refused.code == 2
+    assert "error:   seed: was 0, now 1\nerror:   limit: was 3, now 2: it may grow" in refused.err
+    assert "--fresh" in refused.err
+    assert peerloom(*given, "limit=2", "seed=1", "--fresh").code == 0
 
 
 def test_a_service_that_does_not_answer(peerloom, tmp_path: Path) -> None:
@@ -108,7 +114,10 @@ def test_a_service_that_dies_says_where_the_finished_rows_are(peerloom, tmp_path
     monkeypatch.setattr("peerloom.cli.run.drive", die_after_one_row)
     ended = peerloom("run", "coral", *LOCAL, "-q", "--run-dir", tmp_path / "run")
     assert ended.code == 1
-    assert ended.err == f"rows written before the error are in {tmp_path / 'run'}\nerror: the model died\n"
+    assert ended.err == (
+        f"rows written before the error are in {tmp_path / 'run'}\n"
+        f"to go on: peerloom resume {tmp_path / 'run'}\nerror: the model died\n"
+    )
 
 
 @pytest.mark.slow

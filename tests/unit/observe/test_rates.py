@@ -42,3 +42,13 @@ def test_figures_that_shrink_when_a_process_is_lost_are_no_negative_speed() -> N
     for second in range(40, 50):
         rates.add(snapshot(second, 0, 100))
     assert rates.tokens_per_second == 0.0
+
+
+def test_what_earlier_sessions_did_is_there_but_is_no_speed() -> None:
+    rates = Rates()
+    for seconds, rows, known in ((100, 0, 0), (110, 70, 50), (120, 90, 50)):
+        rates.add(
+            Progress(seconds, 190, rows, 0, {"completed": rows}, earlier_rows=known, earlier_seconds=100)
+        )
+    assert rates.rows == 90
+    assert rates.seconds_left == 50.0  # 40 rows in 20 seconds

@@ -31,3 +31,14 @@ def test_the_summary_adds_up_what_is_committed() -> None:
     assert summary["tokens"] == {"prompt": 120, "completion": 40, "cached": 20}
     assert summary["tokens_per_second"] == 20.0
     assert summary["llm_calls"] == 8
+
+
+def test_rows_of_earlier_sessions_are_those_that_the_first_sinks_found() -> None:
+    figures = Figures()
+    assert figures.earlier() == 0
+    figures.take("sink-0.1000001", MemberStats(totals=committed("completed", 5), found=3))
+    figures.take("sink-0.1000002", MemberStats(totals=committed("completed", 7), found=5))
+    figures.take("sink-1.1000001", MemberStats(totals=committed("completed", 4), found=4))
+    progress = figures.progress(20.0, None, 12.0)
+    assert (progress.earlier_rows, progress.earlier_seconds) == (7, 12.0)
+    assert progress.outcomes == {"completed": 11}

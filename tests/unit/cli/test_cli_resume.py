@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+
+LOCAL = ("engine=local", "llm=simulated")
+
+
+def test_a_run_goes_on_as_its_directory_says(peerloom, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    given = ("recipe.max_rounds=1", "trials=2", "limit=2")
+    assert peerloom("run", "coral", *LOCAL, *given, "-q", "--run-dir", run_dir).code == 0
+    ended = peerloom("resume", run_dir, "limit=5", "in_flight=2", "--json", "-q")
+    assert (ended.code, ended.err) == (0, "")
+    shown = json.loads(ended.out)
+    assert (shown["how"], shown["admitted"], shown["sessions"]) == ("finished", 10, 2)
+    assert "limit: 5\n" in (run_dir / "run.yaml").read_text()
+    log = [json.loads(line)["event"] for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    assert log.count("run_finished") == 2
+
+
+def test_a_finished_run_has_nothing_to_do(peerloom, tmp_path: Path) -> None:
+    assert peerloom("run", "coral", *LOCAL, "limit=1", "-q", "--run-dir", tmp_path / "run").code == 0
+    ended = peerloom("resume", tmp_path / "run")
+    assert ended.code == 0
+    assert "nothing to do: all 1 rows are in" in ended.err
+    assert "simulated model" not in ended.err
+    assert "completed 1" in ended.out
+
+
+def test_failed_rows_are_done_again(peerloom, tmp_path: Path) -> None:
+    broken = ("llm.rate_5xx=1", "llm.max_retries=0", "limit=2")
+    first = peerloom("run", "coral", *LOCAL, *broken, "--run-dir", tmp_path / "run")
+    assert "failed 2" in first.out
+    assert "peerloom resume --retry-failed" in first.err
+    assert "failed 2" in peerloom("resume", tmp_path / "run", "llm.rate_5xx=0").out
+    ended = peerloom("resume", tmp_path / "run", "llm.rate_5xx=0", "--retry-failed")
+    assert "2 failed tasks are done again" in ended.err
+    assert "completed 2" in ended.out
+
+
+def test_what_is_no_run_is_refused_and_left_alone(peerloom, tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        ended = peerloom("resume", path)
+        assert ended.code == 2
+        assert f"error: {path} holds no run to go on with: it has no run.yaml and no state.json" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("override", "told"), [("seed=4", "seed: was 0, now 4"), ("llm=openai", "llm.kind")])
+def test_what_decides_rows_may_not_change(
+    peerloom, tmp_path: Path, override: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    assert peerloom("run", "coral", *LOCAL, "limit=1", "-q", "--run-dir", tmp_path / "run").code == 0
+    ended = peerloom("resume", tmp_path / "run", override)
+    assert ended.code == 2
+    assert told in ended.err
