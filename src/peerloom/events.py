@@ -58,6 +58,7 @@ class Progress:
 
     `seconds` and `outcomes` count what earlier sessions did, `earlier_seconds` and `earlier_rows` of it;
     hops and agents are those of this session.
+    `paused` says why nothing new begins; empty if it does.
     """
 
     seconds: float
@@ -69,6 +70,7 @@ class Progress:
     agents: dict[str, AgentTotals] = field(default_factory=dict[str, AgentTotals])
     earlier_rows: int = 0
     earlier_seconds: float = 0.0
+    paused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

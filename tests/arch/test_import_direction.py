@@ -16,7 +16,7 @@ LAYERS = (
     {"quality", "runtime"},
     {"testing"},
     {"observe", "config"},
-    {"recipes", "dashboard"},
+    {"control", "recipes", "dashboard"},
     {"api"},
     {DOOR},
     {"bench"},

@@ -20,6 +20,7 @@ from peerloom.api.interrupts import Interrupts
 from peerloom.api.plan import Model, Plan, Rows, make_plan
 from peerloom.api.result import RunResult
 from peerloom.config.nearest import did_you_mean
+from peerloom.control.server import Control
 from peerloom.errors import ConfigError
 from peerloom.events import Hooks, Notice, RunFinished
 from peerloom.observe import LogHooks, open_display
@@ -164,8 +165,8 @@ async def execute(
         PeerloomError: see `Run.execute`.
     """
     claimed = RunDir.claim(run_dir or default_run_dir(plan.name), fresh=fresh)
-    ended = _Ended()
-    watching: list[Hooks] = [LogHooks(claimed.log), ended, *hooks]
+    ended, control = _Ended(), Control()
+    watching: list[Hooks] = [LogHooks(claimed.log), ended, control, *hooks]
     with ExitStack() as stack:
         stack.callback(claimed.release)
         fingerprint = await asyncio.to_thread(plan.fingerprint)
@@ -186,7 +187,8 @@ async def execute(
         )
         if interrupts is not None:
             interrupts.attach(run, lambda text: _tell(watching, text))
-        summary = await run.execute()
+        async with control.serving(run, claimed):
+            summary = await run.execute()
     return RunResult(claimed.path, ended.how, summary)
 
 

@@ -23,6 +23,7 @@ VERBS = {
     "run": "Run a recipe over a source, and write its rows.",
     "resume": "Go on with a run where it was.",
     "check": "Check configuration and workflow; nothing is started.",
+    "ctl": "Ask or steer a run that goes on.",
     "recipes": "List the recipes there are.",
     "models": "List models for the embedded engine, or pull one.",
     "simulate-llm": "Serve a simulated model over OpenAI's protocol.",

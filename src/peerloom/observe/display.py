@@ -105,17 +105,19 @@ def _figures(event: Progress, rates: Rates) -> str:
     )
 
 
-def _left(rates: Rates) -> str:
+def _left(event: Progress, rates: Rates) -> str:
+    if event.paused:
+        return ", paused"
     return "" if rates.seconds_left is None else f", {duration(rates.seconds_left)} left"
 
 
 def _line(event: Progress, rates: Rates) -> str:
-    return f"{duration(event.seconds)}  {_done(event, rates)}{_left(rates)}; {_figures(event, rates)}"
+    return f"{duration(event.seconds)}  {_done(event, rates)}{_left(event, rates)}; {_figures(event, rates)}"
 
 
 def _panel(recipe: str, event: Progress, rates: Rates) -> Group:
     head = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=event.total or None, completed=rates.rows, width=30, pulse=not event.total)
-    clock = Text(f"{duration(event.seconds)}{_left(rates)}")
+    clock = Text(f"{duration(event.seconds)}{_left(event, rates)}")
     head.add_row(plain(recipe, "bold"), bar, Text(_done(event, rates)), clock)
     return Group(head, plain(_figures(event, rates)), agents_table(event.agents))

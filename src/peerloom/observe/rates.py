@@ -49,6 +49,11 @@ class Rates:
         return self._earlier + self._samples[-1].rows
 
     @property
+    def rows_per_second(self) -> float:
+        """Committed rows a second."""
+        return self._per_second("rows")
+
+    @property
     def tokens_per_second(self) -> float:
         """Completion tokens a second."""
         return self._per_second("tokens")
@@ -61,7 +66,7 @@ class Rates:
     @property
     def seconds_left(self) -> float | None:
         """At the present speed; None before the first row, or if the total is unknown."""
-        speed = self._per_second("rows")
+        speed = self.rows_per_second
         return (self._total - self.rows) / speed if self._total is not None and speed > 0 else None
 
     def _per_second(self, what: str) -> float:

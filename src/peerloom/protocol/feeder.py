@@ -19,14 +19,14 @@ class Feeder(Participant):
 
     Args:
         name: the member's name.
-        in_flight: most permits at once.
+        in_flight: most permits at once; if it is lowered, those that are out come back first.
         role: where new tasks go.
     """
 
     def __init__(self, name: str, in_flight: int, role: str) -> None:
         super().__init__(name)
         self.past = IdSet()
-        self._in_flight = in_flight
+        self.in_flight = in_flight
         self._role = role
         self._permits: dict[TaskId, str | None] = {}  # and the peer each was given to
         self._load: Counter[str] = Counter()
@@ -38,9 +38,9 @@ class Feeder(Participant):
     @property
     def room(self) -> int:
         """How many new tasks may be admitted now."""
-        if self.held or self._dry or self._fresh:
+        if self.held or self.paused or self._dry or self._fresh:
             return 0
-        return max(0, self._in_flight - len(self._permits))
+        return max(0, self.in_flight - len(self._permits))
 
     @property
     def permits(self) -> int:

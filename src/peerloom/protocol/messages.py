@@ -132,7 +132,18 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=13):
     ids: list[TaskId]
 
 
-ToMember = Deliver | Ack | Hold | Query | Resolve | Drain | Ask
+class Pace(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """How fast feeders and peers are to go from now on; the greatest `number` counts.
+
+    `in_flight` is over all feeders. While `paused`, nothing new is admitted and no turn begins.
+    """
+
+    number: int
+    in_flight: int
+    paused: bool
+
+
+ToMember = Deliver | Ack | Hold | Query | Resolve | Drain | Ask | Pace
 ToCoordinator = Report | Have | Suspect | Exhausted
 Message = ToMember | ToCoordinator | Delivered | Done
 

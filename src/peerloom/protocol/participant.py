@@ -5,7 +5,7 @@ living are answered, and reports. What arrives in another view than its own is r
 that was fenced off can do no harm when it wakes.
 """
 
-from peerloom.protocol.messages import Deliver, Delivered, Hold, Report, Resolve
+from peerloom.protocol.messages import Deliver, Delivered, Hold, Pace, Report, Resolve
 from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.view import View
 from peerloom.task import TaskId
@@ -18,6 +18,8 @@ class Participant:
         self.name = name
         self.view = View(0, ())
         self.outbox = Outbox(name, self._route)
+        self.paused = False
+        self._pace = 0
         self._census = True  # from a Hold until its Resolve; and before the first one
         self._behind = False  # somebody has refused us from a newer view; its Hold is on the way
         self._report_due = False
@@ -53,6 +55,14 @@ class Participant:
         self._discard(message.discard)
         self._census = False
         self.outbox.settle()
+        return True
+
+    def pace(self, message: Pace) -> bool:
+        """Go on at another pace. False if the message is older than what is known."""
+        if message.number <= self._pace:
+            return False
+        self._pace = message.number
+        self.paused = message.paused
         return True
 
     def outgoing(self) -> list[tuple[str, Deliver]]:

@@ -51,6 +51,10 @@ class Peer(Participant):
             return Move.HERE
         return Move.AWAY
 
+    def acts_on(self, header: Header) -> bool:
+        """Whether this copy still counts; it does not once a census has discarded it."""
+        return self._acting.get(header.id) == header
+
     def send(self, before: Header, target: str, item: Item) -> None:
         """Hand a task over to wherever its target is; it must be a copy that `move` called AWAY."""
         if self._acting.get(before.id) == before:

@@ -25,6 +25,10 @@ class Engine(Protocol):
         """
         ...
 
+    def address(self) -> str:
+        """Where other hosts of the cluster reach this process, once started; 127.0.0.1 if there are none."""
+        ...
+
     async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
         """Start a member, and wait until it takes messages in; its node and process id.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from peerloom.errors import RowError
 from peerloom.idset import partition_of
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Ask, Deliver, Delivered, Drain, Item, Message
+from peerloom.protocol.messages import Ack, Ask, Deliver, Delivered, Drain, Item, Message, Pace
 from peerloom.protocol.view import TO_SINK
 from peerloom.runtime.acting import classify, routed
 from peerloom.runtime.brief import Brief, MemberStats
@@ -37,8 +37,7 @@ class FeederHost(Host):
 
     def __init__(self, brief: Brief, link: Link) -> None:
         settings = brief.settings
-        share, rest = divmod(settings.in_flight, settings.partitions)
-        in_flight = share + (brief.member.index < rest)
+        in_flight = share(settings.in_flight, brief.member.index, settings.partitions)
         machine = Feeder(brief.member.name, in_flight, brief.program.workflow.roles[0])
         super().__init__(machine, link, settings.deliver_seconds)
         assert brief.source is not None
@@ -78,6 +77,9 @@ class FeederHost(Host):
                 self.machine.drain(message)
             case Ask():
                 return self.machine.done(message)
+            case Pace() if self.machine.pace(message):
+                partitions = self._brief.settings.partitions
+                self.machine.in_flight = share(message.in_flight, self._brief.member.index, partitions)
             case _:
                 pass
         return None
@@ -181,6 +183,12 @@ class FeederHost(Host):
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.in_flight = self.machine.permits
+
+
+def share(in_flight: int, partition: int, partitions: int) -> int:
+    """How many of all tasks in flight are one partition's."""
+    each, rest = divmod(in_flight, partitions)
+    return each + (partition < rest)
 
 
 def task_seed(seed: int, id: TaskId) -> int:

@@ -25,6 +25,10 @@ class LocalEngine:
     async def start(self) -> None:
         """Nothing to make ready."""
 
+    def address(self) -> str:
+        """All is in this process."""
+        return "127.0.0.1"
+
     async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
         """Start a member as a task; for that there is always room."""
         name = brief.member.name

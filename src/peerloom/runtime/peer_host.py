@@ -4,10 +4,11 @@ Every task at work is one asyncio task. As long as the next role is hosted here,
 of its loop; nothing is encoded until the task leaves. What leaves is in the journal before.
 """
 
+import asyncio
 from contextlib import suppress
 from typing import cast
 
-from peerloom.protocol.messages import Ask, Deliver, Delivered, Done, Item
+from peerloom.protocol.messages import Ask, Deliver, Delivered, Done, Item, Message, Pace
 from peerloom.protocol.messages import decode as decode_message
 from peerloom.protocol.messages import encode as encode_message
 from peerloom.protocol.peer import Move, Peer
@@ -21,7 +22,7 @@ from peerloom.runtime.patience import patience
 from peerloom.runtime.rows import finish
 from peerloom.runtime.settings import members
 from peerloom.runtime.tidying import Tidying
-from peerloom.services.llm.base import LLM
+from peerloom.services.llm.widening import WideningLLM
 from peerloom.task import Task, TaskId, decode, encode
 
 
@@ -33,14 +34,17 @@ class PeerHost(Host):
     def __init__(self, brief: Brief, link: Link) -> None:
         super().__init__(Peer(brief.member.name), link, brief.settings.deliver_seconds)
         self._brief = brief
-        self._llm: LLM | None = None
+        self._llm: WideningLLM | None = None
         self._stage: Stage | None = None
+        self._in_flight = brief.settings.in_flight
+        self._going = asyncio.Event()
+        self._going.set()
 
     async def _open(self) -> None:
         assert self._brief.llm is not None
         if self._brief.settings.journal:
             self._journal = open_journal(self._brief, self)
-        self._llm = self._brief.llm.connect(concurrency=self._brief.settings.in_flight)
+        self._llm = WideningLLM(self._brief.llm, self._in_flight)
         program = self._brief.program
         on_call = self._journal.call if self._journal is not None else None
         self._stage = Stage(program.workflow, program.agents, self._llm, on_call)
@@ -73,6 +77,17 @@ class PeerHost(Host):
     def _take_delivery(self, message: Deliver) -> Delivered:
         return self.machine.deliver(message)
 
+    def _take_other(self, message: Message) -> Message | None:
+        if isinstance(message, Pace) and self.machine.pace(message):
+            self._in_flight = message.in_flight
+            if self._llm is not None:
+                self._llm.widen(self._in_flight)
+            if message.paused:
+                self._going.clear()
+            else:
+                self._going.set()
+        return None
+
     def _work(self) -> None:
         for item in self.machine.arrivals():
             self.spawn(self._carry(decode(item.payload)))
@@ -82,6 +97,10 @@ class PeerHost(Host):
         stage, journal = self._stage, self._journal
         assert stage is not None
         while True:
+            if not self._going.is_set():
+                await self._going.wait()
+                if not self.machine.acts_on(task.header):
+                    return  # another copy lives on: this one's turn would be paid in vain
             if journal is not None and journal.stuck:
                 await journal.room()
             before, turns = task.header, len(task.raw_turns)

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from peerloom.errors import EngineError, PeerloomError, SourceError
 from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, RunFinished, RunStarted, ViewChanged
@@ -20,7 +20,7 @@ from peerloom.runtime.link import Unreachable
 from peerloom.runtime.local import LocalEngine
 from peerloom.runtime.program import Program
 from peerloom.runtime.session import Session
-from peerloom.runtime.settings import RunSettings
+from peerloom.runtime.settings import RunSettings, adjusted
 from peerloom.runtime.summary import Figures, Summary, summarise
 from peerloom.runtime.supervisor import Event, Supervisor
 from peerloom.services.llm.service import ClientSpec, LLMService
@@ -36,6 +36,8 @@ from peerloom.workflow import check_agents
 FIGURES_SECONDS = 0.5
 CENSUS_SECONDS = 60.0
 KEEP_SECONDS = 30.0  # between two writings of what this session has cost so far
+
+State = Literal["running", "paused", "draining", "stopping"]
 
 
 class Run:
@@ -84,6 +86,7 @@ class Run:
         self._client: ClientSpec | None = None
         self._over = asyncio.Event()
         self._drained = False
+        self._paused = ""
         self._engine = _engine(settings)
         self._supervisor = Supervisor(
             self._engine,
@@ -131,10 +134,70 @@ class Run:
             self._emit("run_finished", RunFinished(how, str(self._run_dir.path)))
         return summary
 
+    @property
+    def settings(self) -> RunSettings:
+        """As they are now."""
+        return self._settings
+
+    @property
+    def state(self) -> State:
+        """What the run is about."""
+        if self._over.is_set():
+            return "stopping"
+        if self._paused:
+            return "paused"
+        return "draining" if self._drained else "running"
+
+    @property
+    def paused(self) -> str:
+        """Why the run is paused; empty if it is not."""
+        return self._paused
+
+    def address(self) -> str:
+        """Where other hosts of the cluster reach this process, once the run has started."""
+        return self._engine.address()
+
+    def pause(self, why: str) -> bool:
+        """Admit nothing and begin no turn; turns under way finish. False if it was paused already."""
+        if self._paused or self._over.is_set():
+            return False
+        self._paused = why
+        self._supervisor.go_at(self._settings, paused=True)
+        text = f"paused: {why}. Turns under way finish; `peerloom ctl continue {self._run_dir.path}` goes on"
+        self.tell(Notice("warning", text))
+        return True
+
+    def unpause(self) -> bool:
+        """Go on. False if it was not paused."""
+        if not self._paused or self._over.is_set():
+            return False
+        self._paused = ""
+        self._supervisor.go_at(self._settings, paused=False)
+        self._notice("going on")
+        return True
+
+    def adjust(self, key: str, value: str) -> bool:
+        """Change a setting, see `runtime.settings.adjusted`. False if it had that value.
+
+        Raises:
+            ConfigError: if it cannot be set, or not to that.
+        """
+        before, self._settings = self._settings, adjusted(self._settings, key, value)
+        if before == self._settings:
+            return False
+        self._supervisor.go_at(self._settings, paused=bool(self._paused))
+        self._notice(f"{key} is now {getattr(self._settings, key)}, it was {getattr(before, key)}")
+        return True
+
+    def tell(self, notice: Notice) -> None:
+        """Tell whoever watches."""
+        self._emit("notice", notice)
+
     def drain(self) -> None:
-        """Admit nothing more, and finish what is in flight."""
+        """Admit nothing more, and finish what is in flight; a paused run goes on for it."""
         self._drained = True
         self._supervisor.drain()
+        self.unpause()
 
     def abort(self) -> None:
         """Stop at once; tasks in flight leave no row."""
@@ -180,6 +243,8 @@ class Run:
                 raise _Over
         except* _Over:
             pass
+        finally:
+            self._over.set()
 
     async def _wind_down(self) -> None:
         """Stop everything; what the members count at their very end is what the summary says."""
@@ -235,11 +300,11 @@ class Run:
         while True:
             await self._take_figures()
             progress = self._figures.progress(
-                self._session.seconds(), self._total, self._session.wall_seconds
+                self._session.seconds(), self._total, self._session.wall_seconds, self._paused
             )
             self._emit("progress", progress)
             rows = sum(progress.outcomes.values())
-            if rows != committed:
+            if rows != committed or self._paused:
                 committed, since = rows, time.monotonic()
                 self._supervisor.progressed()
             elif time.monotonic() - since > CENSUS_SECONDS:

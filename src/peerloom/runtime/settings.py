@@ -1,8 +1,9 @@
 """How wide a run is, where it runs, and how soon it suspects a silent process."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from peerloom.errors import ConfigError
@@ -48,6 +49,30 @@ class RunSettings:
     deliver_seconds: float = 30.0
     journal: bool = True
     address: str | None = None
+
+
+ADJUSTABLE = ("in_flight", "heartbeat_seconds", "suspect_seconds")
+"""What can be set while a run goes on."""
+
+
+def adjusted(settings: RunSettings, key: str, value: str) -> RunSettings:
+    """The settings with one of `ADJUSTABLE` set to what a user wrote.
+
+    Raises:
+        ConfigError: if the key is none of them, or the value is not one it can have.
+    """
+    if key not in ADJUSTABLE:
+        raise ConfigError(f"{key} cannot be set while the run goes on: only {', '.join(ADJUSTABLE)} can")
+    try:
+        number = int(value) if key == "in_flight" else float(value)
+    except ValueError:
+        number = math.nan
+    least = settings.partitions if key == "in_flight" else 0
+    if not math.isfinite(number) or number < least or number == 0:
+        must = f"a whole number, at least {least}" if key == "in_flight" else "a number of seconds above 0"
+        why = ", one for each partition" if key == "in_flight" and least > 1 else ""
+        raise ConfigError(f"{key}={value}: must be {must}{why}")
+    return replace(settings, **{key: number})
 
 
 def members(settings: RunSettings, roles: Iterable[str], first: int = 1) -> list[Member]:

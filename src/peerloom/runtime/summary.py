@@ -46,7 +46,9 @@ class Figures:
             totals.add(shard)
         return totals
 
-    def progress(self, seconds: float, total: int | None, earlier_seconds: float = 0.0) -> Progress:
+    def progress(
+        self, seconds: float, total: int | None, earlier_seconds: float = 0.0, paused: str = ""
+    ) -> Progress:
         """A snapshot for those who watch; `seconds` are those of all sessions."""
         committed = self.totals()
         agents = _merged(stats.agents for stats in self._stats.values())
@@ -61,6 +63,7 @@ class Figures:
             agents={name: _totals_of(tally) for name, tally in agents.items()},
             earlier_rows=self.earlier(),
             earlier_seconds=earlier_seconds,
+            paused=paused,
         )
 
     def cpu_seconds(self) -> float:

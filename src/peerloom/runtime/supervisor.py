@@ -14,7 +14,7 @@ from typing import Any
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
-from peerloom.protocol.messages import Drain, Exhausted, Have, Message, Report, Suspect, decode, encode
+from peerloom.protocol.messages import Drain, Exhausted, Have, Message, Pace, Report, Suspect, decode, encode
 from peerloom.protocol.view import FEEDER, SINK, Member
 from peerloom.runtime.brief import Brief, MemberStats, decode_stats
 from peerloom.runtime.engine import Engine
@@ -66,6 +66,7 @@ class Supervisor:
         )
         self._on_finished = on_finished
         self._draining = False
+        self._pace = Pace(0, settings.in_flight, False)
         self._ending = False
         self._deaths_in_a_row: dict[str, int] = {}
         self._without_room: set[str] = set()
@@ -89,8 +90,20 @@ class Supervisor:
     def drain(self) -> None:
         """Admit nothing more; the run finishes when what is in flight is committed."""
         self._draining = True
+        if self._ending:
+            return
         for member in self._coordinator.view.of(FEEDER):
             self._spawn_task(self._send(member.name, Drain()))
+
+    def go_at(self, settings: RunSettings, *, paused: bool) -> None:
+        """Take over changed settings; while `paused`, nothing is admitted and no turn begins."""
+        self._settings = settings
+        if self._ending or (settings.in_flight, paused) == (self._pace.in_flight, self._pace.paused):
+            return
+        self._pace = Pace(self._pace.number + 1, settings.in_flight, paused)
+        for name in self._engine.names() if self._group is not None else ():
+            if _has_pace(name):
+                self._spawn_task(self._send(name, self._pace))
 
     def census(self) -> None:
         """Look where everything is; asked for when a permit has been out for long."""
@@ -156,6 +169,8 @@ class Supervisor:
         self._on_event(MemberJoined(member.name, node, pid))
         if self._draining and member.kind == FEEDER:
             self._spawn_task(self._send(member.name, Drain()))
+        if self._pace.number and _has_pace(member.name):
+            await self._send(member.name, self._pace)  # before it takes part
         self._coordinator.joined(member.name)
         self._advance()
 
@@ -244,3 +259,7 @@ class Supervisor:
 
 def _slot(name: str) -> str:
     return name.rpartition(".")[0]
+
+
+def _has_pace(name: str) -> bool:
+    return not name.startswith(SINK)

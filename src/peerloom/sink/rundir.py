@@ -19,6 +19,7 @@ import orjson
 from peerloom.errors import RunDirError
 from peerloom.sink.files import sync_folder, write_whole
 from peerloom.sink.layout import (
+    CONTROL,
     DATA,
     FOLDERS,
     INDEX,
@@ -39,7 +40,7 @@ from peerloom.sink.state import State, read_state
 _ANOTHER = "choose another run directory (--run-dir, or run_dir= in Python)"
 
 _OURS = {
-    "": re.compile(r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json)(\.tmp)?"),
+    "": re.compile(r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json|control\.json)(\.tmp)?"),
     DATA: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     REJECTED: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     INDEX: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.idx(\.tmp)?"),
@@ -158,6 +159,18 @@ class RunDir:
         """
         write_whole(self.path / SUMMARY, _json(summary))
 
+    def write_control(self, content: bytes) -> None:
+        """Write `control.json`, which only this user may read, whole or not at all.
+
+        Raises:
+            SinkError: if it could not be written.
+        """
+        write_whole(self.path / CONTROL, content, mode=0o600)
+
+    def remove_control(self) -> None:
+        """Remove `control.json`; no harm if it is not there."""
+        (self.path / CONTROL).unlink(missing_ok=True)
+
     def log(self, level: str, event: str, **fields: Any) -> None:
         """Append a line to `log.jsonl`. `level` is `info`, `warning` or `error`.
 
@@ -192,6 +205,21 @@ def _lock(directory: Path) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def in_use(directory: Path) -> bool:
+    """Whether some process has claimed a run directory."""
+    try:
+        lock = os.open(directory / RUN_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _refuse_foreign(directory: Path) -> None:

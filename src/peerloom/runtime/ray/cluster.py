@@ -56,6 +56,11 @@ def start_local() -> None:
         del os.environ[reaper.MARK]
 
 
+def node_address() -> str:
+    """Where other hosts of the cluster reach this one: nowhere, if this process has started the cluster."""
+    return "127.0.0.1" if _reapers else ray.util.get_node_ip_address()
+
+
 def stop() -> None:
     """Disconnect; a cluster that this process has started ends."""
     ray.shutdown()

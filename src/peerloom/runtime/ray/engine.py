@@ -21,7 +21,7 @@ from peerloom.runtime.patience import patience
 from peerloom.runtime.ray.actor import Actor
 from peerloom.runtime.ray.api import Handle, NodeAffinitySchedulingStrategy, RayError, RayTaskError, ray
 from peerloom.runtime.ray.capacity import OWN_OPTIONS, check_capacity, lacking
-from peerloom.runtime.ray.cluster import connect, reason, stop
+from peerloom.runtime.ray.cluster import connect, node_address, reason, stop
 from peerloom.runtime.settings import RunSettings
 
 START_SECONDS = 60.0
@@ -47,6 +47,10 @@ class RayEngine:
         await asyncio.shield(self._connecting)
         self._node = ray.get_runtime_context().get_node_id()
         check_capacity(self._settings)
+
+    def address(self) -> str:
+        """The node's own in a cluster that was there before; a cluster of this process has no other host."""
+        return node_address()
 
     def names(self) -> list[str]:
         """The members there are."""

@@ -1,0 +1,188 @@
+"""Serves a run's control over HTTP while the run goes on.
+
+`GET /status` and `POST /pause|continue|drain|cancel|set`, signed both ways (`signing`). The address and
+the run's token are in `control.json`, which only its user can read. Whatever goes wrong here is a notice;
+the run itself never minds.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import orjson
+from aiohttp import web
+
+from peerloom.control.signing import SIGNATURE, Guard, Refused, sign_answer
+from peerloom.control.status import Watcher
+from peerloom.errors import ConfigError
+from peerloom.events import Notice, RunStarted
+from peerloom.runtime.run import Run
+from peerloom.services.secret import Secret
+from peerloom.sink.errors import SinkError
+from peerloom.sink.rundir import RunDir
+
+MAX_BODY = 16 * 1024
+BODY_SECONDS = 5.0
+
+
+class _Bad(Exception):
+    """A request that cannot be carried out; `status` and text are the answer."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Control(Watcher):
+    """The control of one run; hears of the run as one of its hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = asyncio.Event()
+        self._token = Secret(secrets.token_hex(32))
+        self._guard = Guard(self._token)
+
+    def run_started(self, event: RunStarted) -> None:
+        """From now on the address to serve at is known."""
+        super().run_started(event)
+        self._started.set()
+
+    @contextlib.asynccontextmanager
+    async def serving(self, run: Run, run_dir: RunDir) -> AsyncGenerator[None]:
+        """Serve inside the block, from the start of the run on."""
+        run_dir.remove_control()
+        served = asyncio.create_task(self._serve(run, run_dir))
+        try:
+            yield
+        finally:
+            served.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await served
+
+    async def _serve(self, run: Run, run_dir: RunDir) -> None:
+        await self._started.wait()
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_route("*", "/{path:.*}", _Handler(self, run).handle)
+        runner = web.AppRunner(
+            app, access_log=None, logger=_silent(), handle_signals=False, shutdown_timeout=1
+        )
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, run.address(), 0).start()
+            run_dir.write_control(self._document(runner.addresses[0]))
+            await asyncio.Event().wait()
+        except (OSError, SinkError) as error:
+            run.tell(Notice("warning", f"the run cannot be controlled from elsewhere: {error}"))
+        finally:
+            run_dir.remove_control()
+            await runner.cleanup()
+
+    def admit(self, request: web.Request, body: bytes) -> str:
+        """The nonce of a request that counts. Raises `Refused`."""
+        return self._guard.admit(request.method, request.raw_path, body, request.headers)
+
+    def answer(self, nonce: str, status: int, content: Any) -> web.Response:
+        """A signed answer."""
+        body = orjson.dumps(content)
+        headers = {SIGNATURE: sign_answer(self._token, nonce, status, body)}
+        return web.Response(status=status, body=body, headers=headers, content_type="application/json")
+
+    def _document(self, address: tuple[Any, ...]) -> bytes:
+        host, port = address[:2]
+        content = {
+            "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "token": self._token.reveal(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+class _Handler:
+    """Answers the requests to one run."""
+
+    def __init__(self, control: Control, run: Run) -> None:
+        self._control = control
+        self._run = run
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one request."""
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await request.read()
+            nonce = self._control.admit(request, body)
+        except TimeoutError:
+            return web.Response(status=408)
+        except Refused:
+            return web.Response(status=401)
+        try:
+            status, content = 200, self._result(request, body)
+        except ConfigError as error:
+            status, content = 400, {"error": str(error)}
+        except _Bad as error:
+            status, content = error.status, {"error": str(error)}
+        except Exception as error:
+            # Whoever asks must not harm the run, not even by finding a defect.
+            self._run.tell(Notice("error", f"ctl {request.path} failed: {error!r}"))
+            status, content = 500, {"error": repr(error)}
+        return self._control.answer(nonce, status, content)
+
+    def _result(self, request: web.Request, body: bytes) -> dict[str, Any]:
+        verb = request.path.removeprefix("/")
+        if request.method == "GET" and verb == "status":
+            return self._control.document(self._run)
+        if request.method != "POST":
+            raise _Bad(404, "no such request")
+        if self._run.state == "stopping":
+            return {"told": "the run is ending already", "state": "stopping"}
+        told = self._carry_out(verb, body, request.remote or "elsewhere")
+        return {"told": told, "state": self._run.state}
+
+    def _carry_out(self, verb: str, body: bytes, who: str) -> str:
+        """Do what was asked; what was done. The run itself tells of what changes there."""
+        run = self._run
+        match verb:
+            case "pause":
+                done, told = run.pause("asked for by peerloom ctl"), "paused; turns under way finish"
+            case "continue":
+                done, told = run.unpause(), "going on"
+            case "set":
+                key, value = _setting(body)
+                done, told = run.adjust(key, value), f"{key} is {value}"
+            case "drain":
+                run.drain()
+                done, told = False, "finishing the tasks in flight; no more are admitted"
+            case "cancel":
+                run.abort()
+                done, told = False, "stopping at once; rows written so far are kept"
+            case _:
+                raise _Bad(404, f"there is no command {verb!r}")
+        if not done:
+            self._run.tell(
+                Notice("warning" if verb in ("drain", "cancel") else "info", f"ctl {verb} from {who}: {told}")
+            )
+        return told
+
+
+def _setting(body: bytes) -> tuple[str, str]:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _Bad(400, f"the request is no JSON: {error}") from error
+    given = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    key, value = given.get("key"), given.get("value")
+    if not isinstance(key, str) or not isinstance(value, str):
+        raise _Bad(400, 'the request must be {"key": text, "value": text}')
+    return key, value
+
+
+def _silent() -> logging.Logger:
+    """Where the server's words on malformed requests go: nowhere, since anybody can send such."""
+    logger = logging.Logger("peerloom.control")
+    logger.addHandler(logging.NullHandler())
+    return logger

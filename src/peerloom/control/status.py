@@ -1,0 +1,85 @@
+"""What a run tells of itself: gathered as one of its hooks, told as one JSON document."""
+
+import time
+from collections import deque
+from typing import Any
+
+from peerloom.events import (
+    Hooks,
+    MemberJoined,
+    MemberLost,
+    Notice,
+    Progress,
+    RunStarted,
+    ViewChanged,
+)
+from peerloom.observe.rates import Rates
+from peerloom.runtime.run import Run
+from peerloom.runtime.settings import ADJUSTABLE
+
+NOTICES = 10  # the last ones are told
+
+
+class Watcher(Hooks):
+    """Remembers what a status tells."""
+
+    def __init__(self) -> None:
+        self._recipe = ""
+        self._view = 0
+        self._members: dict[str, MemberJoined] = {}
+        self._notices: deque[dict[str, Any]] = deque(maxlen=NOTICES)
+        self._progress = Progress(0.0, None, 0, 0)
+        self._rates = Rates()
+
+    def run_started(self, event: RunStarted) -> None:
+        """Remember what runs."""
+        self._recipe = event.recipe
+
+    def view_changed(self, event: ViewChanged) -> None:
+        """Remember its number."""
+        self._view = event.number
+
+    def member_joined(self, event: MemberJoined) -> None:
+        """Remember where it is."""
+        self._members[event.member] = event
+
+    def member_lost(self, event: MemberLost) -> None:
+        """Forget it, and note why it is gone."""
+        self._members.pop(event.member, None)
+        self.notice(Notice("warning", f"{event.member} was lost ({event.why})"))
+
+    def progress(self, event: Progress) -> None:
+        """Remember the newest."""
+        self._progress = event
+        self._rates.add(event)
+
+    def notice(self, event: Notice) -> None:
+        """Remember the last few."""
+        self._notices.append({"time": round(time.time(), 3), "level": event.level, "text": event.text})
+
+    def document(self, run: Run) -> dict[str, Any]:
+        """The status."""
+        progress, rates = self._progress, self._rates
+        left = rates.seconds_left
+        return {
+            "state": "starting" if run.state == "running" and not self._view else run.state,
+            "why": run.paused,
+            "recipe": self._recipe,
+            "seconds": round(progress.seconds, 3),
+            "total": progress.total,
+            "committed": rates.rows,
+            "in_flight": progress.in_flight,
+            "outcomes": progress.outcomes,
+            "rates": {
+                "rows_per_second": round(rates.rows_per_second, 3),
+                "calls_per_second": round(rates.calls_per_second, 3),
+                "tokens_per_second": round(rates.tokens_per_second, 3),
+                "seconds_left": None if left is None or run.paused else round(left),
+            },
+            "view": self._view,
+            "members": [
+                {"name": each.member, "node": each.node, "pid": each.pid} for each in self._members.values()
+            ],
+            "settings": {key: getattr(run.settings, key) for key in ADJUSTABLE},
+            "notices": list(self._notices),
+        }
