@@ -58,7 +58,7 @@ class Progress:
 
     `seconds` and `outcomes` count what earlier sessions did, `earlier_seconds` and `earlier_rows` of it;
     hops and agents are those of this session.
-    `paused` says why nothing new begins; empty if it does.
+    `paused` says why nothing new begins; empty if it does. `turns` are under way at this moment.
     """
 
     seconds: float
@@ -71,6 +71,7 @@ class Progress:
     earlier_rows: int = 0
     earlier_seconds: float = 0.0
     paused: str = ""
+    turns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
@@ -97,10 +96,8 @@ def _check_given(run: Path | None, address: str | None) -> None:
 
 def _print(document: dict[str, Any], run: Path | None) -> None:
     console = Console()
-    table = Table.grid(padding=(0, 2))
     for name, text in _lines(document, run):
-        table.add_row(plain(name, "dim"), plain(text))
-    console.print(table, soft_wrap=True)
+        console.print(plain(f"{name:<11}", "dim"), plain(text), sep="", soft_wrap=True)
     for notice in document.get("notices", ()):
         clock = time.strftime("%H:%M:%S", time.localtime(notice["time"]))
         console.print(plain(f"{clock} {notice['text']}"), soft_wrap=True)
@@ -132,7 +129,7 @@ def _lines(document: dict[str, Any], run: Path | None) -> list[tuple[str, str]]:
     return [
         ("state", f"{state}: {document['why']}" if document["why"] else state),
         ("rows", rows + (f", {duration(left)} left" if left is not None else "")),
-        ("in flight", count(document["in_flight"])),
+        ("in flight", f"{count(document['in_flight'])}, {count(document['turns'])} turns under way"),
         ("outcomes", outcomes(document["outcomes"])),
         (
             "a second",

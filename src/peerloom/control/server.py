@@ -121,7 +121,7 @@ class _Handler:
         except Refused:
             return web.Response(status=401)
         try:
-            status, content = 200, self._result(request, body)
+            status, content = 200, await self._result(request, body)
         except ConfigError as error:
             status, content = 400, {"error": str(error)}
         except _Bad as error:
@@ -132,7 +132,7 @@ class _Handler:
             status, content = 500, {"error": repr(error)}
         return self._control.answer(nonce, status, content)
 
-    def _result(self, request: web.Request, body: bytes) -> dict[str, Any]:
+    async def _result(self, request: web.Request, body: bytes) -> dict[str, Any]:
         verb = request.path.removeprefix("/")
         if request.method == "GET" and verb == "status":
             return self._control.document(self._run)
@@ -141,6 +141,7 @@ class _Handler:
         if self._run.state == "stopping":
             return {"told": "the run is ending already", "state": "stopping"}
         told = self._carry_out(verb, body, request.remote or "elsewhere")
+        await self._run.heard()
         return {"told": told, "state": self._run.state}
 
     def _carry_out(self, verb: str, body: bytes, who: str) -> str:

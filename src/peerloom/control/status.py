@@ -65,10 +65,12 @@ class Watcher(Hooks):
             "state": "starting" if run.state == "running" and not self._view else run.state,
             "why": run.paused,
             "recipe": self._recipe,
+            "session": run.session,
             "seconds": round(progress.seconds, 3),
             "total": progress.total,
             "committed": rates.rows,
             "in_flight": progress.in_flight,
+            "turns": progress.turns,
             "outcomes": progress.outcomes,
             "rates": {
                 "rows_per_second": round(rates.rows_per_second, 3),

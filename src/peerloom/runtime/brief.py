@@ -34,6 +34,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     `agents` counts turns as they are made, whether or not their task ever finishes; `totals` counts
     rows as they are committed, over the whole life of the run directory; `found` rows were committed
     before this member began.
+    `in_flight` tasks are admitted and `turns` turns under way at this moment.
     """
 
     cpu_seconds: float = 0.0
@@ -43,6 +44,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     totals: Totals | None = None
     found: int = 0
     notices: list[str] = []
+    turns: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()

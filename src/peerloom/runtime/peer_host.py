@@ -39,6 +39,7 @@ class PeerHost(Host):
         self._in_flight = brief.settings.in_flight
         self._going = asyncio.Event()
         self._going.set()
+        self._waiting = 0
 
     async def _open(self) -> None:
         assert self._brief.llm is not None
@@ -92,17 +93,29 @@ class PeerHost(Host):
         for item in self.machine.arrivals():
             self.spawn(self._carry(decode(item.payload)))
 
+    def _may_begin(self) -> bool:
+        """Whether turns may begin: not while the run is paused, or the journal has no room for them."""
+        return self._going.is_set() and (self._journal is None or not self._journal.stuck)
+
+    async def _until_may_begin(self) -> None:
+        self._waiting += 1
+        try:
+            while not self._may_begin():
+                await self._going.wait()
+                if self._journal is not None:
+                    await self._journal.room()
+        finally:
+            self._waiting -= 1
+
     async def _carry(self, task: Task) -> None:
         """Take one task through the agents of this peer, then send it on."""
         stage, journal = self._stage, self._journal
         assert stage is not None
         while True:
-            if not self._going.is_set():
-                await self._going.wait()
+            if not self._may_begin():
+                await self._until_may_begin()
                 if not self.machine.acts_on(task.header):
                     return  # another copy lives on: this one's turn would be paid in vain
-            if journal is not None and journal.stuck:
-                await journal.room()
             before, turns = task.header, len(task.raw_turns)
             task = await stage.step(task)
             target = TO_SINK if task.end is not None else task.next_role
@@ -118,6 +131,7 @@ class PeerHost(Host):
                 return
 
     def _add_stats(self, stats: MemberStats) -> None:
+        stats.turns = self.machine.acting - self._waiting
         if self._stage is not None:
             stats.hops = self._stage.hops
             stats.agents = self._stage.tallies

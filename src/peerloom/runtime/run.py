@@ -140,6 +140,11 @@ class Run:
         return self._settings
 
     @property
+    def session(self) -> int:
+        """The number of this session of the run directory, from 1."""
+        return self._session.number
+
+    @property
     def state(self) -> State:
         """What the run is about."""
         if self._over.is_set():
@@ -192,6 +197,10 @@ class Run:
     def tell(self, notice: Notice) -> None:
         """Tell whoever watches."""
         self._emit("notice", notice)
+
+    async def heard(self) -> None:
+        """Wait until all members go by what was last asked of the run."""
+        await self._supervisor.heard()
 
     def drain(self) -> None:
         """Admit nothing more, and finish what is in flight; a paused run goes on for it."""

@@ -1,7 +1,7 @@
 """What a run adds up to: the figures of all members, now and over the life of the run directory."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import msgspec
 
@@ -35,15 +35,9 @@ class Figures:
 
     def totals(self) -> Totals:
         """What is committed; of each shard the newest incarnation counts, since it counts all before it."""
-        newest: dict[str, tuple[int, Totals]] = {}
-        for name, stats in self._stats.items():
-            if stats.totals is not None:
-                slot, _, incarnation = name.rpartition(".")
-                if int(incarnation) >= newest.get(slot, (0, None))[0]:
-                    newest[slot] = (int(incarnation), stats.totals)
         totals = Totals()
-        for _, shard in newest.values():
-            totals.add(shard)
+        for stats in self._newest(lambda stats: stats.totals is not None):
+            totals.add(cast("Totals", stats.totals))
         return totals
 
     def progress(
@@ -52,7 +46,8 @@ class Figures:
         """A snapshot for those who watch; `seconds` are those of all sessions."""
         committed = self.totals()
         agents = _merged(stats.agents for stats in self._stats.values())
-        in_flight = sum(stats.in_flight for stats in self._stats.values())
+        newest = self._newest()
+        in_flight = sum(stats.in_flight for stats in newest)
         return Progress(
             seconds=seconds,
             total=total,
@@ -64,7 +59,17 @@ class Figures:
             earlier_rows=self.earlier(),
             earlier_seconds=earlier_seconds,
             paused=paused,
+            turns=sum(stats.turns for stats in newest),
         )
+
+    def _newest(self, counts: Callable[[MemberStats], bool] = lambda stats: True) -> list[MemberStats]:
+        """The figures of each slot's newest incarnation, of those that count."""
+        newest: dict[str, tuple[int, MemberStats]] = {}
+        for name, stats in self._stats.items():
+            slot, _, incarnation = name.rpartition(".")
+            if counts(stats) and int(incarnation) >= newest.get(slot, (0, None))[0]:
+                newest[slot] = (int(incarnation), stats)
+        return [stats for _, stats in newest.values()]
 
     def cpu_seconds(self) -> float:
         """CPU time of all members, the dead included."""

@@ -25,6 +25,7 @@ from peerloom.runtime.settings import RunSettings, members
 MAX_DEATHS_IN_A_ROW = 10
 MAX_WAIT_SECONDS = 5.0  # before a slot that keeps dying, or finds no room, is filled again
 STOP_SECONDS = 10.0
+HEARD_SECONDS = 5.0
 
 Event = MemberJoined | MemberLost | ViewChanged | Notice
 
@@ -67,6 +68,7 @@ class Supervisor:
         self._on_finished = on_finished
         self._draining = False
         self._pace = Pace(0, settings.in_flight, False)
+        self._telling: set[asyncio.Task[None]] = set()
         self._ending = False
         self._deaths_in_a_row: dict[str, int] = {}
         self._without_room: set[str] = set()
@@ -93,7 +95,7 @@ class Supervisor:
         if self._ending:
             return
         for member in self._coordinator.view.of(FEEDER):
-            self._spawn_task(self._send(member.name, Drain()))
+            self._tell(member.name, Drain())
 
     def go_at(self, settings: RunSettings, *, paused: bool) -> None:
         """Take over changed settings; while `paused`, nothing is admitted and no turn begins."""
@@ -103,7 +105,12 @@ class Supervisor:
         self._pace = Pace(self._pace.number + 1, settings.in_flight, paused)
         for name in self._engine.names() if self._group is not None else ():
             if _has_pace(name):
-                self._spawn_task(self._send(name, self._pace))
+                self._tell(name, self._pace)
+
+    async def heard(self) -> None:
+        """Wait until the members have taken in what they were told; one that cannot is lost soon."""
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=HEARD_SECONDS)
 
     def census(self) -> None:
         """Look where everything is; asked for when a permit has been out for long."""
@@ -197,6 +204,11 @@ class Supervisor:
         except (Unreachable, TimeoutError) as error:
             self._lose(name, f"did not hear of the others: {error}")
 
+    def _tell(self, name: str, message: Message) -> None:
+        telling = self._spawn_task(self._send(name, message))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
     async def _send(self, name: str, message: Message) -> None:
         try:
             async with patience(self._settings.deliver_seconds):
@@ -252,9 +264,9 @@ class Supervisor:
         if deaths >= MAX_DEATHS_IN_A_ROW:
             raise EngineError(f"{slot} died {deaths} times in a row, no row committed; last: {kill.why}")
 
-    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._group is not None
-        self._group.create_task(work)
+        return self._group.create_task(work)
 
 
 def _slot(name: str) -> str:

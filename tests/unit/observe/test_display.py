@@ -1,3 +1,4 @@
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -68,3 +69,13 @@ def test_notices_and_losses_are_printed_as_they_are(terminal: bool) -> None:
         display.member_lost(MemberLost("peer-1.1", "killed"))
     assert "[bold]model[/bold] \N{REPLACEMENT CHARACTER}]0;title" in printed(on)
     assert "peer-1.1 was lost (killed)" in printed(on)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_paused_run_says_so(terminal: bool) -> None:
+    on = console(terminal=terminal)
+    with open_display(on) as display:
+        display.progress(replace(snapshot(10), paused="asked for"))
+    assert "20/100 rows, 20%" in printed(on)
+    assert ", paused" in printed(on)
+    assert "left" not in printed(on)

@@ -11,6 +11,7 @@ from peerloom.protocol.messages import (
     Exhausted,
     Hold,
     Item,
+    Pace,
     Report,
     Resolve,
 )
@@ -228,3 +229,28 @@ def test_what_is_given_up_and_lost_in_one_verdict_is_admitted_again():
     assert report.uncertain == [Header(task(0), 1)]
     assert machine.lost() == [task(0)]
     assert machine.outgoing() == []
+
+
+def test_a_paused_feeder_admits_nothing_until_it_goes_on():
+    machine = make(2)
+    assert machine.pace(Pace(1, 2, True))
+    assert machine.room == 0
+    assert machine.pace(Pace(2, 2, False))
+    assert machine.room == 2
+
+
+def test_a_pace_that_was_overtaken_is_ignored():
+    machine = make(2)
+    assert machine.pace(Pace(2, 2, True))
+    assert not machine.pace(Pace(1, 2, False))
+    assert machine.room == 0
+
+
+def test_fewer_permits_are_waited_for():
+    machine = make(3)
+    machine.admit([item(0), item(1), item(2)])
+    machine.in_flight = 1
+    machine.ack(ack(0, 1))
+    assert (machine.room, machine.permits) == (0, 1)
+    machine.ack(ack(2))
+    assert machine.room == 1

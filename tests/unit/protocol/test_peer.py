@@ -183,3 +183,12 @@ def test_tasks_of_a_role_without_a_host_wait_for_the_next_view():
     assert peer.outgoing() == []
     assert enter(peer, view(3, feeder, ask, tell, sink)).holding == [item(0, hop=1).header]
     assert [name for name, _ in peer.outgoing()] == [ANN]
+
+
+def test_a_copy_that_a_census_discards_no_longer_counts():
+    machine = make()
+    machine.deliver(deliver(1, item(0)))
+    header = item(0).header
+    assert machine.acts_on(header)
+    enter(machine, view(2), Resolve(2, discard=[header.id]))
+    assert not machine.acts_on(header)

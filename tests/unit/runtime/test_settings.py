@@ -1,7 +1,8 @@
 import pytest
 
 from peerloom.errors import ConfigError
-from peerloom.runtime.settings import RoleSettings, RunSettings, members
+from peerloom.runtime.feeder_host import share
+from peerloom.runtime.settings import RoleSettings, RunSettings, adjusted, members
 
 ROLES = ("teacher", "student")
 
@@ -46,3 +47,19 @@ def test_an_unknown_role_is_named() -> None:
 def test_roles_cannot_be_placed_when_packed() -> None:
     with pytest.raises(ConfigError, match="placement=spread"):
         members(RunSettings(roles={"teacher": RoleSettings()}), ROLES)
+
+
+@pytest.mark.parametrize(("in_flight", "partitions"), [(5, 2), (2, 2), (64, 1), (100, 7)])
+def test_shares_add_up_and_nobody_is_left_out(in_flight: int, partitions: int) -> None:
+    shares = [share(in_flight, partition, partitions) for partition in range(partitions)]
+    assert sum(shares) == in_flight
+    assert max(shares) - min(shares) <= 1
+
+
+def test_what_is_adjusted_is_a_number_that_it_can_be() -> None:
+    settings = RunSettings(partitions=2)
+    assert adjusted(settings, "in_flight", "10").in_flight == 10
+    assert adjusted(settings, "heartbeat_seconds", "0.5").heartbeat_seconds == 0.5
+    for key, value in (("in_flight", "1"), ("in_flight", "2.5"), ("suspect_seconds", "0"), ("seed", "1")):
+        with pytest.raises(ConfigError, match=key):
+            adjusted(settings, key, value)

@@ -15,12 +15,14 @@ def test_a_replaced_sink_is_counted_once_and_dead_peers_go_on_counting() -> None
     figures.take("sink-0.9", MemberStats(totals=committed("completed", 3)))
     figures.take("sink-0.10", MemberStats(totals=committed("completed", 5)))
     figures.take("sink-1.1", MemberStats(totals=committed("failed", 2)))
-    figures.take("peer-0.1", MemberStats(hops=7, cpu_seconds=1.0, agents={"a": AgentTally(turns=7)}))
-    figures.take("peer-0.2", MemberStats(hops=1, cpu_seconds=0.5, agents={"a": AgentTally(turns=1)}))
-    figures.take("feeder-0.1", MemberStats(in_flight=4))
+    figures.take("peer-0.1", MemberStats(hops=7, cpu_seconds=1.0, agents={"a": AgentTally(turns=7)}, turns=3))
+    figures.take("peer-0.2", MemberStats(hops=1, cpu_seconds=0.5, agents={"a": AgentTally(turns=1)}, turns=2))
+    figures.take("feeder-0.1", MemberStats(in_flight=9))
+    figures.take("feeder-0.2", MemberStats(in_flight=4))
     progress = figures.progress(1.0, 20)
     assert progress.outcomes == {"completed": 5, "failed": 2}
     assert (progress.admitted, progress.in_flight, progress.hops) == (11, 4, 8)
+    assert progress.turns == 2  # of the living
     assert progress.agents["a"].turns == 8
     assert figures.cpu_seconds() == 1.5
 

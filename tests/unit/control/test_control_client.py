@@ -1,0 +1,152 @@
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peerloom.control.client import TOKEN_VARIABLE, Channel, NotRunning, find, last_state
+from peerloom.errors import ConfigError, EngineError, RunDirError
+from peerloom.services.llm.http1 import Connection, Request
+from peerloom.services.secret import Secret
+from peerloom.sink.rundir import RunDir
+
+TOKEN = Secret("the token")
+
+
+def left_by_a_killed_driver(path: Path, **changes: str) -> Path:
+    run_dir = RunDir.claim(path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    content = {"address": address, "token": "secret", "host": socket.gethostname(), "pid": 1}
+    run_dir.write_control(json.dumps({**content, **changes}).encode())
+    run_dir.log("info", "run_started")
+    run_dir.release()
+    return path
+
+
+@contextlib.asynccontextmanager
+async def answering(status: int, body: bytes, headers: bytes = b"") -> AsyncIterator[str]:
+    """A server that is no run."""
+    connections: set[Connection] = set()
+
+    def handle(request: Request, connection: Connection) -> None:
+        connection.reply(status, body, headers=headers)
+
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(handle, connections), "127.0.0.1", 0
+    )
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    for connection in list(connections):
+        connection.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def ask(address: str) -> Any:
+    return await asyncio.to_thread(Channel(address, TOKEN).ask, "status")
+
+
+def test_a_killed_driver_has_left_its_file(tmp_path: Path) -> None:
+    run_dir = left_by_a_killed_driver(tmp_path / "run")
+    with pytest.raises(NotRunning, match=rf"not running; `peerloom resume {run_dir}` goes on with it"):
+        find(run_dir).ask("pause")
+    assert last_state(run_dir) == {"state": "not running"}
+
+
+def test_a_run_that_has_not_answered_yet(tmp_path: Path) -> None:
+    run_dir = RunDir.claim(tmp_path / "run")
+    with pytest.raises(NotRunning, match="starting or ending: ask again"):
+        find(run_dir.path)
+    assert last_state(run_dir.path) == {"state": "starting"}
+    run_dir.release()
+
+
+def test_what_a_run_that_is_over_tells(tmp_path: Path) -> None:
+    run_dir = RunDir.claim(tmp_path / "run")
+    run_dir.log("info", "run_started")
+    run_dir.log("info", "run_finished", how="finished")
+    run_dir.write_summary({"outcomes": {"completed": 3}})
+    run_dir.log("info", "notice", text='"run_started" is only a word here')
+    run_dir.release()
+    assert last_state(run_dir.path) == {"state": "finished", "outcomes": {"completed": 3}}
+    with pytest.raises(NotRunning, match="is finished"):
+        find(run_dir.path)
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    for call in (find, last_state):
+        with pytest.raises(RunDirError, match="holds no run"):
+            call(tmp_path)
+
+
+def test_a_run_that_listens_on_another_host_only(tmp_path: Path) -> None:
+    run_dir = left_by_a_killed_driver(tmp_path / "run", host="node-7")
+    with pytest.raises(EngineError, match="no other hosts than node-7: ask it there"):
+        find(run_dir)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    run_dir = left_by_a_killed_driver(tmp_path / "run")
+    (run_dir / "control.json").write_text("{")
+    with pytest.raises(RunDirError, match=r"control\.json cannot be read"):
+        find(run_dir)
+
+
+def test_an_address_needs_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=TOKEN_VARIABLE):
+        find(address="node-7:4711")
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    assert find(address="node-7:4711") == Channel("node-7:4711", Secret("secret"))
+    assert find(address="[::1]:4711").address == "[::1]:4711"
+
+
+@pytest.mark.parametrize(
+    "address", ["node-7", "node-7:", ":1", "http://node-7:1", "node-7:99999", "a@b:1", "a:1/x"]
+)
+def test_what_is_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    with pytest.raises(ConfigError, match="must be HOST:PORT"):
+        find(address=address)
+
+
+async def test_a_server_that_has_taken_the_port_is_not_believed() -> None:
+    async with answering(200, b'{"state": "running"}') as address:
+        with pytest.raises(EngineError, match="is not this run: it does not know the token"):
+            await ask(address)
+    async with answering(200, b"{}", b"X-Peerloom-Signature: 00\r\n") as address:
+        with pytest.raises(EngineError, match="is not this run"):
+            await ask(address)
+
+
+async def test_clocks_that_are_apart_are_seen() -> None:
+    async with answering(401, b"") as address:
+        with pytest.raises(EngineError, match="the token is not this run's"):
+            await ask(address)
+    date = formatdate(time.time() + 3600, usegmt=True).encode()
+    async with answering(401, b"", b"Date: " + date + b"\r\n") as address:
+        with pytest.raises(EngineError, match=r"clocks of the two hosts are 3[56]\d\d s apart, at most 30 s"):
+            await ask(address)
+
+
+async def test_what_speaks_no_http_is_an_error() -> None:
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(EngineError, match="does not answer at"):
+            await ask(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+def test_an_unreadable_token_is_another_users(tmp_path: Path) -> None:
+    run_dir = left_by_a_killed_driver(tmp_path / "run")
+    (run_dir / "control.json").chmod(0)
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    with pytest.raises(RunDirError, match="Only who started the run can"):
+        find(run_dir)
