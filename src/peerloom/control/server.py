@@ -61,8 +61,10 @@ class Control(Watcher):
             yield
         finally:
             served.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await served
+            await asyncio.wait((served,))
+            error = None if served.cancelled() else served.exception()
+            if error is not None:  # the run did without control, and must not end differently for it
+                run.tell(Notice("error", f"control from elsewhere failed: {error!r}"))
 
     async def _serve(self, run: Run, run_dir: RunDir) -> None:
         await self._started.wait()
