@@ -14,6 +14,7 @@ from peerloom.events import Hooks, Notice, Progress, RunStarted, ViewChanged
 from peerloom.observe.log import LogHooks
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
+from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.http1 import Connection, Request
 from peerloom.services.llm.openai import OpenAIService
@@ -142,7 +143,7 @@ async def going(
             RowsSource(rows),
             llm,
             shape,
-            claimed,
+            Session(claimed),
             recipe="test",
             hooks=[LogHooks(claimed.log), watch, control],
         )

@@ -48,6 +48,7 @@ async def test_a_pause_begins_nothing_and_continue_goes_on(
         status = await run.ask("status")
         assert run.model.calls == 4
         assert (status["state"], status["in_flight"], status["turns"]) == ("paused", 4, 0)
+        assert status["session"] == 1
         assert status["rates"]["seconds_left"] is None
         assert (await run.ask("pause"))["state"] == "paused"  # again: no harm
         assert (await run.ask("continue"))["state"] == "running"
