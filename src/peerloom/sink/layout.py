@@ -1,6 +1,7 @@
 """Names in a run directory.
 
 run.lock  run.yaml  state.json  log.jsonl  summary.json  logs/
+input.pos                                             where each row of the input begins
 data/part-<shard>-<incarnation>-<number>.jsonl        completed rows
 rejected/part-<shard>-<incarnation>-<number>.jsonl    all other rows
 index/part-<shard>-<incarnation>-<number>.idx         which rows of the two count
@@ -15,6 +16,7 @@ from typing import NamedTuple
 DATA, REJECTED, INDEX, LOCKS, LOGS, JOURNAL = "data", "rejected", "index", "locks", "logs", "journal"
 FOLDERS = (DATA, REJECTED, INDEX, LOCKS, LOGS, JOURNAL)
 RUN_LOCK, RUN_YAML, STATE, LOG, SUMMARY = "run.lock", "run.yaml", "state.json", "log.jsonl", "summary.json"
+POSITIONS = "input.pos"
 
 _PART = re.compile(r"part-(\d{3,})-(\d{4,})-(\d{4,})(\.jsonl|\.idx)")
 _SEGMENT = re.compile(r"([a-z]+)-(\d{3,})-(\d{4,})-(\d{4,})\.jnl")
