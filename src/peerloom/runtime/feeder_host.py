@@ -138,7 +138,7 @@ class FeederHost(Host):
         self.poke()
 
     async def _admit_again(self, ids: list[TaskId]) -> None:
-        positions = [(id.file, id.row, self._offsets.get(id, -1)) for id in ids]
+        positions = [(id.file, id.row, self._offsets.get(id, self._offers.offset(id))) for id in ids]
         rows = await asyncio.to_thread(self._source.fetch, positions)
         memory = await self._scan(set(ids).__contains__) if self._journal is not None else None
         self._fetching = False

@@ -43,6 +43,7 @@ class Offers:
         self._known = known
         self._path = path
         self._ready: deque[SourceRow] = deque()
+        self._positions: Positions | None = None
         self._chunks: Iterator[list[Position]] | None = None
         self._stream: Iterator[SourceRow] | None = None  # if there are no positions
         self._trial = 0  # the next one of the first row that is ready
@@ -81,14 +82,18 @@ class Offers:
             SourceError: if the input cannot be read any more.
         """
         if self._chunks is None:
-            positions = await asyncio.to_thread(self._open)
-            if positions is None:
+            self._positions = await asyncio.to_thread(self._open)
+            if self._positions is None:
                 self._stream = self._source.rows(self._partition, self._partitions)
                 return
-            self._chunks = self._chunked(positions)
+            self._chunks = self._chunked(self._positions)
         rows = await asyncio.to_thread(self._fetch_next, self._chunks)
         self._ended = not rows
         self._ready.extend(rows)
+
+    def offset(self, id: TaskId) -> int:
+        """Where a task's row begins, in bytes; -1 if that is not known."""
+        return self._positions.find(id.file, id.row)[0] if self._positions is not None else -1
 
     def _open(self) -> Positions | None:
         return self._source.positions(self._path) if isinstance(self._source, Positioned) else None

@@ -125,6 +125,16 @@ async def test_reading_ahead_stops_while_there_is_enough(tmp_path: Path):
     assert ahead.low
 
 
+async def test_the_offset_of_any_row_is_known_with_positions(tmp_path: Path):
+    source = a_source(tmp_path, b"\n\n", numbered(30))
+    offsets = {TaskId(row.file, row.row, 0): row.offset for row in source.rows(0, 1)}
+    ahead = Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    assert {ahead.offset(id) for id in offsets} == {-1}
+    source.index(tmp_path / "input.pos")
+    await ahead.read()
+    assert {id: ahead.offset(id) for id in offsets} == offsets
+
+
 async def test_a_run_that_is_done_offers_nothing(tmp_path: Path):
     source = a_source(tmp_path, numbered(100))
     source.index(tmp_path / "input.pos")
