@@ -56,12 +56,13 @@ measured(lambda: JsonlSource(source).index(run_dir / POSITIONS))
 """,
 }
 HARNESS = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 run_dir, source = map(Path, sys.argv[1:])
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 def measured(work):
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before, started = peak(), time.perf_counter()
     result = work()
     seconds = time.perf_counter() - started

@@ -17,6 +17,7 @@ from peerloom.source.positions import Positioned, Positions
 from peerloom.task import TaskId
 
 BLOCK = 8192  # rows that are looked up among the known ids at once
+FIRST_ROWS = 32  # of the first chunk; each has twice as many as the one before, so that work begins soon
 CHUNK_ROWS = 512
 CHUNK_BYTES = 4 * 2**20
 
@@ -104,11 +105,11 @@ class Offers:
 
     def _chunked(self, positions: Positions) -> Iterator[list[Position]]:
         chunk: list[Position] = []
-        size = 0
+        size, most = 0, FIRST_ROWS
         for position, length in self._missing(positions):
-            if chunk and (len(chunk) == CHUNK_ROWS or size + length > CHUNK_BYTES):
+            if chunk and (len(chunk) == most or size + length > CHUNK_BYTES):
                 yield chunk
-                chunk, size = [], 0
+                chunk, size, most = [], 0, min(2 * most, CHUNK_ROWS)
             chunk.append(position)
             size += length
         if chunk:

@@ -103,10 +103,11 @@ async def test_a_row_with_a_missing_trial_is_offered(tmp_path: Path):
 async def test_chunks_are_bounded_by_rows_and_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = a_source(tmp_path, numbered(1_000), numbered(10, size=1_000))
     source.index(tmp_path / "input.pos")
-    monkeypatch.setattr(offers, "CHUNK_ROWS", 400)
-    monkeypatch.setattr(offers, "CHUNK_BYTES", 200 * 23 + 7 * 1_021)
+    monkeypatch.setattr(offers, "FIRST_ROWS", 100)
+    monkeypatch.setattr(offers, "CHUNK_ROWS", 300)
+    monkeypatch.setattr(offers, "CHUNK_BYTES", 100 * 23 + 7 * 1_021)
     assert len(await taken(Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos"))) == 1_010
-    assert source.fetched == [400, 400, 207, 3]
+    assert source.fetched == [100, 200, 300, 300, 107, 3]
     source.fetched = []
     monkeypatch.setattr(offers, "CHUNK_BYTES", 10)
     assert len(await taken(Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos"))) == 1_010
@@ -118,10 +119,14 @@ async def test_reading_ahead_stops_while_there_is_enough(tmp_path: Path):
     source.index(tmp_path / "input.pos")
     ahead = Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
     assert ahead.low and ahead.take() is None and not ahead.over
-    await ahead.read()
-    assert not ahead.low
-    for _ in range(offers.CHUNK_ROWS // 2 + 1):
+    while ahead.low:
+        await ahead.read()
+    ready = sum(source.fetched)
+    assert offers.CHUNK_ROWS // 2 <= ready <= 2 * offers.CHUNK_ROWS
+    for _ in range(ready - offers.CHUNK_ROWS // 2):
+        assert not ahead.low
         assert ahead.take() is not None
+    assert ahead.take() is not None
     assert ahead.low
 
 
