@@ -12,6 +12,7 @@ from peerloom.errors import LLMUnavailable, RowError, SourceError
 from peerloom.runtime.program import Program
 from peerloom.services.llm.base import ChatRequest
 from peerloom.source.base import SourceRow
+from peerloom.source.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
 from peerloom.task import End, Task, Turn
 from peerloom.workflow import Loop, Sequence
@@ -143,3 +144,11 @@ def asking(broken: Path) -> Program:
 
 def dull(task: Task) -> Any:
     return Turn("", end=End("filtered", "dull")) if task.input["n"] % 4 == 1 else task.last.text
+
+
+class OneRowThenGone(JsonlSource):
+    """A source whose rows can be fetched and counted, but not be read through."""
+
+    def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
+        yield next(super().rows(partition, partitions))
+        raise SourceError("q.jsonl was there and is gone")

@@ -105,7 +105,7 @@ class Feeder(Participant):
         if not super().resolve(message):
             return False
         for past in message.past:
-            self.past.merge(IdSet.decode(past))
+            self.past.merge_encoded(past)
         for id in message.adopt:
             if id not in self.past:  # else acknowledged since the sinks were asked
                 self.past.add(id)

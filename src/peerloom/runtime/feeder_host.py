@@ -8,7 +8,7 @@ feeder reads that once when it has learnt what is in flight, and again for tasks
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from peerloom.errors import RowError
 from peerloom.idset import partition_of
@@ -20,10 +20,11 @@ from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
 from peerloom.runtime.journaling import open_journal
 from peerloom.runtime.link import Link
+from peerloom.runtime.offers import Offers
 from peerloom.runtime.rows import finish
 from peerloom.runtime.tidying import Tidying
 from peerloom.sink.journal.memory import Memory, Recalled
-from peerloom.sink.layout import JOURNAL
+from peerloom.sink.layout import JOURNAL, POSITIONS
 from peerloom.source.base import Source, SourceRow
 from peerloom.task import Header, Task, TaskId, encode, new_task
 
@@ -43,7 +44,10 @@ class FeederHost(Host):
         assert brief.source is not None
         self._brief = brief
         self._source: Source = brief.source
-        self._offers = self._offered(brief.member.index)
+        self._offers = Offers(
+            self._source, brief.member.index, settings, machine.past, brief.run_dir / POSITIONS
+        )
+        self._reading = False
         self._offsets: dict[TaskId, int] = {}  # of the rows in flight, to read them again
         self._fetching = False
         self._memory: Memory | None = None
@@ -95,12 +99,16 @@ class FeederHost(Host):
             self.tell(exhausted)
 
     def _admit_new(self) -> None:
+        if self.machine.room and self._offers.low and not self._reading:
+            self._reading = True
+            self.spawn(self._read_on())
         for _ in range(CHUNK):
             if not self.machine.room:
                 return
-            offer = next(self._offers, None)
+            offer = self._offers.take()
             if offer is None:
-                self.machine.dry()
+                if self._offers.over:
+                    self.machine.dry()
                 return
             id, row = offer
             if not self.machine.knows(id):
@@ -124,8 +132,15 @@ class FeederHost(Host):
         self._fetching = False
         self.poke()
 
+    async def _read_on(self) -> None:
+        try:
+            await self._offers.read()
+        finally:
+            self._reading = False
+        self.poke()
+
     async def _admit_again(self, ids: list[TaskId]) -> None:
-        positions = [(id.file, id.row, self._offsets.get(id, -1)) for id in ids]
+        positions = [(id.file, id.row, self._offsets.get(id, self._offers.offset(id))) for id in ids]
         rows = await asyncio.to_thread(self._source.fetch, positions)
         memory = await self._scan(set(ids).__contains__) if self._journal is not None else None
         self._fetching = False
@@ -174,12 +189,6 @@ class FeederHost(Host):
         except Exception as error:
             return task.with_next(classify(error, RowError.reason))
         return routed(task, program.workflow)
-
-    def _offered(self, partition: int) -> Iterator[tuple[TaskId, SourceRow]]:
-        settings = self._brief.settings
-        for row in self._source.rows(partition, settings.partitions):
-            for trial in range(settings.trials):
-                yield TaskId(row.file, row.row, trial), row
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.in_flight = self.machine.permits

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -27,9 +28,11 @@ from peerloom.services.llm.service import ClientSpec, LLMService
 from peerloom.services.spawn import LocalSpawner
 from peerloom.sink.errors import SinkError
 from peerloom.sink.journal.prune import clear as clear_journal
+from peerloom.sink.layout import POSITIONS
 from peerloom.sink.read import read_totals
 from peerloom.sink.state import How
 from peerloom.source.base import Source
+from peerloom.source.positions import Positioned
 from peerloom.task import FAILED
 from peerloom.workflow import check_agents
 
@@ -286,9 +289,15 @@ class Run:
         return any(next(self._source.rows(p, partitions), None) for p in range(partitions))
 
     async def _count_rows(self) -> None:
-        """How far there is to go; a large input is read to its end for it, so the run does not wait."""
+        """How far there is to go; a large input is read to its end for it, so the run does not wait.
+
+        The first such reading leaves the rows' positions, and whoever resumes the run need not read again.
+        """
+        count = self._source.total
+        if isinstance(self._source, Positioned):
+            count = partial(self._source.index, self._run_dir.path / POSITIONS)
         try:
-            self._total = await asyncio.to_thread(self._source.total) * self._settings.trials
+            self._total = await asyncio.to_thread(count) * self._settings.trials
         except SourceError as error:
             self._notice(f"the rows cannot be counted: {error}")
 

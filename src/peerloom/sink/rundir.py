@@ -40,7 +40,9 @@ from peerloom.sink.state import State, read_state
 _ANOTHER = "choose another run directory (--run-dir, or run_dir= in Python)"
 
 _OURS = {
-    "": re.compile(r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json|control\.json)(\.tmp)?"),
+    "": re.compile(
+        r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json|control\.json|input\.pos)(\.tmp)?"
+    ),
     DATA: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     REJECTED: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     INDEX: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.idx(\.tmp)?"),

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
@@ -17,6 +18,7 @@ from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, fi
 from peerloom.source.files import find_files
 from peerloom.source.fingerprint import file_fingerprint
 from peerloom.source.lines import Line, open_file, read_line_at, read_lines
+from peerloom.source.positions import Positions, Shape, write_positions
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -66,7 +68,8 @@ class JsonlSource:
                 if file not in opened:
                     opened[file] = stack.enter_context(open_file(self._files[file]))
                 data = read_line_at(self._files[file], opened[file], offset)
-                found[file, row] = self._row(file, Line(row, offset, data))
+                if data is not None:
+                    found[file, row] = self._row(file, Line(row, offset, data))
         for file, wanted in scans.items():
             found.update(self._scan(file, wanted))
         return [found.get((file, row)) or self._gone(file, row, offset) for file, row, offset in positions]
@@ -74,6 +77,20 @@ class JsonlSource:
     def total(self) -> int:
         """How many rows there are within the limit. Reads the files through."""
         return sum(1 for _ in self._lines())
+
+    def index(self, path: Path) -> int:
+        """How many rows there are within the limit; leaves their positions at `path`, see `Positioned`.
+
+        Compressed files have no positions: they are counted only.
+        """
+        if not all(file.seekable for file in self._files):
+            return self.total()
+        there = self.positions(path)
+        return there.total if there is not None else write_positions(path, self._shape, self._lines())
+
+    def positions(self, path: Path) -> Positions | None:
+        """What `index` has left at `path`, if it is whole and for these files at their present sizes."""
+        return Positions.open(path, self._shape)
 
     def describe(self) -> dict[str, Any]:
         """The files and their sizes in bytes."""
@@ -83,6 +100,10 @@ class JsonlSource:
         """The content of the files, in their order; see `peerloom.source.fingerprint`."""
         files = [file_fingerprint(file.path) for file in self._files]
         return {"kind": "jsonl", "files": files, "key": self._key, "limit": self._limit}
+
+    @property
+    def _shape(self) -> Shape:
+        return Shape([file.size for file in self._files], self._limit)
 
     def _lines(self) -> Iterator[tuple[int, Line]]:
         """All lines that are not blank, within the limit, with the index of their file."""

@@ -64,15 +64,17 @@ def read_lines(file: SourceFile) -> Iterator[Line]:
         raise _unreadable(file, error) from error
 
 
-def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes:
-    """The line that begins at a byte of an open plain file, without its newline; empty at the end.
+def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes | None:
+    """The line that begins at a byte of an open plain file, without its newline; None if none begins there.
 
     Raises:
         SourceError: if the file cannot be read any more.
     """
     try:
-        stream.seek(offset)
-        return stream.readline().removesuffix(b"\n")
+        stream.seek(max(0, offset - 1))
+        if offset and stream.read(1) != b"\n":
+            return None
+        return stream.readline().removesuffix(b"\n") or None
     except OSError as error:
         raise _unreadable(file, error) from error
 
