@@ -82,7 +82,7 @@ def _tell_of_suspects(
     for name, report in reports.items():
         for header in report.alone:
             feeder = view.feeder(header.id)
-            if feeder in verdicts and winners.get(header.id) == name:
+            if feeder is not None and feeder in verdicts and winners.get(header.id) == name:
                 verdicts[feeder].alone.append(header)
 
 
