@@ -127,7 +127,9 @@ class Feeder(Participant):
         if message.view != self.view.number or message.sender not in self.view.names:
             return []
         self.past.update(message.ids)
-        return self._free(message.ids)
+        freed = self._free(message.ids)
+        self._let_in()
+        return freed
 
     def dry(self) -> None:
         """The source has no more rows."""
