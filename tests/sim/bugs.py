@@ -20,7 +20,7 @@ from peerloom.protocol.messages import Ack, Deliver, Delivered, Exhausted, Have,
 from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.peer import Peer
-from peerloom.protocol.quarantine import SUSPECT_AFTER, Quarantine
+from peerloom.protocol.quarantine import Quarantine
 from peerloom.protocol.shard import Shard
 from peerloom.protocol.view import View
 from peerloom.task import Header, TaskId
@@ -261,13 +261,16 @@ def poison_never_condemned(original: Any, quarantine: Quarantine, id: TaskId, ho
 
 
 @bug(Quarantine, "lost")
-def company_is_blamed(original: Any, quarantine: Quarantine, ids: Any, *, peer: bool, alone: bool) -> None:
-    """Deaths in company are taken for deaths alone."""
-    original(quarantine, ids, peer=peer, alone=alone)
-    for deaths in quarantine._deaths.values():
-        deaths.alone = max(deaths.alone, deaths.company - SUSPECT_AFTER)
+def company_is_blamed(original: Any, quarantine: Quarantine, ids: list[TaskId], **died: bool) -> None:
+    """All suspects are let in together, and each is blamed for the death of all."""
+    aboard = [id for id in ids if id in quarantine._aboard]
+    original(quarantine, ids, **died)
+    if died["alone"] and len(aboard) > 1:
+        for id in aboard:
+            quarantine._deaths[id].alone += 1
 
 
+@bug(Quarantine, "let_in", "company-is-blamed")
 @bug(Quarantine, "let_in")
 def crowd_let_in(original: Any, quarantine: Quarantine) -> list[Item]:
     """All suspects are alone together, always."""
@@ -283,11 +286,17 @@ def counted_but_not_aboard(original: Any, quarantine: Quarantine, ids: Any, **di
     quarantine._aboard = aboard
 
 
-@bug(Quarantine, "settle")
-def places_leak(original: Any, quarantine: Quarantine, *, here: Any, there: Any) -> None:
-    """Who has left unheard in a census keeps its place."""
-    found = {header.id: header.attempt for header in there}
-    quarantine._aboard |= found
+@bug(Quarantine, "passed")
+def places_leak(original: Any, quarantine: Quarantine, headers: Any) -> None:
+    """Who has left keeps its place."""
+
+
+@bug(Quarantine, "forget", "places-leak")
+def place_of_the_committed(original: Any, quarantine: Quarantine, id: TaskId) -> None:
+    """The other half of it."""
+    aboard = dict(quarantine._aboard)
+    original(quarantine, id)
+    quarantine._aboard = aboard
 
 
 @bug(Feeder, "isolate")
