@@ -1,6 +1,8 @@
 """Small programs for the contract tests; a module of its own, so that Ray's workers can import it."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,21 @@ def picky(task: Task) -> Any:
     if kind == 2:
         raise ZeroDivisionError("an agent's own mistake")
     return {"kind": kind}
+
+
+class Poisonous:
+    """Kills its process if the row says so, in the third turn."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        await asyncio.sleep(0.05)
+        if task.input["poison"] and task.header.hop == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Turn("", value=task.header.hop)
+
+
+def poisonous(hops: int = 4) -> Program:
+    roles = [f"step{index}" for index in range(hops)]
+    return Program(Sequence(*roles), {role: Poisonous() for role in roles})
 
 
 def needs_n(row: Any) -> None:

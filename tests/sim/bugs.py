@@ -20,6 +20,7 @@ from peerloom.protocol.messages import Ack, Deliver, Delivered, Exhausted, Have,
 from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.peer import Peer
+from peerloom.protocol.quarantine import Quarantine
 from peerloom.protocol.shard import Shard
 from peerloom.protocol.view import View
 from peerloom.task import Header, TaskId
@@ -55,8 +56,8 @@ def planted(name: str) -> Iterator[None]:
 
 
 def _instead(original: Replacement, replacement: Replacement) -> Replacement:
-    def broken(*arguments: Any) -> Any:
-        return replacement(original, *arguments)
+    def broken(*arguments: Any, **named: Any) -> Any:
+        return replacement(original, *arguments, **named)
 
     return broken
 
@@ -248,6 +249,59 @@ def exhausted_with_permits_out(original: Any, feeder: Feeder) -> Exhausted | Non
         return None
     feeder._said_exhausted = True
     return Exhausted(feeder.view.number, feeder.name)
+
+
+# Tasks that kill their process.
+
+
+@bug(Quarantine, "deaths")
+def poison_never_condemned(original: Any, quarantine: Quarantine, id: TaskId, hop: int) -> int:
+    """A task that has killed its process alone, twice, is tried again."""
+    return 0
+
+
+@bug(Quarantine, "lost")
+def company_is_blamed(original: Any, quarantine: Quarantine, ids: list[TaskId], **died: bool) -> None:
+    """All suspects are let in together, and each is blamed for the death of all."""
+    aboard = [id for id in ids if id in quarantine._aboard]
+    original(quarantine, ids, **died)
+    if died["alone"] and len(aboard) > 1:
+        for id in aboard:
+            quarantine._deaths[id].alone += 1
+
+
+@bug(Quarantine, "let_in", "company-is-blamed")
+@bug(Quarantine, "let_in")
+def crowd_let_in(original: Any, quarantine: Quarantine) -> list[Item]:
+    """All suspects are alone together, always."""
+    quarantine._most = 1_000
+    return original(quarantine)
+
+
+@bug(Quarantine, "lost")
+def counted_but_not_aboard(original: Any, quarantine: Quarantine, ids: Any, **died: bool) -> None:
+    """Who was lost is still believed to be aboard."""
+    aboard = dict(quarantine._aboard)
+    original(quarantine, ids, **died)
+    quarantine._aboard = aboard
+
+
+@bug(Quarantine, "passed")
+def places_leak(original: Any, quarantine: Quarantine, headers: Any) -> None:
+    """Who has left keeps its place."""
+
+
+@bug(Quarantine, "forget", "places-leak")
+def place_of_the_committed(original: Any, quarantine: Quarantine, id: TaskId) -> None:
+    """The other half of it."""
+    aboard = dict(quarantine._aboard)
+    original(quarantine, id)
+    quarantine._aboard = aboard
+
+
+@bug(Feeder, "isolate")
+def no_process_for_suspects(original: Any, feeder: Feeder) -> None:
+    """Nobody asks for the process where suspects are alone."""
 
 
 # The coordinator and its judgement.

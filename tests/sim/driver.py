@@ -23,7 +23,9 @@ class Driver:
         self.draining = False
         self.losses = 0
         scenario = world.scenario
-        self.coordinator = Coordinator(scenario.members, scenario.partitions, scenario.shards)
+        self.coordinator = Coordinator(
+            scenario.members, scenario.partitions, scenario.shards, journal=scenario.remembers
+        )
         self._doomed: set[str] = set()
 
     def begin(self) -> None:
@@ -103,6 +105,7 @@ class Driver:
                         world.put(self, self.died, member.name)
                 case Kill(name):
                     self.losses += 1
+                    world.poison.lost(name)
                     self._kill(name)
         if self.coordinator.finished:
             world.check_finished()

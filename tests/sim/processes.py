@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from poison import POISONED
 from scenario import AGENT, DISK
 
 from peerloom.protocol.feeder import Feeder
@@ -19,13 +20,14 @@ from peerloom.protocol.messages import (
     Hold,
     Item,
     Message,
+    Passed,
     Query,
     Resolve,
     Suspect,
 )
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.shard import Shard
-from peerloom.protocol.view import FEEDER, PEER, SINK, TO_SINK, Member
+from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, TO_SINK, Member
 from peerloom.task import Header, TaskId
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ class Process:
 
     def after(self) -> None:
         """After every event: do what the state machine asks for, or put that off for a while."""
+        if self.state is DEAD:
+            return
         if not self._lazy or self.world.random() < 0.6:
             self.act_on_state()
         elif not self._flush_due:
@@ -139,7 +143,9 @@ class PeerProcess(Process):
 
     def __init__(self, world: "World", member: Member) -> None:
         super().__init__(world, member)
-        self.core: Peer = Peer(member.name)
+        alone = member.kind == ALONE
+        keeps = alone and not world.scenario.remembers
+        self.core: Peer = Peer(member.name, alone=alone, keeps=keeps)
 
     def agent_done(self, item: Item) -> None:
         """An agent has acted on a task: on it goes."""
@@ -149,12 +155,15 @@ class PeerProcess(Process):
         way = world.scenario.tasks[id]
         if way[hop] not in self.member.roles or item.payload != PAYLOADS[hop]:
             world.violated(f"{self.name} got {item}, which is not for it")
+        if world.poison.strikes(self, before):
+            return
         world.acts += 1
         after = Item(Header(id, attempt, hop + 1), PAYLOADS[hop + 1])
         target = way[hop + 1] if hop + 1 < len(way) else TO_SINK
         move = core.move(before, after.header, target)
         if move is Move.GONE:
             return
+        world.remember(after.header)
         if not core.held:
             world.advanced(core.view.number, id, hop)
         if move is Move.HERE:
@@ -166,6 +175,8 @@ class PeerProcess(Process):
         """Hand what has arrived to the agents."""
         for item in self.core.arrivals():
             self.world.put(self, self.agent_done, item, AGENT)
+        for feeder, passed in self.core.passed():
+            self.world.send(self, self.world.processes[feeder], passed)
         super().act_on_state()
 
 
@@ -180,7 +191,7 @@ class SinkProcess(Process):
         """Take finished tasks in."""
         for header, payload in message.items:
             hops = len(self.world.scenario.tasks[header.id])
-            if header.hop != hops or payload != PAYLOADS[hops]:
+            if payload != POISONED and (header.hop != hops or payload != PAYLOADS[hops]):
                 self.world.violated(f"{self.name} got {header}, which is not finished")
         # To a delivery that was overtaken by a later one it says yes, but does not take it.
         overtaken = message.seq <= self.core._last_seq.get(message.sender, 0)
@@ -203,7 +214,7 @@ class SinkProcess(Process):
         """Append, fsync, index entry, fsync: now these rows will be there after any death."""
         pieces = 1 + int(self.world.random() * len(group))
         for item in group[:pieces]:
-            self.world.write_row(self, item.header.id)
+            self.world.write_row(self, item)
         if group[pieces:]:
             self.world.put(self, self.write, group[pieces:], DISK)
         else:
@@ -242,6 +253,8 @@ class FeederProcess(Process):
             world.freed(self, core.ack(message))
         elif type(message) is Drain:
             core.drain(message)
+        elif type(message) is Passed:
+            core.passed(message)
         elif type(message) is Resolve and core.resolve(message):
             world.freed(self, message.done)
 
@@ -263,6 +276,9 @@ class FeederProcess(Process):
         if self._position == len(self._rows):
             core.dry()
         super().act_on_state()
+        isolate = core.isolate()
+        if isolate is not None:
+            self.tell(isolate)
         exhausted = core.exhausted()
         if exhausted is not None:
             self.tell(exhausted)
@@ -279,13 +295,19 @@ class FeederProcess(Process):
 
     def _admit(self, id: TaskId, attempt: int) -> None:
         way = self.world.scenario.tasks[id]
-        item = Item(Header(id, attempt), PAYLOADS[0])
+        hop = self.world.recall(id)
         self.world.admitted(self, id)
-        self.core.admit([item], way[0] if way else TO_SINK)
+        header, target = Header(id, attempt, hop), way[hop] if hop < len(way) else TO_SINK
+        if self.core.deaths(id, hop):
+            self.world.poison.condemned(id)
+            self.core.admit([Item(header, POISONED)], TO_SINK)
+        else:
+            self.core.admit([Item(header, PAYLOADS[hop])], target)
 
 
 KINDS: dict[str, Callable[["World", Member], Process]] = {
     PEER: PeerProcess,
     SINK: SinkProcess,
     FEEDER: FeederProcess,
+    ALONE: PeerProcess,
 }

@@ -66,7 +66,8 @@ class Scenario:
     `slow` in this history; `twice` is the share of messages sent twice;
     `lazy` processes sometimes put off what they could do now; `wire` encodes every message. A `hasty`
     driver does not wait long for a member to start. `faults` are pairs (step, kind), last first; they
-    hit members of the kind `target`, if it names one.
+    hit members of the kind `target`, if it names one. `poison` tasks kill their process at that hop. In a
+    history that `remembers`, a lost task goes on from where it was.
     """
 
     members: tuple[Member, ...]
@@ -82,6 +83,8 @@ class Scenario:
     hasty: bool
     twice: float
     faults: list[tuple[int, str]]
+    poison: dict[TaskId, int]
+    remembers: bool
 
 
 def draw(random: Callable[[], float]) -> Scenario:
@@ -99,12 +102,13 @@ def draw(random: Callable[[], float]) -> Scenario:
         faults.append((step, _pick(random, kinds)))
     if random() < 0.1:
         faults.append((int(random() * 3 * FAULT_GAP), "drain"))
+    tasks = _tasks(random, roles)
     return Scenario(
         members=_members(random, roles, partitions, shards),
         partitions=partitions,
         shards=shards,
         in_flight=1 + int(random() * 5),
-        tasks=_tasks(random, roles),
+        tasks=tasks,
         wire=random() < 0.15,
         lazy=random() < 0.25,
         late=_pick(random, (0.0, 0.02, 0.1)),
@@ -113,6 +117,8 @@ def draw(random: Callable[[], float]) -> Scenario:
         hasty=random() < 0.1,
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         faults=sorted(faults, reverse=True),
+        poison=_poison(random, tasks) if random() < 0.3 else {},
+        remembers=random() < 0.6,
     )
 
 
@@ -140,6 +146,10 @@ def _tasks(random: Callable[[], float], roles: tuple[str, ...]) -> dict[TaskId, 
         way = tuple(_pick(random, roles) for _ in range(hops))
         tasks[TaskId(number & 1, number // (2 * trials), number // 2 % trials)] = way
     return tasks
+
+
+def _poison(random: Callable[[], float], tasks: dict[TaskId, tuple[str, ...]]) -> dict[TaskId, int]:
+    return {id: int(random() * len(way)) for id, way in tasks.items() if way and random() < 0.3}
 
 
 def _pick(random: Callable[[], float], choices: tuple) -> object:

@@ -14,14 +14,15 @@ from typing import Any, NoReturn
 
 from driver import Driver
 from faults import strike
+from poison import Poison
 from processes import DEAD, RUNNING, Process
 from scenario import draw
 from tracing import brief
 
 from peerloom.idset import IdSet, partition_of
-from peerloom.protocol.messages import Message, decode, encode
-from peerloom.protocol.view import FEEDER, PEER, SINK, Member, spread
-from peerloom.task import TaskId
+from peerloom.protocol.messages import Item, Message, decode, encode
+from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, Member, spread
+from peerloom.task import Header, TaskId
 
 Event = tuple[Process | Driver, Callable[[Any], None], Any]
 
@@ -48,9 +49,11 @@ class World:
         self.processes: dict[str, Process] = {}
         self.durable: dict[TaskId, str] = {}  # the rows on disk, and who wrote them
         self.shard_owner = [-1] * self.scenario.shards
+        self.poison = Poison(self)
         self.acts = 0
         self.steps = 0
         self._advanced: dict[tuple[int, TaskId], int] = {}
+        self._reached: dict[TaskId, int] = {}
         self._admitted: dict[str, set[TaskId]] = {}
         self._bag: list[Event] = []
         self._late: list[Event] = []
@@ -150,13 +153,23 @@ class World:
         partitions = self.scenario.partitions
         return [id for id in self.scenario.tasks if partition_of(id, partitions) == partition]
 
-    def write_row(self, process: Process, id: TaskId) -> None:
+    def remember(self, header: Header) -> None:
+        """A task has gained a turn."""
+        self._reached[header.id] = max(header.hop, self._reached.get(header.id, 0))
+
+    def recall(self, id: TaskId) -> int:
+        """How far a task that is admitted had come."""
+        return self._reached.get(id, 0) if self.scenario.remembers else 0
+
+    def write_row(self, process: Process, item: Item) -> None:
         """A sink writes a row to its own part file, which another incarnation may have unlinked."""
+        id = item.header.id
         if self.shard_owner[process.member.index] != process.member.incarnation:
             return
         if id in self.durable:
             self.violated(f"a second row for {id} by {process.name}, after {self.durable[id]}")
         self.durable[id] = process.name
+        self.poison.written(item)
 
     def advanced(self, view: int, id: TaskId, hop: int) -> None:
         """In a view whose census is over a task has done a hop, or has come to its sink: it only advances."""
@@ -216,6 +229,6 @@ class World:
     def _check_empty(self, process: Process) -> None:
         core: Any = process.core
         left = [*core.outbox.waiting(), *core.outbox.uncertain()]
-        count = {PEER: "acting", SINK: "pending", FEEDER: "permits"}[process.member.kind]
+        count = {PEER: "acting", ALONE: "acting", SINK: "pending", FEEDER: "permits"}[process.member.kind]
         if left or core.outbox.busy or getattr(core, count):
             self.violated(f"{process.name} still has {getattr(core, count)} {count}, outgoing {left}")

@@ -25,6 +25,7 @@ class Verdict:
     lost: list[TaskId] = field(default_factory=list[TaskId])
     adopt: list[TaskId] = field(default_factory=list[TaskId])
     past: list[bytes] = field(default_factory=list[bytes])
+    alone: list[Header] = field(default_factory=list[Header])
 
 
 def ids_in_question(reports: Iterable[Report]) -> set[TaskId]:
@@ -64,9 +65,25 @@ def judge(
     for member in view.of(FEEDER):
         if member.name in fresh:
             verdicts[member.name].past = [have.past for have in haves.values() if have.past]
+    _tell_of_suspects(view, reports, winners, verdicts)
     return {
-        name: Resolve(view.number, v.discard, v.done, v.lost, v.adopt, v.past) for name, v in verdicts.items()
+        name: Resolve(view.number, v.discard, v.done, v.lost, v.adopt, v.past, v.alone)
+        for name, v in verdicts.items()
     }
+
+
+def _tell_of_suspects(
+    view: View,
+    reports: Mapping[str, Report],
+    winners: Mapping[TaskId, str],
+    verdicts: Mapping[str, Verdict],
+) -> None:
+    """Feeders hear who is in quarantine: only the process there knows which have left it."""
+    for name, report in reports.items():
+        for header in report.alone:
+            feeder = view.feeder(header.id)
+            if feeder is not None and feeder in verdicts and winners.get(header.id) == name:
+                verdicts[feeder].alone.append(header)
 
 
 def _newest(

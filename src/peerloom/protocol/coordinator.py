@@ -14,13 +14,14 @@ from peerloom.protocol.messages import (
     Exhausted,
     Have,
     Hold,
+    Isolate,
     Message,
     Query,
     Report,
     Suspect,
     ToCoordinator,
 )
-from peerloom.protocol.view import FEEDER, SINK, Member, View
+from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, Member, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Coordinator:
         earlier: int = 0,
     ) -> None:
         self._wanted = {member.slot: member for member in slots}
+        self._first = min(member.incarnation for member in self._wanted.values())
         self._partitions = partitions
         self._shards = shards
         self._journal = journal
@@ -142,6 +144,8 @@ class Coordinator:
         match message:
             case Suspect():
                 self.lost(message.member, f"suspected by {message.sender}")
+            case Isolate():
+                self._isolate(self._alive[message.sender])
             case Exhausted():
                 self._exhausted.add(message.sender)
             case Report():
@@ -151,6 +155,13 @@ class Coordinator:
             case Have():
                 self._haves[message.sender] = message
                 self._conclude()
+
+    def _isolate(self, feeder: Member) -> None:
+        slot = ALONE, feeder.index
+        if slot not in self._wanted:
+            peers = (member for member in self._wanted.values() if member.kind == PEER)
+            roles = dict.fromkeys(role for peer in peers for role in peer.roles)
+            self._spawn(Member(*slot, self._first, tuple(roles)))
 
     def _open(self) -> None:
         members = tuple(sorted(self._alive.values(), key=lambda member: member.slot))

@@ -4,13 +4,30 @@ A permit is an id that has been admitted and is not yet acknowledged as safe on 
 `in_flight` of them. They are a set, not a counter, so freeing one twice is harmless. A feeder that has
 just joined is fresh: it learns from a census with all sinks present what is in flight and what was
 committed, and admits nothing before that.
+
+A task that is lost with its peer again and again goes to `quarantine.py`. Its counts die with the feeder:
+another one finds them again.
 """
 
 from collections import Counter
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import Ack, Ask, Done, Drain, Exhausted, Item, Report, Resolve
+from peerloom.protocol.messages import (
+    Ack,
+    Ask,
+    Done,
+    Drain,
+    Exhausted,
+    Hold,
+    Isolate,
+    Item,
+    Passed,
+    Report,
+    Resolve,
+)
 from peerloom.protocol.participant import Participant
+from peerloom.protocol.quarantine import Quarantine
+from peerloom.protocol.view import ALONE, PEER, TO_ALONE, TO_SINK
 from peerloom.task import Header, TaskId
 
 
@@ -31,9 +48,12 @@ class Feeder(Participant):
         self._permits: dict[TaskId, str | None] = {}  # and the peer each was given to
         self._load: Counter[str] = Counter()
         self._lost: dict[TaskId, None] = {}
+        self._quarantine = Quarantine()
+        self._died: set[tuple[str, int]] = set()  # the slots of members lost since the last census
         self._fresh = True
         self._dry = False
         self._said_exhausted = False
+        self._said_isolate = False
 
     @property
     def room(self) -> int:
@@ -55,7 +75,31 @@ class Feeder(Participant):
                 continue  # a census found another copy while this one was being made
             self._lost.pop(id, None)
             self._permits.setdefault(id, None)
-            self.outbox.put(target or self._role, item)
+            if target != TO_SINK and self._quarantine.suspects(id):
+                self._quarantine.add(item)
+            else:
+                self.outbox.put(target or self._role, item)
+        self._let_in()
+
+    def deaths(self, id: TaskId, hop: int) -> int:
+        """How often its process has died, if a lost task is poison, which then is admitted as a failed row.
+
+        0 if it is none. `hop` is how far it has come; asked before the task is admitted again.
+        """
+        return self._quarantine.deaths(id, hop)
+
+    def passed(self, message: Passed) -> None:
+        """Suspects have got through their turn alone."""
+        if message.view == self.view.number and message.sender in self.view.names:
+            self._quarantine.passed(message.headers)
+            self._let_in()
+
+    def isolate(self) -> Isolate | None:
+        """Told once a view: there are suspects, and no process for them."""
+        if self.held or self._said_isolate or not self._quarantine.used or self._alone in self.view.slots:
+            return None
+        self._said_isolate = True
+        return Isolate(self.view.number, self.name)
 
     def attempt(self) -> int:
         """The attempt number of whatever is admitted now."""
@@ -83,7 +127,9 @@ class Feeder(Participant):
         if message.view != self.view.number or message.sender not in self.view.names:
             return []
         self.past.update(message.ids)
-        return self._free(message.ids)
+        freed = self._free(message.ids)
+        self._let_in()
+        return freed
 
     def dry(self) -> None:
         """The source has no more rows."""
@@ -100,6 +146,14 @@ class Feeder(Participant):
         self._said_exhausted = True
         return Exhausted(self.view.number, self.name)
 
+    def hold(self, message: Hold) -> bool:
+        """Adopt a newer view; who is not in it any more has died."""
+        before = self.view
+        if not super().hold(message):
+            return False
+        self._died.update(member.slot for member in before.members if member.name not in self.view.names)
+        return True
+
     def resolve(self, message: Resolve) -> bool:
         """End the census: free what is committed, take over what is in flight, re-admit what is lost."""
         if not super().resolve(message):
@@ -114,8 +168,28 @@ class Feeder(Participant):
         self._free(message.done)
         self._lost.update((id, None) for id in message.lost if id in self._permits)
         self._fresh = self._fresh and len(message.past) < self.view.shards
-        self._said_exhausted = False
+        self._said_exhausted = self._said_isolate = False
+        self._judge_suspects(message)
         return True
+
+    def _judge_suspects(self, message: Resolve) -> None:
+        lost = [id for id in message.lost if id in self._permits]
+        peer = any(kind == PEER for kind, _ in self._died)
+        self._quarantine.lost(lost, peer=peer, alone=self._alone in self._died)
+        self._died.clear()
+        there = [header for header in message.alone if header.id in self._permits]
+        self._quarantine.settle(here=self.outbox.waiting(), there=there)
+        self._let_in()
+
+    @property
+    def _alone(self) -> tuple[str, int]:
+        """The slot of the process for this feeder's suspects."""
+        [index] = [member.index for member in self.view.members if member.name == self.name]
+        return ALONE, index
+
+    def _let_in(self) -> None:
+        for item in self._quarantine.let_in():
+            self.outbox.put(TO_ALONE, item)
 
     def _free(self, ids: list[TaskId]) -> list[TaskId]:
         freed: list[TaskId] = []
@@ -124,6 +198,7 @@ class Feeder(Participant):
                 peer = self._permits.pop(id)
                 if peer is not None:
                     self._load[peer] -= 1
+                self._quarantine.forget(id)
                 freed.append(id)
         return freed
 
@@ -147,7 +222,7 @@ class Feeder(Participant):
         return Report(
             self.view.number,
             self.name,
-            [*report.holding, *again],
+            [*report.holding, *self._quarantine.waiting(), *again],
             report.uncertain,
             list(self._permits),
             self._fresh,
@@ -155,5 +230,6 @@ class Feeder(Participant):
 
     def _discard(self, ids: list[TaskId]) -> None:
         super()._discard(ids)
+        self._quarantine.discard(ids)
         for id in ids:
             self._lost.pop(id, None)

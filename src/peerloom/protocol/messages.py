@@ -55,7 +55,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """What a member holds, once all its deliveries to the living are answered.
 
     `uncertain` are copies whose receiver is lost and may have taken them. `permits` come from feeders;
-    `fresh` marks a feeder that has just joined and knows nothing yet.
+    `fresh` marks a feeder that has just joined and knows nothing yet. `alone` are suspects that have not
+    left their quarantine; they are among `holding` too.
     """
 
     view: int
@@ -64,6 +65,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag=5):
     uncertain: list[Header] = []
     permits: list[TaskId] = []
     fresh: bool = False
+    alone: list[Header] = []
 
 
 class Query(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -88,7 +90,8 @@ class Resolve(msgspec.Struct, frozen=True, array_like=True, tag=8):
     """The census is over: drop `discard`, then go on.
 
     For feeders: `done` ids are committed, `lost` ids are to be admitted again, `adopt` ids are in
-    flight already, and what is in `past` (encoded `IdSet`s) was committed earlier.
+    flight already, what is in `past` (encoded `IdSet`s) was committed earlier, and `alone` are the
+    suspects in quarantine.
     """
 
     view: int
@@ -97,6 +100,7 @@ class Resolve(msgspec.Struct, frozen=True, array_like=True, tag=8):
     lost: list[TaskId] = []
     adopt: list[TaskId] = []
     past: list[bytes] = []
+    alone: list[Header] = []
 
 
 class Suspect(msgspec.Struct, frozen=True, array_like=True, tag=9):
@@ -143,8 +147,23 @@ class Pace(msgspec.Struct, frozen=True, array_like=True, tag=14):
     paused: bool
 
 
-ToMember = Deliver | Ack | Hold | Query | Resolve | Drain | Ask | Pace
-ToCoordinator = Report | Have | Suspect | Exhausted
+class Isolate(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """A feeder has a suspect, and needs a process where that runs alone."""
+
+    view: int
+    sender: str
+
+
+class Passed(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Suspects have taken a turn in quarantine, and left it for the ordinary peers."""
+
+    view: int
+    sender: str
+    headers: list[Header]
+
+
+ToMember = Deliver | Ack | Hold | Query | Resolve | Drain | Ask | Pace | Passed
+ToCoordinator = Report | Have | Suspect | Exhausted | Isolate
 Message = ToMember | ToCoordinator | Delivered | Done
 
 _encoder = msgspec.msgpack.Encoder()

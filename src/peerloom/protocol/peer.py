@@ -2,12 +2,16 @@
 
 It knows which copies are with its agents and which are on their way out; nothing is recorded for
 recovery. A copy that the census discards may still be with an agent: its result is then ignored.
+
+A peer for suspects (kind `alone`) is the same, but nothing is routed to it, and it tells the feeder of
+each task that has left it alive.
 """
 
 from enum import Enum
 
-from peerloom.protocol.messages import Deliver, Delivered, Item, Report
+from peerloom.protocol.messages import Deliver, Delivered, Item, Passed, Report
 from peerloom.protocol.participant import Participant
+from peerloom.protocol.view import TO_SINK
 from peerloom.task import Header, TaskId
 
 
@@ -20,10 +24,19 @@ class Move(Enum):
 
 
 class Peer(Participant):
-    """State of one peer."""
+    """State of one peer.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: the member's name.
+        alone: it is one for suspects.
+        keeps: it keeps them to their end, not only for one turn.
+    """
+
+    def __init__(self, name: str, *, alone: bool = False, keeps: bool = False) -> None:
         super().__init__(name)
+        self._alone = alone
+        self._keeps = keeps
+        self._passed: list[Header] = []
         self._acting: dict[TaskId, Header] = {}
         self._arrived: list[Item] = []
         self._reported: set[TaskId] = set()
@@ -46,7 +59,9 @@ class Peer(Participant):
         """An agent has acted: `before` is the copy it was given, `after` the one it made."""
         if self._acting.get(before.id) != before:
             return Move.GONE
-        if not self.held and self.name in self.view.hosts(target):
+        # What is kept goes on even in a census: whoever asks, this is where it is.
+        here = target != TO_SINK if self._keeps else not self.held and self.name in self.view.hosts(target)
+        if here:
             self._acting[before.id] = after
             return Move.HERE
         return Move.AWAY
@@ -60,6 +75,16 @@ class Peer(Participant):
         if self._acting.get(before.id) == before:
             del self._acting[before.id]
             self.outbox.put(target, item)
+            if self._alone:
+                self._passed.append(before)
+
+    def passed(self) -> list[tuple[str, Passed]]:
+        """What to tell the feeder now: its suspects that have left."""
+        if self.held or not self._passed:
+            return []
+        headers, self._passed = self._passed, []
+        feeder = self.view.feeder(headers[0].id)
+        return [(feeder, Passed(self.view.number, self.name, headers))] if feeder else []
 
     @property
     def acting(self) -> int:
@@ -83,7 +108,8 @@ class Peer(Participant):
         self.outbox.taken(header.id for header in holding)
         report = super()._make_report()
         self._reported = {header.id for header in (*holding, *report.uncertain)}
-        return Report(self.view.number, self.name, holding, report.uncertain)
+        alone = list(self._acting.values()) if self._alone else []
+        return Report(self.view.number, self.name, holding, report.uncertain, alone=alone)
 
     def _discard(self, ids: list[TaskId]) -> None:
         gone = [id for id in ids if id in self._reported]

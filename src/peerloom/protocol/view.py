@@ -4,6 +4,7 @@ A view lists the living members. A process that is lost never returns under its 
 replacement is a new incarnation, and whatever a fenced process still says carries an older view.
 """
 
+from collections.abc import Set
 from functools import cached_property
 
 import msgspec
@@ -14,13 +15,18 @@ from peerloom.task import TaskId
 PEER = "peer"
 SINK = "sink"
 FEEDER = "feeder"
+ALONE = "alone"
+"""A peer, of all roles, for the suspects of one partition: they may kill it, and nothing else is there."""
 
 TO_SINK = "<sink>"
 """As the target of a task: the sink whose shard owns its row."""
 
+TO_ALONE = "<alone>"
+"""As the target of a task: the process for suspects of its partition."""
+
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
-    """One incarnation of one process. `roles` are those a peer hosts."""
+    """One incarnation of one process. `roles` are those that its agents play."""
 
     kind: str
     index: int
@@ -58,7 +64,7 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @cached_property
     def _hosts(self) -> dict[str, list[str]]:
         hosts: dict[str, list[str]] = {}
-        for member in self.members:
+        for member in self.of(PEER):
             for role in member.roles:
                 hosts.setdefault(role, []).append(member.name)
         return hosts
@@ -66,6 +72,11 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @cached_property
     def _by_slot(self) -> dict[tuple[str, int], str]:
         return {member.slot: member.name for member in self.members}
+
+    @property
+    def slots(self) -> Set[tuple[str, int]]:
+        """The places that are filled."""
+        return self._by_slot.keys()
 
     def hosts(self, role: str) -> list[str]:
         """The names of the peers that host a role."""
@@ -83,6 +94,8 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """Where a task goes next: a host of the role, always the same one, or its sink."""
         if target == TO_SINK:
             return self.sink(id)
+        if target == TO_ALONE:
+            return self._by_slot.get((ALONE, partition_of(id, self.partitions)))
         hosts = self._hosts.get(target)
         return hosts[spread(id) % len(hosts)] if hosts else None
 

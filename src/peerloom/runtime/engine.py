@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from peerloom.errors import EngineError, UsageError
-from peerloom.protocol.view import FEEDER, PEER
+from peerloom.protocol.view import ALONE, FEEDER, PEER
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.feeder_host import FeederHost
 from peerloom.runtime.host import Host
@@ -106,7 +106,7 @@ def death(name: str, error: BaseException | None, *, starting: bool) -> EngineEr
 def build(brief: Brief, link: Link) -> Host:
     """The host for a member, to be run in the process that is to be it."""
     kind = brief.member.kind
-    if kind == PEER:
+    if kind in (PEER, ALONE):
         return PeerHost(brief, link)
     if kind == FEEDER:
         return FeederHost(brief, link)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from peerloom.errors import RowError
 from peerloom.idset import partition_of
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Ask, Deliver, Delivered, Drain, Item, Message, Pace
+from peerloom.protocol.messages import Ack, Ask, Deliver, Delivered, Drain, Item, Message, Pace, Passed
+from peerloom.protocol.quarantine import POISON, POISON_AFTER
 from peerloom.protocol.view import TO_SINK
 from peerloom.runtime.acting import classify, routed
 from peerloom.runtime.brief import Brief, MemberStats
@@ -26,7 +27,7 @@ from peerloom.runtime.tidying import Tidying
 from peerloom.sink.journal.memory import Memory, Recalled
 from peerloom.sink.layout import JOURNAL, POSITIONS
 from peerloom.source.base import Source, SourceRow
-from peerloom.task import Header, Task, TaskId, encode, new_task
+from peerloom.task import FAILED, End, Header, Task, TaskId, encode, new_task
 
 CHUNK = 500  # most rows taken from the source before other messages get their turn
 
@@ -84,6 +85,8 @@ class FeederHost(Host):
             case Pace() if self.machine.pace(message):
                 partitions = self._brief.settings.partitions
                 self.machine.in_flight = share(message.in_flight, self._brief.member.index, partitions)
+            case Passed():
+                self.machine.passed(message)
             case _:
                 pass
         return None
@@ -94,6 +97,9 @@ class FeederHost(Host):
             self.spawn(self._admit_again(self.machine.lost()))
         if self._remembers():
             self._admit_new()
+        isolate = self.machine.isolate()
+        if isolate is not None:
+            self.tell(isolate)
         exhausted = self.machine.exhausted()
         if exhausted is not None:
             self.tell(exhausted)
@@ -163,6 +169,9 @@ class FeederHost(Host):
         """Send a task on its way: to the next role, or straight to its sink if it cannot start."""
         recalled = memory.pop(id) if memory is not None else None
         task = self._new_task(id, row, recalled)
+        deaths = self.machine.deaths(id, task.header.hop)
+        if deaths:
+            task = task.with_next(poisonous(task, deaths))
         if recalled is not None and self._journal is not None:
             self._journal.base(task.header, recalled.raw_turns, recalled.calls)
         if task.end is None:
@@ -198,6 +207,13 @@ def share(in_flight: int, partition: int, partitions: int) -> int:
     """How many of all tasks in flight are one partition's."""
     each, rest = divmod(in_flight, partitions)
     return each + (partition < rest)
+
+
+def poisonous(task: Task, deaths: int) -> End:
+    """How a task ends that kills its process."""
+    doing = f"with {task.next_role!r} next" if task.header.hop else "from its start"
+    detail = f"its process died {deaths} times, {POISON_AFTER} of these with this task alone in it, {doing}"
+    return End(FAILED, POISON, detail=detail)
 
 
 def task_seed(seed: int, id: TaskId) -> int:

@@ -12,7 +12,7 @@ from peerloom.protocol.messages import Ask, Deliver, Delivered, Done, Item, Mess
 from peerloom.protocol.messages import decode as decode_message
 from peerloom.protocol.messages import encode as encode_message
 from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import FEEDER, TO_SINK
+from peerloom.protocol.view import ALONE, FEEDER, TO_SINK
 from peerloom.runtime.acting import Stage
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
@@ -32,7 +32,9 @@ class PeerHost(Host):
     machine: Peer
 
     def __init__(self, brief: Brief, link: Link) -> None:
-        super().__init__(Peer(brief.member.name), link, brief.settings.deliver_seconds)
+        alone, settings = brief.member.kind == ALONE, brief.settings
+        machine = Peer(brief.member.name, alone=alone, keeps=alone and not settings.journal)
+        super().__init__(machine, link, settings.deliver_seconds)
         self._brief = brief
         self._llm: WideningLLM | None = None
         self._stage: Stage | None = None
@@ -58,7 +60,7 @@ class PeerHost(Host):
         if self._journal is not None:
             kind, settings = self._brief.member.kind, self._brief.settings
             slots = members(settings, self._brief.program.workflow.roles)
-            places = sum(member.kind == kind for member in slots)
+            places = settings.partitions if kind == ALONE else sum(slot.kind == kind for slot in slots)
             tidying = Tidying(self._journal, places, lambda: self.machine.view, self._ask_feeders)
             self.spawn(tidying.run())
 
@@ -92,6 +94,15 @@ class PeerHost(Host):
     def _work(self) -> None:
         for item in self.machine.arrivals():
             self.spawn(self._carry(decode(item.payload)))
+        for feeder, passed in self.machine.passed():
+            self.spawn(self._tell_feeder(feeder, encode_message(passed)))
+
+    async def _tell_feeder(self, feeder: str, data: bytes) -> None:
+        try:
+            await self._link.send(feeder, data)
+        except Unreachable:
+            self.suspect(feeder)
+            self.poke()
 
     def _may_begin(self) -> bool:
         """Whether turns may begin: not while the run is paused, or the journal has no room for them."""

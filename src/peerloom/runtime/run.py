@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from peerloom.errors import EngineError, PeerloomError, SourceError
 from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, RunFinished, RunStarted, ViewChanged
-from peerloom.protocol.view import FEEDER, PEER, Member
+from peerloom.protocol.quarantine import POISON
+from peerloom.protocol.view import ALONE, FEEDER, PEER, Member
 from peerloom.runtime.brief import Brief, MemberStats, decode_stats
 from peerloom.runtime.engine import Engine
 from peerloom.runtime.link import Unreachable
@@ -321,7 +322,8 @@ class Run:
                 self._session.seconds(), self._total, self._session.wall_seconds, self._paused
             )
             self._emit("progress", progress)
-            rows = sum(progress.outcomes.values())
+            totals = self._figures.totals()
+            rows = totals.admitted - totals.reasons.get(POISON, 0)
             if rows != committed or self._paused:
                 committed, since = rows, time.monotonic()
                 self._supervisor.progressed()
@@ -357,7 +359,7 @@ class Run:
                 "peerloom": version("peerloom"),
             },
             source=self._source if member.kind == FEEDER else None,
-            llm=self._client if member.kind == PEER else None,
+            llm=self._client if member.kind in (PEER, ALONE) else None,
         )
 
     def _member_event(self, event: Event) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
-from peerloom.protocol.messages import Drain, Exhausted, Have, Message, Pace, Report, Suspect, decode, encode
+from peerloom.protocol.messages import Drain, Message, Pace, ToCoordinator, decode, encode
 from peerloom.protocol.view import FEEDER, SINK, Member
 from peerloom.runtime.brief import Brief, MemberStats, decode_stats
 from peerloom.runtime.engine import Engine
@@ -233,7 +233,7 @@ class Supervisor:
             return  # whoever awaits the member's end knows why
 
     def _hear(self, message: Message) -> None:
-        if isinstance(message, Report | Have | Suspect | Exhausted):
+        if isinstance(message, ToCoordinator):
             self._coordinator.receive(message)
             self._advance()
 

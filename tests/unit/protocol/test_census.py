@@ -168,3 +168,12 @@ def test_with_a_journal_a_fresh_feeder_admits_again_what_only_uncertain_copies_p
     away = judged(*reports, at=view(2, feeder, ask, tell), journal=True)
     assert sorted(away[FEED].adopt) == [task(0), task(2)]
     assert away[FEED].lost == [], "its sink may have it"
+
+
+def test_a_feeder_hears_which_suspects_have_not_left_the_process_where_they_are_alone():
+    alone = Member("alone", 0, 0, ("ask", "tell"))
+    at = view(2, feeder, ask, sink, alone)
+    there = Report(2, alone.name, [copy(0), copy(1), copy(2, hop=1)], alone=[copy(0), copy(1)])
+    verdicts = judged(fed(0, 1, 2), there, held(ANN, copy(1, attempt=2)), at=at)
+    assert verdicts[FEED].alone == [copy(0)], "one has left, of one there is a newer copy"
+    assert verdicts[alone.name].alone == []

@@ -2,7 +2,17 @@ from protocol_helpers import ANN, BEN, FEED, STORE, everybody, task
 
 from peerloom.idset import IdSet
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
-from peerloom.protocol.messages import Exhausted, Have, Hold, Message, Query, Report, Resolve, Suspect
+from peerloom.protocol.messages import (
+    Exhausted,
+    Have,
+    Hold,
+    Isolate,
+    Message,
+    Query,
+    Report,
+    Resolve,
+    Suspect,
+)
 
 NAMES = {member.name for member in everybody}
 
@@ -191,3 +201,19 @@ def test_a_later_session_counts_its_views_from_where_it_is_told():
     for name in NAMES:
         coordinator.joined(name)
     assert coordinator.view.number == 1_000_001
+
+
+def test_a_process_for_suspects_is_started_when_a_feeder_asks_for_it():
+    coordinator = running()
+    coordinator.receive(Isolate(0, FEED))
+    assert not spawned(coordinator), "that was said in another view"
+    coordinator.receive(Isolate(1, FEED))
+    [member] = [effect.member for effect in coordinator.effects() if isinstance(effect, Spawn)]
+    assert (member.kind, member.index, member.roles) == ("alone", 0, ("ask", "tell"))
+    coordinator.receive(Isolate(1, FEED))
+    assert not spawned(coordinator)
+
+    coordinator.joined(member.name)
+    coordinator.lost(member.name)
+    hold_census(coordinator)
+    assert spawned(coordinator) == {"alone-0.1"}

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from peerloom.errors import EngineError
-from peerloom.protocol.view import PEER, Member
+from peerloom.protocol.view import FEEDER, SINK, Member
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.engine import death
 from peerloom.runtime.link import Unreachable
@@ -22,7 +22,7 @@ from peerloom.runtime.ray.actor import Actor
 from peerloom.runtime.ray.api import Handle, NodeAffinitySchedulingStrategy, RayError, RayTaskError, ray
 from peerloom.runtime.ray.capacity import OWN_OPTIONS, check_capacity, lacking
 from peerloom.runtime.ray.cluster import connect, node_address, reason, stop
-from peerloom.runtime.settings import RunSettings
+from peerloom.runtime.settings import RoleSettings, RunSettings
 
 START_SECONDS = 60.0
 ROOM_POLL_SECONDS = 2.0
@@ -164,12 +164,15 @@ class RayEngine:
         """Ray's options for a member's actor, and the resources among them.
 
         Feeders and sinks stay on the driver's node, where source and run directory are; peers go
-        wherever there is room, or to what their role was given.
+        wherever there is room, or to what their roles were given.
         """
-        if member.kind != PEER:
+        if member.kind in (FEEDER, SINK):
             return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}, {}
-        placed = self._settings.roles.get(member.roles[0]) if self._settings.placement == "spread" else None
-        asked = dict(placed.resources) if placed else {}
+        asked: dict[str, float] = {}
+        for role in member.roles:
+            placed = self._settings.roles.get(role, RoleSettings())
+            for resource, amount in placed.resources.items():
+                asked[resource] = max(amount, asked.get(resource, 0.0))
         own = {key: amount for key, amount in asked.items() if key in OWN_OPTIONS}
         custom = {key: amount for key, amount in asked.items() if key not in OWN_OPTIONS}
         return {"scheduling_strategy": "SPREAD", **own, "resources": custom}, asked

@@ -1,0 +1,127 @@
+"""Who kills its process: counts of deaths, and suspects taken through their next turn alone.
+
+When a peer dies nobody alive knows which task did it, so every task that was lost with it counts it. One
+that has counted two without having gained a turn between is a suspect. Suspects go to a process of their
+own, at first one at a time; each that gets through its turn leaves, is innocent again, and makes room for
+one more: so a crowd that bad luck has brought together is soon through. When the process dies with several
+aboard, nobody is blamed, and they go one at a time again. What has been the only one aboard at two deaths
+is poison.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from peerloom.protocol.messages import Item
+from peerloom.task import Header, TaskId
+
+POISON = "poison"
+"""The reason of the row of a task that kills its process."""
+
+SUSPECT_AFTER = 2
+POISON_AFTER = 2
+
+
+@dataclass(slots=True)
+class _Deaths:
+    """Of its process, since a task last gained a turn: in company, and alone. `hop` is how far it was."""
+
+    company: int = 0
+    alone: int = 0
+    hop: int = -1
+
+
+class Quarantine:
+    """The suspects of one feeder."""
+
+    def __init__(self) -> None:
+        self._deaths: dict[TaskId, _Deaths] = {}
+        self._waiting: OrderedDict[TaskId, Item] = OrderedDict()
+        self._aboard: dict[TaskId, int] = {}  # and the attempt of each
+        self._most = 1
+        self._again: set[TaskId] = set()  # were aboard at a death: they are next
+
+    @property
+    def used(self) -> bool:
+        """Whether there are suspects."""
+        return bool(self._waiting or self._aboard)
+
+    def waiting(self) -> list[Header]:
+        """The suspects that have not been let in."""
+        return [item.header for item in self._waiting.values()]
+
+    def lost(self, ids: Iterable[TaskId], *, peer: bool, alone: bool) -> None:
+        """These are lost. Since the last census an ordinary `peer` died, or the one for suspects."""
+        only = len(self._aboard) == 1
+        for id in ids:
+            if self._aboard.pop(id, None) is None:
+                if peer:
+                    self._deaths.setdefault(id, _Deaths()).company += 1
+            elif alone:
+                self._most = 1
+                self._again.add(id)
+                if only:
+                    self._deaths.setdefault(id, _Deaths()).alone += 1
+
+    def deaths(self, id: TaskId, hop: int) -> int:
+        """How often its process has died, if the task is poison; 0 if not. `hop` is how far it has come."""
+        deaths = self._deaths.get(id)
+        if deaths is None:
+            return 0
+        if hop > deaths.hop:
+            deaths.company, deaths.alone, deaths.hop = 1, 0, hop
+        return deaths.company + deaths.alone if deaths.alone >= POISON_AFTER else 0
+
+    def suspects(self, id: TaskId) -> bool:
+        """Whether a task is to run alone."""
+        deaths = self._deaths.get(id)
+        return deaths is not None and (deaths.company >= SUSPECT_AFTER or deaths.alone > 0)
+
+    def add(self, item: Item) -> None:
+        """Let a suspect wait for its turn."""
+        id = item.header.id
+        self._waiting[id] = item
+        if id in self._again:
+            self._again.remove(id)
+            self._waiting.move_to_end(id, last=False)
+
+    def let_in(self) -> list[Item]:
+        """The suspects that may go aboard now."""
+        items: list[Item] = []
+        while self._waiting and len(self._aboard) < self._most:
+            id, item = self._waiting.popitem(last=False)
+            self._aboard[id] = item.header.attempt
+            items.append(item)
+        return items
+
+    def passed(self, headers: Iterable[Header]) -> None:
+        """These have left alive."""
+        for header in headers:
+            if self._aboard.get(header.id) == header.attempt:
+                self._acquit(header.id)
+
+    def settle(self, *, here: Iterable[Header], there: Iterable[Header]) -> None:
+        """After a census: who is not aboard, nor on the way from here, and is not lost, has left alive."""
+        found = {header.id: header.attempt for header in there}
+        if self._aboard:
+            found |= {h.id: h.attempt for h in here if self._aboard.get(h.id) == h.attempt}
+        for id in self._aboard.keys() - found.keys():
+            self._acquit(id)
+        self._aboard = found
+
+    def discard(self, ids: Iterable[TaskId]) -> None:
+        """The copies that waited here are worth nothing any more."""
+        for id in ids:
+            self._waiting.pop(id, None)
+
+    def forget(self, id: TaskId) -> None:
+        """Its row is safe."""
+        self.discard([id])
+        self._deaths.pop(id, None)
+        self._aboard.pop(id, None)
+        self._again.discard(id)
+
+    def _acquit(self, id: TaskId) -> None:
+        del self._aboard[id]
+        self._deaths.pop(id, None)
+        self._most += 1
