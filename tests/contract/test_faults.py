@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from programs import LosesItsFile, awkward, forgetful, slow, talk
 
-from peerloom.errors import EngineError, RunDirError, ServiceError, SourceError, WorkflowError
+from peerloom.errors import EngineError, ServiceError, SourceError, WorkflowError
 from peerloom.events import Hooks, Notice, Progress
 from peerloom.runtime.program import Program
 from peerloom.services.llm.openai import OpenAIService
@@ -145,13 +145,6 @@ async def test_a_server_that_dies_costs_only_what_was_in_flight(engine: str, tmp
     assert set(done.summary["outcomes"]) == {"completed", "failed"}
     assert sum(done.summary["outcomes"].values()) == len(done.rows) == 300
     assert set(done.summary["reasons"]) == {"llm_unavailable"}
-
-
-async def test_a_directory_with_a_run_is_refused(tmp_path: Path) -> None:
-    await execute(talk(), ROWS, SimulatedService(), tmp_path / "run")
-    with pytest.raises(RunDirError, match="--run-dir"):
-        await execute(talk(), ROWS, SimulatedService(), tmp_path / "run")
-    assert len(list(read_rows(tmp_path / "run"))) == 12
 
 
 @pytest.fixture
