@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Literal
 
 from peerloom.errors import EngineError, PeerloomError, SourceError
-from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, RunFinished, RunStarted, ViewChanged
+from peerloom.events import Hooks, Notice, RunFinished, RunStarted
 from peerloom.protocol.quarantine import POISON
 from peerloom.protocol.view import ALONE, FEEDER, PEER, Member
 from peerloom.runtime.brief import Brief, MemberStats, decode_stats
@@ -24,7 +24,8 @@ from peerloom.runtime.program import Program
 from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings, adjusted
 from peerloom.runtime.summary import Figures, Summary, summarise
-from peerloom.runtime.supervisor import Event, Supervisor
+from peerloom.runtime.supervisor import Supervisor
+from peerloom.runtime.watchers import Watchers
 from peerloom.services.llm.service import ClientSpec, LLMService
 from peerloom.services.spawn import LocalSpawner
 from peerloom.sink.errors import SinkError
@@ -82,7 +83,7 @@ class Run:
         self._session = session
         self._run_dir = session.run_dir
         self._recipe = recipe
-        self._hooks = list(hooks)
+        self._watchers = Watchers(hooks)
         self._config_yaml = config_yaml
         self._figures = Figures()
         self._cpu_before = 0.0
@@ -97,7 +98,7 @@ class Run:
             settings,
             program.workflow.roles,
             brief=self._brief,
-            on_event=self._member_event,
+            on_event=self._watchers.member,
             on_finished=self._over.set,
             first=session.first,
         )
@@ -115,14 +116,14 @@ class Run:
         """
         done = self._session.done
         if done is not None:
-            self._notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
-            self._emit("run_finished", RunFinished("finished", str(self._run_dir.path)))
+            self._watchers.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
+            self._watchers.emit("run_finished", RunFinished("finished", str(self._run_dir.path)))
             return done
         if not await asyncio.to_thread(self._has_rows):
             raise SourceError(f"the source has no rows: {self._source.describe()}")
         self._cpu_before = time.process_time()
         for told in await asyncio.to_thread(self._session.begin):
-            self._notice(told)
+            self._watchers.notice(told)
         self._run_dir.write_yaml(self._config_yaml)
         how: How = "failed"
         try:
@@ -135,7 +136,7 @@ class Run:
         finally:
             await self._wind_down()
             summary = self._conclude(how)
-            self._emit("run_finished", RunFinished(how, str(self._run_dir.path)))
+            self._watchers.emit("run_finished", RunFinished(how, str(self._run_dir.path)))
         return summary
 
     @property
@@ -182,7 +183,7 @@ class Run:
             return False
         self._paused = ""
         self._supervisor.go_at(self._settings, paused=False)
-        self._notice("going on")
+        self._watchers.notice("going on")
         return True
 
     def adjust(self, key: str, value: str) -> bool:
@@ -195,12 +196,12 @@ class Run:
         if before == self._settings:
             return False
         self._supervisor.go_at(self._settings, paused=bool(self._paused))
-        self._notice(f"{key} is now {getattr(self._settings, key)}, it was {getattr(before, key)}")
+        self._watchers.notice(f"{key} is now {getattr(self._settings, key)}, it was {getattr(before, key)}")
         return True
 
     def tell(self, notice: Notice) -> None:
         """Tell whoever watches."""
-        self._emit("notice", notice)
+        self._watchers.emit("notice", notice)
 
     async def heard(self) -> None:
         """Wait until all members go by what was last asked of the run."""
@@ -231,17 +232,17 @@ class Run:
             self._run_dir.write_summary(summary)
             self._session.keep(self._cpu_seconds(), how)
         except SinkError as error:
-            self._notice(f"the summary could not be written: {error}")
+            self._watchers.notice(f"the summary could not be written: {error}")
         return summary
 
     async def _execute(self) -> None:
         # The model first: a wrong address or name shows at once, before any process of Ray is started.
-        self._client = await self._llm.start(LocalSpawner(), self._notice, self._run_dir.logs)
+        self._client = await self._llm.start(LocalSpawner(), self._watchers.notice, self._run_dir.logs)
         await self._engine.start()
         again = await asyncio.to_thread(self._session.retry)
         if again:
-            self._notice(f"{again} failed tasks are done again")
-        self._emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
+            self._watchers.notice(f"{again} failed tasks are done again")
+        self._watchers.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._llm.watch())
@@ -283,7 +284,7 @@ class Run:
             where = self._run_dir.path / "rejected"
             text = f"{failed} of {totals.admitted} tasks failed ({why}); each row's detail says why: {where}"
             text += "; peerloom resume --retry-failed (in Python retry_failed=True) does them again"
-            self._emit("notice", Notice("warning", text))
+            self._watchers.emit("notice", Notice("warning", text))
 
     def _has_rows(self) -> bool:
         partitions = self._settings.partitions
@@ -300,7 +301,7 @@ class Run:
         try:
             self._total = await asyncio.to_thread(count) * self._settings.trials
         except SourceError as error:
-            self._notice(f"the rows cannot be counted: {error}")
+            self._watchers.notice(f"the rows cannot be counted: {error}")
 
     def _cpu_seconds(self) -> float:
         """Of all sessions, this one's driver and members included."""
@@ -321,7 +322,7 @@ class Run:
             progress = self._figures.progress(
                 self._session.seconds(), self._total, self._session.wall_seconds, self._paused
             )
-            self._emit("progress", progress)
+            self._watchers.emit("progress", progress)
             totals = self._figures.totals()
             rows = totals.admitted - totals.reasons.get(POISON, 0)
             if rows != committed or self._paused:
@@ -345,7 +346,7 @@ class Run:
     def _take(self, name: str, stats: MemberStats) -> None:
         self._figures.take(name, stats)
         for text in stats.notices:
-            self._notice(f"{name}: {text}")
+            self._watchers.notice(f"{name}: {text}")
 
     def _brief(self, member: Member) -> Brief:
         return Brief(
@@ -361,30 +362,6 @@ class Run:
             source=self._source if member.kind == FEEDER else None,
             llm=self._client if member.kind in (PEER, ALONE) else None,
         )
-
-    def _member_event(self, event: Event) -> None:
-        match event:
-            case MemberJoined():
-                self._emit("member_joined", event)
-            case MemberLost():
-                self._emit("member_lost", event)
-            case ViewChanged():
-                self._emit("view_changed", event)
-            case Notice():
-                self._emit("notice", event)
-
-    def _notice(self, text: str) -> None:
-        self._emit("notice", Notice("info", text))
-
-    def _emit(self, method: str, event: Any) -> None:
-        for hooks in list(self._hooks):
-            try:
-                getattr(hooks, method)(event)
-            except Exception as error:
-                # Whoever only watches must not end what it watches.
-                self._hooks.remove(hooks)
-                text = f"{type(hooks).__name__}.{method} failed and is no longer called: {error!r}"
-                self._emit("notice", Notice("warning", text))
 
 
 class _Over(Exception):
