@@ -1,0 +1,141 @@
+"""What goes wrong in a chaos run: which processes are killed or stopped, in which order, at which moments."""
+
+import signal
+import time
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+import psutil
+from chaos_stage import Member, Stage, send
+
+KILLS = ("peer", "peers", "sink", "feeder", "driver", "cluster", "llm")
+STOPS = ("peer", "sink", "feeder", "driver", "llm")
+FIRST, LAST = 0.1, 0.8
+"""The share of the rows between which faults strike."""
+UP_SECONDS = 60.0
+
+
+class Fault(NamedTuple):
+    """One fault, and the share of the rows at which it strikes; `kind` as in the diary: `stop-sink-long`."""
+
+    at: float
+    kind: str
+
+
+def plan(kills: int, stops: int, rng: Random, kinds: tuple[str, ...] = KILLS) -> list[Fault]:
+    """So many kills and stops at random moments; each kind comes up before any comes again."""
+    lengths = {target: rng.sample(("short", "long"), 2) for target in STOPS}
+    drawn = deck(kinds, kills, rng)
+    for index, target in enumerate(deck(STOPS, stops, rng)):
+        drawn.append(f"stop-{target}-{lengths[target][index // len(STOPS) % 2]}")
+    rng.shuffle(drawn)
+    moments = sorted(rng.uniform(FIRST, LAST) for _ in drawn)
+    return [Fault(at, kind) for at, kind in zip(moments, drawn, strict=True)]
+
+
+def deck(kinds: tuple[str, ...], count: int, rng: Random) -> list[str]:
+    """`count` kinds, dealt from shuffled decks of all of them."""
+    dealt: list[str] = []
+    while kinds and len(dealt) < count:
+        dealt += rng.sample(kinds, len(kinds))
+    return dealt[:count]
+
+
+def strike(stage: Stage, kind: str, rng: Random) -> None:
+    """Let one fault happen; when this returns it is over, and what is to be resumed has been started."""
+    stage.look()
+    if kind.startswith("stop-"):
+        _, target, length = kind.split("-")
+        _stop(stage, target, length == "long", rng)
+    else:
+        _STRIKES[kind](stage, rng)
+
+
+def _kill_one(kind: str) -> Callable[[Stage, Random], None]:
+    def kill(stage: Stage, rng: Random) -> None:
+        _kill(stage, kind, [rng.choice(_some(stage, kind)).process])
+
+    return kill
+
+
+def _kill_peers(stage: Stage, rng: Random) -> None:
+    there = _some(stage, "peer")
+    chosen = rng.sample(there, rng.randint(min(2, len(there)), len(there)))
+    _kill(stage, "peers", [member.process for member in chosen])
+
+
+def _kill_driver(stage: Stage, rng: Random) -> None:
+    assert stage.driver is not None
+    stage.cluster()  # whoever is below it now is to be gone in the end
+    _kill(stage, "driver", [psutil.Process(stage.driver.pid)])
+    _resume(stage, rng)
+
+
+def _kill_cluster(stage: Stage, rng: Random) -> None:
+    assert stage.driver is not None
+    _kill(stage, "cluster", [psutil.Process(stage.driver.pid), *stage.cluster()])
+    _resume(stage, rng)
+
+
+def _resume(stage: Stage, rng: Random) -> None:
+    assert stage.driver is not None
+    stage.driver.wait()
+    stage.pass_time(rng.uniform(0, 1))
+    stage.resume()
+
+
+def _kill_llm(stage: Stage, rng: Random) -> None:
+    stage.look()
+    after = time.time()
+    stage.note(fault="llm", t=after)
+    stage.llm.kill()
+    stage.note(interrupted="llm", after=after, before=time.time())
+    stage.pass_time(rng.uniform(0, 1))
+    stage.llm.start()
+
+
+_STRIKES: dict[str, Callable[[Stage, Random], None]] = {
+    "peer": _kill_one("peer"),
+    "peers": _kill_peers,
+    "sink": _kill_one("sink"),
+    "feeder": _kill_one("feeder"),
+    "driver": _kill_driver,
+    "cluster": _kill_cluster,
+    "llm": _kill_llm,
+}
+
+
+def _kill(stage: Stage, kind: str, processes: list[psutil.Process]) -> None:
+    stage.note(fault=kind, t=time.time())
+    send(processes, signal.SIGKILL)
+    stage.look()
+
+
+def _stop(stage: Stage, target: str, suspected: bool, rng: Random) -> None:
+    """Stop a process and wake it, sooner or later than a member is suspected."""
+    bound = stage.shape.suspect_seconds
+    seconds = rng.uniform(1.5, 2.0) * bound if suspected else rng.uniform(0.1, 0.5) * bound
+    member: Member | None = None
+    if target == "llm":
+        process = psutil.Process(stage.llm.process.pid)
+    elif target == "driver":
+        assert stage.driver is not None
+        process = psutil.Process(stage.driver.pid)
+    else:
+        member = rng.choice(_some(stage, target))
+        process = member.process
+        member.unheard = time.time()
+    stage.note(fault=f"stop-{target}-{'long' if suspected else 'short'}", t=time.time())
+    send([process], signal.SIGSTOP)
+    stage.pass_time(seconds)
+    send([process], signal.SIGCONT)
+    if member is not None and member.process.pid in stage.members:
+        stage.pass_time(0.5)  # for a message that it slept through to have it killed now
+        member.unheard = None
+
+
+def _some(stage: Stage, kind: str) -> list[Member]:
+    """The living members of a kind; at least one."""
+    stage.wait(lambda: bool(stage.living(kind)), UP_SECONDS, f"a {kind} was up")
+    return stage.living(kind)
