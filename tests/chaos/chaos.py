@@ -9,8 +9,10 @@ What the run left behind is kept if it failed, or with `--dir`.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -19,12 +21,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from chaos_faults import KILLS, plan, strike
+from chaos_faults import HOST_KILLS, KILLS, plan, strike
+from chaos_hosts import NEAR, TwoHosts
 from chaos_stage import STILL_SECONDS, Failed, Shape, Stage
 from checker import Verdict, judge, passed
 
 
-def perform(stage: Stage, given: argparse.Namespace) -> dict[str, Any]:
+def perform(stage: Stage, given: argparse.Namespace, hosts: TwoHosts | None) -> dict[str, Any]:
     """The whole run with its faults; the seconds from each kind of fault to the next row."""
     rng = Random(given.seed)
     waits: defaultdict[str, list[float]] = defaultdict(list)
@@ -32,7 +35,7 @@ def perform(stage: Stage, given: argparse.Namespace) -> dict[str, Any]:
     for fault in plan(given.kills, given.stops, rng, given.only):
         stage.wait_for_rows(round(fault.at * given.tasks))
         rows, began = stage.rows, time.monotonic()
-        strike(stage, fault.kind, rng)
+        strike(stage, fault.kind, rng, hosts)
         struck = time.monotonic()
         stage.wait(lambda rows=rows: stage.rows > rows, STILL_SECONDS, f"a row after {fault.kind}")
         waits[fault.kind].append(time.monotonic() - began)
@@ -40,6 +43,18 @@ def perform(stage: Stage, given: argparse.Namespace) -> dict[str, Any]:
         tell(f"{rows:6} rows: {fault.kind}, {struck - began:.1f} s, next row after {waited:.1f} s")
     stage.finish()
     return {kind: round(max(seconds), 2) for kind, seconds in sorted(waits.items())}
+
+
+def on_two(shape: Shape, hosts: TwoHosts) -> Shape:
+    """The same run, its driver and model on the near host, its peers on both."""
+    return dataclasses.replace(
+        shape,
+        placement="packed",
+        overrides=("peers=4", *shape.overrides),
+        host=NEAR,
+        prefix=hosts.on(hosts.near),
+        environment=hosts.environment,
+    )
 
 
 def report(verdict: Verdict, **more: Any) -> int:
@@ -58,7 +73,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Kill and stop the processes of a run, and count its rows.")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--stops", type=int, default=None, help="SIGSTOP and SIGCONT; half as many as kills")
-    parser.add_argument("--only", default=",".join(KILLS), help="kinds of kills to draw from")
+    parser.add_argument("--only", default="", help="kinds of kills to draw from")
+    parser.add_argument(
+        "--hosts", type=int, choices=(1, 2), default=1, help="2: in network namespaces; packed"
+    )
     parser.add_argument("--tasks", type=int, default=None, help="60 for each kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--placement", choices=("spread", "packed"), default="spread")
@@ -68,7 +86,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dir", type=Path, default=None, help="where to work; kept")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for `peerloom run`")
     given = parser.parse_args()
-    given.only = tuple(filter(None, given.only.split(",")))
+    every = KILLS if given.hosts == 1 else HOST_KILLS
+    given.only = tuple(given.only.split(",")) if given.only else every
     given.stops = given.kills // 2 if given.stops is None else given.stops
     given.tasks = max(60 * given.kills, 100) if given.tasks is None else given.tasks
     return given
@@ -76,6 +95,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # and leave no process behind
     folder = given.dir or Path(tempfile.mkdtemp(prefix="peerloom-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     shape = Shape(
@@ -89,12 +109,17 @@ def main() -> int:
     began = time.monotonic()
     slowest: dict[str, Any] = {}
     failure = ""
-    stage = Stage(folder, shape)
-    try:
-        with stage:
-            slowest = perform(stage, given)
-    except Failed as error:
-        failure = str(error)
+    with contextlib.ExitStack() as stack:
+        hosts = None
+        if given.hosts == 2:
+            hosts = stack.enter_context(TwoHosts())
+            shape = on_two(shape, hosts)
+        stage = Stage(folder, shape)
+        try:
+            with stage:
+                slowest = perform(stage, given, hosts)
+        except Failed as error:
+            failure = str(error)
     seconds = round(time.monotonic() - began, 1)
     verdict = judge(stage.run_dir, stage.source, stage.calls, stage.faults)
     if failure:

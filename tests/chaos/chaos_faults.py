@@ -7,8 +7,10 @@ from random import Random
 from typing import NamedTuple
 
 import psutil
+from chaos_hosts import TwoHosts
 from chaos_stage import Member, Stage, send
 
+HOST_KILLS = ("peer", "peers", "sink", "feeder", "driver", "llm", "host", "cut-short", "cut-long")
 KILLS = ("peer", "peers", "sink", "feeder", "driver", "cluster", "llm")
 STOPS = ("peer", "sink", "feeder", "driver", "llm")
 FIRST, LAST = 0.1, 0.8
@@ -42,12 +44,15 @@ def deck(kinds: tuple[str, ...], count: int, rng: Random) -> list[str]:
     return dealt[:count]
 
 
-def strike(stage: Stage, kind: str, rng: Random) -> None:
+def strike(stage: Stage, kind: str, rng: Random, hosts: TwoHosts | None = None) -> None:
     """Let one fault happen; when this returns it is over, and what is to be resumed has been started."""
     stage.look()
-    if kind.startswith("stop-"):
-        _, target, length = kind.split("-")
+    what, _, rest = kind.partition("-")
+    if what == "stop":
+        target, _, length = rest.partition("-")
         _stop(stage, target, length == "long", rng)
+    elif hosts is not None and what in _ON_HOSTS:
+        _ON_HOSTS[what](stage, hosts, rest == "long", rng)
     else:
         _STRIKES[kind](stage, rng)
 
@@ -83,6 +88,7 @@ def _resume(stage: Stage, rng: Random) -> None:
     stage.driver.wait()
     stage.pass_time(rng.uniform(0, 1))
     stage.resume()
+    _some(stage, "peer")
 
 
 def _kill_llm(stage: Stage, rng: Random) -> None:
@@ -95,6 +101,27 @@ def _kill_llm(stage: Stage, rng: Random) -> None:
     stage.llm.start()
 
 
+def _kill_host(stage: Stage, hosts: TwoHosts, _: bool, rng: Random) -> None:
+    """The far host goes down with all that runs there, and comes up again with a new raylet."""
+    _kill(stage, "host", hosts.processes(hosts.far))
+    stage.pass_time(rng.uniform(0, 1))
+    hosts.start_far()
+
+
+def _cut(stage: Stage, hosts: TwoHosts, suspected: bool, rng: Random) -> None:
+    """Cut the link, and heal it sooner or later than the far peers are suspected."""
+    seconds = _seconds(stage, suspected, rng)
+    stage.note(fault=f"cut-{'long' if suspected else 'short'}", t=time.time())
+    stage.unheard([member for member in stage.members.values() if hosts.is_far(member)])
+    hosts.cut()
+    try:
+        stage.pass_time(seconds)
+    finally:
+        hosts.heal()
+    stage.heard()
+
+
+_ON_HOSTS: dict[str, Callable[[Stage, TwoHosts, bool, Random], None]] = {"host": _kill_host, "cut": _cut}
 _STRIKES: dict[str, Callable[[Stage, Random], None]] = {
     "peer": _kill_one("peer"),
     "peers": _kill_peers,
@@ -114,25 +141,27 @@ def _kill(stage: Stage, kind: str, processes: list[psutil.Process]) -> None:
 
 def _stop(stage: Stage, target: str, suspected: bool, rng: Random) -> None:
     """Stop a process and wake it, sooner or later than a member is suspected."""
-    bound = stage.shape.suspect_seconds
-    seconds = rng.uniform(1.5, 2.0) * bound if suspected else rng.uniform(0.1, 0.5) * bound
-    member: Member | None = None
+    seconds = _seconds(stage, suspected, rng)
+    members: list[Member] = []
     if target == "llm":
         process = psutil.Process(stage.llm.process.pid)
     elif target == "driver":
         assert stage.driver is not None
         process = psutil.Process(stage.driver.pid)
     else:
-        member = rng.choice(_some(stage, target))
-        process = member.process
-        member.unheard = time.time()
+        members = [rng.choice(_some(stage, target))]
+        process = members[0].process
     stage.note(fault=f"stop-{target}-{'long' if suspected else 'short'}", t=time.time())
+    stage.unheard(members)
     send([process], signal.SIGSTOP)
     stage.pass_time(seconds)
     send([process], signal.SIGCONT)
-    if member is not None and member.process.pid in stage.members:
-        stage.pass_time(0.5)  # for a message that it slept through to have it killed now
-        member.unheard = None
+    stage.heard()
+
+
+def _seconds(stage: Stage, suspected: bool, rng: Random) -> float:
+    """How long a silence lasts that is to raise a suspicion, or not to."""
+    return stage.shape.suspect_seconds * (rng.uniform(1.5, 2.0) if suspected else rng.uniform(0.1, 0.5))
 
 
 def _some(stage: Stage, kind: str) -> list[Member]:

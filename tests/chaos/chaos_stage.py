@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ LOOK_SECONDS = 0.02
 SURVEY_SECONDS = 1.0
 STILL_SECONDS = 90.0
 GONE_SECONDS = 20.0
+HEARD_SECONDS = 0.5
 _FOREIGN = ("OPENAI_", "PEERLOOM_", "RAY_ADDRESS")
 
 
@@ -36,7 +37,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Shape:
-    """How a run is started; `run` and `llm` are prefixes of their commands, for hosts of their own."""
+    """How a run is started; `prefix` comes before its commands, to run them on a host of their own."""
 
     tasks: int = 600
     in_flight: int = 40
@@ -45,9 +46,9 @@ class Shape:
     suspect_seconds: float = 3.0
     overrides: tuple[str, ...] = ()
     host: str = "127.0.0.1"
-    run: tuple[str, ...] = ()
-    llm: tuple[str, ...] = ()
-    address: str | None = None
+    partitions: int = 2
+    prefix: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,7 +70,7 @@ class LLM:
     """The model's server: it can be killed and started again, at the same port, with the same log."""
 
     def __init__(self, shape: Shape, log: Path) -> None:
-        self._command = [*shape.llm, *PEERLOOM, "simulate-llm", "--host", shape.host, "--log", str(log)]
+        self._command = [*shape.prefix, *PEERLOOM, "simulate-llm", "--host", shape.host, "--log", str(log)]
         self._command += ["--latency", str(shape.latency), "--latency-sigma", "0.5", "--tokens", "30"]
         self._port = 0
         self.start()
@@ -99,6 +100,8 @@ class Stage:
     shape: Shape
     members: dict[int, Member] = field(default_factory=dict)
     sessions: int = 0
+    lost: set[str] = field(default_factory=set)
+    """The names of members that the run has given up, alive or not."""
 
     def __post_init__(self) -> None:
         self.run_dir, self.source = self.folder / "run", self.folder / "rows.jsonl"
@@ -133,7 +136,8 @@ class Stage:
         self._start(
             *("run", "chaos_workload:RECIPE", f"source.path={self.source}", "engine=ray"),
             *("llm=openai", "llm.model=simulated", f"llm.base_url={self.llm.url}", "llm.max_retries=100"),
-            *(f"placement={shape.placement}", f"in_flight={shape.in_flight}", "partitions=2", "shards=2"),
+            *(f"placement={shape.placement}", f"in_flight={shape.in_flight}"),
+            *(f"partitions={shape.partitions}", f"shards={shape.partitions}"),
             *("heartbeat_seconds=0.25", f"suspect_seconds={shape.suspect_seconds}"),
             *(f"deliver_seconds={shape.suspect_seconds}", *shape.overrides),
             *("--run-dir", str(self.run_dir)),
@@ -145,11 +149,10 @@ class Stage:
 
     def _start(self, *arguments: str) -> None:
         self.sessions += 1
-        command = [*self.shape.run, *PEERLOOM, *arguments, "--quiet"]
-        extra = {"RAY_ADDRESS": self.shape.address} if self.shape.address else {}
+        command = [*self.shape.prefix, *PEERLOOM, *arguments, "--quiet"]
         with (self.folder / "driver.log").open("ab") as log:
             self.driver = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment(**extra), process_group=0
+                command, stdout=log, stderr=log, env=environment(**self.shape.environment), process_group=0
             )
 
     @property
@@ -179,6 +182,8 @@ class Stage:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process = psutil.Process(entry["pid"])
                     self.members[process.pid] = Member(entry["member"], process, self.sessions, now)
+            elif entry.get("event") == "member_lost":
+                self.lost.add(entry["member"])
         for pid, member in list(self.members.items()):
             if alive(member.process):
                 member.seen = now
@@ -209,6 +214,18 @@ class Stage:
         while time.monotonic() < deadline:
             self.look()
             time.sleep(LOOK_SECONDS)
+
+    def unheard(self, members: Sequence[Member]) -> None:
+        """Note that from now on nothing reaches these."""
+        for member in members:
+            member.unheard = time.time()
+
+    def heard(self) -> None:
+        """Note that whoever the run has not given up is reached again."""
+        self.pass_time(HEARD_SECONDS)
+        for member in self.members.values():
+            if member.name not in self.lost:
+                member.unheard = None
 
     def wait_for_rows(self, rows: int) -> None:
         """Wait until so many rows are there; the run must never stand still for `STILL_SECONDS`.
