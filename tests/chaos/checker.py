@@ -18,12 +18,13 @@ What it reads, and how each counts:
   was killed during that turn: it may have died between the reply and its log; counted as `calls_unlogged`).
 - **calls_repaid.** An extra serving repays an earlier serving of its path, each of them at most one. It is
   excused only by an interruption: a process that made or served calls (a peer, the model's server) and died
-  between the moments `after` and `before`. It excuses the pair if the earlier reply was sent within 250 ms
-  before `after` up to 250 ms past `before`, and the later request came no sooner than `after`. Everything
-  else is `calls_repaid`: a call first served more than 250 ms before the kill, a call that was served again
-  though nobody died. Pairs that are excused are `repaid_in_window`; or `repaid_after_suspicion`, if the
-  process was alive, but stopped or cut off since `after` and killed at `before`: what was sent to it in that
-  time nobody has seen. Those are bounded by the calls such processes can have had under way (`most`).
+  between the moments `after` and `before`. It excuses the pair if the earlier request came before it was
+  dead, its reply was sent no sooner than 250 ms before `after` and no later than a second past `before` (so
+  long may a busy server answer the dead), and the later request came no sooner than `after`. Everything else
+  is `calls_repaid`: a call first served more than 250 ms before the kill, a call that was served again though
+  nobody died. Pairs that are excused are `repaid_in_window`; or `repaid_after_suspicion`, if the process was
+  alive, but stopped or cut off since `after` and killed at `before`: what was sent to it in that time nobody
+  has seen. Those are bounded by the calls such processes can have had under way (`most`).
 
 `calls_served` = `calls_finished` - `calls_unlogged` + `calls_repaid` + both excused kinds + `calls_of_failed`
 (of rows that failed, in turns that they never finished).
@@ -48,6 +49,8 @@ from typing import Any, NamedTuple
 
 WINDOW = 0.25
 """Seconds before a kill in which a call may have been served for nothing."""
+NOTICED = 1.0
+"""Seconds in which a busy server notices that a client is gone; until then it answers the dead."""
 
 OUTCOMES = ("completed", "filtered", "truncated", "failed")
 _PATH = re.compile(r"(?P<id>\d+-\d+-\d+)/[^/]+/[^/]+x(?P<needed>\d+)")
@@ -71,7 +74,9 @@ class Interruption(NamedTuple):
     server: bool
 
     def excuses(self, earlier: Serving, later: Serving) -> bool:
-        return self.after - WINDOW <= earlier.sent <= self.before + WINDOW and later.received >= self.after
+        """Whether it can be why `later` was asked for although `earlier` was served."""
+        in_time = self.after - WINDOW <= earlier.sent <= self.before + NOTICED
+        return in_time and earlier.received <= self.before and later.received >= self.after
 
 
 @dataclass

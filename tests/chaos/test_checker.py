@@ -175,6 +175,17 @@ def test_a_call_served_just_before_the_kill(evidence: Evidence) -> None:
     assert checker.passed(verdict)
 
 
+@pytest.mark.parametrize(
+    ("received", "sent", "excused"),
+    [(-0.5, 0.9, True), (-0.5, 1.1, False), (0.1, 0.4, False), (-0.5, -0.26, False)],
+)
+def test_a_reply_to_the_dead(evidence: Evidence, received: float, sent: float, excused: bool) -> None:
+    evidence.calls[2] |= {"t": KILL + sent, "received": KILL + received}
+    evidence.calls.append(call("0-0-0/ask/onlyx1", KILL + 5))
+    verdict = evidence.judge()
+    assert (verdict.counts["repaid_in_window"], verdict.counts["calls_repaid"]) == (excused, not excused)
+
+
 def test_one_call_of_the_window_excuses_one(evidence: Evidence) -> None:
     evidence.calls[2]["t"] = KILL - 0.2
     evidence.calls += [call("0-0-0/ask/onlyx1", KILL + 2), call("0-0-0/ask/onlyx1", KILL + 3)]
