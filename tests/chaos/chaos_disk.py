@@ -63,6 +63,12 @@ def grown_while_full(stage: Stage) -> float:
     return round(most / 2**20, 1)
 
 
+def notices(run_dir: Path) -> list[str]:
+    """What the run's log says to people so far."""
+    entries = LogTail(run_dir / "log.jsonl").entries()
+    return [entry["text"] for entry in entries if entry["event"] == "notice"]
+
+
 def main() -> int:
     folder = Path(sys.argv[1])
     run_dir = folder / "run"
@@ -75,26 +81,14 @@ def main() -> int:
             wait_until_still(stage)
             rows = stage.rows
             grown = grown_while_full(stage)
-            still = stage.rows == rows
+            still, said = stage.rows == rows, notices(run_dir)
             resize(run_dir, LARGE, "remount")
             stage.finish()
         verdict = judge(run_dir, stage.source, stage.calls, stage.faults)
-        notices = [
-            entry["text"] for entry in LogTail(run_dir / "log.jsonl").entries() if entry["event"] == "notice"
-        ]
         for finding in verdict.findings:
             print(finding, file=sys.stderr)
-        print(
-            json.dumps(
-                {
-                    **verdict.counts,
-                    "stood_still": still,
-                    "full_at_rows": rows,
-                    "grown_mib": grown,
-                    "notices": notices,
-                }
-            )
-        )
+        seen = {"stood_still": still, "full_at_rows": rows, "grown_mib": grown, "said": said}
+        print(json.dumps({**verdict.counts, **seen, "said_later": notices(run_dir)[len(said) :]}))
         return 0 if passed(verdict) else 1
     except Failed as error:
         print(error, file=sys.stderr)

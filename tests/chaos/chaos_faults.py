@@ -77,9 +77,18 @@ def _kill_driver(stage: Stage, rng: Random) -> None:
     _resume(stage, rng)
 
 
-def _kill_cluster(stage: Stage, rng: Random) -> None:
+def kill_everything(stage: Stage) -> None:
+    """Kill the driver and all that it has started, at once."""
     assert stage.driver is not None
-    _kill(stage, "cluster", [psutil.Process(stage.driver.pid), *stage.cluster()])
+    everything = [psutil.Process(stage.driver.pid), *stage.cluster()]
+    _kill(stage, "cluster", everything)
+    psutil.wait_procs(everything, timeout=UP_SECONDS, callback=lambda _: stage.look())
+    stage.driver.wait()
+    stage.look()
+
+
+def _kill_cluster(stage: Stage, rng: Random) -> None:
+    kill_everything(stage)
     _resume(stage, rng)
 
 

@@ -23,10 +23,6 @@ STEPS: dict[str, list[dict[str, int]]] = {
 }
 """Each role's calls: what is in one step is asked at once, so many equal requests of each name."""
 
-ROLES = tuple(STEPS)
-CALLS = sum(sum(step.values()) for steps in STEPS.values() for step in steps)
-"""The calls that one task needs."""
-
 
 class Caller:
     """Asks the calls of its role, step by step."""
