@@ -15,7 +15,7 @@ KILLS = ("peer", "peers", "sink", "feeder", "driver", "cluster", "llm")
 STOPS = ("peer", "sink", "feeder", "driver", "llm")
 FIRST, LAST = 0.1, 0.8
 """The share of the rows between which faults strike."""
-UP_SECONDS = 60.0
+UP_SECONDS = 180.0
 
 
 class Fault(NamedTuple):
