@@ -1,11 +1,13 @@
 # What people working on Peerloom run; `make` alone lists it. Needs Python 3.11 to 3.13, nothing else.
 #   PYTHON=python3.12   which Python makes the virtual environment
 #   VENV=.venv          where that is
-#   ARGS="-k workflow"  passed on by `test`, `bench` (to each benchmark) and `sim`
+#   ARGS="-k workflow"  passed on by `test`, `bench` (to each benchmark), `sim` and `chaos`
+#   KILLS=100           how many processes `chaos` kills
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+KILLS ?= 10
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/.runtime-installed
@@ -25,7 +27,7 @@ except ImportError:
 endef
 export PREFLIGHT
 
-.PHONY: help install demo test check lint types rules format bench sim clean
+.PHONY: help install demo test check lint types rules format bench sim chaos clean
 .DELETE_ON_ERROR:
 
 help:
@@ -61,6 +63,9 @@ bench: $(RUNTIME)  ## hops and calls per second on this machine
 
 sim: $(RUNTIME)  ## 100,000 histories of the protocol in virtual time
 	$(BIN)/python tests/sim/explore.py --histories 100000 $(ARGS)
+
+chaos: $(RUNTIME)  ## kill the processes of a run at random, count its rows and calls
+	$(BIN)/python tests/chaos/chaos.py --kills $(KILLS) $(ARGS)
 
 clean:  ## remove the virtual environment and all caches
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache
