@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
+import scenario
 from world import World
 
 from peerloom.idset import IdSet
@@ -28,6 +29,9 @@ from peerloom.task import Header, TaskId
 Replacement = Callable[..., Any]
 
 BUGS: dict[str, list[tuple[Any, str, Replacement]]] = {}
+
+FOCUS: dict[str, list[tuple[tuple[str, ...], tuple[object, ...], str]]] = {}
+"""For bugs that are rarely felt: in what histories they are."""
 
 
 def bug(owner: Any, function: str, name: str = "") -> Callable[[Replacement], Replacement]:
@@ -52,6 +56,7 @@ def planted(name: str) -> Iterator[None]:
             else:
                 broken = _instead(original, replacement)
             patches.enter_context(patch.object(owner, function, broken))
+        patches.enter_context(patch.object(scenario, "focus", FOCUS.get(name, [])))
         yield
 
 

@@ -1,32 +1,42 @@
 """The run's own process, around the coordinator: starts members, ends them, hears of their death."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from processes import DEAD, FROZEN, KINDS, RUNNING, Process
+from feeders import FeederProcess
+from peers import PeerProcess
+from processes import DEAD, FROZEN, RUNNING, Process, SinkProcess
 
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.messages import Drain
-from peerloom.protocol.view import FEEDER, SINK, Member
+from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, Member
 
 if TYPE_CHECKING:
-    from world import World
+    from world import Event, World
+
+KINDS: dict[str, Callable[["World", Member], Process]] = {
+    PEER: PeerProcess,
+    SINK: SinkProcess,
+    FEEDER: FeederProcess,
+    ALONE: PeerProcess,
+}
 
 
 class Driver:
-    """It never dies: without it there is no run. `losses` counts the members it gave up."""
+    """The driver of one session of the run; `earlier` is the number of the last view before it."""
 
     name = "driver"
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: "World", earlier: int = 0) -> None:
         self.world = world
         self.state = RUNNING
         self.draining = False
-        self.losses = 0
         scenario = world.scenario
         self.coordinator = Coordinator(
-            scenario.members, scenario.partitions, scenario.shards, journal=scenario.remembers
+            scenario.members, scenario.partitions, scenario.shards, journal=scenario.journal, earlier=earlier
         )
         self._doomed: set[str] = set()
+        self._view = earlier
 
     def begin(self) -> None:
         """Start the run."""
@@ -50,7 +60,7 @@ class Driver:
         process = world.processes[member.name] = KINDS[member.kind](world, member)
         world.put(process, process.up, None)
         if doomed:
-            world.put_late(self, self.end, process)
+            world.put_late(world.nature, world.nature.end, process)
 
     def joined(self, process: Process) -> None:
         """A process is up."""
@@ -68,17 +78,17 @@ class Driver:
         if process.state is FROZEN:
             self.coordinator.lost(process.name)
 
-    def wake(self, process: Process) -> None:
-        """A stopped process goes on, with all that came meanwhile."""
-        if process.state is FROZEN:
-            process.state = RUNNING
-            for owner, handler, argument in process.inbox:
-                self.world.put(owner, handler, argument)
-            process.inbox = []
+    def unheard(self, process: Process) -> None:
+        """A process has missed its heartbeats, if the network is still cut."""
+        if self.world.network.parts(self, process):
+            self.coordinator.lost(process.name)
 
-    def end(self, process: Process) -> None:
-        """A process that was to be killed is dead at last."""
-        self.world.kill(process)
+    def miss(self, event: "Event") -> None:
+        """It is dead; what it had asked for may come to be all the same, and end soon."""
+        _, handler, member = event
+        if handler == self.start and self.world.random() < 0.3:
+            self._doomed.add(member.name)
+            self.start(member)
 
     def ask_census(self) -> None:
         """Somebody wants to know where everything is."""
@@ -89,7 +99,7 @@ class Driver:
         """Admit nothing more."""
         self.draining = True
         for process in self.world.processes.values():
-            if process.member.kind == FEEDER:
+            if process.member.kind == FEEDER and process.driver is self:
                 self._drain(process)
 
     def after(self) -> None:
@@ -104,9 +114,12 @@ class Driver:
                     if world.scenario.hasty and world.random() < 0.3:
                         world.put(self, self.died, member.name)
                 case Kill(name):
-                    self.losses += 1
+                    world.losses += 1
                     world.poison.lost(name)
                     self._kill(name)
+        if self._view != self.coordinator.view.number:
+            self._view = self.coordinator.view.number
+            world.views += 1
         if self.coordinator.finished:
             world.check_finished()
 
@@ -114,10 +127,12 @@ class Driver:
         process = self.world.processes.get(name)
         if process is None:
             self._doomed.add(name)
-        elif process.state is not DEAD and self.world.random() < 0.5:
+            return
+        process.fenced = True
+        if self.world.network.parts(self, process) or self.world.random() < 0.5:
+            self.world.put_late(self.world.nature, self.world.nature.end, process)
+        else:
             self.world.kill(process)
-        elif process.state is not DEAD:
-            self.world.put_late(self, self.end, process)
 
     def _drain(self, process: Process) -> None:
         self.world.send(self, process, Drain())

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+import bugs_journal  # noqa: F401 - registers its bugs
 from bugs import BUGS, planted
 from world import Violation, World
 
@@ -25,7 +26,11 @@ TRACE_LINES = 60
 
 @dataclass(slots=True)
 class Findings:
-    """What a number of histories came to; `violations` are (seed, what)."""
+    """What a number of histories came to; `violations` are (seed, what).
+
+    `repaid` calls and turns were excused (see ledger.py), `recalled` ones were not paid for again, and
+    `dropped` segments of the journal were let go.
+    """
 
     histories: int = 0
     steps: int = 0
@@ -33,11 +38,16 @@ class Findings:
     hops: int = 0
     redone: int = 0
     views: int = 0
+    sessions: int = 0
+    calls: int = 0
+    repaid: int = 0
+    recalled: int = 0
+    dropped: int = 0
     violations: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, other: "Findings") -> None:
         """Count another part in."""
-        for name in ("histories", "steps", "rows", "hops", "redone", "views", "violations"):
+        for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -55,7 +65,12 @@ def live_through(seed: int, findings: Findings) -> None:
     findings.rows += len(world.durable)
     findings.hops += world.acts
     findings.redone += world.redone
-    findings.views += world.driver.coordinator.view.number
+    findings.views += world.views
+    findings.sessions += world.sessions.number
+    findings.calls += len(world.ledger.requests) - 1
+    findings.repaid += world.ledger.repaid
+    findings.recalled += world.recalled
+    findings.dropped += world.disk.dropped
 
 
 def trace(seed: int) -> list[str]:
@@ -121,7 +136,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{findings.histories:,} histories, {findings.histories / seconds:,.0f} a second; "
         f"{len(findings.violations)} violations; {findings.steps:,} steps, {findings.views:,} views, "
-        f"{findings.rows:,} rows, {findings.hops:,} hops, {findings.redone:,} of them redone"
+        f"{findings.rows:,} rows, {findings.hops:,} hops, {findings.redone:,} of them redone, "
+        f"{findings.calls:,} calls; {findings.sessions:,} sessions, {findings.recalled:,} recalled, "
+        f"{findings.repaid:,} repaid, {findings.dropped:,} segments dropped"
     )
     return 1 if findings.violations else 0
 

@@ -4,22 +4,27 @@ Half of the time it hits somebody who has just taken a delivery and not been hea
 task may be in two places.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from compaction import compact
 from processes import DEAD, FROZEN, RUNNING, Process
 
 from peerloom.protocol.messages import Ack, Deliver, Delivered
+from peerloom.protocol.view import FEEDER
 
 if TYPE_CHECKING:
+    from driver import Driver
     from world import World
 
 
 def strike(world: "World", kind: str) -> None:
     """Let one fault happen, of a kind named in `scenario.FAULTS`."""
-    if kind == "census":
-        world.driver.ask_census()
-    elif kind == "drain":
-        world.driver.drain()
+    if kind in OF_THE_RUN:
+        OF_THE_RUN[kind](world)
+    elif kind in OF_THE_DRIVER:
+        if world.driver.state is not DEAD:
+            OF_THE_DRIVER[kind](world.driver)
     elif kind == "deadline":
         _miss_deadline(world)
     elif kind == "many":
@@ -36,12 +41,13 @@ def _lose(world: "World", victim: Process | None, kind: str) -> None:
     if kind == "kill":
         world.kill(victim)
     elif kind == "suspect":
-        world.driver.died(victim.name)
-        world.driver.after()
+        if victim.driver.state is not DEAD:
+            victim.driver.died(victim.name)
+            victim.driver.after()
     elif kind == "stop" and victim.state is RUNNING:
         victim.state = FROZEN
-        world.put(world.driver, world.driver.silent, victim)
-        world.put_late(world.driver, world.driver.wake, victim)
+        world.put(victim.driver, victim.driver.silent, victim)
+        world.put_late(world.nature, world.nature.wake, victim)
 
 
 def _victim(world: "World") -> Process | None:
@@ -74,5 +80,51 @@ def _miss_deadline(world: "World") -> None:
             return
         sender.unanswered((receiver, seq))
         sender.after()
-        if world.random() < 0.6:
+        if world.random() < 0.6 and world.driver.state is not DEAD:
             world.driver.ask_census()
+
+
+def _crash(world: "World") -> None:
+    world.sessions.crash(world.random() if world.random() < 0.6 else 0.0)
+
+
+def _damage(world: "World") -> None:
+    record = world.disk.damage(world.random)
+    if record is not None:
+        world.ledger.lost(record)
+
+
+def _fill(world: "World") -> None:
+    if not world.disk.full:
+        world.disk.full = True
+        world.put_late(world.nature, world.nature.room, None)
+
+
+def _leave_to_heirs(world: "World") -> None:
+    """A feeder dies, and some time later a peer."""
+    feeders = [process for process in world.living() if process.member.kind == FEEDER]
+    if feeders:
+        world.kill(feeders[int(world.random() * len(feeders))])
+        world.put_late(world.nature, world.nature.inherit, None)
+
+
+def _black_out(world: "World") -> None:
+    """The power fails in, or after, a compaction."""
+    compact(world)
+    world.put_late(world.nature, world.nature.blackout, None)
+
+
+OF_THE_RUN: dict[str, Callable[["World"], None]] = {
+    "crash": _crash,
+    "power": lambda world: world.sessions.lose_power(),
+    "damage": _damage,
+    "full": _fill,
+    "compact": compact,
+    "blackout": _black_out,
+    "cut": lambda world: world.network.cut(),
+    "heirs": _leave_to_heirs,
+}
+OF_THE_DRIVER: dict[str, Callable[["Driver"], None]] = {
+    "census": lambda driver: driver.ask_census(),
+    "drain": lambda driver: driver.drain(),
+}

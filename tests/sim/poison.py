@@ -12,7 +12,7 @@ from peerloom.protocol.view import ALONE
 from peerloom.task import Header, TaskId
 
 if TYPE_CHECKING:
-    from processes import PeerProcess
+    from peers import PeerProcess
     from world import World
 
 POISONED = b"poison"

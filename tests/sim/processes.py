@@ -4,38 +4,32 @@ Each handles one event at a time; `after` then does what the state machine now a
 may do that late, and so do these, in some histories.
 """
 
-from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from compaction import Compaction
+from disk import Writer
 from poison import POISONED
-from scenario import AGENT, DISK
+from scenario import DISK
 
-from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import (
-    Ack,
     Deliver,
     Delivered,
-    Drain,
+    Done,
     Hold,
     Item,
     Message,
-    Passed,
     Query,
     Resolve,
     Suspect,
 )
-from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.shard import Shard
-from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, TO_SINK, Member
-from peerloom.task import Header, TaskId
+from peerloom.protocol.view import Member
 
 if TYPE_CHECKING:
     from driver import Driver
     from world import Event, World
-
-PAYLOADS = tuple(b"after hop %d" % hop for hop in range(10))
-FIRST_ROLE = "first"
 
 
 class State(Enum):
@@ -47,6 +41,19 @@ class State(Enum):
 
 
 RUNNING, FROZEN, DEAD = State
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[tuple[int, ...], tuple[int, ...]]).decode
+
+
+def pack(turns: tuple[int, ...], saved: tuple[int, ...] = ()) -> bytes:
+    """A task's payload: the tokens of its turns, and of saved calls."""
+    return _encode((turns, saved))
+
+
+def unpack(payload: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Turns and saved calls of a payload."""
+    return _decode(payload)
 
 
 class Process:
@@ -60,12 +67,17 @@ class Process:
         self.name = member.name
         self.state = RUNNING
         self.inbox: list[Event] = []
+        self.driver = world.driver
+        self.fenced = False  # given up, or left over by a session whose driver died
+        self.writer = Writer(world, self) if world.scenario.journal else None
+        self.compaction = Compaction(self, self.writer) if self.writer else None
         self._lazy = world.scenario.lazy
         self._flush_due = False
 
     def up(self, _: None) -> None:
         """It has started."""
-        self.world.driver.joined(self)
+        if self.driver.state is RUNNING:
+            self.driver.joined(self)
 
     def receive(self, letter: "tuple[Process | Driver, Message]") -> None:
         """A message comes; or perhaps not, if its sender is dead."""
@@ -83,16 +95,18 @@ class Process:
         elif kind is Hold:
             self.core.hold(message)
         else:
-            self.hear(message)
+            self.hear(sender, message)
 
     def take(self, message: Deliver) -> Delivered:
         """Take a batch in."""
         return self.core.deliver(message)
 
-    def hear(self, message: Message) -> None:
+    def hear(self, sender: "Process | Driver", message: Message) -> None:
         """A message that is not for every kind of member."""
         if type(message) is Resolve:
             self.core.resolve(message)
+        elif type(message) is Done and self.compaction:
+            self.compaction.answered(sender.name, message)
 
     def unanswered(self, delivery: tuple[str, int]) -> None:
         """A delivery got no answer."""
@@ -112,7 +126,7 @@ class Process:
 
     def tell(self, message: Message) -> None:
         """Say something to the coordinator."""
-        self.world.send(self, self.world.driver, message)
+        self.world.send(self, self.driver, message)
 
     def after(self) -> None:
         """After every event: do what the state machine asks for, or put that off for a while."""
@@ -128,56 +142,26 @@ class Process:
         """What was put off is due."""
         self._flush_due = False
 
+    def write_journal(self) -> bool:
+        """Write down what was done. False if there is no room: then nothing may leave."""
+        if self.writer is None:
+            return True
+        written = self.writer.write()
+        if written:
+            self.world.ledger.passed(self)
+        return written
+
     def act_on_state(self) -> None:
         """Report and send what can be sent."""
         core, world = self.core, self.world
+        written = self.write_journal()
         report = core.report()
         if report is not None:
             self.tell(report)
+        if not written:
+            return
         for destination, deliver in core.outgoing():
             world.send(self, world.processes[destination], deliver)
-
-
-class PeerProcess(Process):
-    """A peer; agents take any time for their act."""
-
-    def __init__(self, world: "World", member: Member) -> None:
-        super().__init__(world, member)
-        alone = member.kind == ALONE
-        keeps = alone and not world.scenario.remembers
-        self.core: Peer = Peer(member.name, alone=alone, keeps=keeps)
-
-    def agent_done(self, item: Item) -> None:
-        """An agent has acted on a task: on it goes."""
-        world, core = self.world, self.core
-        before = item.header
-        id, attempt, hop, _ = before
-        way = world.scenario.tasks[id]
-        if way[hop] not in self.member.roles or item.payload != PAYLOADS[hop]:
-            world.violated(f"{self.name} got {item}, which is not for it")
-        if world.poison.strikes(self, before):
-            return
-        world.acts += 1
-        after = Item(Header(id, attempt, hop + 1), PAYLOADS[hop + 1])
-        target = way[hop + 1] if hop + 1 < len(way) else TO_SINK
-        move = core.move(before, after.header, target)
-        if move is Move.GONE:
-            return
-        world.remember(after.header)
-        if not core.held:
-            world.advanced(core.view.number, id, hop)
-        if move is Move.HERE:
-            world.put(self, self.agent_done, after, AGENT)
-        else:
-            core.send(before, target, after)
-
-    def act_on_state(self) -> None:
-        """Hand what has arrived to the agents."""
-        for item in self.core.arrivals():
-            self.world.put(self, self.agent_done, item, AGENT)
-        for feeder, passed in self.core.passed():
-            self.world.send(self, self.world.processes[feeder], passed)
-        super().act_on_state()
 
 
 class SinkProcess(Process):
@@ -190,9 +174,12 @@ class SinkProcess(Process):
     def take(self, message: Deliver) -> Delivered:
         """Take finished tasks in."""
         for header, payload in message.items:
-            hops = len(self.world.scenario.tasks[header.id])
-            if payload != POISONED and (header.hop != hops or payload != PAYLOADS[hops]):
+            if payload == POISONED:
+                continue
+            turns, _ = unpack(payload)
+            if not header.hop == len(turns) == len(self.world.scenario.tasks[header.id]):
                 self.world.violated(f"{self.name} got {header}, which is not finished")
+            self.world.ledger.check_task(self.name, header.id, turns, ())
         # To a delivery that was overtaken by a later one it says yes, but does not take it.
         overtaken = message.seq <= self.core._last_seq.get(message.sender, 0)
         answer = self.core.deliver(message)
@@ -201,17 +188,20 @@ class SinkProcess(Process):
                 self.world.advanced(answer.view, header.id, header.hop)
         return answer
 
-    def hear(self, message: Message) -> None:
+    def hear(self, sender: "Process | Driver", message: Message) -> None:
         """Answer a query."""
         if type(message) is Query:
             have = self.core.query(message)
             if have is not None:
                 self.tell(have)
         else:
-            super().hear(message)
+            super().hear(sender, message)
 
     def write(self, group: list[Item]) -> None:
         """Append, fsync, index entry, fsync: now these rows will be there after any death."""
+        if self.world.disk.full:
+            self.world.put_late(self, self.write, group)
+            return
         pieces = 1 + int(self.world.random() * len(group))
         for item in group[:pieces]:
             self.world.write_row(self, item)
@@ -233,81 +223,3 @@ class SinkProcess(Process):
         for feeder, ack in self.core.acks():
             world.send(self, world.processes[feeder], ack)
         super().act_on_state()
-
-
-class FeederProcess(Process):
-    """A feeder over its partition of the rows; a row is fetched again in any time."""
-
-    def __init__(self, world: "World", member: Member) -> None:
-        super().__init__(world, member)
-        scenario = world.scenario
-        self.core: Feeder = Feeder(member.name, scenario.in_flight, FIRST_ROLE)
-        self._rows = world.rows_of(member.index)
-        self._position = 0
-        self._fetching: set[TaskId] = set()
-
-    def hear(self, message: Message) -> None:
-        """Rows are safe, a census is over, or the run is to end early."""
-        core, world = self.core, self.world
-        if type(message) is Ack:
-            world.freed(self, core.ack(message))
-        elif type(message) is Drain:
-            core.drain(message)
-        elif type(message) is Passed:
-            core.passed(message)
-        elif type(message) is Resolve and core.resolve(message):
-            world.freed(self, message.done)
-
-    def fetched(self, lost: tuple[TaskId, int]) -> None:
-        """The row of a lost task has been read again."""
-        id, attempt = lost
-        self._fetching.discard(id)
-        self._admit(id, attempt)
-
-    def act_on_state(self) -> None:
-        """Admit what there is room for."""
-        core = self.core
-        for id in core.lost():
-            if id not in self._fetching:
-                self._fetching.add(id)
-                self.world.put(self, self.fetched, (id, core.attempt()))
-        if core.room:
-            self._admit_new()
-        if self._position == len(self._rows):
-            core.dry()
-        super().act_on_state()
-        isolate = core.isolate()
-        if isolate is not None:
-            self.tell(isolate)
-        exhausted = core.exhausted()
-        if exhausted is not None:
-            self.tell(exhausted)
-
-    def _admit_new(self) -> None:
-        core, rows = self.core, self._rows
-        while core.room and self._position < len(rows):
-            id = rows[self._position]
-            self._position += 1
-            if not core.knows(id):
-                self._admit(id, core.attempt())
-                if core.permits > self.world.scenario.in_flight:
-                    self.world.violated(f"{self.name} has {core.permits} tasks in flight")
-
-    def _admit(self, id: TaskId, attempt: int) -> None:
-        way = self.world.scenario.tasks[id]
-        hop = self.world.recall(id)
-        self.world.admitted(self, id)
-        header, target = Header(id, attempt, hop), way[hop] if hop < len(way) else TO_SINK
-        if self.core.deaths(id, hop):
-            self.world.poison.condemned(id)
-            self.core.admit([Item(header, POISONED)], TO_SINK)
-        else:
-            self.core.admit([Item(header, PAYLOADS[hop])], target)
-
-
-KINDS: dict[str, Callable[["World", Member], Process]] = {
-    PEER: PeerProcess,
-    SINK: SinkProcess,
-    FEEDER: FeederProcess,
-    ALONE: PeerProcess,
-}

@@ -4,10 +4,11 @@ Worlds are small, so that many fit in a second: what a protocol can get wrong, i
 wrong with a few processes and a handful of tasks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from peerloom.protocol.messages import Ack, Deliver, Delivered, Hold, Report, Resolve, Suspect
+from peerloom.protocol.messages import Ack, Deliver, Delivered, Done, Hold, Report, Resolve, Suspect
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
 from peerloom.task import TaskId
 
@@ -23,8 +24,26 @@ FAULTS = (
     ("deadline", "census"),
     ("kill", "stop", "suspect"),
     ("kill", "stop", "suspect", "many", "deadline", "census"),
+    ("cut",),
+    ("crash",),
+    ("crash", "kill"),
+    ("crash", "compact", "kill", "stop"),
+    ("power",),
+    ("power", "blackout", "compact"),
+    ("damage", "kill", "crash"),
+    ("full", "kill", "crash"),
+    ("compact", "kill"),
+    ("compact", "suspect", "stop"),
+    ("cut", "crash", "stop"),
+    ("heirs", "kill"),
+    ("heirs", "compact"),
 )
 """Few kinds in each history: so each of them comes often, with all the others absent."""
+
+NEEDS_JOURNAL = ("crash", "power", "blackout", "damage", "full", "compact", "heirs")
+
+EQUAL = -2
+"""As the number of calls of a turn: two equal ones, asked at once."""
 
 AGENT, DISK = "agent", "disk"
 SLOW = (
@@ -50,8 +69,16 @@ THEMES = (
     (("deadline", "deadline", "census", "suspect"), (Delivered, Suspect, Resolve), PEER),
     (("suspect", "stop"), (Hold, DISK), SINK),
     (("kill", "suspect"), (Ack, Resolve, DISK), FEEDER),
+    (("compact", "compact", "kill"), (Done, AGENT), PEER),
+    (("blackout",), (AGENT,), ""),
+    (("heirs",), (AGENT,), ""),
+    (("suspect", "kill"), (AGENT,), PEER),
 )
-"""Faults, slowness and target that fit: tasks in two places, late writers, feeders' heirs."""
+"""Faults, slowness and target that fit: tasks in two places, late writers, feeders' heirs, late compaction,
+attempts side by side."""
+
+focus: list[tuple[tuple[str, ...], tuple[object, ...], str]] = []
+"""A theme for all histories, if there is one: to look for something rare."""
 
 FAULT_GAP = 60
 """Most steps between two faults; a census takes about thirty."""
@@ -66,15 +93,21 @@ class Scenario:
     `slow` in this history; `twice` is the share of messages sent twice;
     `lazy` processes sometimes put off what they could do now; `wire` encodes every message. A `hasty`
     driver does not wait long for a member to start. `faults` are pairs (step, kind), last first; they
-    hit members of the kind `target`, if it names one. `poison` tasks kill their process at that hop. In a
-    history that `remembers`, a lost task goes on from where it was.
+    hit members of the kind `target`, if it names one. `calls` are the calls of each turn on a task's way,
+    one after the other, or EQUAL. With a `journal`, what was done is written down; `power` may fail;
+    `sweep` has the journal emptied in the end. `poison` tasks kill their process at that hop.
     """
 
+    roles: tuple[str, ...]
     members: tuple[Member, ...]
     partitions: int
     shards: int
     in_flight: int
     tasks: dict[TaskId, tuple[str, ...]]
+    calls: dict[TaskId, tuple[int, ...]]
+    journal: bool
+    power: bool
+    sweep: bool
     wire: bool
     lazy: bool
     late: float
@@ -84,17 +117,15 @@ class Scenario:
     twice: float
     faults: list[tuple[int, str]]
     poison: dict[TaskId, int]
-    remembers: bool
 
 
 def draw(random: Callable[[], float]) -> Scenario:
     """A scenario; `random` gives floats in [0, 1)."""
-    partitions = 1 + int(random() * 2)
     shards = 1 + int(random() * 2)
     roles = ROLES[: 2 + int(random() * 2)]
     kinds, slow, target = _pick(random, FAULTS), _pick(random, SLOW), _pick(random, TARGETS)
-    if random() < 0.4:
-        kinds, slow, target = _pick(random, THEMES)
+    if focus or random() < 0.4:
+        kinds, slow, target = _pick(random, focus or THEMES)
     faults: list[tuple[int, str]] = []
     step = int(random() * 40)
     for _ in range(int(random() * 7)):
@@ -102,13 +133,17 @@ def draw(random: Callable[[], float]) -> Scenario:
         faults.append((step, _pick(random, kinds)))
     if random() < 0.1:
         faults.append((int(random() * 3 * FAULT_GAP), "drain"))
+    journal = random() < (0.9 if set(kinds) & set(NEEDS_JOURNAL) else 0.6)
     tasks = _tasks(random, roles)
     return Scenario(
-        members=_members(random, roles, partitions, shards),
-        partitions=partitions,
+        roles=roles,
+        **members(random, roles, shards),
         shards=shards,
-        in_flight=1 + int(random() * 5),
         tasks=tasks,
+        calls=_calls(random, tasks) if journal else {id: (0,) * len(way) for id, way in tasks.items()},
+        journal=journal,
+        power="power" in kinds or "blackout" in kinds,
+        sweep=journal and random() < 0.15,
         wire=random() < 0.15,
         lazy=random() < 0.25,
         late=_pick(random, (0.0, 0.02, 0.1)),
@@ -117,9 +152,18 @@ def draw(random: Callable[[], float]) -> Scenario:
         hasty=random() < 0.1,
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         faults=sorted(faults, reverse=True),
-        poison=_poison(random, tasks) if random() < 0.3 else {},
-        remembers=random() < 0.6,
+        poison=_poison(random, tasks) if random() < 0.2 else {},
     )
+
+
+def members(random: Callable[[], float], roles: tuple[str, ...], shards: int) -> dict[str, Any]:
+    """Those facts of a scenario that may be others in each session; the shards are always the same."""
+    partitions = 1 + int(random() * 2)
+    return {
+        "members": _members(random, roles, partitions, shards),
+        "partitions": partitions,
+        "in_flight": 1 + int(random() * 5),
+    }
 
 
 def _members(
@@ -152,5 +196,11 @@ def _poison(random: Callable[[], float], tasks: dict[TaskId, tuple[str, ...]]) -
     return {id: int(random() * len(way)) for id, way in tasks.items() if way and random() < 0.3}
 
 
-def _pick(random: Callable[[], float], choices: tuple) -> object:
+def _calls(
+    random: Callable[[], float], tasks: dict[TaskId, tuple[str, ...]]
+) -> dict[TaskId, tuple[int, ...]]:
+    return {id: tuple(_pick(random, (0, 1, 1, 2, EQUAL)) for _ in way) for id, way in tasks.items()}
+
+
+def _pick(random: Callable[[], float], choices: Sequence[Any]) -> Any:
     return choices[int(random() * len(choices))]

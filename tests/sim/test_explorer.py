@@ -1,4 +1,5 @@
 import pytest
+import scenario
 from bugs import BUGS, planted
 from explore import explore, main, trace
 
@@ -9,6 +10,21 @@ def test_two_thousand_histories_keep_every_promise():
     assert findings.violations == []
     assert findings.rows > 5_000
     assert findings.redone > 100, "faults are hardly felt"
+    assert findings.sessions > 2_200
+    assert findings.recalled > 500
+    assert findings.dropped > 500
+
+
+def test_without_power_loss_damage_and_suspicion_of_the_living_nothing_is_paid_twice(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(scenario, "focus", [(("kill", "heirs", "compact", "full"), (scenario.AGENT,), "")])
+
+    findings = explore(range(300))
+
+    assert findings.violations == []
+    assert findings.recalled > 100
+    assert findings.repaid == 0
 
 
 @pytest.mark.parametrize("bug", BUGS)

@@ -4,29 +4,35 @@ Everything that can happen next lies in one bag, and each step draws one event f
 messages overtake each other and anything may take any time. Some events are put aside and come much
 later. A dead process loses what is sent to it, and perhaps what it had sent; a stopped one finds it
 when it wakes; one that is to be killed may live on for a while in its old view. Nothing else is ever
-lost. Faults come in the first part of a history only, and a history ends when the bag is empty: then
-the run must be finished, every row be there once, and no copy of a task be left anywhere.
+lost. The driver may die as well: then another session of the run begins. Faults come in the first part
+of a history only, and a history ends when the bag is empty: then the run must be finished, every row be
+there once, and no copy of a task be left anywhere.
 """
 
 import random
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from disk import Disk
 from driver import Driver
 from faults import strike
+from ledger import Ledger
+from network import Nature, Network
 from poison import Poison
 from processes import DEAD, RUNNING, Process
 from scenario import draw
+from sessions import Sessions
 from tracing import brief
 
 from peerloom.idset import IdSet, partition_of
-from peerloom.protocol.messages import Item, Message, decode, encode
+from peerloom.protocol.messages import Item, Message
 from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, Member, spread
-from peerloom.task import Header, TaskId
+from peerloom.task import TaskId
 
-Event = tuple[Process | Driver, Callable[[Any], None], Any]
+Event = tuple[Process | Driver | Nature, Callable[[Any], None], Any]
 
 MAX_STEPS = 20_000
+MOST_SWEEPS = 30
 LATE_SHARE = 0.03  # of the draws, from what was put aside
 
 
@@ -52,13 +58,21 @@ class World:
         self.poison = Poison(self)
         self.acts = 0
         self.steps = 0
+        self.losses = 0
+        self.views = 0
+        self.recalled = 0
+        self.disk = Disk()
+        self.ledger = Ledger(self)
+        self.network = Network(self)
+        self.nature = Nature(self)
+        self.sessions = Sessions(self)
         self._advanced: dict[tuple[int, TaskId], int] = {}
-        self._reached: dict[TaskId, int] = {}
         self._admitted: dict[str, set[TaskId]] = {}
         self._bag: list[Event] = []
         self._late: list[Event] = []
         self._trace = trace
-        self.driver = Driver(self)
+        self._faults = list(self.scenario.faults)
+        self.driver: Driver
 
     @property
     def redone(self) -> int:
@@ -72,13 +86,23 @@ class World:
         Raises:
             Violation: if a promise was broken.
         """
-        self.driver.begin()
-        faults, trace = list(self.scenario.faults), self._trace
+        self.sessions.begin()
+        self._live()
+        while self.driver.draining and len(self.durable) < len(self.scenario.tasks):
+            self.sessions.crash(0.0)
+            self._live()
+        if self.scenario.sweep:
+            self._sweep()
+
+    def _live(self) -> None:
+        """Until nothing happens any more."""
+        faults, trace = self._faults, self._trace
         next_fault = faults[-1][0] if faults else MAX_STEPS
         while event := self._draw():
             self.steps = step = self.steps + 1
             if trace is not None:
-                trace.append(f"{step:4} {event[0].name}: {event[1].__name__} {brief(event[2])}")
+                what = getattr(event[1], "__name__", "fetched")
+                trace.append(f"{step:4} {event[0].name}: {what} {brief(event[2])}")
             owner, handler, argument = event
             if owner.state is RUNNING:
                 handler(argument)
@@ -95,6 +119,18 @@ class World:
                 strike(self, fault)
         self._check_end()
 
+    def _sweep(self) -> None:
+        """All is done: so in the end nothing is left of the journal."""
+        for _ in range(MOST_SWEEPS):
+            for process in self.living():
+                if process.compaction is not None:
+                    process.compaction.begin(everything=True)
+                    process.after()
+            self._live()
+            if all(name.kind == ALONE for name in self.disk.segments):  # it may not be needed any more
+                return
+        self.violated(f"the journal keeps {list(self.disk.segments)}, though all is done")
+
     def _draw(self) -> Event | None:
         """Take any event, None if there is none; one that was put aside if there is no other, or rarely."""
         events, random = self._bag, self.random
@@ -109,34 +145,53 @@ class World:
         return event
 
     def put(
-        self, owner: Process | Driver, handler: Callable[[Any], None], argument: Any, kind: object = None
+        self,
+        owner: Process | Driver | Nature,
+        handler: Callable[[Any], None],
+        argument: Any,
+        kind: object = None,
     ) -> None:
         """Let something happen at any later time."""
         late = 0.5 if kind in self._slow else self._late_share
         bag = self._late if late and self.random() < late else self._bag
         bag.append((owner, handler, argument))
 
-    def put_late(self, owner: Process | Driver, handler: Callable[[Any], None], argument: Any) -> None:
+    def put_late(
+        self, owner: Process | Driver | Nature, handler: Callable[[Any], None], argument: Any
+    ) -> None:
         """Let something happen a good while later."""
         self._late.append((owner, handler, argument))
 
     def send(self, sender: Process | Driver, receiver: Process | Driver, message: Message) -> None:
-        """Put a message on the network, perhaps twice."""
-        scenario = self.scenario
-        if scenario.wire:
-            message = decode(encode(message))
-        self.put(receiver, receiver.receive, (sender, message), type(message))
-        if scenario.twice and self.random() < scenario.twice:
-            self.put(receiver, receiver.receive, (sender, message), type(message))
+        """Put a message on the network."""
+        self.network.send(sender, receiver, message)
+
+    def take_out(self, choose: Callable[[Event], bool]) -> list[Event]:
+        """Take events out that were still to come."""
+        taken = [event for event in (*self._bag, *self._late) if choose(event)]
+        out = {id(event) for event in taken}
+        self._bag = [event for event in self._bag if id(event) not in out]
+        self._late = [event for event in self._late if id(event) not in out]
+        return taken
+
+    def living(self) -> list[Process]:
+        """The processes that are not dead."""
+        return [process for process in self.processes.values() if process.state is not DEAD]
 
     def kill(self, process: Process) -> None:
         """End a process; the driver hears of it some time."""
         if process.state is DEAD:
             return
         process.state = DEAD
-        self.put(self.driver, self.driver.died, process.name)
+        self.put(process.driver, process.driver.died, process.name)
         self._bag += process.inbox
         process.inbox = []
+
+    def slots(self, kind: str) -> int:
+        """How many members of a kind there are, or can be, in this session."""
+        if kind == ALONE:
+            return self.scenario.partitions
+        return sum(member.kind == kind for member in self.scenario.members)
 
     def may_take_shard(self, member: Member) -> bool:
         """Whether no later incarnation of a starting sink has been here."""
@@ -149,17 +204,9 @@ class World:
         return IdSet(id for id in self.durable if spread(id) % shards == member.index)
 
     def rows_of(self, partition: int) -> list[TaskId]:
-        """The ids a feeder finds in its part of the source, in order."""
+        """The ids a feeder finds in its part of the source of this session, in order."""
         partitions = self.scenario.partitions
         return [id for id in self.scenario.tasks if partition_of(id, partitions) == partition]
-
-    def remember(self, header: Header) -> None:
-        """A task has gained a turn."""
-        self._reached[header.id] = max(header.hop, self._reached.get(header.id, 0))
-
-    def recall(self, id: TaskId) -> int:
-        """How far a task that is admitted had come."""
-        return self._reached.get(id, 0) if self.scenario.remembers else 0
 
     def write_row(self, process: Process, item: Item) -> None:
         """A sink writes a row to its own part file, which another incarnation may have unlinked."""
@@ -220,10 +267,9 @@ class World:
         coordinator = self.driver.coordinator
         if not (coordinator.finished and coordinator.settled):
             self.violated("nothing can happen any more, and the run is not finished")
-        for process in self.processes.values():
-            if process.state is not DEAD:
-                self._check_empty(process)
-        if self.redone and not self.driver.losses:
+        for process in self.living():
+            self._check_empty(process)
+        if self.redone and not self.losses:
             self.violated(f"{self.redone} hops redone, though no member was lost")
 
     def _check_empty(self, process: Process) -> None:

@@ -1,0 +1,128 @@
+"""Peers in the world, and the agents at work in them."""
+
+from typing import TYPE_CHECKING
+
+from disk import CALL, TURN, Record
+from ledger import Made, Request
+from processes import Process, pack, unpack
+from scenario import AGENT, EQUAL
+
+from peerloom.protocol.messages import Item
+from peerloom.protocol.peer import Move, Peer
+from peerloom.protocol.view import ALONE, TO_SINK, Member
+from peerloom.task import Header
+
+if TYPE_CHECKING:
+    from world import World
+
+
+class Act:
+    """An agent's act on a task: its turn's calls one after the other, or two equal ones at once."""
+
+    __slots__ = ("answers", "asked", "before", "calls", "saved", "turns")
+
+    def __init__(self, before: Header, turns: tuple[int, ...], saved: tuple[int, ...], calls: int) -> None:
+        self.before = before
+        self.turns = turns
+        self.saved = list(saved)
+        self.calls = calls
+        self.asked = 0
+        self.answers: list[int] = []
+
+    def request(self) -> Request:
+        """What is asked next."""
+        parent = self.turns[-1] if self.turns else 0
+        if self.calls == EQUAL or not self.answers:
+            return Request(self.before.id, self.before.hop, parent, 0, 0)
+        return Request(self.before.id, self.before.hop, parent, len(self.answers), self.answers[-1])
+
+
+class PeerProcess(Process):
+    """A peer; agents take any time for their calls and turns."""
+
+    def __init__(self, world: "World", member: Member) -> None:
+        super().__init__(world, member)
+        alone = member.kind == ALONE
+        self.core: Peer = Peer(member.name, alone=alone, keeps=alone and not world.scenario.journal)
+        self._waiting: list[Item] = []  # for room on the disk
+
+    def begin(self, item: Item) -> None:
+        """An agent is given a task."""
+        world, header = self.world, item.header
+        if self.writer is not None and self.writer.blocked:
+            self._waiting.append(item)
+            return
+        turns, saved = unpack(item.payload)
+        if len(turns) != header.hop or world.scenario.tasks[header.id][header.hop] not in self.member.roles:
+            world.violated(f"{self.name} got {item}, which is not for it")
+        world.ledger.check_task(self.name, header.id, turns, saved)
+        act = Act(header, turns, saved, world.scenario.calls[header.id][header.hop])
+        self._ask(act)
+
+    def answered(self, act: Act) -> None:
+        """A call has been served, and the answer is here."""
+        request = act.request()
+        token = self.world.ledger.serve(self, request, act.before.attempt, act.answers)
+        if self.writer is not None:
+            id, attempt, hop, _ = act.before
+            self.writer.add(Record(CALL, id, attempt, hop, token))
+        act.answers.append(token)
+        if len(act.answers) == act.asked == abs(act.calls) and self.world.random() < 0.5:
+            self.agent_done(act)
+        else:
+            self._ask(act)
+
+    def agent_done(self, act: Act) -> None:
+        """An agent has acted on a task: on it goes."""
+        world, core = self.world, self.core
+        before = act.before
+        id, attempt, hop, _ = before
+        way = world.scenario.tasks[id]
+        if world.poison.strikes(self, before):
+            return
+        world.acts += 1
+        header = Header(id, attempt, hop + 1)
+        target = way[hop + 1] if hop + 1 < len(way) else TO_SINK
+        move = core.move(before, header, target)
+        if move is Move.GONE:
+            return
+        if not core.held:
+            world.advanced(core.view.number, id, hop)
+        parent = act.turns[-1] if act.turns else 0
+        token = world.ledger.turn(self, Made(id, hop, parent, tuple(act.answers)), attempt)
+        if self.writer is not None:
+            self.writer.add(Record(TURN, id, attempt, hop + 1, token))
+        after = Item(header, pack((*act.turns, token)))
+        if move is Move.HERE:
+            self.begin(after)
+        else:
+            core.send(before, target, after)
+
+    def act_on_state(self) -> None:
+        """Hand what has arrived to the agents, after what was done is written."""
+        if self.write_journal():
+            waiting, self._waiting = self._waiting, []
+            for item in (*waiting, *self.core.arrivals()):
+                self.begin(item)
+            for feeder, passed in self.core.passed():
+                self.world.send(self, self.world.processes[feeder], passed)
+        super().act_on_state()
+
+    def _ask(self, act: Act) -> None:
+        """Let the next call be answered: by a saved one at once, or by the model; or end the act."""
+        while act.asked < abs(act.calls):
+            if act.calls != EQUAL and len(act.answers) < act.asked:
+                return
+            act.asked += 1
+            saved = self._saved(act, act.request())
+            if saved:
+                act.saved.remove(saved)
+                act.answers.append(saved)
+            else:
+                self.world.put(self, self.answered, act, AGENT)
+        if len(act.answers) == abs(act.calls):
+            self.world.put(self, self.agent_done, act, AGENT)
+
+    def _saved(self, act: Act, request: Request) -> int:
+        """A saved call that answers this request, or 0."""
+        return next((token for token in act.saved if self.world.ledger.requests[token] == request), 0)
