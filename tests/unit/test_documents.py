@@ -29,15 +29,6 @@ def blocks(language: str) -> list[Any]:
     return found
 
 
-def commands() -> list[Any]:
-    return [
-        pytest.param(line.split("#")[0].strip(), id=line.split("#")[0].strip())
-        for block in blocks("sh")
-        for line in block.values[0].splitlines()
-        if line.strip()
-    ]
-
-
 def scripted(request: peerloom.ChatRequest) -> str:
     return request.choices[0] if request.choices else "A scripted sentence of some words."
 
@@ -69,19 +60,18 @@ def test_python_runs(code: str, no_model: None, run_workflow: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands())
-def test_commands_work(command: str, tmp_path: Path) -> None:
-    words = shlex.split(command)
-    if words[0] == "make":
-        assert words[1] in MAKE_TARGETS.findall((ROOT / "Makefile").read_text())
-        return
-    if words[0] == "source":
-        return
-    assert words[0] == "peerloom"
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_commands_work(block: str, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}\n')
     bin_dir = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=100)
+    for line in block.splitlines():
+        words = shlex.split(line.split("#")[0])
+        if words[0] == "make":
+            assert words[1] in MAKE_TARGETS.findall((ROOT / "Makefile").read_text())
+        elif words[0] != "source":
+            assert words[0] == "peerloom"
+            subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=100)
 
 
 def test_the_twenty_line_example_has_twenty_lines_or_so() -> None:
