@@ -30,7 +30,11 @@ Replacement = Callable[..., Any]
 
 BUGS: dict[str, list[tuple[Any, str, Replacement]]] = {}
 
-FOCUS: dict[str, list[tuple[tuple[str, ...], tuple[object, ...], str]]] = {}
+FOCUS: dict[str, list[tuple[tuple[str, ...], tuple[object, ...], str]]] = {
+    "lost-batch-taken-for-granted": [(("deadline", "census"), (Delivered,), "")],
+    "replaced-before-census": [scenario.THEMES[1]],
+    "late-discard-hits-new-copy": [scenario.THEMES[0]],
+}
 """For bugs that are rarely felt: in what histories they are."""
 
 

@@ -29,6 +29,11 @@ class Act:
         self.asked = 0
         self.answers: list[int] = []
 
+    @property
+    def name(self) -> str:
+        """For the trace."""
+        return f"{self.before.id}@{self.before.attempt}.{self.before.hop}"
+
     def request(self) -> Request:
         """What is asked next."""
         parent = self.turns[-1] if self.turns else 0

@@ -4,13 +4,13 @@ from bugs import BUGS, planted
 from explore import explore, main, trace
 
 
-def test_two_thousand_histories_keep_every_promise():
-    findings = explore(range(2_000))
+def test_a_thousand_histories_keep_every_promise():
+    findings = explore(range(1_000))
 
     assert findings.violations == []
-    assert findings.rows > 5_000
+    assert findings.rows > 4_000
     assert findings.redone > 100, "faults are hardly felt"
-    assert findings.sessions > 2_200
+    assert findings.sessions > 1_200
     assert findings.recalled > 500
     assert findings.dropped > 500
 
