@@ -64,11 +64,8 @@ class FeederHost(Host):
     def _begin(self) -> None:
         if self._journal is not None:
             partitions = self._brief.settings.partitions
-            tidying = Tidying(self._journal, partitions, lambda: self.machine.view, self._know_done)
+            tidying = Tidying(self._journal, partitions, lambda: self.machine.view, self._ask_feeders)
             self.spawn(tidying.run())
-
-    async def _know_done(self, ids: list[TaskId]) -> list[TaskId]:
-        return [id for id in ids if self.machine.is_done(id)]
 
     def _take_delivery(self, message: Deliver) -> Delivered:
         return Delivered(self.machine.view.number, message.seq, False)

@@ -10,11 +10,14 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 from peerloom.protocol.messages import (
+    Ask,
     Deliver,
     Delivered,
+    Done,
     Hold,
     Message,
     Resolve,
@@ -24,10 +27,12 @@ from peerloom.protocol.messages import (
     encode,
 )
 from peerloom.protocol.participant import Participant
+from peerloom.protocol.view import FEEDER
 from peerloom.runtime.brief import MemberStats
 from peerloom.runtime.journaling import Journaling
 from peerloom.runtime.link import Link, Unreachable
 from peerloom.runtime.patience import patience
+from peerloom.task import TaskId
 
 
 class Host(ABC):
@@ -181,6 +186,20 @@ class Host(ABC):
             case _:
                 return self._take_other(message)
         return None
+
+    async def _ask_feeders(self, ids: list[TaskId]) -> list[TaskId]:
+        """Which of these tasks are done, as far as the feeders can be reached."""
+        view, name = self.machine.view, self.machine.name
+        done: list[TaskId] = []
+        for feeder in view.of(FEEDER):
+            mine = [id for id in ids if view.feeder(id) == feeder.name]
+            if mine:
+                question = encode(Ask(view.number, name, mine))
+                with suppress(Unreachable, TimeoutError):
+                    async with patience(self._deliver_seconds):
+                        answer = await self._link.send(feeder.name, question)
+                    done += cast("Done", decode(answer)).ids
+        return done
 
     async def _until_stopped(self) -> None:
         await self._stopping.wait()

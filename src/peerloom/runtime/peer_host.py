@@ -5,25 +5,21 @@ of its loop; nothing is encoded until the task leaves. What leaves is in the jou
 """
 
 import asyncio
-from contextlib import suppress
-from typing import cast
 
-from peerloom.protocol.messages import Ask, Deliver, Delivered, Done, Item, Message, Pace
-from peerloom.protocol.messages import decode as decode_message
+from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Pace
 from peerloom.protocol.messages import encode as encode_message
 from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import ALONE, FEEDER, TO_SINK
+from peerloom.protocol.view import ALONE, TO_SINK
 from peerloom.runtime.acting import Stage
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
 from peerloom.runtime.journaling import open_journal
 from peerloom.runtime.link import Link, Unreachable
-from peerloom.runtime.patience import patience
 from peerloom.runtime.rows import finish
 from peerloom.runtime.settings import members
 from peerloom.runtime.tidying import Tidying
 from peerloom.services.llm.widening import WideningLLM
-from peerloom.task import Task, TaskId, decode, encode
+from peerloom.task import Task, decode, encode
 
 
 class PeerHost(Host):
@@ -63,19 +59,6 @@ class PeerHost(Host):
             places = settings.partitions if kind == ALONE else sum(slot.kind == kind for slot in slots)
             tidying = Tidying(self._journal, places, lambda: self.machine.view, self._ask_feeders)
             self.spawn(tidying.run())
-
-    async def _ask_feeders(self, ids: list[TaskId]) -> list[TaskId]:
-        view, name = self.machine.view, self.machine.name
-        done: list[TaskId] = []
-        for feeder in view.of(FEEDER):
-            mine = [id for id in ids if view.feeder(id) == feeder.name]
-            if mine:
-                question = encode_message(Ask(view.number, name, mine))
-                with suppress(Unreachable, TimeoutError):
-                    async with patience(self._deliver_seconds):
-                        answer = await self._link.send(feeder.name, question)
-                    done += cast("Done", decode_message(answer)).ids
-        return done
 
     def _take_delivery(self, message: Deliver) -> Delivered:
         return self.machine.deliver(message)
