@@ -13,6 +13,7 @@ import dataclasses
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ from typing import Any
 
 from chaos_faults import HOST_KILLS, KILLS, plan, strike
 from chaos_hosts import NEAR, TwoHosts
-from chaos_stage import STILL_SECONDS, Failed, Shape, Stage
+from chaos_stage import PEERLOOM, STILL_SECONDS, Failed, Shape, Stage, environment
 from checker import Verdict, judge, passed
 
 
@@ -32,6 +33,9 @@ def perform(stage: Stage, given: argparse.Namespace, hosts: TwoHosts | None) -> 
     rng = Random(given.seed)
     waits: defaultdict[str, list[float]] = defaultdict(list)
     stage.run()
+    if hosts is not None:
+        stage.wait_for_rows(1)
+        ask_from_afar(stage, hosts)
     for fault in plan(given.kills, given.stops, rng, given.only):
         stage.wait_for_rows(round(fault.at * given.tasks))
         rows, began = stage.rows, time.monotonic()
@@ -45,12 +49,26 @@ def perform(stage: Stage, given: argparse.Namespace, hosts: TwoHosts | None) -> 
     return {kind: round(max(seconds), 2) for kind, seconds in sorted(waits.items())}
 
 
+def ask_from_afar(stage: Stage, hosts: TwoHosts) -> None:
+    """Ask the run from the other host how it is going.
+
+    Raises:
+        Failed: if the run itself does not answer there.
+    """
+    command = [*hosts.on(hosts.far), *PEERLOOM, "ctl", "status", str(stage.run_dir), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    told = json.loads(done.stdout) if done.returncode == 0 else {}
+    if not told.get("address", "").startswith(NEAR):
+        raise Failed(f"ctl status from the far host, exit code {done.returncode}: {done.stdout}{done.stderr}")
+    tell(f"from the far host: {told['state']}, at {told['address']}")
+
+
 def on_two(shape: Shape, hosts: TwoHosts) -> Shape:
-    """The same run, its driver and model on the near host, its peers on both."""
+    """The same run, its driver and model on the near host, its peers on both: one role has no other home."""
     return dataclasses.replace(
         shape,
-        placement="packed",
-        overrides=("peers=4", *shape.overrides),
+        placement="spread",
+        overrides=("roles.fan.resources.far=0.1", "roles.chain.resources.near=0.1", *shape.overrides),
         host=NEAR,
         prefix=hosts.on(hosts.near),
         environment=hosts.environment,
@@ -74,9 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--stops", type=int, default=None, help="SIGSTOP and SIGCONT; half as many as kills")
     parser.add_argument("--only", default="", help="kinds of kills to draw from")
-    parser.add_argument(
-        "--hosts", type=int, choices=(1, 2), default=1, help="2: in network namespaces; packed"
-    )
+    parser.add_argument("--hosts", type=int, choices=(1, 2), default=1, help="2: in network namespaces")
     parser.add_argument("--tasks", type=int, default=None, help="60 for each kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--placement", choices=("spread", "packed"), default="spread")

@@ -110,8 +110,13 @@ def _kill_llm(stage: Stage, rng: Random) -> None:
     stage.llm.start()
 
 
+def _far(stage: Stage, hosts: TwoHosts) -> list[Member]:
+    return [member for member in stage.living("peer") if hosts.is_far(member)]
+
+
 def _kill_host(stage: Stage, hosts: TwoHosts, _: bool, rng: Random) -> None:
     """The far host goes down with all that runs there, and comes up again with a new raylet."""
+    stage.wait(lambda: bool(_far(stage, hosts)), UP_SECONDS, "a peer was up on the far host")
     _kill(stage, "host", hosts.processes(hosts.far))
     stage.pass_time(rng.uniform(0, 1))
     hosts.start_far()
@@ -119,9 +124,10 @@ def _kill_host(stage: Stage, hosts: TwoHosts, _: bool, rng: Random) -> None:
 
 def _cut(stage: Stage, hosts: TwoHosts, suspected: bool, rng: Random) -> None:
     """Cut the link, and heal it sooner or later than the far peers are suspected."""
+    stage.wait(lambda: bool(_far(stage, hosts)), UP_SECONDS, "a peer was up on the far host")
     seconds = _seconds(stage, suspected, rng)
     stage.note(fault=f"cut-{'long' if suspected else 'short'}", t=time.time())
-    stage.unheard([member for member in stage.members.values() if hosts.is_far(member)])
+    stage.unheard(_far(stage, hosts))
     hosts.cut()
     try:
         stage.pass_time(seconds)

@@ -93,12 +93,22 @@ class TwoHosts:
 
     def start_near(self) -> None:
         """Start the head."""
-        head = ("--head", "--port", PORT, "--include-dashboard", "false", "--temp-dir", str(self._folder))
+        head = (
+            "--resources",
+            '{"near": 1}',
+            "--head",
+            "--port",
+            PORT,
+            "--include-dashboard",
+            "false",
+            "--temp-dir",
+            str(self._folder),
+        )
         self._start(self.near, NEAR, *head)
 
     def start_far(self) -> None:
         """Start the second raylet, anew if it was killed."""
-        self._start(self.far, FAR, "--address", f"{NEAR}:{PORT}")
+        self._start(self.far, FAR, "--resources", '{"far": 1}', "--address", f"{NEAR}:{PORT}")
 
     def _start(self, host: str, address: str, *options: str) -> None:
         ray = str(Path(sys.executable).with_name("ray"))
