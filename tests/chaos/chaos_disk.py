@@ -15,7 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from chaos_stage import STILL_SECONDS, Failed, LogTail, Shape, Stage, alive
+from chaos_stage import STILL_SECONDS, Failed, Shape, Stage
+from chaos_watch import LogTail, alive
 from checker import judge, passed
 
 SMALL, LARGE = "1m", "256m"

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import psutil
 from chaos_hosts import TwoHosts
-from chaos_stage import Member, Stage, send
+from chaos_stage import Stage
+from chaos_watch import Member, send
 
 HOST_KILLS = ("peer", "peers", "sink", "feeder", "driver", "llm", "host", "cut-short", "cut-long")
 KILLS = ("peer", "peers", "sink", "feeder", "driver", "cluster", "llm")

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 import psutil
-from chaos_stage import Failed, Member, environment, send
+from chaos_stage import Failed, environment
+from chaos_watch import Member, send
 
 NEAR, FAR = "10.77.0.1", "10.77.0.2"
 PORT = "6379"

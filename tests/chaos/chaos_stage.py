@@ -10,16 +10,16 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+from chaos_watch import LogTail, Member, RowCount, alive
 
 HERE = Path(__file__).parent
 PEERLOOM = [sys.executable, "-m", "peerloom"]
@@ -49,21 +49,6 @@ class Shape:
     partitions: int = 2
     prefix: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Member:
-    """One member's process. `unheard`: since when nothing reaches it, if it is stopped or cut off."""
-
-    name: str
-    process: psutil.Process
-    session: int
-    seen: float
-    unheard: float | None = None
-
-    @property
-    def kind(self) -> str:
-        return self.name.partition("-")[0]
 
 
 class LLM:
@@ -275,7 +260,7 @@ class Stage:
         return shown
 
     def _bury(self, member: Member, now: float) -> None:
-        if member.kind != "peer":
+        if member.kind in ("feeder", "sink"):  # they make no calls
             return
         unheard = member.unheard
         self.note(
@@ -294,59 +279,8 @@ class Stage:
                 self._below |= set(psutil.Process(self.driver.pid).children(recursive=True))
 
 
-class RowCount:
-    """Counts lines in parts, and reads each byte once."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
-        self._read: dict[Path, tuple[int, int]] = {}
-
-    def count(self) -> int:
-        there: dict[Path, tuple[int, int]] = {}
-        for part in (*self._run_dir.glob("data/*.jsonl"), *self._run_dir.glob("rejected/*.jsonl")):
-            offset, lines = self._read.get(part, (0, 0))
-            with contextlib.suppress(FileNotFoundError), part.open("rb") as file:
-                file.seek(offset)
-                added = file.read()
-                there[part] = offset + len(added), lines + added.count(b"\n")
-        self._read = there
-        return sum(lines for _, lines in there.values())
-
-
-class LogTail:
-    """New whole lines of a JSONL file since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-
-    def entries(self) -> Iterator[dict[str, Any]]:
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-            file.seek(self._offset)
-            whole, newline, _ = file.read().rpartition(b"\n")
-            self._offset += len(whole) + len(newline)
-            for line in whole.splitlines():
-                with contextlib.suppress(ValueError):  # a driver killed while it wrote
-                    yield json.loads(line)
-
-
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without what would change a run, with the workload to import."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     paths = [str(HERE), clean.get("PYTHONPATH", "")]
     return {**clean, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **extra}
-
-
-def alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; one that is dead and not yet reaped does not."""
-    try:
-        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
-    """A signal to each; those that are gone do not mind."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
