@@ -42,7 +42,7 @@ def perform(*command: str | Path, seconds: float = 600.0) -> dict[str, Any]:
 @pytest.mark.parametrize(("placement", "kills"), [("spread", 10)])
 def test_nothing_is_lost_and_nothing_paid_twice(placement: str, kills: int, tmp_path: Path) -> None:
     script = (sys.executable, HERE / "chaos.py", "--placement", placement, "--dir", tmp_path / "chaos")
-    verdict = perform(*script, "--kills", str(kills), "--stops", "3", "--seed", "3")
+    verdict = perform(*script, "--kills", str(kills), "--stops", "3", "--seed", "4", "--latency", "0.2")
     struck = verdict["kills"]
     assert sum(count for kind, count in struck.items() if not kind.startswith("stop-")) == kills
     assert set(KILLS) < struck.keys()
