@@ -122,7 +122,7 @@ def size_of(path: Path) -> int:
 def write_failed(path: Path, error: OSError) -> SinkError:
     """The error to raise for a file that could not be written."""
     if error.errno in _NO_ROOM:
-        return DiskFull(f"no room left to write {path}: {error.strerror}. Make room, then go on")
+        return DiskFull(f"no room left to write {path}: {error.strerror}. Make room there.")
     return SinkError(f"{path} could not be written: {error.strerror}")
 
 

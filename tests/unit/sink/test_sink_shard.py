@@ -195,7 +195,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(small_disk: Path):
     shard = Shard.take(run_dir, 0, 1)
     groups = [rows(range(n, n + 500)) for n in range(0, 10_000, 500)]
     done = 0
-    with pytest.raises(DiskFull, match=r"no room left to write .*part-000.*Make room, then go on"):
+    with pytest.raises(DiskFull, match=r"no room left to write .*part-000.*Make room there"):
         for group in groups:
             shard.commit(group)
             done += 1
