@@ -64,6 +64,8 @@ def main(
     bench = BENCHES.get(name)
     if bench is None:
         raise ConfigError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}")
+    if without is not None and bench is recovery.BENCH:
+        raise ConfigError("recovery is measured with everything on: without a journal nothing is recovered")
     runs = runs or bench.runs
     points: list[Point] = []
     for setting in bench.settings(in_flight, tasks, placement):

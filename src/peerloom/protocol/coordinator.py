@@ -77,6 +77,7 @@ class Coordinator:
         self._journal = journal
         self._alive: dict[str, Member] = {}
         self._starting: dict[str, Member] = {}
+        self._waiting: set[str] = set()  # of these, those for which there is no room at present
         self._reports: dict[str, Report] = {}
         self._haves: dict[str, Have] = {}
         self._exhausted: set[str] = set()
@@ -97,8 +98,8 @@ class Coordinator:
 
     @property
     def settled(self) -> bool:
-        """Whether every wanted member takes part and no census is under way."""
-        return self._begun and not self._in_census and len(self._alive) == len(self._wanted)
+        """Whether every wanted member for which there is room takes part, and no census is under way."""
+        return self._begun and not self._in_census and self._enough()
 
     @property
     def finished(self) -> bool:
@@ -116,12 +117,21 @@ class Coordinator:
         if member is None:
             self._effects.append(Kill(name, "it is no longer wanted"))
             return
+        self._waiting.discard(name)
         self._alive[name] = member
-        if self._begun or not self._starting:
+        if self._begun or self._enough():
             self._open()
+
+    def waits(self, name: str) -> None:
+        """There is no room for a member at present: the run begins without it, if every role has a host."""
+        if name in self._starting and name not in self._waiting:
+            self._waiting.add(name)
+            if not self._begun and self._enough():
+                self._open()
 
     def lost(self, name: str, why: str = "") -> None:
         """A member is dead, or is to be treated as dead: it is replaced. Saying it twice does no harm."""
+        self._waiting.discard(name)
         starting = self._starting.pop(name, None)
         member = starting or self._alive.pop(name, None)
         if member is None:
@@ -162,6 +172,15 @@ class Coordinator:
             peers = (member for member in self._wanted.values() if member.kind == PEER)
             roles = dict.fromkeys(role for peer in peers for role in peer.roles)
             self._spawn(Member(*slot, self._first, tuple(roles)))
+
+    def _enough(self) -> bool:
+        """Whether all members are there but some for which there is no room and which others stand in for."""
+        missing = [member for name, member in self._starting.items() if name not in self._waiting]
+        needed = {member.slot for member in self._wanted.values() if member.kind in (FEEDER, SINK)}
+        present = {member.slot for member in self._alive.values()}
+        roles = {role for member in self._wanted.values() for role in member.roles}
+        hosted = {role for member in self._alive.values() for role in member.roles}
+        return not missing and needed <= present and roles <= hosted
 
     def _open(self) -> None:
         members = tuple(sorted(self._alive.values(), key=lambda member: member.slot))

@@ -12,16 +12,16 @@ import msgspec
 
 from peerloom.agents.base import Agent, Services
 from peerloom.errors import TaskError
-from peerloom.runtime.saved_calls import SavedCalls
+from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
 from peerloom.sink.totals import AgentTally
-from peerloom.task import FAILED, End, Header, Task, Turn, Usage
+from peerloom.task import FAILED, End, Header, SavedCall, Task, Turn, Usage
 from peerloom.workflow import Workflow
 
 DETAIL_CHARACTERS = 2_000
 
 
-OnCall = Callable[[Header, ChatRequest, ChatReply], None]
+OnCall = Callable[[Header, SavedCall], None]
 """Told of each call that was asked and answered, with the copy of the task it was for."""
 
 
@@ -44,11 +44,13 @@ class StepLLM:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Pass the call on, unless its reply is known."""
-        reply = self._saved.answer(request) if self._saved is not None else None
+        digest = digest_of(request) if self._saved is not None or self._on_call is not None else b""
+        reply = self._saved.answer(digest) if self._saved is not None else None
         if reply is None:
             reply = await self._llm.chat(request)
-            if self._on_call is not None:
-                self._on_call(self._header, request, reply)
+            call = save(digest, reply)
+            if call is not None and self._on_call is not None:
+                self._on_call(self._header, call)
         self.usage += reply.usage
         self.model = reply.model
         self.finish_reason = reply.finish_reason

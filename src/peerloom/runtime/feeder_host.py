@@ -64,7 +64,7 @@ class FeederHost(Host):
     def _begin(self) -> None:
         if self._journal is not None:
             partitions = self._brief.settings.partitions
-            tidying = Tidying(self._journal, partitions, lambda: self.machine.view, self._ask_feeders)
+            tidying = Tidying(self._journal, partitions, self._ask_feeders)
             self.spawn(tidying.run())
 
     def _take_delivery(self, message: Deliver) -> Delivered:

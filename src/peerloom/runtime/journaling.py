@@ -1,6 +1,6 @@
 """What a member puts into its journal: gathered in memory, written once a pass, before anything leaves.
 
-A call is encoded only if the pass ends before its turn does, since the turn's record holds all that the
+A call is written only if the pass ends before its turn does, since the turn's record holds all that the
 call brought; so an agent that asks once a turn costs one record a turn. A full disk holds up whatever waits
 to leave, and tasks that would begin a turn; nothing else.
 """
@@ -15,8 +15,6 @@ import msgspec
 
 from peerloom.errors import RunDirError
 from peerloom.runtime.brief import Brief
-from peerloom.runtime.saved_calls import save
-from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.sink.errors import DiskFull, SinkError
 from peerloom.sink.journal.records import base_record, call_record, turn_record
 from peerloom.sink.journal.writer import JournalWriter
@@ -56,14 +54,14 @@ class Journaling:
         self._host = host
         self._records: list[bytes] = []
         self._ids: list[TaskId] = []
-        self._calls: dict[TaskId, list[tuple[Header, ChatRequest, ChatReply]]] = {}
+        self._calls: dict[TaskId, list[tuple[Header, SavedCall]]] = {}
         self._room = asyncio.Event()
         self._room.set()
-        self._syncing = False
+        self._unsynced = self._syncing = False
 
-    def call(self, header: Header, request: ChatRequest, reply: ChatReply) -> None:
+    def call(self, header: Header, call: SavedCall) -> None:
         """A call of a turn under way was answered."""
-        self._calls.setdefault(header.id, []).append((header, request, reply))
+        self._calls.setdefault(header.id, []).append((header, call))
         self._host.poke()
 
     def turn(self, header: Header, raw_turns: Sequence[msgspec.Raw]) -> None:
@@ -83,18 +81,14 @@ class Journaling:
         if not self._room.is_set():
             return False
         if self._calls:
-            self._encode_calls()
+            self._add_calls()
         if self._records:
             try:
-                self.writer.write(self._records, self._ids)
+                self._write()
             except DiskFull as error:
                 self._room.clear()
                 self._host.spawn(self._wait_for_room(error))
                 return False
-            self._records, self._ids = [], []
-            if not self._syncing:
-                self._syncing = True
-                self._host.spawn(self._sync())
         return True
 
     def close(self) -> None:
@@ -111,33 +105,41 @@ class Journaling:
         """Whether there is no room for what has gathered."""
         return not self._room.is_set()
 
-    def _encode_calls(self) -> None:
+    def _add_calls(self) -> None:
         for calls in self._calls.values():
-            for header, request, reply in calls:
-                saved = save(request, reply)
-                if saved is not None:
-                    self._records.append(call_record(header, saved))
-                    self._ids.append(header.id)
+            for header, call in calls:
+                self._records.append(call_record(header, call))
+                self._ids.append(header.id)
         self._calls.clear()
+
+    def _write(self) -> None:
+        self.writer.write(self._records, self._ids)
+        self._records, self._ids = [], []
+        self._unsynced = True
+        if not self._syncing:
+            self._syncing = True
+            self._host.spawn(self._sync())
 
     async def _wait_for_room(self, error: DiskFull) -> None:
         self._host.notice(f"{error} Waiting for room; nothing is lost.")
         while not self._room.is_set():
             await asyncio.sleep(DISK_FULL_SECONDS)
             with suppress(DiskFull):
-                self.writer.write(self._records, self._ids)
-                self._records, self._ids = [], []
+                self._write()
                 self._room.set()
         self._host.notice("There is room on the disk again: going on.")
         self._host.poke()
 
     async def _sync(self) -> None:
-        await asyncio.sleep(SYNC_SECONDS)
+        """One at a time: a disk that hangs must not take up all threads."""
+        while self._unsynced:
+            await asyncio.sleep(SYNC_SECONDS)
+            self._unsynced = False
+            try:
+                await asyncio.to_thread(self.writer.sync)
+            except SinkError as error:
+                self._host.notice(f"{error} After a power failure the calls in it would be paid again.")
         self._syncing = False
-        try:
-            await asyncio.to_thread(self.writer.sync)
-        except SinkError as error:
-            self._host.notice(f"{error} After a power failure the calls in it would be paid again.")
 
 
 def open_journal(brief: Brief, host: Surroundings) -> Journaling:

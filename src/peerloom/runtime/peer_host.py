@@ -57,7 +57,7 @@ class PeerHost(Host):
             kind, settings = self._brief.member.kind, self._brief.settings
             slots = members(settings, self._brief.program.workflow.roles)
             places = settings.partitions if kind == ALONE else sum(slot.kind == kind for slot in slots)
-            tidying = Tidying(self._journal, places, lambda: self.machine.view, self._ask_feeders)
+            tidying = Tidying(self._journal, places, self._ask_feeders)
             self.spawn(tidying.run())
 
     def _take_delivery(self, message: Deliver) -> Delivered:

@@ -316,7 +316,7 @@ class Run:
                 await asyncio.to_thread(self._session.keep, self._cpu_seconds())
 
     async def _watch_figures(self) -> None:
-        committed, since = -1, time.monotonic()
+        committed, poisoned, since = -1, 0, time.monotonic()
         while True:
             await self._take_figures()
             progress = self._figures.progress(
@@ -324,7 +324,10 @@ class Run:
             )
             self._watchers.emit("progress", progress)
             totals = self._figures.totals()
-            rows = totals.admitted - totals.reasons.get(POISON, 0)
+            if totals.reasons.get(POISON, 0) != poisoned:
+                poisoned = totals.reasons.get(POISON, 0)
+                self._supervisor.condemned()
+            rows = totals.admitted - poisoned
             if rows != committed or self._paused:
                 committed, since = rows, time.monotonic()
                 self._supervisor.progressed()

@@ -17,20 +17,26 @@ DIGEST_BYTES = 16
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ChatReply)
+_NOT_PLAIN = (TypeError, OverflowError, ValueError)
 
 
-def save(request: ChatRequest, reply: ChatReply) -> SavedCall | None:
-    """A call as it is kept; None if an agent has put something into it that no model can have seen."""
-    digest = _digest(request)
-    return SavedCall(digest, _encoder.encode(reply)) if digest else None
+def digest_of(request: ChatRequest) -> bytes:
+    """The same for equal requests; empty for one that cannot be encoded.
 
-
-def _digest(request: ChatRequest) -> bytes:
-    """The same for equal requests; empty for one that cannot be encoded."""
+    To be taken before the call: an agent may go on with the very list of messages that it has sent.
+    """
     try:
         return hashlib.blake2b(_encoder.encode(request), digest_size=DIGEST_BYTES).digest()
-    except (TypeError, OverflowError, ValueError):
+    except _NOT_PLAIN:
         return b""
+
+
+def save(digest: bytes, reply: ChatReply) -> SavedCall | None:
+    """A call as it is kept; None if request or reply hold what no JSON can."""
+    try:
+        return SavedCall(digest, _encoder.encode(reply)) if digest else None
+    except _NOT_PLAIN:
+        return None
 
 
 class SavedCalls:
@@ -41,11 +47,8 @@ class SavedCalls:
         for call in calls:
             self._replies.setdefault(call.digest, deque()).append(call.reply)
 
-    def answer(self, request: ChatRequest) -> ChatReply | None:
-        """The reply to an equal request, if there is one left."""
-        if not self._replies:
-            return None
-        digest = _digest(request)
+    def answer(self, digest: bytes) -> ChatReply | None:
+        """The reply to a request with this digest, if there is one left."""
         replies = self._replies.get(digest)
         if replies is None:
             return None

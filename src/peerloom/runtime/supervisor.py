@@ -15,7 +15,7 @@ from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.messages import Drain, Message, Pace, ToCoordinator, decode, encode
-from peerloom.protocol.view import FEEDER, SINK, Member
+from peerloom.protocol.view import ALONE, FEEDER, SINK, Member
 from peerloom.runtime.brief import Brief, MemberStats, decode_stats
 from peerloom.runtime.engine import Engine
 from peerloom.runtime.link import NoRoom, Unreachable
@@ -94,8 +94,9 @@ class Supervisor:
         self._draining = True
         if self._ending:
             return
-        for member in self._coordinator.view.of(FEEDER):
-            self._tell(member.name, Drain())
+        for name in self._engine.names() if self._group is not None else ():
+            if name.startswith(FEEDER):
+                self._tell(name, Drain())
 
     def go_at(self, settings: RunSettings, *, paused: bool) -> None:
         """Take over changed settings; while `paused`, nothing is admitted and no turn begins."""
@@ -120,6 +121,11 @@ class Supervisor:
     def progressed(self) -> None:
         """Rows have been committed: whoever dies from now on is not dying in a row."""
         self._deaths_in_a_row.clear()
+
+    def condemned(self) -> None:
+        """Rows of poison tasks have been committed: what those did to their quarantine is over."""
+        for slot in [slot for slot in self._deaths_in_a_row if slot.startswith(ALONE)]:
+            del self._deaths_in_a_row[slot]
 
     async def stop(self, on_stats: Callable[[str, MemberStats], None]) -> None:
         """Ask all members to stop, sinks last, and hand on their last figures."""
@@ -157,9 +163,9 @@ class Supervisor:
         slot = _slot(member.name)
         await asyncio.sleep(self._delay(slot))
         try:
-            node, pid = await self._engine.spawn(self._brief(member), lambda why: self._wait(slot, why))
+            node, pid = await self._engine.spawn(self._brief(member), lambda why: self._wait(member, why))
         except NoRoom as error:
-            self._wait(slot, str(error))
+            self._wait(member, str(error))
             self._lose(member.name, str(error))
             return
         except Unreachable as error:
@@ -174,10 +180,10 @@ class Supervisor:
             for name in self._engine.names():
                 group.create_task(self._introduce(name))
         self._on_event(MemberJoined(member.name, node, pid))
-        if self._draining and member.kind == FEEDER:
-            self._spawn_task(self._send(member.name, Drain()))
         if self._pace.number and _has_pace(member.name):
             await self._send(member.name, self._pace)  # before it takes part
+        if self._draining and member.kind == FEEDER:
+            self._tell(member.name, Drain())
         self._coordinator.joined(member.name)
         self._advance()
 
@@ -187,7 +193,10 @@ class Supervisor:
             return MAX_WAIT_SECONDS
         return min(MAX_WAIT_SECONDS, 0.1 * 2**deaths) if deaths else 0
 
-    def _wait(self, slot: str, why: str) -> None:
+    def _wait(self, member: Member, why: str) -> None:
+        slot = _slot(member.name)
+        self._coordinator.waits(member.name)
+        self._advance()
         if slot not in self._without_room:
             self._without_room.add(slot)
             self._on_event(Notice("warning", f"{slot} cannot start yet, the others go on without it: {why}"))

@@ -9,10 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from peerloom.protocol.view import View
 from peerloom.runtime.journaling import Journaling
 from peerloom.sink.errors import SinkError
-from peerloom.sink.layout import SegmentName
 from peerloom.task import TaskId
 
 TIDY_SECONDS = 5.0
@@ -29,40 +27,35 @@ class Tidying:
     Args:
         journal: the member's.
         places: how many members of its kind there are.
-        view: the view that the member is in.
         ask: the question to the feeders.
     """
 
-    def __init__(self, journal: Journaling, places: int, view: Callable[[], View], ask: Ask) -> None:
+    def __init__(self, journal: Journaling, places: int, ask: Ask) -> None:
         self._journal = journal
         self._places = places
-        self._view = view
         self._ask = ask
 
     async def run(self) -> None:
         """Tidy up again and again."""
         while True:
             await asyncio.sleep(TIDY_SECONDS)
-            with suppress(SinkError):  # a segment that cannot be read or copied now can wait
+            with suppress(SinkError):  # what cannot be copied now can wait
                 await self.once()
 
     async def once(self) -> None:
         """Tidy up.
 
         Raises:
-            SinkError: if a segment cannot be read, or there is no room for a copy. Nothing is lost by that.
+            SinkError: if a copy cannot be written or made durable. Nothing is lost by that.
         """
         writer = self._journal.writer
-        writer.adopt(await asyncio.to_thread(writer.orphans, self._places, self._is_alive))
+        writer.adopt(await asyncio.to_thread(writer.orphans, self._places))
         ids = writer.closed_ids(MOST_ASKED)
         if ids:
             writer.settle(await self._ask(ids))
-        copying = None if self._journal.stuck else writer.begin_copy()
-        if copying is not None:
+        while not self._journal.stuck and (copying := writer.begin_copy()) is not None:
             await asyncio.to_thread(copying.read)
             writer.write_copy(copying)
             await asyncio.to_thread(writer.sync)
-            writer.end_copy(copying)
-
-    def _is_alive(self, name: SegmentName) -> bool:
-        return f"{name.kind}-{name.slot}.{name.incarnation}" in self._view().names
+            if not writer.end_copy(copying):
+                return

@@ -1,3 +1,4 @@
+import pytest
 from protocol_helpers import ANN, BEN, FEED, STORE, everybody, task
 
 from peerloom.idset import IdSet
@@ -13,6 +14,7 @@ from peerloom.protocol.messages import (
     Resolve,
     Suspect,
 )
+from peerloom.protocol.view import PEER, Member
 
 NAMES = {member.name for member in everybody}
 
@@ -217,3 +219,29 @@ def test_a_process_for_suspects_is_started_when_a_feeder_asks_for_it():
     coordinator.lost(member.name)
     hold_census(coordinator)
     assert spawned(coordinator) == {"alone-0.1"}
+
+
+def test_a_run_begins_without_a_member_that_others_stand_in_for():
+    other = Member(PEER, 2, 0, ("ask",))
+    coordinator = Coordinator((*everybody, other), partitions=1, shards=1)
+    coordinator.start()
+    for name in NAMES:
+        coordinator.joined(name)
+    assert coordinator.view.number == 0
+    coordinator.waits(other.name)
+    assert coordinator.view.names == NAMES
+    hold_census(coordinator)
+    assert coordinator.settled
+    coordinator.joined(other.name)
+    assert coordinator.view.names == {*NAMES, other.name}
+
+
+@pytest.mark.parametrize("name", [ANN, STORE, FEED])
+def test_a_run_does_not_begin_without_a_role_a_sink_or_a_feeder(name: str):
+    coordinator = make()
+    coordinator.waits(name)
+    for other in NAMES - {name}:
+        coordinator.joined(other)
+    assert coordinator.view.number == 0
+    coordinator.joined(name)
+    assert coordinator.view.number == 1

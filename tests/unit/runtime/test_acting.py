@@ -5,9 +5,9 @@ from peerloom.agents.base import Agent, Services
 from peerloom.agents.function import FunctionAgent
 from peerloom.errors import LLMUnavailable, OutputTruncated
 from peerloom.runtime.acting import Stage
-from peerloom.runtime.saved_calls import save
+from peerloom.runtime.saved_calls import digest_of, save
 from peerloom.services.llm.base import ChatReply, ChatRequest
-from peerloom.task import End, Header, Task, TaskId, Turn, Usage, new_task
+from peerloom.task import End, Header, SavedCall, Task, TaskId, Turn, Usage, new_task
 from peerloom.workflow import Sequence, Workflow
 
 
@@ -105,18 +105,38 @@ def question(text: str) -> ChatRequest:
 
 
 async def test_calls_of_an_earlier_attempt_are_not_asked_again() -> None:
-    paid: list[tuple[Header, str]] = []
-    known = save(question("x"), ChatReply(text="known", usage=Usage(7, 1, 0, 1), model="old"))
+    paid: list[tuple[Header, bytes]] = []
+    known = save(digest_of(question("x")), ChatReply(text="known", usage=Usage(7, 1, 0, 1), model="old"))
     assert known is not None
     before = msgspec.structs.replace(task(), calls=[known])
     made = Stage(
         Sequence("a", "b"),
         {"a": Questions(), "b": Questions()},
         Model(),
-        lambda header, request, _: paid.append((header, request.messages[0]["content"])),
+        lambda header, call: paid.append((header, call.digest)),
     )
     after = await made.step(before)
     assert after.turns[0].value == ["known", "hi", "hi"]
     assert after.turns[0].usage == Usage(27, 11, 4, 3)
-    assert paid == [(before.header, "x"), (before.header, "y")]
+    assert paid == [(before.header, digest_of(question(text))) for text in "xy"]
     assert after.calls == []
+
+
+class Chatty:
+    """Goes on with the very list that it has sent, as many loops do."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        messages = [{"role": "user", "content": "begin"}]
+        for _ in range(2):
+            reply = await services.llm.chat(ChatRequest(messages=messages))
+            messages.append({"role": "assistant", "content": reply.text})
+        return Turn("", value=len(messages))
+
+
+async def test_a_call_is_known_by_what_was_asked_then() -> None:
+    paid: list[SavedCall] = []
+    made = Stage(Sequence("a"), {"a": Chatty()}, Model(), lambda _, call: paid.append(call))
+    await made.step(task())
+    first = [{"role": "user", "content": "begin"}]
+    second = [*first, {"role": "assistant", "content": "hi"}]
+    assert [call.digest for call in paid] == [digest_of(ChatRequest(messages=m)) for m in (first, second)]

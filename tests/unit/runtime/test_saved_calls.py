@@ -1,4 +1,8 @@
-from peerloom.runtime.saved_calls import SavedCalls, save
+from typing import Any
+
+import pytest
+
+from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.task import SavedCall, Usage
 
@@ -8,7 +12,7 @@ def asked(text: str, seed: int = 0) -> ChatRequest:
 
 
 def saved(text: str, reply: str) -> SavedCall:
-    call = save(asked(text), ChatReply(text=reply, usage=Usage(3, 2, 1, 1), model="m"))
+    call = save(digest_of(asked(text)), ChatReply(text=reply, usage=Usage(3, 2, 1, 1), model="m"))
     assert call is not None
     return call
 
@@ -16,20 +20,20 @@ def saved(text: str, reply: str) -> SavedCall:
 def test_a_saved_call_answers_an_equal_request_in_full():
     calls = SavedCalls([saved("a", "one")])
 
-    assert calls.answer(asked("a")) == ChatReply(text="one", usage=Usage(3, 2, 1, 1), model="m")
+    assert calls.answer(digest_of(asked("a"))) == ChatReply(text="one", usage=Usage(3, 2, 1, 1), model="m")
 
 
 def test_another_request_is_not_answered():
     calls = SavedCalls([saved("a", "one")])
 
-    assert calls.answer(asked("b")) is None
-    assert calls.answer(asked("a", seed=1)) is None
+    assert calls.answer(digest_of(asked("b"))) is None
+    assert calls.answer(digest_of(asked("a", seed=1))) is None
 
 
 def test_equal_requests_stay_as_many_answers():
     calls = SavedCalls([saved("a", "one"), saved("b", "other"), saved("a", "two")])
 
-    replies = [calls.answer(asked("a")) for _ in range(3)]
+    replies = [calls.answer(digest_of(asked("a"))) for _ in range(3)]
 
     assert [reply and reply.text for reply in replies] == ["one", "two", None]
 
@@ -37,7 +41,7 @@ def test_equal_requests_stay_as_many_answers():
 def test_the_order_of_different_requests_does_not_matter():
     calls = SavedCalls([saved("a", "one"), saved("b", "two")])
 
-    replies = [calls.answer(asked(text)) for text in "ba"]
+    replies = [calls.answer(digest_of(asked(text))) for text in "ba"]
 
     assert [reply and reply.text for reply in replies] == ["two", "one"]
 
@@ -45,5 +49,10 @@ def test_the_order_of_different_requests_does_not_matter():
 def test_a_request_that_cannot_be_encoded_is_neither_kept_nor_answered():
     strange = ChatRequest(messages=[{"role": "user", "content": object()}])
 
-    assert save(strange, ChatReply(text="x")) is None
-    assert SavedCalls([saved("a", "one")]).answer(strange) is None
+    assert save(digest_of(strange), ChatReply(text="x")) is None
+    assert SavedCalls([saved("a", "one")]).answer(digest_of(strange)) is None
+
+
+@pytest.mark.parametrize("message", [{"content": object()}, {"content": 2**70}, {"content": "\ud800"}])
+def test_a_reply_that_cannot_be_encoded_is_not_kept(message: dict[str, Any]):
+    assert save(digest_of(asked("a")), ChatReply(text="x", message=message)) is None

@@ -11,7 +11,7 @@ import pytest
 
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
-from peerloom.protocol.messages import Have, Hold, Query, Report, decode, encode
+from peerloom.protocol.messages import Drain, Have, Hold, Query, Report, decode, encode
 from peerloom.protocol.view import PEER, Member
 from peerloom.runtime import supervisor as module
 from peerloom.runtime.brief import Brief
@@ -34,6 +34,7 @@ class FakeEngine:
         self.starts: dict[str, list[Start]] = {}
         self.told: dict[str, asyncio.Queue[bytes]] = {}
         self.ends: dict[str, asyncio.Future[bytes]] = {}
+        self.drained: list[str] = []
 
     async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
         name = brief.member.name
@@ -56,6 +57,8 @@ class FakeEngine:
         message = decode(data)
         if isinstance(message, Hold):
             self.told[name].put_nowait(encode(Report(message.view.number, name)))
+        elif isinstance(message, Drain):
+            self.drained.append(name)
         elif isinstance(message, Query):
             self.told[name].put_nowait(encode(Have(message.view, name, [], [])))
 
@@ -140,7 +143,7 @@ async def test_a_member_without_room_waits_while_the_others_go_on():
         assert "peer-1.1" not in supervisor.names
         assert "peer-0.1" in supervisor.names
         room.set()
-        await watch.until(lambda: "peer-1.2" in supervisor.names and len(watch.of(ViewChanged)) == 2)
+        await watch.until(lambda: "peer-1.2" in supervisor.names and len(watch.of(ViewChanged)) >= 2)
     before, after = watch.of(Notice)
     assert "peer-1 cannot start yet" in before.text and "no node has spot=1" in before.text
     assert "peer-1 has room" in after.text
@@ -178,3 +181,29 @@ async def test_progress_forgives_deaths():
             engine.die(f"peer-0.{incarnation}")
             supervisor.progressed()
     assert {joined.member for joined in watch.of(MemberJoined)} > {f"{PEER}-0.1", f"{PEER}-1.1"}
+
+
+async def test_a_drain_before_the_first_view_reaches_the_feeder():
+    engine, watch, room = FakeEngine(), Watch(), asyncio.Event()
+
+    async def late(_: Callable[[str], None]) -> None:
+        await room.wait()
+
+    engine.starts["peer-0"] = [late]
+    async with running(engine, watch) as supervisor:
+        await watch.until(lambda: {"feeder-0.1", "sink-0.1"} <= {it.member for it in watch.of(MemberJoined)})
+        supervisor.drain()
+        room.set()
+        await watch.until(lambda: bool(watch.of(ViewChanged)))
+    assert engine.drained == ["feeder-0.1"]
+
+
+async def test_deaths_by_poison_are_forgiven_to_the_quarantine_only():
+    engine, watch = FakeEngine(), Watch()
+    with pytest.raises(ExceptionGroup):
+        async with running(engine, watch) as supervisor:
+            for incarnation in range(1, 2 * module.MAX_DEATHS_IN_A_ROW):
+                await watch.until(lambda number=incarnation: len(watch.of(ViewChanged)) == number)
+                engine.die(f"peer-0.{incarnation}")
+                supervisor.condemned()
+    assert len(watch.of(MemberLost)) == module.MAX_DEATHS_IN_A_ROW

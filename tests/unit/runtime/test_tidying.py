@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from peerloom.protocol.view import PEER, Member, View
+from peerloom.protocol.view import PEER
 from peerloom.runtime.journaling import Journaling
 from peerloom.runtime.tidying import Tidying
 from peerloom.sink.journal.memory import Memory
@@ -39,13 +39,11 @@ def fill(journal: Journaling, rows: range) -> None:
             assert journal.flush()
 
 
-def tidying(journal: Journaling, living: tuple[int, ...], done: set[int]) -> Tidying:
-    view = View(1, tuple(Member(PEER, 0, incarnation) for incarnation in living))
-
+def tidying(journal: Journaling, done: set[int]) -> Tidying:
     async def ask(ids: list[TaskId]) -> list[TaskId]:
         return [id for id in ids if id.row in done]
 
-    return Tidying(journal, 1, lambda: view, ask)
+    return Tidying(journal, 1, ask)
 
 
 def recalled(run_dir: Path) -> dict[int, int]:
@@ -70,7 +68,7 @@ async def test_segments_of_finished_tasks_go(run_dir: Path) -> None:
     mine = journal(run_dir, 1)
     fill(mine, range(60))
     before = segments(run_dir)
-    await tidying(mine, (1,), done=set(range(59))).once()
+    await tidying(mine, done=set(range(59))).once()
     mine.close()
     assert len(segments(run_dir)) < len(before) / 2
     assert recalled(run_dir)[59] == 3
@@ -79,7 +77,7 @@ async def test_segments_of_finished_tasks_go(run_dir: Path) -> None:
 async def test_a_straggler_is_copied_and_its_old_segment_goes(run_dir: Path) -> None:
     mine = journal(run_dir, 1)
     fill(mine, range(60))
-    keeps = tidying(mine, (1,), done=set(range(1, 60)))
+    keeps = tidying(mine, done=set(range(1, 60)))
     for _ in range(3):
         await keeps.once()
     mine.close()
@@ -91,28 +89,40 @@ async def test_what_a_dead_incarnation_left_is_looked_after(run_dir: Path) -> No
     dead, mine = journal(run_dir, 1), journal(run_dir, 2)
     fill(dead, range(60))
     dead.close()
-    await tidying(mine, (2,), done=set(range(59))).once()
+    await tidying(mine, done=set(range(59))).once()
     assert recalled(run_dir)[59] == 3
-    await tidying(mine, (2,), done=set(range(60))).once()
+    await tidying(mine, done=set(range(60))).once()
     mine.close()
     assert not [name for name in segments(run_dir) if name.startswith("peer-000-0001-")]
 
 
-async def test_what_a_living_one_writes_is_left_alone(run_dir: Path) -> None:
-    other, mine = journal(run_dir, 1), journal(run_dir, 2)
-    fill(other, range(10))
+async def test_what_a_successor_writes_is_left_alone(run_dir: Path) -> None:
+    """A process that was given up and lives on must not touch what has taken its place."""
+    successor, zombie = journal(run_dir, 2), journal(run_dir, 1)
+    fill(successor, range(10))
     before = segments(run_dir)
-    await tidying(mine, (1, 2), done=set(range(10))).once()
+    await tidying(zombie, done=set(range(10))).once()
     assert segments(run_dir) == before
-    other.close()
+    successor.close()
+    zombie.close()
+
+
+async def test_a_segment_that_cannot_be_read_stops_nothing_else(run_dir: Path) -> None:
+    dead, mine = journal(run_dir, 1), journal(run_dir, 2)
+    fill(dead, range(120))
+    dead.close()
+    (run_dir / JOURNAL / "peer-000-0001-0000.jnl").unlink()
+    (run_dir / JOURNAL / "peer-000-0001-0000.jnl").mkdir()
+    await tidying(mine, done=set(range(120))).once()
     mine.close()
+    assert segments(run_dir) == {"peer-000-0001-0000.jnl"}
 
 
 async def test_it_begins_by_waiting(run_dir: Path) -> None:
     mine = journal(run_dir, 1)
     fill(mine, range(60))
     before = segments(run_dir)
-    working = asyncio.create_task(tidying(mine, (1,), done=set(range(60))).run())
+    working = asyncio.create_task(tidying(mine, done=set(range(60))).run())
     await asyncio.sleep(0)
     working.cancel()
     assert segments(run_dir) == before

@@ -191,8 +191,10 @@ async def _wait_for_room(
             lacked += ROOM_POLL_SECONDS
             if lacked >= TELL_SECONDS:
                 waits(lack)
-        if had_room >= START_SECONDS:
+        if had_room >= START_SECONDS and not asked:
             raise TimeoutError
+        if had_room >= START_SECONDS:
+            waits("the cluster has what it asks for, but not on one node, or does not place it")
 
 
 async def _result(reference: Any) -> Any:

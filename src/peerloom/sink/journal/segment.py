@@ -21,6 +21,7 @@ class Segment:
         live_bytes: their sum, once the segment is closed.
         closed: nothing will be written to it.
         doubtful: a write or sync of it failed, so that it must be neither written nor synced again.
+        unreadable: it could not be read for a copy, so it stays as it is.
     """
 
     def __init__(self, name: SegmentName, path: Path, file: GrowingFile | None = None) -> None:
@@ -32,11 +33,12 @@ class Segment:
         self.live_bytes = 0
         self.closed = False
         self.doubtful = False
+        self.unreadable = False
 
     @property
     def is_garbage(self) -> bool:
         """Whether it is worth copying what is live. A doubtful one is: the copy is made durable anew."""
-        return self.doubtful or self.live_bytes * _KEPT_SHARE < self.size
+        return not self.unreadable and (self.doubtful or self.live_bytes * _KEPT_SHARE < self.size)
 
     def add(self, id: TaskId, size: int) -> None:
         """A record of a task was written."""
@@ -86,20 +88,23 @@ class Copying:
         Raises:
             SinkError: if the segment could not be read.
         """
-        data = _read(self.segment.path)
+        try:
+            data = _read(self.segment.path)
+        except SinkError:
+            self.segment.unreadable = True
+            raise
         self.found = [(it.id, data[it.start : it.end]) for it in Walk(data, self._wanted.__contains__)]
 
 
 def find_orphans(run_dir: Path, wants: Callable[[SegmentName], bool]) -> list[Segment]:
-    """Segments nobody writes any more, with the ids in them. In any thread.
-
-    Raises:
-        SinkError: if one could not be read.
-    """
+    """Segments nobody writes any more, with the ids in them, but for unreadable ones. In any thread."""
     orphans: list[Segment] = []
     for name in filter(wants, list_segments(run_dir)):
         segment = Segment(name, name.path(run_dir))
-        data = _read(segment.path)
+        try:
+            data = _read(segment.path)
+        except SinkError:
+            continue
         for record in Walk(data, lambda _: True, check=False):
             segment.add(record.id, record.end - record.start)
         segment.close(len(data))

@@ -13,7 +13,7 @@ mostly garbage is copied away:
 All methods are for the one thread that writes, but for `sync` and `orphans`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -147,22 +147,20 @@ class JournalWriter:
             self._unlink(segment)
         return True
 
-    def orphans(self, slots: int, alive: Callable[[SegmentName], bool]) -> list[Segment]:
+    def orphans(self, slots: int) -> list[Segment]:
         """The segments of dead incarnations that are ours to look after, for `adopt`. Slow; in any thread.
+
+        Those are the segments of earlier incarnations; one that cannot be read is left for later.
 
         Args:
             slots: how many members of this kind there are; a segment is looked after by the one with the
                 index that its own has modulo this.
-            alive: whether the member that writes a segment is alive.
-
-        Raises:
-            SinkError: if one could not be read.
         """
         kind, index, incarnation, _ = self._next_name
 
         def ours(name: SegmentName) -> bool:
-            mine = name[:3] == (kind, index, incarnation) or name in self._closed
-            return not mine and name.kind == kind and name.slot % slots == index and not alive(name)
+            earlier = name.incarnation < incarnation and name not in self._closed
+            return earlier and name.kind == kind and name.slot % slots == index
 
         return find_orphans(self._run_dir, ours)
 
@@ -189,7 +187,7 @@ class JournalWriter:
         try:
             file.append(b"".join(records))
         except SinkError as error:
-            segment.doubtful = not isinstance(error, DiskFull)
+            segment.doubtful |= not isinstance(error, DiskFull)
             try:
                 file.cut_back()
             except SinkError:
