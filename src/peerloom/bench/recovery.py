@@ -1,9 +1,9 @@
 """`peerloom bench recovery`: how long a run takes to get over the death of a peer, and the memory it needs.
 
 The work is that of `peerloom bench calls`, in placement `packed` on two peers, and the model is so slow that
-about 1,000 calls a second are made however many tasks are in flight. When a third of the rows are committed
-one peer is killed, with half of the tasks in flight. From then on: when the run notices, when a replacement
-takes part, when the last of the lost tasks is admitted again. `calls_repaid` is what the model has served
+about 1,000 calls a second are made however many tasks are in flight. When a third of the rows are committed, and
+the tasks that came after them have finished a turn or two, one peer is killed, with half of the tasks in flight. From then on: when the run notices, when a replacement
+takes part, when the last of those lost tasks is admitted again. `calls_repaid` is what the model has served
 beyond what the rows needed: calls that were under way when the peer died.
 """
 
@@ -25,13 +25,21 @@ from peerloom.sink.read import read_rows
 
 CALLS_PER_SECOND = 1_000
 KILL_AT = 1 / 3  # of the rows
+LATENCIES = 2.5  # of the model, from then on
 
 
 class Killer(Hooks):
-    """Kills one peer, and notes when the run has noticed and when it is whole again."""
+    """Kills one peer, and notes when the run has noticed and when it is whole again.
 
-    def __init__(self, tasks: int) -> None:
+    Args:
+        tasks: of the whole run.
+        latency: of the model, in seconds.
+    """
+
+    def __init__(self, tasks: int, latency: float) -> None:
         self._kill_at = tasks * KILL_AT
+        self._wait = LATENCIES * latency
+        self._due = float("inf")
         self._pids: dict[str, int] = {}
         self._victim = ""
         self.killed = self.noticed = self.replaced = 0.0
@@ -43,7 +51,9 @@ class Killer(Hooks):
 
     def progress(self, event: Progress) -> None:
         """Strike when it is time."""
-        if not self.killed and sum(event.outcomes.values()) >= self._kill_at:
+        if sum(event.outcomes.values()) >= self._kill_at:
+            self._due = min(self._due, event.seconds + self._wait)
+        if not self.killed and event.seconds >= self._due:
             self._victim, pid = next(iter(self._pids.items()))
             self.killed = time.time()
             os.kill(pid, signal.SIGKILL)
@@ -62,7 +72,7 @@ class Killer(Hooks):
 async def run(setting: Setting) -> RecoveryPoint:
     """Measure one setting once."""
     latency = setting.in_flight / CALLS_PER_SECOND
-    killer = Killer(setting.tasks)
+    killer = Killer(setting.tasks, latency)
     with scratch() as folder:
         log, path = folder / "calls.jsonl", folder / "run"
         async with (
