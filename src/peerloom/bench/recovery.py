@@ -1,10 +1,11 @@
 """`peerloom bench recovery`: how long a run takes to get over the death of a peer, and the memory it needs.
 
 The work is that of `peerloom bench calls`, in placement `packed` on two peers, and the model is so slow that
-about 1,000 calls a second are made however many tasks are in flight. When a third of the rows are committed, and
-the tasks that came after them have finished a turn or two, one peer is killed, with half of the tasks in flight. From then on: when the run notices, when a replacement
-takes part, when the last of those lost tasks is admitted again. `calls_repaid` is what the model has served
-beyond what the rows needed: calls that were under way when the peer died.
+about 1,000 calls a second are made however many tasks are in flight. When a third of the rows are committed,
+and the tasks that came after them have finished a turn or two, one peer is killed, with half of the tasks in
+flight. From then on: when the run notices, when a replacement takes part, when the last of the lost tasks
+is admitted again. `calls_repaid` is what the model has served beyond what the rows needed: calls that were
+under way when the peer died.
 """
 
 import os
