@@ -31,4 +31,4 @@ def resume(
     if missing:
         raise RunDirError(f"{run_dir} holds no run to go on with: it has no {' and no '.join(missing)}")
     plan = make_plan(str(run_dir / RUN_YAML), overrides or (), config_dir=config_dir)
-    carry_out(plan, run_dir, as_json=as_json, quiet=quiet, retry_failed=retry_failed)
+    carry_out(plan, run_dir, as_json=as_json, quiet=quiet, retry_failed=retry_failed, start_over=False)

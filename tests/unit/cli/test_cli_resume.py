@@ -56,3 +56,13 @@ def test_what_decides_rows_may_not_change(
     ended = peerloom("resume", tmp_path / "run", override)
     assert ended.code == 2
     assert told in ended.err
+
+
+def test_a_run_that_has_done_nothing_is_not_replaced_by_another(peerloom, tmp_path: Path) -> None:
+    nobody = ("engine=local", "llm=openai", "llm.base_url=http://127.0.0.1:9/v1", "llm.model=m")
+    assert peerloom("run", "coral", *nobody, "-q", "--run-dir", tmp_path / "run").code == 1
+    before = (tmp_path / "run" / "state.json").read_text()
+    ended = peerloom("resume", tmp_path / "run", "seed=4")
+    assert ended.code == 2
+    assert "seed: was 0, now 4" in ended.err
+    assert (tmp_path / "run" / "state.json").read_text() == before
