@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
+from shlex import quote
 from typing import Literal
 
 from peerloom.errors import EngineError, PeerloomError, SourceError
@@ -239,6 +240,7 @@ class Run:
     async def _execute(self) -> None:
         # The model first: a wrong address or name shows at once, before any process of Ray is started.
         self._client = await self._llm.start(LocalSpawner(), self._watchers.notice, self._run_dir.logs)
+        await to_its_end(self._session.know_model, self._client)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
         if again:
@@ -284,7 +286,8 @@ class Run:
             why = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.reasons.items()))
             where = self._run_dir.path / "rejected"
             text = f"{failed} of {totals.admitted} tasks failed ({why}); each row's detail says why: {where}"
-            text += "; peerloom resume --retry-failed (in Python retry_failed=True) does them again"
+            again = f"peerloom resume {quote(str(self._run_dir.path))} --retry-failed"
+            text += f"; {again} (in Python retry_failed=True) does them again"
             self._watchers.emit("notice", Notice("warning", text))
 
     def _has_rows(self) -> bool:

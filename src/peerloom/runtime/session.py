@@ -9,8 +9,9 @@ import threading
 import time
 from importlib.metadata import version
 
-from peerloom.errors import RunDirError
+from peerloom.errors import ConfigError, RunDirError
 from peerloom.runtime.summary import Summary
+from peerloom.services.llm.service import ClientSpec
 from peerloom.sink.rundir import RunDir
 from peerloom.sink.state import Fingerprint, How, State, differences
 from peerloom.sink.withdraw import withdraw_failed
@@ -60,6 +61,7 @@ class Session:
         self.number = run_dir.last_session + 1
         self.wall_seconds = earlier.wall_seconds if earlier is not None else 0.0
         self.cpu_seconds = earlier.cpu_seconds if earlier is not None else 0.0
+        self._model = earlier.model if earlier is not None else ""
         self._started = time.monotonic()
         self._writing = threading.Lock()
         self._ended = False
@@ -102,6 +104,22 @@ class Session:
             told.append(f"the run was begun with Peerloom {earlier.peerloom}, this is {version('peerloom')}")
         return told
 
+    def know_model(self, client: ClientSpec) -> None:
+        """Note which model answers; the fingerprint has it only if the configuration names one. Blocks.
+
+        Raises:
+            ConfigError: if another one has worked on the run before.
+            SinkError: if it could not be written down.
+        """
+        model = getattr(client, "model", None)
+        if not isinstance(model, str) or model == self._model:
+            return
+        if self._model and self.run_dir.has_work:
+            line = f"llm.model: was {self._model}, now {model}"
+            raise ConfigError(_refusal(self.run_dir, [line]))
+        self._model = model
+        self._write("running", self.seconds(), self.cpu_seconds)
+
     def retry(self) -> int:
         """Take the failed rows back, if that is wanted, so that they are done again; how many. Blocks.
 
@@ -137,6 +155,7 @@ class Session:
                 how=how,
                 wall_seconds=round(wall_seconds, 3),
                 cpu_seconds=round(cpu_seconds, 3),
+                model=self._model,
                 fingerprint=self._fingerprint,
             )
         )

@@ -32,7 +32,7 @@ def test_failed_rows_are_done_again(peerloom, tmp_path: Path) -> None:
     broken = ("llm.rate_5xx=1", "llm.max_retries=0", "limit=2")
     first = peerloom("run", "coral", *LOCAL, *broken, "--run-dir", tmp_path / "run")
     assert "failed 2" in first.out
-    assert "peerloom resume --retry-failed" in first.err
+    assert f"peerloom resume {tmp_path}/run --retry-failed " in "".join(first.err.splitlines())
     assert "failed 2" in peerloom("resume", tmp_path / "run", "llm.rate_5xx=0").out
     ended = peerloom("resume", tmp_path / "run", "llm.rate_5xx=0", "--retry-failed")
     assert "2 failed tasks are done again" in ended.err
