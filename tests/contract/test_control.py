@@ -1,6 +1,7 @@
 """A run is steered while it goes on, over HTTP, on both engines."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from programs import Talker
 from steering import Steered, going
 
 from peerloom.control.client import Channel, NotRunning, find, last_state
+from peerloom.control.door import Door
 from peerloom.errors import ConfigError, EngineError
 from peerloom.runtime.program import Program
 from peerloom.services.secret import Secret
@@ -206,4 +208,26 @@ async def test_a_malformed_request_does_no_harm(tmp_path: Path, capfd: pytest.Ca
         with pytest.raises(EngineError, match="there is no command 'dance'"):
             await run.ask("dance")
         await end(run, 12)
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_idle_connections_are_closed_and_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("peerloom.control.server.Door", lambda: Door(most=8, seconds=0.5))
+    async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=3) as run:
+        host, _, port = find(run.run_dir).address.partition(":")
+        idle = [await asyncio.open_connection(host, int(port)) for _ in range(30)]
+        half = b"POST /set HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"
+        for number, (_, writer) in enumerate(idle):
+            writer.write((b"", b"GET /status HT", half)[number % 3])
+        for reader, writer in idle:
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+        assert (await run.ask("status"))["state"] == "running"
+        left = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+        await end(run, 12)
+        for _, writer in left:
+            writer.close()
     assert capfd.readouterr() == ("", "")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from programs import asking, slow, talk, unreliable
 
-from peerloom.errors import RunDirError, ServiceError
+from peerloom.errors import ConfigError, RunDirError, ServiceError
 from peerloom.events import Hooks, MemberJoined, Notice, Progress, ViewChanged
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.services.llm.simulated import SimulatedService
@@ -18,6 +18,7 @@ from peerloom.sink.read import read_rows
 from peerloom.sink.rows import Row
 from peerloom.sink.shard import Shard
 from peerloom.source.jsonl import JsonlSource
+from peerloom.source.memory import RowsSource
 from peerloom.task import TaskId
 from peerloom.testing import execute
 
@@ -231,3 +232,20 @@ async def test_a_sink_of_a_killed_session_writes_no_more(engine: str, tmp_path: 
     assert sorted(lines(run_dir)) == sorted(IDS)
     assert {id: lines(run_dir)[id] for id in kept} == kept
     assert len(list(read_rows(run_dir))) == 60
+
+
+class First(SimulatedService):
+    model = "gpt-a"
+
+
+class Second(SimulatedService):
+    model = "gpt-b"
+
+
+async def test_another_model_at_the_same_address_is_refused_before_any_member_starts(tmp_path: Path) -> None:
+    await execute(talk(), RowsSource(ROWS, limit=3), First(), tmp_path)
+    watch = Watch()
+    with pytest.raises(ConfigError, match=r"llm\.model: was gpt-a, now gpt-b\n"):
+        await execute(talk(), RowsSource(ROWS, limit=5), Second(), tmp_path, hooks=[watch])
+    assert not watch.members
+    assert (await execute(talk(), RowsSource(ROWS, limit=5), First(), tmp_path)).summary["admitted"] == 5

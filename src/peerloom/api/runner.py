@@ -145,6 +145,7 @@ async def execute(
     run_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    start_over: bool = True,
     progress: bool | None = None,
     hooks: Sequence[Hooks] = (),
     interrupts: Interrupts | None = None,
@@ -156,6 +157,7 @@ async def execute(
         run_dir: where to write; by default a new directory below `runs/`.
         fresh: replace an earlier run in that directory.
         retry_failed: do its failed rows again.
+        start_over: replace another run in that directory if it has done nothing yet.
         progress: show the run on stderr; None if that is a terminal.
         hooks: others who watch.
         interrupts: what the run is attached to, so that it can be drained.
@@ -170,7 +172,7 @@ async def execute(
     with ExitStack() as stack:
         stack.callback(claimed.release)
         fingerprint = await asyncio.to_thread(plan.fingerprint)
-        session = Session(claimed, fingerprint, retry_failed=retry_failed)
+        session = Session(claimed, fingerprint, retry_failed=retry_failed, start_over=start_over)
         if sys.stderr.isatty() if progress is None else progress:
             watching.append(stack.enter_context(open_display(Console(stderr=True))))
         if interrupts is not None:

@@ -1,9 +1,10 @@
 """`peerloom resume`: go on with a run, as its `run.yaml` and the overrides say."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import yaml
 
 from peerloom.api import make_plan
 from peerloom.cli.app import VERBS, guarded
@@ -30,5 +31,21 @@ def resume(
     missing = [name for name in (RUN_YAML, STATE) if not (run_dir / name).is_file()]
     if missing:
         raise RunDirError(f"{run_dir} holds no run to go on with: it has no {' and no '.join(missing)}")
+    _refuse_python(run_dir)
     plan = make_plan(str(run_dir / RUN_YAML), overrides or (), config_dir=config_dir)
-    carry_out(plan, run_dir, as_json=as_json, quiet=quiet, retry_failed=retry_failed)
+    carry_out(plan, run_dir, as_json=as_json, quiet=quiet, retry_failed=retry_failed, start_over=False)
+
+
+def _refuse_python(run_dir: Path) -> None:
+    """Refuse a run whose `run.yaml` lacks what was an object in Python, rather than take another one."""
+    try:
+        config: Any = yaml.safe_load((run_dir / RUN_YAML).read_bytes())
+        given = {"a model": config["llm"], "rows": config["source"]["path"]}
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return  # the plan says what is wrong with it
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise RunDirError(
+            f"the run in {run_dir} was started from Python, with {' and '.join(missing)} that {RUN_YAML} "
+            f"cannot hold: the same peerloom.run(..., run_dir={str(run_dir)!r}) again goes on with it"
+        )

@@ -15,7 +15,10 @@ from peerloom.cli.models import pull_with_bar
 from peerloom.config.llm import LlamaCpp
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
+from peerloom.runtime.session import Session
+from peerloom.sink.layout import STATE
 from peerloom.sink.read import read_rows
+from peerloom.sink.rundir import RunDir
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,7 +51,7 @@ def run(
 
 def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how: Any) -> None:
     """Execute a plan in a run directory, and print the summary; `how` goes to `execute`."""
-    if isinstance(plan.config.llm, LlamaCpp):
+    if isinstance(plan.config.llm, LlamaCpp) and not _is_done(plan, directory, **how):
         pull_with_bar(plan.config.llm.model, quiet=quiet)
     try:
         result = drive(plan, run_dir=directory, progress=not quiet, **how)
@@ -65,6 +68,21 @@ def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how:
     if result.how == "drained":
         _tell_how_to_go_on(directory)
         raise typer.Exit(130)
+
+
+def _is_done(plan: Plan, directory: Path, *, fresh: bool = False, **how: Any) -> bool:
+    """Whether an earlier session has left nothing to do: for that, or for a refusal, nothing is fetched.
+
+    Raises:
+        RunDirError: if the directory is taken, or holds another run.
+    """
+    if fresh or not (directory / STATE).exists():
+        return False
+    claimed = RunDir.claim(directory)
+    try:
+        return Session(claimed, plan.fingerprint(), **how).done is not None
+    finally:
+        claimed.release()
 
 
 def _tell_how_to_go_on(directory: Path) -> None:

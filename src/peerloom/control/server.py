@@ -12,11 +12,13 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, cast
 
 import orjson
 from aiohttp import web
 
+from peerloom.control.door import Door
 from peerloom.control.signing import SIGNATURE, Guard, Refused, sign_answer
 from peerloom.control.status import Watcher
 from peerloom.errors import ConfigError
@@ -27,7 +29,6 @@ from peerloom.sink.errors import SinkError
 from peerloom.sink.rundir import RunDir
 
 MAX_BODY = 16 * 1024
-BODY_SECONDS = 5.0
 
 
 class _Bad(Exception):
@@ -69,19 +70,25 @@ class Control(Watcher):
     async def _serve(self, run: Run, run_dir: RunDir) -> None:
         await self._started.wait()
         app = web.Application(client_max_size=MAX_BODY)
-        app.router.add_route("*", "/{path:.*}", _Handler(self, run).handle)
+        door = Door()
+        app.router.add_route("*", "/{path:.*}", _Handler(self, run, door).handle)
         runner = web.AppRunner(
             app, access_log=None, logger=_silent(), handle_signals=False, shutdown_timeout=1
         )
+        server: asyncio.Server | None = None
         try:
             await runner.setup()
-            await web.TCPSite(runner, run.address(), 0).start()
-            run_dir.write_control(self._document(runner.addresses[0]))
+            assert runner.server is not None
+            visitor = partial(door.visitor, runner.server)
+            server = await asyncio.get_running_loop().create_server(visitor, run.address(), 0)
+            run_dir.write_control(self._document(server.sockets[0].getsockname()))
             await asyncio.Event().wait()
         except (OSError, SinkError) as error:
             run.tell(Notice("warning", f"the run cannot be controlled from elsewhere: {error}"))
         finally:
             run_dir.remove_control()
+            if server is not None:
+                server.close()
             await runner.cleanup()
 
     def admit(self, request: web.Request, body: bytes) -> str:
@@ -92,7 +99,9 @@ class Control(Watcher):
         """A signed answer."""
         body = orjson.dumps(content)
         headers = {SIGNATURE: sign_answer(self._token, nonce, status, body)}
-        return web.Response(status=status, body=body, headers=headers, content_type="application/json")
+        response = web.Response(status=status, body=body, headers=headers, content_type="application/json")
+        response.force_close()
+        return response
 
     def _document(self, address: tuple[Any, ...]) -> bytes:
         host, port = address[:2]
@@ -108,20 +117,19 @@ class Control(Watcher):
 class _Handler:
     """Answers the requests to one run."""
 
-    def __init__(self, control: Control, run: Run) -> None:
+    def __init__(self, control: Control, run: Run, door: Door) -> None:
         self._control = control
         self._run = run
+        self._door = door
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request."""
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await request.read()
+            body = await request.read()
             nonce = self._control.admit(request, body)
-        except TimeoutError:
-            return web.Response(status=408)
         except Refused:
             return web.Response(status=401)
+        self._door.keep(request.transport)
         try:
             status, content = 200, await self._result(request, body)
         except ConfigError as error:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
+from shlex import quote
 from typing import Literal
 
 from peerloom.errors import EngineError, PeerloomError, SourceError
@@ -25,6 +26,7 @@ from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings, adjusted
 from peerloom.runtime.summary import Figures, Summary, summarise
 from peerloom.runtime.supervisor import Supervisor
+from peerloom.runtime.threads import to_its_end
 from peerloom.runtime.watchers import Watchers
 from peerloom.services.llm.service import ClientSpec, LLMService
 from peerloom.services.spawn import LocalSpawner
@@ -122,7 +124,7 @@ class Run:
         if not await asyncio.to_thread(self._has_rows):
             raise SourceError(f"the source has no rows: {self._source.describe()}")
         self._cpu_before = time.process_time()
-        for told in await asyncio.to_thread(self._session.begin):
+        for told in await to_its_end(self._session.begin):
             self._watchers.notice(told)
         self._run_dir.write_yaml(self._config_yaml)
         how: How = "failed"
@@ -238,8 +240,9 @@ class Run:
     async def _execute(self) -> None:
         # The model first: a wrong address or name shows at once, before any process of Ray is started.
         self._client = await self._llm.start(LocalSpawner(), self._watchers.notice, self._run_dir.logs)
+        await to_its_end(self._session.know_model, self._client)
         await self._engine.start()
-        again = await asyncio.to_thread(self._session.retry)
+        again = await to_its_end(self._session.retry)
         if again:
             self._watchers.notice(f"{again} failed tasks are done again")
         self._watchers.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
@@ -283,7 +286,8 @@ class Run:
             why = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.reasons.items()))
             where = self._run_dir.path / "rejected"
             text = f"{failed} of {totals.admitted} tasks failed ({why}); each row's detail says why: {where}"
-            text += "; peerloom resume --retry-failed (in Python retry_failed=True) does them again"
+            again = f"peerloom resume {quote(str(self._run_dir.path))} --retry-failed"
+            text += f"; {again} (in Python retry_failed=True) does them again"
             self._watchers.emit("notice", Notice("warning", text))
 
     def _has_rows(self) -> bool:

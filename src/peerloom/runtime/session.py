@@ -9,8 +9,9 @@ import threading
 import time
 from importlib.metadata import version
 
-from peerloom.errors import RunDirError
+from peerloom.errors import ConfigError, RunDirError
 from peerloom.runtime.summary import Summary
+from peerloom.services.llm.service import ClientSpec
 from peerloom.sink.rundir import RunDir
 from peerloom.sink.state import Fingerprint, How, State, differences
 from peerloom.sink.withdraw import withdraw_failed
@@ -24,33 +25,43 @@ class Session:
 
     Args:
         run_dir: claimed; the caller releases it.
-        fingerprint: of the run that is wanted; without one, any run is taken for the same.
+        fingerprint: of the run that is wanted; without one, it only goes on with a run that had none.
         retry_failed: do failed rows again.
+        start_over: another run that is there may be removed, if nothing of it would be lost.
 
     Attributes:
         run_dir: as given.
-        number: 1 for the first session.
+        number: 1 for the first session of the directory, whatever run that was of.
         wall_seconds: of earlier sessions.
         cpu_seconds: of earlier sessions.
 
     Raises:
-        RunDirError: if the directory holds rows of another run, naming what differs.
+        RunDirError: if the directory holds rows or turns of another run, naming what differs.
     """
 
     def __init__(
-        self, run_dir: RunDir, fingerprint: Fingerprint | None = None, *, retry_failed: bool = False
+        self,
+        run_dir: RunDir,
+        fingerprint: Fingerprint | None = None,
+        *,
+        retry_failed: bool = False,
+        start_over: bool = True,
     ) -> None:
         self.run_dir = run_dir
         self._fingerprint = fingerprint or Fingerprint()
         self._retry_failed = retry_failed
         earlier = run_dir.state
-        self._differs = _compared(run_dir, earlier, self._fingerprint) if earlier is not None else False
+        found = differences(earlier.fingerprint, self._fingerprint) if earlier is not None else []
+        if found and (run_dir.has_work or not start_over):
+            raise RunDirError(_refusal(run_dir, found))
+        self._differs = bool(found)
         if self._differs:
             earlier = None
         self._earlier = earlier
-        self.number = earlier.session + 1 if earlier is not None else 1
+        self.number = run_dir.last_session + 1
         self.wall_seconds = earlier.wall_seconds if earlier is not None else 0.0
         self.cpu_seconds = earlier.cpu_seconds if earlier is not None else 0.0
+        self._model = earlier.model if earlier is not None else ""
         self._started = time.monotonic()
         self._writing = threading.Lock()
         self._ended = False
@@ -79,17 +90,35 @@ class Session:
         Raises:
             SinkError: if the directory cannot be written.
         """
+        told: list[str] = []
         if self._differs:
             self.run_dir.clear()
+            told = [f"{self.run_dir.path} held another run, which had done nothing yet: it was removed"]
         self._started = time.monotonic()
         self._write("running", self.wall_seconds, self.cpu_seconds)
         earlier = self._earlier
         if earlier is None:
-            return []
+            return told
         told = [f"going on with the run in {self.run_dir.path}, session {self.number}"]
         if earlier.peerloom != version("peerloom"):
             told.append(f"the run was begun with Peerloom {earlier.peerloom}, this is {version('peerloom')}")
         return told
+
+    def know_model(self, client: ClientSpec) -> None:
+        """Note which model answers; the fingerprint has it only if the configuration names one. Blocks.
+
+        Raises:
+            ConfigError: if another one has worked on the run before.
+            SinkError: if it could not be written down.
+        """
+        model = getattr(client, "model", None)
+        if not isinstance(model, str) or model == self._model:
+            return
+        if self._model and self.run_dir.has_work:
+            line = f"llm.model: was {self._model}, now {model}"
+            raise ConfigError(_refusal(self.run_dir, [line]))
+        self._model = model
+        self._write("running", self.seconds(), self.cpu_seconds)
 
     def retry(self) -> int:
         """Take the failed rows back, if that is wanted, so that they are done again; how many. Blocks.
@@ -126,23 +155,16 @@ class Session:
                 how=how,
                 wall_seconds=round(wall_seconds, 3),
                 cpu_seconds=round(cpu_seconds, 3),
+                model=self._model,
                 fingerprint=self._fingerprint,
             )
         )
 
 
-def _compared(run_dir: RunDir, earlier: State, now: Fingerprint) -> bool:
-    """Whether another run is wanted than the one that is there, which has no row yet.
-
-    Raises:
-        RunDirError: if it has.
-    """
-    found = differences(earlier.fingerprint, now)
-    if found and run_dir.has_rows:
-        raise RunDirError(
-            f"{run_dir.path} holds a run that differs from this one:\n"
-            + "".join(f"  {line}\n" for line in found)
-            + "Restore what differs to go on with it; or start over with --fresh (fresh=True in Python), "
-            "which removes its rows; or choose another run directory (--run-dir, or run_dir=)"
-        )
-    return bool(found)
+def _refusal(run_dir: RunDir, found: list[str]) -> str:
+    return (
+        f"{run_dir.path} holds a run that differs from this one:\n"
+        + "".join(f"  {line}\n" for line in found)
+        + "Restore what differs to go on with it; or start over with --fresh (fresh=True in Python), "
+        "which removes its rows and its journal; or choose another run directory (--run-dir, or run_dir=)"
+    )

@@ -33,6 +33,7 @@ from peerloom.sink.layout import (
     STATE,
     SUMMARY,
     list_parts,
+    list_segments,
 )
 from peerloom.sink.lock import revoke
 from peerloom.sink.state import State, read_state
@@ -57,15 +58,18 @@ class RunDir:
 
     Attributes:
         path: the directory, absolute.
-        state: what the last session left; None if there was none.
+        state: what the last session left; None if there was none, or its run was removed.
+        last_session: its number, 0 if there was none; no later one has it again, even of another run.
     """
 
     path: Path
     state: State | None
+    last_session: int
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int, last_session: int = 0) -> None:
         self.path = path
         self.state = read_state(path)
+        self.last_session = last_session if self.state is None else self.state.session
         self._lock = lock
         self._log = _open_log(path)
         self._released = False
@@ -87,8 +91,10 @@ class RunDir:
             directory.mkdir(parents=True, exist_ok=True)
             _refuse_foreign(directory)
             lock = _lock(directory)
+            last_session = 0
             try:
                 if fresh:
+                    last_session = _last_session(directory)
                     _clear(directory)
                 elif read_state(directory) is None:
                     _refuse_run_without_state(directory)
@@ -96,7 +102,7 @@ class RunDir:
                 for folder in FOLDERS:
                     (directory / folder).mkdir(exist_ok=True)
                 sync_folder(directory)
-                return cls(directory, lock)
+                return cls(directory, lock, last_session)
             except BaseException:
                 os.close(lock)
                 raise
@@ -111,9 +117,9 @@ class RunDir:
         return self.path / LOGS
 
     @property
-    def has_rows(self) -> bool:
-        """Whether any session has committed rows here, as far as files tell."""
-        return any(list_parts(self.path, folder) for folder in (DATA, REJECTED, INDEX))
+    def has_work(self) -> bool:
+        """Whether there are rows here, or turns and calls of unfinished ones, as far as files tell."""
+        return bool(_work(self.path))
 
     def clear(self) -> None:
         """Remove what earlier sessions left; who still writes for them is locked out.
@@ -243,12 +249,26 @@ def _refuse_foreign(directory: Path) -> None:
 def _refuse_run_without_state(directory: Path) -> None:
     """A directory whose run got no further than its log is free."""
     found = [name for name in (RUN_YAML, SUMMARY) if (directory / name).exists()]
-    found += [folder for folder in (DATA, REJECTED, INDEX) if list_parts(directory, folder)]
+    found += _work(directory)
     if found:
         raise RunDirError(
             f"{directory} holds a run ({', '.join(found)}) without {STATE}, as early versions left it: "
             f"it cannot be resumed. Replace it with --fresh (fresh=True in Python), or {_ANOTHER}"
         )
+
+
+def _work(directory: Path) -> list[str]:
+    """The folders that hold what sessions have done."""
+    found = [folder for folder in (DATA, REJECTED, INDEX) if list_parts(directory, folder)]
+    return [*found, JOURNAL] if list_segments(directory) else found
+
+
+def _last_session(directory: Path) -> int:
+    try:
+        state = read_state(directory)
+    except RunDirError:  # whoever begins anew need not be able to read it
+        return 0
+    return 0 if state is None else state.session
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -37,7 +37,8 @@ class State(msgspec.Struct, kw_only=True):
     """The content of `state.json`.
 
     `session` is the number of the last session and `how` it ended (`running`: it goes on, or was killed);
-    `wall_seconds` and `cpu_seconds` are those of all sessions, as far as they were written down.
+    `wall_seconds` and `cpu_seconds` are those of all sessions, as far as they were written down. `model` is
+    what the service said that it is, empty if it did not.
     """
 
     format: int = FORMAT
@@ -46,6 +47,7 @@ class State(msgspec.Struct, kw_only=True):
     how: How = "running"
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    model: str = ""
     fingerprint: Fingerprint
 
 
@@ -97,7 +99,7 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     """A value's leaves by dotted key; a list is one leaf unless it holds objects."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and (value or not key):
         for name, inner in cast("dict[str, Any]", value).items():
             yield from _flat(inner, f"{key}.{name}" if key else name)
     elif isinstance(value, list) and any(isinstance(each, dict) for each in cast("list[Any]", value)):

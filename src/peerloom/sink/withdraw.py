@@ -1,6 +1,7 @@
 """Taking failed rows back, so that they are done again.
 
-Nobody writes the shard meanwhile: it is taken as a take-over takes it, and all its parts are settled.
+Nobody writes the shard meanwhile: it is taken as a take-over takes it, no other taker is let in before the
+end, and all its parts are settled.
 Then, for each part that holds failed rows:
 
 1. a file with the same rejected lines in another order, the failed ones last, is renamed over the old one;
@@ -61,8 +62,7 @@ def withdraw_failed(run_dir: Path, incarnation: int) -> IdSet:
             for shard in sorted({name.shard for name in list_parts(run_dir, INDEX)}):
                 lock = ShardLock(lock_path(run_dir, shard), incarnation)
                 locks.callback(lock.close)
-                recover(run_dir, shard)
-                lock.taken()
+                recover(run_dir, shard)  # the lock is kept to the end, unlike in a take-over
             parts = [part for part in list_parts(run_dir, INDEX) if _has_failed(run_dir, part)]
             for part in parts:
                 withdrawn.merge(_split(run_dir, part).ids)

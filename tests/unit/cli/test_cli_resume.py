@@ -1,9 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from peerloom import api
+from peerloom.services.llm.simulated import SimulatedService
+
 LOCAL = ("engine=local", "llm=simulated")
+ROWS = [{"question": "?", "options": ["a", "b"], "answer": "A"}]
 
 
 def test_a_run_goes_on_as_its_directory_says(peerloom, tmp_path: Path) -> None:
@@ -32,7 +37,7 @@ def test_failed_rows_are_done_again(peerloom, tmp_path: Path) -> None:
     broken = ("llm.rate_5xx=1", "llm.max_retries=0", "limit=2")
     first = peerloom("run", "coral", *LOCAL, *broken, "--run-dir", tmp_path / "run")
     assert "failed 2" in first.out
-    assert "peerloom resume --retry-failed" in first.err
+    assert f"peerloom resume {tmp_path}/run --retry-failed " in "".join(first.err.splitlines())
     assert "failed 2" in peerloom("resume", tmp_path / "run", "llm.rate_5xx=0").out
     ended = peerloom("resume", tmp_path / "run", "llm.rate_5xx=0", "--retry-failed")
     assert "2 failed tasks are done again" in ended.err
@@ -56,3 +61,51 @@ def test_what_decides_rows_may_not_change(
     ended = peerloom("resume", tmp_path / "run", override)
     assert ended.code == 2
     assert told in ended.err
+
+
+def test_a_run_that_has_done_nothing_is_not_replaced_by_another(peerloom, tmp_path: Path) -> None:
+    nobody = ("engine=local", "llm=openai", "llm.base_url=http://127.0.0.1:9/v1", "llm.model=m")
+    assert peerloom("run", "coral", *nobody, "-q", "--run-dir", tmp_path / "run").code == 1
+    before = (tmp_path / "run" / "state.json").read_text()
+    ended = peerloom("resume", tmp_path / "run", "seed=4")
+    assert ended.code == 2
+    assert "seed: was 0, now 4" in ended.err
+    assert (tmp_path / "run" / "state.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"source": ROWS, "llm": ["no"]}, "with a model and rows that"),
+        ({"llm": SimulatedService()}, "with a model that"),
+        ({"source": ROWS, "llm": "simulated"}, "with rows that"),
+    ],
+)
+def test_what_was_started_from_python_goes_on_there(
+    peerloom, tmp_path: Path, given: dict[str, Any], named: str
+) -> None:
+    run_dir = tmp_path / "run"
+    api.run("coral", engine="local", limit=1, run_dir=run_dir, progress=False, **given)
+    before = (run_dir / "state.json").read_text()
+    ended = peerloom("resume", run_dir)
+    assert ended.code == 2
+    assert f"was started from Python, {named} run.yaml cannot hold: the same peerloom.run(..., " in ended.err
+    assert (run_dir / "state.json").read_text() == before
+
+
+def test_no_weights_are_fetched_for_a_run_that_is_done_or_refused(
+    peerloom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulled: list[str] = []
+    monkeypatch.setattr("peerloom.cli.run.pull_with_bar", lambda name, **_: pulled.append(name))
+    monkeypatch.setattr("peerloom.config.build.LlamaCppService", lambda **_: SimulatedService())
+    given = ("run", "coral", "engine=local", "llm=llamacpp", "-q", "--run-dir", tmp_path / "run")
+    assert peerloom(*given, "limit=1").code == 0
+    assert pulled == ["smollm2-135m"]
+    assert peerloom("resume", tmp_path / "run").code == 0
+    assert peerloom("resume", tmp_path / "run", "seed=4").code == 2
+    assert peerloom(*given, "limit=1", "seed=4").code == 2
+    assert len(pulled) == 1
+    assert peerloom("resume", tmp_path / "run", "limit=2").code == 0
+    assert peerloom(*given, "limit=1", "seed=4", "--fresh").code == 0
+    assert len(pulled) == 3

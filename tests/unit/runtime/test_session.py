@@ -5,14 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from peerloom.errors import RunDirError
+from peerloom.errors import ConfigError, RunDirError
 from peerloom.runtime.session import SPAN, Session
 from peerloom.runtime.settings import RunSettings, members
+from peerloom.services.llm.base import LLM
 from peerloom.sink.rows import Row
 from peerloom.sink.rundir import RunDir
 from peerloom.sink.shard import Shard
 from peerloom.sink.state import Fingerprint, read_state
 from peerloom.task import TaskId
+
+
+class Client:
+    def __init__(self, model: str | None) -> None:
+        self.model = model
+
+    def connect(self, *, concurrency: int) -> LLM:
+        raise NotImplementedError
 
 
 @contextmanager
@@ -71,14 +80,57 @@ def test_another_run_is_refused_once_there_are_rows(tmp_path: Path) -> None:
     with session(tmp_path, seed=1) as this:
         this.begin()
     with session(tmp_path, seed=2) as this:
-        assert this.number == 1  # there is nothing to go on with
-        this.begin()
+        assert this.number == 2  # whoever was left of the first one is older
+        (told,) = this.begin()
+        assert told.endswith("held another run, which had done nothing yet: it was removed")
+        assert this.wall_seconds == 0.0
     commit(tmp_path, 0, 1)
     with pytest.raises(RunDirError, match=r"differs from this one:\n  seed: was 2, now 1\nRestore"):
         with session(tmp_path, seed=1):
             pass
     with session(tmp_path, seed=2) as this:
+        assert this.number == 3
+
+
+def test_another_run_is_refused_once_there_are_turns(tmp_path: Path) -> None:
+    with session(tmp_path, seed=1) as this:
+        this.begin()
+    segment = tmp_path / "journal" / "peer-000-0001-0000.jnl"
+    segment.write_bytes(b"paid for")
+    with pytest.raises(RunDirError, match=r"seed: was 1, now 2\n"):
+        with session(tmp_path, seed=2):
+            pass
+    assert segment.read_bytes() == b"paid for"
+
+
+def test_another_run_is_refused_if_starting_over_is_not_wanted(tmp_path: Path) -> None:
+    with session(tmp_path, seed=1) as this:
+        this.begin()
+    with pytest.raises(RunDirError, match=r"seed: was 1, now 2\n"):
+        with session(tmp_path, seed=2, start_over=False):
+            pass
+    with session(tmp_path, seed=1, start_over=False) as this:
         assert this.number == 2
+
+
+def test_another_model_is_refused_once_there_is_work(tmp_path: Path) -> None:
+    with session(tmp_path) as this:
+        this.begin()
+        this.know_model(Client("gpt-a"))
+    with session(tmp_path) as this:
+        this.begin()
+        this.know_model(Client("gpt-b"))  # nobody has asked the other one
+        this.keep(0.0, "drained")
+    commit(tmp_path, 0, 1)
+    with session(tmp_path) as this:
+        this.begin()
+        with pytest.raises(ConfigError, match=r"llm\.model: was gpt-b, now gpt-a\nRestore"):
+            this.know_model(Client("gpt-a"))
+        this.keep(0.0, "failed")
+    with session(tmp_path) as this:
+        this.begin()
+        this.know_model(Client("gpt-b"))
+        this.know_model(Client(None))  # a service of somebody's own, which does not say
 
 
 def test_another_version_of_peerloom_is_a_notice(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_run_with_a_state_is_claimed_as_it_is(tmp_path: Path):
         run_dir.log("info", "first")
     with claimed(tmp_path / "run") as run_dir:
         assert run_dir.state == STATE
-        assert run_dir.has_rows
+        assert run_dir.has_work
         run_dir.log("info", "second")
         assert len((run_dir.path / "log.jsonl").read_text().splitlines()) == 2
     assert ids_on_disk(tmp_path / "run") == [1, 2, 3]
@@ -116,8 +116,31 @@ def test_a_run_that_is_cleared_is_none_any_more_and_its_writers_are_locked_out(t
             late.commit(rows([1]))
         late.close()
         run_dir.log("info", "after")
-        assert not run_dir.has_rows
+        assert not run_dir.has_work
         assert '"after"' in (run_dir.path / "log.jsonl").read_text()
+
+
+def test_turns_and_calls_of_unfinished_rows_are_work(tmp_path: Path):
+    with claimed(tmp_path / "run") as run_dir:
+        assert not run_dir.has_work
+        (run_dir.path / "journal" / "peer-000-0001-0000.jnl").write_bytes(b"x")
+        assert run_dir.has_work
+    with pytest.raises(RunDirError, match=r"holds a run \(journal\) without state\.json"):
+        RunDir.claim(tmp_path / "run")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_number_of_the_last_session_outlives_its_run(tmp_path: Path, damaged: bool):
+    with claimed(tmp_path / "run") as run_dir:
+        assert run_dir.last_session == 0
+        run_dir.write_state(STATE)
+    if damaged:
+        (tmp_path / "run" / "state.json").write_text("{")
+    with claimed(tmp_path / "run", fresh=True) as run_dir:
+        assert run_dir.last_session == (0 if damaged else 3)
+        run_dir.write_state(STATE)
+        run_dir.clear()
+        assert run_dir.last_session == (0 if damaged else 3)
 
 
 @pytest.mark.parametrize("gone", [(), ("run.yaml", "summary.json")])

@@ -88,3 +88,7 @@ def test_what_may_grow_may_not_shrink(was: int | None, now: int | None, allowed:
     found = differences(Fingerprint({}, {"limit": was}), Fingerprint({}, {"limit": now}))
     assert (not found) is allowed
     assert all("limit: was" in line and "not shrink" in line for line in found)
+
+
+def test_an_empty_fingerprint_has_no_key() -> None:
+    assert differences(Fingerprint(), Fingerprint({"seed": 1})) == ["seed: was not there, now 1"]

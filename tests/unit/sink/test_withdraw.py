@@ -1,3 +1,4 @@
+import fcntl
 import json
 from contextlib import suppress
 from itertools import count
@@ -142,3 +143,19 @@ def test_the_journal_forgets_them_first(run_dir: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("peerloom.sink.withdraw.forget", forget)
     withdraw_failed(run_dir, 10)
     assert told == [([1, 4], [0, 1, 2, 4])]
+
+
+def test_no_taker_is_let_in_before_the_end(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run(run_dir, [[0, 1, 2]]).close()
+    path = run_dir / "locks" / "shard-000.lock"
+    tried: list[int] = []
+
+    def take(*_: object) -> None:
+        with path.open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tried.append(1)
+
+    monkeypatch.setattr("peerloom.sink.withdraw.forget", take)
+    withdraw_failed(run_dir, 10)
+    assert tried
+    assert files_agree(run_dir, 11) == {0, 2}
