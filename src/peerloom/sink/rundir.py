@@ -2,7 +2,7 @@
 
 The claim is an exclusive `flock` on `run.lock`, so it ends with the process, however that ends. A directory
 that is not empty is Peerloom's only if it has a `run.lock`, and only files with Peerloom's names are ever
-removed from it.
+removed from it: nothing is, if there are others.
 """
 
 import fcntl
@@ -39,6 +39,8 @@ from peerloom.sink.lock import revoke
 from peerloom.sink.state import State, read_state
 
 _ANOTHER = "choose another run directory (--run-dir, or run_dir= in Python)"
+
+CLAIM_SECONDS = 0.2
 
 _OURS = {
     "": re.compile(
@@ -83,13 +85,14 @@ class RunDir:
             fresh: remove an earlier run from it first.
 
         Raises:
-            RunDirError: if another process has it, it holds files that are not Peerloom's or a run whose
-                state is missing or cannot be read (and `fresh` is False), or it cannot be written.
+            RunDirError: if another process has it, it would have to be cleared but holds files that are not
+                Peerloom's, it holds a run whose state is missing or cannot be read (and `fresh` is False), or
+                it cannot be written.
         """
         directory = Path(path).expanduser().absolute()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            _refuse_foreign(directory)
+            _refuse_no_run(directory)
             lock = _lock(directory)
             last_session = 0
             try:
@@ -97,6 +100,7 @@ class RunDir:
                     last_session = _last_session(directory)
                     _clear(directory)
                 elif read_state(directory) is None:
+                    _refuse_foreign(directory)
                     _refuse_run_without_state(directory)
                     _clear(directory)
                 for folder in FOLDERS:
@@ -125,7 +129,7 @@ class RunDir:
         """Remove what earlier sessions left; who still writes for them is locked out.
 
         Raises:
-            RunDirError: if something cannot be removed.
+            RunDirError: if something cannot be removed, or is not Peerloom's.
         """
         try:
             _clear(self.path)
@@ -203,7 +207,7 @@ def _lock(directory: Path) -> int:
     path = directory / RUN_LOCK
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_within(lock, CLAIM_SECONDS)
     except BlockingIOError as error:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
@@ -213,6 +217,18 @@ def _lock(directory: Path) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def _lock_within(lock: int, seconds: float) -> None:
+    """Take an exclusive lock, also if somebody has it for an instant, as `in_use` does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
 
 
 def in_use(directory: Path) -> bool:
@@ -230,13 +246,16 @@ def in_use(directory: Path) -> bool:
     return False
 
 
-def _refuse_foreign(directory: Path) -> None:
-    names = sorted(entry.name for entry in directory.iterdir())
+def _refuse_no_run(directory: Path) -> None:
+    names = sorted(entry.name for entry in directory.iterdir() if not _is_leftover(entry))
     if names and RUN_LOCK not in names:
         raise RunDirError(
             f"{directory} is not empty and holds no run of Peerloom (it has {', '.join(names[:5])}): "
             f"{_ANOTHER}"
         )
+
+
+def _refuse_foreign(directory: Path) -> None:
     for path in _entries(directory):
         folder = "" if path.parent == directory else path.parent.name
         if not _OURS[folder].fullmatch(path.name) or not path.is_file():
@@ -280,7 +299,8 @@ def _open_log(directory: Path) -> int:
 
 
 def _clear(directory: Path) -> None:
-    """Remove an earlier run, whose processes may still be writing."""
+    """Remove an earlier run, whose processes may still be writing; nothing if a file is not Peerloom's."""
+    _refuse_foreign(directory)
     for path in (directory / LOCKS).glob("shard-*.lock"):
         revoke(path)  # before anything is removed, so that nobody makes a new file afterwards
     for path in _entries(directory):
@@ -292,6 +312,11 @@ def _entries(directory: Path) -> Iterator[Path]:
     """What is in the directory and in Peerloom's folders there."""
     for path in sorted(directory.iterdir()):
         if path.name in FOLDERS and path.is_dir():
-            yield from sorted(path.iterdir())
-        else:
+            yield from sorted(inner for inner in path.iterdir() if not _is_leftover(inner))
+        elif not _is_leftover(path):
             yield path
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether NFS keeps a file that was removed under this name, for as long as some process has it open."""
+    return path.name.startswith(".nfs")

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from sink_helpers import ids_on_disk, rows
 
 from peerloom.errors import RunDirError
 from peerloom.sink.errors import DiskFull, ShardLost
-from peerloom.sink.rundir import RunDir
+from peerloom.sink.rundir import RunDir, in_use
 from peerloom.sink.shard import Shard
 from peerloom.sink.state import Fingerprint, State
 
@@ -65,6 +66,15 @@ def test_a_second_claim_is_refused_until_the_first_is_released(tmp_path: Path):
         RunDir.claim(tmp_path / "run", fresh=True)
     with claimed(tmp_path / "run"):
         pass
+
+
+def test_a_claim_waits_for_whoever_only_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    RunDir.claim(tmp_path).release()
+    with (tmp_path / "run.lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with claimed(tmp_path):
+            assert in_use(tmp_path)
 
 
 def test_another_process_is_refused_and_its_death_frees_the_directory(tmp_path: Path):
@@ -223,6 +233,35 @@ def test_foreign_files_in_a_run_are_refused_and_kept(tmp_path: Path, name: str, 
     with pytest.raises(RunDirError, match=r"holds .*, which is not Peerloom's: move it away"):
         RunDir.claim(tmp_path / "run", fresh=fresh)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "core", "data/mine.jsonl", "data/.nfs0001", "data/deep/file"])
+def test_a_run_goes_on_beside_foreign_files_but_is_not_removed(tmp_path: Path, name: str):
+    with claimed(tmp_path / "run") as run_dir:
+        run_dir.write_state(STATE)
+    foreign = tmp_path / "run" / name
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("mine")
+    with claimed(tmp_path / "run") as run_dir:
+        assert run_dir.state == STATE
+        before = tree(tmp_path)
+        if ".nfs" in name:
+            run_dir.clear()
+            assert run_dir.state is None
+        else:
+            with pytest.raises(RunDirError, match="which is not Peerloom's: move it away"):
+                run_dir.clear()
+            assert tree(tmp_path) == before
+    assert foreign.read_text() == "mine"
+
+
+def test_what_nfs_keeps_of_removed_files_is_nobodys(tmp_path: Path):
+    (tmp_path / ".nfs0001").write_text("")
+    with claimed(tmp_path):
+        pass
+    with claimed(tmp_path, fresh=True):
+        pass
+    assert (tmp_path / ".nfs0001").exists()
 
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path):
