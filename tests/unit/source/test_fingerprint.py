@@ -46,12 +46,21 @@ def test_the_label_counts_and_the_limit_is_told_apart(tmp_path: Path) -> None:
     assert fingerprint(JsonlSource(path, key="n"))["key"] == "n"
 
 
-@pytest.mark.parametrize("at", [0, 500_000, 1_048_575, -1])
-def test_small_files_are_read_to_their_last_byte(tmp_path: Path, at: int) -> None:
-    content = bytearray(1 << 20)
+@pytest.mark.parametrize("at", [0, 500_000, 2_100_000, 3_145_727, -1])
+def test_files_are_read_to_their_last_byte(tmp_path: Path, at: int) -> None:
+    content = bytearray(3 << 20)
     before = file_fingerprint(str(write(tmp_path / "a", bytes(content))))
     content[at] = 1
     assert file_fingerprint(str(write(tmp_path / "a", bytes(content)))) != before
+
+
+@pytest.mark.parametrize(("size", "seen"), [(2 << 20, True), ((2 << 20) + 1, False)])
+def test_up_to_which_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, seen: bool) -> None:
+    monkeypatch.setattr("peerloom.source.fingerprint.WHOLE_BYTES", 2 << 20)
+    content = bytearray(size)
+    before = file_fingerprint(str(write(tmp_path / "a", bytes(content))))
+    content[20_000] = 1  # between the first sample and the second
+    assert (file_fingerprint(str(write(tmp_path / "a", bytes(content)))) != before) == seen
 
 
 def test_of_a_large_file_both_ends_are_read_and_little_else(tmp_path: Path) -> None:
