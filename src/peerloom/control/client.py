@@ -1,7 +1,6 @@
 """Asks a run that goes on, and reads what one that is over has left."""
 
 import http.client
-import os
 import re
 import socket
 import time
@@ -16,14 +15,14 @@ import orjson
 from peerloom.control.signing import NONCE, SIGNATURE, WINDOW_SECONDS, answers, sign_request
 from peerloom.errors import ConfigError, EngineError, RunDirError
 from peerloom.services.secret import Secret
-from peerloom.sink.layout import CONTROL, LOG, RUN_LOCK, SUMMARY
+from peerloom.sink.layout import CONTROL, RUN_LOCK, SUMMARY
 from peerloom.sink.rundir import in_use
+from peerloom.sink.state import read_state
 
 TOKEN_VARIABLE = "PEERLOOM_CONTROL_TOKEN"
 TIMEOUT_SECONDS = 10.0
 _HOST_AND_PORT = re.compile(r"[\w.:\[\]-]+")
 _MAX_ANSWER = 64 << 20
-_TAIL = 256 * 1024  # of the log, in which the end of a run is looked for
 
 
 class NotRunning(EngineError):
@@ -98,6 +97,8 @@ def find(run_dir: Path | None = None, address: str | None = None) -> Channel:
     assert run_dir is not None
     _check_run(run_dir)
     try:
+        if not in_use(run_dir):  # what a killed run has left tells of nobody who is still there
+            raise NotRunning(_why_silent(run_dir, ""))
         content: dict[str, str] = orjson.loads((run_dir / CONTROL).read_bytes())
         channel = Channel(content["address"], Secret(content["token"]), run_dir)
         host = content["host"]
@@ -117,16 +118,21 @@ def last_state(run_dir: Path) -> dict[str, Any]:
 
     `state` is `finished`, `drained` or `failed` after an orderly end; `not running` if its driver was
     killed; `starting` if somebody has the directory, but does not answer yet or any more.
+
+    Raises:
+        RunDirError: if the directory holds no run, or what it knows of it cannot be read.
     """
     _check_run(run_dir)
     if in_use(run_dir):
         return {"state": "starting"}
-    state = _last_end(run_dir)
+    left = read_state(run_dir)
+    if left is None or left.how == "running":
+        return {"state": "not running"}
     try:
-        summary: dict[str, Any] = orjson.loads((run_dir / SUMMARY).read_bytes()) if state else {}
+        summary: dict[str, Any] = orjson.loads((run_dir / SUMMARY).read_bytes())
     except (OSError, orjson.JSONDecodeError):
         summary = {}
-    return {"state": state or "not running", **summary}
+    return {"state": left.how, **summary}
 
 
 def _check_run(run_dir: Path) -> None:
@@ -144,25 +150,6 @@ def _why_silent(run_dir: Path | None, address: str) -> str:
     if state == "finished":
         return f"the run in {run_dir} is finished"
     return f"the run in {run_dir} is not running; `peerloom resume {run_dir}` goes on with it"
-
-
-def _last_end(run_dir: Path) -> str:
-    """How the last session ended, by its log; empty if it did not come to an end."""
-    try:
-        with (run_dir / LOG).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return ""
-    for line in reversed(lines):
-        if b'"run_finished"' in line or b'"run_started"' in line:
-            try:
-                entry: dict[str, Any] = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue
-            if entry.get("event") in ("run_finished", "run_started"):
-                return entry.get("how", "")
-    return ""
 
 
 def _refusal(date: str) -> str:

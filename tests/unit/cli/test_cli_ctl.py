@@ -10,6 +10,7 @@ import pytest
 
 from peerloom.control.client import TOKEN_VARIABLE, find
 from peerloom.sink.rundir import RunDir
+from peerloom.sink.state import Fingerprint, State
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,7 @@ def test_what_the_user_got_wrong(peerloom, arguments: list[str], message: str) -
 
 def test_a_run_that_is_over_tells_its_figures(peerloom, tmp_path: Path) -> None:
     run_dir = RunDir.claim(tmp_path / "run")
-    run_dir.log("info", "run_finished", how="finished")
+    run_dir.write_state(State(session=1, peerloom="0.1.0", how="finished", fingerprint=Fingerprint()))
     run_dir.write_summary({"outcomes": {"completed": 3}})
     run_dir.release()
     shown = peerloom("ctl", "status", tmp_path / "run")

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,32 @@ from peerloom.errors import ConfigError, EngineError, RunDirError
 from peerloom.services.llm.http1 import Connection, Request
 from peerloom.services.secret import Secret
 from peerloom.sink.rundir import RunDir
+from peerloom.sink.state import Fingerprint, How, State
 
 TOKEN = Secret("the token")
 
 
-def left_by_a_killed_driver(path: Path, **changes: str) -> Path:
-    run_dir = RunDir.claim(path)
+def answers_at(run_dir: RunDir, **changes: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     content = {"address": address, "token": "secret", "host": socket.gethostname(), "pid": 1}
     run_dir.write_control(json.dumps({**content, **changes}).encode())
-    run_dir.log("info", "run_started")
+
+
+def ended(path: Path, how: How) -> Path:
+    run_dir = RunDir.claim(path)
+    run_dir.write_state(State(session=1, peerloom="0.1.0", how=how, fingerprint=Fingerprint()))
     run_dir.release()
     return path
+
+
+@pytest.fixture
+def claimed(tmp_path: Path) -> Iterator[RunDir]:
+    """Somebody has the directory."""
+    run_dir = RunDir.claim(tmp_path / "run")
+    yield run_dir
+    run_dir.release()
 
 
 @contextlib.asynccontextmanager
@@ -54,31 +66,38 @@ async def ask(address: str) -> Any:
     return await asyncio.to_thread(Channel(address, TOKEN).ask, "status")
 
 
-def test_a_killed_driver_has_left_its_file(tmp_path: Path) -> None:
-    run_dir = left_by_a_killed_driver(tmp_path / "run")
+@pytest.mark.parametrize("changes", [{}, {"host": "node-7"}, {"address": "10.0.0.7:1"}])
+def test_a_killed_driver_has_left_its_file(claimed: RunDir, changes: dict[str, str]) -> None:
+    answers_at(claimed, **changes)
+    claimed.release()
+    run_dir = ended(claimed.path, "running")
     with pytest.raises(NotRunning, match=rf"not running; `peerloom resume {run_dir}` goes on with it"):
-        find(run_dir).ask("pause")
+        find(run_dir)
     assert last_state(run_dir) == {"state": "not running"}
 
 
-def test_a_run_that_has_not_answered_yet(tmp_path: Path) -> None:
-    run_dir = RunDir.claim(tmp_path / "run")
+def test_a_driver_is_killed_while_it_is_asked(claimed: RunDir) -> None:
+    answers_at(claimed)
+    channel = find(claimed.path)
+    claimed.release()
+    with pytest.raises(NotRunning, match=r"not running; `peerloom resume "):
+        channel.ask("pause")
+
+
+def test_a_run_that_has_not_answered_yet(claimed: RunDir) -> None:
     with pytest.raises(NotRunning, match="starting or ending: ask again"):
-        find(run_dir.path)
-    assert last_state(run_dir.path) == {"state": "starting"}
-    run_dir.release()
+        find(claimed.path)
+    assert last_state(claimed.path) == {"state": "starting"}
 
 
-def test_what_a_run_that_is_over_tells(tmp_path: Path) -> None:
-    run_dir = RunDir.claim(tmp_path / "run")
-    run_dir.log("info", "run_started")
-    run_dir.log("info", "run_finished", how="finished")
-    run_dir.write_summary({"outcomes": {"completed": 3}})
-    run_dir.log("info", "notice", text='"run_started" is only a word here')
-    run_dir.release()
-    assert last_state(run_dir.path) == {"state": "finished", "outcomes": {"completed": 3}}
-    with pytest.raises(NotRunning, match="is finished"):
-        find(run_dir.path)
+@pytest.mark.parametrize("how", ["finished", "drained", "failed"])
+def test_what_a_run_that_is_over_tells(tmp_path: Path, how: How) -> None:
+    ended(tmp_path, how)
+    assert last_state(tmp_path) == {"state": how}
+    (tmp_path / "summary.json").write_text('{"outcomes": {"completed": 3}}')
+    assert last_state(tmp_path) == {"state": how, "outcomes": {"completed": 3}}
+    with pytest.raises(NotRunning, match="is finished" if how == "finished" else "is not running"):
+        find(tmp_path)
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
@@ -87,17 +106,16 @@ def test_no_run_at_all(tmp_path: Path) -> None:
             call(tmp_path)
 
 
-def test_a_run_that_listens_on_another_host_only(tmp_path: Path) -> None:
-    run_dir = left_by_a_killed_driver(tmp_path / "run", host="node-7")
+def test_a_run_that_listens_on_another_host_only(claimed: RunDir) -> None:
+    answers_at(claimed, host="node-7")
     with pytest.raises(EngineError, match="no other hosts than node-7: ask it there"):
-        find(run_dir)
+        find(claimed.path)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    run_dir = left_by_a_killed_driver(tmp_path / "run")
-    (run_dir / "control.json").write_text("{")
+def test_a_file_that_cannot_be_read(claimed: RunDir) -> None:
+    (claimed.path / "control.json").write_text("{")
     with pytest.raises(RunDirError, match=r"control\.json cannot be read"):
-        find(run_dir)
+        find(claimed.path)
 
 
 def test_an_address_needs_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,10 +161,10 @@ async def test_what_speaks_no_http_is_an_error() -> None:
             await ask(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
-def test_an_unreadable_token_is_another_users(tmp_path: Path) -> None:
-    run_dir = left_by_a_killed_driver(tmp_path / "run")
-    (run_dir / "control.json").chmod(0)
+def test_an_unreadable_token_is_another_users(claimed: RunDir) -> None:
+    answers_at(claimed)
+    (claimed.path / "control.json").chmod(0)
     if os.geteuid() == 0:
         pytest.skip("root reads everything")
     with pytest.raises(RunDirError, match="Only who started the run can"):
-        find(run_dir)
+        find(claimed.path)
