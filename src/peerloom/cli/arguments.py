@@ -5,6 +5,12 @@ from typing import Annotated
 
 import typer
 
+
+def expanded(path: Path | None) -> Path | None:
+    """A path as the shell would have written it: `--run-dir=~/x` reaches us with its `~`."""
+    return None if path is None else path.expanduser()
+
+
 RecipeName = Annotated[
     str,
     typer.Argument(help="A recipe's name, an import path (package.module:name), or the path of a run.yaml."),

@@ -10,14 +10,15 @@ import typer
 from rich.console import Console
 
 from peerloom.cli.app import VERBS, guarded
-from peerloom.cli.arguments import Json
+from peerloom.cli.arguments import Json, expanded
 from peerloom.control.client import TOKEN_VARIABLE, NotRunning, find, last_state
 from peerloom.errors import ConfigError
 from peerloom.observe.words import count, duration, outcomes, plain
 from peerloom.sink.layout import CONTROL
 
 RunDirectory = Annotated[
-    Path | None, typer.Argument(metavar="RUN", help="The run's directory.", show_default=False)
+    Path | None,
+    typer.Argument(metavar="RUN", help="The run's directory.", show_default=False, callback=expanded),
 ]
 Address = Annotated[
     str | None,

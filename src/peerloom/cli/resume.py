@@ -8,7 +8,7 @@ import yaml
 
 from peerloom.api import make_plan
 from peerloom.cli.app import VERBS, guarded
-from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RetryFailed
+from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RetryFailed, expanded
 from peerloom.cli.run import carry_out
 from peerloom.errors import RunDirError
 from peerloom.sink.layout import RUN_YAML, STATE
@@ -20,7 +20,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def resume(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The directory of the run.")],
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="The directory of the run.", callback=expanded)
+    ],
     overrides: Overrides = None,
     retry_failed: RetryFailed = False,
     config_dir: ConfigDir = None,

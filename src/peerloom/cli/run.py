@@ -1,5 +1,6 @@
 """`peerloom run`: execute a recipe, or go on with its run."""
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from peerloom.api import Plan, default_run_dir, drive, make_plan
 from peerloom.cli.app import VERBS, guarded
-from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed
+from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed, expanded
 from peerloom.cli.models import pull_with_bar
 from peerloom.config.llm import LlamaCpp
 from peerloom.errors import PeerloomError, UsageError
@@ -35,6 +36,7 @@ def run(
             help="Where to write; a run that is there already is gone on with. "
             "[default: runs/<recipe>-<date>-<short id>]",
             show_default=False,
+            callback=expanded,
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that directory.")] = False,
@@ -46,6 +48,8 @@ def run(
     """Plan, execute, and print the summary."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
     directory = run_dir or default_run_dir(plan.name)
+    if run_dir is None:  # however the run ends, even if it is killed
+        typer.echo(f"run directory: {directory}", err=True)
     carry_out(plan, directory, as_json=as_json, quiet=quiet, fresh=fresh, retry_failed=retry_failed)
 
 
@@ -56,7 +60,7 @@ def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how:
     try:
         result = drive(plan, run_dir=directory, progress=not quiet, **how)
     except PeerloomError as error:
-        if not isinstance(error, UsageError) and any(read_rows(directory)):
+        if not isinstance(error, UsageError) and _has_rows(directory):
             typer.echo(f"rows written before the error are in {directory}", err=True)
             _tell_how_to_go_on(directory)
         raise
@@ -68,6 +72,13 @@ def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how:
     if result.how == "drained":
         _tell_how_to_go_on(directory)
         raise typer.Exit(130)
+
+
+def _has_rows(directory: Path) -> bool:
+    """Whether a row can be read; whatever stands in the way, another error is being told of."""
+    with contextlib.suppress(PeerloomError, OSError, ValueError):
+        return any(read_rows(directory))
+    return False
 
 
 def _is_done(plan: Plan, directory: Path, *, fresh: bool = False, **how: Any) -> bool:

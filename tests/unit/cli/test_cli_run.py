@@ -35,8 +35,10 @@ def test_json_is_all_there_is_on_stdout(peerloom, tmp_path: Path) -> None:
 
 def test_the_default_run_directory(peerloom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert peerloom("run", "coral", *LOCAL, "limit=1").code == 0
+    ended = peerloom("run", "coral", *LOCAL, "limit=1", "-q")
+    assert ended.code == 0
     (made,) = (tmp_path / "runs").iterdir()
+    assert ended.err == f"run directory: runs/{made.name}\n"
     assert re.fullmatch(r"coral-\d{8}-[0-9a-f]{6}", made.name)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # above all no outputs/ of Hydra
 
@@ -118,6 +120,32 @@ def test_a_service_that_dies_says_where_the_finished_rows_are(peerloom, tmp_path
         f"rows written before the error are in {tmp_path / 'run'}\n"
         f"to go on: peerloom resume {tmp_path / 'run'}\nerror: the model died\n"
     )
+
+
+@pytest.mark.parametrize("in_the_way", [b"nonsense\n", None])
+def test_no_other_error_takes_the_place_of_the_first(
+    peerloom, tmp_path: Path, in_the_way: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(_: Plan, *, run_dir: Path, **__: Any) -> RunResult:
+        if in_the_way is not None:
+            (run_dir / "data").mkdir(parents=True)
+            (run_dir / "data" / "part-000-0001-0000.jsonl").write_bytes(in_the_way)
+        raise ServiceError("the model died")
+
+    monkeypatch.setattr("peerloom.cli.run.drive", die)
+    ended = peerloom("run", "coral", *LOCAL, "-q", "--run-dir", tmp_path / "run")
+    assert (ended.code, ended.err) == (1, "error: the model died\n")
+
+
+def test_the_home_directory_is_known_by_its_sign(
+    peerloom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert f"in {tmp_path}/run/data" in peerloom("run", "coral", *LOCAL, "limit=1", "--run-dir=~/run").out
+    assert "nothing to do" in peerloom("resume", "~/run").err
+    assert peerloom("ctl", "status", "~/run").out.split()[:2] == ["state", "finished"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.slow
