@@ -226,7 +226,7 @@ class Run:
             read_totals(self._run_dir.path),
             wall_seconds=self._session.seconds(),
             cpu_seconds=self._cpu_seconds(),
-            sessions=self._session.number,
+            sessions=self._session.count,
         )
         try:
             if how == "finished":

@@ -59,6 +59,7 @@ class Session:
             earlier = None
         self._earlier = earlier
         self.number = run_dir.last_session + 1
+        self._began = earlier.began if earlier is not None else self.number
         self.wall_seconds = earlier.wall_seconds if earlier is not None else 0.0
         self.cpu_seconds = earlier.cpu_seconds if earlier is not None else 0.0
         self._model = earlier.model if earlier is not None else ""
@@ -70,6 +71,11 @@ class Session:
     def first(self) -> int:
         """The number of its first view, and of each member's first incarnation."""
         return (self.number - 1) * SPAN + 1
+
+    @property
+    def count(self) -> int:
+        """How many sessions this run has had, this one included."""
+        return self.number - self._began + 1
 
     @property
     def done(self) -> Summary | None:
@@ -151,6 +157,7 @@ class Session:
         self.run_dir.write_state(
             State(
                 session=self.number,
+                began=self._began,
                 peerloom=version("peerloom"),
                 how=how,
                 wall_seconds=round(wall_seconds, 3),

@@ -36,13 +36,15 @@ class Fingerprint(msgspec.Struct):
 class State(msgspec.Struct, kw_only=True):
     """The content of `state.json`.
 
-    `session` is the number of the last session and `how` it ended (`running`: it goes on, or was killed);
-    `wall_seconds` and `cpu_seconds` are those of all sessions, as far as they were written down. `model` is
-    what the service said that it is, empty if it did not.
+    `session` is the number of the last session, `began` that of the run's first one, and `how` is how the
+    last one ended (`running`: it goes on, or was killed). `wall_seconds` and `cpu_seconds` are those of all
+    sessions of the run, as far as they were written down. `model` is what the service said that it is, empty
+    if it did not.
     """
 
     format: int = FORMAT
     session: int
+    began: int = 1
     peerloom: str
     how: How = "running"
     wall_seconds: float = 0.0

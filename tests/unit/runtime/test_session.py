@@ -83,13 +83,13 @@ def test_another_run_is_refused_once_there_are_rows(tmp_path: Path) -> None:
         assert this.number == 2  # whoever was left of the first one is older
         (told,) = this.begin()
         assert told.endswith("held another run, which had done nothing yet: it was removed")
-        assert this.wall_seconds == 0.0
+        assert (this.wall_seconds, this.count) == (0.0, 1)
     commit(tmp_path, 0, 1)
     with pytest.raises(RunDirError, match=r"differs from this one:\n  seed: was 2, now 1\nRestore"):
         with session(tmp_path, seed=1):
             pass
     with session(tmp_path, seed=2) as this:
-        assert this.number == 3
+        assert (this.number, this.count) == (3, 2)
 
 
 def test_another_run_is_refused_once_there_are_turns(tmp_path: Path) -> None:
