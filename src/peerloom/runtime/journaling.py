@@ -1,6 +1,6 @@
-"""What a member puts into its journal: gathered in memory, written once a pass, before anything leaves.
+"""What a member puts into its journal: gathered for milliseconds, and written before anything leaves.
 
-A call is written only if the pass ends before its turn does, since the turn's record holds all that the
+A call is written only if its turn is not over by then, since the turn's record holds all that the
 call brought; so an agent that asks once a turn costs one record a turn. A full disk holds up whatever waits
 to leave, and tasks that would begin a turn; nothing else.
 """
@@ -21,6 +21,7 @@ from peerloom.sink.journal.writer import JournalWriter
 from peerloom.sink.layout import JOURNAL
 from peerloom.task import Header, SavedCall, TaskId
 
+GATHER_SECONDS = 0.005  # one write for what comes in it; of a task that leaves, at once
 SYNC_SECONDS = 1.0
 DISK_FULL_SECONDS = 1.0
 
@@ -58,18 +59,19 @@ class Journaling:
         self._room = asyncio.Event()
         self._room.set()
         self._unsynced = self._syncing = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def call(self, header: Header, call: SavedCall) -> None:
         """A call of a turn under way was answered."""
         self._calls.setdefault(header.id, []).append((header, call))
-        self._host.poke()
+        self._flush_soon()
 
     def turn(self, header: Header, raw_turns: Sequence[msgspec.Raw]) -> None:
         """An agent has acted; `header` is that of the copy it has made."""
         self._calls.pop(header.id, None)
         self._records.append(turn_record(header, raw_turns))
         self._ids.append(header.id)
-        self._host.poke()
+        self._flush_soon()
 
     def base(self, header: Header, raw_turns: Sequence[msgspec.Raw], calls: Sequence[SavedCall]) -> None:
         """A task begins again, from these turns and calls of an earlier attempt."""
@@ -104,6 +106,14 @@ class Journaling:
     def stuck(self) -> bool:
         """Whether there is no room for what has gathered."""
         return not self._room.is_set()
+
+    def _flush_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._timer = None
+        self._host.poke()
 
     def _add_calls(self) -> None:
         for calls in self._calls.values():
