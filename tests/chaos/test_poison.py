@@ -14,8 +14,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.usefixtures("ray_
 POISON = {30, 31, 150}
 
 
-@pytest.mark.parametrize("placement", ["packed", "spread"])
-@pytest.mark.parametrize("journal", [True, False])
+@pytest.mark.parametrize(("placement", "journal"), [("spread", True), ("packed", False)])
 async def test_three_of_two_hundred_are_poison(placement: str, journal: bool, tmp_path: Path) -> None:
     rows = [{"poison": number in POISON} for number in range(200)]
     async with asyncio.timeout(120):

@@ -84,3 +84,8 @@ def test_the_table_says_what_something_costs(
 def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="no benchmark 'hop'; there are hops, calls, recovery"):
         main("hop")
+
+
+def test_recovery_without_a_journal_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing is recovered"):
+        main("recovery", without="journal")

@@ -7,7 +7,7 @@ from peerloom.idset import IdSet
 from peerloom.sink.errors import SinkError
 from peerloom.sink.files import sync_folder, write_failed
 from peerloom.sink.journal.walk import Walk
-from peerloom.sink.layout import JOURNAL, list_segments
+from peerloom.sink.layout import JOURNAL, SegmentName, list_segments
 
 
 def forget(run_dir: Path, ids: IdSet) -> None:
@@ -27,12 +27,14 @@ def forget(run_dir: Path, ids: IdSet) -> None:
 
 
 def clear(run_dir: Path) -> None:
-    """Unlink the whole journal.
+    """Unlink the whole journal, and nothing that is not the journal's.
 
     Raises:
         SinkError: if a file could not be unlinked.
     """
     for path in (run_dir / JOURNAL).glob("*"):
+        if SegmentName.parse(Path(path.name.removeprefix(".").removesuffix(".tmp"))) is None:
+            continue
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
