@@ -15,7 +15,7 @@ import re
 from peerloom.agents.function import FunctionAgent
 from peerloom.agents.llm import LLMAgent
 from peerloom.bench.cpu import CpuMeter
-from peerloom.bench.harness import perform, scratch
+from peerloom.bench.harness import common, perform, scratch
 from peerloom.bench.model import served, simulated_llm
 from peerloom.bench.points import Bench, CallsPoint, Setting
 from peerloom.runtime.program import Program
@@ -64,13 +64,7 @@ async def run(setting: Setting) -> CallsPoint:
         calls, first, last = served(log, CALLS * setting.tasks)
     per_second = calls / (last - first)
     return CallsPoint(
-        bench=BENCH.name,
-        placement=setting.placement,
-        in_flight=setting.in_flight,
-        tasks=setting.tasks,
-        without=setting.without,
-        hops_per_task=work.hops / work.tasks,
-        tasks_per_second=work.tasks / work.seconds,
+        **common(BENCH, setting, work),
         latency_seconds=LATENCY,
         calls_per_second=per_second,
         share_of_ideal=per_second / (setting.in_flight / LATENCY),

@@ -1,16 +1,14 @@
 """CPU time of this process and all below it, between any two moments: Ray's own processes included."""
 
-import asyncio
 import time
 from bisect import bisect_left
-from types import TracebackType
 
 import psutil
 
-SAMPLE_SECONDS = 0.5
+from peerloom.bench.sampling import Sampler
 
 
-class CpuMeter:
+class CpuMeter(Sampler):
     """Samples while it is entered. Local processes only.
 
     Args:
@@ -21,31 +19,12 @@ class CpuMeter:
         self._without = without
         self._used: dict[int, float] = {}  # by process, the dead included
         self._samples: list[tuple[float, float]] = []  # Unix seconds, CPU seconds until then
-        self._sampling: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> "CpuMeter":
-        self._sample()
-        self._sampling = asyncio.create_task(self._sample_for_ever())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._sampling is not None
-        self._sampling.cancel()
-        await asyncio.wait((self._sampling,))
-        self._sample()
 
     def used(self, begin: float, end: float) -> float:
         """CPU seconds between two moments, in Unix seconds; in between samples, in proportion."""
         return self._until(end) - self._until(begin)
 
-    async def _sample_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(SAMPLE_SECONDS)
-            self._sample()
-
-    def _sample(self) -> None:
+    async def _sample(self) -> None:
         me = psutil.Process()
         ignored: set[int] = set()
         if self._without is not None and psutil.pid_exists(self._without):

@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from peerloom.bench.points import BenchError, Setting
+from peerloom.bench.points import Bench, BenchError, Setting
 from peerloom.events import Hooks
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
@@ -78,6 +78,19 @@ async def perform(
     finally:
         run_dir.release()
     return work_in(path, setting.tasks)
+
+
+def common(bench: Bench, setting: Setting, work: Work) -> dict[str, Any]:
+    """What all points say of a run."""
+    return {
+        "bench": bench.name,
+        "placement": setting.placement,
+        "in_flight": setting.in_flight,
+        "tasks": setting.tasks,
+        "without": setting.without,
+        "hops_per_task": work.hops / work.tasks,
+        "tasks_per_second": work.tasks / work.seconds,
+    }
 
 
 def work_in(run_dir: Path, tasks: int) -> Work:

@@ -16,7 +16,7 @@ all of them in `spread`, the first and the last one of each task in `packed`.
 from typing import Any
 
 from peerloom.agents.function import FunctionAgent
-from peerloom.bench.harness import perform, scratch
+from peerloom.bench.harness import common, perform, scratch
 from peerloom.bench.points import Bench, HopsPoint, Setting
 from peerloom.runtime.program import Program
 from peerloom.services.llm.prose import prose
@@ -43,13 +43,7 @@ async def run(setting: Setting) -> HopsPoint:
             name="bench-hops",
         )
     return HopsPoint(
-        bench=BENCH.name,
-        placement=setting.placement,
-        in_flight=setting.in_flight,
-        tasks=setting.tasks,
-        without=setting.without,
-        hops_per_task=work.hops / work.tasks,
-        tasks_per_second=work.tasks / work.seconds,
+        **common(BENCH, setting, work),
         hops_per_second=work.hops / work.seconds,
     )
 

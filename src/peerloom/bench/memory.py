@@ -3,48 +3,32 @@
 import asyncio
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
-SAMPLE_SECONDS = 0.5
+from peerloom.bench.sampling import Sampler
 
 
-class MemoryMeter:
+class MemoryMeter(Sampler):
     """Samples while it is entered. Local processes only.
 
     Args:
-        root: the process.
         without: a child process that does not count.
 
     Attributes:
         peak: the most bytes of any sample.
     """
 
-    def __init__(self, root: psutil.Process, *, without: int) -> None:
+    def __init__(self, *, without: int) -> None:
         self.peak = 0
-        self._root = root
         self._without = without
-        self._sampling: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "MemoryMeter":
-        self._sampling = asyncio.create_task(self._sample_for_ever())
-        return self
+    async def _sample(self) -> None:
+        self.peak = max(self.peak, await asyncio.to_thread(self._measure))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._sampling is not None
-        self._sampling.cancel()
-        await asyncio.wait((self._sampling,))
-
-    async def _sample_for_ever(self) -> None:
-        while True:
-            self.peak = max(self.peak, await asyncio.to_thread(self._sample))
-            await asyncio.sleep(SAMPLE_SECONDS)
-
-    def _sample(self) -> int:
-        pids = [self._root.pid, *(child.pid for child in self._root.children(recursive=True))]
+    def _measure(self) -> int:
+        me = psutil.Process()
+        pids = [me.pid, *(child.pid for child in me.children(recursive=True))]
         return sum(_bytes_of(pid) for pid in pids if pid != self._without)
 
 

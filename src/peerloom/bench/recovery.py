@@ -13,10 +13,8 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
-
 from peerloom.bench.calls import CALLS, REPLY_TOKENS, program, questions
-from peerloom.bench.harness import perform, scratch
+from peerloom.bench.harness import common, perform, scratch
 from peerloom.bench.memory import MemoryMeter
 from peerloom.bench.model import count_served, simulated_llm
 from peerloom.bench.points import Bench, BenchError, RecoveryPoint, Setting
@@ -78,7 +76,7 @@ async def run(setting: Setting) -> RecoveryPoint:
         log, path = folder / "calls.jsonl", folder / "run"
         async with (
             simulated_llm(log, latency=latency, tokens=REPLY_TOKENS) as (url, pid),
-            MemoryMeter(psutil.Process(), without=pid) as memory,
+            MemoryMeter(without=pid) as memory,
         ):
             llm = OpenAIService(base_url=url, api_key="none")
             source, name = questions(setting.tasks), "bench-recovery"
@@ -88,13 +86,7 @@ async def run(setting: Setting) -> RecoveryPoint:
         again = admitted_again(path, killer.killed)
         repaid = count_served(log) - CALLS * setting.tasks
     return RecoveryPoint(
-        bench=BENCH.name,
-        placement=setting.placement,
-        in_flight=setting.in_flight,
-        tasks=setting.tasks,
-        without=setting.without,
-        hops_per_task=work.hops / work.tasks,
-        tasks_per_second=work.tasks / work.seconds,
+        **common(BENCH, setting, work),
         noticed_seconds=killer.noticed - killer.killed,
         replaced_seconds=killer.replaced - killer.killed,
         admitted_seconds=max(again, default=killer.killed) - killer.killed,
