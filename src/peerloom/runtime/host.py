@@ -163,6 +163,14 @@ class Host(ABC):
                 self.machine.answered(destination, answer)
         self.poke()
 
+    async def _send(self, member: str, message: Message) -> None:
+        """Send a message that has no answer."""
+        try:
+            await self._link.send(member, encode(message))
+        except Unreachable:
+            self.suspect(member)
+            self.poke()
+
     def suspect(self, member: str) -> None:
         """Tell the coordinator that a member does not answer."""
         self.tell(Suspect(self.machine.view.number, self.machine.name, member))

@@ -7,14 +7,13 @@ of its loop; nothing is encoded until the task leaves. What leaves is in the jou
 import asyncio
 
 from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Pace
-from peerloom.protocol.messages import encode as encode_message
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import ALONE, TO_SINK
 from peerloom.runtime.acting import Stage
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
 from peerloom.runtime.journaling import open_journal
-from peerloom.runtime.link import Link, Unreachable
+from peerloom.runtime.link import Link
 from peerloom.runtime.rows import finish
 from peerloom.runtime.settings import members
 from peerloom.runtime.tidying import Tidying
@@ -78,14 +77,7 @@ class PeerHost(Host):
         for item in self.machine.arrivals():
             self.spawn(self._carry(decode(item.payload)))
         for feeder, passed in self.machine.passed():
-            self.spawn(self._tell_feeder(feeder, encode_message(passed)))
-
-    async def _tell_feeder(self, feeder: str, data: bytes) -> None:
-        try:
-            await self._link.send(feeder, data)
-        except Unreachable:
-            self.suspect(feeder)
-            self.poke()
+            self.spawn(self._send(feeder, passed))
 
     def _may_begin(self) -> bool:
         """Whether turns may begin: not while the run is paused, or the journal has no room for them."""

@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from peerloom.idset import IdSet
 from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Query
-from peerloom.protocol.messages import encode as encode_message
 from peerloom.protocol.shard import Shard
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
-from peerloom.runtime.link import Link, Unreachable
+from peerloom.runtime.link import Link
 from peerloom.sink.errors import DiskFull
 from peerloom.sink.rows import decode
 from peerloom.sink.shard import Shard as ShardFiles
@@ -65,17 +64,10 @@ class SinkHost(Host):
 
     def _work(self) -> None:
         for feeder, ack in self.machine.acks():
-            self.spawn(self._acknowledge(feeder, encode_message(ack)))
+            self.spawn(self._send(feeder, ack))
         items = self.machine.group()
         if items:
             self.spawn(self._commit(items))
-
-    async def _acknowledge(self, feeder: str, data: bytes) -> None:
-        try:
-            await self._link.send(feeder, data)
-        except Unreachable:
-            self.suspect(feeder)
-            self.poke()
 
     async def _commit(self, items: list[Item]) -> None:
         files = self._files
