@@ -87,5 +87,5 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): $(RUNTIME)
 	@echo "installing the developer's tools into $(VENV)"
-	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@$(PIP) install --quiet --constraint constraints.txt --editable ".[documents,hub,prices]" --group dev
 	@touch $@

@@ -17,6 +17,7 @@
         └── LLMError            the language model service failed this call
             ├── LLMUnavailable  unreachable, overloaded or timed out, after every retry
             ├── LLMRejected     the request was refused; asking again cannot help
+            ├── LLMDenied       the service refuses the whole run: its key, its quota, its model's name
             ├── ContextExceeded the prompt is longer than the model's context
             ├── OutputTruncated the reply was cut by the token limit
             └── ContentFiltered the provider withheld the reply
@@ -108,6 +109,12 @@ class LLMRejected(LLMError):
     """The request was refused (HTTP 4xx); asking again cannot help."""
 
     reason = "llm_rejected"
+
+
+class LLMDenied(LLMError):
+    """The service refuses whatever this run asks, for its key, its quota or its model's name."""
+
+    reason = "llm_denied"
 
 
 class ContextExceeded(LLMError):

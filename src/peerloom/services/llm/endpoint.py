@@ -4,6 +4,7 @@ The pool is what a call's CPU time hangs on: as many keep-alive connections as t
 (aiohttp's own limit is 100), headers made once, no cookies, no inflating, the proxy looked up once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.request import getproxies, proxy_bypass
 
@@ -25,7 +26,7 @@ class Endpoint:
 
     Args:
         base_url: up to and including `/v1`.
-        api_key: sent as a bearer token, if any.
+        api_key: sent as the dialect says, if any.
         timeout: for one attempt, from connecting to the last byte.
         connect_timeout: for opening a connection.
 
@@ -61,17 +62,14 @@ class Endpoint:
         key = self.api_key
         return raw if key is None else key.hide_in(raw.decode(errors="replace")).encode()
 
-    def open_session(self, concurrency: int) -> aiohttp.ClientSession:
-        """A pool of `concurrency` connections, for the running event loop."""
+    def open_session(self, concurrency: int, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+        """A pool of `concurrency` connections, for the running event loop; `headers` carry the key."""
         allow_open_files(concurrency)
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self.api_key is not None:
-            headers["Authorization"] = f"Bearer {self.api_key.reveal()}"
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=concurrency, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS
             ),
-            headers=headers,
+            headers={"Content-Type": "application/json", "Accept": "application/json", **headers},
             skip_auto_headers=("Accept-Encoding",),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),

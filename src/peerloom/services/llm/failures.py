@@ -1,7 +1,9 @@
-"""What an HTTP answer that is no reply means: ask again, or an error that ends the task.
+"""What an HTTP answer that is no reply means: four kinds, told apart here for the OpenAI-like.
 
-Servers agree on little here. A prompt that is too long is recognised whatever its status, since some
-send it as 500; other 408, 409, 429 and 5xx may pass; the rest says that this request will never do.
+It may pass (408, 409, 5xx: ask again), it is a limit (429, 529: ask less), it is the user's to mend (401,
+402, 403, 404, an empty account: no request of this run will do), or it is this request that will never do.
+Servers agree on little: a prompt that is too long is recognised whatever its status, since some send it
+as 500, and so is an empty account, which OpenAI sends as 429.
 """
 
 from collections.abc import Mapping
@@ -9,10 +11,18 @@ from typing import Any, cast
 
 import orjson
 
-from peerloom.errors import ContentFiltered, ContextExceeded, LLMError, LLMRejected
+from peerloom.errors import ContentFiltered, ContextExceeded, LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.retry import Retryable, retry_after
 
-_PASSING = frozenset({408, 409, 425, 429})
+_PASSING = frozenset({408, 409, 425})
+_LIMITS = frozenset({429, 529})
+_DENIED = {
+    401: "the API key is missing or refused",
+    402: "the account is empty",
+    403: "the key may not do this",
+    404: "there is no such model, or no such path",
+}
+_NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _LOADING = "Loading model"  # llama.cpp, with 503, until it can answer
 _LONGEST = 300  # characters of a server's own words that an error repeats
 _TOO_LONG = ("maximum context length", "exceeds the available context size", "exceeds the context window")
@@ -26,11 +36,22 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float)
     code = f"{error.get('code', '')} {error.get('type', '')}"
     if any(known in code for known in _TOO_LONG_CODES) or any(known in words for known in _TOO_LONG):
         return ContextExceeded(words)
+    if any(known in code for known in _NO_QUOTA):
+        return LLMDenied(f"{words}; the account has no quota left")
+    if status in _LIMITS:
+        return Retryable(words, retry_after(headers, now), limit=True)
     if status in _PASSING or status >= 500:
         loading = status == 503 and _LOADING in words
         return Retryable(words, retry_after(headers, now), taken=not loading)
+    return _refusal(status, headers, words, code)
+
+
+def _refusal(status: int, headers: Mapping[str, str], words: str, code: str) -> LLMError:
+    """What will never do: for this request, or for any of this run."""
     if "content_filter" in code or "content_policy" in code:
         return ContentFiltered(words)
+    if status in _DENIED:
+        return LLMDenied(f"{words}; {_DENIED[status]}")
     if 300 <= status < 400:
         words += f"; it redirects to {headers.get('Location', 'elsewhere')}: set llm.base_url to that place"
     elif "response_format" in words or "structured_outputs" in words:

@@ -20,6 +20,7 @@ from typing import Any
 from peerloom.errors import ConfigError, ServiceError
 from peerloom.services.llm import models
 from peerloom.services.llm.base import ChatRequest
+from peerloom.services.llm.dialects.openai import OpenAIDialect
 from peerloom.services.llm.grammar import choice_grammar
 from peerloom.services.llm.llamacpp_process import ServerProcess
 from peerloom.services.llm.openai import OpenAISpec
@@ -113,7 +114,7 @@ class LlamaCppService:
                 structured="none",
                 shape=shape,
             )
-            await choose_model(spec, name)
+            await choose_model(spec, OpenAIDialect(), name)
         except BaseException:
             await self.stop()
             raise

@@ -19,11 +19,13 @@ import orjson
 
 from peerloom.errors import ConfigError
 from peerloom.services.llm.base import ChatReply, ChatRequest
+from peerloom.services.llm.dialect import MalformedBody
+from peerloom.services.llm.dialects.openai import OpenAIDialect
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, failure_of, trimmed
 from peerloom.services.llm.preflight import choose_model
 from peerloom.services.llm.retry import Retrier, Retry, Retryable
-from peerloom.services.llm.wire import MalformedBody, Structured, to_body, to_reply, wraps
+from peerloom.services.llm.wire import Structured, to_body, to_reply, wraps
 from peerloom.services.secret import Secret
 from peerloom.services.spawn import Spawner
 
@@ -86,7 +88,9 @@ class OpenAIClient:
     ) -> None:
         self._spec = spec
         self._url = spec.url("/chat/completions")
-        self._session = spec.open_session(concurrency)
+        self._session = spec.open_session(
+            concurrency, OpenAIDialect().auth(spec.api_key) if spec.api_key else {}
+        )
         self._retrier = Retrier(spec.retry, spec.shown("/chat/completions"), sleep=sleep)
         self._limit_field = spec.limit_field
 
@@ -198,7 +202,7 @@ class OpenAIService:
         Raises:
             ServiceError: saying what is wrong: the address, the key or the model's name.
         """
-        model = await choose_model(self._spec, self._model)
+        model = await choose_model(self._spec, OpenAIDialect(), self._model)
         notify(f"model {model} at {self._spec.shown()}")
         return replace(self._spec, model=model)
 

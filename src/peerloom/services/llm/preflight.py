@@ -10,19 +10,21 @@ import aiohttp
 import orjson
 
 from peerloom.errors import ServiceError
+from peerloom.services.llm.dialect import Dialect
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, trimmed
 
 _SECONDS = 30.0
 
 
-async def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
+async def choose_model(endpoint: Endpoint, dialect: Dialect, wanted: str | None) -> str:
     """The name of the model to use: `wanted` if the server has it, or the first it lists.
 
     Raises:
         ServiceError: if the server does not answer, refuses the key, or lacks the model.
     """
-    async with endpoint.open_session(1) as session:
+    key = endpoint.api_key
+    async with endpoint.open_session(1, dialect.auth(key) if key is not None else {}) as session:
         status, body = await _ask(endpoint, session, "GET", "/models")
         if status in (404, 405, 501) and wanted and await _takes_chats(endpoint, session):
             return wanted  # it only does not list its models

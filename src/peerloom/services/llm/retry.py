@@ -57,12 +57,16 @@ class Retryable(Exception):
         why: for the final error.
         retry_after: what the server asked for, in seconds.
         taken: whether a server took the request.
+        limit: whether it was refused for a limit on how much may be asked, not for what it is.
     """
 
-    def __init__(self, why: str, retry_after: float | None = None, *, taken: bool = True) -> None:
+    def __init__(
+        self, why: str, retry_after: float | None = None, *, taken: bool = True, limit: bool = False
+    ) -> None:
         super().__init__(why)
         self.retry_after = retry_after
         self.taken = taken
+        self.limit = limit
 
 
 @dataclass(frozen=True, slots=True)

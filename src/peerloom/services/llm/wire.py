@@ -11,7 +11,8 @@ from typing import Any, Literal, cast
 import orjson
 
 from peerloom.errors import ContentFiltered
-from peerloom.services.llm.base import ChatReply, ChatRequest
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.dialect import MalformedBody
 from peerloom.task import Usage
 
 Structured = Literal["auto", "json_schema", "choice", "none"]
@@ -19,10 +20,6 @@ Structured = Literal["auto", "json_schema", "choice", "none"]
 `choice` (choices in vLLM's `structured_outputs`, schemas as before), `none` (not at all)."""
 
 _WRAP_TOKENS = 16  # what the braces and the key around a wrapped choice may cost
-
-
-class MalformedBody(Exception):
-    """A body that is no chat completion."""
 
 
 def wraps(request: ChatRequest, structured: Structured) -> bool:
@@ -38,21 +35,34 @@ def to_body(
     wrapped = wraps(request, structured)
     if request.max_tokens is not None:
         body[limit_field] = request.max_tokens + (_WRAP_TOKENS if wrapped else 0)
-    if request.temperature is not None:
-        body["temperature"] = request.temperature
-    if request.top_p is not None:
-        body["top_p"] = request.top_p
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.seed is not None:
-        body["seed"] = request.seed
+    for name, value in (
+        ("temperature", request.temperature),
+        ("top_p", request.top_p),
+        ("stop", list(request.stop) or None),
+        ("seed", request.seed),
+    ):
+        if value is not None:
+            body[name] = value
     if wrapped:
         body["response_format"] = _response_format(choice_schema(request.choices))
     elif request.choices and structured == "choice":
         body["structured_outputs"] = {"choice": list(request.choices)}
     elif request.schema is not None and structured != "none":
         body["response_format"] = _response_format(request.schema)
+    if request.tools:
+        _ask_for_tools(body, request)
+    if request.top_logprobs is not None:
+        body["logprobs"] = True
+        body["top_logprobs"] = request.top_logprobs
     return body
+
+
+def _ask_for_tools(body: dict[str, Any], request: ChatRequest) -> None:
+    body["tools"] = list(request.tools)
+    if request.tool_choice in ("auto", "none", "required"):
+        body["tool_choice"] = request.tool_choice
+    elif request.tool_choice:
+        body["tool_choice"] = {"type": "function", "function": {"name": request.tool_choice}}
 
 
 def choice_schema(choices: Sequence[str]) -> dict[str, Any]:
@@ -101,6 +111,23 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
         text=text, finish_reason=finish, usage=usage, model=model, seconds=seconds, message=message
     )
     return unfiltered(reply)
+
+
+def to_vectors(payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
+    """The vectors in a decoded answer of OpenAI's embeddings.
+
+    Raises:
+        MalformedBody: if `payload` is not shaped like one, or has not a vector for each text.
+    """
+    try:
+        data = sorted(payload["data"], key=lambda item: item["index"])
+        vectors = [item["embedding"] for item in data]
+        usage, model = _usage(payload.get("usage")), payload.get("model") or ""
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MalformedBody("it has no data[].embedding") from error
+    if len(vectors) != len(request.texts) or not all(isinstance(vector, list) for vector in vectors):
+        raise MalformedBody(f"it has {len(vectors)} vectors for {len(request.texts)} texts")
+    return EmbedReply(vectors=vectors, usage=usage, model=model, seconds=seconds)
 
 
 def unfiltered(reply: ChatReply) -> ChatReply:

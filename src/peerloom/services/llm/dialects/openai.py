@@ -1,0 +1,77 @@
+"""OpenAI's chat completions and embeddings, which most servers speak: vLLM, SGLang, llama.cpp, gateways."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import orjson
+
+from peerloom.errors import ConfigError, LLMError
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.dialect import Post
+from peerloom.services.llm.failures import failure_of
+from peerloom.services.llm.retry import Retryable
+from peerloom.services.llm.wire import Structured, to_body, to_reply, to_vectors, wraps
+from peerloom.services.secret import Secret
+
+Shape = Callable[[dict[str, Any], ChatRequest], dict[str, Any]]
+"""Changes a body for a server with fields of its own: `shape(body, request)` returns what is sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAIDialect:
+    """How an OpenAI-compatible server is asked.
+
+    Args:
+        structured: how choices and schemas are asked for, see `wire.Structured`.
+        limit_field: what the server calls the token limit; OpenAI itself refuses the name others read.
+        extra_body: further keys of every body, as this server understands them.
+        shape: last change to each body; a module-level function, since this is pickled.
+
+    Raises:
+        ConfigError: for an impossible `structured`.
+    """
+
+    structured: Structured = "auto"
+    limit_field: str = "max_tokens"
+    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    shape: Shape | None = None
+
+    def __post_init__(self) -> None:
+        if self.structured not in get_args(Structured):
+            known = ", ".join(get_args(Structured))
+            raise ConfigError(f"llm.structured is {self.structured!r}: use one of {known}")
+
+    def auth(self, key: Secret) -> dict[str, str]:
+        """A bearer token."""
+        return {"Authorization": f"Bearer {key.reveal()}"}
+
+    def chat(self, request: ChatRequest, model: str) -> Post:
+        """A chat completion; the session goes along, for routers that keep one where its prefix is cached."""
+        body = to_body(request, model, self.structured, self.limit_field)
+        body.update(self.extra_body)
+        if self.shape is not None:
+            body = self.shape(body, request)
+        headers = {"X-Session-ID": request.session} if request.session else {}
+        return Post("/chat/completions", orjson.dumps(body), headers)
+
+    def reply(self, payload: Any, request: ChatRequest, seconds: float) -> ChatReply:
+        """See `wire.to_reply`."""
+        return to_reply(payload, request, wrapped=wraps(request, self.structured), seconds=seconds)
+
+    def embed(self, request: EmbedRequest, model: str) -> Post:
+        """The vectors of some texts."""
+        body: dict[str, Any] = {"model": model, "input": list(request.texts), "encoding_format": "float"}
+        if request.dimensions is not None:
+            body["dimensions"] = request.dimensions
+        return Post("/embeddings", orjson.dumps(body), {})
+
+    def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
+        """See `wire.to_vectors`."""
+        return to_vectors(payload, request, seconds)
+
+    def failure(
+        self, status: int, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Retryable | LLMError:
+        """See `failures.failure_of`."""
+        return failure_of(status, headers, body, now)
