@@ -67,12 +67,16 @@ class Ref(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """Tokens and calls of one turn; `cached` is the part of `prompt` the server had in its cache."""
+    """Tokens and calls of one turn, and what they cost in dollars, if that is known.
+
+    `cached` is the part of `prompt` the server had in its cache.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
     calls: int = 0
+    usd: float = 0.0
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -80,6 +84,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
             self.completion + other.completion,
             self.cached + other.cached,
             self.calls + other.calls,
+            self.usd + other.usd,
         )
 
 

@@ -135,7 +135,8 @@ class LLMAgent:
             choices=answer.choices,
             schema=answer.schema,
             seed=_seed(task, call),
-            session=f"{task.id}/{task.next_role}",
+            session=str(task.id),
+            role=task.next_role,
         )
 
     def _turn(self, reply: ChatReply, answer: Answer) -> Turn:

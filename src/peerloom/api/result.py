@@ -14,12 +14,13 @@ class RunResult:
 
     Attributes:
         run_dir: where its rows, log and summary are.
-        how: `finished`, or `drained` if it was interrupted: it finished what was in flight, no more.
+        how: `finished`; `drained` if it was interrupted: it finished what was in flight, no more; or
+            `suspended` if its budget was used up: what was in flight is kept for a session with more.
         summary: the content of `summary.json`.
     """
 
     run_dir: Path
-    how: Literal["finished", "drained"]
+    how: Literal["finished", "drained", "suspended"]
     summary: Mapping[str, Any]
 
     def rows(self, *, rejected: bool = False) -> Iterator[dict[str, Any]]:

@@ -203,11 +203,11 @@ def default_run_dir(name: str) -> Path:
 class _Ended(Hooks):
     """Remembers how the run ended."""
 
-    how: Literal["finished", "drained"] = "finished"
+    how: Literal["finished", "drained", "suspended"] = "finished"
 
     def run_finished(self, event: RunFinished) -> None:
-        if event.how == "drained":
-            self.how = "drained"
+        if event.how in ("drained", "suspended"):
+            self.how = event.how
 
 
 def _plan(

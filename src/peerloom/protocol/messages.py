@@ -162,9 +162,22 @@ class Passed(msgspec.Struct, frozen=True, array_like=True, tag=16):
     headers: list[Header]
 
 
-ToMember = Deliver | Ack | Hold | Query | Resolve | Drain | Ask | Pace | Passed
+class Readings(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """A member tells the driver what it uses of the services, and wants of them; opaque here."""
+
+    sender: str
+    data: bytes
+
+
+class Grants(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """The driver tells a member what it may use of the services; opaque here."""
+
+    data: bytes
+
+
+ToMember = Deliver | Ack | Hold | Query | Resolve | Drain | Ask | Pace | Passed | Grants
 ToCoordinator = Report | Have | Suspect | Exhausted | Isolate
-Message = ToMember | ToCoordinator | Delivered | Done
+Message = ToMember | ToCoordinator | Delivered | Done | Readings
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -6,20 +6,23 @@ own outcome and reason, anything else with `failed`; siblings never notice.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from peerloom.agents.base import Agent, Services
 from peerloom.errors import TaskError
 from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
-from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.sink.totals import AgentTally
 from peerloom.task import FAILED, End, Header, SavedCall, Task, Turn, Usage
 from peerloom.workflow import Workflow
 
 DETAIL_CHARACTERS = 2_000
 
+Request = TypeVar("Request", ChatRequest, EmbedRequest)
+Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 OnCall = Callable[[Header, SavedCall], None]
 """Told of each call that was asked and answered, with the copy of the task it was for."""
@@ -28,14 +31,16 @@ OnCall = Callable[[Header, SavedCall], None]
 class StepLLM:
     """The language model as one agent sees it during one step.
 
-    Counts what the calls used, and answers those that an earlier attempt has asked already.
+    Counts what the calls used, answers those that an earlier attempt has asked already, and says for whom
+    they are: the task is the conversation.
     """
 
-    __slots__ = ("_header", "_llm", "_on_call", "_saved", "finish_reason", "model", "usage")
+    __slots__ = ("_header", "_llm", "_on_call", "_role", "_saved", "finish_reason", "model", "usage")
 
     def __init__(self, llm: LLM, task: Task, on_call: OnCall | None) -> None:
         self._llm = llm
         self._header = task.header
+        self._role = task.next_role
         self._saved = SavedCalls(task.calls) if task.calls else None
         self._on_call = on_call
         self.usage = Usage()
@@ -44,20 +49,37 @@ class StepLLM:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Pass the call on, unless its reply is known."""
+        reply = await self._ask(self._llm.chat, request, ChatReply)
+        self.finish_reason = reply.finish_reason
+        return reply
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """As `chat`."""
+        return await self._ask(self._llm.embed, request, EmbedReply)
+
+    async def close(self) -> None:
+        """Nothing: the client belongs to the peer."""
+
+    async def _ask(
+        self, ask: Callable[[Request], Awaitable[Reply]], request: Request, kind: type[Reply]
+    ) -> Reply:
         digest = digest_of(request) if self._saved is not None or self._on_call is not None else b""
-        reply = self._saved.answer(digest) if self._saved is not None else None
+        reply = self._saved.answer(digest, kind) if self._saved is not None else None
         if reply is None:
-            reply = await self._llm.chat(request)
+            reply = await ask(self._signed(request))
             call = save(digest, reply)
             if call is not None and self._on_call is not None:
                 self._on_call(self._header, call)
         self.usage += reply.usage
         self.model = reply.model
-        self.finish_reason = reply.finish_reason
         return reply
 
-    async def close(self) -> None:
-        """Nothing: the client belongs to the peer."""
+    def _signed(self, request: Request) -> Request:
+        if request.session and request.role:
+            return request
+        return msgspec.structs.replace(
+            request, session=request.session or str(self._header.id), role=request.role or self._role
+        )
 
 
 class Stage:
@@ -112,6 +134,7 @@ class Stage:
         tally.completion += usage.completion
         tally.cached += usage.cached
         tally.seconds += seconds
+        tally.usd += usage.usd
 
 
 def routed(task: Task, workflow: Workflow) -> Task:

@@ -34,7 +34,8 @@ class MemberStats(msgspec.Struct, array_like=True):
     `agents` counts turns as they are made, whether or not their task ever finishes; `totals` counts
     rows as they are committed, over the whole life of the run directory; `found` rows were committed
     before this member began.
-    `in_flight` tasks are admitted and `turns` turns under way at this moment.
+    `in_flight` tasks are admitted and `turns` turns under way at this moment. `readings` are what a peer's
+    meters say at its end.
     """
 
     cpu_seconds: float = 0.0
@@ -45,6 +46,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     found: int = 0
     notices: list[str] = []
     turns: int = 0
+    readings: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()

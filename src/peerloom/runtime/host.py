@@ -20,6 +20,7 @@ from peerloom.protocol.messages import (
     Done,
     Hold,
     Message,
+    Readings,
     Resolve,
     Suspect,
     ToCoordinator,
@@ -48,7 +49,7 @@ class Host(ABC):
         self.machine = machine
         self._link = link
         self._deliver_seconds = deliver_seconds
-        self._to_coordinator: asyncio.Queue[ToCoordinator | None] = asyncio.Queue()
+        self._to_coordinator: asyncio.Queue[ToCoordinator | Readings | None] = asyncio.Queue()
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._poked = False
@@ -175,8 +176,8 @@ class Host(ABC):
         """Tell the coordinator that a member does not answer."""
         self.tell(Suspect(self.machine.view.number, self.machine.name, member))
 
-    def tell(self, message: ToCoordinator) -> None:
-        """Tell the coordinator something."""
+    def tell(self, message: ToCoordinator | Readings) -> None:
+        """Tell the coordinator, or the driver it lives in, something."""
         self._to_coordinator.put_nowait(message)
 
     def notice(self, text: str) -> None:

@@ -6,7 +6,7 @@ of its loop; nothing is encoded until the task leaves. What leaves is in the jou
 
 import asyncio
 
-from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Pace
+from peerloom.protocol.messages import Deliver, Delivered, Grants, Item, Message, Pace, Readings
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import ALONE, TO_SINK
 from peerloom.runtime.acting import Stage
@@ -17,7 +17,8 @@ from peerloom.runtime.link import Link
 from peerloom.runtime.rows import finish
 from peerloom.runtime.settings import members
 from peerloom.runtime.tidying import Tidying
-from peerloom.services.llm.widening import WideningLLM
+from peerloom.services.llm.base import LLM
+from peerloom.services.llm.limits.desk import Desk
 from peerloom.task import Task, decode, encode
 
 
@@ -31,9 +32,9 @@ class PeerHost(Host):
         machine = Peer(brief.member.name, alone=alone, keeps=alone and not settings.journal)
         super().__init__(machine, link, settings.deliver_seconds)
         self._brief = brief
-        self._llm: WideningLLM | None = None
+        self._llm: LLM | None = None
+        self._desk: Desk | None = None
         self._stage: Stage | None = None
-        self._in_flight = brief.settings.in_flight
         self._going = asyncio.Event()
         self._going.set()
         self._waiting = 0
@@ -42,7 +43,8 @@ class PeerHost(Host):
         assert self._brief.llm is not None
         if self._brief.settings.journal:
             self._journal = open_journal(self._brief, self)
-        self._llm = WideningLLM(self._brief.llm, self._in_flight)
+        self._desk = Desk()
+        self._llm = self._brief.llm.connect(self._desk)
         program = self._brief.program
         on_call = self._journal.call if self._journal is not None else None
         self._stage = Stage(program.workflow, program.agents, self._llm, on_call)
@@ -52,6 +54,7 @@ class PeerHost(Host):
             await self._llm.close()
 
     def _begin(self) -> None:
+        self.spawn(self._report())
         if self._journal is not None:
             kind, settings = self._brief.member.kind, self._brief.settings
             slots = members(settings, self._brief.program.workflow.roles)
@@ -63,10 +66,9 @@ class PeerHost(Host):
         return self.machine.deliver(message)
 
     def _take_other(self, message: Message) -> Message | None:
-        if isinstance(message, Pace) and self.machine.pace(message):
-            self._in_flight = message.in_flight
-            if self._llm is not None:
-                self._llm.widen(self._in_flight)
+        if isinstance(message, Grants) and self._desk is not None:
+            self._desk.hear(message.data)
+        elif isinstance(message, Pace) and self.machine.pace(message):
             if message.paused:
                 self._going.clear()
             else:
@@ -78,6 +80,12 @@ class PeerHost(Host):
             self.spawn(self._carry(decode(item.payload)))
         for feeder, passed in self.machine.passed():
             self.spawn(self._send(feeder, passed))
+
+    async def _report(self) -> None:
+        """Tell the driver what the services are used for, and what is wanted of them."""
+        assert self._desk is not None
+        while True:
+            self.tell(Readings(self.machine.name, await self._desk.report()))
 
     def _may_begin(self) -> bool:
         """Whether turns may begin: not while the run is paused, or the journal has no room for them."""
@@ -118,6 +126,9 @@ class PeerHost(Host):
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.turns = self.machine.acting - self._waiting
+        if self._desk is not None:
+            stats.turns = max(0, stats.turns - self._desk.waiting)
+            stats.readings = self._desk.read() if self._stopping.is_set() else b""
         if self._stage is not None:
             stats.hops = self._stage.hops
             stats.agents = self._stage.tallies

@@ -10,22 +10,22 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from shlex import quote
 from typing import Literal
 
-from peerloom.errors import EngineError, PeerloomError, SourceError
-from peerloom.events import Hooks, Notice, RunFinished, RunStarted
-from peerloom.protocol.quarantine import POISON
+from peerloom.errors import PeerloomError, SourceError
+from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, Progress, RunFinished, RunStarted
 from peerloom.protocol.view import ALONE, FEEDER, PEER, Member
-from peerloom.runtime.brief import Brief, MemberStats, decode_stats
-from peerloom.runtime.engine import Engine
-from peerloom.runtime.link import Unreachable
-from peerloom.runtime.local import LocalEngine
+from peerloom.runtime.brief import Brief
+from peerloom.runtime.conclusion import check_complete, failures
+from peerloom.runtime.engines import make_engine
+from peerloom.runtime.gathering import Gathering
 from peerloom.runtime.program import Program
+from peerloom.runtime.rationing import Rationing
 from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings, adjusted
-from peerloom.runtime.summary import Figures, Summary, summarise
-from peerloom.runtime.supervisor import Supervisor
+from peerloom.runtime.summary import Summary, summarise
+from peerloom.runtime.supervisor import Event, Supervisor
+from peerloom.runtime.suspension import Suspension
 from peerloom.runtime.threads import to_its_end
 from peerloom.runtime.watchers import Watchers
 from peerloom.services.llm.service import ClientSpec, LLMService
@@ -37,11 +37,8 @@ from peerloom.sink.read import read_totals
 from peerloom.sink.state import How
 from peerloom.source.base import Source
 from peerloom.source.positions import Positioned
-from peerloom.task import FAILED
 from peerloom.workflow import check_agents
 
-FIGURES_SECONDS = 0.5
-CENSUS_SECONDS = 60.0
 KEEP_SECONDS = 30.0  # between two writings of what this session has cost so far
 
 State = Literal["running", "paused", "draining", "stopping"]
@@ -87,23 +84,40 @@ class Run:
         self._recipe = recipe
         self._watchers = Watchers(hooks)
         self._config_yaml = config_yaml
-        self._figures = Figures()
         self._cpu_before = 0.0
         self._total: int | None = None
         self._client: ClientSpec | None = None
         self._over = asyncio.Event()
         self._drained = False
+        self._suspended = False
         self._paused = ""
-        self._engine = _engine(settings)
+        self._rationing: Rationing | None = None
+        self._suspension = Suspension(
+            settings.budget,
+            self._run_dir.path,
+            seconds=session.seconds,
+            pause=self._put_aside,
+            tell=self.tell,
+        )
+        self._engine = make_engine(settings)
         self._supervisor = Supervisor(
             self._engine,
             settings,
             program.workflow.roles,
             brief=self._brief,
-            on_event=self._watchers.member,
+            on_event=self._on_event,
             on_finished=self._over.set,
+            on_readings=self._on_readings,
             first=session.first,
         )
+        self._gathering = Gathering(
+            self._engine,
+            self._supervisor,
+            self._watchers,
+            patience=settings.suspect_seconds,
+            on_readings=self._on_readings,
+        )
+        self._figures = self._gathering.figures
 
     async def execute(self) -> Summary:
         """Run to the end; the summary, which is also written to the run directory.
@@ -130,14 +144,23 @@ class Run:
         how: How = "failed"
         try:
             await self._execute()
-            self._check_complete()
-            self._tell_of_failures()
-            how = "drained" if self._drained else "finished"
+            totals = self._figures.totals()
+            if self._suspended:
+                how = "suspended"
+            elif self._drained:
+                how = "drained"
+            else:
+                check_complete(totals, self._total, self._run_dir.path)
+                how = "finished"
+            if (notice := failures(totals, self._run_dir.path)) is not None:
+                self.tell(notice)
         except* PeerloomError as group:
             raise _first(group) from None
         finally:
             await self._wind_down()
             summary = self._conclude(how)
+            if how == "suspended":
+                self._suspension.conclude(summary["suspended"])
             self._watchers.emit("run_finished", RunFinished(how, str(self._run_dir.path)))
         return summary
 
@@ -171,7 +194,7 @@ class Run:
 
     def pause(self, why: str) -> bool:
         """Admit nothing and begin no turn; turns under way finish. False if it was paused already."""
-        if self._paused or self._over.is_set():
+        if self._paused or self._suspended or self._over.is_set():
             return False
         self._paused = why
         self._supervisor.go_at(self._settings, paused=True)
@@ -180,8 +203,8 @@ class Run:
         return True
 
     def unpause(self) -> bool:
-        """Go on. False if it was not paused."""
-        if not self._paused or self._over.is_set():
+        """Go on. False if it was not paused, or its budget is used up."""
+        if not self._paused or self._suspended or self._over.is_set():
             return False
         self._paused = ""
         self._supervisor.go_at(self._settings, paused=False)
@@ -220,6 +243,27 @@ class Run:
         self._drained = True
         self._over.set()
 
+    def _put_aside(self, why: str) -> None:
+        """No turn begins any more, and the session ends when none is under way."""
+        self._suspended, self._paused = True, why
+        self._supervisor.go_at(self._settings, paused=True)
+        self.tell(Notice("warning", f"{why}. Calls under way are finished"))
+
+    def _on_event(self, event: Event) -> None:
+        if self._rationing is not None and isinstance(event, MemberJoined):
+            self._rationing.joined(event.member)
+        if self._rationing is not None and isinstance(event, MemberLost):
+            self._rationing.lost(event.member)
+        self._watchers.member(event)
+
+    def _on_readings(self, member: str, data: bytes) -> None:
+        if self._rationing is not None:
+            self._rationing.take(member, data)
+
+    def _moved(self, service: str, urls: Sequence[str]) -> None:
+        if self._rationing is not None:
+            self._rationing.moved(service, urls)
+
     def _conclude(self, how: How) -> Summary:
         """Write down what the run came to so far."""
         summary = summarise(
@@ -228,6 +272,10 @@ class Run:
             cpu_seconds=self._cpu_seconds(),
             sessions=self._session.count,
         )
+        if self._rationing is not None and self._rationing.spending.bounded:
+            summary["budget"] = self._rationing.report()
+        if how == "suspended":
+            summary["suspended"] = self._figures.in_flight()
         try:
             if how == "finished":
                 clear_journal(self._run_dir.path)
@@ -239,8 +287,17 @@ class Run:
 
     async def _execute(self) -> None:
         # The model first: a wrong address or name shows at once, before any process of Ray is started.
-        self._client = await self._llm.start(LocalSpawner(), self._watchers.notice, self._run_dir.logs)
-        await to_its_end(self._session.know_model, self._client)
+        client = await self._llm.start(LocalSpawner(), self._watchers.notice, self._run_dir.logs)
+        await to_its_end(self._session.know_model, client)
+        self._rationing = rationing = Rationing(
+            {fleet.service: fleet.limits for fleet in client.fleets},
+            self._settings.budget,
+            self._run_dir.path,
+            members=lambda: self._supervisor.names,
+            send=self._supervisor.grant,
+            tell=self.tell,
+        )
+        self._client = client.metered(rationing.spending.bounded)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
         if again:
@@ -248,14 +305,16 @@ class Run:
         self._watchers.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._llm.watch())
+                group.create_task(self._llm.watch(self._moved))
+                group.create_task(rationing.run())
+                group.create_task(self._suspension.run(rationing, self._figures.turns, self._over.set))
                 counted = group.create_task(self._count_rows())
-                group.create_task(self._watch_figures())
+                group.create_task(self._gathering.watch(self._progress, self._standing_still))
                 group.create_task(self._keep_figures())
                 self._supervisor.start(group)
                 await self._over.wait()
-                await self._take_figures()
-                if not self._drained:
+                await self._gathering.ask_all()
+                if not self._drained and not self._suspended:
                     await counted
                 raise _Over
         except* _Over:
@@ -268,27 +327,9 @@ class Run:
         async with contextlib.AsyncExitStack() as last:
             last.push_async_callback(self._engine.close)
             last.push_async_callback(self._llm.stop)
-            await self._supervisor.stop(self._take)
-
-    def _check_complete(self) -> None:
-        """A run that was not interrupted has a row for every task; that is what the protocol is for."""
-        committed = self._figures.totals().admitted
-        if not self._drained and self._total is not None and committed != self._total:
-            raise EngineError(
-                f"{committed} rows are committed of {self._total} tasks. This is a defect of Peerloom, "
-                f"unless the input was changed meanwhile; the log is in {self._run_dir.path}"
-            )
-
-    def _tell_of_failures(self) -> None:
-        totals = self._figures.totals()
-        failed = totals.outcomes.get(FAILED, 0)
-        if failed:
-            why = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.reasons.items()))
-            where = self._run_dir.path / "rejected"
-            text = f"{failed} of {totals.admitted} tasks failed ({why}); each row's detail says why: {where}"
-            again = f"peerloom resume {quote(str(self._run_dir.path))} --retry-failed"
-            text += f"; {again} (in Python retry_failed=True) does them again"
-            self._watchers.emit("notice", Notice("warning", text))
+            await self._supervisor.stop(self._gathering.take)
+            if self._rationing is not None:
+                self._rationing.close()
 
     def _has_rows(self) -> bool:
         partitions = self._settings.partitions
@@ -319,41 +360,13 @@ class Run:
             with contextlib.suppress(SinkError):  # a full disk is told of elsewhere
                 await asyncio.to_thread(self._session.keep, self._cpu_seconds())
 
-    async def _watch_figures(self) -> None:
-        committed, poisoned, since = -1, 0, time.monotonic()
-        while True:
-            await self._take_figures()
-            progress = self._figures.progress(
-                self._session.seconds(), self._total, self._session.wall_seconds, self._paused
-            )
-            self._watchers.emit("progress", progress)
-            totals = self._figures.totals()
-            if totals.reasons.get(POISON, 0) != poisoned:
-                poisoned = totals.reasons.get(POISON, 0)
-                self._supervisor.condemned()
-            rows = totals.admitted - poisoned
-            if rows != committed or self._paused:
-                committed, since = rows, time.monotonic()
-                self._supervisor.progressed()
-            elif time.monotonic() - since > CENSUS_SECONDS:
-                self._supervisor.census()
-                since = time.monotonic()
-            await asyncio.sleep(FIGURES_SECONDS)
+    def _progress(self) -> Progress:
+        return self._figures.progress(
+            self._session.seconds(), self._total, self._session.wall_seconds, self._standing_still()
+        )
 
-    async def _take_figures(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for name in self._supervisor.names:
-                group.create_task(self._take_stats(name))
-
-    async def _take_stats(self, name: str) -> None:
-        with contextlib.suppress(Unreachable, TimeoutError):
-            async with asyncio.timeout(self._settings.suspect_seconds):
-                self._take(name, decode_stats(await self._engine.stats(name)))
-
-    def _take(self, name: str, stats: MemberStats) -> None:
-        self._figures.take(name, stats)
-        for text in stats.notices:
-            self._watchers.notice(f"{name}: {text}")
+    def _standing_still(self) -> str:
+        return self._paused or (self._rationing.away if self._rationing is not None else "")
 
     def _brief(self, member: Member) -> Brief:
         return Brief(
@@ -373,14 +386,6 @@ class Run:
 
 class _Over(Exception):
     """Ends the run's task group; what still watches is cancelled."""
-
-
-def _engine(settings: RunSettings) -> Engine:
-    if settings.engine == "local":
-        return LocalEngine()
-    from peerloom.runtime.ray.engine import RayEngine  # noqa: PLC0415 - Ray is slow to import
-
-    return RayEngine(settings)
 
 
 def _first(group: BaseExceptionGroup[PeerloomError]) -> PeerloomError:

@@ -7,20 +7,22 @@ turn stay n answers, and calls that an agent makes side by side may be asked in 
 import hashlib
 from collections import deque
 from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 
-from peerloom.services.llm.base import ChatReply, ChatRequest
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.task import SavedCall
 
 DIGEST_BYTES = 16
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(ChatReply)
+Reply = TypeVar("Reply", ChatReply, EmbedReply)
+
 _NOT_PLAIN = (TypeError, OverflowError, ValueError)
 
 
-def digest_of(request: ChatRequest) -> bytes:
+def digest_of(request: ChatRequest | EmbedRequest) -> bytes:
     """The same for equal requests; empty for one that cannot be encoded.
 
     To be taken before the call: an agent may go on with the very list of messages that it has sent.
@@ -31,7 +33,7 @@ def digest_of(request: ChatRequest) -> bytes:
         return b""
 
 
-def save(digest: bytes, reply: ChatReply) -> SavedCall | None:
+def save(digest: bytes, reply: ChatReply | EmbedReply) -> SavedCall | None:
     """A call as it is kept; None if request or reply hold what no JSON can."""
     try:
         return SavedCall(digest, _encoder.encode(reply)) if digest else None
@@ -47,12 +49,12 @@ class SavedCalls:
         for call in calls:
             self._replies.setdefault(call.digest, deque()).append(call.reply)
 
-    def answer(self, digest: bytes) -> ChatReply | None:
-        """The reply to a request with this digest, if there is one left."""
+    def answer(self, digest: bytes, kind: type[Reply]) -> Reply | None:
+        """The reply of that kind to a request with this digest, if there is one left."""
         replies = self._replies.get(digest)
         if replies is None:
             return None
         reply = replies.popleft()
         if not replies:
             del self._replies[digest]
-        return _decoder.decode(reply)
+        return msgspec.msgpack.decode(reply, type=kind)

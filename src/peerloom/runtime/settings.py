@@ -8,6 +8,7 @@ from typing import Literal
 
 from peerloom.errors import ConfigError
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
+from peerloom.services.llm.limits.budget import Budget
 
 PACKED_PEERS = 2
 
@@ -32,7 +33,7 @@ class RunSettings:
     role in `spread`. `in_flight` counts tasks over all feeders. `heartbeat_seconds` is how often a
     member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
     `deliver_seconds` how long a delivery may stay unanswered. With `journal`, what a lost process had
-    done is not done again.
+    done is not done again. `budget` is the most that all sessions together may use.
     """
 
     engine: Literal["ray", "local"] = "ray"
@@ -48,6 +49,7 @@ class RunSettings:
     suspect_seconds: float = 10.0
     deliver_seconds: float = 30.0
     journal: bool = True
+    budget: Budget = field(default_factory=Budget)
     address: str | None = None
 
 

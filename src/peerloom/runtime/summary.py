@@ -46,8 +46,7 @@ class Figures:
         """A snapshot for those who watch; `seconds` are those of all sessions."""
         committed = self.totals()
         agents = _merged(stats.agents for stats in self._stats.values())
-        newest = self._newest()
-        in_flight = sum(stats.in_flight for stats in newest)
+        in_flight = self.in_flight()
         return Progress(
             seconds=seconds,
             total=total,
@@ -59,8 +58,16 @@ class Figures:
             earlier_rows=self.earlier(),
             earlier_seconds=earlier_seconds,
             paused=paused,
-            turns=sum(stats.turns for stats in newest),
+            turns=self.turns(),
         )
+
+    def in_flight(self) -> int:
+        """Tasks that are admitted and have no row yet."""
+        return sum(stats.in_flight for stats in self._newest())
+
+    def turns(self) -> int:
+        """Turns under way, without those that wait for a call to be allowed."""
+        return sum(stats.turns for stats in self._newest())
 
     def _newest(self, counts: Callable[[MemberStats], bool] = lambda stats: True) -> list[MemberStats]:
         """The figures of each slot's newest incarnation, of those that count."""

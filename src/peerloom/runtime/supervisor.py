@@ -14,7 +14,7 @@ from typing import Any
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
-from peerloom.protocol.messages import Drain, Message, Pace, ToCoordinator, decode, encode
+from peerloom.protocol.messages import Drain, Grants, Message, Pace, Readings, ToCoordinator, decode, encode
 from peerloom.protocol.view import ALONE, FEEDER, SINK, Member
 from peerloom.runtime.brief import Brief, MemberStats, decode_stats
 from peerloom.runtime.engine import Engine
@@ -40,6 +40,7 @@ class Supervisor:
         brief: what a member is told.
         on_event: hears of views, losses and waits.
         on_finished: called when every task is committed.
+        on_readings: hears what a member uses of the services, and wants of them.
         first: number of the first view, and of the members' first incarnations.
     """
 
@@ -51,6 +52,7 @@ class Supervisor:
         brief: Callable[[Member], Brief],
         on_event: Callable[[Event], None],
         on_finished: Callable[[], None],
+        on_readings: Callable[[str, bytes], None],
         *,
         first: int = 1,
     ) -> None:
@@ -66,6 +68,7 @@ class Supervisor:
             earlier=first - 1,
         )
         self._on_finished = on_finished
+        self._on_readings = on_readings
         self._draining = False
         self._pace = Pace(0, settings.in_flight, False)
         self._telling: set[asyncio.Task[None]] = set()
@@ -107,6 +110,11 @@ class Supervisor:
         for name in self._engine.names() if self._group is not None else ():
             if _has_pace(name):
                 self._tell(name, self._pace)
+
+    def grant(self, name: str, data: bytes) -> None:
+        """Tell a member what it may use of the services, unless it is gone."""
+        if not self._ending and self._group is not None and name in self._engine.names():
+            self._spawn_task(self._send(name, Grants(data)))
 
     async def heard(self) -> None:
         """Wait until the members have taken in what they were told; one that cannot is lost soon."""
@@ -242,7 +250,9 @@ class Supervisor:
             return  # whoever awaits the member's end knows why
 
     def _hear(self, message: Message) -> None:
-        if isinstance(message, ToCoordinator):
+        if isinstance(message, Readings):
+            self._on_readings(message.sender, message.data)
+        elif isinstance(message, ToCoordinator):
             self._coordinator.receive(message)
             self._advance()
 

@@ -2,6 +2,7 @@
 
 run.lock  run.yaml  state.json  log.jsonl  summary.json  logs/
 control.json                                          how to reach a run that goes on; for its user's eyes
+ledger                                                what of the budget is used
 input.pos                                             where each row of the input begins
 data/part-<shard>-<incarnation>-<number>.jsonl        completed rows
 rejected/part-<shard>-<incarnation>-<number>.jsonl    all other rows
@@ -19,6 +20,7 @@ FOLDERS = (DATA, REJECTED, INDEX, LOCKS, LOGS, JOURNAL)
 RUN_LOCK, RUN_YAML, STATE, LOG, SUMMARY = "run.lock", "run.yaml", "state.json", "log.jsonl", "summary.json"
 CONTROL = "control.json"
 POSITIONS = "input.pos"
+LEDGER = "ledger"
 
 _PART = re.compile(r"part-(\d{3,})-(\d{4,})-(\d{4,})(\.jsonl|\.idx)")
 _SEGMENT = re.compile(r"([a-z]+)-(\d{3,})-(\d{4,})-(\d{4,})\.jnl")

@@ -126,6 +126,7 @@ def _frame(
             "completion": sum(role.completion for role in roles),
             "cached": sum(role.cached for role in roles),
             "calls": sum(role.calls for role in roles),
+            **_usd(sum(role.usd for role in roles)),
         },
         "timing": {
             "started": task.started,
@@ -157,6 +158,7 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
             "completion": usage.completion,
             "cached": usage.cached,
             "calls": usage.calls,
+            **_usd(usage.usd),
         }
     if turn.model:
         item["model"] = turn.model
@@ -167,6 +169,11 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
     if turn.seconds:
         item["seconds"] = turn.seconds
     return item
+
+
+def _usd(usd: float) -> dict[str, float]:
+    """What it cost, if that is known."""
+    return {"usd": round(usd, 9)} if usd else {}
 
 
 def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
@@ -182,6 +189,7 @@ def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
         mine.completion += usage.completion
         mine.cached += usage.cached
         mine.seconds += turn.seconds
+        mine.usd += usage.usd
     return tally
 
 

@@ -44,7 +44,7 @@ CLAIM_SECONDS = 0.2
 
 _OURS = {
     "": re.compile(
-        r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json|control\.json|input\.pos)(\.tmp)?"
+        r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json|control\.json|input\.pos|ledger)(\.tmp)?"
     ),
     DATA: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     REJECTED: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),

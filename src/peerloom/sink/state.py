@@ -17,7 +17,7 @@ from peerloom.sink.layout import STATE
 FORMAT = 1
 MOST_SHOWN = 20
 
-How = Literal["running", "finished", "drained", "failed"]
+How = Literal["running", "finished", "drained", "suspended", "failed"]
 
 
 class Fingerprint(msgspec.Struct):

@@ -6,7 +6,7 @@ import msgspec
 
 
 class AgentTally(msgspec.Struct, array_like=True):
-    """What one role did in some rows: turns, LLM calls, tokens, and seconds its turns took, summed."""
+    """What one role did in some rows, summed: turns, LLM calls, tokens, seconds of its turns, dollars."""
 
     turns: int = 0
     calls: int = 0
@@ -14,6 +14,7 @@ class AgentTally(msgspec.Struct, array_like=True):
     completion: int = 0
     cached: int = 0
     seconds: float = 0.0
+    usd: float = 0.0
 
     def add(self, other: "AgentTally") -> None:
         """Add another tally to this one."""
@@ -23,6 +24,7 @@ class AgentTally(msgspec.Struct, array_like=True):
         self.completion += other.completion
         self.cached += other.cached
         self.seconds += other.seconds
+        self.usd += other.usd
 
     def subtract(self, other: "AgentTally") -> None:
         """Take another tally, of some of the same rows, out of this one."""
@@ -32,6 +34,7 @@ class AgentTally(msgspec.Struct, array_like=True):
         self.completion -= other.completion
         self.cached -= other.cached
         self.seconds = max(0.0, self.seconds - other.seconds)
+        self.usd = max(0.0, self.usd - other.usd)
 
 
 class Totals(msgspec.Struct, array_like=True):

@@ -7,7 +7,7 @@ from peerloom.agents.function import FunctionAgent
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.task import End, Header, Task, TaskId, Turn, new_task
 
-SERVICES = Services(ScriptedService([]).connect(concurrency=1))
+SERVICES = Services(ScriptedService([]).spec().connect())
 TASK = new_task(Header(TaskId(0, 0, 0)), {"n": 3}, seed=1)
 
 

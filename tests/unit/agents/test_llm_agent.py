@@ -34,7 +34,7 @@ def said(agent: str, content: str) -> Turn:
 
 async def acted(agent: LLMAgent, *replies: Any, on: Task | None = None) -> tuple[Turn, list[ChatRequest]]:
     service = ScriptedService(list(replies))
-    turn = await agent.act(on or task(), Services(service.connect(concurrency=1)))
+    turn = await agent.act(on or task(), Services(service.spec().connect()))
     return turn, service.requests
 
 
@@ -49,7 +49,7 @@ async def test_a_reply_becomes_what_the_role_says():
     assert (turn.value, turn.finish_reason) == (None, "stop")
     assert request.messages == [{"role": "user", "content": "Q: Why?"}]
     assert (request.max_tokens, request.temperature, request.top_p, request.stop) == (9, 0.5, 0.9, ("\n",))
-    assert (request.choices, request.schema, request.session) == ((), None, "0-1-2/me")
+    assert (request.choices, request.schema, request.session, request.role) == ((), None, "0-1-2", "me")
 
 
 async def test_what_is_not_said_aloud_is_returned():

@@ -23,7 +23,7 @@ def discuss(*replies: str | ChatReply, row: Any = ROW, **params: Any) -> tuple[T
 
     async def finished() -> tuple[Task, list[ChatRequest]]:
         program, service = CORAL.build(params), ScriptedService(list(replies))
-        stage = Stage(program.workflow, program.agents, service.connect(concurrency=1))
+        stage = Stage(program.workflow, program.agents, service.spec().connect())
         task = new_task(Header(TaskId(0, 0, 0)), row, seed=1)
         task = task.with_next(program.workflow.next(task))
         while task.end is None:

@@ -9,6 +9,8 @@ from peerloom.errors import ConfigError, RunDirError
 from peerloom.runtime.session import SPAN, Session
 from peerloom.runtime.settings import RunSettings, members
 from peerloom.services.llm.base import LLM
+from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.service import ClientSpec
 from peerloom.sink.rows import Row
 from peerloom.sink.rundir import RunDir
 from peerloom.sink.shard import Shard
@@ -17,10 +19,15 @@ from peerloom.task import TaskId
 
 
 class Client:
+    fleets = ()
+
     def __init__(self, model: str | None) -> None:
         self.model = model
 
-    def connect(self, *, concurrency: int) -> LLM:
+    def metered(self, everything: bool) -> ClientSpec:
+        raise NotImplementedError
+
+    def connect(self, desk: Desk | None = None) -> LLM:
         raise NotImplementedError
 
 

@@ -101,7 +101,7 @@ async def running(engine: FakeEngine, watch: Watch) -> AsyncIterator[Supervisor]
         program = Program(Sequence(*ROLES), {})
         return Brief(member, program, SETTINGS, Path("nowhere"), MappingProxyType({}))
 
-    supervisor = Supervisor(engine, SETTINGS, ROLES, brief, watch, lambda: None)  # type: ignore[arg-type]
+    supervisor = Supervisor(engine, SETTINGS, ROLES, brief, watch, lambda: None, lambda name, data: None)  # type: ignore[arg-type]
 
     class Over(Exception):
         """Ends the group."""

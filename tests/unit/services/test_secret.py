@@ -6,7 +6,8 @@ import pickle
 import orjson
 import pytest
 
-from peerloom.services.llm.openai import OpenAIService, OpenAISpec
+from peerloom.services.llm.endpoint import Endpoint
+from peerloom.services.llm.openai import OpenAIService
 from peerloom.services.secret import Secret
 
 KEY = "sk-very-secret"
@@ -14,7 +15,7 @@ KEY = "sk-very-secret"
 
 def test_it_shows_itself_only_on_demand() -> None:
     secret = Secret(f" {KEY}\n")
-    spec = OpenAISpec(base_url="http://x/v1", model="m", api_key=secret)
+    spec = Endpoint(base_url="http://x/v1", api_key=secret)
     for text in (
         repr(secret),
         str(secret),

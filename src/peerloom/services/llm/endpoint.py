@@ -1,7 +1,8 @@
 """The address of an OpenAI-compatible server, its key and timeouts, and the connection pool to it.
 
-The pool is what a call's CPU time hangs on: as many keep-alive connections as there are calls at once
-(aiohttp's own limit is 100), headers made once, no cookies, no inflating, the proxy looked up once.
+The pool is what a call's CPU time hangs on: as many keep-alive connections as there are calls at once, which
+admission bounds (aiohttp's own limit is 100), headers made once, no cookies, no inflating, the proxy looked
+up once.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from peerloom.services.secret import Secret
 
 _KEEPALIVE_SECONDS = 60.0
 _DNS_SECONDS = 300
+_SOCKETS = 65_536  # as many as the hard limit of open files lets in
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -62,12 +64,12 @@ class Endpoint:
         key = self.api_key
         return raw if key is None else key.hide_in(raw.decode(errors="replace")).encode()
 
-    def open_session(self, concurrency: int, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-        """A pool of `concurrency` connections, for the running event loop; `headers` carry the key."""
-        allow_open_files(concurrency)
+    def open_session(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+        """A pool of connections, for the running event loop; `headers` carry the key."""
+        allow_open_files(_SOCKETS)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=concurrency, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS
+                limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS
             ),
             headers={"Content-Type": "application/json", "Accept": "application/json", **headers},
             skip_auto_headers=("Accept-Encoding",),

@@ -7,6 +7,7 @@ as bytes and comes back whole, and nothing is parsed but the reply. The pool is 
 import io
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import aiohttp
@@ -25,6 +26,25 @@ _BIG_BODY = 1 << 20  # aiohttp wants larger bodies as files, so that it can writ
 _HEALTH_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class HttpDial:
+    """Reaches replicas by their base URLs. Picklable.
+
+    Args:
+        endpoint: key and timeouts; its own base URL does not count.
+        dialect: how they are spoken to.
+        model: its name there.
+    """
+
+    endpoint: Endpoint
+    dialect: Dialect
+    model: str
+
+    def __call__(self, name: str) -> "HttpBackend":
+        """The replica at that base URL."""
+        return HttpBackend(replace(self.endpoint, base_url=name), self.dialect, self.model)
+
+
 class HttpBackend:
     """Makes single attempts at one endpoint, in the running event loop.
 
@@ -32,15 +52,14 @@ class HttpBackend:
         endpoint: where the server is.
         dialect: how it is spoken to.
         model: its name there.
-        concurrency: so many attempts may be under way at once.
     """
 
-    def __init__(self, endpoint: Endpoint, dialect: Dialect, model: str, concurrency: int) -> None:
+    def __init__(self, endpoint: Endpoint, dialect: Dialect, model: str) -> None:
         self._endpoint = endpoint
         self._dialect = dialect
         self._model = model
         key = endpoint.api_key
-        self._session = endpoint.open_session(concurrency, dialect.auth(key) if key is not None else {})
+        self._session = endpoint.open_session(dialect.auth(key) if key is not None else {})
         self._urls: dict[str, Any] = {}
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ from peerloom.errors import ConfigError, ServiceError
 from peerloom.services.llm import models
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.dialects.openai import OpenAIDialect
+from peerloom.services.llm.endpoint import Endpoint
+from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.grammar import choice_grammar
+from peerloom.services.llm.http import HttpDial
 from peerloom.services.llm.llamacpp_process import ServerProcess
-from peerloom.services.llm.openai import OpenAISpec
 from peerloom.services.llm.preflight import choose_model
 from peerloom.services.llm.retry import Retry
+from peerloom.services.llm.routing import Routing
 from peerloom.services.spawn import Spawner
 
 SHORT_SECONDS = 5.0
@@ -88,7 +91,7 @@ class LlamaCppService:
         self._notify: Callable[[str], None] = print
         self._stopping = False
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> OpenAISpec:
+    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
         """Pull the weights if need be, start the server, and wait until it has loaded them.
 
         Raises:
@@ -106,22 +109,23 @@ class LlamaCppService:
             self._launch = partial(ServerProcess.start, spawner, argv, what, log_dir / "llamacpp.log")
             self._server = await self._launch()
             url = await self._server.listening()
-            spec = OpenAISpec(
-                base_url=f"{url}/v1",
+            endpoint = Endpoint(base_url=f"{url}/v1", timeout=_CALL_SECONDS)
+            dialect = OpenAIDialect(structured="none", shape=shape)
+            await choose_model(endpoint, dialect, name)
+            spec = FleetSpec(
                 model=name,
-                timeout=_CALL_SECONDS,
+                replicas=(endpoint.base_url,),
+                dial=HttpDial(endpoint, dialect, name),
                 retry=_RETRY,
-                structured="none",
-                shape=shape,
+                routing=Routing(eject_cap=2.0),
             )
-            await choose_model(spec, OpenAIDialect(), name)
         except BaseException:
             await self.stop()
             raise
         notify(f"model {name} on llama.cpp, {self._slots} slots of {self._context} tokens")
         return spec
 
-    async def watch(self) -> None:
+    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
         """Start the server again whenever it has died or got stuck; wait for ever, if it was stopped.
 
         Raises:

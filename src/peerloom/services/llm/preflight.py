@@ -24,7 +24,7 @@ async def choose_model(endpoint: Endpoint, dialect: Dialect, wanted: str | None)
         ServiceError: if the server does not answer, refuses the key, or lacks the model.
     """
     key = endpoint.api_key
-    async with endpoint.open_session(1, dialect.auth(key) if key is not None else {}) as session:
+    async with endpoint.open_session(dialect.auth(key) if key is not None else {}) as session:
         status, body = await _ask(endpoint, session, "GET", "/models")
         if status in (404, 405, 501) and wanted and await _takes_chats(endpoint, session):
             return wanted  # it only does not list its models

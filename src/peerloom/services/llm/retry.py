@@ -4,23 +4,19 @@ An attempt raises `Retryable` for what may pass (a lost connection, 429, 5xx). T
 one grows exponentially up to a cap and is drawn uniformly below that ("full jitter"), so that callers
 that failed together do not return together. A server's Retry-After comes on top, up to a cap of its own.
 
-An attempt that no server took (connection refused, model still loading) says nothing about the request,
-so it costs time but no attempt: callers wait for a server that is started again as long as time allows.
+An attempt that no server took (connection refused, model still loading), or that was refused for a limit,
+says nothing about the request, so it costs time but no attempt. Time in which the whole service was away is
+excused.
 """
 
-import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import ParamSpec, TypeVar
 
 from peerloom.errors import ConfigError, LLMUnavailable
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +24,8 @@ class Retry:
     """How persistent a client is. All times in seconds.
 
     Args:
-        attempts: calls made in all, the first included, but not those that no server took. With 1 there
-            is a single call, whatever becomes of it.
+        attempts: calls made in all, the first included, but not those that no server took or that a limit
+            refused. With 1 there is a single call, whatever becomes of it.
         base: the first wait is drawn from 0 to this; it doubles with every attempt.
         cap: no drawn wait is longer.
         retry_after_cap: a longer Retry-After is cut to this.
@@ -69,50 +65,54 @@ class Retryable(Exception):
         self.limit = limit
 
 
-@dataclass(frozen=True, slots=True)
-class Retrier:
-    """Repeats attempts under a policy. `what` names the thing called, for the final error."""
+class Tries:
+    """One call's tries so far, after it has failed once. `what` names the thing called, for the final error.
 
-    policy: Retry
-    what: str
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    clock: Callable[[], float] = time.monotonic
-    uniform: Callable[[float, float], float] = random.uniform
+    Args:
+        policy: how persistent to be.
+        what: what is called.
+        began: when its first try began, by `clock`.
+        clock: seconds.
+        uniform: draws a number between two others.
+    """
 
-    async def again(
+    __slots__ = ("_clock", "_uniform", "began", "made", "policy", "taken", "what")
+
+    def __init__(
         self,
-        failure: Retryable,
+        policy: Retry,
+        what: str,
         began: float,
-        attempt: Callable[P, Awaitable[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Go on with `attempt(*args, **kwargs)` after it failed once, begun at `began` by `clock`.
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.policy = policy
+        self.what = what
+        self.began = began
+        self._clock = clock
+        self._uniform = uniform
+        self.made = 0
+        self.taken = 0
 
-        The first attempt is the caller's, so that a call which succeeds at once, as most do, costs nothing.
+    def excuse(self, seconds: float) -> None:
+        """Time that does not count: nobody could have answered then."""
+        self.began += seconds
+
+    def wait(self, failure: Retryable) -> float:
+        """Count a failed try; the seconds to wait before the next one.
 
         Raises:
-            LLMUnavailable: when attempts or time are used up, with the last failure.
+            LLMUnavailable: if there is to be none, with the failure.
         """
-        made, taken = 1, int(failure.taken)
-        while True:
-            over = taken >= self.policy.attempts or self.policy.attempts == 1
-            await self.sleep(self._wait(made, began, failure, over=over))
-            try:
-                return await attempt(*args, **kwargs)
-            except Retryable as error:
-                failure = error
-                made += 1
-                taken += error.taken
-
-    def _wait(self, made: int, began: float, failure: Retryable, *, over: bool) -> float:
-        """The wait before the next attempt; LLMUnavailable if there is to be none, be it for time alone."""
         policy = self.policy
-        wait = self.uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(made - 1, 32)))
+        self.made += 1
+        self.taken += failure.taken and not failure.limit
+        wait = self._uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(self.made - 1, 32)))
         wait += min(failure.retry_after or 0.0, policy.retry_after_cap)
-        elapsed = self.clock() - began
+        elapsed = self._clock() - self.began
+        over = self.taken >= policy.attempts or policy.attempts == 1
         if over or elapsed + wait > policy.max_elapsed:
-            tries = "1 attempt" if made == 1 else f"{made} attempts"
+            tries = "1 attempt" if self.made == 1 else f"{self.made} attempts"
             raise LLMUnavailable(
                 f"{self.what} did not answer in {tries} over {elapsed:.1f} s; last: {failure}"
             ) from failure

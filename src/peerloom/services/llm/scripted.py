@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from peerloom.errors import ConfigError, LLMRejected
-from peerloom.services.llm.base import ChatReply, ChatRequest
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.wire import unfiltered
 from peerloom.services.spawn import Spawner
 
@@ -50,17 +52,17 @@ class ScriptedService:
             )
         return {**self.__dict__, "requests": []}
 
-    async def start(
-        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
-    ) -> "ScriptedService":
-        """Nothing to start: it is its own client spec."""
-        return self
+    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+        """Nothing to start."""
+        return self.spec()
 
-    def connect(self, *, concurrency: int) -> "ScriptedLLM":
-        """A client; all clients in one process play the same script."""
-        return ScriptedLLM(self)
+    def spec(self) -> FleetSpec:
+        """A single replica, in whatever process calls it; all in one process play the same script."""
+        return FleetSpec(
+            model=MODEL, replicas=("this process",), dial=_ScriptedDial(self), retry=Retry(attempts=1)
+        )
 
-    async def watch(self) -> None:
+    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
         """Wait for ever: it cannot die."""
         await asyncio.Event().wait()
 
@@ -90,15 +92,31 @@ class ScriptedService:
         return unfiltered(scripted)
 
 
-class ScriptedLLM:
-    """A client of a `ScriptedService`."""
+class _ScriptedDial:
+    def __init__(self, service: ScriptedService) -> None:
+        self._service = service
+
+    def __call__(self, name: str) -> "ScriptedBackend":
+        return ScriptedBackend(self._service)
+
+
+class ScriptedBackend:
+    """Answers as a `ScriptedService` says."""
 
     def __init__(self, service: ScriptedService) -> None:
         self._service = service
 
-    async def chat(self, request: ChatRequest) -> ChatReply:
-        """Answer one request as the script says; see `ScriptedService.answer`."""
+    async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
+        """See `ScriptedService.answer`."""
         return await self._service.answer(request)
+
+    async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
+        """A script has none."""
+        raise LLMRejected("a scripted model has no embeddings")
+
+    async def healthy(self) -> bool:
+        """It always is."""
+        return True
 
     async def close(self) -> None:
         """Nothing to give back."""

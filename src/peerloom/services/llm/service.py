@@ -4,19 +4,33 @@ The driver holds an `LLMService`: it starts and watches what the model needs. Wh
 `ClientSpec`, is pickled to every peer, and each makes itself one client of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from peerloom.services.llm.base import LLM
+from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.spawn import Spawner
+
+Moved = Callable[[str, Sequence[str]], None]
+"""Called with a service's name and all its replicas (base URLs), whenever these have changed."""
 
 
 class ClientSpec(Protocol):
-    """How to reach a model that runs. Picklable."""
+    """How to reach a model that runs, or several. Picklable."""
 
-    def connect(self, *, concurrency: int) -> LLM:
-        """A client for the running event loop; at most `concurrency` calls will be made of it at once."""
+    @property
+    def fleets(self) -> Sequence[FleetSpec]:
+        """The services behind it, each with its limits."""
+        ...
+
+    def metered(self, everything: bool) -> "ClientSpec":
+        """The same, with calls metered where a service has limits, or everywhere."""
+        ...
+
+    def connect(self, desk: Desk | None = None) -> LLM:
+        """A client for the running event loop; `desk` passes on what it uses, and what it may use."""
         ...
 
 
@@ -37,8 +51,11 @@ class LLMService(Protocol):
         """
         ...
 
-    async def watch(self) -> None:
+    async def watch(self, moved: Moved) -> None:
         """Wait until the service dies; for ever, if it does not.
+
+        Args:
+            moved: hears where the replicas are.
 
         Raises:
             ServiceError: when it has died.

@@ -5,17 +5,16 @@ give the same reply, and faults go through the same retries to the same errors.
 """
 
 import asyncio
-import itertools
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from peerloom.errors import ContextExceeded, LLMRejected
-from peerloom.services.llm.ask import Ask, BadRequest, read
-from peerloom.services.llm.base import ChatReply, ChatRequest
-from peerloom.services.llm.laws import Answer, Laws, answer, fault_of
-from peerloom.services.llm.retry import Retrier, Retry, Retryable
+from peerloom.services.llm.ask import BadRequest, read
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.laws import Laws, answer, fault_of
+from peerloom.services.llm.retry import Retry, Retryable
 from peerloom.services.llm.wire import to_body, unwrap
 from peerloom.services.spawn import Spawner
 from peerloom.task import Usage
@@ -35,18 +34,16 @@ class SimulatedService(Laws):
     timeout: float = 600.0
     retry: Retry = field(default_factory=Retry)
 
-    async def start(
-        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
-    ) -> "SimulatedService":
-        """Nothing to start: it is its own client spec."""
+    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+        """Nothing to start."""
         notify(f"simulated model, latency {self.latency:g} s, seed {self.seed}")
-        return self
+        return self.spec()
 
-    def connect(self, *, concurrency: int) -> "SimulatedLLM":
-        """A client; they are all alike."""
-        return SimulatedLLM(self)
+    def spec(self) -> FleetSpec:
+        """A single replica, in whatever process calls it."""
+        return FleetSpec(model=MODEL, replicas=("this process",), dial=_SimulatedDial(self), retry=self.retry)
 
-    async def watch(self) -> None:
+    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
         """Wait for ever: it cannot die."""
         await asyncio.Event().wait()
 
@@ -54,30 +51,49 @@ class SimulatedService(Laws):
         """Nothing to stop."""
 
 
-class SimulatedLLM:
-    """The model itself. `sleep` passes the time of latencies and retries, and is there for tests."""
+@dataclass(frozen=True)
+class _SimulatedDial:
+    service: SimulatedService
+
+    def __call__(self, name: str) -> "SimulatedBackend":
+        return SimulatedBackend(self.service)
+
+
+class SimulatedBackend:
+    """The model itself. `sleep` passes the time of latencies, and is there for tests."""
 
     def __init__(
         self, service: SimulatedService, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
         self._laws = service
         self._sleep = sleep
-        self._retrier = Retrier(service.retry, "the simulated model", sleep=sleep)
 
-    async def chat(self, request: ChatRequest) -> ChatReply:
-        """Answer one request.
+    async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
+        """Answer one request, or fail as the laws say of that try.
 
         Raises:
-            LLMUnavailable: when faults have used up the attempts.
+            Retryable: for a fault that may pass.
             LLMRejected: for a malformed request, or a schema it cannot follow.
             ContextExceeded: if the prompt exceeds the context.
         """
+        laws = self._laws
         try:
-            ask = read(to_body(request, MODEL, "json_schema"), self._laws.seed)
-            made = await self._answered(ask)
+            ask = read(to_body(request, MODEL, "json_schema"), laws.seed)
+            fault = fault_of(ask, laws, attempt)
+            if fault == "429":
+                raise Retryable("HTTP 429: simulated rate limit", laws.retry_after, limit=True)
+            if fault == "5xx":
+                raise Retryable("HTTP 503: simulated overload")
+            if fault == "hang":
+                await self._sleep(laws.timeout)
+                raise Retryable(f"timeout (no reply in {laws.timeout:g} s)")
+            made = answer(ask, laws, truncated=fault == "truncation")
         except BadRequest as error:
             kind = ContextExceeded if error.code == "context_length_exceeded" else LLMRejected
             raise kind(str(error)) from error
+        await self._sleep(made.seconds)
+        if fault == "garbage":
+            raise Retryable("HTTP 200 with an invalid body (simulated garbage)")
         text = unwrap(made.text, request.choices) if request.choices else made.text
         return ChatReply(
             text=text,
@@ -88,28 +104,15 @@ class SimulatedLLM:
             message={"role": "assistant", "content": text},
         )
 
+    async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
+        """It has none in process; its server has."""
+        raise LLMRejected(
+            "the simulated model has no embeddings in process: serve it (peerloom simulate-llm)"
+        )
+
+    async def healthy(self) -> bool:
+        """It always is."""
+        return True
+
     async def close(self) -> None:
         """Nothing to give back."""
-
-    async def _answered(self, ask: Ask) -> Answer:
-        began, attempts = time.monotonic(), itertools.count()
-        try:
-            return await self._attempt(ask, attempts)
-        except Retryable as failure:
-            return await self._retrier.again(failure, began, self._attempt, ask, attempts)
-
-    async def _attempt(self, ask: Ask, attempts: Iterator[int]) -> Answer:
-        laws = self._laws
-        fault = fault_of(ask, laws, next(attempts))
-        if fault == "429":
-            raise Retryable("HTTP 429: simulated rate limit", laws.retry_after)
-        if fault == "5xx":
-            raise Retryable("HTTP 503: simulated overload")
-        if fault == "hang":
-            await self._sleep(laws.timeout)
-            raise Retryable(f"timeout (no reply in {laws.timeout:g} s)")
-        made = answer(ask, laws, truncated=fault == "truncation")
-        await self._sleep(made.seconds)
-        if fault == "garbage":
-            raise Retryable("HTTP 200 with an invalid body (simulated garbage)")
-        return made

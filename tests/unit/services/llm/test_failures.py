@@ -1,13 +1,14 @@
 """Which failures of a server say something about the request, seen through the client."""
 
+import asyncio
 import socket
-from contextlib import AsyncExitStack
 
+from fleets import client, fleet
 from raw_server import completion, error, http, raw_server, reset
 
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.openai import OpenAIClient, OpenAISpec
 from peerloom.services.llm.retry import Retry
+from peerloom.services.llm.routing import Routing
 
 HELLO = ChatRequest(messages=[{"role": "user", "content": "hi"}])
 OK = http(200, completion())
@@ -18,17 +19,13 @@ async def test_a_server_that_is_away_or_loading_costs_no_attempt() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    waits: list[float] = []
-    async with AsyncExitStack() as opened:
-
-        async def sleep(seconds: float) -> None:
-            waits.append(seconds)
-            if len(waits) == 4:
-                script = (loading, loading, loading, reset, OK)
-                await opened.enter_async_context(raw_server(*script, port=port))
-
-        spec = OpenAISpec(base_url=f"http://127.0.0.1:{port}/v1", model="m", retry=Retry(attempts=2))
-        llm = OpenAIClient(spec, concurrency=1, sleep=sleep)
-        assert (await llm.chat(HELLO)).text == "hello"
-        assert len(waits) == 4 + 4
-        await llm.close()
+    quick = Routing(eject_seconds=0.005, eject_cap=0.01)
+    llm = client(fleet(f"http://127.0.0.1:{port}/v1", retry=Retry(attempts=2, base=0), routing=quick))
+    async with asyncio.TaskGroup() as group:
+        call = group.create_task(llm.chat(HELLO))
+        await asyncio.wait([call], timeout=0.1)
+        assert not call.done(), "nobody listens, and it waits"
+        listed = http(200, {"data": []})
+        async with raw_server(loading, loading, listed, loading, listed, reset, OK, port=port):
+            assert (await call).text == "hello"
+    await llm.close()

@@ -13,8 +13,8 @@ import pytest_asyncio
 from peerloom.errors import ConfigError, ContextExceeded, ModelError, ServiceError
 from peerloom.services.llm import models
 from peerloom.services.llm.base import ChatRequest
+from peerloom.services.llm.fleet import FleetClient, FleetSpec
 from peerloom.services.llm.llamacpp import LlamaCppService
-from peerloom.services.llm.openai import OpenAIClient, OpenAISpec
 from peerloom.services.spawn import ChildProcess, LocalSpawner
 
 MODEL = "smollm2-135m"
@@ -37,15 +37,15 @@ def notices() -> list[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def spec(weights, notices, tmp_path_factory) -> AsyncIterator[OpenAISpec]:
+async def spec(weights, notices, tmp_path_factory) -> AsyncIterator[FleetSpec]:
     service = LlamaCppService(model=MODEL, slots=2, context=CONTEXT)
     yield await service.start(LocalSpawner(), notices.append, tmp_path_factory.mktemp("logs"))
     await service.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def client(spec: OpenAISpec) -> AsyncIterator[OpenAIClient]:
-    client = spec.connect(concurrency=8)
+async def client(spec: FleetSpec) -> AsyncIterator[FleetClient]:
+    client = spec.connect()
     yield client
     await client.close()
 
@@ -67,11 +67,11 @@ def ask(text: str, **options) -> ChatRequest:
     return ChatRequest(messages=[{"role": "user", "content": text}], **{"max_tokens": 4, **options})
 
 
-async def test_it_says_what_runs(spec: OpenAISpec, notices: list[str]) -> None:
+async def test_it_says_what_runs(spec: FleetSpec, notices: list[str]) -> None:
     assert notices[-1] == "model smollm2-135m on llama.cpp, 2 slots of 256 tokens"
 
 
-async def test_a_call(client: OpenAIClient) -> None:
+async def test_a_call(client: FleetClient) -> None:
     reply = await client.chat(ask("Say hello."))
     assert reply.text
     assert reply.finish_reason == "length"
@@ -79,11 +79,11 @@ async def test_a_call(client: OpenAIClient) -> None:
     assert (reply.usage.completion, reply.usage.calls) == (4, 1)
 
 
-async def test_a_seed_of_any_size_is_taken(client: OpenAIClient) -> None:
+async def test_a_seed_of_any_size_is_taken(client: FleetClient) -> None:
     assert (await client.chat(ask("Name a town.", temperature=1.0, seed=2**62))).text
 
 
-async def test_a_repeated_prefix_comes_from_the_cache(client: OpenAIClient) -> None:
+async def test_a_repeated_prefix_comes_from_the_cache(client: FleetClient) -> None:
     question = "Which of these animals lays eggs: the cat, the hen, the cow or the horse? "
     await client.chat(ask(question + "Answer in one word."))
     again = await client.chat(ask(question + "Explain."))
@@ -91,18 +91,18 @@ async def test_a_repeated_prefix_comes_from_the_cache(client: OpenAIClient) -> N
 
 
 @pytest.mark.parametrize("choice", ["A", 'say "yes"', "back\\slash\n", "naïve 真 🙂", "[a-z]* | ::= #"])
-async def test_a_choice_is_the_reply(client: OpenAIClient, choice: str) -> None:
+async def test_a_choice_is_the_reply(client: FleetClient, choice: str) -> None:
     reply = await client.chat(ask("Go.", choices=(choice,), max_tokens=24))
     assert (reply.text, reply.finish_reason) == (choice, "stop")
 
 
-async def test_a_choice_costs_little(client: OpenAIClient) -> None:
+async def test_a_choice_costs_little(client: FleetClient) -> None:
     reply = await client.chat(ask("Is the sky A. blue or B. green?", choices=("A", "B"), max_tokens=8))
     assert reply.text in ("A", "B")
     assert reply.usage.completion <= 2
 
 
-async def test_a_schema_is_followed(client: OpenAIClient) -> None:
+async def test_a_schema_is_followed(client: FleetClient) -> None:
     schema = {
         "type": "object",
         "properties": {"legs": {"type": "integer", "minimum": 0, "maximum": 9}},
@@ -113,13 +113,13 @@ async def test_a_schema_is_followed(client: OpenAIClient) -> None:
     assert 0 <= orjson.loads(reply.text)["legs"] <= 9
 
 
-async def test_more_calls_than_slots_wait_their_turn(client: OpenAIClient) -> None:
+async def test_more_calls_than_slots_wait_their_turn(client: FleetClient) -> None:
     requests = [ask(f"{number}", choices=("A", "B"), max_tokens=2) for number in range(8)]
     replies = await asyncio.gather(*map(client.chat, requests))
     assert {reply.text for reply in replies} <= {"A", "B"}
 
 
-async def test_a_prompt_longer_than_the_context(client: OpenAIClient) -> None:
+async def test_a_prompt_longer_than_the_context(client: FleetClient) -> None:
     with pytest.raises(ContextExceeded, match=rf"exceeds the available context size \({CONTEXT} tokens\)"):
         await client.chat(ask("word " * 2 * CONTEXT))
 
@@ -130,8 +130,8 @@ async def test_a_killed_server_is_started_again_and_calls_go_on(weights, tmp_pat
     notices: list[str] = []
     spec = await service.start(spawner, notices.append, tmp_path)
     assert spec.model == weights.stem
-    watching = asyncio.create_task(service.watch())
-    client = spec.connect(concurrency=4)
+    watching = asyncio.create_task(service.watch(lambda name, urls: None))
+    client = spec.connect()
     calls = [asyncio.create_task(client.chat(ask(f"Count to {n}.", max_tokens=16))) for n in range(3)]
     await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
     os.kill((await spawner.child).pid, signal.SIGKILL)
@@ -147,7 +147,7 @@ async def test_a_killed_server_is_started_again_and_calls_go_on(weights, tmp_pat
 async def test_watch_is_silent_about_a_stop(weights, tmp_path: Path) -> None:
     service = LlamaCppService(model=MODEL, slots=1, context=CONTEXT)
     await service.start(LocalSpawner(), lambda _: None, tmp_path)
-    watching = asyncio.create_task(service.watch())
+    watching = asyncio.create_task(service.watch(lambda name, urls: None))
     await service.stop()
     await service.stop()
     await asyncio.sleep(0.01)

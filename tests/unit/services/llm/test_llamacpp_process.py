@@ -14,8 +14,8 @@ import pytest
 from peerloom.errors import ServiceError
 from peerloom.services.llm import llamacpp, llamacpp_process
 from peerloom.services.llm.base import ChatRequest
+from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.llamacpp import LlamaCppService
-from peerloom.services.llm.openai import OpenAISpec
 from peerloom.services.spawn import ChildProcess, LocalSpawner
 
 HELLO = ChatRequest(messages=[{"role": "user", "content": "hi"}])
@@ -92,7 +92,7 @@ class Running:
         self.log = tmp_path / "llamacpp.log"
         self.notices: list[str] = []
         self.service = LlamaCppService(model=str(tmp_path / "m.gguf"))
-        self.spec: OpenAISpec
+        self.spec: FleetSpec
         self.watching: asyncio.Task[None]
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -120,7 +120,7 @@ async def running(tmp_path: Path, *fates: str) -> AsyncIterator[Running]:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     run = Running(StandIns(*fates), tmp_path)
     run.spec = await run.service.start(run.spawner, run.notices.append, tmp_path)
-    run.watching = asyncio.create_task(run.service.watch())
+    run.watching = asyncio.create_task(run.service.watch(lambda name, urls: None))
     try:
         yield run
     finally:
@@ -138,7 +138,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_call_outlives_its_server(tmp_path: Path, number: signal.Signals) -> None:
     async with running(tmp_path, "holds", "serves") as run:
-        client = run.spec.connect(concurrency=1)
+        client = run.spec.connect()
         call = asyncio.create_task(client.chat(HELLO))
         await run.until(lambda: "held" in run.log.read_text())
         run.spawner.signal(number)
@@ -206,7 +206,7 @@ async def test_its_port_is_kept_while_it_is_away(tmp_path: Path) -> None:
     async with running(tmp_path, "serves", "loads") as run:
         run.spawner.signal(signal.SIGKILL)
         await run.until(lambda: len(run.spawner.children) == 2)
-        port = int(run.spec.base_url.removesuffix("/v1").rpartition(":")[2])
+        port = int(run.spec.replicas[0].removesuffix("/v1").rpartition(":")[2])
         with pytest.raises(OSError, match="ddress already in use"):
             await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
 

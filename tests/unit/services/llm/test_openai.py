@@ -8,18 +8,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from fleets import client as client_of
+from fleets import fleet
 from raw_server import completion, error, half, hang, http, raw_server, reset, slow
 
 from peerloom.errors import (
     ConfigError,
     ContentFiltered,
     ContextExceeded,
+    LLMDenied,
     LLMRejected,
     LLMUnavailable,
     ServiceError,
 )
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.openai import OPENAI_URL, OpenAIClient, OpenAIService, OpenAISpec
+from peerloom.services.llm.endpoint import Endpoint
+from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.openai import OPENAI_URL, OpenAIService, limit_field
 from peerloom.services.llm.retry import Retry
 from peerloom.services.secret import Secret
 from peerloom.task import Usage
@@ -38,9 +43,8 @@ async def client(*script, waits: list[float] | None = None, **fields) -> AsyncIt
             waits.append(seconds)
 
     async with raw_server(*script) as server:
-        fields = {"retry": Retry(attempts=3), "api_key": Secret(KEY), "timeout": 5.0, **fields}
-        spec = OpenAISpec(base_url=server.url, model="m", **fields)
-        llm = OpenAIClient(pickle.loads(pickle.dumps(spec)), concurrency=8, sleep=sleep)
+        fields = {"retry": Retry(attempts=3), "api_key": KEY, "timeout": 5.0, **fields}
+        llm = client_of(pickle.loads(pickle.dumps(fleet(server.url, **fields))), sleep)
         try:
             yield llm, server
         finally:
@@ -184,7 +188,7 @@ async def test_giving_up_says_what_was_called_and_what_it_said_last() -> None:
         with pytest.raises(LLMUnavailable) as caught:
             await llm.chat(HELLO)
     text = str(caught.value)
-    assert text.startswith(f"{server.url}/chat/completions did not answer in 3 attempts")
+    assert text.startswith(f"m at {server.url} did not answer in 3 attempts")
     assert text.endswith("last: HTTP 503: two, with ***")
 
 
@@ -196,9 +200,13 @@ async def test_a_page_instead_of_a_reply_is_quoted() -> None:
 
 
 async def test_an_unreachable_server() -> None:
-    for retry, attempts in (Retry(base=0.01, cap=0.01, max_elapsed=0.3), r"\d\d"), (Retry(attempts=1), "1"):
-        llm = OpenAISpec(base_url=closed_port(), model="m", retry=retry).connect(concurrency=1)
-        with pytest.raises(LLMUnavailable, match=rf"in {attempts} attempts?.*Cannot connect"):
+    url = closed_port()
+    for retry, words in (
+        (Retry(), f"m at {url} is away: ClientConnectorError"),
+        (Retry(attempts=1), "in 1 attempt"),
+    ):
+        llm = client_of(fleet(url, retry=retry, patient=False))
+        with pytest.raises(LLMUnavailable, match=rf"{words}.*Cannot connect"):
             await llm.chat(HELLO)
         await llm.close()
 
@@ -207,13 +215,13 @@ async def test_an_unreachable_server() -> None:
     ("answer", "kind", "words"),
     [
         (error(400, "bad \n temperature"), LLMRejected, "HTTP 400: bad temperature"),
-        (error(401, f"Incorrect key {KEY}"), LLMRejected, r"HTTP 401: Incorrect key \*\*\*"),
-        (error(404, "no such model"), LLMRejected, "no such model"),
+        (error(401, f"Incorrect key {KEY}"), LLMDenied, r"HTTP 401: Incorrect key \*\*\*"),
+        (error(404, "no such model"), LLMDenied, "no such model"),
         (error(400, "x" * 5000), LLMRejected, r"^HTTP 400: x{300}\.\.\.$"),
         (http(422, {"detail": "not nice"}), LLMRejected, "not nice"),
         (http(400, {"error": "bare words"}), LLMRejected, "bare words"),
         (http(418, b"\xff teapot", kind="text/plain"), LLMRejected, "teapot"),
-        (http(403, b""), LLMRejected, "HTTP 403: without a word"),
+        (http(403, b""), LLMDenied, "HTTP 403: without a word"),
         (error(400, "response_format is unavailable"), LLMRejected, "set llm.structured=none"),
         (http(308, b"", "Location: https://new/v1\r\n"), LLMRejected, "redirects to https://new/v1"),
         (error(400, "too long", code="context_length_exceeded"), ContextExceeded, "too long"),
@@ -226,7 +234,7 @@ async def test_an_unreachable_server() -> None:
     ],
 )
 async def test_what_cannot_be_helped_ends_the_task_at_once(answer, kind, words) -> None:
-    async with client(answer) as (llm, server):
+    async with client(answer, patient=False) as (llm, server):
         with pytest.raises(kind, match=words) as caught:
             await llm.chat(HELLO)
         assert type(caught.value) is kind
@@ -260,7 +268,7 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
 
 
-async def start(service: OpenAIService) -> tuple[OpenAISpec, list[str]]:
+async def start(service: OpenAIService) -> tuple[FleetSpec, list[str]]:
     said: list[str] = []
     return await service.start(None, said.append, Path()), said  # type: ignore[arg-type]  # starts nothing
 
@@ -327,7 +335,8 @@ async def test_address_and_key_come_from_the_environment(monkeypatch: pytest.Mon
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         spec, _ = await start(OpenAIService())
-    assert (spec.base_url, spec.api_key) == (server.url, Secret(KEY))
+    assert spec.replicas == (server.url,)
+    assert spec.dial.endpoint.api_key == Secret(KEY)
     monkeypatch.delenv("OPENAI_BASE_URL")
     assert OPENAI_URL in str(vars(OpenAIService()))
 
@@ -354,21 +363,22 @@ def test_other_impossible_options_are_refused() -> None:
 
 
 def test_openai_itself_is_told_the_token_limit_in_its_own_field() -> None:
-    assert OpenAISpec(base_url=OPENAI_URL, model="m").limit_field == "max_completion_tokens"
-    assert (
-        OpenAISpec(base_url="https://x.openai.azure.com/v1", model="m").limit_field == "max_completion_tokens"
-    )
-    assert OpenAISpec(base_url="https://openai.example.com/v1", model="m").limit_field == "max_tokens"
+    for url, name in (
+        (OPENAI_URL, "max_completion_tokens"),
+        ("https://x.openai.azure.com/v1", "max_completion_tokens"),
+        ("https://openai.example.com/v1", "max_tokens"),
+    ):
+        assert limit_field(Endpoint(base_url=url)) == name
 
 
 async def test_the_query_of_the_address_is_kept_and_not_shown() -> None:
     async with raw_server(OK) as server:
-        spec = OpenAISpec(base_url=f"{server.url}?api-version=2", model="m")
-        llm = spec.connect(concurrency=1)
+        url = f"{server.url}?api-version=2"
+        llm = client_of(fleet(url))
         await llm.chat(HELLO)
         await llm.close()
     assert server.heads[0].startswith("POST /v1/chat/completions?api-version=2 HTTP")
-    assert spec.shown() == server.url
+    assert Endpoint(base_url=url).shown() == server.url
 
 
 async def test_a_proxy_is_used_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +386,7 @@ async def test_a_proxy_is_used_but_not_for_this_machine(monkeypatch: pytest.Monk
         monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
         monkeypatch.setenv("no_proxy", "")
         for url in ("http://model.example/v1", server.url):
-            llm = OpenAISpec(base_url=url, model="m").connect(concurrency=1)
+            llm = client_of(fleet(url))
             assert (await llm.chat(HELLO)).text == "hello"
             await llm.close()
     assert [head.split("\r\n")[0] for head in proxy.heads] == [

@@ -5,8 +5,8 @@ import pickle
 import pytest
 
 from peerloom.errors import ConfigError, ContentFiltered, ContextExceeded, LLMRejected
-from peerloom.services.llm.base import ChatReply, ChatRequest
-from peerloom.services.llm.scripted import ScriptedLLM, ScriptedService
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
+from peerloom.services.llm.scripted import ScriptedService
 
 
 def ask(text: str) -> ChatRequest:
@@ -17,14 +17,14 @@ def shout(request: ChatRequest) -> str:
     return request.messages[-1]["content"].upper()
 
 
-def client(script, **options) -> ScriptedLLM:
-    return ScriptedService(script, **options).connect(concurrency=1)
+def client(script, **options) -> LLM:
+    return ScriptedService(script, **options).spec().connect()
 
 
 async def test_a_list_is_said_in_order_by_all_clients_together(tmp_path) -> None:
     service = ScriptedService(["one", "two"])
     spec = await service.start(None, print, tmp_path)  # type: ignore[arg-type]  # starts no process
-    first, second = spec.connect(concurrency=1), spec.connect(concurrency=1)
+    first, second = spec.connect(), spec.connect()
     assert [(await first.chat(ask("a"))).text, (await second.chat(ask("b"))).text] == ["one", "two"]
     assert [request.messages[0]["content"] for request in service.requests] == ["a", "b"]
     with pytest.raises(LLMRejected, match="has 2 replies and all are used up; the last message was 'c'"):
@@ -93,10 +93,10 @@ async def test_no_script_is_fine_until_it_is_asked() -> None:
 async def test_what_can_travel_travels() -> None:
     for script in (shout, {"hey": "HEY"}):
         service = ScriptedService(script)
-        await service.connect(concurrency=1).chat(ask("hey"))
+        await service.spec().connect().chat(ask("hey"))
         copy = pickle.loads(pickle.dumps(service))
         assert copy.requests == []
-        assert (await copy.connect(concurrency=1).chat(ask("hey"))).text == "HEY"
+        assert (await copy.spec().connect().chat(ask("hey"))).text == "HEY"
     pickle.dumps(ScriptedService(["a"], repeat=True))
     with pytest.raises(TypeError, match="several processes cannot share: use engine=local"):
         pickle.dumps(ScriptedService(["a"]))

@@ -4,16 +4,19 @@ import asyncio
 import pickle
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
+from fleets import client as client_of
+from fleets import fleet
 
 from peerloom.errors import ContextExceeded, LLMRejected, LLMUnavailable
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
 from peerloom.services.llm.laws import Laws
-from peerloom.services.llm.openai import OpenAIClient, OpenAIService, OpenAISpec
+from peerloom.services.llm.openai import OpenAIService
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.server import ServerConfig, serving
-from peerloom.services.llm.simulated import SimulatedLLM, SimulatedService
+from peerloom.services.llm.simulated import SimulatedBackend, SimulatedService
 
 SCHEMA = {
     "type": "object",
@@ -40,8 +43,10 @@ class Waits(list[float]):
         await asyncio.sleep(0)
 
 
-def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> SimulatedLLM:
-    return SimulatedLLM(SimulatedService(retry=retry, timeout=timeout, **laws), sleep=waits)
+def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> LLM:
+    service = SimulatedService(retry=retry, timeout=timeout, **laws)
+    spec = replace(service.spec(), dial=lambda name: SimulatedBackend(service, sleep=waits))
+    return client_of(spec, waits)
 
 
 @pytest.fixture(params=["in process", "over HTTP"])
@@ -56,8 +61,7 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable]:
                 return in_process(waits, retry, seconds, **laws)
             port = await stack.enter_async_context(serving(ServerConfig(laws=Laws(**laws), port=0)))
             url = f"http://127.0.0.1:{port}/v1"
-            spec = OpenAISpec(base_url=url, model="simulated", retry=retry, timeout=seconds)
-            client = OpenAIClient(spec, concurrency=50, sleep=waits)
+            client = client_of(fleet(url, model="simulated", retry=retry, timeout=seconds), waits)
             stack.push_async_callback(client.close)
             return client
 
@@ -95,7 +99,6 @@ async def test_faults_that_pass_are_retried_to_the_same_reply(make, rates) -> No
 @pytest.mark.parametrize(
     ("rate", "last"),
     [
-        ("rate_429", "HTTP 429"),
         ("rate_5xx", "HTTP 503"),
         ("rate_hang", "timeout"),
         ("rate_garbage", "HTTP 200"),
@@ -107,12 +110,12 @@ async def test_faults_that_do_not_pass_end_the_task(make, rate, last) -> None:
         await llm.chat(ask("?"))
 
 
-async def test_a_rate_limit_says_how_long_to_wait(make) -> None:
+async def test_a_rate_limit_says_how_long_to_wait_and_costs_no_attempt(make) -> None:
     waits = Waits()
-    llm = await make(waits, rate_429=1.0, retry_after=2.5, retry=Retry(attempts=2, base=0))
-    with pytest.raises(LLMUnavailable):
-        await llm.chat(ask("?"))
-    assert waits == [2.5]
+    llm = await make(waits, rate_429=0.7, retry_after=2.5, retry=Retry(attempts=2, base=0))
+    assert all([(await llm.chat(ask(f"question {n}"))).text for n in range(12)])
+    assert set(waits) <= {0.0, 2.5}
+    assert waits.count(2.5) > 12, "more refusals than attempts allowed"
 
 
 async def test_truncation_is_a_reply(make) -> None:
@@ -150,8 +153,7 @@ async def test_in_process_and_over_http_are_the_same(structured) -> None:
     here = in_process(Waits(), Retry(base=0), 1, **laws)
     async with serving(ServerConfig(laws=Laws(**laws), port=0)) as port:
         url = f"http://127.0.0.1:{port}/v1"
-        spec = OpenAISpec(base_url=url, model="m", structured=structured, retry=Retry(base=0))
-        there = spec.connect(concurrency=80)
+        there = client_of(fleet(url, structured=structured, retry=Retry(base=0)))
         try:
             replies = await asyncio.gather(*(there.chat(request) for request in requests))
         finally:
@@ -174,7 +176,7 @@ async def test_the_service_is_its_own_spec_and_travels(tmp_path) -> None:
     service = SimulatedService(latency=0.001, seed=7)
     spec = await service.start(None, said.append, tmp_path)  # type: ignore[arg-type]  # starts nothing
     assert said == ["simulated model, latency 0.001 s, seed 7"]
-    first, second = (s.connect(concurrency=1) for s in (spec, pickle.loads(pickle.dumps(spec))))
+    first, second = (s.connect() for s in (spec, pickle.loads(pickle.dumps(spec))))
     assert await first.chat(ask("?")) == await second.chat(ask("?"))
     await service.stop()
 

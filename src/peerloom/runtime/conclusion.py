@@ -1,0 +1,34 @@
+"""What is said when a session is over."""
+
+from pathlib import Path
+from shlex import quote
+
+from peerloom.errors import EngineError
+from peerloom.events import Notice
+from peerloom.sink.totals import Totals
+from peerloom.task import FAILED
+
+
+def check_complete(totals: Totals, tasks: int | None, run_dir: Path) -> None:
+    """A run that was not interrupted has a row for every task; that is what the protocol is for.
+
+    Raises:
+        EngineError: if it has not.
+    """
+    if tasks is not None and totals.admitted != tasks:
+        raise EngineError(
+            f"{totals.admitted} rows are committed of {tasks} tasks. This is a defect of Peerloom, "
+            f"unless the input was changed meanwhile; the log is in {run_dir}"
+        )
+
+
+def failures(totals: Totals, run_dir: Path) -> Notice | None:
+    """What to tell of failed tasks, if there are any."""
+    failed = totals.outcomes.get(FAILED, 0)
+    if not failed:
+        return None
+    why = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.reasons.items()))
+    text = f"{failed} of {totals.admitted} tasks failed ({why}); each row's detail says why: "
+    text += str(run_dir / "rejected")
+    again = f"peerloom resume {quote(str(run_dir))} --retry-failed"
+    return Notice("warning", f"{text}; {again} (in Python retry_failed=True) does them again")

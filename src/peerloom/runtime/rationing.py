@@ -1,0 +1,188 @@
+"""The driver's side of limits and budget: hears the peers' meters, grants, and writes down what is used.
+
+Nothing is granted before the ledger says that it may be used. What the services are away for is told here
+too.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+
+from peerloom.errors import ServiceError
+from peerloom.events import Notice
+from peerloom.services.llm.limits.allowance import Allowance, Away, Sent
+from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount
+from peerloom.services.llm.limits.budget import Budget, Spending
+from peerloom.services.llm.limits.division import Limits
+from peerloom.sink.errors import DiskFull
+from peerloom.sink.ledger import Ledger, read_ledger
+
+TICK_SECONDS = 0.05  # while calls wait for time to pass
+SOON_SECONDS = 0.005  # readings that come within it are answered together
+AWAY_SECONDS = 3.0  # a shorter absence is not worth a word
+ROOM_SECONDS = 1.0
+
+
+class Rationing:
+    """Of one session of a run.
+
+    Args:
+        limits: of each service.
+        budget: of the run.
+        run_dir: where the ledger is.
+        members: the names of those there are.
+        send: hands encoded grants to a member.
+        tell: a notice for whoever watches.
+
+    Raises:
+        SinkError: if the ledger cannot be written.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, Limits],
+        budget: Budget,
+        run_dir: Path,
+        *,
+        members: Callable[[], Sequence[str]],
+        send: Callable[[str, bytes], None],
+        tell: Callable[[Notice], None],
+    ) -> None:
+        earlier = _earlier(run_dir)
+        self._allowance = Allowance(limits, Spending(budget, earlier), time.monotonic())
+        keeps = self.spending.bounded or earlier != NOTHING
+        self._ledger = Ledger(run_dir, _named(earlier)) if keeps else None
+        self._run_dir = run_dir
+        self._members = members
+        self._send = send
+        self._tell = tell
+        self._changed = asyncio.Event()
+        self._away: dict[str, float] = {}
+        self._told: dict[str, str] = {}
+        self.exhausted = asyncio.Event()
+
+    @property
+    def spending(self) -> Spending:
+        """The budget, and what of it is used."""
+        return self._allowance.spending
+
+    @property
+    def outstanding(self) -> int:
+        """Calls under way, as far as is known."""
+        return self._allowance.outstanding
+
+    @property
+    def away(self) -> str:
+        """Why some service answers nobody; empty if all do."""
+        return "; ".join(self._told.values())
+
+    def take(self, member: str, data: bytes) -> None:
+        """What a member's meters say."""
+        self._allowance.take(member, data, time.monotonic())
+        self._changed.set()
+
+    def lost(self, member: str) -> None:
+        """A member has ended."""
+        self._allowance.lost(member)
+        self._changed.set()
+
+    def joined(self, member: str) -> None:
+        """A member is there."""
+        self._allowance.joined(member)
+        self._changed.set()
+
+    def moved(self, service: str, urls: Sequence[str]) -> None:
+        """A service's replicas are elsewhere from now on."""
+        self._allowance.moved(service, urls, self._members())
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Answer readings, for as long as the run lasts.
+
+        Raises:
+            ServiceError: if a service refuses whatever is asked, and has never done anything else.
+            SinkError: if the ledger cannot be written.
+        """
+        while True:
+            await self._until_there_is_something()
+            now = time.monotonic()
+            await self._hand_out(self._allowance.grants(now))
+            if self._allowance.exhausted:
+                self.exhausted.set()
+            self._look_at(self._allowance.away(), now)
+
+    def report(self) -> dict[str, dict[str, float]]:
+        """For each bounded resource what there was and what is used, for the summary."""
+        total, used = self.spending.budget.amount._asdict(), self.spending.used._asdict()
+        return {
+            name: {"total": total[name], "used": round(used[name], 6)}
+            for name in total
+            if total[name] < ENDLESS
+        }
+
+    def close(self) -> None:
+        """Write down what it has all come to; what members still hold may have been used."""
+        for member in list(self._members()):
+            self._allowance.lost(member)
+        if self._ledger is not None:
+            self._ledger.note(_named(self.spending.used), {})
+            self._ledger.close()
+
+    async def _until_there_is_something(self) -> None:
+        seconds = TICK_SECONDS if self._allowance.unmet else AWAY_SECONDS if self._away else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+            await asyncio.sleep(SOON_SECONDS)
+        self._changed.clear()
+
+    async def _hand_out(self, grants: Sequence[Sent]) -> None:
+        if not grants:
+            return
+        full = False
+        while self._ledger is not None:
+            try:
+                await asyncio.to_thread(
+                    self._ledger.note, _named(self.spending.used), _named(self.spending.held)
+                )
+                break
+            except DiskFull as error:
+                if not full:
+                    self._tell(Notice("warning", f"{error} No call is made until then"))
+                full = True
+                await asyncio.sleep(ROOM_SECONDS)
+        for member, data in grants:
+            self._send(member, data)
+
+    def _look_at(self, away: Sequence[Away], now: float) -> None:
+        """Tell of services that answer nobody for longer than a moment, and of their return."""
+        for service in [service for service in self._away if service not in {each.service for each in away}]:
+            del self._away[service]
+            if self._told.pop(service, ""):
+                self._tell(Notice("info", f"{service} answers again"))
+        for service, why, denied in away:
+            since = self._away.setdefault(service, now)
+            if denied and not self._allowance.ever_answered(service):
+                raise ServiceError(
+                    f"{service}: {why}. Nothing was answered yet; mend it, then: "
+                    f"peerloom resume {quote(str(self._run_dir))}"
+                )
+            if now - since >= AWAY_SECONDS and service not in self._told:
+                self._told[service] = f"{service} does not answer ({why})"
+                text = f"{service} does not answer, its tasks wait for it and none fails: {why}"
+                self._tell(Notice("warning", text))
+
+
+def _earlier(run_dir: Path) -> Amount:
+    """What earlier sessions have used, and may have used."""
+    entry = read_ledger(run_dir)
+    if entry is None:
+        return NOTHING
+    return Amount(**entry.used).plus(Amount(**entry.held))
+
+
+def _named(amount: Amount) -> dict[str, float]:
+    return {name: round(value, 9) for name, value in amount._asdict().items()}

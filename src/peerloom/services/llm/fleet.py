@@ -1,0 +1,239 @@
+"""A client of one service: any number of replicas of one model, called from one peer's event loop.
+
+Each try of a call takes from the meter (limits, budget), goes to the replica that the router picks, and is
+settled. What may pass is tried again, elsewhere if there is another replica; a limit is waited out by all.
+When no replica answers, calls wait and one of them tries now and then: a service that is away makes the run
+stand still and fails no task, unless there is another service to turn to.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import msgspec
+
+from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.hedge import Hedge, Hedging
+from peerloom.services.llm.limits.amounts import Amount
+from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.estimates import Estimates
+from peerloom.services.llm.prices import Price
+from peerloom.services.llm.replicas import Dial, Failed, Replicas
+from peerloom.services.llm.retry import Retry, Tries
+from peerloom.services.llm.routing import Routing
+
+Request = TypeVar("Request", ChatRequest, EmbedRequest)
+Reply = TypeVar("Reply", ChatReply, EmbedReply)
+Try = Callable[[Backend], Awaitable[Reply]]
+Sleep = Callable[[float], Awaitable[None]]
+
+_REFUSED = Amount(requests=1.0)  # what a try takes that comes to nothing
+_SILENT_SECONDS = 60.0  # without any answer, and refused: the provider's limit holds up everything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSpec:
+    """A service as its clients know it; makes them. Picklable.
+
+    Args:
+        service: its name.
+        model: the model's name.
+        replicas: their names; base URLs, normally.
+        dial: reaches one of them.
+        retry: how persistent to be.
+        routing: how calls are spread.
+        hedge: when a second request is sent beside a slow one; None is never.
+        price: what tokens cost; None if that is not known.
+        limits: what the provider allows the whole run.
+        limited: whether calls are metered from the start.
+        patient: whether calls wait for a service that is away, or fail.
+    """
+
+    service: str = "llm"
+    model: str
+    replicas: tuple[str, ...]
+    dial: Dial
+    retry: Retry = field(default_factory=Retry)
+    routing: Routing = field(default_factory=Routing)
+    hedge: Hedge | None = None
+    price: Price | None = None
+    limits: Limits = field(default_factory=Limits)
+    limited: bool = False
+    patient: bool = True
+
+    @property
+    def fleets(self) -> "tuple[FleetSpec, ...]":
+        """The services behind it: itself."""
+        return (self,)
+
+    def metered(self, everything: bool) -> "FleetSpec":
+        """The same, with calls metered where that is needed, or everywhere."""
+        return replace(self, limited=everything or self.limits.bounded)
+
+    def connect(self, desk: Desk | None = None) -> "FleetClient":
+        """A client for the running event loop; `desk` is where it says what it uses."""
+        return FleetClient(self, desk or Desk())
+
+
+class FleetClient:
+    """Calls one service; see `FleetSpec`. `sleep` waits between tries, and is there for tests."""
+
+    def __init__(self, spec: FleetSpec, desk: Desk, *, sleep: Sleep = asyncio.sleep) -> None:
+        self._spec = spec
+        self._sleep = sleep
+        self._what = f"{spec.model} at {', '.join(spec.replicas[:3])}"
+        self._meter = desk.meter(spec.service, limited=spec.limited, moved=self._move)
+        self._replicas = Replicas(
+            self._what,
+            spec.replicas,
+            spec.dial,
+            spec.routing,
+            clock=time.monotonic,
+            told=self._tell,
+            patient=spec.patient,
+        )
+        self._estimates = Estimates(spec.price)
+        self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
+        self._answered_at = time.monotonic()
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """Answer one request.
+
+        Raises:
+            LLMUnavailable: when attempts or time are used up.
+            LLMRejected: if the server refuses the request.
+            ContextExceeded: if the prompt is too long for the model.
+            ContentFiltered: if the provider withholds the reply.
+        """
+        return await self._call(request, lambda number: lambda backend: backend.chat(request, number))
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Turn texts into vectors; errors as `chat`."""
+        return await self._call(request, lambda number: lambda backend: backend.embed(request, number))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._replicas.close()
+
+    def _tell(self, why: str, denied: bool) -> None:
+        self._meter.state(why, denied=denied)
+
+    def _move(self, names: Sequence[str]) -> None:
+        self._replicas.move(names)
+
+    async def _call(self, request: Request, attempt: Callable[[int], Try[Reply]]) -> Reply:
+        key = self._spec.routing.key(request.session, request.role)
+        began, number = time.monotonic(), 0
+        avoid: set[str] = set()
+        tries: Tries | None = None
+        while True:
+            if not self._replicas.well:
+                away = await self._replicas.available()
+                began += away
+                if tries is not None:
+                    tries.excuse(away)
+            try:
+                return await self._try(request, attempt(number), key, avoid)
+            except Failed as failed:
+                if tries is None:
+                    tries = Tries(self._spec.retry, self._what, began)
+                number += 1
+                avoid.add(failed.name)
+                await self._back_off(tries, failed)
+
+    async def _back_off(self, tries: Tries, failed: Failed) -> None:
+        """Wait before the next try; a limit is no fault of the call's, so its time does not count."""
+        wait = tries.wait(failed.failure)
+        if failed.failure.limit:
+            self._meter.refused(failed.failure.retry_after or 0.0)
+            if time.monotonic() - self._answered_at > _SILENT_SECONDS:
+                self._meter.state(str(failed.failure))
+            if self._spec.patient:
+                tries.excuse(wait)
+        await self._sleep(wait)
+
+    async def _try(self, request: Request, attempt: Try[Reply], key: str, avoid: set[str]) -> Reply:
+        """One try, from taking what it needs to settling what it took."""
+        meter, need, took = self._meter, None, _REFUSED
+        if meter.limited:
+            need = self._estimates.need(request)
+            await meter.take(request.role, need)
+        else:
+            meter.begin()
+        try:
+            delay = self._hedging.delay if self._hedging is not None else None
+            name = self._replicas.choose(key, avoid)
+            if delay is None:
+                reply = await self._replicas.ask(name, attempt)
+            else:
+                reply = await self._hedged(name, attempt, avoid, delay, need)
+            reply = self._counted(request, reply)
+            took = _taken(reply)
+            return reply
+        except asyncio.CancelledError:
+            took = need or took  # it may well be paid
+            raise
+        finally:
+            meter.end(need, took)
+
+    def _counted(self, request: Request, reply: Reply) -> Reply:
+        """The reply with its price, after what there is to learn from it."""
+        if self._spec.price is not None:
+            usage = msgspec.structs.replace(reply.usage, usd=self._spec.price.cost(reply.usage))
+            reply = msgspec.structs.replace(reply, usage=usage)
+        self._answered_at = time.monotonic()
+        self._meter.answered(reply.seconds)
+        if self._meter.limited:
+            self._estimates.learn(request, reply.usage)
+        if self._hedging is not None:
+            self._hedging.took(reply.seconds)
+        return reply
+
+    async def _hedged(
+        self, name: str, attempt: Try[Reply], avoid: set[str], delay: float, need: Amount | None
+    ) -> Reply:
+        """The first reply of two requests, the second one sent elsewhere after `delay` seconds."""
+        assert self._hedging is not None
+        async with asyncio.TaskGroup() as group:
+            pending = {group.create_task(_outcome(self._replicas.ask(name, attempt)))}
+            done, pending = await asyncio.wait(pending, timeout=delay)
+            if not done and self._meter.try_take(need):
+                self._hedging.sent()
+                pending.add(group.create_task(self._second(attempt, {*avoid, name}, need)))
+            failure: Exception | None = None
+            while True:
+                for task in done:
+                    outcome = task.result()
+                    if not isinstance(outcome, Exception):
+                        for other in pending:
+                            other.cancel()
+                        return outcome
+                    failure = outcome
+                if failure is not None and not pending:
+                    break
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        raise failure
+
+    async def _second(self, attempt: Try[Reply], avoid: set[str], need: Amount | None) -> Reply | Exception:
+        took = need or _REFUSED
+        try:
+            outcome = await _outcome(self._replicas.ask(self._replicas.choose("", avoid), attempt))
+            took = _REFUSED if isinstance(outcome, Exception) else _taken(outcome)
+            return outcome
+        finally:
+            self._meter.end(need, took)
+
+
+def _taken(reply: ChatReply | EmbedReply) -> Amount:
+    usage = reply.usage
+    return Amount(1.0, 1.0, usage.prompt + usage.completion, usage.usd)
+
+
+async def _outcome(asked: Awaitable[Reply]) -> Reply | Exception:
+    try:
+        return await asked
+    except Exception as error:
+        return error

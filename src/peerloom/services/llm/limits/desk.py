@@ -1,0 +1,60 @@
+"""One peer's meters, and what passes between them and the driver."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from peerloom.services.llm.limits.amounts import decode_grants, encode
+from peerloom.services.llm.limits.meter import Meter
+
+SOON_SECONDS = 0.01  # what comes up within it is told together
+REGULAR_SECONDS = 0.1  # between two readings of a meter that is in use
+
+Moved = Callable[[Sequence[str]], None]
+
+
+class Desk:
+    """The meters of one peer, in its event loop. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._meters: dict[str, Meter] = {}
+        self._moved: dict[str, Moved] = {}
+        self._urgent = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a grant, over all services."""
+        return sum(meter.waiting for meter in self._meters.values())
+
+    def meter(self, service: str, *, limited: bool, moved: Moved) -> Meter:
+        """The meter of a service; `moved` is told where its replicas are, when that changes."""
+        meter = Meter(service, limited=limited, urgent=self._urgent.set, clock=self._clock)
+        self._meters[service] = meter
+        self._moved[service] = moved
+        return meter
+
+    async def report(self) -> bytes:
+        """Wait until there is something to tell the driver; encoded readings."""
+        active = any(meter.active for meter in self._meters.values())
+        try:
+            async with asyncio.timeout(REGULAR_SECONDS if active else None):
+                await self._urgent.wait()
+            await asyncio.sleep(SOON_SECONDS)
+        except TimeoutError:
+            pass
+        self._urgent.clear()
+        return self.read()
+
+    def read(self) -> bytes:
+        """Encoded readings, as they are now."""
+        return encode([meter.read() for meter in self._meters.values()])
+
+    def hear(self, data: bytes) -> None:
+        """Take encoded grants in."""
+        for grant in decode_grants(data):
+            meter = self._meters.get(grant.service)
+            if meter is not None:
+                if grant.moved is not None:
+                    self._moved[grant.service](grant.moved)
+                meter.hear(grant)

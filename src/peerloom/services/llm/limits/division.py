@@ -1,0 +1,334 @@
+"""One service's limits, divided among the members that call it."""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from peerloom.errors import ConfigError
+from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Grant, Reading, Want
+from peerloom.services.llm.limits.bucket import Bucket
+from peerloom.services.llm.limits.budget import Spending
+from peerloom.services.llm.limits.pace import Pace
+from peerloom.services.llm.limits.sharing import by_role, whole
+
+LEASE_SECONDS = 0.25
+"""What the buckets hold at most, in time; it is also how late a call may come to the provider."""
+ROUNDS = 64
+"""In so many steps wants are met, one of each agent after the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a provider allows for one key; None is no limit.
+
+    Args:
+        requests_per_minute: attempts, answered or not.
+        tokens_per_minute: prompt and completion together.
+        concurrency: calls under way at once.
+        window_seconds: over which the provider counts its minutes.
+        adaptive: go below the limits, or find some, when the provider refuses calls or slows down.
+
+    Raises:
+        ConfigError: for a number that is not above 0.
+    """
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    concurrency: int | None = None
+    window_seconds: float = 60.0
+    adaptive: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrency", "window_seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"llm.limits.{name} is {value}: it must be more than 0")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is any limit."""
+        return (self.requests_per_minute, self.tokens_per_minute, self.concurrency) != (None, None, None)
+
+    def bucket(self, per_minute: float | None, now: float) -> Bucket | None:
+        """For one of the rates; a little slower than the window allows, see `LEASE_SECONDS`."""
+        if per_minute is None:
+            return None
+        in_window = per_minute * self.window_seconds / 60.0
+        per_second = in_window / (self.window_seconds + 2 * LEASE_SECONDS)
+        return Bucket(per_second, max(1.0, per_second * LEASE_SECONDS), now)
+
+
+class _Member:
+    def __init__(self, name: str, granted: Amount) -> None:
+        self.name = name
+        self.reading: Reading | None = None
+        self.granted = granted
+        self.slots = 0.0
+        self.number = -1
+        self.earlier: list[tuple[int, float]] = []  # numbers and slots of grants it may still go by
+        self.moved: list[str] | None = None
+        self.dirty = True
+
+    @property
+    def wants(self) -> list[Want]:
+        return self.reading.wants if self.reading is not None else []
+
+    @property
+    def outstanding(self) -> int:
+        return self.reading.outstanding if self.reading is not None else 0
+
+    @property
+    def may_have(self) -> float:
+        """Calls that it may have under way, by the latest grant it is known to have heard, or later ones."""
+        return max(float(self.outstanding), self.slots, *(slots for _, slots in self.earlier))
+
+    def set_slots(self, slots: float) -> None:
+        if slots != self.slots:
+            self.earlier.append((self.number, self.slots))
+            self.slots = slots
+            self.dirty = True
+
+
+class Share:
+    """What the members may use of one service.
+
+    Args:
+        service: its name.
+        limits: of it.
+        endless: infinite for each resource of the budget that has no bound, 0 for the others.
+        now: seconds.
+    """
+
+    def __init__(self, service: str, limits: Limits, endless: Amount, now: float) -> None:
+        self._service = service
+        self._limits = limits
+        self._members: dict[str, _Member] = {}
+        self._requests = limits.bucket(limits.requests_per_minute, now)
+        self._tokens = limits.bucket(limits.tokens_per_minute, now)
+        self._pace = Pace(watch_slowness=limits.bounded)
+        self._hold_until = 0.0
+        self._limited = limits.bounded or endless != Amount(*[ENDLESS] * len(endless))
+        self._first = Amount(
+            ENDLESS if self._requests is None else 0.0,
+            endless.calls,
+            endless.tokens if self._tokens is None else 0.0,
+            endless.usd,
+        )
+        self._turn = 0
+        self.answered = 0
+
+    @property
+    def outstanding(self) -> int:
+        """Calls under way."""
+        return sum(member.outstanding for member in self._members.values())
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a grant."""
+        return sum(want.waiting for want in self._wants())
+
+    @property
+    def unmet(self) -> bool:
+        """Whether calls wait that time alone will let go."""
+        timed = self._requests is not None or self._tokens is not None or self._pace.ceiling < ENDLESS
+        return self._limited and timed and self.waiting > 0
+
+    def take(self, name: str, reading: Reading, now: float) -> bool:
+        """Take a reading in; False if it is an old one."""
+        member = self._members.get(name)
+        if member is None:
+            member = self._members[name] = _Member(name, self._first)
+        before = member.reading or Reading(service=self._service, number=-1)
+        if reading.number <= before.number:
+            return False
+        member.reading = reading
+        member.earlier = [each for each in member.earlier if each[0] >= reading.grant]
+        self._give_back(before, reading)
+        self.answered += reading.answered - before.answered
+        self._watch(before, reading, now)
+        return True
+
+    def committed(self, name: str) -> tuple[Amount, Amount]:
+        """What a member has used, and what it holds beside."""
+        member = self._members[name]
+        reading = member.reading
+        if reading is None:
+            return NOTHING, NOTHING
+        granted = member.granted.plus(reading.returned, -1.0).plus(reading.spent, -1.0)
+        finite = Amount(*(each if math.isfinite(each) else 0.0 for each in granted))
+        return reading.spent, finite.most(reading.reserved)
+
+    def lost(self, name: str) -> None:
+        """A member has ended."""
+        self._members.pop(name, None)
+
+    def tell(self, name: str, urls: list[str]) -> None:
+        """A member is to know that the replicas are elsewhere."""
+        member = self._members.get(name)
+        if member is None:
+            member = self._members[name] = _Member(name, self._first)
+        member.moved, member.dirty = urls, True
+
+    def grants(self, spending: Spending, now: float) -> Iterator[tuple[str, Grant]]:
+        """What to grant to whom from now on."""
+        if self._limited:
+            self._pace.grow(self.outstanding, now)
+            self._divide_slots()
+            if now >= self._hold_until:
+                self._divide(spending, now)
+        for member in self._members.values():
+            if member.dirty and (self._limited or member.moved is not None):
+                yield member.name, self._grant(member, now)
+
+    def stuck(self, left: Amount) -> bool:
+        """Whether calls wait, and what is left of the budget covers none of them."""
+        waiting = [want for want in self._wants() if want.waiting]
+        return bool(waiting) and not any(left.covers(want.each._replace(requests=0.0)) for want in waiting)
+
+    def away(self) -> tuple[str, bool] | None:
+        """Why some member cannot reach the service, and whether that refuses whatever is asked."""
+        for member in self._members.values():
+            if member.reading is not None and member.reading.down:
+                return member.reading.down, member.reading.denied
+        return None
+
+    def _grant(self, member: _Member, now: float) -> Grant:
+        member.number += 1
+        moved, member.moved, member.dirty = member.moved, None, False
+        return Grant(
+            service=self._service,
+            number=member.number,
+            limited=self._limited,
+            granted=member.granted,
+            slots=member.slots if self._limited else ENDLESS,
+            hold=max(0.0, self._hold_until - now),
+            moved=moved,
+        )
+
+    def _give_back(self, before: Reading, after: Reading) -> None:
+        back = after.returned.plus(before.returned, -1.0)
+        for bucket, amount in ((self._requests, back.requests), (self._tokens, back.tokens)):
+            if bucket is not None and amount > 0:
+                bucket.give_back(amount)
+
+    def _watch(self, before: Reading, after: Reading, now: float) -> None:
+        """Find out how the provider takes it."""
+        if not self._limits.adaptive:
+            return
+        answered, seconds = after.answered - before.answered, after.seconds - before.seconds
+        if answered:
+            self._pace.answered(answered, seconds, self.outstanding, now)
+        if after.refused > before.refused:
+            self._limited = True
+            self._pace.refused(self.outstanding, now)
+            self._hold_until = max(self._hold_until, now + after.hold)
+            for member in self._members.values():
+                member.dirty = True
+
+    def _divide_slots(self) -> None:
+        """Divide the calls that may be under way; a member gets more only when others have let go."""
+        most = min(self._limits.concurrency or ENDLESS, self._pace.ceiling)
+        if most == ENDLESS:
+            for member in self._members.values():
+                member.set_slots(ENDLESS)
+            return
+        total = max(1, math.floor(most))
+        shares = whole(self._wished(total), total)
+        for member in self._members.values():
+            if shares[member.name] <= member.slots:
+                member.set_slots(float(shares[member.name]))
+        free = total - sum(member.may_have for member in self._members.values())
+        for member in self._members.values():
+            more = min(shares[member.name] - member.slots, free)
+            if more >= 1:
+                free -= more
+                member.set_slots(member.slots + math.floor(more))
+
+    def _wished(self, total: int) -> dict[str, float]:
+        """Fair shares of the slots; what nobody needs now is divided evenly, so that they need not ask."""
+        wanted: dict[tuple[str, str], float] = {}
+        for member in self._members.values():
+            counts = {want.role: float(want.count) for want in member.wants} or {"": 1.0}
+            each = (member.outstanding + sum(want.waiting for want in member.wants)) / max(
+                1.0, sum(counts.values())
+            )
+            for role, count in counts.items():
+                wanted[role, member.name] = count * each
+        shares = by_role(float(total), wanted)
+        spare = (total - sum(shares.values())) / max(1, len(self._members))
+        return {name: shares.get(name, 0.0) + spare for name in self._members}
+
+    def _divide(self, spending: Spending, now: float) -> None:
+        """Meet wants out of what there is: first those of calls that wait, then those of calls to come."""
+        left = Amount(
+            self._filled(self._requests, 1.0, now),
+            ENDLESS,
+            self._filled(self._tokens, max((want.each.tokens for want in self._wants()), default=0.0), now),
+            ENDLESS,
+        ).least(spending.left)
+        credit = {name: self._credit(member) for name, member in self._members.items()}
+        for waiting in (True, False):
+            left = self._meet(waiting, left, credit, spending)
+
+    def _meet(self, waiting: bool, left: Amount, credit: dict[str, Amount], spending: Spending) -> Amount:
+        """Grant calls, one agent after the other, and its members one after the other; what is left then."""
+        queues = self._queues(waiting)
+        step = max(1, sum(count for queue in queues.values() for _, count, _ in queue) // ROUNDS)
+        while queues:
+            for role in list(queues):
+                name, count, each = queues[role].popleft()
+                now_count = min(step, count)
+                need = NOTHING.plus(each, now_count)
+                if credit[name].covers(need):
+                    credit[name] = credit[name].plus(need, -1.0)
+                elif left.covers(need):
+                    left = left.plus(need, -1.0)
+                    self._give(name, need, spending)
+                elif now_count > 1 and left.covers(each):
+                    step, now_count = 1, 0  # once more, in smaller steps
+                else:
+                    now_count = count  # there is not enough for any of these
+                if count > now_count:
+                    queues[role].append((name, count - now_count, each))
+                elif not queues[role]:
+                    del queues[role]
+        return left
+
+    def _queues(self, waiting: bool) -> "dict[str, deque[tuple[str, int, Amount]]]":
+        """Wanted calls by agent: member, how many, what one may take. Who comes first changes each time."""
+        queues: dict[str, deque[tuple[str, int, Amount]]] = {}
+        names = list(self._members)
+        self._turn += 1
+        for name in names[self._turn % len(names) :] + names[: self._turn % len(names)] if names else ():
+            for want in self._members[name].wants:
+                count = want.waiting if waiting else want.count - want.waiting
+                if count > 0:
+                    queues.setdefault(want.role, deque()).append((name, count, want.each))
+        roles = sorted(queues)
+        first = self._turn % max(1, len(roles))
+        return {role: queues[role] for role in roles[first:] + roles[:first]}
+
+    def _give(self, name: str, amount: Amount, spending: Spending) -> None:
+        member = self._members[name]
+        member.granted = member.granted.plus(amount)
+        member.dirty = True
+        for bucket, taken in ((self._requests, amount.requests), (self._tokens, amount.tokens)):
+            if bucket is not None:
+                bucket.take(taken)
+        spending.note(self._service, name, *self.committed(name))
+
+    def _credit(self, member: _Member) -> Amount:
+        """What a member has been granted and not taken yet, as far as it has said."""
+        reading = member.reading
+        if reading is None:
+            return member.granted
+        taken = reading.spent.plus(reading.reserved).plus(reading.returned)
+        return member.granted.plus(taken, -1.0)
+
+    def _wants(self) -> Iterator[Want]:
+        return (want for member in self._members.values() for want in member.wants)
+
+    def _filled(self, bucket: Bucket | None, at_least: float, now: float) -> float:
+        """What a bucket holds, which must be able to hold one call."""
+        return ENDLESS if bucket is None else bucket.fill(now, at_least, self._pace.factor)

@@ -1,0 +1,247 @@
+"""A peer's meter of one service: calls take from what was granted, and are settled when they are over.
+
+While nothing is limited a call costs a comparison. Else it reserves what it may take before it begins, and
+waits in its agent's queue while the grant does not cover it; agents take turns. What is granted and not
+needed is given back, so that others can have it.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from peerloom.services.llm.limits.amounts import ANYTHING, NOTHING, Amount, Grant, Reading, Want
+
+AHEAD_SECONDS = 0.5
+"""So long a grant is to last where there is enough, so that calls need not wait for the next one."""
+
+Waiter = tuple[Amount, "asyncio.Future[None]"]
+
+
+class Meter:
+    """Of one service, in one peer's event loop.
+
+    Args:
+        service: its name.
+        limited: whether anything is limited from the start; else not until a grant says so.
+        urgent: called when there is something that the driver should know at once.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, service: str, *, limited: bool, urgent: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
+        self.service = service
+        self.limited = limited
+        self.down = ""
+        self.denied = False
+        self._urgent = urgent
+        self._clock = clock
+        self._granted = NOTHING if limited else ANYTHING
+        self._slots = 0.0 if limited else math.inf
+        self._hold_until = 0.0
+        self._grant = -1
+        self._spent = self._reserved = self._returned = NOTHING
+        self._outstanding = 0
+        self._queues: dict[str, deque[Waiter]] = {}
+        self._turns: deque[str] = deque()  # agents with a queue, the next one first
+        self._begun: dict[str, tuple[int, Amount]] = {}  # since the last reading, by agent
+        self._refused = 0
+        self._hold_asked = 0.0
+        self._answered = 0
+        self._seconds = 0.0
+        self._number = 0
+        self._read_at = clock()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a grant."""
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def active(self) -> bool:
+        """Whether the driver should hear of it now and then."""
+        return self.limited and (self._outstanding > 0 or bool(self._turns) or self._spare(()) != NOTHING)
+
+    def begin(self) -> None:
+        """A call begins while nothing is limited."""
+        self._outstanding += 1
+
+    def try_take(self, need: Amount | None) -> bool:
+        """As `take` and `begin`, but only if that is possible at once; whether it was."""
+        if need is None:
+            self.begin()
+        elif self._turns or not self._fits(need):
+            return False
+        else:
+            self._reserve("", need)
+        return True
+
+    async def take(self, role: str, need: Amount) -> None:
+        """Reserve for a call that is about to begin; waits until it is covered and its turn has come."""
+        if not self._turns and self._fits(need):
+            self._reserve(role, need)
+            return
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (need, ready)
+        queue = self._queues.get(role)
+        if queue is None:
+            queue = self._queues[role] = deque()
+            self._turns.append(role)
+        queue.append(waiter)
+        self._urgent()
+        try:
+            await ready
+        except asyncio.CancelledError:
+            if ready.cancelled():
+                self._leave(role, waiter)
+            else:
+                self.end(need, NOTHING)
+            raise
+
+    def end(self, need: Amount | None, took: Amount) -> None:
+        """A call is over that had reserved `need`, if it had; it came to `took`."""
+        self._outstanding -= 1
+        if need is not None:
+            self._reserved = self._reserved.plus(need, -1.0)
+        if self.limited:
+            self._spent = self._spent.plus(took)
+            if self._turns:
+                self._serve()
+                if self._turns and not self._outstanding:
+                    self._urgent()
+
+    def answered(self, seconds: float) -> None:
+        """An attempt was answered, after so long."""
+        self._answered += 1
+        self._seconds += seconds
+
+    def refused(self, hold: float) -> None:
+        """An attempt was refused for a limit; no other may begin for `hold` seconds."""
+        self._refused += 1
+        self._hold_asked = max(self._hold_asked, self._clock() + hold)
+        self._hold(hold)
+        self._urgent()
+
+    def state(self, down: str, *, denied: bool = False) -> None:
+        """The service answers nobody here, and why; or, empty, it does again."""
+        if (down, denied) != (self.down, self.denied):
+            self.down, self.denied = down, denied
+            self._urgent()
+
+    def hear(self, grant: Grant) -> None:
+        """Take a grant in; an older one than the last is ignored."""
+        if grant.number <= self._grant:
+            return
+        self._grant = grant.number
+        self._granted, self._slots = grant.granted, grant.slots
+        self.limited = grant.limited
+        self._hold(grant.hold)
+        self._serve()
+
+    def read(self) -> Reading:
+        """What the driver is told; what is left over and not needed is given back with it."""
+        now = self._clock()
+        seconds = max(now - self._read_at, 1e-3)
+        wants = self._wants(seconds)
+        self._give_back(wants)
+        self._begun, self._read_at = {}, now
+        self._number += 1
+        return Reading(
+            service=self.service,
+            number=self._number,
+            grant=self._grant,
+            spent=self._spent,
+            reserved=self._reserved,
+            returned=self._returned,
+            outstanding=self._outstanding,
+            refused=self._refused,
+            hold=max(0.0, self._hold_asked - now),
+            answered=self._answered,
+            seconds=self._seconds,
+            wants=wants,
+            down=self.down,
+            denied=self.denied,
+        )
+
+    def _hold(self, seconds: float) -> None:
+        until = self._clock() + seconds
+        if until > self._hold_until:
+            self._hold_until = until
+            asyncio.get_running_loop().call_later(seconds, self._serve)
+
+    def _left(self) -> Amount:
+        """What is granted and not yet taken."""
+        taken = self._spent.plus(self._reserved).plus(self._returned)
+        return self._granted.plus(taken, -1.0)
+
+    def _fits(self, need: Amount) -> bool:
+        if self._outstanding >= self._slots or self._clock() < self._hold_until:
+            return False
+        return self._left().covers(need)
+
+    def _reserve(self, role: str, need: Amount) -> None:
+        if not self._outstanding:
+            self._urgent()  # the driver has not asked while there was nothing to tell
+        self._outstanding += 1
+        self._reserved = self._reserved.plus(need)
+        count, sum_ = self._begun.get(role, (0, NOTHING))
+        self._begun[role] = (count + 1, sum_.plus(need))
+
+    def _serve(self) -> None:
+        """Let calls go, one of each agent after the other, as far as the grant goes."""
+        passed = 0
+        while self._turns and passed < len(self._turns):
+            role = self._turns[0]
+            queue = self._queues[role]
+            need, ready = queue[0]
+            if ready.done():  # cancelled, and about to leave
+                queue.popleft()
+            elif self._fits(need):
+                queue.popleft()
+                self._reserve(role, need)
+                ready.set_result(None)
+                passed = 0
+            else:
+                passed += 1
+            self._turns.popleft()
+            if queue:
+                self._turns.append(role)
+            else:
+                del self._queues[role]
+
+    def _leave(self, role: str, waiter: Waiter) -> None:
+        queue = self._queues.get(role)
+        if queue is not None and waiter in queue:
+            queue.remove(waiter)
+            if not queue:
+                del self._queues[role]
+                self._turns.remove(role)
+
+    def _wants(self, seconds: float) -> list[Want]:
+        """Calls that wait, and those that come soon if it goes on as it did in the last `seconds`."""
+        wants: list[Want] = []
+        for role in dict.fromkeys((*self._queues, *self._begun)):
+            queue = self._queues.get(role, ())
+            begun, sum_ = self._begun.get(role, (0, NOTHING))
+            soon = math.ceil(begun * AHEAD_SECONDS / max(seconds, AHEAD_SECONDS / 4))
+            for need, _ in queue:
+                sum_ = sum_.plus(need)
+            each = NOTHING.plus(sum_, 1.0 / (begun + len(queue)))
+            if queue:
+                each = each.most(queue[0][0])
+            wants.append(Want(role, len(queue) + soon, len(queue), each))
+        return wants
+
+    def _give_back(self, wants: list[Want]) -> None:
+        """Return what is not needed; all of it if nobody can begin with it and nothing comes free here."""
+        stuck = bool(self._turns) and not self._outstanding and self._clock() >= self._hold_until
+        self._returned = self._returned.plus(self._spare(() if stuck else wants))
+
+    def _spare(self, wants: Iterable[Want]) -> Amount:
+        """What is left over when these have got theirs."""
+        keep = NOTHING
+        for want in wants:
+            keep = keep.plus(want.each, want.count)
+        spare = (have - kept for have, kept in zip(self._left(), keep, strict=True))
+        return Amount(*(amount if 1e-9 < amount < math.inf else 0.0 for amount in spare))

@@ -1,0 +1,101 @@
+"""What a run has used of its budget, written down before more of it is handed out.
+
+Each line says what calls that are over came to (`used`), and what may have been used beside (`held`): both
+count after a crash, so the total is never smaller than the truth. Lines are only written, which outlives this
+process, and synced about once a second, which outlives the machine. A torn last line is one that never was.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from peerloom.sink.files import write_failed, write_whole
+from peerloom.sink.layout import LEDGER
+
+SYNC_SECONDS = 1.0
+LONGEST = 1 << 20  # bytes after which the file is begun anew
+
+Amounts = dict[str, float]
+
+
+class Entry(msgspec.Struct):
+    """Amounts by resource."""
+
+    used: Amounts = {}
+    held: Amounts = {}
+
+
+_decoder = msgspec.json.Decoder(Entry)
+_encoder = msgspec.json.Encoder()
+
+
+def read_ledger(run_dir: Path) -> Entry | None:
+    """The last whole line of a run's ledger; None if it has none."""
+    try:
+        lines = (run_dir / LEDGER).read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        if line.endswith(b"\n"):
+            try:
+                return _decoder.decode(line)
+            except msgspec.MsgspecError:
+                continue
+    return None
+
+
+class Ledger:
+    """The ledger of a run, begun anew with what earlier sessions have used. Blocks, briefly.
+
+    Raises:
+        SinkError: if it cannot be written.
+    """
+
+    def __init__(self, run_dir: Path, earlier: Amounts) -> None:
+        self._path = run_dir / LEDGER
+        self._begin(Entry(used=earlier))
+
+    def note(self, used: Amounts, held: Amounts) -> None:
+        """Write down what is used, and what may be.
+
+        Raises:
+            DiskFull: if there is no room; nothing more may be handed out then.
+            SinkError: if it cannot be written.
+        """
+        line = _encoder.encode(Entry(used, held)) + b"\n"
+        try:
+            if self._size + len(line) > LONGEST:
+                os.close(self._fd)
+                self._begin(Entry(used, held))
+                return
+            written = os.write(self._fd, line)
+            if written < len(line):
+                os.ftruncate(self._fd, self._size)
+                raise OSError(28, "No space left on device")
+            self._size += written
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                os.fdatasync(self._fd)
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise write_failed(self._path, error) from error
+
+    def close(self) -> None:
+        """Make all of it durable, and close the file."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise write_failed(self._path, error) from error
+        finally:
+            os.close(self._fd)
+
+    def _begin(self, entry: Entry) -> None:
+        line = _encoder.encode(entry) + b"\n"
+        write_whole(self._path, line)
+        try:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except OSError as error:
+            raise write_failed(self._path, error) from error
+        self._size = len(line)
+        self._synced = time.monotonic()
