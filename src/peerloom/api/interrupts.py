@@ -32,6 +32,10 @@ class Interrupts(Hooks):
         """From now on `run` is what is interrupted; `say` tells the user what happens."""
         self._run, self._say = run, say
 
+    def detach(self) -> None:
+        """The run is over: an interruption from now on breaks off."""
+        self._run = None
+
     def view_changed(self, event: ViewChanged) -> None:
         """All members are there: tasks are on their way."""
         self._admitting = True

@@ -1,10 +1,12 @@
 """What a run hands back."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from peerloom.sink.export import export
 from peerloom.sink.read import read_rows
 
 
@@ -26,6 +28,17 @@ class RunResult:
     def rows(self, *, rejected: bool = False) -> Iterator[dict[str, Any]]:
         """The completed rows; with `rejected` also the filtered, truncated and failed ones."""
         return read_rows(self.run_dir, rejected=rejected)
+
+    def export(self, path: str | os.PathLike[str], *, rejected: bool = False) -> Path:
+        """Write the completed rows, or with `rejected` the others instead, to a `.parquet` or `.jsonl` file.
+
+        In a Parquet file nested values stay nested; where rows do not agree, a value's JSON text stands.
+
+        Raises:
+            ConfigError: if the file's name ends otherwise, or is among the run's own files.
+            SinkError: if it cannot be written.
+        """
+        return export(self.run_dir, Path(path).expanduser(), rejected=rejected).path
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.rows()

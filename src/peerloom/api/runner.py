@@ -27,6 +27,8 @@ from peerloom.observe import LogHooks, open_display
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
 from peerloom.runtime.session import Session
+from peerloom.runtime.threads import to_its_end
+from peerloom.sink.export import export_parquet
 from peerloom.sink.rundir import RunDir
 from peerloom.workflow import Workflow
 
@@ -164,6 +166,7 @@ async def execute(
 
     Raises:
         RunDirError: if the directory is taken, or holds another run.
+        SinkError: if with `sink.format=parquet` that cannot be written; the rows themselves are there.
         PeerloomError: see `Run.execute`.
     """
     claimed = RunDir.claim(run_dir or default_run_dir(plan.name), fresh=fresh)
@@ -191,6 +194,10 @@ async def execute(
             interrupts.attach(run, lambda text: _tell(watching, text))
         async with control.serving(run, claimed):
             summary = await run.execute()
+        if plan.config.sink.format == "parquet":
+            if interrupts is not None:
+                interrupts.detach()
+            await _to_parquet(claimed.path)
     return RunResult(claimed.path, ended.how, summary)
 
 
@@ -198,6 +205,21 @@ def default_run_dir(name: str) -> Path:
     """`runs/<name>-<date>-<short id>`, a directory that does not exist yet."""
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
     return Path("runs") / f"{safe}-{time.strftime('%Y%m%d')}-{secrets.token_hex(3)}"
+
+
+async def _to_parquet(run_dir: Path) -> None:
+    """Export in a thread, which a cancellation ends, and waits for."""
+    task = asyncio.current_task()
+
+    def going_on() -> None:
+        if task is not None and task.cancelling():
+            raise _Cancelled
+
+    await to_its_end(export_parquet, run_dir, going_on)
+
+
+class _Cancelled(Exception):
+    """Ends the export; nobody hears of it, for the cancellation itself comes first."""
 
 
 class _Ended(Hooks):

@@ -20,9 +20,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 VERBS = {
+    "new": "Begin a recipe of your own: a directory that runs at once.",
+    "preview": "Run a few rows, and show the dialogues.",
     "run": "Run a recipe over a source, and write its rows.",
     "resume": "Go on with a run where it was.",
     "check": "Check configuration and workflow; nothing is started.",
+    "export": "Write a run's rows to one Parquet or JSONL file.",
     "ctl": "Ask or steer a run that goes on.",
     "recipes": "List the recipes there are.",
     "models": "List models for the embedded engine, or pull one.",

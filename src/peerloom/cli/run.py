@@ -16,6 +16,7 @@ from peerloom.cli.models import pull_with_bar
 from peerloom.config.llm import LlamaCpp
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
+from peerloom.observe.words import plain
 from peerloom.runtime.session import Session
 from peerloom.sink.layout import STATE
 from peerloom.sink.read import read_rows
@@ -68,7 +69,10 @@ def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how:
         shown = {"run_dir": str(result.run_dir), "how": result.how, **result.summary}
         typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
     else:
-        print_summary(Console(), result.summary, directory)
+        console = Console()
+        print_summary(console, result.summary, directory)
+        if plan.config.sink.format == "parquet":
+            console.print(plain(f"the same in {directory / '*.parquet'}"), soft_wrap=True)
     if result.how == "drained":
         _tell_how_to_go_on(directory)
         raise typer.Exit(130)

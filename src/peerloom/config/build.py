@@ -97,7 +97,7 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
         name: RoleSettings(role.replicas or config.peers or 1, role.resources)
         for name, role in config.roles.items()
     }
-    shape = config.model_dump(exclude={"recipe", "source", "limit", "llm", "roles", "ray", "journal"})
+    shape = config.model_dump(exclude={"recipe", "source", "sink", "limit", "llm", "roles", "ray", "journal"})
     journal = config.journal == "on"
     return RunSettings(**shape, roles=placed, address=config.ray.address, journal=journal)
 

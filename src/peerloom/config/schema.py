@@ -24,6 +24,13 @@ class Source(Section):
     """The field of a row that is its label in the output."""
 
 
+class Sink(Section):
+    """What becomes of the finished rows, beside the JSONL that a run writes as it goes."""
+
+    format: Annotated[Literal["jsonl", "parquet"], FREE] = "jsonl"
+    """With `parquet`, a session also leaves `data.parquet` (and `rejected.parquet`) at its end."""
+
+
 class Role(Section):
     """How one role is placed, with `placement=spread`."""
 
@@ -50,6 +57,7 @@ class Config(Section):
 
     recipe: SerializeAsAny[Recipe] = Recipe()
     source: Source = Source()
+    sink: Sink = Sink()
     limit: Annotated[Count | None, MAY_GROW] = None
     """Read the first rows only, by position."""
     trials: Annotated[Count, SAME] = 1

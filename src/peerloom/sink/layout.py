@@ -6,6 +6,7 @@ ledger                                                what of the budget is used
 input.pos                                             where each row of the input begins
 data/part-<shard>-<incarnation>-<number>.jsonl        completed rows
 rejected/part-<shard>-<incarnation>-<number>.jsonl    all other rows
+data.parquet  rejected.parquet                        the same, as of the last export
 index/part-<shard>-<incarnation>-<number>.idx         which rows of the two count
 locks/shard-<shard>.lock                              who may write a shard's parts
 journal/<kind>-<index>-<incarnation>-<number>.jnl     turns and calls of tasks in flight, by who wrote them
@@ -21,6 +22,7 @@ RUN_LOCK, RUN_YAML, STATE, LOG, SUMMARY = "run.lock", "run.yaml", "state.json", 
 CONTROL = "control.json"
 POSITIONS = "input.pos"
 LEDGER = "ledger"
+PARQUET = {DATA: "data.parquet", REJECTED: "rejected.parquet"}
 
 _PART = re.compile(r"part-(\d{3,})-(\d{4,})-(\d{4,})(\.jsonl|\.idx)")
 _SEGMENT = re.compile(r"([a-z]+)-(\d{3,})-(\d{4,})-(\d{4,})\.jnl")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -12,6 +12,13 @@ from peerloom.sink.files import size_of
 from peerloom.sink.index import read_closed, read_prefix, sum_up
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
 from peerloom.sink.totals import Totals
+
+
+class Extent(NamedTuple):
+    """A part's file, and up to which byte it counts: what is appended later is not in it."""
+
+    path: Path
+    end: float
 
 
 def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iterator[dict[str, Any]]:
@@ -52,29 +59,54 @@ def read_totals(run_dir: Path) -> Totals:
     return totals
 
 
-def _read_all(directory: Path, folders: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    for folder in folders:
-        for name in list_parts(directory, folder):
-            yield from _read_part(directory, folder, name)
+def list_extents(run_dir: Path, folder: str) -> list[Extent]:
+    """What is committed now in `DATA` or `REJECTED`, to be read once or more, whatever is added meanwhile.
+
+    Raises:
+        RunDirError: if there is no such directory, or an index is of another version.
+    """
+    if not run_dir.is_dir():
+        raise RunDirError(f"there is no run directory {run_dir}")
+    extents = (_extent(run_dir, folder, name) for name in list_parts(run_dir, folder))
+    return [Extent(path, min(end, size_of(path))) for path, end in extents]
 
 
-def _read_part(directory: Path, folder: str, name: PartName) -> Iterator[dict[str, Any]]:
-    path = name.path(directory, folder)
-    end = _committed_end(directory, folder, name)
+def read_lines(extent: Extent) -> Iterator[bytes]:
+    """The committed lines of a part, each with its newline."""
     try:
-        file = path.open("rb")
+        file = extent.path.open("rb")
     except FileNotFoundError:
         return  # an empty part that was taken over meanwhile
     with file:
         position = 0
-        for number, line in enumerate(file, 1):
+        for line in file:
             position += len(line)
-            if position > end or not line.endswith(b"\n"):
+            if position > extent.end or not line.endswith(b"\n"):
                 return
-            try:
-                yield orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise RunDirError(f"{path}:{number} is damaged: {error.msg}") from error
+            yield line
+
+
+def parse_lines(extent: Extent) -> Iterator[dict[str, Any]]:
+    """The committed rows of a part.
+
+    Raises:
+        RunDirError: if a line is damaged.
+    """
+    for number, line in enumerate(read_lines(extent), 1):
+        try:
+            yield orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise RunDirError(f"{extent.path}:{number} is damaged: {error.msg}") from error
+
+
+def _read_all(directory: Path, folders: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for folder in folders:
+        for name in list_parts(directory, folder):
+            yield from parse_lines(_extent(directory, folder, name))
+
+
+def _extent(directory: Path, folder: str, name: PartName) -> Extent:
+    return Extent(name.path(directory, folder), _committed_end(directory, folder, name))
 
 
 def _committed_end(directory: Path, folder: str, name: PartName) -> float:

@@ -45,6 +45,7 @@ CLAIM_SECONDS = 0.2
 _OURS = {
     "": re.compile(
         r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json|control\.json|input\.pos|ledger)(\.tmp)?"
+        r"|(data|rejected)\.parquet|\.(data|rejected)\.parquet\.\d+\.tmp"
     ),
     DATA: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
     REJECTED: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
