@@ -38,7 +38,9 @@ def list_models(as_json: Json = False) -> None:
 
 
 def pull_model(
-    name: Annotated[str, typer.Argument(help="A name that `peerloom models list` prints.")],
+    name: Annotated[
+        str, typer.Argument(help="A name that `models list` prints, or owner/repository/file.gguf.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Pull a model, and print where it is."""

@@ -11,7 +11,7 @@ from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError
 from peerloom.runtime.settings import RoleSettings, RunSettings
 from peerloom.services.llm.llamacpp import LlamaCppService
-from peerloom.services.llm.models import KNOWN, resolve
+from peerloom.services.llm.models import canonical
 from peerloom.services.llm.openai import OPENAI_URL, OpenAIService
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.scripted import ScriptedService
@@ -33,8 +33,8 @@ def settle(config: Config, sample: Path | None = None) -> Config:
         ModelError: if there are no such weights.
     """
     llm = config.llm
-    if isinstance(llm, LlamaCpp) and llm.model not in KNOWN:
-        llm = llm.model_copy(update={"model": str(resolve(llm.model).absolute())})
+    if isinstance(llm, LlamaCpp):
+        llm = llm.model_copy(update={"model": canonical(llm.model)})
     if isinstance(llm, OpenAI):
         llm = llm.model_copy(
             update={"base_url": llm.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL}

@@ -16,7 +16,8 @@ class LlamaCpp(Section):
 
     kind: Annotated[Literal["llamacpp"], SAME] = "llamacpp"
     model: Annotated[str, SAME] = "smollm2-135m"
-    """A name that `peerloom models list` prints, or the path of a .gguf file."""
+    """A name that `peerloom models list` prints, the path of a .gguf file, or one on the Hugging Face hub:
+    `owner/repository/file.gguf` (`hf:` in front if there is such a path here too)."""
     slots: Annotated[Count, FREE] = 8
     """Conversations the server works on at once."""
     context: Annotated[Count, FREE] = 2048

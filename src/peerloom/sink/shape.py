@@ -105,7 +105,8 @@ class Shape:
                 if self._depth and (len(fields) >= MOST_FIELDS or not self._room.left):
                     return self._give_up()
                 field = fields[name] = self._place()
-            field.see(inner)
+            if inner is not None and not (field._kind == "text" and type(inner) is str):  # most are no news
+                field.see(inner)
 
     def _place(self) -> "Shape":
         self._room.left -= 1

@@ -54,7 +54,8 @@ class LlamaCppService:
     """A llama.cpp server that lives as long as the run.
 
     Args:
-        model: a name that `models.listing` gives, or the path of a .gguf file.
+        model: a name that `models.listing` gives, the path of a .gguf file, or one on the Hugging Face hub,
+            `owner/repository/file.gguf`.
         slots: sequences it works on at once; further calls wait their turn. A reply's token costs 19 ms
             of CPU time alone, 14 ms with 4 slots, 12 ms with 8, and no less with 16 (SmolLM2-135M).
         context: tokens of each slot, prompt and reply together.

