@@ -7,6 +7,7 @@ module has `add_to(app)`. Exit codes: 0 done; 1 failed while running; 2 what the
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -37,6 +38,7 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _find_own_modules()
     app = typer.Typer(
         help="Synthetic training data from many LLM agents at once, peer to peer.",
         add_completion=False,
@@ -70,6 +72,13 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(130) from error
 
     return call
+
+
+def _find_own_modules() -> None:
+    """Recipes in the current directory can be imported; it comes last, so no file there hides a package."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def _failed(error: PeerloomError, code: int) -> typer.Exit:

@@ -1,0 +1,87 @@
+"""`peerloom new`: a recipe of one's own to begin with, as a package that runs at once.
+
+The files are those of `scaffold/`, with the name put in (`$name`) where one ends in `.txt`.
+"""
+
+import importlib.util
+import keyword
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+import orjson
+import typer
+
+from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.arguments import Json, expanded
+from peerloom.errors import ConfigError
+
+_SCAFFOLD = Path(__file__).parent / "scaffold"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("new", help=VERBS["new"])(guarded(new))
+
+
+def new(
+    name: Annotated[
+        str, typer.Argument(help="The recipe's name, which Python can import: letters, digits, _.")
+    ],
+    directory: Annotated[
+        Path,
+        typer.Option("--dir", help="Where to make the directory NAME.", callback=expanded),
+    ] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Make the directory, and print how to run what is in it."""
+    target = directory / name
+    _check(name, target)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(name, target)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or target} cannot be made: {error.strerror}") from error
+    recipe = f"{name}:RECIPE"
+    if as_json:
+        typer.echo(orjson.dumps({"path": str(target), "recipe": recipe}))
+        return
+    typer.echo(f"{target} is made: begin with its recipe.py and prompts")
+    if directory != Path():
+        typer.echo(f"cd {shlex.quote(str(directory))}")
+    typer.echo(f"peerloom preview {recipe} llm=simulated   # without a model")
+    typer.echo(f"peerloom preview {recipe}                 # with a small one on this machine")
+    typer.echo(f"peerloom run {recipe} source.path=FILE.jsonl")
+    typer.echo(f"pytest {name}")
+
+
+def _check(name: str, target: Path) -> None:
+    if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name) or name.startswith("_"):
+        raise ConfigError(
+            f"{name!r} is no name for a recipe: it becomes a Python package, so it begins with a letter and "
+            "has only letters, digits and _"
+        )
+    if target.exists():
+        raise ConfigError(f"{target} is there already: choose another name, or another --dir")
+    if importlib.util.find_spec(name) is not None:
+        raise ConfigError(f"{name!r} is an installed Python package, which would hide yours: choose another")
+
+
+def _write(name: str, target: Path) -> None:
+    """Make the directory whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as scratch:
+        made = Path(scratch) / name
+        for source in sorted(path for path in _SCAFFOLD.rglob("*") if path.is_file()):
+            file = made / source.relative_to(_SCAFFOLD)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if source.suffix != ".txt":
+                shutil.copyfile(source, file)
+                continue
+            text = Template(source.read_text("utf-8"))
+            file.with_suffix("").write_text(
+                text.substitute(name=name, title=name.replace("_", " ").capitalize()), "utf-8"
+            )
+        made.rename(target)

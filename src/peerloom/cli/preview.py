@@ -1,0 +1,79 @@
+"""`peerloom preview`: a few rows of a recipe, run at once and shown as dialogues.
+
+It is a run like any other, in a directory that is removed at the end. The few rows, one trial of each and
+the engine of this process come first among the overrides, so that what the user says wins.
+"""
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+
+from peerloom.api import RunResult, drive, make_plan
+from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
+from peerloom.cli.models import pull_with_bar
+from peerloom.config.llm import LlamaCpp
+from peerloom.observe.dialogue import print_row
+from peerloom.observe.words import outcomes, plain
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("preview", help=VERBS["preview"])(guarded(preview))
+
+
+def preview(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="How many, from the first.")] = 3,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the run there; otherwise nothing is left of it.", show_default=False, callback=expanded
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run, and print each row; with `--json` one object a line."""
+    few = ("engine=local", "trials=1", f"limit={rows}")
+    plan = make_plan(recipe, (*few, *(overrides or ())), config_dir=config_dir)
+    if isinstance(plan.config.llm, LlamaCpp):
+        pull_with_bar(plan.config.llm.model, quiet=quiet)
+    with _directory(run_dir) as directory:
+        result = drive(plan, run_dir=directory, progress=not quiet)
+        _print(result, as_json=as_json)
+    if result.how == "drained":
+        raise typer.Exit(130)
+
+
+@contextmanager
+def _directory(kept: Path | None) -> Generator[Path]:
+    if kept is not None:
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="peerloom-preview-") as scratch:
+        yield Path(scratch) / "run"
+
+
+def _print(result: RunResult, *, as_json: bool) -> None:
+    console = Console()
+    for row in sorted(result.rows(rejected=True), key=_place):
+        if as_json:
+            typer.echo(orjson.dumps(row))
+        else:
+            print_row(console, row)
+            console.print()
+    if not as_json:
+        console.print(plain(outcomes(result.summary["outcomes"]), "dim"), soft_wrap=True)
+
+
+def _place(row: dict[str, Any]) -> list[int]:
+    return [int(part) for part in row["id"].split("-")]
