@@ -13,6 +13,7 @@ from peerloom.api import Plan, default_run_dir, drive, make_plan
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed, expanded
 from peerloom.cli.models import pull_with_bar
+from peerloom.cli.rehearsal import rehearse
 from peerloom.config.llm import LlamaCpp
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
@@ -28,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("run", help=VERBS["run"])(guarded(run))
 
 
-def run(
+def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     recipe: RecipeName,
     overrides: Overrides = None,
     run_dir: Annotated[
@@ -42,12 +43,19 @@ def run(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that directory.")] = False,
     retry_failed: RetryFailed = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check all, print what would run, call no model and write nothing."),
+    ] = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Plan, execute, and print the summary."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
+    if dry_run:
+        rehearse(plan, run_dir, fresh=fresh, retry_failed=retry_failed, as_json=as_json)
+        return
     directory = run_dir or default_run_dir(plan.name)
     if run_dir is None:  # however the run ends, even if it is killed
         typer.echo(f"run directory: {directory}", err=True)

@@ -5,6 +5,7 @@ that is not empty is Peerloom's only if it has a `run.lock`, and only files with
 removed from it: nothing is, if there are others.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -112,9 +113,38 @@ class RunDir:
                 os.close(lock)
                 raise
         except OSError as error:
-            raise RunDirError(
-                f"{error.filename or directory} cannot be used for a run: {error.strerror}: {_ANOTHER}"
-            ) from error
+            raise _unusable(directory, error) from error
+
+    @classmethod
+    def peek(cls, path: str | os.PathLike[str], *, fresh: bool = False) -> "RunDir":
+        """What `claim` would find, for a session that is not begun: nothing is locked, made or written.
+
+        Raises:
+            RunDirError: as `claim` would.
+        """
+        seen = cls.__new__(cls)
+        seen.path = directory = Path(path).expanduser().absolute()
+        seen.state, seen.last_session, seen._released = None, 0, True
+        try:
+            if not directory.is_dir():
+                _refuse_unwritable(directory)
+                return seen
+            _refuse_no_run(directory)
+            if in_use(directory):
+                raise _in_use(directory)
+            if fresh:
+                seen.last_session = _last_session(directory)
+                _refuse_foreign(directory)
+                return seen
+            seen.state = read_state(directory)
+            if seen.state is None:
+                _refuse_foreign(directory)
+                _refuse_run_without_state(directory)
+            else:
+                seen.last_session = seen.state.session
+        except OSError as error:
+            raise _unusable(directory, error) from error
+        return seen
 
     @property
     def logs(self) -> Path:
@@ -210,14 +240,31 @@ def _lock(directory: Path) -> int:
     try:
         _lock_within(lock, CLAIM_SECONDS)
     except BlockingIOError as error:
-        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
-        raise RunDirError(
-            f"{directory} is in use by another run (process {holder}): wait for it, or {_ANOTHER}"
-        ) from error
+        raise _in_use(directory) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def _in_use(directory: Path) -> RunDirError:
+    holder = (directory / RUN_LOCK).read_text("ascii", "replace").strip() or "unknown"
+    return RunDirError(f"{directory} is in use by another run (process {holder}): wait for it, or {_ANOTHER}")
+
+
+def _unusable(directory: Path, error: OSError) -> RunDirError:
+    return RunDirError(
+        f"{error.filename or directory} cannot be used for a run: {error.strerror}: {_ANOTHER}"
+    )
+
+
+def _refuse_unwritable(directory: Path) -> None:
+    """Refuse a directory that is not there and could not be made."""
+    above = next(each for each in (directory, *directory.parents) if each.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
 
 
 def _lock_within(lock: int, seconds: float) -> None:
