@@ -3,11 +3,13 @@
 The files are those of `scaffold/`, with the name put in (`$name`) where one ends in `.txt`.
 """
 
-import importlib.util
 import keyword
+import os
 import shlex
 import shutil
+import sys
 import tempfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 from string import Template
 from typing import Annotated
@@ -66,8 +68,14 @@ def _check(name: str, target: Path) -> None:
         )
     if target.exists():
         raise ConfigError(f"{target} is there already: choose another name, or another --dir")
-    if importlib.util.find_spec(name) is not None:
+    if _is_installed(name):
         raise ConfigError(f"{name!r} is an installed Python package, which would hide yours: choose another")
+
+
+def _is_installed(name: str) -> bool:
+    """Whether Python finds a package of that name elsewhere than here, which is searched last."""
+    elsewhere = [path for path in sys.path if path not in ("", os.getcwd())]
+    return name in sys.stdlib_module_names or PathFinder.find_spec(name, elsewhere) is not None
 
 
 def _write(name: str, target: Path) -> None:

@@ -237,3 +237,24 @@ def test_the_run_in_a_notebook_has_a_thread_of_its_own(tmp_path: Path) -> None:
     asyncio.run(notebook())
     assert all(name.startswith("peerloom") for name in seen)
     assert seen
+
+
+async def test_a_cancellation_ends_the_export_and_waits_for_it(tmp_path: Path, monkeypatch) -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    def export(run_dir: Path, going_on: Callable[[], None]) -> None:
+        began.set()
+        try:
+            while True:
+                going_on()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("peerloom.api.runner.export_parquet", export)
+    run = asyncio.create_task(peerloom.arun(**pipeline(tmp_path, config={"sink.format": "parquet"})))
+    await asyncio.to_thread(began.wait)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert ended.is_set()
+    assert len(list(peerloom.read_rows(tmp_path / "run"))) == 5

@@ -75,3 +75,17 @@ async def test_the_handlers_before_are_put_back() -> None:
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
     interrupts.hit()  # too late: no harm
+
+
+async def test_after_the_run_an_interruption_breaks_off() -> None:
+    interrupts, run, _ = await attached()
+
+    async def work() -> None:
+        with interrupts.listening():
+            interrupts.detach()
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(work())
+    assert run.calls == []

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ import pytest
 def test_help_lists_the_verbs(peerloom) -> None:
     ended = peerloom("--help")
     assert ended.code == 0
-    for verb in ("run", "check", "recipes", "models", "simulate-llm", "bench"):
+    for verb in ("new", "preview", "run", "check", "export", "recipes", "models", "simulate-llm", "bench"):
         assert f"\n  {verb} " in ended.out
 
 
@@ -41,3 +42,12 @@ def test_python_dash_m_is_the_same_command() -> None:
         [sys.executable, "-m", "peerloom", "--version"], capture_output=True, text=True, check=True
     )
     assert printed.stdout.strip() == version("peerloom")
+
+
+def test_modules_of_the_current_directory_come_last(peerloom, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "of_my_own.py").write_text("RECIPE = 'not one'")
+    (tmp_path / "json.py").write_text("raise AssertionError('hides the real one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert "'of_my_own:RECIPE' is no recipe but str" in peerloom("check", "of_my_own:RECIPE").err
+    assert sys.path[-1] == str(tmp_path)
