@@ -1,31 +1,56 @@
-"""From what the user wrote (paths, glob patterns) to files that can be read, or a located refusal."""
+"""From what the user wrote (paths, URLs, patterns) to files that can be read, or a located refusal."""
 
 import glob
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from peerloom.errors import SourceError
+from peerloom.source.urls import find_urls, is_url, open_url, said, url_suffix
 
 
 class SourceFile(NamedTuple):
-    """One input file: its absolute path, the name the user knows it by, and its size in bytes."""
+    """One input file: its absolute path or URL, the name the user knows it by, and its size in bytes.
+
+    The size is -1 if a server does not tell it. `ranged` is whether any part of it can be asked for.
+    """
 
     path: str
     name: str
     size: int
+    ranged: bool = True
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is reached by URL."""
+        return is_url(self.path)
+
+    @property
+    def suffix(self) -> str:
+        """What its name ends with, in lower case: compare it by `endswith`."""
+        return url_suffix(self.path) if self.remote else self.path.lower()
 
     @property
     def seekable(self) -> bool:
         """Whether a row can be read without what comes before it."""
-        return not self.path.endswith((".gz", ".zst"))
+        return self.ranged and not self.suffix.endswith((".gz", ".zst"))
+
+    def open(self) -> BinaryIO:
+        """The file, open for reading.
+
+        Raises:
+            OSError: if a local one cannot be opened.
+            SourceError: if one behind a URL cannot be reached.
+        """
+        return open_url(self.path) if self.remote else open(self.path, "rb")
 
 
 def find_files(patterns: Iterable[str]) -> list[SourceFile]:
-    """The files that paths and glob patterns name: patterns in the order given, matches sorted.
+    """The files that paths, URLs and patterns name: in the order given, what matches one sorted.
 
     A file named twice is read once, where it was named first.
 
@@ -34,16 +59,59 @@ def find_files(patterns: Iterable[str]) -> list[SourceFile]:
     """
     files: dict[str, SourceFile] = {}
     for pattern in patterns:
-        for name in _matches(pattern):
-            real = os.path.realpath(name)
-            if real not in files:
-                files[real] = SourceFile(os.path.abspath(name), name, _readable_size(name))
+        for file in expand(pattern):
+            files.setdefault(identity(file), file)
     if not files:
         raise SourceError("no source file was given: set source.path to a .jsonl file")
     return list(files.values())
 
 
-def _matches(pattern: str) -> list[str]:
+def expand(pattern: str) -> list[SourceFile]:
+    """The files that one path, URL or pattern names.
+
+    Raises:
+        SourceError: if it matches nothing, or what it matches is no readable file.
+    """
+    if is_url(pattern):
+        return [SourceFile(url, url, size, seekable) for url, size, seekable in find_urls(pattern)]
+    return [local_file(name) for name in matches(pattern)]
+
+
+def local_file(name: str) -> SourceFile:
+    """A file of this machine.
+
+    Raises:
+        SourceError: if it is no regular file, or cannot be read.
+    """
+    return SourceFile(os.path.abspath(name), name, _readable_size(name))
+
+
+def identity(file: SourceFile) -> str:
+    """What two names of the same file have in common."""
+    return file.path if file.remote else os.path.realpath(file.path)
+
+
+@contextmanager
+def reading(file: SourceFile) -> Iterator[None]:
+    """What goes wrong with a file while it is read, as an error that names it."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{file.name} cannot be read any more: {error.strerror or error}") from error
+    except Exception as error:
+        if not file.remote:
+            raise
+        raise SourceError(f"{file.name} cannot be read any more: {said(error)}") from error
+
+
+def matches(pattern: str) -> list[str]:
+    """The names that a path or pattern of this machine stands for; of a pattern, files only.
+
+    Raises:
+        SourceError: if there are none.
+    """
     expanded = os.path.expanduser(pattern)
     if os.path.lexists(expanded):
         return [expanded]

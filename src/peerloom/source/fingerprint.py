@@ -3,6 +3,7 @@
 Of a file above 256 MiB only samples are read, evenly spaced and with both ends, so that terabytes take as
 long as megabytes: rows that were added, removed or moved are found out by the size and the end, any other
 edit only if it hits a sample or changes the size. Smaller ones are read wholly, in less than a second.
+Of a file behind a URL that is done above 1 MiB, with fewer samples, as each is a request.
 """
 
 import hashlib
@@ -12,12 +13,15 @@ from typing import Any, cast
 
 import orjson
 
-from peerloom.errors import SourceError
 from peerloom.source.base import Source
+from peerloom.source.files import SourceFile, reading
 
 WHOLE_BYTES = 256 << 20
 SAMPLES = 64
 SAMPLE_BYTES = 16 * 1024
+REMOTE_WHOLE_BYTES = 1 << 20
+REMOTE_SAMPLES = 8
+_CHUNK = 1 << 20
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
@@ -35,24 +39,23 @@ def fingerprint(source: Source) -> dict[str, Any]:
     return cast("dict[str, Any]", plain)
 
 
-def file_fingerprint(path: str) -> dict[str, Any]:
-    """A file's size in bytes, and a digest of it; of a file above `WHOLE_BYTES`, of samples of it.
+def file_fingerprint(file: SourceFile) -> dict[str, Any]:
+    """A file's size in bytes, and a digest of it; of a large file, of samples of it.
 
     Raises:
         SourceError: if it cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= WHOLE_BYTES:
-                hashlib.file_digest(file, lambda: digest)
-            else:
-                for offset in _offsets(size):
-                    file.seek(offset)
-                    digest.update(file.read(SAMPLE_BYTES))
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read any more: {error.strerror}") from error
+    with reading(file), file.open() as stream:
+        size = file.size if file.remote else os.fstat(stream.fileno()).st_size
+        whole = REMOTE_WHOLE_BYTES if file.remote else WHOLE_BYTES
+        if size <= whole or not file.ranged:
+            while data := stream.read(_CHUNK):
+                digest.update(data)
+        else:
+            for offset in _offsets(size, REMOTE_SAMPLES if file.remote else SAMPLES):
+                stream.seek(offset)
+                digest.update(stream.read(SAMPLE_BYTES))
     return {"bytes": size, "digest": digest.hexdigest()}
 
 
@@ -68,6 +71,6 @@ def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _offsets(size: int) -> Sequence[int]:
+def _offsets(size: int, samples: int) -> Sequence[int]:
     last = size - SAMPLE_BYTES
-    return [last * number // (SAMPLES - 1) for number in range(SAMPLES)]
+    return [last * number // (samples - 1) for number in range(samples)]

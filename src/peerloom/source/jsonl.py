@@ -5,29 +5,28 @@ Bytes are checked line by line: one bad line costs one row.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from itertools import islice
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import orjson
 
-from peerloom.errors import SourceError
-from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
-from peerloom.source.files import find_files
+from peerloom.source.files import SourceFile, find_files
 from peerloom.source.fingerprint import file_fingerprint
 from peerloom.source.lines import Line, open_file, read_line_at, read_lines
-from peerloom.source.positions import Positions, Shape, write_positions
+from peerloom.source.part import Entry, LinesPart
+from peerloom.source.parts import PartsSource
 
 _BOM = b"\xef\xbb\xbf"
 
+Convert = Callable[[Any], tuple[Any, str | int | None]]
+"""What a row is made of a line's value, and the label that it brings along."""
 
-class JsonlSource:
+
+class JsonlSource(PartsSource):
     """JSON Lines: one object a line, UTF-8, `.jsonl`, `.jsonl.gz` or `.jsonl.zst`.
 
     Args:
-        path: a file, a glob pattern, or several of them; the order of files is part of a row's identity.
+        path: a file, a URL, a pattern, or several of them; the order of files is part of a row's identity.
         key: the field that labels a row; a row without it is a bad row.
         limit: read the first so many rows only, by position over all files.
 
@@ -43,97 +42,90 @@ class JsonlSource:
         limit: int | None = None,
     ) -> None:
         patterns = [path] if isinstance(path, str | os.PathLike) else path
-        self._files = find_files([os.fspath(pattern) for pattern in patterns])
-        self._key = key
-        self._limit = checked_limit(limit)
+        files = find_files([os.fspath(pattern) for pattern in patterns])
+        super().__init__([JsonlPart(file) for file in files], key=key, limit=limit)
 
-    def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
-        """The rows of one partition, in order; see `Source`."""
-        for file, line in self._lines():
-            if (file + line.row) % partitions == partition:
-                yield self._row(file, line)
 
-    def fetch(self, positions: Sequence[Position]) -> list[SourceRow]:
-        """The rows at these positions: at their offset in a plain file, by reading through a packed one."""
-        found: dict[tuple[int, int], SourceRow] = {}
-        scans: dict[int, set[int]] = {}
-        with ExitStack() as stack:
-            opened: dict[int, BinaryIO] = {}
-            for file, row, offset in sorted(positions):
-                if not 0 <= file < len(self._files):
-                    raise SourceError(f"there is no source file number {file}: the source has changed")
-                if offset < 0 or not self._files[file].seekable:
-                    scans.setdefault(file, set()).add(row)
-                    continue
-                if file not in opened:
-                    opened[file] = stack.enter_context(open_file(self._files[file]))
-                data = read_line_at(self._files[file], opened[file], offset)
-                if data is not None:
-                    found[file, row] = self._row(file, Line(row, offset, data))
-        for file, wanted in scans.items():
-            found.update(self._scan(file, wanted))
-        return [found.get((file, row)) or self._gone(file, row, offset) for file, row, offset in positions]
+class JsonlPart(LinesPart):
+    """One file of JSON Lines.
 
-    def total(self) -> int:
-        """How many rows there are within the limit. Reads the files through."""
-        return sum(1 for _ in self._lines())
+    Args:
+        file: the file.
+        convert: makes a row of each line's value; by default it is one.
+    """
 
-    def index(self, path: Path) -> int:
-        """How many rows there are within the limit; leaves their positions at `path`, see `Positioned`.
+    kind: ClassVar[str] = "jsonl"
 
-        Compressed files have no positions: they are counted only.
-        """
-        if not all(file.seekable for file in self._files):
-            return self.total()
-        there = self.positions(path)
-        return there.total if there is not None else write_positions(path, self._shape, self._lines())
-
-    def positions(self, path: Path) -> Positions | None:
-        """What `index` has left at `path`, if it is whole and for these files at their present sizes."""
-        return Positions.open(path, self._shape)
-
-    def describe(self) -> dict[str, Any]:
-        """The files and their sizes in bytes."""
-        return {"kind": "jsonl", "files": [{"path": file.path, "bytes": file.size} for file in self._files]}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The content of the files, in their order; see `peerloom.source.fingerprint`."""
-        files = [file_fingerprint(file.path) for file in self._files]
-        return {"kind": "jsonl", "files": files, "key": self._key, "limit": self._limit}
+    def __init__(self, file: SourceFile, convert: Convert | None = None) -> None:
+        self._file = file
+        self._convert = convert
 
     @property
-    def _shape(self) -> Shape:
-        return Shape([file.size for file in self._files], self._limit)
+    def name(self) -> str:
+        """The file's name, as the user wrote it."""
+        return self._file.name
 
-    def _lines(self) -> Iterator[tuple[int, Line]]:
-        """All lines that are not blank, within the limit, with the index of their file."""
-        lines = ((index, line) for index, file in enumerate(self._files) for line in read_lines(file))
-        return islice(lines, self._limit)
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._file.size
 
-    def _scan(self, file: int, wanted: set[int]) -> Iterator[tuple[tuple[int, int], SourceRow]]:
-        last = max(wanted)
-        for line in read_lines(self._files[file]):
-            if line.row in wanted:
-                yield (file, line.row), self._row(file, line)
-            if line.row >= last:
-                return
+    @property
+    def seekable(self) -> bool:
+        """Whether it is neither compressed nor on a server that only sends all of it."""
+        return self._file.seekable
 
-    def _row(self, index: int, line: Line) -> SourceRow:
-        file = self._files[index]
-        position = (index, line.row, line.offset if file.seekable else -1)
+    def lines(self) -> Iterator[Line]:
+        """Its lines that are not blank, in order."""
+        return read_lines(self._file)
+
+    def entry(self, line: Line) -> Entry:
+        """The row in a line."""
+        where = f"{self._file.name}:{line.row + 1}"
         if line.error:
-            return bad_row(position, line.error)
+            return Entry(line.row, None, where, line.error, self._offset(line))
         data = line.data.removeprefix(_BOM) if line.row == 0 else line.data
-        where = f"{file.name}:{line.row + 1}"
         try:
             value = orjson.loads(data)
         except orjson.JSONDecodeError as error:
-            return bad_row(position, _explain(where, data, error))
-        return finish_row(position, where, value, self._key)
+            return Entry(line.row, None, where, _explain(where, data, error), self._offset(line))
+        label = None
+        if self._convert is not None:
+            value, label = self._convert(value)
+        return Entry(line.row, value, where, "", self._offset(line), label)
 
-    def _gone(self, file: int, row: int, offset: int) -> SourceRow:
-        name = self._files[file].name
-        return bad_row((file, row, offset), f"{name}:{row + 1}: no such row any more: the file has changed")
+    def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[Entry]:
+        """The rows at their offset in a plain file, by reading through a packed one."""
+        if not self.seekable:
+            wanted = [(row, -1) for row, _ in wanted]
+        scan = {row for row, offset in wanted if offset < 0}
+        if len(scan) < len(wanted):
+            with open_file(self._file) as stream:
+                for row, offset in wanted:
+                    data = read_line_at(self._file, stream, offset) if offset >= 0 else None
+                    if data is not None:
+                        yield self.entry(Line(row, offset, data))
+        if scan:
+            yield from self._scan(scan)
+
+    def describe(self) -> dict[str, Any]:
+        """The file and its size in bytes."""
+        return {"path": self._file.path, "bytes": self._file.size}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The content of the file."""
+        return file_fingerprint(self._file)
+
+    def _scan(self, wanted: set[int]) -> Iterator[Entry]:
+        last = max(wanted)
+        for line in read_lines(self._file):
+            if line.row in wanted:
+                yield self.entry(line)
+            if line.row >= last:
+                return
+
+    def _offset(self, line: Line) -> int:
+        return line.offset if self.seekable else -1
 
 
 def _explain(where: str, data: bytes, error: orjson.JSONDecodeError) -> str:

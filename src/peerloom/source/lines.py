@@ -11,8 +11,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 import zstandard
 
-from peerloom.errors import SourceError
-from peerloom.source.files import SourceFile
+from peerloom.source.files import SourceFile, reading
 
 _PLAIN_CHUNK = 256 * 1024
 _PACKED_CHUNK = 16 * 1024  # small, as a kilobyte of packed data may hold a megabyte
@@ -51,17 +50,17 @@ def read_lines(file: SourceFile) -> Iterator[Line]:
     Raises:
         SourceError: if the file cannot be read any more.
     """
-    row, offset = 0, 0
-    try:
-        with open(file.path, "rb") as stream:
+    row, offset, damage = 0, 0, ""
+    with reading(file), file.open() as stream:
+        try:
             for data in _split(_chunks(file, stream)):
                 if data and not data.isspace():
                     yield Line(row, offset, data)
                 row, offset = row + 1, offset + len(data) + 1
-    except _Damaged as error:
-        yield Line(row, offset, b"", f"{file.name}:{row + 1}: {error}; the rows before it are good")
-    except OSError as error:
-        raise _unreadable(file, error) from error
+        except _Damaged as error:
+            damage = f"{file.name}:{row + 1}: {error}; the rows before it are good"
+    if damage:
+        yield Line(row, offset, b"", damage)
 
 
 def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes | None:
@@ -70,13 +69,13 @@ def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes | Non
     Raises:
         SourceError: if the file cannot be read any more.
     """
-    try:
+    with reading(file):
+        if 0 <= file.size <= offset:
+            return None  # where some storages would refuse to look
         stream.seek(max(0, offset - 1))
         if offset and stream.read(1) != b"\n":
             return None
         return stream.readline().removesuffix(b"\n") or None
-    except OSError as error:
-        raise _unreadable(file, error) from error
 
 
 def open_file(file: SourceFile) -> BinaryIO:
@@ -85,16 +84,14 @@ def open_file(file: SourceFile) -> BinaryIO:
     Raises:
         SourceError: if it cannot be read any more.
     """
-    try:
-        return open(file.path, "rb")
-    except OSError as error:
-        raise _unreadable(file, error) from error
+    with reading(file):
+        return file.open()
 
 
 def _chunks(file: SourceFile, stream: BinaryIO) -> Iterator[bytes]:
-    if file.path.endswith(".gz"):
+    if file.suffix.endswith(".gz"):
         yield from _inflate(stream, lambda: zlib.decompressobj(wbits=31))
-    elif file.path.endswith(".zst"):
+    elif file.suffix.endswith(".zst"):
         zst = zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW)
         yield from _inflate(stream, zst.decompressobj)
     else:
@@ -135,7 +132,3 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
     last = b"".join(pending)
     if last:
         yield last
-
-
-def _unreadable(file: SourceFile, error: OSError) -> SourceError:
-    return SourceError(f"{file.name} cannot be read any more: {error.strerror}")

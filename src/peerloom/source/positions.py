@@ -28,16 +28,20 @@ _tail = struct.Struct("<II")  # the footer's length and CRC-32
 
 
 class Shape(msgspec.Struct, frozen=True, array_like=True):
-    """Which input positions belong to: the sizes of its files in bytes, and how many rows count."""
+    """Which input positions belong to: the sizes of its files in bytes, and how many rows count.
+
+    A file whose rows need no positions, because they are found by number, is there with its rows.
+    """
 
     sizes: list[int]
     limit: int | None
 
 
-class _Footer(msgspec.Struct, frozen=True, array_like=True, tag="positions-1"):
+class _Footer(msgspec.Struct, frozen=True, array_like=True, tag="positions-2"):
     shape: Shape
     order: str
     lines: list[int]
+    rows: list[int]
     total: int
     checksum: int
 
@@ -46,8 +50,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Footer)
 
 
-class Positions:
-    """The positions of an input's rows, mapped into memory. Made by `open`; may be read by any thread.
+class Positions(Protocol):
+    """Where the rows of an input are. May be read by any thread.
 
     Attributes:
         total: how many rows there are.
@@ -57,14 +61,27 @@ class Positions:
     total: int
     lines: list[int]
 
+    def find(self, file: int, row: int) -> tuple[int, int]:
+        """Where a row begins, and about how many bytes it is; those are 0 if the line is blank."""
+        ...
+
+
+class MappedPositions(Positions):
+    """The positions of lines, mapped into memory. Made by `open`.
+
+    Attributes:
+        rows: how many lines of each file are not blank.
+    """
+
     def __init__(self, footer: _Footer, entries: memoryview) -> None:
         self.total = footer.total
         self.lines = footer.lines
+        self.rows = footer.rows
         self._entries = entries
         self._starts = [sum(footer.lines[:file]) + file for file in range(len(footer.lines))]
 
     @classmethod
-    def open(cls, path: Path, shape: Shape) -> "Positions | None":
+    def open(cls, path: Path, shape: Shape) -> "MappedPositions | None":
         """The positions in a file, or None if it has none for this input. Reads it through."""
         try:
             with path.open("rb") as file:
@@ -120,8 +137,8 @@ def write_positions(path: Path, shape: Shape, lines: Iterable[tuple[int, Line]])
         shape: the input that the lines are from.
         lines: those that are not blank, in order, with the index of their file.
     """
-    counts = [0] * len(shape.sizes)
-    total, file, end = 0, 0, 0
+    counts, rows = [0] * len(shape.sizes), [0] * len(shape.sizes)
+    file, end = 0, 0
     with _Writer(path) as writer:
         for index, line in lines:
             while file < index:
@@ -129,13 +146,14 @@ def write_positions(path: Path, shape: Shape, lines: Iterable[tuple[int, Line]])
                 file, end = file + 1, 0
             writer.put(line.offset, 1 + line.row - counts[file])
             counts[file], end = line.row + 1, line.offset + len(line.data) + 1
-            total += 1
+            rows[index] += 1
         for _ in range(file, len(counts)):
             writer.put(end)
             end = 0
         checksum = writer.flush()
-        writer.finish(_encoder.encode(_Footer(shape, sys.byteorder, counts, total, checksum)))
-    return total
+        footer = _Footer(shape, sys.byteorder, counts, rows, sum(rows), checksum)
+        writer.finish(_encoder.encode(footer))
+    return sum(rows)
 
 
 def _read_footer(data: memoryview, checksum: int) -> _Footer | None:

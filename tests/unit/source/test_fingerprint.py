@@ -8,6 +8,7 @@ import pytest
 
 from peerloom.errors import SourceError
 from peerloom.source.base import Position, SourceRow
+from peerloom.source.files import local_file
 from peerloom.source.fingerprint import file_fingerprint, fingerprint
 from peerloom.source.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
@@ -49,31 +50,31 @@ def test_the_label_counts_and_the_limit_is_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at", [0, 500_000, 2_100_000, 3_145_727, -1])
 def test_files_are_read_to_their_last_byte(tmp_path: Path, at: int) -> None:
     content = bytearray(3 << 20)
-    before = file_fingerprint(str(write(tmp_path / "a", bytes(content))))
+    before = file_fingerprint(local_file(str(write(tmp_path / "a", bytes(content)))))
     content[at] = 1
-    assert file_fingerprint(str(write(tmp_path / "a", bytes(content)))) != before
+    assert file_fingerprint(local_file(str(write(tmp_path / "a", bytes(content))))) != before
 
 
 @pytest.mark.parametrize(("size", "seen"), [(2 << 20, True), ((2 << 20) + 1, False)])
 def test_up_to_which_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, seen: bool) -> None:
     monkeypatch.setattr("peerloom.source.fingerprint.WHOLE_BYTES", 2 << 20)
     content = bytearray(size)
-    before = file_fingerprint(str(write(tmp_path / "a", bytes(content))))
+    before = file_fingerprint(local_file(str(write(tmp_path / "a", bytes(content)))))
     content[20_000] = 1  # between the first sample and the second
-    assert (file_fingerprint(str(write(tmp_path / "a", bytes(content)))) != before) == seen
+    assert (file_fingerprint(local_file(str(write(tmp_path / "a", bytes(content))))) != before) == seen
 
 
 def test_of_a_large_file_both_ends_are_read_and_little_else(tmp_path: Path) -> None:
     path, size = tmp_path / "large", 10 << 30
     with path.open("wb") as file:
         file.truncate(size)
-    before = file_fingerprint(str(path))
+    before = file_fingerprint(local_file(str(path)))
     assert before["bytes"] == size
     for at in (0, size - 1, (size - 16 * 1024) // 63 * 7 + 100):
         with path.open("r+b") as file:
             file.seek(at)
             file.write(b"x")
-        after = file_fingerprint(str(path))
+        after = file_fingerprint(local_file(str(path)))
         assert after["digest"] != before["digest"]
         before = after
 
