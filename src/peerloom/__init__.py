@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from peerloom.source.base import Source, SourceRow
     from peerloom.source.jsonl import JsonlSource
     from peerloom.source.memory import RowsSource
+    from peerloom.source.open import open_source
 
 _LATER = {
     "peerloom.agents.base": ("Agent", "Services"),
@@ -92,6 +93,7 @@ _LATER = {
     "peerloom.source.base": ("Source", "SourceRow"),
     "peerloom.source.jsonl": ("JsonlSource",),
     "peerloom.source.memory": ("RowsSource",),
+    "peerloom.source.open": ("open_source",),
 }
 _MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
 
@@ -162,6 +164,7 @@ __all__ = [
     "WorkflowError",
     "__version__",
     "arun",
+    "open_source",
     "read_rows",
     "run",
 ]

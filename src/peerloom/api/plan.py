@@ -154,6 +154,8 @@ def _rows(source: Rows | None, values: dict[str, Any]) -> Source | list[Mapping[
 
 
 def _source(rows: Source | list[Mapping[str, Any]], config: Config) -> Source:
+    if config.source.field is not None or config.source.format != "auto":
+        raise ConfigError("source.field and source.format are for source.path: what is given here is rows")
     if isinstance(rows, list):
         return RowsSource(rows, key=config.source.key, limit=config.limit)
     if config.limit is not None or config.source.key is not None:

@@ -18,7 +18,9 @@ from peerloom.services.llm.scripted import ScriptedService
 from peerloom.services.llm.service import LLMService
 from peerloom.services.llm.simulated import SimulatedService
 from peerloom.services.secret import Secret
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.open import open_source
+from peerloom.source.parts import PartsSource
+from peerloom.source.urls import is_url
 
 
 def settle(config: Config, sample: Path | None = None) -> Config:
@@ -52,16 +54,19 @@ def settle(config: Config, sample: Path | None = None) -> Config:
     return settled
 
 
-def make_source(config: Config) -> JsonlSource:
-    """The source of `source.path`.
+def make_source(config: Config) -> PartsSource:
+    """The source of `source.path`; what has to be downloaded for it is.
 
     Raises:
         ConfigError: if there is no path.
         SourceError: if it cannot be read.
     """
-    if config.source.path is None:
+    source = config.source
+    if source.path is None:
         raise ConfigError("source.path is needed: the rows to work on, e.g. source.path=questions.jsonl")
-    return JsonlSource(config.source.path, key=config.source.key, limit=config.limit)
+    return open_source(
+        source.path, key=source.key, field=source.field, format=source.format, limit=config.limit
+    )
 
 
 def make_llm(llm: Llm | None, seed: int) -> LLMService:
@@ -104,8 +109,13 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
 
 def _absolute(path: str | Path | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
     if isinstance(path, tuple):
-        return tuple(os.path.abspath(os.path.expanduser(each)) for each in path)
-    return os.path.abspath(os.path.expanduser(path)) if path is not None else None
+        return tuple(_absolute_one(each) for each in path)
+    return _absolute_one(path) if path is not None else None
+
+
+def _absolute_one(path: str | Path) -> str:
+    text = os.fspath(path)
+    return text if is_url(text) else os.path.abspath(os.path.expanduser(text))
 
 
 def _openai(llm: OpenAI) -> OpenAIService:

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from peerloom.config.base import FREE, MAY_GROW, SAME, Count, NotNegative, Positive, Section, Whole
 from peerloom.config.llm import Llm
+from peerloom.source.open import Format
 
 
 class Recipe(Section):
@@ -19,9 +20,15 @@ class Source(Section):
     """Where the input rows come from."""
 
     path: Annotated[str | tuple[str, ...] | None, FREE] = None
-    """A JSONL file (plain, .gz or .zst), a pattern with `*`, or a list; by default the recipe's sample."""
+    """What to read, or a list; by default the recipe's sample. Files by path or URL (JSONL, also .gz or .zst,
+    Parquet, .txt, .md, .html), patterns with `*`, a folder of documents, a finished run's directory,
+    `hf://datasets/owner/name?split=train`."""
     key: Annotated[str | None, SAME] = None
     """The field of a row that is its label in the output."""
+    field: Annotated[str | None, SAME] = None
+    """The field, dotted, of what is read that is the row, e.g. `result`; a text becomes `{"text": ...}`."""
+    format: Annotated[Format, SAME] = "auto"
+    """What `path` is, where that is not to be guessed."""
 
 
 class Sink(Section):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from peerloom.errors import ConfigError
+from peerloom.source.urls import holds_credentials
 
 _LOOKS_SECRET = re.compile(
     r"\b(?:sk|pk|gsk|hf|xai|nvapi|ghp|glpat)[-_][\w-]{16,}|\bAIza[\w-]{30,}|\bAKIA[A-Z0-9]{12,}"
@@ -24,12 +25,20 @@ def refuse_secrets(config: Mapping[str, Any]) -> None:
     """
     for key, value in _strings(config, ""):
         named = _NAMED_SECRET.search(key.rpartition(".")[2].replace("-", "_"))
-        if value and (named or _LOOKS_SECRET.search(value)):
+        if value and (named or _LOOKS_SECRET.search(value) or holds_credentials(value)):
             raise ConfigError(
                 f"{key} holds what looks like a secret, and a configuration is written to disk: "
-                "set it in an environment variable, e.g. OPENAI_API_KEY, "
-                "and name another variable by llm.api_key_env=NAME"
+                f"{_instead(key)}"
             )
+
+
+def _instead(key: str) -> str:
+    if key.startswith("source."):
+        return "leave it out: the storage's own library finds credentials in the environment or its own files"
+    return (
+        "set it in an environment variable, e.g. OPENAI_API_KEY, "
+        "and name another variable by llm.api_key_env=NAME"
+    )
 
 
 def _strings(value: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -2,12 +2,14 @@
 
 Where the positions of the rows are known, only rows of which a task is missing are read: in chunks, in a
 thread, one chunk ahead. A row that is done costs a look at its bit. Otherwise the source is read from its
-beginning, row by row, as they are asked for.
+beginning, in chunks too: reading may wait for a network.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from peerloom.idset import IdSet, partition_of
@@ -20,6 +22,7 @@ BLOCK = 8192  # rows that are looked up among the known ids at once
 FIRST_ROWS = 32  # of the first chunk; each has twice as many as the one before, so that work begins soon
 CHUNK_ROWS = 512
 CHUNK_BYTES = 4 * 2**20
+CHUNK_SECONDS = 0.05  # of a chunk that is read from the beginning, where the size of rows is not known
 
 Offer = tuple[TaskId, SourceRow]
 
@@ -45,15 +48,14 @@ class Offers:
         self._path = path
         self._ready: deque[SourceRow] = deque()
         self._positions: Positions | None = None
-        self._chunks: Iterator[list[Position]] | None = None
-        self._stream: Iterator[SourceRow] | None = None  # if there are no positions
+        self._chunks: Iterator[list[SourceRow]] | None = None
         self._trial = 0  # the next one of the first row that is ready
         self._ended = False
 
     @property
     def low(self) -> bool:
         """Whether it is time to `read`."""
-        return self._stream is None and not self._ended and len(self._ready) < CHUNK_ROWS // 2
+        return not self._ended and len(self._ready) < CHUNK_ROWS // 2
 
     @property
     def over(self) -> bool:
@@ -62,12 +64,6 @@ class Offers:
 
     def take(self) -> Offer | None:
         """The next offer; None if none is ready."""
-        if not self._ready and self._stream is not None:
-            row = next(self._stream, None)
-            if row is None:
-                self._ended = True
-            else:
-                self._ready.append(row)
         if not self._ready:
             return None
         row, trial = self._ready[0], self._trial
@@ -84,11 +80,8 @@ class Offers:
         """
         if self._chunks is None:
             self._positions = await asyncio.to_thread(self._open)
-            if self._positions is None:
-                self._stream = self._source.rows(self._partition, self._partitions)
-                return
-            self._chunks = self._chunked(self._positions)
-        rows = await asyncio.to_thread(self._fetch_next, self._chunks)
+            self._chunks = self._streamed() if self._positions is None else self._fetched(self._positions)
+        rows = await asyncio.to_thread(next, self._chunks, ())
         self._ended = not rows
         self._ready.extend(rows)
 
@@ -99,9 +92,14 @@ class Offers:
     def _open(self) -> Positions | None:
         return self._source.positions(self._path) if isinstance(self._source, Positioned) else None
 
-    def _fetch_next(self, chunks: Iterator[list[Position]]) -> list[SourceRow]:
-        chunk = next(chunks, None)
-        return self._source.fetch(chunk) if chunk else []
+    def _fetched(self, positions: Positions) -> Iterator[list[SourceRow]]:
+        return map(self._source.fetch, self._chunked(positions))
+
+    def _streamed(self) -> Iterator[list[SourceRow]]:
+        stream, most = self._source.rows(self._partition, self._partitions), FIRST_ROWS
+        while chunk := _soon(islice(stream, most)):
+            yield chunk
+            most = min(2 * most, CHUNK_ROWS)
 
     def _chunked(self, positions: Positions) -> Iterator[list[Position]]:
         chunk: list[Position] = []
@@ -124,3 +122,14 @@ class Offers:
                         offset, length = positions.find(file, row)
                         if length:
                             yield (file, row, offset), length
+
+
+def _soon(rows: Iterator[SourceRow]) -> list[SourceRow]:
+    """The first rows, one or more if there are any, until the time of a chunk is over."""
+    chunk: list[SourceRow] = []
+    end = time.monotonic() + CHUNK_SECONDS
+    for row in rows:
+        chunk.append(row)
+        if time.monotonic() >= end:
+            break
+    return chunk

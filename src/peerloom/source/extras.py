@@ -20,7 +20,7 @@ def need(module: str, extra: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        library = module.split(".")[0]
+        library = module.split(".", maxsplit=1)[0]
         raise SourceError(
             f"{what} needs {library}, which is not installed: pip install 'peerloom[{extra}]'"
         ) from error

@@ -3,7 +3,7 @@
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -92,7 +92,7 @@ def identity(file: SourceFile) -> str:
 
 
 @contextmanager
-def reading(file: SourceFile) -> Iterator[None]:
+def reading(file: SourceFile) -> Generator[None]:
     """What goes wrong with a file while it is read, as an error that names it."""
     try:
         yield

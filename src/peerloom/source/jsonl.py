@@ -6,7 +6,7 @@ Bytes are checked line by line: one bad line costs one row.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 
@@ -52,11 +52,11 @@ class JsonlPart(LinesPart):
     Args:
         file: the file.
         convert: makes a row of each line's value; by default it is one.
+        kind: what the file is called in the run's record.
     """
 
-    kind: ClassVar[str] = "jsonl"
-
-    def __init__(self, file: SourceFile, convert: Convert | None = None) -> None:
+    def __init__(self, file: SourceFile, convert: Convert | None = None, kind: str = "jsonl") -> None:
+        self.kind = kind
         self._file = file
         self._convert = convert
 

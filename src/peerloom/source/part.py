@@ -6,7 +6,7 @@ that are counted are found by their number.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from peerloom.source.lines import Line
 
@@ -44,7 +44,7 @@ class RowReader(Protocol):
 class Part(ABC):
     """One numbered part of the input. Small and picklable; opens its file only while it reads."""
 
-    kind: ClassVar[str]
+    kind: str
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ chunk has much less to do than a new one.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ class Readers:
         return Readers, ()
 
     @contextmanager
-    def borrow(self, part: CountedPart) -> Iterator[RowReader]:
+    def borrow(self, part: CountedPart) -> Generator[RowReader]:
         """A reader of a part, for as long as nothing goes wrong with it."""
         kept = self._take()
         if kept is not None and kept[0] is not part:

@@ -5,7 +5,7 @@ is refused before anything could repeat it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -106,7 +106,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def _reaching(url: str) -> Generator[None]:
     """Whatever a storage's library raises, as an error that names the URL."""
     try:
         yield

@@ -1,0 +1,41 @@
+"""A row of a columnar file as the JSON that a run works on.
+
+What JSON has no kind for becomes text: dates and times in ISO 8601, decimals and durations, bytes that
+are UTF-8. NaN and infinities become null. Other bytes are refused: an image is no text.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+
+def plain_row(row: Mapping[str, Any]) -> tuple[Any, str]:
+    """The row as JSON values, or which field is in the way."""
+    try:
+        return _plain(row), ""
+    except (TypeError, orjson.JSONDecodeError):
+        return None, _culprit(row)
+
+
+def _plain(value: Any) -> Any:
+    return orjson.loads(orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS))
+
+
+def _culprit(row: Mapping[str, Any]) -> str:
+    for name, value in row.items():
+        try:
+            _plain(value)
+        except (TypeError, orjson.JSONDecodeError) as error:
+            reason = error.__cause__ or error
+            return f"field {name!r} cannot be written as JSON: {reason}"
+    return "it cannot be written as JSON"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise TypeError("it holds bytes that are no UTF-8 text; leave that column out") from error
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
