@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from peerloom.errors import SourceError
 from peerloom.source.files import SourceFile, reading
@@ -83,7 +83,7 @@ class ParquetPart(CountedPart):
         return file_fingerprint(self.file)
 
 
-def open_parquet(file: SourceFile) -> tuple[BinaryIO, Any]:
+def open_parquet(file: SourceFile) -> tuple[Any, Any]:
     """The open file, to be closed, and pyarrow's `ParquetFile` of it.
 
     Raises:
@@ -91,7 +91,7 @@ def open_parquet(file: SourceFile) -> tuple[BinaryIO, Any]:
     """
     parquet = cast("Any", import_module("pyarrow.parquet"))
     with reading(file):
-        stream = file.open()
+        stream = file.open() if file.remote else cast("Any", import_module("pyarrow")).OSFile(file.path)
         try:
             return stream, parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
         except Exception as error:

@@ -21,6 +21,11 @@ class Readers:
     def __reduce__(self) -> tuple[Any, ...]:
         return Readers, ()
 
+    def __del__(self) -> None:
+        kept = self._take()
+        if kept is not None:
+            kept[1].close()
+
     @contextmanager
     def borrow(self, part: CountedPart) -> Generator[RowReader]:
         """A reader of a part, for as long as nothing goes wrong with it."""
