@@ -125,7 +125,7 @@ def matches(pattern: str) -> list[str]:
 
 def _readable_size(name: str) -> int:
     try:
-        with open(name, "rb") as file:
+        with open(name, "rb", opener=_at_once) as file:
             status = os.fstat(file.fileno())
     except IsADirectoryError as error:
         raise SourceError(f"{name} is a directory: name its files, as in {Path(name) / '*.jsonl'}") from error
@@ -134,6 +134,11 @@ def _readable_size(name: str) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise SourceError(f"{name} is not a regular file; rows may be read again, so save it to one first")
     return status.st_size
+
+
+def _at_once(name: str, flags: int) -> int:
+    """Open even what is no file without waiting, as a pipe would have it until somebody writes to it."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _nearest(missing: Path) -> str:

@@ -35,6 +35,8 @@ def main_text(html: str) -> tuple[str, str]:
     trafilatura = need("trafilatura", "documents", "the main text of web pages")
     loader = need("trafilatura.utils", "documents", "the main text of web pages")
     try:
+        if "<html" not in html[:_HEAD].lower() and "<" in html:
+            html = f"<html><body>{html}</body></html>"  # a fragment, as it stands in many a field
         tree = loader.load_html(html)
         title = _title(tree) if tree is not None else ""
         found = trafilatura.extract(tree, include_comments=False) if tree is not None else None
