@@ -19,8 +19,9 @@ class SourceRow(NamedTuple):
     """One row of input, or why it is none.
 
     `file` and `row` count from 0; `row` is the line in the file, blank ones included. `offset` is where
-    the line begins, in bytes, or -1 if the file can only be read from its beginning. `data` is the row
-    (a JSON object) and `label` its own key; both are None if `error` is not empty.
+    the line begins, in bytes, or -1 if the row is found by its number, or only by reading from the file's
+    beginning. `data` is the row (a JSON object) and `label` its own key; both are None if `error` is not
+    empty.
     """
 
     file: int
@@ -51,7 +52,7 @@ class Source(Protocol):
         ...
 
     def total(self) -> int:
-        """How many rows there are, within the limit and over all partitions. Reads the whole input.
+        """How many rows there are, within the limit and over all partitions. May read the whole input.
 
         Raises:
             SourceError: if a file cannot be read any more.

@@ -46,7 +46,7 @@ class SourceFile(NamedTuple):
             OSError: if a local one cannot be opened.
             SourceError: if one behind a URL cannot be reached.
         """
-        return open_url(self.path) if self.remote else open(self.path, "rb")
+        return open_url(self.path, self.ranged) if self.remote else open(self.path, "rb")
 
 
 def find_files(patterns: Iterable[str]) -> list[SourceFile]:

@@ -57,6 +57,7 @@ class JsonlPart(LinesPart):
 
     def __init__(self, file: SourceFile, convert: Convert | None = None, kind: str = "jsonl") -> None:
         self.kind = kind
+        self.remote = file.remote
         self._file = file
         self._convert = convert
 

@@ -16,6 +16,7 @@ from peerloom.source.files import SourceFile, expand, identity
 from peerloom.source.finished import is_run, run_parts
 from peerloom.source.hub import DataSetPart, is_data_set, is_saved, parse_data_set
 from peerloom.source.jsonl import JsonlPart
+from peerloom.source.many import for_all
 from peerloom.source.parquet import ParquetPart
 from peerloom.source.parts import AnyPart, PartsSource
 from peerloom.source.urls import is_url
@@ -119,7 +120,7 @@ def _files(pattern: str, format: Format, seen: set[str]) -> Iterator[AnyPart]:
     files = _new(expand(pattern), seen)
     for kind, group in groupby(files, lambda file: _kind(file, format)):
         if kind == "parquet":
-            yield from map(ParquetPart, group)
+            yield from for_all(ParquetPart, list(group), remote=is_url(pattern))
         elif kind == "jsonl":
             yield from map(JsonlPart, group)
         else:

@@ -43,6 +43,7 @@ class ParquetPart(CountedPart):
                 "end: download it first"
             )
         self.file = file
+        self.remote = file.remote
         stream, parquet = open_parquet(file)
         with stream:
             groups = [parquet.metadata.row_group(n) for n in range(parquet.metadata.num_row_groups)]

@@ -45,6 +45,8 @@ class Part(ABC):
     """One numbered part of the input. Small and picklable; opens its file only while it reads."""
 
     kind: str
+    remote: bool = False
+    """Whether it is behind a URL."""
 
     @property
     @abstractmethod

@@ -12,6 +12,7 @@ from typing import Any
 from peerloom.errors import SourceError
 from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
 from peerloom.source.lines import Line
+from peerloom.source.many import for_all
 from peerloom.source.part import CountedPart, Entry, LinesPart
 from peerloom.source.pick import pick
 from peerloom.source.positions import MappedPositions, Positions, Shape, write_positions
@@ -111,7 +112,8 @@ class PartsSource:
 
     def fingerprint(self) -> dict[str, Any]:
         """The content of the parts, in their order; see `peerloom.source.fingerprint`."""
-        files = [part.fingerprint() for part in self._parts]
+        remote = any(part.remote for part in self._parts)
+        files = for_all(lambda part: part.fingerprint(), self._parts, remote=remote)
         picked = {"field": self._field} if self._field is not None else {}
         return {"kind": self._kind, "files": files, "key": self._key, **picked, "limit": self._limit}
 

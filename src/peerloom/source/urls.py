@@ -45,7 +45,7 @@ def holds_credentials(text: str) -> bool:
 
 def url_suffix(url: str) -> str:
     """What the URL's path ends with, in lower case, without what is asked of the server after it."""
-    path = urlsplit(url).path if url.lower().startswith("http") else url
+    path = urlsplit(url).path if _is_http(url) else url
     return path.lower()
 
 
@@ -64,28 +64,30 @@ def find_urls(pattern: str) -> list[Found]:
     magic = "*" in pattern
     with _reaching(pattern):
         fs, path = _file_system(pattern)
-        names = cast("list[str]", sorted(fs.glob(path))) if magic else [path]
-        infos = [(name, cast("dict[str, Any]", fs.info(name))) for name in names]
-    files = [
-        Found(fs.unstrip_protocol(name) if magic else pattern, *_reach(info))
-        for name, info in infos
-        if info.get("type") != "directory"
-    ]
+        infos = cast(
+            "dict[str, dict[str, Any]]", fs.glob(path, detail=True) if magic else {path: fs.info(path)}
+        )
+        files = [
+            Found(fs.unstrip_protocol(name) if magic else pattern, *_extent(fs, name, info))
+            for name, info in sorted(infos.items())
+            if info.get("type") != "directory"
+        ]
     if not files:
         what = "no file matches it" if magic else "it is a folder: name its files, as in .../*.parquet"
         raise SourceError(f"{pattern}: {what}")
     return files
 
 
-def open_url(url: str) -> BinaryIO:
-    """The file at a URL, open for reading.
+def open_url(url: str, ranged: bool) -> BinaryIO:
+    """The file at a URL, open for reading; only from its beginning if it is not `ranged`.
 
     Raises:
         SourceError: if it cannot be reached any more.
     """
     with _reaching(url):
         fs, path = _file_system(url)
-        return cast("BinaryIO", fs.open(path, "rb"))
+        stream = {} if ranged or not _is_http(url) else {"block_size": 0}
+        return cast("BinaryIO", fs.open(path, "rb", **stream))
 
 
 def said(error: Exception) -> str:
@@ -94,10 +96,23 @@ def said(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _reach(info: dict[str, Any]) -> tuple[int, bool]:
+def _is_http(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
+def _extent(fs: Any, name: str, info: dict[str, Any]) -> tuple[int, bool]:
+    """A file's size, and whether parts of it can be asked for: of web servers, not all can tell."""
     size = info.get("size")
-    known = isinstance(size, int)
-    return (size if known else -1), known and info.get("partial", True) is not False
+    if not isinstance(size, int) or info.get("partial") is False:
+        return (size if isinstance(size, int) else -1), False
+    if size > 1 and _is_http(name):
+        try:
+            with fs.open(name, "rb", cache_type="none") as file:
+                file.seek(size - 1)
+                file.read(1)
+        except ValueError:
+            return size, False
+    return size, True
 
 
 def _file_system(url: str) -> tuple[Any, str]:

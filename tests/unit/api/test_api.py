@@ -145,6 +145,11 @@ WRONG: list[tuple[Callable[[dict[str, Any]], Any], type[Exception], str]] = [
         ConfigError,
         "settings of the source object itself",
     ),
+    (
+        lambda given: given | {"config": {"source.field": "n"}},
+        ConfigError,
+        "source.field and source.format are for source.path",
+    ),
     (lambda given: given | {"llm": "gpt"}, ConfigError, "llm=gpt: there is no such llm"),
     (lambda given: {"engine": "local"}, ConfigError, "no recipe is named"),
 ]

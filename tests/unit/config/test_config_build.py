@@ -73,6 +73,10 @@ def test_paths_are_settled_so_that_run_yaml_works_anywhere(tmp_path: Path, monke
     assert settle(checked("source.path=~/q.jsonl")).source.path == "/own/q.jsonl"
     both = settle(checked("source.path=[a.jsonl,/b.jsonl]")).source.path
     assert both == (str(tmp_path / "a.jsonl"), "/b.jsonl")
+    mixed = "source.path=[s3://b/*.jsonl,'hf://datasets/o/n?split=train&name=x',docs]"
+    assert settle(checked(mixed)).source.path == (
+        "s3://b/*.jsonl", "hf://datasets/o/n?split=train&name=x", str(tmp_path / "docs"),
+    )  # fmt: skip
     assert settle(checked(), Path("/sample.jsonl")).source.path == "/sample.jsonl"
     assert settle(checked()).source.path is None
 
@@ -105,6 +109,15 @@ def test_a_source_needs_a_path_that_is_there(tmp_path: Path) -> None:
         make_source(checked())
     with pytest.raises(SourceError, match=r"none.jsonl"):
         make_source(checked("source.path=/none.jsonl"))
+
+
+def test_what_is_read_follows_the_keys_of_the_source(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text('{"a": {"n": 1}}\n{"a": {"n": 2}}\n')
+    overrides = [f"source.path={tmp_path}/rows.txt", "source.format=jsonl", "source.field=a", "source.key=n"]
+    (row,) = make_source(checked(*overrides, "limit=1")).rows(0, 1)
+    assert (row.data, row.label) == ({"n": 1}, 1)
+    with pytest.raises(ConfigError, match=r"source.format=xml"):
+        checked("source.format=xml")
 
 
 def test_no_model_at_all() -> None:

@@ -37,6 +37,7 @@ def test_every_key_of_the_schema_says_what_may_become_of_it() -> None:
     assert {key.split(".")[1] for key in said if key.startswith("llm.")} >= {"model", "replies", "latency"}
     assert {key for key, rule in said.items() if rule is MAY_GROW} == {"limit"}
     assert {rule for key, rule in said.items() if key in ("seed", "trials", "shards", "source.key")} == {SAME}
+    assert {said[key] for key in ("source.field", "source.format")} == {SAME}
     assert {said[key] for key in ("in_flight", "partitions", "peers", "engine", "ray.address")} == {FREE}
 
 

@@ -43,7 +43,11 @@ def test_a_config_is_frozen() -> None:
         (["limit=1.5"], "limit=1.5: must be a whole number."),
         (["source.pth=q"], "source.pth=q: there is no key 'source.pth'. Did you mean 'source.path'?"),
         (["sorce.path=q"], "sorce.path=q: there is no key 'sorce.path'. Did you mean 'source.path'?"),
-        (["source=q.jsonl"], "source=q.jsonl: must be a group of keys. There are: source.path, source.key, source.field, source.format."),
+        (
+            ["source=q.jsonl"],
+            "source=q.jsonl: must be a group of keys. "
+            "There are: source.path, source.key, source.field, source.format.",
+        ),
         (["source.path=3"], "source.path=3: must be text or a list."),
         (["source.path=[a,3]"], 'source.path=["a",3]: must be text.'),
         (["llm.modle=x"], "llm.modle=x: llm=llamacpp has no key 'llm.modle'. Did you mean 'llm.model'?"),

@@ -17,6 +17,8 @@ KEY = "sk-" + "a1B2" * 8
         "llm.base_url=http://user:hunter2@host/v1",
         f"llm.model='{KEY}",
         "api-token=abc",
+        "source.path=s3://id:hunter2@bucket/q.jsonl",
+        "source.path=[a.jsonl,'https://h/q.jsonl?X-Amz-Signature=hunter2']",
         f"recipe.note=[a,{KEY}]",
     ],
 )
@@ -25,6 +27,13 @@ def test_a_secret_is_refused_and_not_repeated(override: str) -> None:
         check(compose("coral", ["llm=openai", override]))
     assert KEY not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_source_is_told_where_credentials_come_from() -> None:
+    with pytest.raises(
+        ConfigError, match=r"source.path holds what looks like a secret.*storage's own library"
+    ):
+        check(compose("coral", ["source.path=https://h/q.parquet?sig=hunter2"]))
 
 
 def test_a_secret_from_the_environment_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:

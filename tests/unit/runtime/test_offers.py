@@ -1,9 +1,11 @@
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from peerloom.errors import SourceError
 from peerloom.idset import IdSet
 from peerloom.runtime import offers
 from peerloom.runtime.offers import Offers
@@ -168,3 +170,45 @@ async def test_a_source_of_ones_own_is_read_through(tmp_path: Path):
     rows = RowsSource([{"n": number} for number in range(5)])
     found = await taken(Offers(rows, 1, RunSettings(partitions=2), IdSet(), tmp_path / "input.pos"))
     assert found == [TaskId(0, row, 0) for row in (1, 3)]
+
+
+class Telling(RowsSource):
+    """Says in which threads it was read."""
+
+    def __init__(self, rows: list[dict[str, int]]) -> None:
+        super().__init__(rows)
+        self.threads: set[int] = set()
+
+    def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
+        for row in super().rows(partition, partitions):
+            self.threads.add(threading.get_ident())
+            yield row
+
+
+async def test_a_source_without_positions_is_read_off_the_loop_and_in_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Telling([{"n": number} for number in range(2_000)])
+    ahead = Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    assert ahead.take() is None and not ahead.over
+    await ahead.read()
+    first = [ahead.take() for _ in range(offers.FIRST_ROWS)]
+    assert None not in first and ahead.take() is None
+    assert threading.get_ident() not in source.threads
+    assert len(await taken(ahead)) == 2_000 - offers.FIRST_ROWS
+    monkeypatch.setattr(offers, "CHUNK_SECONDS", 0)
+    ahead = Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    await ahead.read()
+    assert ahead.take() is not None and ahead.take() is None
+
+
+async def test_an_error_while_reading_is_not_the_end(tmp_path: Path) -> None:
+    class Broken(RowsSource):
+        def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
+            yield from list(super().rows(partition, partitions))[:3]
+            raise SourceError("q.jsonl cannot be read any more")
+
+    ahead = Offers(Broken([{"n": 0}] * 5), 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    with pytest.raises(SourceError, match="cannot be read any more"):
+        await ahead.read()
+    assert not ahead.over

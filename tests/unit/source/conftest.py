@@ -1,6 +1,8 @@
 """Fixtures for tests of sources: no test reaches a hub, or leaves anything in a cache."""
 
 from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
 
 import fsspec
 import pytest
@@ -13,6 +15,12 @@ def hub_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         yield
+
+
+@pytest.fixture
+def datasets() -> Any:
+    """The library, imported after its environment is set."""
+    return import_module("datasets")
 
 
 @pytest.fixture

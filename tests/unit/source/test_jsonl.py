@@ -265,7 +265,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         JsonlSource(path)
 
 
-def denied(*_: object) -> None:
+def denied(*_: object, **__: object) -> None:
     raise PermissionError(13, "Permission denied")
 
 
