@@ -63,6 +63,10 @@ class Watched(LocalSpawner):
         return child
 
 
+def still(service: str, urls: object) -> None:
+    pytest.fail(f"{service} did not move, its one server comes back where it was")
+
+
 def ask(text: str, **options) -> ChatRequest:
     return ChatRequest(messages=[{"role": "user", "content": text}], **{"max_tokens": 4, **options})
 
@@ -130,7 +134,7 @@ async def test_a_killed_server_is_started_again_and_calls_go_on(weights, tmp_pat
     notices: list[str] = []
     spec = await service.start(spawner, notices.append, tmp_path)
     assert spec.model == weights.stem
-    watching = asyncio.create_task(service.watch(lambda name, urls: None))
+    watching = asyncio.create_task(service.watch(still))
     client = spec.connect()
     calls = [asyncio.create_task(client.chat(ask(f"Count to {n}.", max_tokens=16))) for n in range(3)]
     await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
@@ -147,7 +151,7 @@ async def test_a_killed_server_is_started_again_and_calls_go_on(weights, tmp_pat
 async def test_watch_is_silent_about_a_stop(weights, tmp_path: Path) -> None:
     service = LlamaCppService(model=MODEL, slots=1, context=CONTEXT)
     await service.start(LocalSpawner(), lambda _: None, tmp_path)
-    watching = asyncio.create_task(service.watch(lambda name, urls: None))
+    watching = asyncio.create_task(service.watch(still))
     await service.stop()
     await service.stop()
     await asyncio.sleep(0.01)
@@ -186,7 +190,7 @@ async def test_stop_before_start() -> None:
     await LlamaCppService().stop()
 
 
-@pytest.mark.parametrize("name", ["slots", "context", "threads"])
+@pytest.mark.parametrize("name", ["replicas", "slots", "context", "threads"])
 async def test_impossible_numbers(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"llm\.{name} is 0: use 1 or more"):
         LlamaCppService(**{name: 0})

@@ -123,7 +123,7 @@ class Meter:
         self._hold(hold)
         self._urgent()
 
-    def state(self, down: str, *, denied: bool = False) -> None:
+    def state(self, down: str, denied: bool = False) -> None:
         """The service answers nobody here, and why; or, empty, it does again."""
         if (down, denied) != (self.down, self.denied):
             self.down, self.denied = down, denied

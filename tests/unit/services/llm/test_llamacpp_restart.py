@@ -5,14 +5,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from peerloom.errors import ServiceError
-from peerloom.services.llm import llamacpp, llamacpp_process
+from peerloom.services.fleets import replica
+from peerloom.services.llm import llamacpp
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.llamacpp import LlamaCppService
@@ -34,9 +35,11 @@ if fate == "loads":
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        if self.path == "/health" and fate == "busy":
+        if self.path == "/health" and fate == "busy" and busy.is_set():
             threading.Event().wait()
         self.answer({"data": [{"id": given["--alias"]}]})
+        if self.path == "/v1/models" and fate == "busy":
+            busy.set()
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -59,10 +62,13 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_port = True
 
+busy = threading.Event()
 server = Server((given["--host"], int(given["--port"])), Handler)
-print(json.dumps({"listening": f"http://{given['--host']}:{server.server_port}"}), flush=True)
-if fate == "busy":
-    threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
+def work():
+    busy.wait()
+    [None for _ in iter(int, 1)]
+
+threading.Thread(target=work, daemon=True).start()
 server.serve_forever()
 """
 
@@ -72,10 +78,12 @@ class StandIns(LocalSpawner):
 
     def __init__(self, *fates: str) -> None:
         self.fates = fates
+        self.begun = 0
         self.children: list[ChildProcess] = []
 
     async def start(self, argv, **options) -> ChildProcess:
-        fate = self.fates[min(len(self.children), len(self.fates) - 1)]
+        fate = self.fates[min(self.begun, len(self.fates) - 1)]
+        self.begun += 1
         child = await super().start([sys.executable, "-c", STAND_IN, fate, *argv[3:]], **options)
         self.children.append(child)
         return child
@@ -87,13 +95,18 @@ class StandIns(LocalSpawner):
 class Running:
     """A service that is started and watched."""
 
-    def __init__(self, spawner: StandIns, tmp_path: Path) -> None:
+    def __init__(self, spawner: StandIns, tmp_path: Path, replicas: int) -> None:
         self.spawner = spawner
         self.log = tmp_path / "llamacpp.log"
         self.notices: list[str] = []
-        self.service = LlamaCppService(model=str(tmp_path / "m.gguf"))
+        self.moves: list[list[str]] = []
+        self.service = LlamaCppService(model=str(tmp_path / "m.gguf"), replicas=replicas)
         self.spec: FleetSpec
         self.watching: asyncio.Task[None]
+
+    def moved(self, service: str, urls: Sequence[str]) -> None:
+        assert service == "llm"
+        self.moves.append(list(urls))
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -111,16 +124,20 @@ class Running:
         await self.until(lambda: self.asked >= before + count)
 
     @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
     def asked(self) -> int:
-        return self.log.read_text().count("GET /health")
+        return self.said.count("GET /health")
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, *fates: str) -> AsyncIterator[Running]:
+async def running(tmp_path: Path, *fates: str, replicas: int = 1) -> AsyncIterator[Running]:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    run = Running(StandIns(*fates), tmp_path)
+    run = Running(StandIns(*fates), tmp_path, replicas)
     run.spec = await run.service.start(run.spawner, run.notices.append, tmp_path)
-    run.watching = asyncio.create_task(run.service.watch(lambda name, urls: None))
+    run.watching = asyncio.create_task(run.service.watch(run.moved))
     try:
         yield run
     finally:
@@ -131,8 +148,8 @@ async def running(tmp_path: Path, *fates: str) -> AsyncIterator[Running]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llamacpp_process, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(llamacpp_process, "LOOKS", 3)
+    monkeypatch.setattr(llamacpp, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(llamacpp, "LOOKS", 3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -140,7 +157,7 @@ async def test_a_call_outlives_its_server(tmp_path: Path, number: signal.Signals
     async with running(tmp_path, "holds", "serves") as run:
         client = run.spec.connect()
         call = asyncio.create_task(client.chat(HELLO))
-        await run.until(lambda: "held" in run.log.read_text())
+        await run.until(lambda: "held" in run.said)
         run.spawner.signal(number)
         assert (await asyncio.wait_for(call, PATIENCE)).text == "hello"
         await run.until(lambda: len(run.notices) == 3)  # the call may be answered before "is back" is told
@@ -168,7 +185,7 @@ async def test_a_server_that_cannot_live_ends_the_run(tmp_path: Path) -> None:
 
 
 async def test_servers_that_lived_may_die_without_end(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(llamacpp, "SHORT_SECONDS", 0.05)
+    monkeypatch.setattr(replica, "SHORT_SECONDS", 0.05)
     async with running(tmp_path, "serves") as run:
         for times in range(1, 5):
             await run.looks(2)
@@ -217,3 +234,39 @@ async def test_a_host_that_is_not_ours(tmp_path: Path) -> None:
         await LlamaCppService(model=str(tmp_path / "m.gguf"), host="192.0.2.1").start(
             StandIns("serves"), print, tmp_path
         )
+
+
+async def test_replicas_come_back_each_by_itself(tmp_path: Path) -> None:
+    async with running(tmp_path, "serves", replicas=2) as run:
+        first, second = run.spec.replicas
+        assert first != second
+        run.spawner.signal(signal.SIGKILL)
+        await run.back(1)
+        assert len(run.moves) == 2
+        assert run.moves[0] in ([first], [second])
+        assert sorted(run.moves[1]) == sorted((first, second))
+    assert run.notices[0].startswith("model m on llama.cpp, 2 servers, each 8 slots")
+    assert [name for name in sorted(os.listdir(tmp_path)) if name.endswith(".log")] == [
+        "llamacpp-1.log",
+        "llamacpp-2.log",
+    ]
+
+
+async def test_the_run_goes_on_with_the_replicas_that_are_left(tmp_path: Path) -> None:
+    async with running(tmp_path, "serves", "serves", "dies", replicas=2) as run:
+        survivor, lost = run.spawner.children
+        os.kill(lost.pid, signal.SIGKILL)
+        await run.until(lambda: any("1 of 2 replicas are left" in notice for notice in run.notices))
+        assert len(run.moves) == 1
+        os.kill(survivor.pid, signal.SIGKILL)
+        with pytest.raises(ServiceError, match="no memory for it"):
+            await asyncio.wait_for(run.watching, PATIENCE)
+
+
+async def test_one_replica_that_does_not_start_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    spawner = StandIns("loads", "dies")
+    service = LlamaCppService(model=str(tmp_path / "m.gguf"), replicas=2)
+    with pytest.raises(ServiceError, match="no memory for it"):
+        await service.start(spawner, lambda _: None, tmp_path)
+    assert sorted([await child.wait() for child in spawner.children]) == [-signal.SIGTERM, 1]
