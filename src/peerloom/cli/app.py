@@ -30,6 +30,7 @@ VERBS = {
     "ctl": "Ask or steer a run that goes on.",
     "recipes": "List the recipes there are.",
     "models": "List models for the embedded engine, or pull one.",
+    "serve": "Start, watch and end fleets of model servers.",
     "simulate-llm": "Serve a simulated model over OpenAI's protocol.",
     "bench": "Measure this machine.",
 }

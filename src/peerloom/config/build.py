@@ -4,12 +4,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from peerloom.config.llm import LlamaCpp, Llm, OpenAI, Scripted, Simulated
+from peerloom.config.llm import Fleet, LlamaCpp, Llm, OpenAI, Scripted, Simulated
 from peerloom.config.rules import unknown_roles
 from peerloom.config.schema import Config
 from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError
 from peerloom.runtime.settings import RoleSettings, RunSettings
+from peerloom.services.fleets.service import KEY_VARIABLE, FleetService
 from peerloom.services.llm.llamacpp import LlamaCppService
 from peerloom.services.llm.models import canonical
 from peerloom.services.llm.openai import OPENAI_URL, OpenAIService
@@ -42,7 +43,7 @@ def settle(config: Config, sample: Path | None = None) -> Config:
             update={"base_url": llm.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL}
         )
     # A slot keeps one conversation's prompt in its cache: more of them at once would push each other out.
-    suits = llm.slots if isinstance(llm, LlamaCpp) else RunSettings.in_flight
+    suits = llm.slots * llm.replicas if isinstance(llm, LlamaCpp) else RunSettings.in_flight
     settled = config.model_copy(
         update={
             "source": config.source.model_copy(update={"path": _absolute(config.source.path or sample)}),
@@ -80,13 +81,15 @@ def make_llm(llm: Llm | None, seed: int) -> LLMService:
             return LlamaCppService(**llm.model_dump(exclude={"kind"}))
         case OpenAI():
             return _openai(llm)
+        case Fleet():
+            return _fleet(llm)
         case Simulated():
             laws = llm.model_dump(exclude={"kind", "max_retries"})
             return SimulatedService(**laws, seed=seed, retry=Retry(attempts=llm.max_retries + 1))
         case Scripted():
             return ScriptedService(llm.replies, repeat=True)
         case None:
-            raise ConfigError("llm=null: no model is chosen: write llm=llamacpp, openai or simulated")
+            raise ConfigError("llm=null: no model is chosen: write llm=llamacpp, openai, fleet or simulated")
 
 
 def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
@@ -118,14 +121,27 @@ def _absolute_one(path: str | Path) -> str:
     return text if is_url(text) else os.path.abspath(os.path.expanduser(text))
 
 
-def _openai(llm: OpenAI) -> OpenAIService:
-    key = Secret.from_env(llm.api_key_env)
-    if key is None and llm.api_key_env != "OPENAI_API_KEY":
-        raise ConfigError(
-            f"llm.api_key_env={llm.api_key_env}: that environment variable is not set: export it first"
-        )
-    return OpenAIService(
+def _fleet(llm: Fleet) -> FleetService:
+    return FleetService(
         **llm.model_dump(exclude={"kind", "api_key_env", "max_retries"}),
-        api_key=key,
+        api_key=_key(llm.api_key_env, KEY_VARIABLE),
         retry=Retry(attempts=llm.max_retries + 1),
     )
+
+
+def _openai(llm: OpenAI) -> OpenAIService:
+    return OpenAIService(
+        **llm.model_dump(exclude={"kind", "api_key_env", "max_retries"}),
+        api_key=_key(llm.api_key_env, "OPENAI_API_KEY"),
+        retry=Retry(attempts=llm.max_retries + 1),
+    )
+
+
+def _key(variable: str, usual: str) -> Secret | None:
+    """The key in an environment variable; one that was named on purpose has to be there."""
+    key = Secret.from_env(variable)
+    if key is None and variable != usual:
+        raise ConfigError(
+            f"llm.api_key_env={variable}: that environment variable is not set: export it first"
+        )
+    return key

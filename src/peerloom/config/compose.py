@@ -73,6 +73,19 @@ def compose(
         raise ConfigError(f"{key}{_first_line(error)}") from error
 
 
+def keys(texts: Sequence[str]) -> dict[str, Any]:
+    """Plain `key=value` texts, in the syntax of overrides, where there are no groups and no files.
+
+    Raises:
+        ConfigError: for a text that is not one.
+    """
+    nested: DictConfig = OmegaConf.create()
+    for text in texts:
+        key, value = _parsed(text)
+        OmegaConf.update(nested, key, literal(value), force_add=True)
+    return cast("dict[str, Any]", OmegaConf.to_container(nested, resolve=True))
+
+
 def literal(value: Any) -> Any:
     """The value, with `${` written so that composing does not interpolate it."""
     if isinstance(value, str):

@@ -8,24 +8,29 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from peerloom.config.base import FREE, SAME, Count, NotNegative, Positive, Section, Share, Whole
+from peerloom.services.llm.llamacpp import Placement
 from peerloom.services.llm.wire import Structured
 
 
 class LlamaCpp(Section):
-    """The embedded engine: a llama.cpp server that the run starts, watches and stops."""
+    """The embedded engine: llama.cpp servers that the run starts, watches and stops."""
 
     kind: Annotated[Literal["llamacpp"], SAME] = "llamacpp"
     model: Annotated[str, SAME] = "smollm2-135m"
     """A name that `peerloom models list` prints, the path of a .gguf file, or one on the Hugging Face hub:
     `owner/repository/file.gguf` (`hf:` in front if there is such a path here too)."""
+    replicas: Annotated[Count, FREE] = 1
+    """Servers, side by side."""
     slots: Annotated[Count, FREE] = 8
-    """Conversations the server works on at once."""
+    """Conversations each server works on at once."""
     context: Annotated[Count, FREE] = 2048
     """Tokens each slot holds, prompt and reply together."""
     threads: Annotated[Count | None, FREE] = None
-    """Threads that compute; by default one for each core."""
-    host: Annotated[str, FREE] = "127.0.0.1"
-    """The address it listens on; another one if peers are on other machines."""
+    """Threads that compute on one machine, over all its servers; by default one for each core."""
+    placement: Annotated[Placement, FREE] = "driver"
+    """Servers on the machine that starts the run, or over all nodes of its Ray cluster."""
+    host: Annotated[str | None, FREE] = None
+    """The address they listen on; by default loopback, with `placement=nodes` each node's own."""
 
 
 class OpenAI(Section):
@@ -48,6 +53,28 @@ class OpenAI(Section):
     """How choices and schemas are asked of the server."""
     extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
     """Further keys of every request's body, as the server understands them."""
+
+
+class Fleet(Section):
+    """A fleet that `peerloom serve up` keeps, or any other in the directory of fleets."""
+
+    kind: Annotated[Literal["fleet"], SAME] = "fleet"
+    name: Annotated[str, FREE]
+    """Its name, or the path of its file."""
+    model: Annotated[str | None, SAME] = None
+    """The model it has to serve; by default whatever it does."""
+    api_key_env: Annotated[str, FREE] = "PEERLOOM_FLEET_KEY"
+    """The environment variable that holds the key, if the fleet wants one."""
+    timeout: Annotated[Positive, FREE] = 600.0
+    """Seconds one attempt may take."""
+    connect_timeout: Annotated[Positive, FREE] = 10.0
+    """Seconds the opening of a connection may take."""
+    max_retries: Annotated[Whole, FREE] = 7
+    """Further attempts at a call that failed for a passing reason."""
+    structured: Annotated[Structured, FREE] = "auto"
+    """How choices and schemas are asked of the servers."""
+    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
+    """Further keys of every request's body, as the servers understand them."""
 
 
 class Simulated(Section):
@@ -96,10 +123,11 @@ class Scripted(Section):
     """Given in order, again and again."""
 
 
-Llm = Annotated[LlamaCpp | OpenAI | Simulated | Scripted, Field(discriminator="kind")]
+Llm = Annotated[LlamaCpp | OpenAI | Fleet | Simulated | Scripted, Field(discriminator="kind")]
 LLM_GROUPS: dict[str, type[Section]] = {
     "llamacpp": LlamaCpp,
     "openai": OpenAI,
+    "fleet": Fleet,
     "simulated": Simulated,
     "scripted": Scripted,
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from peerloom.config.llm import Scripted
+from peerloom.config.llm import LlamaCpp, Scripted
 from peerloom.config.nearest import did_you_mean
 from peerloom.config.schema import Config
 
@@ -31,6 +31,8 @@ def _broken(config: Config) -> Iterator[str]:
         )
     if config.engine == "local" and config.ray.address is not None:
         yield f"ray.address={config.ray.address} needs engine=ray: engine=local starts no other process"
+    if config.engine == "local" and isinstance(config.llm, LlamaCpp) and config.llm.placement == "nodes":
+        yield "llm.placement=nodes needs engine=ray: engine=local knows no other machine"
     if config.suspect_seconds <= config.heartbeat_seconds:
         yield (
             f"suspect_seconds={config.suspect_seconds:g} must be more than "

@@ -11,6 +11,7 @@ from peerloom.runtime.host import Host
 from peerloom.runtime.link import Link, NoRoom, Unreachable
 from peerloom.runtime.peer_host import PeerHost
 from peerloom.runtime.sink_host import SinkHost
+from peerloom.services.spawn import Spawner
 from peerloom.sink.errors import DiskFull, SinkError
 
 
@@ -23,6 +24,10 @@ class Engine(Protocol):
         Raises:
             EngineError: if that is not possible here.
         """
+        ...
+
+    def spawner(self) -> Spawner:
+        """What starts the processes that services need; usable before `start`."""
         ...
 
     def address(self) -> str:

@@ -13,6 +13,7 @@ from peerloom.runtime.brief import Brief, MemberStats, encode_stats
 from peerloom.runtime.engine import build, death
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
+from peerloom.services.spawn import LocalSpawner
 
 
 class LocalEngine:
@@ -24,6 +25,10 @@ class LocalEngine:
 
     async def start(self) -> None:
         """Nothing to make ready."""
+
+    def spawner(self) -> LocalSpawner:
+        """All is on this machine."""
+        return LocalSpawner()
 
     def address(self) -> str:
         """All is in this process."""

@@ -29,7 +29,6 @@ from peerloom.runtime.suspension import Suspension
 from peerloom.runtime.threads import to_its_end
 from peerloom.runtime.watchers import Watchers
 from peerloom.services.llm.service import ClientSpec, LLMService
-from peerloom.services.spawn import LocalSpawner
 from peerloom.sink.errors import SinkError
 from peerloom.sink.journal.prune import clear as clear_journal
 from peerloom.sink.layout import POSITIONS
@@ -287,7 +286,7 @@ class Run:
 
     async def _execute(self) -> None:
         # The model first: a wrong address or name shows at once, before any process of Ray is started.
-        client = await self._llm.start(LocalSpawner(), self._watchers.notice, self._run_dir.logs)
+        client = await self._llm.start(self._engine.spawner(), self._watchers.notice, self._run_dir.logs)
         await to_its_end(self._session.know_model, client)
         self._rationing = rationing = Rationing(
             {fleet.service: fleet.limits for fleet in client.fleets},

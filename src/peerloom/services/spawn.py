@@ -38,6 +38,11 @@ class ChildProcess(Protocol):
         """Its process id, on the machine it runs on."""
         ...
 
+    @property
+    def log(self) -> str:
+        """Where its output is, for messages."""
+        ...
+
     async def wait(self) -> int:
         """Wait for its end; the exit code, or minus the number of the signal that ended it."""
         ...
@@ -216,6 +221,10 @@ class _LocalChild:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return str(self._log)
 
     async def wait(self) -> int:
         return await self._process.wait()

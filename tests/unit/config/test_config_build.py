@@ -20,7 +20,7 @@ def checked(*overrides: str) -> Config:
 def test_every_group_has_a_file_and_makes_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for kind in LLM_GROUPS:
-        more = ["llm.replies=[a]"] if kind == "scripted" else []
+        more = {"scripted": ["llm.replies=[a]"], "fleet": ["llm.name=mine"]}.get(kind, [])
         llm = checked(f"llm={kind}", *more).llm
         assert llm is not None
         assert llm.kind == kind

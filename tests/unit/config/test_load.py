@@ -65,7 +65,7 @@ def test_a_config_is_frozen() -> None:
         (["recipe.style=shrt"], "recipe.style=shrt: must be 'short' or 'long'. Did you mean 'short'?"),
         (["placement=packt"], "placement=packt: must be 'packed' or 'spread'. Did you mean 'packed'?"),
         (["engine=slurm"], "engine=slurm: must be 'ray' or 'local'."),
-        (["llm.kind=foo"], "llm.kind=foo: must be one of llamacpp, openai, simulated, scripted"),
+        (["llm.kind=foo"], "llm.kind=foo: must be one of llamacpp, openai, fleet, simulated, scripted"),
         (
             ["placement=spread", "roles.teacher.replica=2"],
             "roles.teacher.replica=2: there is no key 'roles.teacher.replica'. "
@@ -75,7 +75,13 @@ def test_a_config_is_frozen() -> None:
             ["placement=spread", "roles.teacher.resources.num_gpus=x"],
             "roles.teacher.resources.num_gpus=x: must be a number.",
         ),
-        (["llm.zzz=1"], "There are: llm.kind, llm.model, llm.slots, llm.context, llm.threads, llm.host."),
+        (
+            ["llm.zzz=1"],
+            "There are: llm.kind, llm.model, llm.replicas, llm.slots, llm.context, llm.threads, "
+            "llm.placement, llm.host.",
+        ),
+        (["llm=fleet"], "llm.name is needed: write llm.name=..."),
+        (["engine=local", "llm.placement=nodes"], "engine=local knows no other machine"),
         (["heartbeat_seconds=0"], "heartbeat_seconds=0: must be more than 0."),
     ],
 )  # fmt: skip

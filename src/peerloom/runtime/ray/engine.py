@@ -22,6 +22,7 @@ from peerloom.runtime.ray.actor import Actor
 from peerloom.runtime.ray.api import Handle, NodeAffinitySchedulingStrategy, RayError, RayTaskError, ray
 from peerloom.runtime.ray.capacity import OWN_OPTIONS, check_capacity, lacking
 from peerloom.runtime.ray.cluster import connect, node_address, reason, stop
+from peerloom.runtime.ray.spawner import RaySpawner
 from peerloom.runtime.settings import RoleSettings, RunSettings
 
 START_SECONDS = 60.0
@@ -41,12 +42,17 @@ class RayEngine:
         self._node = ""
 
     async def start(self) -> None:
-        """Connect to the cluster, or start one."""
-        loop = asyncio.get_running_loop()
-        self._connecting = loop.run_in_executor(None, connect, self._settings.address)
+        """Connect to the cluster, or start one; a service that has processes on its nodes may come first."""
+        if self._connecting is None:
+            loop = asyncio.get_running_loop()
+            self._connecting = loop.run_in_executor(None, connect, self._settings.address)
         await asyncio.shield(self._connecting)
         self._node = ray.get_runtime_context().get_node_id()
         check_capacity(self._settings)
+
+    def spawner(self) -> RaySpawner:
+        """Here, or on all nodes of the cluster."""
+        return RaySpawner(self.start)
 
     def address(self) -> str:
         """The node's own in a cluster that was there before; a cluster of this process has no other host."""

@@ -64,11 +64,10 @@ class Command:
 class ServerProcess:
     """A server that was started at an address."""
 
-    def __init__(self, child: ChildProcess, command: Command, seat: Seat, log: Path) -> None:
+    def __init__(self, child: ChildProcess, command: Command, seat: Seat) -> None:
         self._child = child
         self._command = command
         self._health = f"{address(seat)}/health"
-        self._log = log
         self._well_since = 0.0
         self._last_sign = 0.0
 
@@ -81,7 +80,7 @@ class ServerProcess:
         """
         name = f"{command.engine} server"
         child = await spawner.start(command.argv(seat), name=name, env=command.env, log=log)
-        return cls(child, command, seat, log)
+        return cls(child, command, seat)
 
     @property
     def pid(self) -> int:
@@ -157,7 +156,8 @@ class ServerProcess:
     async def _last_words(self) -> str:
         lines = (await self._child.output()).splitlines()
         tail = "".join(f"\n  {line}" for line in lines[-_TAIL_LINES:])
-        return f"Its log {self._log} ends with:{tail}" if tail else f"Its log {self._log} is empty"
+        log = self._child.log
+        return f"Its log {log} ends with:{tail}" if tail else f"Its log {log} is empty"
 
 
 def address(seat: Seat) -> str:

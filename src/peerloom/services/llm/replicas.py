@@ -64,6 +64,8 @@ class Replicas:
             if name not in self._backends:
                 self._backends[name] = self._dial(name)
         self._router.update(names)
+        if not names:
+            self._tell("it has no replicas at present", denied=False)
         self._wake()
 
     async def available(self) -> float:
@@ -104,9 +106,12 @@ class Replicas:
             Failed: if it failed in a way that may pass.
             LLMError: if it failed for good.
         """
+        backend = self._backends.get(name)
+        if backend is None:  # it was chosen a moment ago, and has left since
+            raise Failed(name, Retryable("the replica is gone", taken=False))
         self._router.began(name)
         try:
-            reply = await attempt(self._backends[name])
+            reply = await attempt(backend)
         except Retryable as failure:
             self._failed(name, failure)
             raise Failed(name, failure) from failure

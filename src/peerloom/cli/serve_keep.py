@@ -1,0 +1,115 @@
+"""`peerloom serve keep`: what `serve up` starts, and nobody else. Reads its order from the standard input."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from peerloom.config.serve import LlamaCppServers, RayServe, Served, SglangServers, VllmServers, checked
+from peerloom.errors import EngineError, ServiceError
+from peerloom.services.fleets.control import log_dir_of
+from peerloom.services.fleets.directory import Entry
+from peerloom.services.fleets.engines import Sglang, Vllm
+from peerloom.services.fleets.group import Group
+from peerloom.services.fleets.keeper import Keeper, Processes, Serving
+from peerloom.services.fleets.process import Command
+from peerloom.services.llm.llamacpp import command, named
+from peerloom.services.llm.models import pull
+from peerloom.services.secret import Secret
+from peerloom.services.spawn import LocalSpawner, Spawner
+
+_PLACING = {"engine", "replicas", "host", "gpus"}
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to keep; no secrets, these are in the environment.
+
+    Args:
+        path: the fleet's file.
+        keys: as `config.serve` has them.
+        ray: the cluster to place it on; None is this machine.
+        key_variable: the environment variable with the key that calls have to show.
+    """
+
+    path: str
+    keys: dict[str, Any]
+    ray: str | None = None
+    key_variable: str | None = None
+
+
+def keep() -> None:
+    """Keep a fleet until SIGTERM."""
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    asyncio.run(_keep(order))
+
+
+async def _keep(order: Order) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stopped.set)
+    path, served = Path(order.path), checked(order.keys)
+    serving, model = _serving(order, path.stem, served)
+    entry = Entry(
+        name=path.stem,
+        model=model,
+        engine=served.engine,
+        endpoints=(),
+        key=order.key_variable is not None,
+        ray=order.ray,
+        log=str(log_dir_of(path)),
+    )
+    await Keeper(path, entry, serving, _tell).run(stopped)
+
+
+def _serving(order: Order, name: str, served: Served) -> tuple[Serving, str]:
+    """What is to be kept, and what its model is called."""
+    if isinstance(served, RayServe):
+        from peerloom.runtime.ray.serving import RayServing, ServeApp  # noqa: PLC0415 - Ray is slow to import
+
+        called = served.served_name or served.model
+        app = ServeApp(app=name, name=called, **served.model_dump(exclude={"engine", "served_name"}))
+        return RayServing(order.ray, app), called
+    run, model = _command(served, Secret.from_env(order.key_variable) if order.key_variable else None)
+    group = Group(run, served.replicas, everywhere=order.ray is not None, host=served.host)
+    return Processes(group, _spawner(order.ray, served)), model
+
+
+def _command(
+    served: LlamaCppServers | VllmServers | SglangServers, key: Secret | None
+) -> tuple[Command, str]:
+    keys = served.model_dump(exclude=_PLACING, exclude_none=True)
+    if isinstance(served, LlamaCppServers):
+        path = pull(served.model)
+        sizes: dict[str, Any] = served.model_dump(include={"slots", "context", "threads"})
+        return command(served.model, path, **sizes, key=key), named(served.model, path)
+    engine = Vllm(**keys) if isinstance(served, VllmServers) else Sglang(**keys)
+    return engine.command(key), engine.name
+
+
+def _spawner(address: str | None, served: LlamaCppServers | VllmServers | SglangServers) -> Spawner:
+    if address is None:
+        return LocalSpawner()
+    from peerloom.runtime.ray.cluster import connect  # noqa: PLC0415 - Ray is slow to import
+    from peerloom.runtime.ray.spawner import RaySpawner  # noqa: PLC0415 - Ray is slow to import
+
+    async def connected() -> None:
+        try:
+            await asyncio.to_thread(connect, address)
+        except EngineError as error:
+            raise ServiceError(str(error)) from error
+
+    gpus = 0.0
+    if not isinstance(served, LlamaCppServers):
+        gpus = served.tensor_parallel_size if served.gpus is None else served.gpus
+    return RaySpawner(connected, {"num_gpus": gpus} if gpus else {})
+
+
+def _tell(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)

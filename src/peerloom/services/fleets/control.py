@@ -1,0 +1,142 @@
+"""Starting and ending keepers, from whatever process is asked to: blocking, the directory between them."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from peerloom.errors import ServiceError
+from peerloom.services.fleets import daemon
+from peerloom.services.fleets.directory import Entry, NoFleet, read
+from peerloom.services.fleets.keeper import in_use
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 60.0
+"""What a keeper may take to stop its servers, before it is killed and they with it."""
+
+_TAIL_LINES = 12
+
+
+def log_dir_of(path: Path) -> Path:
+    """Where the logs of a fleet go: beside its file, emptied when it is started anew."""
+    return path.parent / "logs" / path.stem
+
+
+def launch(path: Path, argv: Sequence[str], spec: bytes, timeout: float) -> Entry:
+    """Start a keeper, and wait until its fleet is up; what the directory says of it then.
+
+    Args:
+        path: the fleet's file.
+        argv: the keeper's program and arguments.
+        spec: what it reads from its standard input.
+        timeout: seconds that may take; then the keeper is ended.
+
+    Raises:
+        ServiceError: if the name is in use, or the fleet does not come up; with its last words.
+    """
+    with contextlib.suppress(NoFleet):
+        if read(path).life in ("alive", "none"):
+            raise in_use(path)
+    logs = log_dir_of(path)
+    log = logs / "keeper.log"
+    try:
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir(parents=True)
+        command = [sys.executable, "-I", "-S", daemon.__file__, str(log), *argv]
+        started = subprocess.run(command, input=spec, stdout=subprocess.PIPE, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ServiceError(f"no keeper could be started for fleet {path.stem}: {error}") from error
+    pid = int(started.stdout)
+    try:
+        return _wait(path, pid, log, timeout)
+    except BaseException:
+        _stop(pid)
+        raise
+
+
+def end(path: Path) -> bool:
+    """End a fleet, and take it out of the directory; whether its keeper did that itself.
+
+    Raises:
+        NoFleet: if there is none.
+        ServiceError: if it is not ours to end.
+    """
+    entry = read(path)
+    if entry.keeper is None:
+        raise ServiceError(
+            f"fleet {path.stem} was not started by `peerloom serve up`: remove {path} yourself"
+        )
+    life = entry.life
+    if life == "alive" and entry.keeper.pid and not _is_here(entry):
+        raise ServiceError(
+            f"the keeper of fleet {path.stem} runs on {entry.keeper.host}: "
+            f"`peerloom serve down {path.stem}` has to be called there"
+        )
+    by_itself = life == "alive" and _stop(entry.keeper.pid)
+    path.unlink(missing_ok=True)
+    return by_itself
+
+
+def _is_here(entry: Entry) -> bool:
+    keeper = entry.keeper
+    with contextlib.suppress(psutil.Error):
+        return keeper is not None and abs(psutil.Process(keeper.pid).create_time() - keeper.began) < 1
+    return False
+
+
+def _wait(path: Path, pid: int, log: Path, timeout: float) -> Entry:
+    deadline = time.monotonic() + timeout
+    while True:
+        entry = None
+        gone = not _lives(pid)  # looked at first: what it wrote last is read then
+        with contextlib.suppress(NoFleet):
+            entry = read(path)
+        if entry is not None and entry.keeper is not None and entry.keeper.pid == pid:
+            if entry.state == "up":
+                return entry
+            if entry.state == "failed":
+                raise ServiceError(f"fleet {path.stem} did not come up: {entry.detail}")
+        if gone:
+            raise ServiceError(f"the keeper of fleet {path.stem} has ended. {_last_words(log)}")
+        if time.monotonic() > deadline:
+            newest = max(log.parent.glob("*.log"), key=lambda file: file.stat().st_mtime, default=log)
+            raise ServiceError(
+                f"fleet {path.stem} was not up after {timeout:g} s (--timeout). {_last_words(newest)}"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _stop(pid: int) -> bool:
+    """End a keeper; whether it ended as it was asked to."""
+    try:
+        process = psutil.Process(pid)
+        process.terminate()
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+            return True
+        process.kill()
+        process.wait(GRACE_SECONDS)
+    except (psutil.NoSuchProcess, psutil.TimeoutExpired):
+        pass
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _last_words(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    tail = "".join(f"\n  {line}" for line in lines[-_TAIL_LINES:])
+    return f"The log {log} ends with:{tail}" if tail else f"The log {log} is empty"

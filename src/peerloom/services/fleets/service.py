@@ -1,0 +1,195 @@
+"""A fleet from the directory, used by a run that did not start it and never stops it.
+
+The driver looks at the fleet's file every second and tells all peers where its endpoints are. While it has
+none, or no file, calls wait for it: the run stands still, and no task fails.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peerloom.errors import ConfigError, PeerloomError, ServiceError
+from peerloom.services.fleets.directory import Entry, NoFleet, path_of, read
+from peerloom.services.llm.dialects.openai import OpenAIDialect
+from peerloom.services.llm.endpoint import Endpoint
+from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.hedge import Hedge
+from peerloom.services.llm.http import HttpDial
+from peerloom.services.llm.llamacpp import llamacpp_dialect
+from peerloom.services.llm.preflight import choose_model
+from peerloom.services.llm.retry import Retry
+from peerloom.services.llm.routing import Routing
+from peerloom.services.llm.wire import Structured
+from peerloom.services.secret import Secret
+from peerloom.services.spawn import Spawner
+
+LOOK_SECONDS = 1.0
+KEY_VARIABLE = "PEERLOOM_FLEET_KEY"
+"""The environment variable with the key of fleets that want one."""
+
+_Seen = tuple[int, int, int]
+
+
+class FleetService:
+    """A fleet by its name in the directory, or by the path of its file.
+
+    Args:
+        name: the fleet's, or the path of its file.
+        model: what it is to serve; default whatever it does.
+        api_key: default `PEERLOOM_FLEET_KEY`, else none.
+        timeout: see `Endpoint`.
+        connect_timeout: see `Endpoint`.
+        retry: see `FleetSpec`.
+        routing: see `FleetSpec`.
+        hedge: see `FleetSpec`.
+        structured: see `OpenAIDialect`; llama.cpp has its own way.
+        extra_body: see `OpenAIDialect`.
+
+    Raises:
+        ConfigError: for an impossible name.
+    """
+
+    def __init__(  # noqa: PLR0913 - as many as there are things to say
+        self,
+        name: str,
+        *,
+        model: str | None = None,
+        api_key: Secret | str | None = None,
+        timeout: float = 600.0,
+        connect_timeout: float = 10.0,
+        retry: Retry | None = None,
+        routing: Routing | None = None,
+        hedge: Hedge | None = None,
+        structured: Structured = "auto",
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._path = path_of(name)
+        self._name = self._path.stem
+        self._model = model
+        self._key = Secret(api_key) if isinstance(api_key, str) else api_key or Secret.from_env(KEY_VARIABLE)
+        self._timeout, self._connect_timeout = timeout, connect_timeout
+        self._retry, self._routing, self._hedge = retry or Retry(), routing or Routing(), hedge
+        self._structured: Structured = structured
+        self._extra_body = dict(extra_body or {})
+        self._notify: Callable[[str], None] = print
+        self._spec: FleetSpec | None = None
+
+    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+        """Look the fleet up, and check that an endpoint answers and has the model.
+
+        Raises:
+            ServiceError: saying what is wrong: no such fleet, none of its endpoints is up, or its model.
+        """
+        self._notify = notify
+        entry = await asyncio.to_thread(read, self._path)
+        if entry.key and self._key is None:
+            raise ServiceError(
+                f"fleet {self._name} wants a key: set {KEY_VARIABLE} to it, or llm.api_key_env"
+            )
+        if self._model not in (None, entry.model):
+            raise ServiceError(f"fleet {self._name} serves {entry.model}, not llm.model={self._model}")
+        if not entry.urls:
+            raise ServiceError(
+                f"fleet {self._name} has no endpoint that is up; "
+                f"`peerloom serve status {self._name}` says how it is"
+            )
+        endpoints = self._endpoints(entry)
+        dialect = self._dialect(entry)
+        await self._one_answers(endpoints, dialect, entry.model)
+        notify(f"model {entry.model} at fleet {self._name}, endpoints: {', '.join(entry.urls)}")
+        self._spec = FleetSpec(
+            model=entry.model,
+            replicas=entry.urls,
+            dial=HttpDial(endpoints[0], dialect, entry.model),
+            retry=self._retry,
+            routing=self._routing,
+            hedge=self._hedge,
+        )
+        return self._spec
+
+    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
+        """Follow the fleet's file.
+
+        Raises:
+            ServiceError: if the fleet serves another model from then on.
+        """
+        if self._spec is None:
+            await asyncio.Event().wait()
+            return
+        service, now, seen = self._spec.service, self._spec.replicas, (0, 0, 0)
+        while True:
+            before, seen = seen, await asyncio.to_thread(_seen, self._path)
+            if seen != before:
+                urls = await self._urls(now)
+                if urls != now:
+                    moved(service, urls)
+                    self._tell(now, urls)
+                    now = urls
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def stop(self) -> None:
+        """Nothing to stop: others use the fleet too."""
+
+    async def _urls(self, now: tuple[str, ...]) -> tuple[str, ...]:
+        """Where the endpoints are; as before, if the file makes no sense."""
+        assert self._spec is not None
+        try:
+            entry = await asyncio.to_thread(read, self._path)
+            if entry.model == self._spec.model:
+                self._endpoints(entry)
+                return entry.urls
+        except NoFleet:
+            return ()
+        except PeerloomError as error:
+            self._notify(f"fleet {self._name} is left as it was: {error}")
+            return now
+        raise ServiceError(
+            f"fleet {self._name} serves {entry.model} from now on, this run began with {self._spec.model}: "
+            "start one of that model again, or another run"
+        )
+
+    def _tell(self, before: tuple[str, ...], urls: tuple[str, ...]) -> None:
+        if urls:
+            self._notify(f"fleet {self._name} has {len(urls)} endpoints up: {', '.join(urls)}")
+        elif before:
+            self._notify(f"fleet {self._name} has no endpoint that is up; its calls wait for one")
+
+    def _endpoints(self, entry: Entry) -> list[Endpoint]:
+        try:
+            return [
+                Endpoint(
+                    base_url=url,
+                    api_key=self._key,
+                    timeout=self._timeout,
+                    connect_timeout=self._connect_timeout,
+                )
+                for url in entry.urls
+            ]
+        except ConfigError as error:
+            raise ServiceError(f"{self._path} lists what is no endpoint: {error}") from error
+
+    def _dialect(self, entry: Entry) -> OpenAIDialect:
+        if entry.engine == "llamacpp":
+            return llamacpp_dialect()
+        return OpenAIDialect(
+            structured=self._structured, limit_field="max_tokens", extra_body=self._extra_body
+        )
+
+    async def _one_answers(self, endpoints: list[Endpoint], dialect: OpenAIDialect, model: str) -> None:
+        for number, endpoint in enumerate(endpoints, 1):
+            try:
+                await choose_model(endpoint, dialect, model)
+                return
+            except ServiceError as error:
+                if number == len(endpoints):
+                    raise ServiceError(f"fleet {self._name}: {error}") from error
+
+
+def _seen(path: Path) -> _Seen | None:
+    """What changes whenever the file is replaced or written."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
