@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ def end(path: Path) -> bool:
             f"fleet {path.stem} was not started by `peerloom serve up`: remove {path} yourself"
         )
     life = entry.life
-    if life == "alive" and entry.keeper.pid and not _is_here(entry):
+    if life == "alive" and entry.keeper.host != socket.gethostname():
         raise ServiceError(
             f"the keeper of fleet {path.stem} runs on {entry.keeper.host}: "
             f"`peerloom serve down {path.stem}` has to be called there"
@@ -80,13 +81,6 @@ def end(path: Path) -> bool:
     by_itself = life == "alive" and _stop(entry.keeper.pid)
     path.unlink(missing_ok=True)
     return by_itself
-
-
-def _is_here(entry: Entry) -> bool:
-    keeper = entry.keeper
-    with contextlib.suppress(psutil.Error):
-        return keeper is not None and abs(psutil.Process(keeper.pid).create_time() - keeper.began) < 1
-    return False
 
 
 def _wait(path: Path, pid: int, log: Path, timeout: float) -> Entry:

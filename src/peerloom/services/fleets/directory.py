@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -160,7 +161,8 @@ def write(path: Path, entry: Entry) -> None:
         scratch.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=2))
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
         raise ServiceError(
             f"the file of a fleet {path} cannot be written: {error.strerror}; "
             "PEERLOOM_FLEETS chooses another directory"

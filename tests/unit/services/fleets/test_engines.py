@@ -1,0 +1,89 @@
+"""Command lines of the engines: their own options, and no key among them."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from peerloom.services.fleets import sglang_launcher
+from peerloom.services.fleets.engines import Sglang, Vllm
+from peerloom.services.fleets.process import Seat, address
+from peerloom.services.secret import Secret
+
+SEAT = Seat("10.0.0.7", 4321, sharing=1, here=True)
+KEY = Secret("not-to-be-seen")
+
+
+def test_vllm_as_it_is() -> None:
+    command = Vllm(model="org/m").command(None)
+    assert command.argv(SEAT) == (
+        "vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name org/m --tensor-parallel-size 1"
+    ).split(" ")
+    assert command.env == {}
+
+
+def test_vllm_with_everything() -> None:
+    engine = Vllm(
+        model="org/m",
+        served_name="m",
+        tensor_parallel_size=4,
+        max_model_len=8192,
+        prefix_caching=True,
+        gpu_memory_utilization=0.9,
+        max_num_seqs=64,
+        dtype="bfloat16",
+        extra=("--enforce-eager",),
+        program="/opt/vllm",
+    )
+    command = engine.command(KEY)
+    assert command.argv(SEAT) == (
+        "/opt/vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name m --tensor-parallel-size 4 "
+        "--max-model-len 8192 --gpu-memory-utilization 0.9 --max-num-seqs 64 --dtype bfloat16 "
+        "--enable-prefix-caching --enforce-eager"
+    ).split(" ")
+    assert command.env == {"VLLM_API_KEY": "not-to-be-seen"}
+    assert "not-to-be-seen" not in repr(command)
+
+
+def test_vllm_without_prefix_caching() -> None:
+    assert Vllm(model="m", prefix_caching=False).command(None).argv(SEAT)[-1] == "--no-enable-prefix-caching"
+
+
+def test_sglang_as_it_is() -> None:
+    engine = Sglang(model="org/m", tensor_parallel_size=2, context_length=4096, mem_fraction_static=0.8)
+    argv = engine.command(None).argv(SEAT)
+    assert argv[0] == sys.executable
+    assert argv[1:] == (
+        "-m sglang.launch_server --model-path org/m --host 10.0.0.7 --port 4321 --served-model-name org/m "
+        "--tp-size 2 --context-length 4096 --mem-fraction-static 0.8"
+    ).split(" ")
+
+
+def test_sglang_with_a_key_goes_through_the_launcher() -> None:
+    command = Sglang(model="m", python="/opt/python").command(KEY)
+    assert command.argv(SEAT)[:2] == ["/opt/python", sglang_launcher.__file__]
+    assert not any("not-to-be-seen" in part for part in command.argv(SEAT))
+    assert command.env == {sglang_launcher.KEY: "not-to-be-seen"}
+
+
+def test_the_launcher_gives_sglang_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "sglang"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "launch_server.py").write_text(
+        "import os, sys\nfrom pathlib import Path\n"
+        f"Path({str(tmp_path / 'told')!r}).write_text(' '.join(sys.argv[1:]) + str(dict(os.environ)))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(sglang_launcher.KEY, "not-to-be-seen")
+    monkeypatch.setattr(sys, "argv", ["launcher", "--model-path", "m"])
+    runpy.run_path(sglang_launcher.__file__, run_name="__main__")
+    told = (tmp_path / "told").read_text()
+    assert told.startswith("--model-path m --api-key not-to-be-seen")
+    assert sglang_launcher.KEY not in told
+
+
+def test_the_address_of_a_seat() -> None:
+    assert address(SEAT) == "http://10.0.0.7:4321"
+    assert address(Seat("::1", 1, 1, here=True)) == "http://[::1]:1"
