@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from peerloom.services.llm.llamacpp import command, named
 from peerloom.services.llm.models import pull
 from peerloom.services.secret import Secret
 from peerloom.services.spawn import LocalSpawner, Spawner
+
+Connect = Callable[[], Awaitable[None]]
+"""Connects this process to the Ray cluster of the order."""
 
 _PLACING = {"engine", "replicas", "host", "gpus"}
 
@@ -51,11 +55,21 @@ def keep() -> None:
 
 async def _keep(order: Order) -> None:
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stopped.set)
+    _listen(stopped)
+
+    async def connected() -> None:
+        """Connect to Ray, which takes the signals' handlers away."""
+        from peerloom.runtime.ray.cluster import connect  # noqa: PLC0415 - Ray is slow to import
+
+        try:
+            await asyncio.to_thread(connect, order.ray)
+        except EngineError as error:
+            raise ServiceError(str(error)) from error
+        finally:
+            _listen(stopped)
+
     path, served = Path(order.path), checked(order.keys)
-    serving, model = _serving(order, path.stem, served)
+    serving, model = _serving(order, path.stem, served, connected)
     entry = Entry(
         name=path.stem,
         model=model,
@@ -68,17 +82,22 @@ async def _keep(order: Order) -> None:
     await Keeper(path, entry, serving, _tell).run(stopped)
 
 
-def _serving(order: Order, name: str, served: Served) -> tuple[Serving, str]:
+def _listen(stopped: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+
+
+def _serving(order: Order, name: str, served: Served, connected: Connect) -> tuple[Serving, str]:
     """What is to be kept, and what its model is called."""
     if isinstance(served, RayServe):
         from peerloom.runtime.ray.serving import RayServing, ServeApp  # noqa: PLC0415 - Ray is slow to import
 
         called = served.served_name or served.model
         app = ServeApp(app=name, name=called, **served.model_dump(exclude={"engine", "served_name"}))
-        return RayServing(order.ray, app), called
+        return RayServing(connected, app), called
     run, model = _command(served, Secret.from_env(order.key_variable) if order.key_variable else None)
     group = Group(run, served.replicas, everywhere=order.ray is not None, host=served.host)
-    return Processes(group, _spawner(order.ray, served)), model
+    return Processes(group, _spawner(order.ray, served, connected)), model
 
 
 def _command(
@@ -93,17 +112,12 @@ def _command(
     return engine.command(key), engine.name
 
 
-def _spawner(address: str | None, served: LlamaCppServers | VllmServers | SglangServers) -> Spawner:
+def _spawner(
+    address: str | None, served: LlamaCppServers | VllmServers | SglangServers, connected: Connect
+) -> Spawner:
     if address is None:
         return LocalSpawner()
-    from peerloom.runtime.ray.cluster import connect  # noqa: PLC0415 - Ray is slow to import
     from peerloom.runtime.ray.spawner import RaySpawner  # noqa: PLC0415 - Ray is slow to import
-
-    async def connected() -> None:
-        try:
-            await asyncio.to_thread(connect, address)
-        except EngineError as error:
-            raise ServiceError(str(error)) from error
 
     gpus = 0.0
     if not isinstance(served, LlamaCppServers):

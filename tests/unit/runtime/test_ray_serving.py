@@ -17,6 +17,10 @@ from peerloom.runtime.ray.serving import RayServing, ServeApp, delete
 APP = ServeApp(app="mine", model="org/m", name="m", min_replicas=1, max_replicas=4, max_model_len=4096)
 
 
+async def connected() -> None:
+    """It is, as far as the stand-in knows."""
+
+
 class Serve(ModuleType):
     """What is used of `ray.serve` and `ray.serve.llm`, and how it was."""
 
@@ -68,10 +72,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 
 async def test_the_application_as_ray_gets_it(serve: Serve, tmp_path: Path) -> None:
-    kept = RayServing("ray://head", APP)
+    kept = RayServing(connected, APP)
     await kept.start(lambda _: None, tmp_path)
     assert serve.calls == [
-        ("connect", "ray://head"),
         ("start", {"proxy_location": "EveryNode", "http_options": {"host": "0.0.0.0", "port": 8000}}),
         (
             "run",
@@ -103,7 +106,7 @@ async def test_the_application_as_ray_gets_it(serve: Serve, tmp_path: Path) -> N
     ]
     await kept.stop()
     await kept.stop()
-    assert serve.calls[3:] == [("delete", "mine")]
+    assert serve.calls[2:] == [("delete", "mine")]
     assert kept.listed() == ()
 
 
@@ -114,7 +117,7 @@ def test_no_more_than_was_asked_for() -> None:
 
 
 async def test_proxies_come_and_go(serve: Serve, tmp_path: Path) -> None:
-    kept = RayServing(None, APP)
+    kept = RayServing(connected, APP)
     await kept.start(lambda _: None, tmp_path)
     changed = asyncio.Event()
     watching = asyncio.create_task(kept.watch(changed.set))
@@ -125,7 +128,7 @@ async def test_proxies_come_and_go(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_an_application_that_was_deleted_has_died(serve: Serve, tmp_path: Path) -> None:
-    kept = RayServing(None, APP)
+    kept = RayServing(connected, APP)
     await kept.start(lambda _: None, tmp_path)
     serve.applications.clear()
     with pytest.raises(ServiceError, match="mine is gone from Ray Serve: it was deleted"):
@@ -135,7 +138,7 @@ async def test_an_application_that_was_deleted_has_died(serve: Serve, tmp_path: 
 async def test_a_cluster_that_answers_nothing(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = RayServing(None, APP)
+    kept = RayServing(connected, APP)
     await kept.start(lambda _: None, tmp_path)
 
     def silent() -> Any:
@@ -148,7 +151,7 @@ async def test_a_cluster_that_answers_nothing(
 
 async def test_one_that_does_not_come_up(serve: Serve, tmp_path: Path) -> None:
     serve.fails = "deploying app mine failed: no GPU"
-    kept = RayServing(None, APP)
+    kept = RayServing(connected, APP)
     with pytest.raises(ServiceError, match="did not bring up org/m: deploying app mine failed: no GPU"):
         await kept.start(lambda _: None, tmp_path)
 
@@ -156,7 +159,7 @@ async def test_one_that_does_not_come_up(serve: Serve, tmp_path: Path) -> None:
 async def test_without_serve_llm(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray.serve.llm", None)
     with pytest.raises(ServiceError, match=r"pip install 'ray\[serve,llm\]'"):
-        await RayServing(None, APP).start(lambda _: None, tmp_path)
+        await RayServing(connected, APP).start(lambda _: None, tmp_path)
 
 
 def test_one_whose_keeper_is_gone_is_deleted(serve: Serve) -> None:

@@ -7,7 +7,7 @@ of `ray.serve.llm` (Ray 2.60) and tested with a stand-in.
 
 import asyncio
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,10 @@ class ServeApp:
 
 
 class RayServing:
-    """Keeps the application `app` on the cluster at `address`; see `fleets.keeper.Serving`."""
+    """Keeps the application `app`, see `fleets.keeper.Serving`; `connect` connects this process to Ray."""
 
-    def __init__(self, address: str | None, app: ServeApp) -> None:
-        self._address = address
+    def __init__(self, connect: Callable[[], Awaitable[None]], app: ServeApp) -> None:
+        self._connect = connect
         self._app = app
         self._listed: tuple[Listed, ...] = ()
         self._begun = False
@@ -93,10 +93,7 @@ class RayServing:
         Raises:
             ServiceError: if Ray cannot be used or lacks Serve LLM, or the application does not come up.
         """
-        try:
-            await asyncio.to_thread(connect, self._address)
-        except EngineError as error:
-            raise ServiceError(str(error)) from error
+        await self._connect()
         serve, llm = _module("ray.serve"), _module("ray.serve.llm")
         self._begun = True
         tell(f"Ray Serve deploys {self._app.model}; its own logs are in Ray's dashboard")
