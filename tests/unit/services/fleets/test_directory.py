@@ -48,10 +48,10 @@ def test_one_written_by_hand(tmp_path: Path) -> None:
     assert (said.urls, said.life, said.state) == ((URL,), "none", "up")
 
 
-def test_where_the_directory_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_directory_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PEERLOOM_FLEETS")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert directory() == Path("/home/somebody/.peerloom/fleets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert directory() == tmp_path / ".peerloom" / "fleets"
 
 
 @pytest.mark.parametrize("name", ["", "..", "a b", "-x", "x/..", "../..json", "sub/x.yaml"])
