@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-FROM_OUTSIDE = ("OPENAI_", "PEERLOOM_", "RAY_ADDRESS")
+FROM_OUTSIDE = ("OPENAI_", "AZURE_OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "PEERLOOM_", "RAY_ADDRESS")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -46,7 +46,7 @@ from peerloom.events import (
     RunStarted,
     ViewChanged,
 )
-from peerloom.task import End, Task, TaskId, Turn, Usage
+from peerloom.task import End, Extras, Task, TaskId, Turn, Usage
 from peerloom.workflow import END, Graph, Loop, Sequence, When, Workflow
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ if TYPE_CHECKING:
     from peerloom.recipes import Recipe
     from peerloom.runtime.program import Program
     from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
+    from peerloom.services.llm.hosted import CallPolicy
     from peerloom.services.llm.llamacpp import LlamaCppService
     from peerloom.services.llm.openai import OpenAIService
+    from peerloom.services.llm.providers import AnthropicService, AzureService, GeminiService
     from peerloom.services.llm.retry import Retry
     from peerloom.services.llm.scripted import ScriptedService
     from peerloom.services.llm.service import ClientSpec, LLMService
@@ -82,8 +84,10 @@ _LATER = {
     "peerloom.recipes": ("Recipe",),
     "peerloom.runtime.program": ("Program",),
     "peerloom.services.llm.base": ("LLM", "ChatReply", "ChatRequest"),
+    "peerloom.services.llm.hosted": ("CallPolicy",),
     "peerloom.services.llm.llamacpp": ("LlamaCppService",),
     "peerloom.services.llm.openai": ("OpenAIService",),
+    "peerloom.services.llm.providers": ("AnthropicService", "AzureService", "GeminiService"),
     "peerloom.services.llm.retry": ("Retry",),
     "peerloom.services.llm.scripted": ("ScriptedService",),
     "peerloom.services.llm.service": ("ClientSpec", "LLMService"),
@@ -103,6 +107,9 @@ __all__ = [
     "Agent",
     "AgentTotals",
     "AnswerError",
+    "AnthropicService",
+    "AzureService",
+    "CallPolicy",
     "ChatReply",
     "ChatRequest",
     "ClientSpec",
@@ -112,7 +119,9 @@ __all__ = [
     "ContextExceeded",
     "End",
     "EngineError",
+    "Extras",
     "FunctionAgent",
+    "GeminiService",
     "Graph",
     "Hooks",
     "JsonlSource",

@@ -97,13 +97,26 @@ class End(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
 
 
+class Extras(msgspec.Struct, frozen=True, array_like=True):
+    """What came with a reply, beside its words, as far as the server gave it.
+
+    `reasoning` is what the model thought before it spoke. `logprobs` are OpenAI's, a record for each token;
+    `token_ids` the reply's tokens. `repaired` is whether the answer had to be mended to be read.
+    """
+
+    reasoning: str = ""
+    logprobs: list[dict[str, Any]] = []
+    token_ids: list[int] = []
+    repaired: bool = False
+
+
 class Turn(msgspec.Struct, frozen=True, array_like=True):
     """One step of a task's history.
 
     `agent` is the role that acted. `message` is what it said, as an OpenAI chat message, or None if it
     said nothing aloud. `value` is what it returned to the workflow (any JSON value). `end` is set by
     an agent that ends the task. `usage`, `model`, `started` (Unix seconds) and `seconds` are filled in
-    by the runtime.
+    by the runtime. `extras` is what came with the reply beside its words; None if nothing did.
     """
 
     agent: str
@@ -115,6 +128,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
     finish_reason: str = ""
     started: float = 0.0
     seconds: float = 0.0
+    extras: Extras | None = None
 
     @property
     def text(self) -> str:

@@ -1,8 +1,8 @@
 """What counts as an answer: free text, one of some choices, JSON after a schema, or a parser's word.
 
 Each kind reads a reply and returns its value, or raises ValueError with a text the model can act on:
-it is shown to the model when it is asked again. Services are told of choices and schemas beforehand
-and many enforce them, but not all do, so the reply is always read here.
+it is shown to the model when it is asked again. Before that, a reply with slips may be mended. Services
+are told of choices and schemas beforehand and many enforce them, but not all do: a reply is always read here.
 """
 
 import re
@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
-import orjson
-
+from peerloom.agents.jsontext import mend_json, read_json
 from peerloom.errors import ConfigError
 
 
@@ -28,6 +27,14 @@ class Answer:
             ValueError: what is wrong with the reply, and what to reply instead.
         """
         raise NotImplementedError
+
+    def mend(self, text: str) -> Any:
+        """The value of a reply that was refused, if it is clear what was meant.
+
+        Raises:
+            ValueError: if it is not.
+        """
+        raise ValueError("it cannot be mended")
 
 
 class FreeText(Answer):
@@ -88,13 +95,19 @@ class Json(Answer):
 
     def read(self, text: str) -> Any:
         """The value, checked."""
-        fenced = _FENCE.fullmatch(text)
+        return self._checked(read_json(_unfenced(text)))
+
+    def mend(self, text: str) -> Any:
+        """The value of a reply that is almost JSON, checked."""
+        return self._checked(mend_json(text))
+
+    def _checked(self, value: Any) -> Any:
         try:
-            value = orjson.loads(fenced[1] if fenced else text)
-        except orjson.JSONDecodeError as error:
-            raise ValueError(f"it is not JSON ({error}): reply with the JSON value alone") from error
-        for wrong in self._validator.iter_errors(value):
-            raise ValueError(f"at {wrong.json_path}: {wrong.message}")
+            wrong = next(self._validator.iter_errors(value), None)
+        except (RecursionError, OverflowError, ArithmeticError) as error:
+            raise ValueError("it is too deep, or its numbers too large, to be checked") from error
+        if wrong is not None:
+            raise ValueError(f"at {_short(wrong.json_path)}: {_short(wrong.message)}")
         return value
 
     @cached_property
@@ -126,9 +139,22 @@ def whole_sentences(text: str) -> str:
 
 # An end mark, perhaps in quotes or brackets, before a space; not the one of a list number.
 _SENTENCE_END = re.compile(r"(?<!^\w)[.!?…]+[\"'”’)\]*]*(?=\s|$)|[。！？]", re.MULTILINE)  # noqa: RUF001
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+_FENCE = "```"
+_SHOWN = 150  # characters, of either end
 _AROUND = " \t\r\n.,:;!?()[]{}<>\"'`*_"
 _WORDS = ("A", "I", "a")
+
+
+def _unfenced(text: str) -> str:
+    """What is inside a Markdown fence that encloses all of the text."""
+    if len(text) < 2 * len(_FENCE) or not (text.startswith(_FENCE) and text.endswith(_FENCE)):
+        return text
+    return text[len(_FENCE) : -len(_FENCE)].removeprefix("json").strip()
+
+
+def _short(text: str) -> str:
+    """Both ends of what the checker says: a value that it repeats comes first."""
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
 
 
 def _bare(text: str) -> str:

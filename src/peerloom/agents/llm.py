@@ -3,7 +3,8 @@
 The messages of a call are, in this order: `system`, `opening`, `examples`, the dialogue so far, `prompt`.
 What is common to all calls about a task comes first, so that a server which keeps prompt prefixes in
 its cache evaluates only what is new; what this role has to do comes last. A reply that is no answer
-is shown to the model with what is wrong with it, and asked again.
+is mended if it is clear what was meant; else it is shown to the model with what is wrong with it, and asked
+again. With `tools`, a reply may also call some of them: the turn's value is then the list of calls.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,14 +13,17 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import orjson
+
 from peerloom.agents.answers import Answer, Choice, FreeText, Json, Parsed, whole_sentences
 from peerloom.agents.base import Services
+from peerloom.agents.messages import Message, dialogue, merge
 from peerloom.agents.prompts import Prompt, as_prompt
+from peerloom.agents.toolcalls import Tools
 from peerloom.errors import AnswerError, ConfigError, ContentFiltered, OutputTruncated, PromptError
 from peerloom.services.llm.base import ChatReply, ChatRequest
-from peerloom.task import Task, Turn
+from peerloom.task import Extras, Task, Turn
 
-Message = dict[str, Any]
 Template = str | Path | Prompt
 
 
@@ -53,10 +57,18 @@ class LLMAgent:
     """The JSON schema the answer follows."""
     parse: Callable[[str], Any] | None = None
     """Reads the answer out of the reply; raises ValueError to have it asked again."""
+    parts: Callable[[Task], Sequence[dict[str, Any]]] | None = None
+    """Images or recordings that go along with the prompt, as OpenAI's content parts."""
+    tools: Sequence[dict[str, Any]] = ()
+    """OpenAI function tools that the model may call."""
+    tool_choice: str = ""
+    """`auto`, `none`, `required` or the name of the tool that must be called; by default the server's."""
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+    """Keep the log-probability of each token, and those of so many others beside it."""
     on_length: Literal["truncated", "trim"] = "truncated"
     """A reply cut by `max_tokens` ends the task as truncated; or is trimmed to whole sentences."""
     retries: int = 2
@@ -83,6 +95,7 @@ class LLMAgent:
             for example in self.examples
             for role, text in zip(("user", "assistant"), example, strict=True)
         ]
+        self._tools = Tools(self.tools, self.tool_choice)
         self._answer = self._kind()
 
     def messages(self, task: Task) -> list[Message]:
@@ -101,6 +114,8 @@ class LLMAgent:
             messages += dialogue(task)
         if self._prompt:
             messages.append({"role": "user", "content": self._prompt.render(task)})
+        if self.parts is not None and (parts := list(self.parts(task))):
+            messages.append({"role": "user", "content": parts})
         return merge(messages)
 
     async def act(self, task: Task, services: Services) -> Turn:
@@ -120,7 +135,7 @@ class LLMAgent:
             try:
                 return self._turn(reply, answer)
             except ValueError as error:
-                problem, text = str(error), reply.text.strip()[:_SHOWN]
+                problem, text = str(error), _shown(reply)
                 again = {"role": "user", "content": f"That reply cannot be used: {problem}."}
                 messages = merge([*question, {"role": "assistant", "content": text}, again])
         raise AnswerError(f"{1 + self.retries} replies, none usable; the last one, {text!r}: {problem}")
@@ -134,6 +149,9 @@ class LLMAgent:
             stop=self.stop,
             choices=answer.choices,
             schema=answer.schema,
+            tools=tuple(self.tools),
+            tool_choice=self.tool_choice,
+            top_logprobs=self.top_logprobs,
             seed=_seed(task, call),
             session=str(task.id),
             role=task.next_role,
@@ -143,14 +161,45 @@ class LLMAgent:
         """The turn that a reply makes; ValueError if the reply is no answer."""
         if reply.finish_reason == "content_filter":
             raise ContentFiltered("the provider withheld the reply")
-        text = reply.text.strip()
+        if self.tools and reply.tool_calls:
+            return self._calling(reply)
+        if self._tools.demanded:
+            raise self._tools.missing() if reply.finish_reason != "length" else self._truncated(reply)
+        text, repaired = reply.text.strip(), False
         if reply.finish_reason == "length":
             text = self._cut(reply, text, answer)
-        value = answer.read(text)
-        if self.say:
-            said = {"role": self.say, "content": text}
-            return Turn(agent="", message=said, value=value, finish_reason=reply.finish_reason)
-        return Turn(agent="", value=text if value is None else value, finish_reason=reply.finish_reason)
+        try:
+            value = answer.read(text)
+        except ValueError as error:
+            if reply.finish_reason == "length":
+                raise
+            value, repaired = _mended(answer, text, error), True
+        said = {"role": self.say, "content": text} if self.say else None
+        return Turn(
+            agent="",
+            message=said,
+            value=text if value is None and said is None else value,
+            finish_reason=reply.finish_reason,
+            extras=_extras(reply, repaired),
+        )
+
+    def _calling(self, reply: ChatReply) -> Turn:
+        """The turn of a reply that calls tools; what it says beside is part of the message."""
+        whole = reply.finish_reason != "length"
+        try:
+            calls = self._tools.read(reply.tool_calls, mend=whole)
+        except ValueError:
+            if whole:
+                raise
+            raise self._truncated(reply) from None
+        said = {"role": self.say, "content": reply.text.strip() or None, "tool_calls": calls.said}
+        return Turn(
+            agent="",
+            message=said if self.say else None,
+            value=calls.value,
+            finish_reason=reply.finish_reason,
+            extras=_extras(reply, calls.repaired),
+        )
 
     def _cut(self, reply: ChatReply, text: str, answer: Answer) -> str:
         """What remains of a reply that the token limit ended. A whole choice or JSON value is one."""
@@ -161,8 +210,11 @@ class LLMAgent:
             if exact:
                 answer.read(text)
                 return text
+        raise self._truncated(reply)
+
+    def _truncated(self, reply: ChatReply) -> OutputTruncated:
         limit = f"max_tokens={self.max_tokens}" if self.max_tokens else "the server's limit"
-        raise OutputTruncated(f"the reply was cut after {reply.usage.completion} tokens, by {limit}")
+        return OutputTruncated(f"the reply was cut after {reply.usage.completion} tokens, by {limit}")
 
     def _kind(self) -> Answer | None:
         """The kind of answer, or None where it depends on the task."""
@@ -181,25 +233,25 @@ class LLMAgent:
         return Choice(choices)
 
 
-def dialogue(task: Task) -> list[Message]:
-    """What was said so far, as the role that acts now sees it: its own turns as assistant, others as user."""
-    return [
-        {"role": "assistant" if turn.agent == task.next_role else "user", "content": turn.text}
-        for turn in task.turns
-        if turn.text
-    ]
+def _mended(answer: Answer, text: str, error: ValueError) -> Any:
+    """The value of a reply that was refused; the error it was refused with, if it cannot be mended."""
+    try:
+        return answer.mend(text)
+    except ValueError:
+        raise error from None
 
 
-def merge(messages: Sequence[Message]) -> list[Message]:
-    """The same messages with neighbours of one role made one, as many chat templates demand."""
-    merged: list[Message] = []
-    for message in messages:
-        if merged and merged[-1]["role"] == message["role"]:
-            parts = (merged[-1]["content"], message["content"])
-            merged[-1] = {"role": message["role"], "content": "\n\n".join(part for part in parts if part)}
-        elif message["content"]:
-            merged.append(message)
-    return merged
+def _extras(reply: ChatReply, repaired: bool) -> Extras | None:
+    if reply.reasoning or reply.logprobs or reply.token_ids or repaired:
+        return Extras(reply.reasoning, reply.logprobs, reply.token_ids, repaired)
+    return None
+
+
+def _shown(reply: ChatReply) -> str:
+    """What the model sees again of an unusable reply: its words, and what it called."""
+    called = [call.get("function") for call in reply.tool_calls]
+    words = [reply.text.strip(), *(orjson.dumps(each).decode() for each in called)]
+    return "\n".join(word for word in words if word)[:_SHOWN]
 
 
 def _seed(task: Task, call: int) -> int:

@@ -4,16 +4,33 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from peerloom.config.llm import Fleet, LlamaCpp, Llm, OpenAI, Scripted, Simulated
+from peerloom.config.llm import (
+    Anthropic,
+    Azure,
+    Fleet,
+    Gemini,
+    Hosted,
+    LlamaCpp,
+    Llm,
+    OpenAI,
+    Scripted,
+    Simulated,
+)
 from peerloom.config.rules import unknown_roles
 from peerloom.config.schema import Config
 from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError
 from peerloom.runtime.settings import RoleSettings, RunSettings
 from peerloom.services.fleets.service import KEY_VARIABLE, FleetService
+from peerloom.services.llm.dialects.anthropic import ANTHROPIC
+from peerloom.services.llm.dialects.azure import AZURE
+from peerloom.services.llm.dialects.gemini import GEMINI
+from peerloom.services.llm.dialects.openai import OPENAI
+from peerloom.services.llm.hosted import CallPolicy, HttpService
 from peerloom.services.llm.llamacpp import LlamaCppService
 from peerloom.services.llm.models import canonical
-from peerloom.services.llm.openai import OPENAI_URL, OpenAIService
+from peerloom.services.llm.openai import OpenAIService
+from peerloom.services.llm.providers import AnthropicService, AzureService, GeminiService
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.services.llm.service import LLMService
@@ -38,10 +55,10 @@ def settle(config: Config, sample: Path | None = None) -> Config:
     llm = config.llm
     if isinstance(llm, LlamaCpp):
         llm = llm.model_copy(update={"model": canonical(llm.model)})
-    if isinstance(llm, OpenAI):
-        llm = llm.model_copy(
-            update={"base_url": llm.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL}
-        )
+    if isinstance(llm, Hosted):
+        provider = _PROVIDERS[llm.kind]
+        found = llm.base_url or os.environ.get(provider.url_env) or provider.url or None
+        llm = llm.model_copy(update={"base_url": found})
     # A slot keeps one conversation's prompt in its cache: more of them at once would push each other out.
     suits = llm.slots * llm.replicas if isinstance(llm, LlamaCpp) else RunSettings.in_flight
     settled = config.model_copy(
@@ -79,8 +96,8 @@ def make_llm(llm: Llm | None, seed: int) -> LLMService:
     match llm:
         case LlamaCpp():
             return LlamaCppService(**llm.model_dump(exclude={"kind"}))
-        case OpenAI():
-            return _openai(llm)
+        case OpenAI() | Azure() | Anthropic() | Gemini():
+            return _hosted(llm)
         case Fleet():
             return _fleet(llm)
         case Simulated():
@@ -129,12 +146,21 @@ def _fleet(llm: Fleet) -> FleetService:
     )
 
 
-def _openai(llm: OpenAI) -> OpenAIService:
-    return OpenAIService(
-        **llm.model_dump(exclude={"kind", "api_key_env", "max_retries"}),
-        api_key=_key(llm.api_key_env, "OPENAI_API_KEY"),
-        retry=Retry(attempts=llm.max_retries + 1),
-    )
+def _hosted(llm: Hosted) -> HttpService:
+    key = _key(llm.api_key_env, _PROVIDERS[llm.kind].key_env)
+    retry = Retry(attempts=llm.max_retries + 1)
+    if isinstance(llm, OpenAI):
+        own = llm.model_dump(exclude={"kind", "api_key_env", "max_retries"})
+        return OpenAIService(**own, api_key=key, retry=retry)
+    calls = CallPolicy(timeout=llm.timeout, connect_timeout=llm.connect_timeout, retry=retry)
+    own = llm.model_dump(exclude={"kind", "api_key_env", "max_retries", "timeout", "connect_timeout"})
+    match llm:
+        case Azure():
+            return AzureService(**own, api_key=key, calls=calls)
+        case Anthropic():
+            return AnthropicService(**own, api_key=key, calls=calls)
+        case Gemini():
+            return GeminiService(**own, api_key=key, calls=calls)
 
 
 def _key(variable: str, usual: str) -> Secret | None:
@@ -145,3 +171,6 @@ def _key(variable: str, usual: str) -> Secret | None:
             f"llm.api_key_env={variable}: that environment variable is not set: export it first"
         )
     return key
+
+
+_PROVIDERS = {"openai": OPENAI, "azure": AZURE, "anthropic": ANTHROPIC, "gemini": GEMINI}

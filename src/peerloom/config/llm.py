@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from peerloom.config.base import FREE, SAME, Count, NotNegative, Positive, Section, Share, Whole
+from peerloom.services.llm.dialects.anthropic import AnthropicStructured
+from peerloom.services.llm.dialects.gemini import GeminiStructured
 from peerloom.services.llm.llamacpp import Placement
 from peerloom.services.llm.wire import Structured
 
@@ -77,6 +79,76 @@ class Fleet(Section):
     """Further keys of every request's body, as the servers understand them."""
 
 
+class Azure(Section):
+    """Deployments of Azure OpenAI."""
+
+    kind: Annotated[Literal["azure"], SAME] = "azure"
+    model: Annotated[str | None, SAME] = None
+    """The deployment's name."""
+    base_url: Annotated[str | None, FREE] = None
+    """The resource's address, e.g. `https://NAME.openai.azure.com`; by default `$AZURE_OPENAI_ENDPOINT`."""
+    api_key_env: Annotated[str, FREE] = "AZURE_OPENAI_API_KEY"
+    """The environment variable that holds the key."""
+    api_version: Annotated[str, SAME] = "2024-10-21"
+    """The interface's version, which goes along with every request."""
+    timeout: Annotated[Positive, FREE] = 600.0
+    """Seconds one attempt may take."""
+    connect_timeout: Annotated[Positive, FREE] = 10.0
+    """Seconds the opening of a connection may take."""
+    max_retries: Annotated[Whole, FREE] = 7
+    """Further attempts at a call that failed for a passing reason."""
+    structured: Annotated[Structured, FREE] = "auto"
+    """How choices and schemas are asked of the model."""
+    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
+    """Further keys of every request's body."""
+
+
+class Anthropic(Section):
+    """Anthropic's models, by their Messages API."""
+
+    kind: Annotated[Literal["anthropic"], SAME] = "anthropic"
+    model: Annotated[str | None, SAME] = None
+    """The model's name; by default the first that is listed."""
+    base_url: Annotated[str | None, FREE] = None
+    """Where the API is, without `/v1`; by default `$ANTHROPIC_BASE_URL`, else Anthropic's own."""
+    api_key_env: Annotated[str, FREE] = "ANTHROPIC_API_KEY"
+    """The environment variable that holds the key."""
+    max_tokens: Annotated[Count, SAME] = 4096
+    """The longest reply, where the agent says nothing else: each request has to say it."""
+    timeout: Annotated[Positive, FREE] = 600.0
+    """Seconds one attempt may take."""
+    connect_timeout: Annotated[Positive, FREE] = 10.0
+    """Seconds the opening of a connection may take."""
+    max_retries: Annotated[Whole, FREE] = 7
+    """Further attempts at a call that failed for a passing reason."""
+    structured: Annotated[AnthropicStructured, FREE] = "auto"
+    """How choices and schemas are asked of the model."""
+    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
+    """Further keys of every request's body, e.g. `thinking`."""
+
+
+class Gemini(Section):
+    """Google's models, by the Gemini API."""
+
+    kind: Annotated[Literal["gemini"], SAME] = "gemini"
+    model: Annotated[str | None, SAME] = None
+    """The model's name; by default the first that is listed."""
+    base_url: Annotated[str | None, FREE] = None
+    """Where the API is, without `/v1beta`; by default `$GOOGLE_GEMINI_BASE_URL`, else Google's own."""
+    api_key_env: Annotated[str, FREE] = "GEMINI_API_KEY"
+    """The environment variable that holds the key."""
+    timeout: Annotated[Positive, FREE] = 600.0
+    """Seconds one attempt may take."""
+    connect_timeout: Annotated[Positive, FREE] = 10.0
+    """Seconds the opening of a connection may take."""
+    max_retries: Annotated[Whole, FREE] = 7
+    """Further attempts at a call that failed for a passing reason."""
+    structured: Annotated[GeminiStructured, FREE] = "auto"
+    """How choices and schemas are asked of the model."""
+    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
+    """Further keys of every request's body, e.g. `safetySettings`; those of `generationConfig` join ours."""
+
+
 class Simulated(Section):
     """A seeded stand-in with a real model's timing and faults; see `peerloom.services.llm.laws.Laws`."""
 
@@ -123,10 +195,16 @@ class Scripted(Section):
     """Given in order, again and again."""
 
 
-Llm = Annotated[LlamaCpp | OpenAI | Fleet | Simulated | Scripted, Field(discriminator="kind")]
+Hosted = OpenAI | Azure | Anthropic | Gemini
+Llm = Annotated[
+    LlamaCpp | OpenAI | Azure | Anthropic | Gemini | Fleet | Simulated | Scripted, Field(discriminator="kind")
+]
 LLM_GROUPS: dict[str, type[Section]] = {
     "llamacpp": LlamaCpp,
     "openai": OpenAI,
+    "azure": Azure,
+    "anthropic": Anthropic,
+    "gemini": Gemini,
     "fleet": Fleet,
     "simulated": Simulated,
     "scripted": Scripted,

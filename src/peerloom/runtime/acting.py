@@ -163,6 +163,7 @@ def _filled(turns: list[Turn], role: str, counting: StepLLM, started: float, sec
         last.finish_reason or counting.finish_reason,
         started,
         seconds,
+        last.extras,
     )
     return [*filled, final]
 

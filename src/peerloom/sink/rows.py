@@ -168,6 +168,8 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
         item["started"] = turn.started
     if turn.seconds:
         item["seconds"] = turn.seconds
+    if turn.extras is not None:
+        item |= {name: value for name, value in msgspec.structs.asdict(turn.extras).items() if value}
     return item
 
 

@@ -6,9 +6,12 @@ import pytest
 
 from peerloom.config import Config, check, compose
 from peerloom.config.build import make_llm, make_settings, make_source, settle
-from peerloom.config.llm import LLM_GROUPS, LlamaCpp, Simulated
+from peerloom.config.llm import LLM_GROUPS, Anthropic, Azure, Gemini, LlamaCpp, Simulated
 from peerloom.errors import ConfigError, ModelError, SourceError
 from peerloom.runtime.settings import RoleSettings, RunSettings
+from peerloom.services.llm.dialects.anthropic import AnthropicDialect
+from peerloom.services.llm.dialects.azure import AzureDialect
+from peerloom.services.llm.dialects.gemini import GeminiDialect
 from peerloom.services.llm.laws import Laws
 from peerloom.services.llm.llamacpp import LlamaCppService
 
@@ -18,7 +21,7 @@ def checked(*overrides: str) -> Config:
 
 
 def test_every_group_has_a_file_and_makes_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com/")
     for kind in LLM_GROUPS:
         more = {"scripted": ["llm.replies=[a]"], "fleet": ["llm.name=mine"]}.get(kind, [])
         llm = checked(f"llm={kind}", *more).llm
@@ -93,6 +96,37 @@ def test_the_servers_address_comes_from_the_environment(monkeypatch: pytest.Monk
     monkeypatch.setenv("OPENAI_BASE_URL", "http://me:hunter2@lab/v1")
     with pytest.raises(ConfigError, match=r"llm.base_url holds what looks like a secret"):
         settle(checked("llm=openai"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "own"),
+    [
+        ("azure", "AZURE_OPENAI_ENDPOINT", None),
+        ("anthropic", "ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
+        ("gemini", "GOOGLE_GEMINI_BASE_URL", "https://generativelanguage.googleapis.com"),
+    ],
+)
+def test_each_provider_has_a_variable_of_its_own(kind, variable, own, monkeypatch) -> None:
+    assert settle(checked(f"llm={kind}")).model_dump()["llm"]["base_url"] == own
+    monkeypatch.setenv(variable, "http://lab:8000")
+    assert settle(checked(f"llm={kind}")).model_dump()["llm"]["base_url"] == "http://lab:8000"
+
+
+def test_azure_needs_an_address() -> None:
+    with pytest.raises(ConfigError, match=r"llm\.base_url is needed: set it, or AZURE_OPENAI_ENDPOINT"):
+        make_llm(checked("llm=azure").llm, 0)
+
+
+def test_the_providers_defaults_are_those_of_their_dialects() -> None:
+    for group, dialect in (
+        (Azure(), AzureDialect()),
+        (Anthropic(), AnthropicDialect()),
+        (Gemini(), GeminiDialect()),
+    ):
+        own = {field.name: getattr(dialect, field.name) for field in fields(dialect)}
+        shared = set(own) & set(type(group).model_fields)
+        assert shared >= {"structured", "extra_body"}
+        assert {name: getattr(group, name) for name in shared} == {name: own[name] for name in shared}
 
 
 def test_a_key_is_read_from_the_variable_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

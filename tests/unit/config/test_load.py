@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from peerloom.config import check, compose, to_yaml
+from peerloom.config.llm import LLM_GROUPS
 from peerloom.errors import ConfigError
 
 
@@ -53,7 +54,8 @@ def test_a_config_is_frozen() -> None:
         (["llm.modle=x"], "llm.modle=x: llm=llamacpp has no key 'llm.modle'. Did you mean 'llm.model'?"),
         (
             ["llm.base_url=http://x/v1"],
-            "llm.base_url=http://x/v1: llm=llamacpp has no key 'llm.base_url'. It belongs to llm=openai",
+            "llm.base_url=http://x/v1: llm=llamacpp has no key 'llm.base_url'. "
+            "It belongs to llm=openai and llm=azure and llm=anthropic and llm=gemini",
         ),
         (["model=x"], "model=x: there is no key 'model'. Did you mean 'llm.model'?"),
         (
@@ -65,7 +67,7 @@ def test_a_config_is_frozen() -> None:
         (["recipe.style=shrt"], "recipe.style=shrt: must be 'short' or 'long'. Did you mean 'short'?"),
         (["placement=packt"], "placement=packt: must be 'packed' or 'spread'. Did you mean 'packed'?"),
         (["engine=slurm"], "engine=slurm: must be 'ray' or 'local'."),
-        (["llm.kind=foo"], "llm.kind=foo: must be one of llamacpp, openai, fleet, simulated, scripted"),
+        (["llm.kind=foo"], f"llm.kind=foo: must be one of {', '.join(LLM_GROUPS)}"),
         (
             ["placement=spread", "roles.teacher.replica=2"],
             "roles.teacher.replica=2: there is no key 'roles.teacher.replica'. "

@@ -25,8 +25,52 @@ class MalformedBody(Exception):
     """A body that is no answer to what was asked."""
 
 
+class Provider(NamedTuple):
+    """Where a provider is, and which environment variables say so.
+
+    Args:
+        url: its base URL; empty if each customer has another.
+        url_env: the variable that holds a base URL instead.
+        key_env: the variable that holds the key.
+        tail: what a base URL ends with, as messages say when nothing is there.
+        dropped: what a base URL may end with and is the dialect's own to add.
+    """
+
+    url: str
+    url_env: str
+    key_env: str
+    tail: str = ""
+    dropped: str = ""
+
+
 class Dialect(Protocol):
     """How one provider is spoken to. Picklable."""
+
+    @property
+    def provider(self) -> Provider:
+        """Where it is."""
+        ...
+
+    @property
+    def models_path(self) -> str:
+        """Where the models are listed; a GET there costs nothing and says whether the server is well."""
+        ...
+
+    def model_path(self, model: str) -> str | None:
+        """Where one model is described, under whatever name it goes by; None if only the list tells."""
+        ...
+
+    def listed(self, payload: Any) -> list[str] | None:
+        """The models in a decoded list; None if the list does not tell which of them may be asked.
+
+        Raises:
+            MalformedBody: if `payload` is no such list.
+        """
+        ...
+
+    def probe(self, model: str) -> Post:
+        """A request that costs nothing: it is refused (400 or 422) where a chat would be answered."""
+        ...
 
     def auth(self, key: Secret) -> dict[str, str]:
         """The headers that carry the key."""

@@ -44,7 +44,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         url = URL(self.base_url)
         if url.user or url.password:
-            raise ConfigError("llm.base_url holds a user or password: leave them out, set OPENAI_API_KEY")
+            raise ConfigError("llm.base_url holds a user or password: leave them out, the key has a variable")
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigError(f"llm.base_url is {self.base_url!r}: it must begin with http:// or https://")
         if url.path.rstrip("/").endswith("/chat/completions"):
@@ -53,7 +53,9 @@ class Endpoint:
     def url(self, path: str) -> URL:
         """The URL of `path` below the base URL, whose query (an API version, say) it keeps."""
         base = URL(self.base_url)
-        return base.with_path(base.path.rstrip("/") + path).with_query(base.query)
+        path, _, query = path.partition("?")
+        whole = base.with_path(base.path.rstrip("/") + path).with_query(base.query)
+        return whole.update_query(query) if query else whole
 
     def shown(self, path: str = "") -> str:
         """The URL of `path` as messages show it, without the query."""

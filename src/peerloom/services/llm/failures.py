@@ -32,7 +32,7 @@ _TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Retryable | LLMError:
     """The exception that an answer with `status` stands for. `now` is Unix time, for Retry-After."""
     error = error_in(body)
-    words = f"HTTP {status}: {_message(error, body) or 'without a word'}"
+    words = worded(status, body)
     code = f"{error.get('code', '')} {error.get('type', '')}"
     if any(known in code for known in _TOO_LONG_CODES) or any(known in words for known in _TOO_LONG):
         return ContextExceeded(words)
@@ -57,6 +57,11 @@ def _refusal(status: int, headers: Mapping[str, str], words: str, code: str) -> 
     elif "response_format" in words or "structured_outputs" in words:
         words += "; if this server cannot constrain answers, set llm.structured=none"
     return LLMRejected(words)
+
+
+def worded(status: int, body: bytes) -> str:
+    """What errors repeat of an answer: its status and its words."""
+    return f"HTTP {status}: {_message(error_in(body), body) or 'without a word'}"
 
 
 def error_in(body: bytes) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class HttpBackend:
     async def healthy(self) -> bool:
         """Whether the server lists its models; also if it only does not have that list."""
         timeout = aiohttp.ClientTimeout(total=_HEALTH_SECONDS)
-        url = self._endpoint.url("/models")
+        url = self._endpoint.url(self._dialect.models_path)
         try:
             async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
                 return response.status < 500 and response.status != 429

@@ -4,17 +4,19 @@ Each way it can go wrong has words of its own, since this is where a first run m
 """
 
 import difflib
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import orjson
 
 from peerloom.errors import ServiceError
-from peerloom.services.llm.dialect import Dialect
+from peerloom.services.llm.dialect import Dialect, MalformedBody, Provider
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, trimmed
 
 _SECONDS = 30.0
+_NO_LIST = (404, 405, 501)
+_DENIED = (401, 403)
 
 
 async def choose_model(endpoint: Endpoint, dialect: Dialect, wanted: str | None) -> str:
@@ -25,59 +27,103 @@ async def choose_model(endpoint: Endpoint, dialect: Dialect, wanted: str | None)
     """
     key = endpoint.api_key
     async with endpoint.open_session(dialect.auth(key) if key is not None else {}) as session:
-        status, body = await _ask(endpoint, session, "GET", "/models")
-        if status in (404, 405, 501) and wanted and await _takes_chats(endpoint, session):
-            return wanted  # it only does not list its models
-    where = endpoint.shown("/models")
-    if status == 200:
-        return _pick(endpoint, _listed(endpoint, body), wanted)
-    if status in (401, 403):
-        key = "the API key was refused" if endpoint.api_key else "it wants an API key and none is set"
-        raise ServiceError(f"{where}: {key} (HTTP {status}): set OPENAI_API_KEY")
-    if status == 404:
-        hint = "" if endpoint.shown().endswith("/v1") else ". Does llm.base_url lack its /v1?"
-        raise ServiceError(f"{where} is not found (HTTP 404){hint}")
-    raise ServiceError(f"{where} answered HTTP {status}: {_words(endpoint, body)}")
+        look = _Look(endpoint, dialect, session)
+        described = dialect.model_path(wanted) if wanted else None
+        if wanted and described and await look.found(described):
+            return wanted
+        listed = await look.listed(wanted)
+        if listed is not None:
+            return _pick(endpoint, listed, wanted)
+        if not wanted:
+            raise ServiceError(f"{endpoint.shown()} does not say which models may be asked: set llm.model")
+        await look.takes_chats(wanted)
+        return wanted
 
 
-async def _ask(
-    endpoint: Endpoint, session: aiohttp.ClientSession, method: str, path: str, body: bytes | None = None
-) -> tuple[int, bytes]:
-    seconds = min(_SECONDS, endpoint.timeout)
-    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=endpoint.connect_timeout)
-    url = endpoint.url(path)
-    try:
-        async with session.request(
-            method, url, data=body, timeout=timeout, allow_redirects=False
-        ) as response:
-            return response.status, await response.read()
-    except TimeoutError as error:
-        raise ServiceError(
-            f"{endpoint.shown(path)} does not answer in {seconds:g} s: "
-            "check that the server is well, and llm.base_url (OPENAI_BASE_URL)"
-        ) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise ServiceError(
-            f"no LLM server answers at {endpoint.shown()} ({error}): start it, "
-            "or set llm.base_url (OPENAI_BASE_URL) to where it is"
-        ) from error
+class _Look:
+    """Requests to one server."""
+
+    def __init__(self, endpoint: Endpoint, dialect: Dialect, session: aiohttp.ClientSession) -> None:
+        self._endpoint = endpoint
+        self._dialect = dialect
+        self._session = session
+
+    async def found(self, path: str) -> bool:
+        """Whether a model is described at `path`."""
+        status, body = await self._ask("GET", path)
+        if status not in (200, 400, *_NO_LIST):  # 400 is Gemini's word for a key it refuses, too
+            raise self._refused(path, status, body)
+        return status == 200
+
+    async def listed(self, wanted: str | None) -> list[str] | None:
+        """The models listed; None if they are not, though chats may be answered."""
+        path = self._dialect.models_path
+        status, body = await self._ask("GET", path)
+        if status in _NO_LIST and wanted and await self._refuses_an_empty_chat(wanted):
+            return [wanted]  # it only does not list its models
+        if status != 200:
+            raise self._refused(path, status, body)
+        try:
+            return self._dialect.listed(orjson.loads(body))
+        except (orjson.JSONDecodeError, MalformedBody) as error:
+            raise ServiceError(
+                f"{self._endpoint.shown(path)} answers, but with no list of models: "
+                f"{_words(self._endpoint, body)!r}. Is llm.base_url the right address?"
+            ) from error
+
+    async def takes_chats(self, model: str) -> None:
+        """Raise ServiceError unless an empty chat is refused for what it is."""
+        post = self._dialect.probe(model)
+        status, body = await self._ask("POST", post.path, post.body)
+        if status in _NO_LIST:
+            words = _words(self._endpoint, body)
+            raise ServiceError(
+                f"{self._endpoint.shown()} has no model {model!r} (HTTP {status}: {words}). Set llm.model"
+            )
+        if status not in (200, 400, 422):
+            raise self._refused(post.path, status, body)
+
+    async def _refuses_an_empty_chat(self, model: str) -> bool:
+        post = self._dialect.probe(model)
+        status, _ = await self._ask("POST", post.path, post.body)
+        return status in (400, 422)
+
+    async def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        endpoint, variable = self._endpoint, self._dialect.provider.url_env
+        seconds = min(_SECONDS, endpoint.timeout)
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=endpoint.connect_timeout)
+        url = endpoint.url(path)
+        try:
+            async with self._session.request(
+                method, url, data=body, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status, await response.read()
+        except TimeoutError as error:
+            raise ServiceError(
+                f"{endpoint.shown(path)} does not answer in {seconds:g} s: "
+                f"check that the server is well, and llm.base_url ({variable})"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServiceError(
+                f"no LLM server answers at {endpoint.shown()} ({error}): start it, "
+                f"or set llm.base_url ({variable}) to where it is"
+            ) from error
+
+    def _refused(self, path: str, status: int, body: bytes) -> ServiceError:
+        where, provider = self._endpoint.shown(path), self._dialect.provider
+        if status in _DENIED or b"API_KEY_INVALID" in body:
+            refused = (
+                "the API key was refused" if self._endpoint.api_key else "it wants an API key and none is set"
+            )
+            return ServiceError(f"{where}: {refused} (HTTP {status}): set {provider.key_env}")
+        if status == 404:
+            return ServiceError(f"{where} is not found (HTTP 404){_forgotten(self._endpoint, provider)}")
+        return ServiceError(f"{where} answered HTTP {status}: {_words(self._endpoint, body)}")
 
 
-async def _takes_chats(endpoint: Endpoint, session: aiohttp.ClientSession) -> bool:
-    """Whether an empty chat request, which costs nothing, is refused for what it is."""
-    status, _ = await _ask(endpoint, session, "POST", "/chat/completions", b"{}")
-    return status in (400, 422)
-
-
-def _listed(endpoint: Endpoint, body: bytes) -> list[str]:
-    try:
-        data: Any = orjson.loads(body)["data"]
-        return [cast("str", item["id"]) for item in data]
-    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
-        raise ServiceError(
-            f"{endpoint.shown('/models')} answers, but with no list of models: "
-            f"{_words(endpoint, body)!r}. Is llm.base_url the address of an OpenAI-compatible server?"
-        ) from error
+def _forgotten(endpoint: Endpoint, provider: Provider) -> str:
+    tail = provider.tail
+    return f". Does llm.base_url lack its {tail}?" if tail and not endpoint.shown().endswith(tail) else ""
 
 
 def _pick(endpoint: Endpoint, listed: list[str], wanted: str | None) -> str:
@@ -95,5 +141,5 @@ def _pick(endpoint: Endpoint, listed: list[str], wanted: str | None) -> str:
 
 def _words(endpoint: Endpoint, body: bytes) -> str:
     safe = endpoint.hidden(body)
-    message = error_in(safe).get("message")
+    message: Any = error_in(safe).get("message")
     return trimmed(message if isinstance(message, str) else safe[:400].decode(errors="replace"))

@@ -20,6 +20,9 @@ Structured = Literal["auto", "json_schema", "choice", "none"]
 `choice` (choices in vLLM's `structured_outputs`, schemas as before), `none` (not at all)."""
 
 _WRAP_TOKENS = 16  # what the braces and the key around a wrapped choice may cost
+_THINK, _THOUGHT, _MARK = "<think>", "</think>", "think>"
+_APART = ("reasoning", "reasoning_content", "reasoning_details")  # what is no part of the message said
+_REFUSAL = 300  # characters of a refusal that an error repeats
 
 
 def wraps(request: ChatRequest, structured: Structured) -> bool:
@@ -89,28 +92,84 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
 
     Raises:
         MalformedBody: if `payload` is not shaped like one.
-        ContentFiltered: if the provider withheld the reply.
+        ContentFiltered: if the provider withheld the reply, or the model refused to give one.
     """
     try:
         choice = payload["choices"][0]
         message = choice["message"]
-        text = message.get("content") or ""
         finish = choice.get("finish_reason") or "stop"
         usage = _usage(payload.get("usage"))
         model = payload.get("model") or ""
+        text, reasoning = _told(message)
+        calls = groups(message.get("tool_calls"))
+        logprobs, token_ids = _tokens(choice)
+        refused = message.get("refusal")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise MalformedBody("it has no choices[0].message") from error
-    if not isinstance(text, str) or not isinstance(finish, str) or not isinstance(model, str):
-        raise MalformedBody("its content, finish_reason or model is no text")
+    if not isinstance(finish, str) or not isinstance(model, str):
+        raise MalformedBody("its finish_reason or model is no text")
+    if refused and not text:
+        raise ContentFiltered(f"the model refused: {str(refused)[:_REFUSAL]}")
     if wrapped:
-        plain = unwrap(text, request.choices)
-        if plain is not text:
-            message = {**message, "content": plain}
-            text = plain
-    reply = ChatReply(
-        text=text, finish_reason=finish, usage=usage, model=model, seconds=seconds, message=message
+        text = unwrap(text, request.choices)
+    if reasoning or text != message.get("content"):
+        message = {key: value for key, value in message.items() if key not in _APART}
+        message["content"] = text or (None if calls else "")
+    return unfiltered(
+        ChatReply(
+            text=text,
+            finish_reason=finish,
+            usage=usage,
+            model=model,
+            seconds=seconds,
+            message=message,
+            reasoning=reasoning,
+            tool_calls=calls,
+            logprobs=logprobs,
+            token_ids=token_ids,
+        )
     )
-    return unfiltered(reply)
+
+
+def message_of(text: str, tool_calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """A reply as an OpenAI chat message."""
+    message: dict[str, Any] = {"role": "assistant", "content": text or (None if tool_calls else "")}
+    if tool_calls:
+        message["tool_calls"] = tool_calls
+    return message
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """A reply's words and the thoughts before them, of a server that does not keep them apart.
+
+    A prompt may end with the mark that begins the thoughts, so the one that ends them is enough. Of a reply
+    that was cut in its thoughts there are no words.
+
+    >>> split_thought("<think>2 + 2</think> It is 4.")
+    ('It is 4.', '2 + 2')
+    """
+    if _MARK not in text:
+        return text, ""
+    stripped = text.lstrip()
+    begun = stripped.startswith(_THINK)
+    thought, ended, words = stripped.removeprefix(_THINK).partition(_THOUGHT)
+    if ended and (begun or _THINK not in thought):
+        return words.strip(), thought.strip()
+    return ("", thought.strip()) if begun else (text, "")
+
+
+def _told(message: dict[str, Any]) -> tuple[str, str]:
+    """The words of a message and what was thought before them, wherever this server puts either."""
+    content: Any = message.get("content") or ""
+    apart: Any = message.get("reasoning_content") or message.get("reasoning") or ""
+    if isinstance(content, list):  # Mistral's: parts, of which some are thoughts
+        parts = cast("list[dict[str, Any]]", content)
+        thoughts = [inner for part in parts if part["type"] == "thinking" for inner in part["thinking"]]
+        apart = apart or "".join(each["text"] for each in thoughts)
+        content = "".join(part["text"] for part in parts if part["type"] == "text")
+    if not isinstance(content, str) or not isinstance(apart, str):
+        raise MalformedBody("its content or reasoning is no text")
+    return (content, apart) if apart else split_thought(content)
 
 
 def to_vectors(payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
@@ -141,16 +200,52 @@ def unfiltered(reply: ChatReply) -> ChatReply:
     return reply
 
 
+def _tokens(choice: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
+    """Log-probabilities and token ids; vLLM says these if it is asked to, llama.cpp beside the former."""
+    ids, logged = choice.get("token_ids"), choice.get("logprobs")
+    if not ids and not logged:
+        return [], []
+    records = groups(group(logged).get("content"))
+    return records, whole_numbers(ids or [record.get("id") for record in records])
+
+
+def group(value: Any) -> dict[str, Any]:
+    """A JSON object where a server may put null, or nothing.
+
+    Raises:
+        TypeError: if it put something else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} instead of an object")
+    return cast("dict[str, Any]", value)
+
+
+def groups(value: Any) -> list[dict[str, Any]]:
+    """The same of a list of objects."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} instead of a list")
+    return [group(each) for each in cast("list[Any]", value)]
+
+
+def whole_numbers(values: Any) -> list[int]:
+    """A list of whole numbers; an empty one for anything else."""
+    numbers = cast("list[Any]", values) if isinstance(values, list) else []
+    return cast("list[int]", numbers) if all(type(each) is int for each in numbers) else []
+
+
+def count(value: Any) -> int:
+    """A number of tokens that a server states; 0 for anything else."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
 def _usage(usage: Any) -> Usage:
-    if not usage:
-        return Usage(calls=1)
-    details = usage.get("prompt_tokens_details")
-    return Usage(
-        usage.get("prompt_tokens") or 0,
-        usage.get("completion_tokens") or 0,
-        (details.get("cached_tokens") or 0) if details else 0,
-        1,
-    )
+    told = group(usage)
+    cached = group(told.get("prompt_tokens_details")).get("cached_tokens")
+    return Usage(count(told.get("prompt_tokens")), count(told.get("completion_tokens")), count(cached), 1)
 
 
 def _response_format(schema: dict[str, Any]) -> dict[str, Any]:

@@ -368,7 +368,7 @@ def test_openai_itself_is_told_the_token_limit_in_its_own_field() -> None:
         ("https://x.openai.azure.com/v1", "max_completion_tokens"),
         ("https://openai.example.com/v1", "max_tokens"),
     ):
-        assert limit_field(Endpoint(base_url=url)) == name
+        assert limit_field(url) == name
 
 
 async def test_the_query_of_the_address_is_kept_and_not_shown() -> None:

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import orjson
 
 from peerloom.errors import ConfigError, LLMError
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.dialect import Post
+from peerloom.services.llm.dialect import MalformedBody, Post, Provider
 from peerloom.services.llm.failures import failure_of
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.wire import Structured, to_body, to_reply, to_vectors, wraps
 from peerloom.services.secret import Secret
+
+OPENAI = Provider("https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", tail="/v1")
 
 Shape = Callable[[dict[str, Any], ChatRequest], dict[str, Any]]
 """Changes a body for a server with fields of its own: `shape(body, request)` returns what is sent."""
@@ -41,6 +43,28 @@ class OpenAIDialect:
         if self.structured not in get_args(Structured):
             known = ", ".join(get_args(Structured))
             raise ConfigError(f"llm.structured is {self.structured!r}: use one of {known}")
+
+    @property
+    def provider(self) -> Provider:
+        """OpenAI, unless another address is given."""
+        return OPENAI
+
+    @property
+    def models_path(self) -> str:
+        """Which most servers have."""
+        return "/models"
+
+    def model_path(self, model: str) -> str | None:
+        """Few servers describe a single one."""
+        return None
+
+    def listed(self, payload: Any) -> list[str] | None:
+        """The ids."""
+        return ids_in(payload)
+
+    def probe(self, model: str) -> Post:
+        """A chat without messages."""
+        return Post("/chat/completions", b"{}", {})
 
     def auth(self, key: Secret) -> dict[str, str]:
         """A bearer token."""
@@ -75,3 +99,15 @@ class OpenAIDialect:
     ) -> Retryable | LLMError:
         """See `failures.failure_of`."""
         return failure_of(status, headers, body, now)
+
+
+def ids_in(payload: Any) -> list[str]:
+    """The ids in a list of models, as OpenAI and others send it.
+
+    Raises:
+        MalformedBody: if it is none.
+    """
+    try:
+        return [cast("str", item["id"]) for item in payload["data"]]
+    except (KeyError, IndexError, TypeError) as error:
+        raise MalformedBody("it has no data[].id") from error
