@@ -26,6 +26,7 @@ VERBS = {
     "run": "Run a recipe over a source, and write its rows.",
     "resume": "Go on with a run where it was.",
     "check": "Check configuration and workflow; nothing is started.",
+    "estimate": "Say what a run will cost and how long it takes, from a few rows.",
     "export": "Write a run's rows to one Parquet or JSONL file.",
     "ctl": "Ask or steer a run that goes on.",
     "recipes": "List the recipes there are.",

@@ -16,6 +16,8 @@ from peerloom.config.llm import (
     Scripted,
     Simulated,
 )
+from peerloom.config.money import make_budget, make_cache, make_prices, settle_cache, settle_prices
+from peerloom.config.resume import kept_on_resume
 from peerloom.config.rules import unknown_roles
 from peerloom.config.schema import Config
 from peerloom.config.secrets import refuse_secrets
@@ -39,6 +41,11 @@ from peerloom.services.secret import Secret
 from peerloom.source.open import open_source
 from peerloom.source.parts import PartsSource
 from peerloom.source.urls import is_url
+
+_NO_SHAPE = {
+    *("recipe", "source", "sink", "limit", "llm", "roles", "ray", "journal"),
+    *("budget", "prices", "cache"),
+}
 
 
 def settle(config: Config, sample: Path | None = None) -> Config:
@@ -66,6 +73,8 @@ def settle(config: Config, sample: Path | None = None) -> Config:
             "source": config.source.model_copy(update={"path": _absolute(config.source.path or sample)}),
             "llm": llm,
             "in_flight": config.in_flight or suits,
+            "prices": settle_prices(config.prices),
+            "cache": settle_cache(config.cache),
         }
     )
     refuse_secrets(settled.model_dump(mode="json"))
@@ -113,7 +122,7 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
     """The shape of the run, for a workflow with these roles.
 
     Raises:
-        ConfigError: if a role is placed that the workflow does not have.
+        ConfigError: if a role is placed that the workflow does not have, or prices cannot be read.
     """
     problems = unknown_roles(config, roles)
     if problems:
@@ -122,9 +131,17 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
         name: RoleSettings(role.replicas or config.peers or 1, role.resources)
         for name, role in config.roles.items()
     }
-    shape = config.model_dump(exclude={"recipe", "source", "sink", "limit", "llm", "roles", "ray", "journal"})
-    journal = config.journal == "on"
-    return RunSettings(**shape, roles=placed, address=config.ray.address, journal=journal)
+    shape = config.model_dump(exclude=_NO_SHAPE)
+    same = kept_on_resume(config).same
+    return RunSettings(
+        **shape,
+        roles=placed,
+        address=config.ray.address,
+        journal=config.journal == "on",
+        budget=make_budget(config.budget),
+        prices=make_prices(config.prices),
+        cache=make_cache(config.cache, {key: same[key] for key in same if key.startswith("llm.")}),
+    )
 
 
 def _absolute(path: str | Path | tuple[str, ...] | None) -> str | tuple[str, ...] | None:

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from peerloom.config.base import FREE, MAY_GROW, SAME, Count, NotNegative, Positive, Section, Whole
 from peerloom.config.llm import Llm
+from peerloom.config.money import Budget, Cache, Given
 from peerloom.source.open import Format
 
 
@@ -73,6 +74,10 @@ class Config(Section):
     """Makes the run's choices, and sampling where the server can, the same again."""
     llm: Llm | None = Field(default=None)
     """Which model answers; None if a service was given in Python."""
+    budget: Budget = Budget()
+    prices: Annotated[Given, FREE] = None
+    """What tokens cost: `genai` (needs `peerloom[prices]`), a YAML or JSON file, or what would be in it."""
+    cache: Cache = Cache()
     engine: Annotated[Literal["ray", "local"], FREE] = "ray"
     """Peers are Ray actors, or tasks of this one process."""
     placement: Annotated[Literal["packed", "spread"], FREE] = "packed"

@@ -41,8 +41,20 @@ def _run(summary: Mapping[str, Any]) -> Table:
         f"{count(tokens['prompt'])} prompt ({count(tokens['cached'])} cached), "
         f"{count(tokens['completion'])} completion, {summary['tokens_per_second']:,.1f}/s",
     )
+    if summary.get("usd"):
+        table.add_row("cost", f"{summary['usd']:,.4f} USD")
+    if (cache := summary.get("cache")) is not None:
+        table.add_row("cache", _cache(cache))
     table.add_row("time", f"{duration(summary['wall_seconds'])} ({summary['cpu_seconds']:,.1f} CPU s)")
     return table
+
+
+def _cache(cache: Mapping[str, Any]) -> str:
+    calls = cache["hits"] + cache["misses"]
+    saved = f"{count(cache['saved_tokens'])} tokens"
+    if cache["saved_usd"]:
+        saved += f", {cache['saved_usd']:,.4f} USD"
+    return f"{count(cache['hits'])} of {count(calls)} calls ({cache['hit_rate']:.1%}), {saved} saved"
 
 
 def _totals(agent: Mapping[str, Any]) -> AgentTotals:

@@ -10,6 +10,7 @@ import msgspec
 from peerloom.protocol.view import Member
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
+from peerloom.services.llm.cache.caching import CacheTally
 from peerloom.services.llm.service import ClientSpec
 from peerloom.sink.totals import AgentTally, Totals
 from peerloom.source.base import Source
@@ -35,7 +36,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     rows as they are committed, over the whole life of the run directory; `found` rows were committed
     before this member began.
     `in_flight` tasks are admitted and `turns` turns under way at this moment. `readings` are what a peer's
-    meters say at its end.
+    meters say at its end; `cache` is what that was good for in this process.
     """
 
     cpu_seconds: float = 0.0
@@ -47,6 +48,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     notices: list[str] = []
     turns: int = 0
     readings: bytes = b""
+    cache: CacheTally | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

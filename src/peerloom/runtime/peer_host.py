@@ -18,6 +18,7 @@ from peerloom.runtime.rows import finish
 from peerloom.runtime.settings import members
 from peerloom.runtime.tidying import Tidying
 from peerloom.services.llm.base import LLM
+from peerloom.services.llm.cache.caching import CachingLLM
 from peerloom.services.llm.limits.desk import Desk
 from peerloom.task import Task, decode, encode
 
@@ -129,6 +130,10 @@ class PeerHost(Host):
         if self._desk is not None:
             stats.turns = max(0, stats.turns - self._desk.waiting)
             stats.readings = self._desk.read() if self._stopping.is_set() else b""
+        if isinstance(self._llm, CachingLLM):
+            stats.cache = self._llm.tally
+            stats.notices += self._llm.told
+            self._llm.told.clear()
         if self._stage is not None:
             stats.hops = self._stage.hops
             stats.agents = self._stage.tallies

@@ -16,6 +16,7 @@ from peerloom.errors import PeerloomError, SourceError
 from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, Progress, RunFinished, RunStarted
 from peerloom.protocol.view import ALONE, FEEDER, PEER, Member
 from peerloom.runtime.brief import Brief
+from peerloom.runtime.client import costs, prepared
 from peerloom.runtime.conclusion import check_complete, failures
 from peerloom.runtime.engines import make_engine
 from peerloom.runtime.gathering import Gathering
@@ -273,6 +274,7 @@ class Run:
         )
         if self._rationing is not None and self._rationing.spending.bounded:
             summary["budget"] = self._rationing.report()
+        summary |= costs(summary, self._client, self._figures.cache())
         if how == "suspended":
             summary["suspended"] = self._figures.in_flight()
         try:
@@ -296,7 +298,7 @@ class Run:
             send=self._supervisor.grant,
             tell=self.tell,
         )
-        self._client = client.metered(rationing.spending.bounded)
+        self._client = prepared(client, self._settings, everything=rationing.spending.bounded)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
         if again:

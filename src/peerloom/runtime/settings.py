@@ -8,7 +8,9 @@ from typing import Literal
 
 from peerloom.errors import ConfigError
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
+from peerloom.services.llm.cache.caching import CacheSettings
 from peerloom.services.llm.limits.budget import Budget
+from peerloom.services.llm.prices import UNKNOWN, Prices
 
 PACKED_PEERS = 2
 
@@ -33,7 +35,8 @@ class RunSettings:
     role in `spread`. `in_flight` counts tasks over all feeders. `heartbeat_seconds` is how often a
     member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
     `deliver_seconds` how long a delivery may stay unanswered. With `journal`, what a lost process had
-    done is not done again. `budget` is the most that all sessions together may use.
+    done is not done again. `budget` is the most that all sessions together may use, `prices` what is known of
+    costs, and `cache` where replies are kept for later runs.
     """
 
     engine: Literal["ray", "local"] = "ray"
@@ -50,6 +53,8 @@ class RunSettings:
     deliver_seconds: float = 30.0
     journal: bool = True
     budget: Budget = field(default_factory=Budget)
+    prices: Prices = UNKNOWN
+    cache: CacheSettings | None = None
     address: str | None = None
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from peerloom.events import AgentTotals, Progress
 from peerloom.runtime.brief import MemberStats
+from peerloom.services.llm.cache.caching import CacheTally
 from peerloom.sink.totals import AgentTally, Totals
 
 Summary = dict[str, Any]
@@ -68,6 +69,14 @@ class Figures:
     def turns(self) -> int:
         """Turns under way, without those that wait for a call to be allowed."""
         return sum(stats.turns for stats in self._newest())
+
+    def cache(self) -> CacheTally:
+        """What the cache was good for in this session, to members that are gone too."""
+        total = CacheTally()
+        for stats in self._stats.values():
+            if stats.cache is not None:
+                total.add(stats.cache)
+        return total
 
     def _newest(self, counts: Callable[[MemberStats], bool] = lambda stats: True) -> list[MemberStats]:
         """The figures of each slot's newest incarnation, of those that count."""

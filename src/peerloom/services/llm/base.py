@@ -46,7 +46,8 @@ class ChatReply(msgspec.Struct, frozen=True, kw_only=True):
     `message` is the reply as an OpenAI chat message; `text` its words, `reasoning` what the model thought
     before them, `tool_calls` the functions it wants called, in OpenAI's form. `logprobs` are OpenAI's, a
     record for each token; `token_ids` are the reply's tokens, if the server tells them.
-    `usage.calls` is 1, and `seconds` is the time of the call that succeeded, without earlier retries.
+    `usage.calls` is 1, and `seconds` is the time of the call that succeeded, without earlier retries; a reply
+    from the cache has used nothing, and its `usage` is empty.
     """
 
     text: str

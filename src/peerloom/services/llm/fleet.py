@@ -20,7 +20,7 @@ from peerloom.services.llm.limits.amounts import Amount
 from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.llm.limits.division import Limits
 from peerloom.services.llm.limits.estimates import Estimates
-from peerloom.services.llm.prices import Price
+from peerloom.services.llm.prices import Price, Prices
 from peerloom.services.llm.replicas import Dial, Failed, Replicas
 from peerloom.services.llm.retry import Retry, Tries
 from peerloom.services.llm.routing import Routing
@@ -72,6 +72,11 @@ class FleetSpec:
     def metered(self, everything: bool) -> "FleetSpec":
         """The same, with calls metered where that is needed, or everywhere."""
         return replace(self, limited=everything or self.limits.bounded)
+
+    def priced(self, prices: Prices) -> "FleetSpec":
+        """The same, with what tokens cost: as `prices` say, else as the service knows itself."""
+        found = prices.find(self.model, self.replicas[0] if self.replicas else "")
+        return replace(self, price=found or self.price)
 
     def connect(self, desk: Desk | None = None) -> "FleetClient":
         """A client for the running event loop; `desk` is where it says what it uses."""

@@ -28,6 +28,7 @@ from peerloom.services.llm.grammar import choice_grammar
 from peerloom.services.llm.http import HttpDial
 from peerloom.services.llm.llamacpp_server import KEY as SERVER_KEY
 from peerloom.services.llm.preflight import choose_model
+from peerloom.services.llm.prices import FREE
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.routing import Routing
 from peerloom.services.secret import Secret
@@ -170,6 +171,7 @@ class LlamaCppService:
             dial=HttpDial(endpoint, dialect, name),
             retry=_RETRY,
             routing=Routing(eject_cap=2.0),
+            price=FREE,
         )
         return self._spec
 

@@ -1,5 +1,6 @@
 """How long an agent's replies are: a high quantile of the last ones, to reserve before the next."""
 
+import math
 from collections import deque
 
 RESERVED = 0.95  # of replies are no longer than what is reserved
@@ -23,7 +24,7 @@ class OutputLength:
         self._seen += 1
         if self._seen % _EACH == 0 or self._seen == _FEW:
             ordered = sorted(self._lengths)
-            self._high = float(ordered[int(RESERVED * (len(ordered) - 1))])
+            self._high = float(ordered[math.ceil(RESERVED * len(ordered)) - 1])
 
     def reserve(self, limit: int | None, default: int) -> float:
         """What the next reply may take: the quantile, within its limit; the limit while little is known.

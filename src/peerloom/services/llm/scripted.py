@@ -18,6 +18,7 @@ from typing import Any, cast
 from peerloom.errors import ConfigError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.prices import FREE
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.wire import unfiltered
 from peerloom.services.spawn import Spawner
@@ -59,7 +60,11 @@ class ScriptedService:
     def spec(self) -> FleetSpec:
         """A single replica, in whatever process calls it; all in one process play the same script."""
         return FleetSpec(
-            model=MODEL, replicas=("this process",), dial=_ScriptedDial(self), retry=Retry(attempts=1)
+            model=MODEL,
+            replicas=("this process",),
+            dial=_ScriptedDial(self),
+            retry=Retry(attempts=1),
+            price=FREE,
         )
 
     async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:

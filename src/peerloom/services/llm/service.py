@@ -11,6 +11,7 @@ from typing import Protocol
 from peerloom.services.llm.base import LLM
 from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.prices import Prices
 from peerloom.services.spawn import Spawner
 
 Moved = Callable[[str, Sequence[str]], None]
@@ -27,6 +28,10 @@ class ClientSpec(Protocol):
 
     def metered(self, everything: bool) -> "ClientSpec":
         """The same, with calls metered where a service has limits, or everywhere."""
+        ...
+
+    def priced(self, prices: Prices) -> "ClientSpec":
+        """The same, with what tokens cost."""
         ...
 
     def connect(self, desk: Desk | None = None) -> LLM:

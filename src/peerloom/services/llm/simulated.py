@@ -14,6 +14,7 @@ from peerloom.services.llm.ask import BadRequest, read
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.laws import Laws, answer, fault_of
+from peerloom.services.llm.prices import FREE
 from peerloom.services.llm.retry import Retry, Retryable
 from peerloom.services.llm.wire import to_body, unwrap
 from peerloom.services.spawn import Spawner
@@ -41,7 +42,9 @@ class SimulatedService(Laws):
 
     def spec(self) -> FleetSpec:
         """A single replica, in whatever process calls it."""
-        return FleetSpec(model=MODEL, replicas=("this process",), dial=_SimulatedDial(self), retry=self.retry)
+        return FleetSpec(
+            model=MODEL, replicas=("this process",), dial=_SimulatedDial(self), retry=self.retry, price=FREE
+        )
 
     async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
         """Wait for ever: it cannot die."""
