@@ -67,8 +67,9 @@ async def caching(
         await client.close()
 
 
-def request(seed: int | None = 1, text: str = "hi") -> ChatRequest:
-    return ChatRequest(messages=[{"role": "user", "content": text}], seed=seed, temperature=1.0)
+def request(seed: int | None = 1, text: str = "hi", max_tokens: int | None = None) -> ChatRequest:
+    said = {"role": "user", "content": text}
+    return ChatRequest(messages=[said], seed=seed, temperature=1.0, max_tokens=max_tokens)
 
 
 async def test_the_same_request_again_is_not_asked_and_costs_nothing(path: Path) -> None:
@@ -111,13 +112,22 @@ async def test_samples_without_a_seed_stay_samples(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("finish", "asked"), [("stop", 1), ("tool_calls", 1), ("length", 2), ("content_filter", 2)]
+    ("finish", "limit", "asked"),
+    [
+        ("stop", None, 1),
+        ("tool_calls", None, 1),
+        ("length", None, 2),
+        ("length", 9, 1),
+        ("content_filter", None, 2),
+    ],
 )
-async def test_only_complete_replies_are_kept(path: Path, finish: str, asked: int) -> None:
+async def test_only_replies_as_they_were_asked_for_are_kept(
+    path: Path, finish: str, limit: int | None, asked: int
+) -> None:
     model = Model(finish_reason=finish)
     async with caching(model, path) as client:
-        await client.chat(request())
-        await client.chat(request())
+        await client.chat(request(max_tokens=limit))
+        await client.chat(request(max_tokens=limit))
         assert model.asked == asked
 
 
