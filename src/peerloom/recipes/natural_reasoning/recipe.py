@@ -83,6 +83,7 @@ def program(params: Params) -> Program:
         "answer": Answer(
             LLMAgent(
                 PROMPTS / "answer.j2",
+                system=PROMPTS / "solver.j2",
                 schema=answer_schema(params.answer_tokens),
                 max_tokens=params.answer_tokens,
                 temperature=params.temperature,

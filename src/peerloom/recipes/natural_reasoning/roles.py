@@ -34,11 +34,12 @@ from peerloom.recipes.natural_reasoning.params import Params
 from peerloom.task import FILTERED, End, Task, Turn
 
 YES, NO = "yes", "no"
-# Whoever answers the question has not seen the document.
+# Whoever answers the question has not seen the document. A good question lost to this costs little.
+_IT = "(?:article|author|document|excerpt|passage|text|web ?page|website)"
 _MENTIONS = re.compile(
-    r"\b(?:according to|based on|(?:described|discussed|given|mentioned|presented|stated) (?:in|by)|from|in)"
-    r" (?:the|this) (?:above |following |given )?"
-    r"(?:article|author|document|excerpt|page|passage|text|web ?page|website)\b",
+    rf"\bthis (?:{_IT}|page)\b|\bthe (?:above|following|given) {_IT}\b"
+    r"|\b(?:according to|based on|(?:described|discussed|given|mentioned|presented|stated) (?:in|by)|from|in)"
+    rf" the {_IT}\b",
     re.IGNORECASE,
 )
 
