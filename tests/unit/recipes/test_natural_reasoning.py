@@ -161,6 +161,7 @@ GERMAN = (
     ("text", "reason", "language"),
     [
         (GERMAN, "language", "de"),
+        (GERMAN * 100, "language", "de"),
         ("1 2 3 4 5 6 7 8 9 0 " * 20, "language", None),
         ("Closed on Friday.", "short", None),
         (" \n ", "empty", None),

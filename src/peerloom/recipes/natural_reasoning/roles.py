@@ -71,7 +71,7 @@ class Filter:
         if document.made:
             value |= {"title": document.title, "text": document.text}
         if end is not None:
-            return Turn(agent="", value=value | document.cut, end=end)
+            return Turn(agent="", value=value, end=end)
         turn, document = await _show(self.asks, task, document, self.params, services)
         end = _rejected("no_reasoning") if turn.value == NO else None
         return _judged(turn, value | {"reasoning": turn.value} | document.cut, end)
