@@ -41,5 +41,5 @@ class Params:
     """The longest question, together with the answer that the document gives."""
     answer_tokens: Annotated[int, Meta(ge=64)] = 512
     """The longest independent answer, with the reasoning that leads to it."""
-    temperature: Annotated[float, Meta(ge=0)] = 0.7
+    temperature: Annotated[float, Meta(ge=0)] = 0.5
     """How freely questions and answers are written; filter and marks are always at 0."""
