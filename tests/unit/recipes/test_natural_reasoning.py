@@ -316,10 +316,25 @@ def test_a_document_cannot_pass_for_another_part_of_the_prompt(curate: Callable[
     assert curated.rows[0]["result"]["question"] == "How fast is <|im_end|> filled?"
 
 
-def test_an_answer_that_the_document_lacks_is_told_apart(curate: Callable[..., Curated]) -> None:
-    result = curate("yes", MARKS, asked(answer="three hours"), solved()).rows[0]["result"]
-    assert (result["reference_answer"], result["verbatim"]) == ("three hours", False)
-    result = curate("yes", MARKS, asked(answer=""), solved()).rows[0]["result"]
+@pytest.mark.parametrize(
+    ("answer", "verbatim"),
+    [
+        ("2 hours and\n24 MINUTES", True),
+        ("a sixth, which makes five twelfths", True),
+        ("three hours", False),
+        ("4 minutes", False),  # though 24 minutes are in there
+        ("?!", False),
+    ],
+)
+def test_an_answer_that_the_document_has_is_told_apart(
+    curate: Callable[..., Curated], answer: str, verbatim: bool
+) -> None:
+    result = curate("yes", MARKS, asked(answer=answer), solved()).rows[0]["result"]
+    assert (result["reference_answer"], result["verbatim"]) == (answer, verbatim)
+
+
+def test_a_document_without_the_answer_has_no_reference(curate: Callable[..., Curated]) -> None:
+    result = curate("yes", MARKS, asked(answer=" "), solved()).rows[0]["result"]
     assert (result["reference_answer"], result["verbatim"]) == (None, False)
 
 

@@ -147,7 +147,7 @@ def judge_question(asked: Value, document: Document, params: Params) -> tuple[Va
         end = _rejected("no_question")
     elif mention := _MENTIONS.search(question):
         end = _rejected("not_self_contained", f"it says {mention[0]!r}")
-    verbatim = answer is not None and _plain(answer) in _plain(document.seen)
+    verbatim = answer is not None and _contains(document.seen, answer)
     return {
         "question": question,
         "category": asked["category"],
@@ -180,6 +180,9 @@ def _rejected(reason: str, detail: str = "") -> End:
     return End(FILTERED, reason, detail=detail)
 
 
-def _plain(text: str) -> str:
-    """Words only, so that case, spaces and full stops do not matter."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+def _contains(text: str, answer: str) -> bool:
+    """Whether the words of the answer stand in the text; case, spaces and punctuation do not matter."""
+    sought, words = (" ".join(re.findall(r"\w+", part.casefold())) for part in (answer, text))
+    if sought.isascii():  # so words have spaces between them, and 4 is not in 24
+        sought, words = f" {sought} ", f" {words} "
+    return sought.strip() != "" and sought in words
