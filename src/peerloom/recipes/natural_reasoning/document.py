@@ -18,7 +18,7 @@ from peerloom.task import Task
 
 TITLE = 200  # characters
 # What ends a document in our prompts, or a message in the chat templates of common models.
-_MARKS = re.compile(r"<(?=[|｜]|/?\s*(?:document|s|(?:start|end)_of_turn)\s*>)|\[(?=/?INST\])", re.I)  # noqa: RUF001
+_MARKS = re.compile(r"<(?=[|｜]|/?\s*(?:document|s|[be]os|(?:start|end)_of_turn)\s*>)|\[(?=/?INST\])", re.I)  # noqa: RUF001
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ A rejection is the task's end: outcome `filtered`, and one of the reasons
 
     filter    empty, short, language (all three before any model is asked), no_reasoning
     score     score
-    question  no_question, not_self_contained
-    answer    no_answer
+    question  no_question, not_self_contained, copied
+    answer    no_answer, copied
+
+`copied` is what a small model does that repeats the example of its instructions instead of making something.
 
 A prompt that is longer than the model's context is asked again with half of the document.
 """
@@ -14,6 +16,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -37,10 +40,14 @@ YES, NO = "yes", "no"
 # Whoever answers the question has not seen the document. A good question lost to this costs little.
 _IT = "(?:article|author|document|excerpt|passage|text|web ?page|website)"
 _MENTIONS = re.compile(
-    rf"\bthis (?:{_IT}|page)\b|\bthe (?:above|following|given) {_IT}\b"
+    rf"\bthis (?:{_IT}|page)\b|\bthe (?:above|following|given) {_IT}\b|\bthe (?:document|excerpt)\b"
     r"|\b(?:according to|based on|(?:described|discussed|given|mentioned|presented|stated) (?:in|by)|from|in)"
     rf" the {_IT}\b",
     re.IGNORECASE,
+)
+
+_PROMPTS = "\n".join(
+    file.read_text("utf-8") for file in sorted((Path(__file__).parent / "prompts").iterdir())
 )
 
 Value = dict[str, Any]
@@ -126,6 +133,8 @@ class Answer:
         reasoning, answer = turn.value["reasoning"].strip(), turn.value["answer"].strip()
         said = {"role": "assistant", "content": f"{reasoning}\n\nAnswer: {answer}".strip()}
         end = None if answer else _rejected("no_answer")
+        if _contains(_PROMPTS, reasoning):
+            end = _rejected("copied")
         value = {"reasoning": reasoning, "answer": answer}
         return _judged(msgspec.structs.replace(turn, message=said), value, end)
 
@@ -147,6 +156,8 @@ def judge_question(asked: Value, document: Document, params: Params) -> tuple[Va
         end = _rejected("no_question")
     elif mention := _MENTIONS.search(question):
         end = _rejected("not_self_contained", f"it says {mention[0]!r}")
+    elif _contains(_PROMPTS, question):
+        end = _rejected("copied")
     verbatim = answer is not None and _contains(document.seen, answer)
     return {
         "question": question,
