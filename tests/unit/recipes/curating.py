@@ -1,4 +1,4 @@
-"""What the tests of NaturalReasoning share: a good document, the replies it gets, and what a run made of it."""
+"""What the tests of NaturalReasoning share: a document, the replies it gets, what a run made of it."""
 
 import json
 from typing import Any, NamedTuple

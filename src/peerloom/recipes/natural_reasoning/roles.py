@@ -158,7 +158,7 @@ def judge_question(asked: Value, document: Document, params: Params) -> tuple[Va
         end = _rejected("not_self_contained", f"it says {mention[0]!r}")
     elif _contains(_PROMPTS, question):
         end = _rejected("copied")
-    verbatim = answer is not None and _contains(document.seen, answer)
+    verbatim = answer is not None and _contains(f"{document.title}\n{document.seen}", answer)
     return {
         "question": question,
         "category": asked["category"],
