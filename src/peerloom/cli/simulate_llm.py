@@ -37,6 +37,7 @@ def simulate_llm(
     log: Annotated[
         Path | None, typer.Option(help="Gets a JSON line for each served call.", show_default=False)
     ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Let clients make it fail: POST /admin/...")] = False,
     **laws: Any,
 ) -> None:
     """Serve until interrupted."""
@@ -44,7 +45,7 @@ def simulate_llm(
     config = check(compose(None, values=values))
     assert isinstance(config.llm, Simulated)
     obeyed = Laws(**config.llm.model_dump(exclude=_OF_THE_CLIENT), seed=seed)
-    run_server(ServerConfig(laws=obeyed, host=host, port=port, model=model, log=log))
+    run_server(ServerConfig(laws=obeyed, host=host, port=port, model=model, log=log, admin=admin))
 
 
 def _laws() -> Iterator[Parameter]:

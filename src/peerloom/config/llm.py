@@ -169,6 +169,12 @@ class Simulated(Section):
     """Probability that an answer is the one stated last in the prompt."""
     context: Annotated[Count | None, FREE] = None
     """The longest prompt, in tokens."""
+    prefix_cache: Annotated[Count | None, FREE] = None
+    """Tokens that the prefix cache holds; by default, all that precedes a prompt's last message."""
+    prefill_tokens_per_second: Annotated[Positive | None, FREE] = None
+    """Speed of reading what of a prompt is not cached, on top of the latency."""
+    rate_reasoning: Annotated[Share, SAME] = 0.0
+    """Share of replies with thoughts before them."""
     rate_429: Annotated[Share, FREE] = 0.0
     """Share of calls refused with 429."""
     rate_5xx: Annotated[Share, FREE] = 0.0
@@ -179,8 +185,30 @@ class Simulated(Section):
     """Share of calls answered with a body that is no JSON."""
     rate_truncation: Annotated[Share, FREE] = 0.0
     """Share of replies cut in the middle."""
+    rate_half_closed: Annotated[Share, FREE] = 0.0
+    """Share of calls whose connection is closed before or within the head of the answer."""
+    rate_slow: Annotated[Share, FREE] = 0.0
+    """Share of replies that trickle in pieces."""
+    rate_cut: Annotated[Share, FREE] = 0.0
+    """Share of calls whose connection is closed within the body of the answer."""
+    rate_content_type: Annotated[Share, FREE] = 0.0
+    """Share of calls answered by an HTML page, with status 200."""
+    slow_seconds: Annotated[NotNegative, FREE] = 1.0
+    """Seconds that a slow reply trickles."""
     retry_after: Annotated[NotNegative, FREE] = 1.0
-    """Seconds that a 429 asks to wait."""
+    """Seconds that a 429 asks to wait, unless a limit says when it will do."""
+    storm_every: Annotated[Positive | None, FREE] = None
+    """Seconds from one storm, in which all calls get 429, to the next."""
+    storm_seconds: Annotated[NotNegative, FREE] = 5.0
+    """Seconds that a storm lasts."""
+    limit_rpm: Annotated[Count | None, FREE] = None
+    """Calls let in within any window of limit_window seconds."""
+    limit_tpm: Annotated[Count | None, FREE] = None
+    """Tokens, of prompts and replies together, let in within any such window."""
+    limit_concurrency: Annotated[Count | None, FREE] = None
+    """Calls at once."""
+    limit_window: Annotated[Positive, FREE] = 60.0
+    """Seconds that limit_rpm and limit_tpm are counted over."""
     timeout: Annotated[Positive, FREE] = 600.0
     """Seconds after which a call that hangs is tried again."""
     max_retries: Annotated[Whole, FREE] = 7

@@ -13,7 +13,7 @@ import msgspec
 from peerloom.recipes.natural_reasoning.params import Params
 from peerloom.recipes.natural_reasoning.rows import read_row
 from peerloom.services.llm.tokens import ASCII_BYTES, cut_tokens, estimate_tokens
-from peerloom.source.html import main_text
+from peerloom.source.html import NoText, main_text
 from peerloom.task import Task
 
 TITLE = 200  # characters
@@ -51,11 +51,19 @@ def open_document(row: Any, params: Params) -> Document:
 
     Raises:
         RowError: if there is none.
-        ConfigError: if it is HTML and trafilatura is not installed.
+        SourceError: if it is HTML and trafilatura is not installed.
     """
     page = read_row(row, params.field)
-    title, text = main_text(page.body) if page.html else ("", page.body)
+    title, text = _main_text(page.body) if page.html else ("", page.body)
     return _document(page.title or title, text, params.max_tokens, page.html)
+
+
+def _main_text(page: str) -> tuple[str, str]:
+    """Title and text; both empty if the page has nothing to read."""
+    try:
+        return main_text(page)
+    except NoText:
+        return "", ""
 
 
 def reopen_document(task: Task, params: Params) -> Document:

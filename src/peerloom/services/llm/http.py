@@ -102,7 +102,10 @@ class HttpBackend:
             why = f"timeout ({str(error) or f'no reply in {self._endpoint.timeout:g} s'})"
             raise Retryable(why, taken=not isinstance(error, _NOT_TAKEN)) from error
         except (aiohttp.ClientError, OSError) as error:
-            why = f"{type(error).__name__}: {error}"
+            words = self._endpoint.hidden(str(error).encode()).decode(
+                errors="replace"
+            )  # may quote the server
+            why = f"{type(error).__name__}: {trimmed(words)}"
             raise Retryable(why, taken=not isinstance(error, _NOT_TAKEN)) from error
         if response.status != 200:
             hidden = self._endpoint.hidden(raw)

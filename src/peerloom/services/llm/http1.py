@@ -1,18 +1,20 @@
 """Just enough HTTP/1.1 to serve JSON fast: an `asyncio.Protocol` without layers above it.
 
 A connection answers its requests one by one, in order; what a client sends ahead waits in the buffer,
-and past a bound the socket is not read. Bodies may be sized or chunked. Heads and bodies are bounded.
+and past a bound the socket is not read. Bodies may be sized or chunked. Heads and bodies are bounded. An
+answer can be sent with a flaw, as bad servers and networks do.
 """
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast
 
 MAX_HEAD = 64 * 1024
 MAX_BODY = 256 * 1024 * 1024
 _READ_AHEAD = 256 * 1024
+_PIECES = 8  # that a trickling answer comes in
 
 Due = Callable[[Callable[[], None] | None], None]
 """Called with what sends a reply when it is due, and has to call that, at once or soon; with None if the
@@ -22,6 +24,19 @@ _HEADS = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n".encode()
     for status in HTTPStatus
 }
+
+
+class Flaw(NamedTuple):
+    """What is wrong with how an answer is sent.
+
+    `closed` is where it breaks off and the connection is closed: before the first byte, or in the middle of
+    the head or of the body. `trickle` is the seconds it takes from its first piece to its last. `html` is
+    whether it says that its body is that.
+    """
+
+    closed: Literal["", "start", "head", "body"] = ""
+    trickle: float = 0.0
+    html: bool = False
 
 
 class Request(NamedTuple):
@@ -78,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._parsing = False
         self._timer: asyncio.TimerHandle | None = None
         self._due: Due | None = None
+        self._flaw: Flaw | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
@@ -104,6 +120,11 @@ class Connection(asyncio.Protocol):
         elif len(self._buffer) > _READ_AHEAD:
             self._transport.pause_reading()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being worked on."""
+        return self._busy
+
     def close(self) -> None:
         """Send away the client, answered or not."""
         self._transport.abort()
@@ -116,6 +137,7 @@ class Connection(asyncio.Protocol):
         headers: bytes = b"",
         delay: float | None = 0.0,
         due: Due | None = None,
+        flaw: Flaw | None = None,
     ) -> None:
         """Answer the request in hand.
 
@@ -124,14 +146,40 @@ class Connection(asyncio.Protocol):
             body: JSON.
             headers: further header lines, each ended by CRLF.
             delay: seconds until it is due; None is never.
-            due: has the last word on when it is sent; default is when it is due.
+            due: has the last word on when it is sent; default is when it is due. Of an answer that trickles,
+                on the last piece.
+            flaw: what is to go wrong with it.
         """
         data = b"%bContent-Length: %d\r\n%b\r\n%b" % (_HEADS[status], len(body), headers, body)
         self._due = due
-        if delay:
+        if flaw is not None and delay is not None:
+            self._reply_badly(data, delay, flaw)
+        elif delay:
             self._timer = self._loop.call_later(delay, self._ready, data)
         elif delay is not None:
             self._ready(data)
+
+    def _reply_badly(self, data: bytes, delay: float, flaw: Flaw) -> None:
+        head = data.index(b"\r\n\r\n") + 4
+        if flaw.html:
+            data = data.replace(b"application/json", b"text/html", 1)
+        if flaw.closed:
+            self._flaw = flaw
+            ends = {"start": 0, "head": head // 2, "body": (head + len(data)) // 2}
+            self._timer = self._loop.call_later(delay, self._ready, data[: ends[flaw.closed]])
+        elif flaw.trickle:
+            size = -(-len(data) // _PIECES)
+            pause = flaw.trickle / (_PIECES - 1)
+            self._timer = self._loop.call_later(delay, self._trickle, data, size, pause)
+        else:
+            self._timer = self._loop.call_later(delay, self._ready, data)
+
+    def _trickle(self, data: bytes, size: int, pause: float) -> None:
+        if len(data) <= size:
+            self._ready(data)
+        else:
+            self._transport.write(data[:size])
+            self._timer = self._loop.call_later(pause, self._trickle, data[size:], size, pause)
 
     def _ready(self, data: bytes) -> None:
         self._timer = None
@@ -146,7 +194,7 @@ class Connection(asyncio.Protocol):
             return
         self._transport.write(data)
         head, self._head = self._head, None
-        if head is None or head.close:
+        if head is None or head.close or self._flaw is not None:
             self._transport.close()
             return
         self._busy = False

@@ -1,20 +1,25 @@
 """The simulated model, in process and behind HTTP: the same cases, and the same replies."""
 
 import asyncio
+import json
 import pickle
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
-from fleets import client as client_of
-from fleets import fleet
 
 from peerloom.errors import ContextExceeded, LLMRejected, LLMUnavailable
-from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedRequest
+from peerloom.services.llm.dialects.openai import OpenAIDialect
+from peerloom.services.llm.endpoint import Endpoint
+from peerloom.services.llm.fleet import FleetClient, FleetSpec
+from peerloom.services.llm.http import HttpDial
 from peerloom.services.llm.laws import Laws
+from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.llm.openai import OpenAIService
 from peerloom.services.llm.retry import Retry
+from peerloom.services.llm.routing import Routing
 from peerloom.services.llm.server import ServerConfig, serving
 from peerloom.services.llm.simulated import SimulatedBackend, SimulatedService
 
@@ -43,10 +48,23 @@ class Waits(list[float]):
         await asyncio.sleep(0)
 
 
-def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> LLM:
+STAYS = Routing(eject_after=1_000)  # however often it fails
+
+
+def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> FleetClient:
     service = SimulatedService(retry=retry, timeout=timeout, **laws)
-    spec = replace(service.spec(), dial=lambda name: SimulatedBackend(service, sleep=waits))
-    return client_of(spec, waits)
+    spec = replace(
+        service.spec(), dial=lambda name: SimulatedBackend(service, sleep=waits), routing=STAYS, retry=retry
+    )
+    return FleetClient(spec, Desk(), sleep=waits)
+
+
+def over_http(port: int, retry: Retry, timeout: float, structured="auto") -> FleetSpec:
+    url = f"http://127.0.0.1:{port}/v1"
+    dial = HttpDial(
+        Endpoint(base_url=url, timeout=timeout), OpenAIDialect(structured=structured), "simulated"
+    )
+    return FleetSpec(model="simulated", replicas=(url,), dial=dial, retry=retry, routing=STAYS)
 
 
 @pytest.fixture(params=["in process", "over HTTP"])
@@ -60,8 +78,7 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable]:
             if request.param == "in process":
                 return in_process(waits, retry, seconds, **laws)
             port = await stack.enter_async_context(serving(ServerConfig(laws=Laws(**laws), port=0)))
-            url = f"http://127.0.0.1:{port}/v1"
-            client = client_of(fleet(url, model="simulated", retry=retry, timeout=seconds), waits)
+            client = FleetClient(over_http(port, retry, seconds), Desk(), sleep=waits)
             stack.push_async_callback(client.close)
             return client
 
@@ -86,11 +103,22 @@ async def test_choices_schemas_and_limits_are_kept_to(make) -> None:
 
 
 @pytest.mark.parametrize(
-    "rates", [{"rate_429": 0.5}, {"rate_5xx": 0.5}, {"rate_garbage": 0.5}, {"rate_hang": 0.3}]
+    "rates",
+    [
+        {"rate_429": 0.5},
+        {"rate_5xx": 0.5},
+        {"rate_garbage": 0.5},
+        {"rate_hang": 0.3},
+        {"rate_half_closed": 0.5},
+        {"rate_cut": 0.5},
+        {"rate_content_type": 0.5},
+        {"rate_slow": 0.5, "slow_seconds": 0.01},
+        {"rate_slow": 0.3, "slow_seconds": 60},
+    ],
 )
 async def test_faults_that_pass_are_retried_to_the_same_reply(make, rates) -> None:
     faultless = in_process(Waits(), Retry(), 1)
-    llm = await make(seconds=0.03, **rates)
+    llm = await make(seconds=0.1, **rates)
     requests = [ask(f"question {n}") for n in range(12)]
     replies = await asyncio.gather(*(llm.chat(request) for request in requests))
     assert [reply.text for reply in replies] == [(await faultless.chat(r)).text for r in requests]
@@ -102,20 +130,111 @@ async def test_faults_that_pass_are_retried_to_the_same_reply(make, rates) -> No
         ("rate_5xx", "HTTP 503"),
         ("rate_hang", "timeout"),
         ("rate_garbage", "HTTP 200"),
+        ("rate_half_closed", ".*[Dd]isconnect"),
+        ("rate_cut", "simulated disconnect|ClientPayloadError"),
+        ("rate_content_type", "HTTP 200 with an invalid body .*(html|HTML)"),
     ],
 )
 async def test_faults_that_do_not_pass_end_the_task(make, rate, last) -> None:
-    llm = await make(retry=Retry(attempts=3, base=0), seconds=0.02, **{rate: 1.0})
+    llm = await make(retry=Retry(attempts=3, base=0), seconds=0.1, **{rate: 1.0})
     with pytest.raises(LLMUnavailable, match=f"did not answer in 3 attempts.*last: {last}"):
         await llm.chat(ask("?"))
 
 
-async def test_a_rate_limit_says_how_long_to_wait_and_costs_no_attempt(make) -> None:
+async def test_a_rate_limit_says_how_long_to_wait(make) -> None:
     waits = Waits()
-    llm = await make(waits, rate_429=0.7, retry_after=2.5, retry=Retry(attempts=2, base=0))
-    assert all([(await llm.chat(ask(f"question {n}"))).text for n in range(12)])
-    assert set(waits) <= {0.0, 2.5}
-    assert waits.count(2.5) > 12, "more refusals than attempts allowed"
+    llm = await make(waits, rate_429=0.5, retry_after=2.5, retry=Retry(attempts=2, base=0))
+    for number in range(12):
+        await llm.chat(ask(f"question {number}"))
+    assert set(waits) - {0.0} == {2.5}
+
+
+@pytest.mark.parametrize("limits", [{"limit_rpm": 3}, {"limit_tpm": 100, "tokens": 20, "tokens_sigma": 0.0}])
+async def test_a_limit_refuses_what_is_beyond_it(make, limits) -> None:
+    llm = await make(retry=Retry(attempts=1), limit_window=60.0, **limits)
+    for number in range(3):
+        await llm.chat(ask(f"question {number}"))
+    with pytest.raises(LLMUnavailable, match=f"HTTP 429: simulated rate limit: {next(iter(limits))}"):
+        await llm.chat(ask("one more"))
+
+
+async def test_a_request_above_the_limit_of_tokens_is_refused_for_good(make) -> None:
+    llm = await make(limit_tpm=100)
+    with pytest.raises(LLMRejected, match="it can never be served"):
+        await llm.chat(ask("word " * 200))
+
+
+async def test_calls_at_once_are_limited(make) -> None:
+    llm = await make(asyncio.sleep, retry=Retry(attempts=1), limit_concurrency=1, latency=0.05)
+    outcomes = await asyncio.gather(*(llm.chat(ask(f"{n}")) for n in range(3)), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in outcomes) == [
+        "ChatReply",
+        "LLMUnavailable",
+        "LLMUnavailable",
+    ]
+    assert (await llm.chat(ask("later"))).text
+
+
+async def test_a_prefix_met_before_is_cached_and_read_sooner(make) -> None:
+    llm = await make(prefix_cache=10_000, prefill_tokens_per_second=100_000.0)
+    first = await llm.chat(ask("word " * 400))
+    again = await llm.chat(ask("word " * 400, seed=1))
+    assert first.usage.cached == 0
+    assert again.usage.cached == again.usage.prompt // 16 * 16
+
+
+async def test_vectors_have_length_one_and_are_the_texts_own(make) -> None:
+    llm = await make(seed=3)
+    reply = await llm.embed(EmbedRequest(texts=("one", "two", "one"), dimensions=8))
+    one, two, same = reply.vectors
+    assert one == same != two
+    assert all(len(each) == 8 and sum(x * x for x in each) == pytest.approx(1) for each in reply.vectors)
+    assert reply.usage.prompt == 3
+    assert len((await llm.embed(EmbedRequest(texts=("one",)))).vectors[0]) == 256
+
+
+TOOLS = tuple(
+    {"type": "function", "function": {"name": name, "parameters": {**SCHEMA, "title": name}}}
+    for name in ("judge", "score")
+)
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "finish"),
+    [
+        ("required", {"judge", "score"}, "tool_calls"),
+        ("score", {"score"}, "stop"),
+    ],
+)
+async def test_a_tool_that_must_be_called_is_called_as_it_wants(make, choice, names, finish) -> None:
+    llm = await make()
+    for number in range(8):
+        reply = await llm.chat(ask(f"{number}?", tools=TOOLS, tool_choice=choice))
+        (call,) = reply.message["tool_calls"]
+        assert reply.finish_reason == finish and reply.text == ""
+        assert call["function"]["name"] in names
+        assert set(json.loads(call["function"]["arguments"])) == {"score", "why", "verdict"}
+
+
+async def test_tools_that_may_be_called_are_not(make) -> None:
+    llm = await make()
+    reply = await llm.chat(ask("?", tools=TOOLS))
+    assert reply.text and "tool_calls" not in reply.message
+    assert reply.usage.prompt > (await llm.chat(ask("?"))).usage.prompt, "their descriptions are read too"
+    with pytest.raises(LLMRejected, match="no tool has the name"):
+        await llm.chat(ask("?", tools=TOOLS, tool_choice="missing"))
+
+
+async def test_thoughts_come_before_a_share_of_replies(make) -> None:
+    llm = await make(rate_reasoning=0.5)
+    replies = [await llm.chat(ask(f"question {n}")) for n in range(20)]
+    thoughts = [reply.message.get("reasoning_content", "") for reply in replies]
+    assert 4 < sum(map(bool, thoughts)) < 16
+    for reply, thought in zip(replies, thoughts, strict=True):
+        assert reply.usage.completion == pytest.approx((len(reply.text) + len(thought)) / 4, abs=1)
+    cut = [await llm.chat(ask(f"question {n}", max_tokens=3)) for n in range(20)]
+    assert {bool(reply.text) for reply in cut} == {True, False}, "thoughts may leave no room"
+    assert {reply.finish_reason for reply in cut} == {"length"}
 
 
 async def test_truncation_is_a_reply(make) -> None:
@@ -152,8 +271,7 @@ async def test_in_process_and_over_http_are_the_same(structured) -> None:
     ]
     here = in_process(Waits(), Retry(base=0), 1, **laws)
     async with serving(ServerConfig(laws=Laws(**laws), port=0)) as port:
-        url = f"http://127.0.0.1:{port}/v1"
-        there = client_of(fleet(url, structured=structured, retry=Retry(base=0)))
+        there = over_http(port, Retry(base=0), 5.0, structured).connect()
         try:
             replies = await asyncio.gather(*(there.chat(request) for request in requests))
         finally:
@@ -176,7 +294,7 @@ async def test_the_service_is_its_own_spec_and_travels(tmp_path) -> None:
     service = SimulatedService(latency=0.001, seed=7)
     spec = await service.start(None, said.append, tmp_path)  # type: ignore[arg-type]  # starts nothing
     assert said == ["simulated model, latency 0.001 s, seed 7"]
-    first, second = (s.connect() for s in (spec, pickle.loads(pickle.dumps(spec))))
+    first, second = (each.connect() for each in (spec, pickle.loads(pickle.dumps(spec))))
     assert await first.chat(ask("?")) == await second.chat(ask("?"))
     await service.stop()
 

@@ -221,7 +221,7 @@ class Share:
             self._pace.answered(answered, seconds, self.outstanding, now)
         if after.refused > before.refused:
             self._limited = True
-            self._pace.refused(self.outstanding, now)
+            self._pace.refused(self.outstanding, now, after.refused - before.refused)
             self._hold_until = max(self._hold_until, now + after.hold)
             for member in self._members.values():
                 member.dirty = True

@@ -168,7 +168,15 @@ class Meter:
         until = self._clock() + seconds
         if until > self._hold_until:
             self._hold_until = until
-            asyncio.get_running_loop().call_later(seconds, self._serve)
+            asyncio.get_running_loop().call_later(seconds, self._held)
+
+    def _held(self) -> None:
+        """The hold should be over; a timer may come a little early, and nothing else would let calls go."""
+        left = self._hold_until - self._clock()
+        if left > 0:
+            asyncio.get_running_loop().call_later(max(left, 0.001), self._held)
+        else:
+            self._serve()
 
     def _left(self) -> Amount:
         """What is granted and not yet taken."""

@@ -2,8 +2,8 @@
 
 Below the limits that the user gave, or without any, a refusal (429) cuts the calls under way and the rate by
 a third, at most once in the time that a call takes; after that both grow again, slowly. A provider that
-answers much slower than it did is given less in the same way. Where there was no limit and nothing is refused
-for a while, there is none again.
+answers much slower than it did is given less in the same way. A refusal now and then among many answers says
+nothing. Where there was no limit and nothing is refused for a while, there is none again.
 """
 
 import math
@@ -14,6 +14,8 @@ GROWTH_PER_SECOND = 0.02
 LEAST_GROWTH_PER_SECOND = 0.5  # calls under way
 FREE_AFTER_SECONDS = 120.0
 SLOW = 3.0  # times what it was
+SPORADIC = 0.03  # of all attempts; fewer refusals cost less than being slower
+_RECENT = 200  # attempts that the share of refusals is taken of
 _SAMPLE = 20  # answers that make a mean
 
 
@@ -35,9 +37,12 @@ class Pace:
         self._best = math.inf
         self._answers = 0
         self._seconds = 0.0
+        self._recent = 0.0
+        self._refused = 0.0
 
     def answered(self, answers: int, seconds: float, outstanding: int, now: float) -> None:
         """So many calls more were answered, in so many seconds all together."""
+        self._count(answers, 0)
         self._answers += answers
         self._seconds += seconds
         if self._answers < _SAMPLE:
@@ -48,9 +53,11 @@ class Pace:
         if self._watch_slowness and self._latency > SLOW * self._best:
             self._cut(CUT_SLOW, outstanding, now)
 
-    def refused(self, outstanding: int, now: float) -> None:
-        """An attempt was refused while so many calls were under way."""
-        self._cut(CUT, outstanding, now)
+    def refused(self, outstanding: int, now: float, attempts: int = 1) -> None:
+        """So many attempts were refused while so many calls were under way."""
+        self._count(attempts, attempts)
+        if self._refused > SPORADIC * max(self._recent, 1.0 / SPORADIC):
+            self._cut(CUT, outstanding, now)
 
     def grow(self, outstanding: int, now: float) -> None:
         """Time has passed; the ceiling grows only while it is reached."""
@@ -63,6 +70,12 @@ class Pace:
         elif outstanding >= 0.9 * self.ceiling:
             growth = max(LEAST_GROWTH_PER_SECOND, GROWTH_PER_SECOND * self.ceiling)
             self.ceiling += growth * seconds
+
+    def _count(self, attempts: int, refused: int) -> None:
+        """Older attempts count less and less."""
+        kept = max(0.0, 1.0 - attempts / _RECENT)
+        self._recent = self._recent * kept + attempts
+        self._refused = self._refused * kept + refused
 
     def _cut(self, by: float, outstanding: int, now: float) -> None:
         if now - self._cut_at < max(self._latency, 0.2):
