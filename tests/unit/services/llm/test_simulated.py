@@ -228,7 +228,7 @@ async def test_tools_that_may_be_called_are_not(make) -> None:
 async def test_thoughts_come_before_a_share_of_replies(make) -> None:
     llm = await make(rate_reasoning=0.5)
     replies = [await llm.chat(ask(f"question {n}")) for n in range(20)]
-    thoughts = [reply.message.get("reasoning_content", "") for reply in replies]
+    thoughts = [reply.reasoning for reply in replies]
     assert 4 < sum(map(bool, thoughts)) < 16
     for reply, thought in zip(replies, thoughts, strict=True):
         assert reply.usage.completion == pytest.approx((len(reply.text) + len(thought)) / 4, abs=1)
