@@ -78,10 +78,11 @@ class Replicas:
         if self._router.live:
             await self._try_one()
         while not self._router.live:
+            if await self._try_one():
+                continue
             if not self._patient:
                 raise LLMUnavailable(f"{self._what} is away: {self._why or 'it has no replicas'}")
-            if not await self._try_one():
-                await self._wait()
+            await self._wait()
         return self._clock() - began
 
     def choose(self, key: str, avoid: Collection[str] = ()) -> str:
