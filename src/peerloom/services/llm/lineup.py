@@ -202,7 +202,7 @@ def broken_line(fallbacks: Mapping[str, str | None], roles: Mapping[str, str]) -
             name = fallbacks[name]
         if name is not None and name not in fallbacks:
             found.append(f"the fallback of {seen[-1]}, {name}, is no service; there are: {there}")
-        elif name == min(seen):  # once, not from each of them
+        elif name is not None and name == min(seen):  # once, not from each of them
             found.append(f"the services {' -> '.join([*seen, name])} fall back on each other for ever")
     return list(dict.fromkeys(found))
 
