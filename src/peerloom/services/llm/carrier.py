@@ -12,8 +12,6 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from peerloom.services.llm.failures import trimmed
-
 _NOT_TAKEN = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _BIG_BODY = 1 << 20  # aiohttp wants larger bodies as files, so that it can write them piecewise
 
@@ -85,7 +83,7 @@ class AiohttpCarrier:
             why = f"timeout ({str(error) or f'no reply in {self._seconds:g} s'})"
             raise Unanswered(why, taken=not isinstance(error, _NOT_TAKEN)) from error
         except (aiohttp.ClientError, OSError) as error:
-            why = f"{type(error).__name__}: {trimmed(str(error))}"
+            why = f"{type(error).__name__}: {error}"
             raise Unanswered(why, taken=not isinstance(error, _NOT_TAKEN)) from error
 
     async def close(self) -> None:

@@ -42,7 +42,7 @@ class Endpoint:
         http: what carries requests there.
 
     Raises:
-        ConfigError: if `base_url` cannot be one, or there is no such `http`.
+        ConfigError: if `base_url` cannot be one, or `http` is none, or cannot reach it.
     """
 
     base_url: str
@@ -61,6 +61,8 @@ class Endpoint:
             raise ConfigError(f"llm.base_url is {self.base_url!r}: leave out /chat/completions at its end")
         if self.http not in get_args(Http):
             raise ConfigError(f"llm.http is {self.http!r}: use one of {', '.join(get_args(Http))}")
+        if self.http == "thin" and _proxy_for(url) is not None:
+            raise ConfigError(f"llm.http=thin reaches {url.host} by no proxy: use auto, or set no_proxy")
 
     def url(self, path: str) -> URL:
         """The URL of `path` below the base URL, whose query (an API version, say) it keeps."""
@@ -79,16 +81,11 @@ class Endpoint:
         return raw if key is None else key.hide_in(raw.decode(errors="replace")).encode()
 
     def open_carrier(self, headers: Mapping[str, str]) -> Carrier:
-        """What carries requests, for the running event loop; `headers` carry the key.
-
-        Raises:
-            ConfigError: if it is to be `thin`, and the environment wants a proxy.
-        """
+        """What carries requests, for the running event loop; `headers` carry the key."""
         url = URL(self.base_url)
-        proxied = _proxy_for(url) is not None
-        if self.http == "thin" and proxied:
-            raise ConfigError(f"llm.http=thin reaches {url.host} by no proxy: use auto, or set no_proxy")
-        kind = AUTO if self.http == "auto" and not proxied else self.http
+        kind = self.http
+        if kind == "auto":
+            kind = AUTO if _proxy_for(url) is None else "aiohttp"
         if kind != "thin":
             return AiohttpCarrier(self.open_session(headers), self.timeout)
         allow_open_files(_SOCKETS)

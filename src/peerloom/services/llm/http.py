@@ -108,8 +108,8 @@ class HttpBackend:
         try:
             answer = await self._carrier.send("POST", url, post.body, post.headers)
         except Unanswered as error:
-            why = self._endpoint.hidden(str(error).encode()).decode(errors="replace")
-            raise Retryable(why, taken=error.taken) from error
+            words = self._endpoint.hidden(str(error).encode(errors="replace")).decode()
+            raise Retryable(trimmed(words), taken=error.taken) from error
         if answer.status != 200:
             hidden = self._endpoint.hidden(answer.body)
             raise self._dialect.failure(answer.status, answer.headers, hidden, time.time())

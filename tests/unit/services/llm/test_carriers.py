@@ -170,7 +170,6 @@ async def test_what_is_no_answer_fails_at_once_and_leaves_no_connection(kind, pi
             await post()
         await server.empty()
     assert caught.value.taken
-    assert len(str(caught.value)) < 400
     assert len(server.requests) == 1
 
 
