@@ -181,7 +181,7 @@ class Replicas:
     async def _try_one(self) -> bool:
         """Look whether a replica whose time it is answers again; False if there is none."""
         name = self._router.due(self._clock())
-        if name is None:
+        if name is None or self._closed:
             return False
         self._router.trying(name)
         well = False
