@@ -47,10 +47,23 @@ def _run(summary: Mapping[str, Any]) -> Table:
         each = summary.get("usd_per_completed_row")
         per_row = f", {each:,.6f} for each completed row" if each is not None else ""
         table.add_row("cost", f"{summary['usd']:,.4f} USD{per_row}")
+    if (budget := summary.get("budget")) is not None:
+        table.add_row("budget", _budget(budget))
+    if summary.get("suspended"):
+        table.add_row("suspended", f"{count(summary['suspended'])} tasks wait for more budget")
     if (cache := summary.get("cache")) is not None:
         table.add_row("cache", _cache(cache))
     table.add_row("time", f"{duration(summary['wall_seconds'])} ({summary['cpu_seconds']:,.1f} CPU s)")
     return table
+
+
+def _budget(budget: Mapping[str, Mapping[str, float]]) -> str:
+    parts: list[str] = []
+    for name, each in budget.items():
+        used, total = each["used"], each["total"]
+        money = name == "usd"
+        parts.append(f"{used:,.4f} of {total:g} USD" if money else f"{used:,.0f} of {total:,.0f} {name}")
+    return ", ".join(parts)
 
 
 def _cache(cache: Mapping[str, Any]) -> str:

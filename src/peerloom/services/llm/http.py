@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 
+from peerloom.errors import LLMError
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Post
 from peerloom.services.llm.endpoint import Endpoint
@@ -65,12 +66,20 @@ class HttpBackend:
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
         """See `Backend.chat`."""
         post = self._dialect.chat(request, self._model)
-        return await self._exchange(post, request, self._dialect.reply)
+        try:
+            return await self._exchange(post, request, self._dialect.reply)
+        except (Retryable, LLMError) as error:
+            self._hide_key(error)
+            raise
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
         """See `Backend.embed`."""
         post = self._dialect.embed(request, self._model)
-        return await self._exchange(post, request, self._dialect.vectors)
+        try:
+            return await self._exchange(post, request, self._dialect.vectors)
+        except (Retryable, LLMError) as error:
+            self._hide_key(error)
+            raise
 
     async def healthy(self) -> bool:
         """Whether the server lists its models; also if it only does not have that list."""
@@ -85,6 +94,13 @@ class HttpBackend:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+    def _hide_key(self, error: Exception) -> None:
+        """Take the key out of an error's words: servers quote it anywhere."""
+        hidden = self._endpoint.hidden
+        error.args = tuple(
+            hidden(word.encode()).decode() if isinstance(word, str) else word for word in error.args
+        )
 
     async def _exchange(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
         begin = time.perf_counter()

@@ -78,15 +78,16 @@ class Replicas:
             LLMUnavailable: if none is in use, and calls are not to wait; or if the client is closed.
         """
         began = self._clock()
-        tried = await self._try_one()
+        if self._router.live:
+            await self._try_one()
         while not self._router.live:
-            if not self._patient:
-                raise LLMUnavailable(f"{self._what} is away: {self._why or 'it has no replicas'}")
             if self._closed:
                 raise self._over()
-            if not tried:
-                await self._wait()
-            tried = await self._try_one()
+            if await self._try_one():
+                continue
+            if not self._patient:
+                raise LLMUnavailable(f"{self._what} is away: {self._why or 'it has no replicas'}")
+            await self._wait()
         return self._clock() - began
 
     def choose(self, key: str, avoid: Collection[str] = ()) -> str:
