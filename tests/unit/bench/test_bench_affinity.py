@@ -33,7 +33,8 @@ async def test_calls_are_routed_as_the_setting_says(
         from peerloom.testing import execute
 
         seen.append(await llm.start(None, print, tmp_path))
-        await execute(program, source, SimulatedService(prefix_cache=100_000), path)
+        done = await execute(program, source, SimulatedService(prefix_cache=100_000), path)
+        assert done.summary["llm_calls"] == 12 * setting.tasks
         return work_in(path, setting.tasks)
 
     monkeypatch.setattr(LlamaCppService, "start", start)
