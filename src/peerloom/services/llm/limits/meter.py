@@ -35,6 +35,8 @@ class Meter:
         self.limited = limited
         self.down = ""
         self.denied = False
+        self.idle = 0
+        """Calls that neither are under way nor wait for a grant, but for the service or their next try."""
         self._urgent = urgent
         self._clock = clock
         self._granted = NOTHING if limited else ANYTHING
@@ -113,6 +115,8 @@ class Meter:
 
     def answered(self, seconds: float) -> None:
         """An attempt was answered, after so long."""
+        if not self._answered:
+            self._urgent()  # that it answers at all is to be known if it refuses somebody later
         self._answered += 1
         self._seconds += seconds
 
