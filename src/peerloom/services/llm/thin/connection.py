@@ -91,22 +91,31 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes, at any cut."""
-        if self._waiter is None:
+        if self._idle:
             self.abort()
             return
+        self._feed(data)
+        if self._idle:
+            if self.open:
+                self._over()
+        elif self._fed > MAX_ANSWER or (not self._headed and self._fed > MAX_HEAD):
+            self._fail(Unanswered("the answer, or its head, is too large"))
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return self._waiter is None
+
+    def _feed(self, data: bytes) -> None:
+        """Have it parsed, which calls the methods below."""
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._keep = False
-            if self._waiter is not None:  # else it is only what comes behind the answer
+            if not self._idle:  # else it is only what comes behind the answer
                 said = error.__context__ if isinstance(error.__context__, _TooMuch) else error
                 self._fail(Unanswered(f"no HTTP answer: {said}"))
-                return
-        if self._waiter is None:
-            self._over()
-        elif self._fed > MAX_ANSWER or (not self._headed and self._fed > MAX_HEAD):
-            self._fail(Unanswered("the answer, or its head, is too large"))
 
     def eof_received(self) -> None:
         """The server sends nothing more."""

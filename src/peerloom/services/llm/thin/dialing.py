@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from typing import cast
 
 import aiohappyeyeballs
 from yarl import URL
@@ -70,7 +71,7 @@ class Dialer:
             return made
         self._turn = (self._turn + 1) % len(addresses)
         turned = [*addresses[self._turn :], *addresses[: self._turn]]
-        sock = await aiohappyeyeballs.start_connection(
+        sock = await aiohappyeyeballs.start_connection(  # pyright: ignore[reportUnknownMemberType] - its tuples
             turned, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
         )
         try:
@@ -87,7 +88,8 @@ class Dialer:
             return self._found
         async with self._looking:
             if time.monotonic() >= self._until:
-                self._found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                self._found = cast("Sequence[_Address]", found)
                 self._until = time.monotonic() + _DNS_SECONDS
             return self._found
 
