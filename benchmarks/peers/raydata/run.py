@@ -26,6 +26,7 @@ class Stage:
         self.spec = work.Spec(path)
         self.number = number
         self.session = None
+        self.loop = asyncio.new_event_loop()
 
     def asked(self, row):
         """The messages, and the longest reply."""
@@ -46,7 +47,10 @@ class Stage:
             response.raise_for_status()
             return orjson.loads(await response.read())["choices"][0]["message"]["content"]
 
-    async def __call__(self, batch):
+    def __call__(self, batch):
+        return self.loop.run_until_complete(self.answered(batch))
+
+    async def answered(self, batch):
         if self.session is None:
             headers = {"content-type": "application/json"}
             self.session = aiohttp.ClientSession(
@@ -60,7 +64,7 @@ class Stage:
         if self.spec.workload == "mini-coral" and self.number % 2:
             found = [work.letter(self.spec, text) or "" for text in batch[f"said{self.number}"]]
             batch[f"letter{self.number}"] = found
-        yield batch
+        return batch
 
 
 def main(spec):
@@ -75,7 +79,6 @@ def main(spec):
             batch_size=size,
             concurrency=1,
             num_cpus=0.1,
-            max_concurrency=4,
         )
         if spec.workload == "nr" and number == 0:
             data = data.filter(lambda row: bool(row["keep"]))

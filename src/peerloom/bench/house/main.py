@@ -1,7 +1,8 @@
 """The body of `peerloom bench all` and `peerloom bench install`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -69,7 +70,7 @@ def measure_all(
     progress = Console(stderr=True)
     found = Results(machine())
     for case in _chosen(scope, only):
-        outcome = measure(case, progress.print)
+        outcome = measure(case, _teller(progress))
         rows = case.rows(outcome)
         found.outcomes.append((case, outcome))
         found.rows += rows
@@ -88,7 +89,7 @@ def install_peers(names: Sequence[str]) -> None:
         ConfigError: if there is no such peer.
         BenchError: if one cannot be installed.
     """
-    install(names, Console(stderr=True).print)
+    install(names, _teller(Console(stderr=True)))
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -99,6 +100,11 @@ def table(rows: Sequence[Row]) -> Table:
     for row in rows:
         shown.add_row(*(cell.replace("**", "") for cell in cells(row)))
     return shown
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    """Progress as it is: long lines are not folded, and brackets in them mean nothing."""
+    return partial(console.print, soft_wrap=True, markup=False, highlight=False)
 
 
 def _chosen(scope: Scope, only: str) -> list[Case]:
