@@ -38,7 +38,11 @@ def graph(spec, model):
 
     built, before = StateGraph(State), START
     for turn, who in enumerate(work.SPEAKERS):
-        for name, node in ((f"{who}{turn}", speaker(who)), (f"extract{turn}", extractor), (f"match{turn}", matcher)):
+        for name, node in (
+            (f"{who}{turn}", speaker(who)),
+            (f"extract{turn}", extractor),
+            (f"match{turn}", matcher),
+        ):
             built.add_node(name, node)
             built.add_edge(before, name)
             before = name

@@ -5,6 +5,7 @@ longest reply is there.
 """
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,6 @@ class Stage:
     """Calls of one stage for a batch of rows, all at once; the replies go into column `into`."""
 
     def __init__(self, path, number):
-        sys.path.insert(0, COMMON)
         self.spec = work.Spec(path)
         self.number = number
         self.session = None
@@ -43,7 +43,9 @@ class Stage:
         body = {"model": self.spec.model, "messages": messages}
         if longest:
             body["max_tokens"] = longest
-        async with self.session.post(f"{self.spec.url}/chat/completions", data=orjson.dumps(body)) as response:
+        async with self.session.post(
+            f"{self.spec.url}/chat/completions", data=orjson.dumps(body)
+        ) as response:
             response.raise_for_status()
             return orjson.loads(await response.read())["choices"][0]["message"]["content"]
 
@@ -68,6 +70,7 @@ class Stage:
 
 
 def main(spec):
+    os.environ["PYTHONPATH"] = COMMON  # of its workers
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     stages = 3 if spec.workload == "nr" else 6
     size = max(1, spec.in_flight // stages)

@@ -68,21 +68,23 @@ def served(log: Path, expected: int) -> Served:
     Raises:
         BenchError: if it was anything else than `expected` calls, all answered.
     """
-    return _summed(log, range(expected, expected + 1))
+    return _summed(log, expected, 0)
 
 
 def served_about(log: Path, expected: int, more: int) -> Served:
     """As `served`, of somebody who may ask up to `more` times more often, to see whether the model is there."""
-    return _summed(log, range(expected, expected + more + 1))
+    return _summed(log, expected, more)
 
 
-def _summed(log: Path, due: range) -> Served:
+def _summed(log: Path, expected: int, more: int) -> Served:
     calls = msgspec.json.Decoder(_Call).decode_lines(log.read_bytes())
-    good = sum(call.status == 200 for call in calls)
-    if good != len(calls) or good not in due:
-        raise BenchError(f"{due.start} calls were due, the model has got {len(calls)} and answered {good}")
-    first, last = min(call.received for call in calls), max(call.t for call in calls)
-    return Served(good, first, last, sum(call.completion_tokens for call in calls))
+    good = [call for call in calls if call.status == 200]
+    if len(good) < expected or len(calls) > expected + more:
+        raise BenchError(
+            f"{expected} calls were due, the model has got {len(calls)} and answered {len(good)}"
+        )
+    first, last = min(call.received for call in good), max(call.t for call in good)
+    return Served(len(good), first, last, sum(call.completion_tokens for call in good))
 
 
 def count_served(log: Path) -> int:

@@ -29,7 +29,9 @@ def bench(
     ],
     which: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PEER]...", help="With all or install: these systems only.", show_default=False),
+        typer.Argument(
+            metavar="[PEER]...", help="With all or install: these systems only.", show_default=False
+        ),
     ] = None,
     in_flight: Annotated[
         int | None, typer.Option(min=1, help="Measure with so many tasks at once only.")

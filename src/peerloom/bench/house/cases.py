@@ -45,7 +45,9 @@ class Found:
 
     def medians(self) -> Figures:
         """All of them."""
-        return {name: median(self._values(name)) for name in dict.fromkeys(n for run in self.runs for n in run)}
+        return {
+            name: median(self._values(name)) for name in dict.fromkeys(n for run in self.runs for n in run)
+        }
 
     def _values(self, figure: str) -> list[float]:
         return [run[figure] for run in self.runs if figure in run] if not self.reason else []

@@ -12,9 +12,9 @@ from peerloom.bench.house.sides import OURS, US, Scope, compared, ours, side, th
 from peerloom.bench.house.workloads import Workload
 
 PLAIN_CALL = "raycall"
-DIALOGUES = 1_000
-SHORT, LONG = 8, 200  # turns
-AT_FIVE = (3, 7)
+DIALOGUES = 300
+SHORT, LONG = 10, 200  # turns
+AT_FIVE = (2, 8)
 AT_LENGTH = ((45, 55), (95, 105), (145, 155), (190, 199))
 
 
@@ -41,7 +41,9 @@ def cases(scope: Scope) -> list[Case]:
         derive=partial(each_task, counts),
     )
     return [
-        Case(f"growth to {counts[-1]:,} tasks", [ours(job)], partial(_task_rows, counts), runs=scope.times(1)),
+        Case(
+            f"growth to {counts[-1]:,} tasks", [ours(job)], partial(_task_rows, counts), runs=scope.times(1)
+        ),
         Case(
             f"growth to {LONG} turns",
             [side(US, _dialogues), theirs(scope, PLAIN_CALL, Job(CALL, 1, 1))],

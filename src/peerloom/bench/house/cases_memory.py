@@ -56,7 +56,9 @@ async def _bare() -> Figures:
 
 
 def _rows(outcome: Outcome) -> list[Row]:
-    figure = f"{IN_FLIGHT:,} tasks in flight, model of {THOUGHT:g} s: bytes each beyond a payload of {PAYLOAD:,}"
+    figure = (
+        f"{IN_FLIGHT:,} tasks in flight, model of {THOUGHT:g} s: bytes each beyond a payload of {PAYLOAD:,}"
+    )
     return [compared(figure, outcome, "bytes_each", peer=BARE, reach=at_most(8_192), note=_note)]
 
 

@@ -4,7 +4,6 @@ How fast one feeder or one sink can be is its CPU time for each task, turned rou
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from peerloom.bench.house.cases import Case, Figures, Outcome
@@ -66,7 +65,9 @@ def _partition_rows(outcome: Outcome) -> list[Row]:
     figure = f"partitions, {IN_FLIGHT:,} in flight in all: most tasks/s against {first}"
     return [
         _curve(figure, outcome, "tasks_per_second"),
-        compared("tasks/s that one feeder can admit", outcome, "feeder_limit", reach=at_least(LEAST), us=first),
+        compared(
+            "tasks/s that one feeder can admit", outcome, "feeder_limit", reach=at_least(LEAST), us=first
+        ),
         compared("tasks/s that one sink can commit", outcome, "sink_limit", reach=at_least(LEAST), us=first),
     ]
 

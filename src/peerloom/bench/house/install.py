@@ -62,9 +62,7 @@ def _install(peer: Peer, tell: Callable[[str], None]) -> str:
         more = ["--no-deps"] if path.name == WITHOUT_DEPENDENCIES else []
         _run([*pip, *more, "--requirement", str(path)])
     seconds, megabytes = round(time.time() - begun, 1), _megabytes(home)
-    mark.write_bytes(
-        orjson.dumps({"requirements": wanted, "seconds": seconds, "megabytes": megabytes})
-    )
+    mark.write_bytes(orjson.dumps({"requirements": wanted, "seconds": seconds, "megabytes": megabytes}))
     return f"{peer.name}: {seconds:,.0f} s, {megabytes:,} MB"
 
 

@@ -137,7 +137,9 @@ async def watched(
     text = output.read_text(errors="replace")
     seen.said = _last_line(text) if code == 0 else {}
     if not {"begin", "end"} <= seen.said.keys():
-        raise BenchError(f"it ended with code {code}: {' '.join(text.split())[-_WORDS:] or 'it says nothing'}")
+        raise BenchError(
+            f"it ended with code {code}: {' '.join(text.split())[-_WORDS:] or 'it says nothing'}"
+        )
     return seen
 
 

@@ -166,4 +166,6 @@ def absent(peer: Peer) -> str:
 
 def program(peer: Peer) -> Program:
     """What is started to measure it."""
-    return Program([str(python(peer)), str(adapters() / peer.name / "run.py")], {"PYTHONPATH": "", **peer.env})
+    return Program(
+        [str(python(peer)), str(adapters() / peer.name / "run.py")], {"PYTHONPATH": "", **peer.env}
+    )

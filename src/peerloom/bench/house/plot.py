@@ -38,7 +38,9 @@ def bars(
         for place, (name, values) in enumerate(series.items()):
             value = values[number]
             if value is not None:
-                parts.append(_bar(left + place * BAR, value / most, COLOURS[place % len(COLOURS)], name, value))
+                parts.append(
+                    _bar(left + place * BAR, value / most, COLOURS[place % len(COLOURS)], name, value)
+                )
     parts += _legend(list(series), LEFT + wide * len(groups) + 14)
     return "\n".join([*parts, "</svg>", ""])
 

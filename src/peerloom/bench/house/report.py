@@ -158,7 +158,9 @@ def _plots(results: Results) -> dict[str, str]:
             name: [outcome[name].get(key) if name in outcome else None for _, outcome in cases]
             for name in systems
         }
-        series = {name: values for name, values in series.items() if any(value is not None for value in values)}
+        series = {
+            name: values for name, values in series.items() if any(value is not None for value in values)
+        }
         if series:
             plots[key.replace("_", "-")] = bars(title, [name for name, _ in cases], series)
     return plots

@@ -28,6 +28,8 @@ async def long_dialogues(spec: Spec) -> dict[str, Any]:
     begun = sorted(turn["started"] for row in read_rows(run_path(spec)) for turn in row["turns"])
     return {
         **said,
-        "moments": {str(count): begun[min(count * spec["tasks"], len(begun) - 1)] for count in spec["counts"]},
+        "moments": {
+            str(count): begun[min(count * spec["tasks"], len(begun) - 1)] for count in spec["counts"]
+        },
         "begun": bisect_left(begun, said["end"]),
     }
