@@ -1,4 +1,4 @@
-"""Some peers count tokens with tiktoken, which downloads its tables: where there are none, bytes are counted."""
+"""Some peers count tokens with tiktoken, which downloads its tables; here bytes are counted instead."""
 
 import sys
 import types

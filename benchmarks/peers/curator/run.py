@@ -20,8 +20,8 @@ os.environ.update(
     OPENAI_API_KEY="none",
 )
 offline.without_tiktoken()
-from bespokelabs import curator
-from datasets import Dataset
+from bespokelabs import curator  # noqa: E402 - it reads the environment
+from datasets import Dataset  # noqa: E402
 
 
 class Call(curator.LLM):

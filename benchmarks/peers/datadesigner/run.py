@@ -1,4 +1,4 @@
-"""Mini-coral as six text columns and three expressions; a conversation is one message, for it has no turns."""
+"""Mini-coral as six text columns and three expressions; a conversation is one message: it has no turns."""
 
 import os
 import sys
@@ -18,9 +18,9 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
 )
 offline.without_tiktoken()
-import data_designer.config as dd
-import pandas
-from data_designer.interface import DataDesigner
+import data_designer.config as dd  # noqa: E402 - it reads the environment
+import pandas  # noqa: E402
+from data_designer.interface import DataDesigner  # noqa: E402
 
 
 def columns():

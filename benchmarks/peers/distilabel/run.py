@@ -1,4 +1,4 @@
-"""Mini-coral as ten steps, each a process, that hand on batches; the calls' batches add up to what is in flight."""
+"""Mini-coral as ten steps, each a process, that hand on batches; those add up to what is in flight."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The steps of mini-coral for distilabel: a task that asks what the next call of the dialogue is, and a match."""
+"""The steps of mini-coral for distilabel: a task that is one call of the dialogue, and a match."""
 
 import sys
 from pathlib import Path

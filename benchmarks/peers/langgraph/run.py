@@ -1,4 +1,4 @@
-"""Mini-coral as a graph of nine nodes, each model node a call of ChatOpenAI; one graph, a task an invocation."""
+"""Mini-coral as a graph of nine nodes, six of them a call of ChatOpenAI; a task is an invocation."""
 
 import asyncio
 import operator

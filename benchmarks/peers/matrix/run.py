@@ -1,9 +1,9 @@
 """Matrix (`fair-matrix`) on its own workload without a model, `coral_mmlu_pro_dummy`, as it comes.
 
-Only where it reads and writes, and how wide it is, is changed; its rows are ours. What is alike: four roles in
-their order, statements of 1,024 characters give or take a fifth, the same chances to agree, so 2.8 statements
-and 9.4 hops a task; every role in a process of its own. What is not: its statements are one text cut to
-length, and its last task counts as done when the sink takes it up, ours when the row is durable on disk.
+Only where it reads and writes, and how wide it is, is changed; its rows are ours. What is alike: four roles
+in their order, statements of 1,024 characters give or take a fifth, the same chances to agree, so 2.8
+statements and 9.4 hops a task; every role in a process of its own. What is not: its statements are one text
+cut to length, and its last task counts as done when the sink takes it up, ours when the row is on disk.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ import ray
 
 COMMON = str(Path(__file__).parents[1] / "common")
 sys.path.insert(0, COMMON)
-import work
+import work  # noqa: E402
 
 
 class Stage:

@@ -37,7 +37,9 @@ class CpuMeter(Sampler):
         return self._until(end, process) - self._until(begin, process)
 
     async def _sample(self) -> None:
-        ignored = {process.pid for process in _tree(self._without)} if self._without is not None else set()
+        ignored: set[int] = set()
+        if self._without is not None:
+            ignored = {process.pid for process in _tree(self._without)}
         for process in _tree(self._root):
             if process.pid not in ignored:
                 try:

@@ -72,7 +72,7 @@ def served(log: Path, expected: int) -> Served:
 
 
 def served_about(log: Path, expected: int, more: int) -> Served:
-    """As `served`, of somebody who may ask up to `more` times more often, to see whether the model is there."""
+    """As `served`, of somebody who may ask `more` times more often, to see whether the model is there."""
     return _summed(log, expected, more)
 
 

@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("bench", help=VERBS["bench"])(guarded(bench))
 
 
-def bench(
+def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     name: Annotated[
         str,
         typer.Argument(

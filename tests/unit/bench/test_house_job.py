@@ -1,6 +1,5 @@
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,8 @@ begin = time.time()
 until = time.process_time() + 0.3
 while time.process_time() < until: pass
 print("some noise")
-print(json.dumps({"begin": begin, "end": time.time(), "tasks": len(rows), "hops": 3 * len(rows), "figures": {"x": 2}}))
+said = {"tasks": len(rows), "hops": 3 * len(rows), "figures": {"x": 2}}
+print(json.dumps({"begin": begin, "end": time.time(), **said}))
 """
 
 
@@ -28,12 +28,6 @@ def rows_of(count: int) -> Iterator[dict[str, Any]]:
 
 
 WORK = Workload("nothing", rows_of, lambda rows: 0)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if "aiohttp" not in str(tmp_path):
-        monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.slow
@@ -63,13 +57,11 @@ async def test_a_program_that_fails_says_why(code: str, limit: float, said: str)
 
 
 @pytest.mark.slow
-async def test_the_loop_that_a_user_would_write_does_the_work(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_the_loop_that_a_user_would_write_does_the_work() -> None:
     peer = known("aiohttp")
     if reason := absent(peer):
         pytest.skip(reason)
     found = await measured(program(peer), Job(MINI_CORAL, tasks=20, in_flight=10, latency=0.01, limit=60))
     assert 0 < found["share_of_ideal"] <= 1
-    assert found["tokens_per_second"] == pytest.approx(250 * found["calls_per_second"])
+    assert found["tokens_per_second"] == pytest.approx(250 * found["calls_per_second"], rel=0.01)
     assert found["cpu_seconds_per_1000_calls"] > 0

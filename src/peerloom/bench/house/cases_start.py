@@ -15,7 +15,7 @@ from peerloom.bench.house.sides import US, Scope, compared, side, theirs
 from peerloom.bench.house.workloads import HOPS, MINI_CORAL
 from peerloom.bench.model import PEERLOOM, simulated_llm
 from peerloom.bench.points import BenchError
-from peerloom.services.spawn import LocalSpawner
+from peerloom.services.spawn import ChildProcess, LocalSpawner
 
 REFERENCE = "matrix"
 LIMIT = 60.0
@@ -36,26 +36,31 @@ async def first_call() -> Figures:
     """
     with scratch() as folder:
         log, rows = folder / "calls.jsonl", folder / "rows.jsonl"
-        lines = [orjson.dumps({**row, "answer": "A"}) for row in MINI_CORAL.rows(64)]
-        rows.write_bytes(b"\n".join(lines))
+        await asyncio.to_thread(_write_questions, rows)
         async with simulated_llm(log, latency=0.5, tokens=50) as (url, _):
-            keys = [f"source.path={rows}", "llm=openai", f"llm.base_url={url}", "llm.api_key=none"]
+            keys = [f"source.path={rows}", "llm=openai", f"llm.base_url={url}"]
             command = [*PEERLOOM, "run", "coral", *keys, "--run-dir", str(folder / "run"), "--quiet"]
             started = time.time()
             child = await LocalSpawner().start(command, name="peerloom run", log=folder / "output")
             try:
-                return {"start_seconds": await _first(log, started + LIMIT, child.output) - started}
+                return {"start_seconds": await _first(log, started + LIMIT, child) - started}
             finally:
                 await end_all(child.pid)
                 await child.stop()
 
 
-async def _first(log: Path, until: float, output: object) -> float:
+def _write_questions(path: Path) -> None:
+    lines = [orjson.dumps({**row, "answer": "A"}) for row in MINI_CORAL.rows(64)]
+    path.write_bytes(b"\n".join(lines))
+
+
+async def _first(log: Path, until: float, child: ChildProcess) -> float:
     while time.time() < until:
         with suppress(OSError, orjson.JSONDecodeError, IndexError):
-            return float(orjson.loads(log.read_bytes().splitlines()[0])["received"])
+            lines = await asyncio.to_thread(log.read_bytes)
+            return float(orjson.loads(lines.splitlines()[0])["received"])
         await asyncio.sleep(LOOK_SECONDS)
-    raise BenchError(f"no call within {LIMIT:g} s: {await output()}")  # pyright: ignore
+    raise BenchError(f"no call within {LIMIT:g} s: {await child.output()}")
 
 
 def _rows(outcome: Outcome) -> list[Row]:

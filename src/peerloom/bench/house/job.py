@@ -99,7 +99,7 @@ async def measured(program: Program, job: Job) -> Figures:
     with scratch() as folder:
         rows = list(job.workload.rows(job.tasks))
         calls = job.workload.calls(rows)
-        log, spec = folder / "calls.jsonl", _spec(job, folder, rows)
+        log, spec = folder / "calls.jsonl", spec_of(job, folder, rows)
         async with AsyncExitStack() as stack:
             if calls:
                 laws = dict(job.workload.laws)
@@ -161,16 +161,18 @@ def figures(job: Job, seen: Seen, served: Served | None, started: float) -> Figu
         found["calls_per_second"] = rate
         found["tokens_per_second"] = served.tokens / (end - begin)
         found["cpu_seconds_per_1000_calls"] = cpu * 1_000 / served.calls
-        if job.latency:
+        if job.latency and "tokens_per_second" not in job.workload.laws:  # all calls take as long
             found["share_of_ideal"] = rate / (job.in_flight / job.latency)
     if hops := seen.said.get("hops"):
         found["hops_per_second"] = hops / (end - begin)
         found["cpu_seconds_per_1000_hops"] = cpu * 1_000 / hops
+    if hops and served is None:  # what is said to a model is no traffic between processes of a system
         found["loopback_bytes_per_task"] = seen.traffic.moved(begin, end) / job.tasks
     return found
 
 
-def _spec(job: Job, folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def spec_of(job: Job, folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a program is told to do, with the rows written to a file."""
     path = folder / "rows.jsonl"
     path.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
     return {

@@ -1,7 +1,7 @@
 """The peers: what they are, which work they can express, and why not the rest.
 
-Each has a folder `benchmarks/peers/NAME` with `run.py`, which does the work, and `requirements.txt`, which pins
-the environment that `peerloom bench install` makes for it. They know nothing of Peerloom.
+Each has a folder `benchmarks/peers/NAME` with `run.py`, which does the work, and `requirements.txt`, which
+pins the environment that `peerloom bench install` makes for it. They know nothing of Peerloom.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Bars as SVG, as far as the results need them: a group of bars for each width, one colour for each system."""
+"""Bars as SVG, as far as the results need them: a group for each case, a colour for each system."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

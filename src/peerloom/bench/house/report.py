@@ -69,7 +69,7 @@ def markdown(results: Results, plots: Sequence[str], command: str) -> str:
     """The document."""
     parts = [
         "# Results",
-        f"Made by `{command}`; every figure is of this machine and this run, medians with the least and the most.",
+        f"Made by `{command}`: figures of this machine and this run, medians with the least and the most.",
         *(f"- {name}: {value}" for name, value in results.machine.items()),
         "",
         _table(results.rows),

@@ -54,6 +54,7 @@ class RecordedDial:
     model: str
 
     def __call__(self, name: str) -> Backend:
+        """The replica of that name."""
         return RecordedBackend(self.dial(name), self.folder, self.model)
 
 
@@ -94,12 +95,17 @@ async def run(spec: Spec) -> dict[str, Any]:
     service = RecordedService(slots=slots)
     service.folder = folder
     said = await carry_out(program(Params()), spec, service)
-    lines = [line for path in folder.glob("calls-*.jsonl") for line in path.read_bytes().splitlines()]
-    calls = sorted(map(orjson.loads, lines), key=lambda call: call["sent"])
+    calls = await asyncio.to_thread(recorded, folder)
     ours = rate([Served(call["sent"], call["answered"], call["tokens"]) for call in calls], slots)
     bare = rate(await replayed([call["body"] for call in calls], slots, folder), slots)
     figures = {"tokens_per_second": ours, "bare_tokens_per_second": bare, "llm_calls": len(calls)}
     return {**said, "figures": figures}
+
+
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    """The calls of all processes, in the order they were sent."""
+    lines = [line for path in folder.glob("calls-*.jsonl") for line in path.read_bytes().splitlines()]
+    return sorted(map(orjson.loads, lines), key=lambda call: call["sent"])
 
 
 async def replayed(bodies: Sequence[dict[str, Any]], slots: int, folder: Path) -> list[Served]:

@@ -20,7 +20,7 @@ async def many_tasks(spec: Spec) -> dict[str, Any]:
 
 
 async def long_dialogues(spec: Spec) -> dict[str, Any]:
-    """All tasks from the first turn to the last at once; `moments` are when they had taken so many turns each.
+    """All tasks at once, from first turn to last; `moments` are when they had taken so many turns each.
 
     A moment is taken when as many turns were begun by all tasks together: some are ahead of it, some behind.
     """

@@ -8,6 +8,7 @@ from peerloom.bench.harness import Work, perform
 from peerloom.bench.points import Setting
 from peerloom.events import Hooks, MemberJoined
 from peerloom.runtime.program import Program
+from peerloom.runtime.settings import RoleSettings
 from peerloom.services.llm.openai import OpenAIService
 from peerloom.services.llm.service import LLMService
 from peerloom.services.llm.simulated import SimulatedService
@@ -48,9 +49,16 @@ async def carry_out(program: Program, spec: Spec, llm: LLMService | None = None)
         path=run_path(spec),
         name=f"bench-{spec['workload']}",
         hooks=[members],
-        shape=spec.get("shape"),
+        shape={**spec.get("shape", {}), **placed(spec)},
     )
     return {**said(work), "members": members.pids}
+
+
+def placed(spec: Spec) -> dict[str, Any]:
+    """Each role on a node of its own: `hosts` names a custom resource for each."""
+    hosts: dict[str, str] = spec.get("hosts", {})
+    roles = {role: RoleSettings(resources={host: 1.0}) for role, host in hosts.items()}
+    return {"roles": roles} if roles else {}
 
 
 def said(work: Work) -> dict[str, Any]:

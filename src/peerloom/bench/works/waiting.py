@@ -1,4 +1,4 @@
-"""Tasks that do nothing but wait for a model that takes a minute, to see what memory a task in flight needs."""
+"""Tasks that only wait for a model that takes a minute, to see what memory a task in flight needs."""
 
 from typing import Any
 
