@@ -147,9 +147,9 @@ def rate(calls: Sequence[Served], slots: int) -> float:
     changes = sorted([(call.sent, 1) for call in calls] + [(call.answered, -1) for call in calls])
     busy, end = 0, begin
     for moment, change in changes:
-        busy += change
-        if busy >= slots:
+        if busy >= slots:  # until now
             end = moment
+        busy += change
     if end == begin:  # never enough work for all: the whole time
         end = max(call.answered for call in calls)
     tokens = 0.0
