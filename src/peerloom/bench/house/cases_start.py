@@ -18,7 +18,7 @@ from peerloom.bench.points import BenchError
 from peerloom.services.spawn import ChildProcess, LocalSpawner
 
 REFERENCE = "matrix"
-LIMIT = 60.0
+LIMIT = 120.0
 LOOK_SECONDS = 0.02
 
 

@@ -79,10 +79,10 @@ async def _crossed(size: int, shape: Mapping[str, Any]) -> Figures:
 
 
 async def _run(hosts: TwoHosts, size: int, tasks: int, shape: Mapping[str, Any]) -> tuple[int, float]:
-    placed = {"address": hosts.address, **shape}
+    placed = {"address": hosts.environment["RAY_ADDRESS"], **shape}
     more = {"size": size, "shape": placed, "hosts": {"one": "near", "other": "far"}}
     job = Job(TURNED, tasks, min(tasks, 100), more=more, limit=300)
-    program = Program([*hosts.near, *OURS.argv], {"RAY_ADDRESS": hosts.address})
+    program = Program([*hosts.near, *OURS.argv], hosts.environment)
     with scratch() as folder:
         spec = spec_of(job, folder, list(TURNED.rows(tasks)))
         before = hosts.crossed()

@@ -5,6 +5,7 @@ Whatever crosses the wire is counted by its device. The file system is shared. N
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -32,14 +33,19 @@ class TwoHosts:
         name = f"loom{os.getpid()}"
         self._near, self._far = f"{name}n", f"{name}f"
         self._folder = Path(tempfile.mkdtemp(prefix="loom-", dir="/tmp"))  # sockets need a short path
-        self.address = f"{NEAR}:{PORT}"
+        self.environment = {
+            "RAY_ADDRESS": f"{NEAR}:{PORT}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
 
     def __enter__(self) -> Self:
         try:
             self._link()
             head = ("--head", "--port", PORT, "--include-dashboard", "false", "--temp-dir", str(self._folder))
             self._start(self._near, NEAR, "near", *head)
-            self._start(self._far, FAR, "far", "--address", self.address)
+            self._start(self._far, FAR, "far", "--address", self.environment["RAY_ADDRESS"])
         except BaseException:
             self._end()
             raise
@@ -84,8 +90,8 @@ class TwoHosts:
         common = ("--node-ip-address", address, "--num-cpus", "4", "--object-store-memory", STORE_BYTES)
         placed = ("--resources", json.dumps({name: 100}))
         command = ["ip", "netns", "exec", host, ray, "start", *options, *common, *placed]
-        surroundings = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-        surroundings.pop("RAY_ADDRESS", None)
+        surroundings = {**os.environ, **self.environment}
+        surroundings.pop("RAY_ADDRESS")
         log = self._folder / f"start-{name}.log"
         with log.open("wb") as told:  # a pipe would stay open as long as the raylet lives
             try:
