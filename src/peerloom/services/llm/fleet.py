@@ -7,7 +7,6 @@ stand still and fails no task, unless there is another service to turn to.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -89,6 +88,7 @@ class FleetClient:
     def __init__(self, spec: FleetSpec, desk: Desk, *, sleep: Sleep = asyncio.sleep) -> None:
         self._spec = spec
         self._sleep = sleep
+        self._clock = desk.clock
         self._what = f"{spec.model} at {', '.join(spec.replicas[:3])}"
         self._meter = desk.meter(spec.service, limited=spec.limited, moved=self._move)
         self._replicas = Replicas(
@@ -96,13 +96,13 @@ class FleetClient:
             spec.replicas,
             spec.dial,
             spec.routing,
-            clock=time.monotonic,
+            clock=self._clock,
             told=self._tell,
             patient=spec.patient,
         )
         self._estimates = Estimates(spec.price)
         self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
-        self._answered_at = time.monotonic()
+        self._answered_at = self._clock()
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Answer one request.
@@ -131,7 +131,7 @@ class FleetClient:
 
     async def _call(self, request: Request, attempt: Callable[[int], Try[Reply]]) -> Reply:
         key = self._spec.routing.key(request.session, request.role)
-        began, number = time.monotonic(), 0
+        began, number = self._clock(), 0
         avoid: set[str] = set()
         tries: Tries | None = None
         while True:
@@ -144,7 +144,7 @@ class FleetClient:
                 return await self._try(request, attempt(number), key, avoid)
             except Failed as failed:
                 if tries is None:
-                    tries = Tries(self._spec.retry, self._what, began)
+                    tries = Tries(self._spec.retry, self._what, began, self._clock)
                 number += 1
                 avoid.add(failed.name)
                 await self._back_off(tries, failed)
@@ -154,7 +154,7 @@ class FleetClient:
         wait = tries.wait(failed.failure)
         if failed.failure.limit:
             self._meter.refused(failed.failure.retry_after or 0.0)
-            if time.monotonic() - self._answered_at > _SILENT_SECONDS:
+            if self._clock() - self._answered_at > _SILENT_SECONDS:
                 self._meter.state(str(failed.failure))
             if self._spec.patient:
                 tries.excuse(wait)
@@ -189,7 +189,7 @@ class FleetClient:
         if self._spec.price is not None:
             usage = msgspec.structs.replace(reply.usage, usd=self._spec.price.cost(reply.usage))
             reply = msgspec.structs.replace(reply, usage=usage)
-        self._answered_at = time.monotonic()
+        self._answered_at = self._clock()
         self._meter.answered(reply.seconds)
         if self._meter.limited:
             self._estimates.learn(request, reply.usage)

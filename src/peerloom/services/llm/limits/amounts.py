@@ -44,7 +44,16 @@ class Amount(NamedTuple):
 
     def covers(self, other: "Amount") -> bool:
         """Whether there is enough of everything for the other; rounding errors do not count."""
-        return all(have >= need - 1e-9 * max(1.0, abs(need)) for have, need in zip(self, other, strict=True))
+        return (
+            _enough(self.requests, other.requests)
+            and _enough(self.calls, other.calls)
+            and _enough(self.tokens, other.tokens)
+            and _enough(self.usd, other.usd)
+        )
+
+
+def _enough(have: float, need: float) -> bool:
+    return have >= need or have >= need - 1e-9 * max(1.0, abs(need))
 
 
 NOTHING = Amount()

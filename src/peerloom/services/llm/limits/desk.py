@@ -14,10 +14,10 @@ Moved = Callable[[Sequence[str]], None]
 
 
 class Desk:
-    """The meters of one peer, in its event loop. `clock` gives seconds."""
+    """The meters of one peer, in its event loop. `clock` gives seconds, here and to the clients."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self._meters: dict[str, Meter] = {}
         self._moved: dict[str, Moved] = {}
         self._urgent = asyncio.Event()
@@ -29,7 +29,7 @@ class Desk:
 
     def meter(self, service: str, *, limited: bool, moved: Moved) -> Meter:
         """The meter of a service; `moved` is told where its replicas are, when that changes."""
-        meter = Meter(service, limited=limited, urgent=self._urgent.set, clock=self._clock)
+        meter = Meter(service, limited=limited, urgent=self._urgent.set, clock=self.clock)
         self._meters[service] = meter
         self._moved[service] = moved
         return meter

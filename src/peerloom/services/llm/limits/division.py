@@ -106,7 +106,7 @@ class Share:
         self._members: dict[str, _Member] = {}
         self._requests = limits.bucket(limits.requests_per_minute, now)
         self._tokens = limits.bucket(limits.tokens_per_minute, now)
-        self._pace = Pace(watch_slowness=limits.bounded)
+        self._pace = Pace(watch_slowness=False)
         self._hold_until = 0.0
         self._limited = limits.bounded or endless != Amount(*[ENDLESS] * len(endless))
         self._first = Amount(
@@ -115,7 +115,8 @@ class Share:
             endless.tokens if self._tokens is None else 0.0,
             endless.usd,
         )
-        self._turn = 0
+        self._serving = 0
+        self._served: dict[tuple[str, str], int] = {}  # when an agent, and its member, last had its turn
         self.answered = 0
 
     @property
@@ -261,53 +262,65 @@ class Share:
 
     def _divide(self, spending: Spending, now: float) -> None:
         """Meet wants out of what there is: first those of calls that wait, then those of calls to come."""
-        left = Amount(
-            self._filled(self._requests, 1.0, now),
-            ENDLESS,
-            self._filled(self._tokens, max((want.each.tokens for want in self._wants()), default=0.0), now),
-            ENDLESS,
-        ).least(spending.left)
+        largest = max((want.each.tokens for want in self._wants()), default=0.0)
+        there = Amount(
+            self._filled(self._requests, 1.0, now), ENDLESS, self._filled(self._tokens, largest, now), ENDLESS
+        )
         credit = {name: self._credit(member) for name, member in self._members.items()}
-        for waiting in (True, False):
-            left = self._meet(waiting, left, credit, spending)
+        left = self._meet(True, there, credit, spending)
+        if left is not None:
+            self._meet(False, left, credit, spending)
 
-    def _meet(self, waiting: bool, left: Amount, credit: dict[str, Amount], spending: Spending) -> Amount:
-        """Grant calls, one agent after the other, and its members one after the other; what is left then."""
-        queues = self._queues(waiting)
-        step = max(1, sum(count for queue in queues.values() for _, count, _ in queue) // ROUNDS)
-        while queues:
-            for role in list(queues):
-                name, count, each = queues[role].popleft()
-                now_count = min(step, count)
-                need = NOTHING.plus(each, now_count)
-                if credit[name].covers(need):
-                    credit[name] = credit[name].plus(need, -1.0)
-                elif left.covers(need):
-                    left = left.plus(need, -1.0)
-                    self._give(name, need, spending)
-                elif now_count > 1 and left.covers(each):
-                    step, now_count = 1, 0  # once more, in smaller steps
-                else:
-                    now_count = count  # there is not enough for any of these
-                if count > now_count:
-                    queues[role].append((name, count - now_count, each))
-                elif not queues[role]:
-                    del queues[role]
-        return left
+    def _meet(
+        self, waiting: bool, there: Amount, credit: dict[str, Amount], spending: Spending
+    ) -> Amount | None:
+        """Grant calls, one of each agent after the other, and of its members one after the other.
 
-    def _queues(self, waiting: bool) -> "dict[str, deque[tuple[str, int, Amount]]]":
-        """Wanted calls by agent: member, how many, what one may take. Who comes first changes each time."""
-        queues: dict[str, deque[tuple[str, int, Amount]]] = {}
-        names = list(self._members)
-        self._turn += 1
-        for name in names[self._turn % len(names) :] + names[: self._turn % len(names)] if names else ():
-            for want in self._members[name].wants:
+        Whose turn it is keeps it until there is enough for one call, or large calls would never be covered;
+        but it is passed over if the budget does not cover that. What is left then; None if it has to wait.
+        """
+        turns = self._in_turn(waiting)
+        step = max(1, sum(count for _, queue in turns for _, count, _ in queue) // ROUNDS)
+        while turns:
+            role, queue = turns[0]
+            name, count, each = queue[0]
+            some = min(step, count)
+            need = NOTHING.plus(each, some)
+            if credit[name].covers(need):
+                credit[name] = credit[name].plus(need, -1.0)
+            elif there.covers(need) and spending.left.covers(need):
+                there = there.plus(need, -1.0)
+                self._give(name, need, spending)
+            elif some > 1:
+                step = 1
+                continue
+            elif not spending.left.covers(need):
+                some = count
+            else:
+                return None
+            self._serving += 1
+            self._served[role, ""] = self._served[role, name] = self._serving
+            turns.popleft()
+            queue.popleft()
+            if count > some:
+                queue.append((name, count - some, each))
+            if queue:
+                turns.append((role, queue))
+        return there
+
+    def _in_turn(self, waiting: bool) -> "deque[tuple[str, deque[tuple[str, int, Amount]]]]":
+        """Wanted calls by agent: member, how many, what one may take; who was served last comes last."""
+        queues: dict[str, list[tuple[str, int, Amount]]] = {}
+        for name, member in self._members.items():
+            for want in member.wants:
                 count = want.waiting if waiting else want.count - want.waiting
                 if count > 0:
-                    queues.setdefault(want.role, deque()).append((name, count, want.each))
-        roles = sorted(queues)
-        first = self._turn % max(1, len(roles))
-        return {role: queues[role] for role in roles[first:] + roles[:first]}
+                    queues.setdefault(want.role, []).append((name, count, want.each))
+        last = self._served
+        return deque(
+            (role, deque(sorted(queues[role], key=lambda each: last.get((role, each[0]), 0))))
+            for role in sorted(queues, key=lambda role: last.get((role, ""), 0))
+        )
 
     def _give(self, name: str, amount: Amount, spending: Spending) -> None:
         member = self._members[name]
@@ -316,7 +329,8 @@ class Share:
         for bucket, taken in ((self._requests, amount.requests), (self._tokens, amount.tokens)):
             if bucket is not None:
                 bucket.take(taken)
-        spending.note(self._service, name, *self.committed(name))
+        if spending.bounded:
+            spending.note(self._service, name, *self.committed(name))
 
     def _credit(self, member: _Member) -> Amount:
         """What a member has been granted and not taken yet, as far as it has said."""

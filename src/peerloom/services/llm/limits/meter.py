@@ -9,11 +9,15 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from peerloom.services.llm.limits.amounts import ANYTHING, NOTHING, Amount, Grant, Reading, Want
 
 AHEAD_SECONDS = 0.5
 """So long a grant is to last where there is enough, so that calls need not wait for the next one."""
+
+SAMPLE = 32
+"""Calls of each queue that are looked at to know what one takes."""
 
 Waiter = tuple[Amount, "asyncio.Future[None]"]
 
@@ -88,8 +92,8 @@ class Meter:
         if queue is None:
             queue = self._queues[role] = deque()
             self._turns.append(role)
+            self._urgent()
         queue.append(waiter)
-        self._urgent()
         try:
             await ready
         except asyncio.CancelledError:
@@ -197,21 +201,20 @@ class Meter:
         self._begun[role] = (count + 1, sum_.plus(need))
 
     def _serve(self) -> None:
-        """Let calls go, one of each agent after the other, as far as the grant goes."""
-        passed = 0
-        while self._turns and passed < len(self._turns):
+        """Let calls go, one of each agent after the other, as far as the grant goes.
+
+        Whose turn it is is waited for: if smaller calls went past it, a large one would never be covered.
+        """
+        while self._turns:
             role = self._turns[0]
             queue = self._queues[role]
             need, ready = queue[0]
-            if ready.done():  # cancelled, and about to leave
-                queue.popleft()
-            elif self._fits(need):
-                queue.popleft()
+            if not ready.done():  # else it was cancelled, and is about to leave
+                if not self._fits(need):
+                    return
                 self._reserve(role, need)
                 ready.set_result(None)
-                passed = 0
-            else:
-                passed += 1
+            queue.popleft()
             self._turns.popleft()
             if queue:
                 self._turns.append(role)
@@ -233,9 +236,9 @@ class Meter:
             queue = self._queues.get(role, ())
             begun, sum_ = self._begun.get(role, (0, NOTHING))
             soon = math.ceil(begun * AHEAD_SECONDS / max(seconds, AHEAD_SECONDS / 4))
-            for need, _ in queue:
+            for need, _ in islice(queue, SAMPLE):
                 sum_ = sum_.plus(need)
-            each = NOTHING.plus(sum_, 1.0 / (begun + len(queue)))
+            each = NOTHING.plus(sum_, 1.0 / (begun + min(len(queue), SAMPLE)))
             if queue:
                 each = each.most(queue[0][0])
             wants.append(Want(role, len(queue) + soon, len(queue), each))
