@@ -190,7 +190,7 @@ class FleetClient:
             usage = msgspec.structs.replace(reply.usage, usd=self._spec.price.cost(reply.usage))
             reply = msgspec.structs.replace(reply, usage=usage)
         self._answered_at = self._clock()
-        self._meter.answered(reply.seconds)
+        self._meter.answered(reply.seconds, reply.usage.completion)
         if self._meter.limited:
             self._estimates.learn(request, reply.usage)
         if self._hedging is not None:

@@ -85,8 +85,9 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         outstanding: calls under way.
         refused: attempts that the provider refused for a limit.
         hold: seconds that it asked to wait, as of now.
-        answered: attempts that were answered, and the seconds these took, both summed.
-        seconds: see `answered`.
+        answered: attempts that were answered.
+        seconds: that these took, summed.
+        completion: tokens that they wrote, summed.
         wants: calls that are not covered by what was granted.
         down: why the service does not answer anybody here; empty if it does.
         denied: whether that is because it refuses this run whatever it asks.
@@ -103,6 +104,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     hold: float = 0.0
     answered: int = 0
     seconds: float = 0.0
+    completion: float = 0.0
     wants: list[Want] = []
     down: str = ""
     denied: bool = False

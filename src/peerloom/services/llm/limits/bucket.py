@@ -25,9 +25,12 @@ class Bucket:
         return self._level
 
     def take(self, amount: float) -> None:
-        """Take so much; below zero, if need be, which is made up for before anybody takes more."""
-        self._level -= amount
+        """Take so much, or give it back if it is negative.
 
-    def give_back(self, amount: float) -> None:
-        """What was taken and not used."""
-        self._level = min(self._capacity, self._level + amount)
+        It may be more than there is, which is made up for before anybody takes more.
+        """
+        self._level = min(self._capacity, self._level - amount)
+
+    def refused(self, seconds: float) -> None:
+        """The provider has counted more than was taken here: what there was is gone, and so much time's more."""
+        self._level = min(self._level, 0.0) - seconds * self._per_second

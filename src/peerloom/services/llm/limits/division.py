@@ -10,10 +10,13 @@ from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Grant
 from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.limits.budget import Spending
 from peerloom.services.llm.limits.pace import Pace
+from peerloom.services.llm.limits.rates import Rates
 from peerloom.services.llm.limits.sharing import by_role, whole
 
 LEASE_SECONDS = 0.25
 """What the buckets hold at most, in time; it is also how late a call may come to the provider."""
+UNSURE = 0.01
+"""The part of a token limit that is left alone: what calls under way will come to is only estimated."""
 ROUNDS = 64
 """In so many steps wants are met, one of each agent after the other."""
 
@@ -50,12 +53,12 @@ class Limits:
         """Whether there is any limit."""
         return (self.requests_per_minute, self.tokens_per_minute, self.concurrency) != (None, None, None)
 
-    def bucket(self, per_minute: float | None, now: float) -> Bucket | None:
+    def bucket(self, per_minute: float | None, now: float, unsure: float = 0.0) -> Bucket | None:
         """For one of the rates; a little slower than the window allows, see `LEASE_SECONDS`."""
         if per_minute is None:
             return None
         in_window = per_minute * self.window_seconds / 60.0
-        per_second = in_window / (self.window_seconds + 2 * LEASE_SECONDS)
+        per_second = in_window * (1.0 - unsure) / (self.window_seconds + 2 * LEASE_SECONDS)
         return Bucket(per_second, max(1.0, per_second * LEASE_SECONDS), now)
 
 
@@ -104,17 +107,14 @@ class Share:
         self._service = service
         self._limits = limits
         self._members: dict[str, _Member] = {}
-        self._requests = limits.bucket(limits.requests_per_minute, now)
-        self._tokens = limits.bucket(limits.tokens_per_minute, now)
-        self._pace = Pace(watch_slowness=False)
+        self._rates = Rates(
+            limits.bucket(limits.requests_per_minute, now),
+            limits.bucket(limits.tokens_per_minute, now, UNSURE),
+        )
+        self._pace = Pace(rates=self._rates.bounded, watch_slowness=limits.bounded, now=now)
         self._hold_until = 0.0
         self._limited = limits.bounded or endless != Amount(*[ENDLESS] * len(endless))
-        self._first = Amount(
-            ENDLESS if self._requests is None else 0.0,
-            endless.calls,
-            endless.tokens if self._tokens is None else 0.0,
-            endless.usd,
-        )
+        self._first = endless.least(self._rates.first)
         self._serving = 0
         self._served: dict[tuple[str, str], int] = {}  # when an agent, and its member, last had its turn
         self.answered = 0
@@ -132,7 +132,7 @@ class Share:
     @property
     def unmet(self) -> bool:
         """Whether calls wait that time alone will let go."""
-        timed = self._requests is not None or self._tokens is not None or self._pace.ceiling < ENDLESS
+        timed = self._rates.bounded or self._pace.ceiling < ENDLESS
         return self._limited and timed and self.waiting > 0
 
     def take(self, name: str, reading: Reading, now: float) -> bool:
@@ -145,7 +145,7 @@ class Share:
             return False
         member.reading = reading
         member.earlier = [each for each in member.earlier if each[0] >= reading.grant]
-        self._give_back(before, reading)
+        self._rates.take(name, member.granted, reading)
         self.answered += reading.answered - before.answered
         self._watch(before, reading, now)
         return True
@@ -163,6 +163,7 @@ class Share:
     def lost(self, name: str) -> None:
         """A member has ended."""
         self._members.pop(name, None)
+        self._rates.lost(name)
 
     def tell(self, name: str, urls: list[str]) -> None:
         """A member is to know that the replicas are elsewhere."""
@@ -174,7 +175,7 @@ class Share:
     def grants(self, spending: Spending, now: float) -> Iterator[tuple[str, Grant]]:
         """What to grant to whom from now on."""
         if self._limited:
-            self._pace.grow(self.outstanding, now)
+            self._pace.pass_time(self.outstanding, now)
             self._divide_slots()
             if now >= self._hold_until:
                 self._divide(spending, now)
@@ -207,22 +208,19 @@ class Share:
             moved=moved,
         )
 
-    def _give_back(self, before: Reading, after: Reading) -> None:
-        back = after.returned.plus(before.returned, -1.0)
-        for bucket, amount in ((self._requests, back.requests), (self._tokens, back.tokens)):
-            if bucket is not None and amount > 0:
-                bucket.give_back(amount)
-
     def _watch(self, before: Reading, after: Reading, now: float) -> None:
         """Find out how the provider takes it."""
         if not self._limits.adaptive:
             return
-        answered, seconds = after.answered - before.answered, after.seconds - before.seconds
+        answered = after.answered - before.answered
         if answered:
-            self._pace.answered(answered, seconds, self.outstanding, now)
+            seconds, tokens = after.seconds - before.seconds, after.completion - before.completion
+            self._pace.answered(answered, seconds, tokens, self.outstanding, now)
         if after.refused > before.refused:
             self._limited = True
-            self._pace.refused(self.outstanding, now, after.refused - before.refused)
+            if now >= self._hold_until:
+                self._rates.refused()
+            self._pace.refused(self.outstanding, now, after.refused - before.refused, after.hold)
             self._hold_until = max(self._hold_until, now + after.hold)
             for member in self._members.values():
                 member.dirty = True
@@ -263,9 +261,7 @@ class Share:
     def _divide(self, spending: Spending, now: float) -> None:
         """Meet wants out of what there is: first those of calls that wait, then those of calls to come."""
         largest = max((want.each.tokens for want in self._wants()), default=0.0)
-        there = Amount(
-            self._filled(self._requests, 1.0, now), ENDLESS, self._filled(self._tokens, largest, now), ENDLESS
-        )
+        there = self._rates.there(largest, self._pace.factor, now)
         credit = {name: self._credit(member) for name, member in self._members.items()}
         left = self._meet(True, there, credit, spending)
         if left is not None:
@@ -326,9 +322,8 @@ class Share:
         member = self._members[name]
         member.granted = member.granted.plus(amount)
         member.dirty = True
-        for bucket, taken in ((self._requests, amount.requests), (self._tokens, amount.tokens)):
-            if bucket is not None:
-                bucket.take(taken)
+        assert member.reading is not None  # it was that which wants something
+        self._rates.take(name, member.granted, member.reading)
         if spending.bounded:
             spending.note(self._service, name, *self.committed(name))
 
@@ -342,7 +337,3 @@ class Share:
 
     def _wants(self) -> Iterator[Want]:
         return (want for member in self._members.values() for want in member.wants)
-
-    def _filled(self, bucket: Bucket | None, at_least: float, now: float) -> float:
-        """What a bucket holds, which must be able to hold one call."""
-        return ENDLESS if bucket is None else bucket.fill(now, at_least, self._pace.factor)

@@ -54,6 +54,7 @@ class Meter:
         self._hold_asked = 0.0
         self._answered = 0
         self._seconds = 0.0
+        self._completion = 0.0
         self._number = 0
         self._read_at = clock()
 
@@ -115,10 +116,11 @@ class Meter:
                 if self._turns and not self._outstanding:
                     self._urgent()
 
-    def answered(self, seconds: float) -> None:
-        """An attempt was answered, after so long."""
+    def answered(self, seconds: float, completion: int) -> None:
+        """An attempt was answered, after so long, with so many tokens."""
         self._answered += 1
         self._seconds += seconds
+        self._completion += completion
 
     def refused(self, hold: float) -> None:
         """An attempt was refused for a limit; no other may begin for `hold` seconds."""
@@ -163,6 +165,7 @@ class Meter:
             hold=max(0.0, self._hold_asked - now),
             answered=self._answered,
             seconds=self._seconds,
+            completion=self._completion,
             wants=wants,
             down=self.down,
             denied=self.denied,
