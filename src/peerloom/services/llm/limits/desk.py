@@ -9,6 +9,7 @@ from peerloom.services.llm.limits.meter import Meter
 
 SOON_SECONDS = 0.01  # what comes up within it is told together
 REGULAR_SECONDS = 0.1  # between two readings of a meter that is in use
+UNLIMITED_SECONDS = 1.0  # the same while nothing is limited: should that change, it is known what is under way
 
 Moved = Callable[[Sequence[str]], None]
 
@@ -32,13 +33,13 @@ class Desk:
         meter = Meter(service, limited=limited, urgent=self._urgent.set, clock=self.clock)
         self._meters[service] = meter
         self._moved[service] = moved
+        self._urgent.set()  # the driver hears of every peer, and can reach it when something gets limited
         return meter
 
     async def report(self) -> bytes:
         """Wait until there is something to tell the driver; encoded readings."""
-        active = any(meter.active for meter in self._meters.values())
         try:
-            async with asyncio.timeout(REGULAR_SECONDS if active else None):
+            async with asyncio.timeout(self._patience()):
                 await self._urgent.wait()
             await asyncio.sleep(SOON_SECONDS)
         except TimeoutError:
@@ -49,6 +50,11 @@ class Desk:
     def read(self) -> bytes:
         """Encoded readings, as they are now."""
         return encode([meter.read() for meter in self._meters.values()])
+
+    def _patience(self) -> float | None:
+        if any(meter.active for meter in self._meters.values()):
+            return REGULAR_SECONDS
+        return UNLIMITED_SECONDS if any(meter.news for meter in self._meters.values()) else None
 
     def hear(self, data: bytes) -> None:
         """Take encoded grants in."""

@@ -52,7 +52,7 @@ class Meter:
         self._begun: dict[str, tuple[int, Amount]] = {}  # since the last reading, by agent
         self._refused = 0
         self._hold_asked = 0.0
-        self._answered = 0
+        self._answered = self._read_answered = 0
         self._seconds = 0.0
         self._completion = 0.0
         self._number = 0
@@ -68,8 +68,15 @@ class Meter:
         """Whether the driver should hear of it now and then."""
         return self.limited and (self._outstanding > 0 or bool(self._turns) or self._spare(()) != NOTHING)
 
+    @property
+    def news(self) -> bool:
+        """Whether calls are under way, or were since the last reading."""
+        return self._outstanding > 0 or self._answered != self._read_answered
+
     def begin(self) -> None:
         """A call begins while nothing is limited."""
+        if not self._outstanding:
+            self._urgent()
         self._outstanding += 1
 
     def try_take(self, need: Amount | None) -> bool:
@@ -105,10 +112,15 @@ class Meter:
             raise
 
     def end(self, need: Amount | None, took: Amount) -> None:
-        """A call is over that had reserved `need`, if it had; it came to `took`."""
+        """A call is over that had reserved `need`, if it had; it came to `took`.
+
+        What it left is given back, not used here: a rate that was not used is gone after a while.
+        """
         self._outstanding -= 1
         if need is not None:
             self._reserved = self._reserved.plus(need, -1.0)
+            if self.limited:
+                self._returned = self._returned.plus(need).plus(need.least(took), -1.0)
         if self.limited:
             self._spent = self._spent.plus(took)
             if self._turns:
@@ -151,7 +163,7 @@ class Meter:
         seconds = max(now - self._read_at, 1e-3)
         wants = self._wants(seconds)
         self._give_back(wants)
-        self._begun, self._read_at = {}, now
+        self._begun, self._read_at, self._read_answered = {}, now, self._answered
         self._number += 1
         return Reading(
             service=self.service,
@@ -248,9 +260,10 @@ class Meter:
         return wants
 
     def _give_back(self, wants: list[Want]) -> None:
-        """Return what is not needed; all of it if nobody can begin with it and nothing comes free here."""
-        stuck = bool(self._turns) and not self._outstanding and self._clock() >= self._hold_until
-        self._returned = self._returned.plus(self._spare(() if stuck else wants))
+        """Return what is not needed; all of it if nobody can begin with it, and nothing comes free here."""
+        held = self._clock() < self._hold_until
+        stuck = bool(self._turns) and not self._outstanding
+        self._returned = self._returned.plus(self._spare(() if held or stuck else wants))
 
     def _spare(self, wants: Iterable[Want]) -> Amount:
         """What is left over when these have got theirs."""

@@ -11,9 +11,9 @@ import math
 
 CUT = 0.9
 CUT_HELD = 0.97
-GROWTH_PER_SECOND = 0.002
+GROWTH_PER_SECOND = 0.001
 LEAST_CALLS = 10.0  # a lower ceiling grows as one of so many calls
-DOUBLED_AFTER_SECONDS = 60.0  # without a refusal, growth doubles
+DOUBLED_AFTER_SECONDS = 30.0  # without a refusal, growth doubles
 FREE_AFTER_SECONDS = 120.0
 SLOW = 3.0  # times what it was
 SPORADIC = 0.015  # of all attempts; fewer refusals cost less than being slower
@@ -97,9 +97,9 @@ class Pace:
             self._grow(outstanding, seconds, calm)
 
     def _grow(self, outstanding: int, seconds: float, calm: float) -> None:
-        growth = GROWTH_PER_SECOND * 2.0 ** min(6.0, calm / DOUBLED_AFTER_SECONDS)
+        growth = GROWTH_PER_SECOND * 2.0 ** min(8.0, calm / DOUBLED_AFTER_SECONDS)
         self.factor = min(1.0, self.factor * (1.0 + growth * seconds))
-        if outstanding >= 0.9 * self.ceiling:
+        if outstanding >= min(0.9 * self.ceiling, self.ceiling - 1.0):
             self.ceiling += max(LEAST_CALLS * growth, growth * self.ceiling) * seconds
         elif calm > FREE_AFTER_SECONDS and outstanding < 0.5 * self.ceiling:
             self.ceiling = math.inf

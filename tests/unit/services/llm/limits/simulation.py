@@ -174,6 +174,7 @@ class World:
         self.desks: dict[str, Desk] = {}
         self.working: dict[str, asyncio.Task[None]] = {}
         self.names = iter(f"peer-{number}" for number in range(1_000))
+        self.defects: list[BaseException] = []
         self.calls: Counter[str] = Counter()
         self.waits: dict[str, list[float]] = {role: [] for role in plan.roles}
 
@@ -235,6 +236,7 @@ class World:
 
     async def go(self) -> Seen:
         plan = self.plan
+        self.loop.set_exception_handler(self._defect)
         driver = self.loop.create_task(self.rationing.run())
         self._come(plan.peers)
         for minute, more in plan.comes.items():
@@ -250,7 +252,12 @@ class World:
         await asyncio.wait((driver, end, over, *self.working.values()))
         return self._seen()
 
+    def _defect(self, loop: Any, context: dict[str, Any]) -> None:
+        self.defects.append(context.get("exception") or RuntimeError(context["message"]))
+
     def _seen(self) -> Seen:
+        if self.defects:
+            raise self.defects[0]
         plan, provider = self.plan, self.provider
         begin, end = plan.warm * 60.0, plan.minutes * 60.0
         let_in = [(at, tokens) for at, tokens in provider.let_in if begin <= at]
