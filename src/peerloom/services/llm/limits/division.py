@@ -59,7 +59,7 @@ class Limits:
             return None
         in_window = per_minute * self.window_seconds / 60.0
         per_second = in_window * (1.0 - unsure) / (self.window_seconds + 2 * LEASE_SECONDS)
-        return Bucket(per_second, max(1.0, per_second * LEASE_SECONDS), now)
+        return Bucket(per_second, per_second * LEASE_SECONDS, now)
 
 
 class _Member:
@@ -220,8 +220,8 @@ class Share:
             self._limited = True
             if now >= self._hold_until:
                 self._rates.refused()
-            self._pace.refused(self.outstanding, now, after.refused - before.refused, after.hold)
-            self._hold_until = max(self._hold_until, now + after.hold)
+            attempts = after.refused - before.refused
+            self._hold_until = self._pace.refused(self.outstanding, now, attempts, after.hold)
             for member in self._members.values():
                 member.dirty = True
 

@@ -18,6 +18,8 @@ FREE_AFTER_SECONDS = 120.0
 SLOW = 3.0  # times what it was
 SPORADIC = 0.015  # of all attempts; fewer refusals cost less than being slower
 AVERAGE_SECONDS = 60.0
+AGAIN_SECONDS = 2.0  # refused so soon after a wait, that was too short
+LEAST_MORE_SECONDS, MOST_MORE_SECONDS = 0.5, 8.0  # and the next one is longer by this, which doubles
 LEAST_FACTOR = 0.05
 _RECENT = 200  # attempts that the share of refusals is taken of
 _SAMPLE = 100  # answers that make a mean
@@ -44,6 +46,7 @@ class Pace:
         self._watch_slowness = watch_slowness
         self._cut_at = -math.inf
         self._held_until = -math.inf
+        self._more = 0.0
         self._average = math.nan  # of what was used: of the rate, or calls under way
         self._began = self._passed = now
         self._latency = 1.0
@@ -70,11 +73,21 @@ class Pace:
             self._cut_to(CUT * self._used(outstanding), now)
             self._best /= CUT * CUT  # if less does not help, it is slow for other reasons
 
-    def refused(self, outstanding: int, now: float, attempts: int = 1, hold: float = 0.0) -> None:
-        """So many attempts were refused while so many calls were under way; nothing begins for `hold`."""
+    def refused(self, outstanding: int, now: float, attempts: int = 1, hold: float = 0.0) -> float:
+        """So many attempts were refused while so many calls were under way, and asked to wait for `hold`.
+
+        Returns when calls may begin again: later, if it is not the first time that it was too early.
+        """
         self._count(attempts, attempts)
         self.pass_time(outstanding, now)
-        self._held_until = max(self._held_until, now + hold)
+        if now >= self._held_until:
+            again = now - self._held_until < max(self._latency, AGAIN_SECONDS)
+            self._more = min(MOST_MORE_SECONDS, 2.0 * self._more or LEAST_MORE_SECONDS) if again else 0.0
+        self._held_until = max(self._held_until, now + hold + (self._more if hold else 0.0))
+        self._cut_for(outstanding, now, hold)
+        return self._held_until
+
+    def _cut_for(self, outstanding: int, now: float, hold: float) -> None:
         if self._refused <= SPORADIC * max(self._recent, 1.0 / SPORADIC):
             return
         if hold > (0.0 if self._rates else self._latency):
