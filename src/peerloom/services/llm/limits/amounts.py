@@ -91,6 +91,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         wants: calls that are not covered by what was granted.
         down: why the service does not answer anybody here; empty if it does.
         denied: whether that is because it refuses this run whatever it asks.
+        last: whether the peer has ended, and makes no call any more.
     """
 
     service: str
@@ -108,6 +109,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     wants: list[Want] = []
     down: str = ""
     denied: bool = False
+    last: bool = False
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

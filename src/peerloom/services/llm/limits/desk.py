@@ -9,7 +9,9 @@ from peerloom.services.llm.limits.meter import Meter
 
 SOON_SECONDS = 0.01  # what comes up within it is told together
 REGULAR_SECONDS = 0.1  # between two readings of a meter that is in use
-UNLIMITED_SECONDS = 1.0  # the same while nothing is limited: should that change, it is known what is under way
+UNLIMITED_SECONDS = (
+    1.0  # the same while nothing is limited: should that change, it is known what is under way
+)
 
 Moved = Callable[[Sequence[str]], None]
 
@@ -21,6 +23,7 @@ class Desk:
         self.clock = clock
         self._meters: dict[str, Meter] = {}
         self._moved: dict[str, Moved] = {}
+        self._moved_at: dict[str, int] = {}  # the number of the grant that has said it
         self._urgent = asyncio.Event()
 
     @property
@@ -47,9 +50,9 @@ class Desk:
         self._urgent.clear()
         return self.read()
 
-    def read(self) -> bytes:
-        """Encoded readings, as they are now."""
-        return encode([meter.read() for meter in self._meters.values()])
+    def read(self, *, last: bool = False) -> bytes:
+        """Encoded readings, as they are now; `last` if no call is made after them."""
+        return encode([meter.read(last=last) for meter in self._meters.values()])
 
     def _patience(self) -> float | None:
         if any(meter.active for meter in self._meters.values()):
@@ -61,6 +64,7 @@ class Desk:
         for grant in decode_grants(data):
             meter = self._meters.get(grant.service)
             if meter is not None:
-                if grant.moved is not None:
+                if grant.moved is not None and grant.number > self._moved_at.get(grant.service, -1):
+                    self._moved_at[grant.service] = grant.number
                     self._moved[grant.service](grant.moved)
                 meter.hear(grant)

@@ -151,11 +151,13 @@ class Share:
         return True
 
     def committed(self, name: str) -> tuple[Amount, Amount]:
-        """What a member has used, and what it holds beside."""
+        """What a member has used, and what it holds beside; one that makes no call any more holds nothing."""
         member = self._members[name]
         reading = member.reading
         if reading is None:
             return NOTHING, NOTHING
+        if reading.last:
+            return reading.spent, reading.reserved
         granted = member.granted.plus(reading.returned, -1.0).plus(reading.spent, -1.0)
         finite = Amount(*(each if math.isfinite(each) else 0.0 for each in granted))
         return reading.spent, finite.most(reading.reserved)
@@ -184,9 +186,9 @@ class Share:
                 yield member.name, self._grant(member, now)
 
     def stuck(self, left: Amount) -> bool:
-        """Whether calls wait, and what is left of the budget covers none of them."""
-        waiting = [want for want in self._wants() if want.waiting]
-        return bool(waiting) and not any(left.covers(want.each._replace(requests=0.0)) for want in waiting)
+        """Whether calls wait that what is left of the budget does not cover."""
+        waiting = (want for want in self._wants() if want.waiting)
+        return any(not left.covers(want.each._replace(requests=0.0)) for want in waiting)
 
     def away(self) -> tuple[str, bool] | None:
         """Why some member cannot reach the service, and whether that refuses whatever is asked."""

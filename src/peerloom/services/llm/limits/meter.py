@@ -157,7 +157,7 @@ class Meter:
         self._hold(grant.hold)
         self._serve()
 
-    def read(self) -> Reading:
+    def read(self, *, last: bool = False) -> Reading:
         """What the driver is told; what is left over and not needed is given back with it."""
         now = self._clock()
         seconds = max(now - self._read_at, 1e-3)
@@ -181,6 +181,7 @@ class Meter:
             wants=wants,
             down=self.down,
             denied=self.denied,
+            last=last,
         )
 
     def _hold(self, seconds: float) -> None:
