@@ -1,21 +1,37 @@
-"""Everything that README and docs show is run here: Python as it stands, shell commands that are quick."""
+"""Everything that README and docs show is run here: Python as it stands, shell commands that are quick.
 
+Servers that a document speaks of, at ports 8000 and 8001, are simulated ones at other ports. A command that
+ends with `&` goes on until its block is over. Of a command whose comment says what it `needs` only the
+configuration is checked; one that ends otherwise than well says `exit code N` in its comment.
+"""
+
+import asyncio
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import peerloom
+from peerloom.api import make_plan
+from peerloom.config.serve import read_served
+from peerloom.services.llm.server import ServerConfig, serving
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MAKE_TARGETS = re.compile(r"^([a-z]+):", re.MULTILINE)
+PORT = re.compile(r"(127\.0\.0\.1:|--port )(800[01])\b")
+EXIT_CODE = re.compile(r"exit code (\d+)")
+RUNS = ("run", "estimate")
 
 
 def blocks(language: str) -> list[Any]:
@@ -31,6 +47,29 @@ def blocks(language: str) -> list[Any]:
 
 def scripted(request: peerloom.ChatRequest) -> str:
     return request.choices[0] if request.choices else "A scripted sentence of some words."
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[str, int]]:
+    """Simulated servers, by the ports that documents give them."""
+    found: dict[str, int] = {}
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        async with AsyncExitStack() as stack:
+            for port in ("8000", "8001"):
+                found[port] = await stack.enter_async_context(serving(ServerConfig(port=0)))
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert ready.wait(30)
+    yield found
+    loop.call_soon_threadsafe(over.set)
+    thread.join()
+    loop.close()
 
 
 @pytest.fixture
@@ -49,9 +88,9 @@ def no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code: str, no_model: None, run_workflow: Any) -> None:
+def test_python_runs(code: str, ports: dict[str, int], no_model: None, run_workflow: Any) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(code, "<document>", "exec"), names)
+    exec(compile(_moved(code, ports), "<document>", "exec"), names)
     if "result" in names:
         assert len(list(names["result"])) > 0
     for name, value in names.items():
@@ -60,20 +99,79 @@ def test_python_runs(code: str, no_model: None, run_workflow: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("block", blocks("sh"))
-def test_commands_work(block: str, tmp_path: Path) -> None:
+def test_commands_work(
+    block: str, ports: dict[str, int], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}\n')
+    (tmp_path / "pages").mkdir()
+    text = "Water is densest at 4 degrees, so a lake freezes from the top. "
+    (tmp_path / "pages" / "lake.txt").write_text(9 * text)
     bin_dir = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"}
-    for line in block.splitlines():
-        words = shlex.split(line.split("#")[0])
-        if words[0] == "make":
-            assert words[1] in MAKE_TARGETS.findall((ROOT / "Makefile").read_text())
-        elif words[0] != "source":
-            assert words[0] == "peerloom"
-            subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=100)
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}",
+        "PEERLOOM_FLEETS": str(tmp_path / "fleets"),
+    }
+    if "simulate-llm --port" in block:
+        ports = {port: _free_port() for port in ports}
+    in_readme = request.node.callspec.id.startswith("README")
+    with ExitStack() as stack:
+        for line in _moved(block, ports).splitlines():
+            command, _, comment = line.partition("  # ")
+            words = shlex.split(command)
+            if not words or words[0] in ("source", "export"):
+                continue
+            if words[0] == "make":
+                assert words[1] in MAKE_TARGETS.findall((ROOT / "Makefile").read_text())
+                continue
+            assert words[0] in ("peerloom", "pytest"), line
+            if "needs " in comment:
+                _check(words)
+                continue
+            if words[1] in RUNS and not in_readme:
+                words.append("engine=local")  # Ray takes its time; README's commands are run on it
+            if words[:3] == ["peerloom", "serve", "up"]:
+                down = ["peerloom", "serve", "down", words[3]]
+                stack.callback(subprocess.run, down, cwd=tmp_path, env=environment, capture_output=True)
+            if words[-1] == "&":
+                _in_background(words[:-1], tmp_path, environment, stack)
+            else:
+                ended = subprocess.run(words, cwd=tmp_path, env=environment, timeout=200, check=False)
+                expected = EXIT_CODE.search(comment)
+                assert ended.returncode == (int(expected[1]) if expected else 0), line
 
 
 def test_the_twenty_line_example_has_twenty_lines_or_so() -> None:
     readme = blocks("python")[0].values[0]
     assert len([line for line in readme.splitlines() if line.strip()]) <= 22
+
+
+def _moved(text: str, ports: dict[str, int]) -> str:
+    """The text with the ports that the servers really have."""
+    return PORT.sub(lambda match: f"{match[1]}{ports[match[2]]}", text)
+
+
+def _free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def _check(words: list[str]) -> None:
+    """Check the configuration of a command that cannot run here."""
+    if words[1] == "run":
+        make_plan(words[2], words[3:])
+    else:
+        assert words[1:3] == ["serve", "up"], words
+        read_served([word for word in words[4:] if "=" in word])
+
+
+def _in_background(words: list[str], where: Path, environment: dict[str, str], stack: ExitStack) -> None:
+    """Start a command, and wait for its first word."""
+    started = subprocess.Popen(words, cwd=where, env=environment, stdout=subprocess.PIPE)
+    stack.enter_context(started)
+    stack.callback(started.terminate)
+    assert started.stdout is not None
+    assert started.stdout.readline()

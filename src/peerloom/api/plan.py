@@ -8,9 +8,10 @@ from typing import Any, cast
 
 from peerloom import recipes
 from peerloom.config import Config, check, compose, to_yaml
-from peerloom.config.build import make_llm, make_settings, make_source, settle
+from peerloom.config.build import make_settings, make_source, settle
 from peerloom.config.resume import kept_on_resume
 from peerloom.config.secrets import refuse_secrets
+from peerloom.config.services import make_lineup
 from peerloom.errors import ConfigError, WorkflowError
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
@@ -106,7 +107,7 @@ def make_plan(
         config=config,
         program=program,
         source=make_source(config) if rows is None else _source(rows, config),
-        llm=service or make_llm(config.llm, config.seed),
+        llm=service or make_lineup(config),
         settings=settings,
     )
 
@@ -170,7 +171,7 @@ def _service(llm: Model | None, values: dict[str, Any]) -> LLMService | None:
     if llm is None or isinstance(llm, str):
         return None
     for key in values:
-        if key.partition(".")[0] == "llm":
+        if key.partition(".")[0] in ("llm", "llms"):
             raise ConfigError(f"{key} and a model object were both given: set the object up itself")
     values["llm"] = None
     return cast("LLMService", llm) if hasattr(llm, "start") else ScriptedService(cast("Script", llm))

@@ -58,6 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app(args=given, prog_name="peerloom")
 
 
+FAILED = 1
+USAGE = 2
+SUSPENDED = 3
+INTERRUPTED = 130
+"""Exit codes beside 0: the run failed; the command or the configuration is wrong, and nothing was started;
+the
+budget is used up, and tasks wait for more; interrupted, and what was under way is kept."""
+
+
 def guarded(verb: Callable[P, R]) -> Callable[P, R]:
     """The verb, with its errors as one clear message each and an exit code."""
 
@@ -66,12 +75,12 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
         try:
             return verb(*args, **kwargs)
         except UsageError as error:
-            raise _failed(error, 2) from error
+            raise _failed(error, USAGE) from error
         except PeerloomError as error:
-            raise _failed(error, 1) from error
+            raise _failed(error, FAILED) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted", err=True)
-            raise typer.Exit(130) from error
+            raise typer.Exit(INTERRUPTED) from error
 
     return call
 

@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="hops, calls or recovery.")],
+    name: Annotated[str, typer.Argument(help="hops, calls, recovery or affinity.")],
     in_flight: Annotated[
         int | None, typer.Option(min=1, help="Measure with so many tasks at once only.")
     ] = None,

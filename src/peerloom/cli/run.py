@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from peerloom.api import Plan, default_run_dir, drive, make_plan
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import INTERRUPTED, SUSPENDED, VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed, expanded
 from peerloom.cli.models import pull_with_bar
 from peerloom.cli.rehearsal import rehearse
@@ -83,7 +83,9 @@ def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how:
             console.print(plain(f"the same in {directory / '*.parquet'}"), soft_wrap=True)
     if result.how == "drained":
         _tell_how_to_go_on(directory)
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
+    if result.how == "suspended":
+        raise typer.Exit(SUSPENDED)
 
 
 def _has_rows(directory: Path) -> bool:

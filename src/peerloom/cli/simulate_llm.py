@@ -12,11 +12,11 @@ import typer
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.config import check, compose
-from peerloom.config.llm import Simulated
+from peerloom.config.llm import Served, Simulated
 from peerloom.services.llm.laws import Laws
 from peerloom.services.llm.server import ServerConfig, run_server
 
-_OF_THE_CLIENT = {"kind", "timeout", "max_retries"}
+_OF_THE_CLIENT = {"kind", "timeout", "max_retries", *Served.model_fields}
 
 
 def add_to(app: typer.Typer) -> None:

@@ -3,7 +3,7 @@
 A line names the key with its dots, what was given and what is allowed, and the nearest right key.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, cast, get_args, get_origin
 
 import orjson
@@ -45,7 +45,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     for detail in error.errors(include_url=False):
         key = _dotted(detail["loc"])
         if detail["type"] == "extra_forbidden":
-            kind = str(detail["loc"][1]) if key.startswith("llm.") else ""
+            kind = _kind(detail["loc"])
             unknown += [_unknown(leaf, given, root, kind) for leaf, given in _leaves(key, detail["input"])]
         else:
             wrong.setdefault(key, []).append(detail)
@@ -83,9 +83,18 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
     for place, part in enumerate(loc):
         if isinstance(part, int) or part in _MEMBERS_OF_UNIONS or "[" in part:
             break
-        if not (place == 1 and loc[0] == "llm" and part in LLM_GROUPS):
+        if not _is_kind(loc, place):
             parts.append(part)
     return ".".join(parts)
+
+
+def _is_kind(loc: tuple[int | str, ...], place: int) -> bool:
+    """Whether that part of a place is pydantic's own: which group a service is of."""
+    return place == {"llm": 1, "llms": 2}.get(str(loc[0])) and loc[place] in LLM_GROUPS
+
+
+def _kind(loc: tuple[int | str, ...]) -> str:
+    return next((str(part) for place, part in enumerate(loc) if _is_kind(loc, place)), "")
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -97,25 +106,40 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _unknown(key: str, value: Any, root: type[BaseModel], kind: str) -> str:
-    name = key.split(".")[1] if key.startswith("roles.") else "<name>"
-    known = dict.fromkeys(each.replace("<name>", name) for each in known_keys(root))
-    here = f"llm={kind} has" if kind in LLM_GROUPS else "there is"
-    line = f"{key}={given(value)}: {here} no key {key!r}."
-    if kind in LLM_GROUPS:
-        own = LLM_GROUPS[kind].model_fields
-        known = [each for each in known if not each.startswith("llm.") or each[4:] in own]
-        elsewhere = [f"llm={name}" for name, group in LLM_GROUPS.items() if key[4:] in group.model_fields]
+    parts = key.split(".")
+    known: Collection[str] = dict.fromkeys(
+        each.replace(f"{parts[0]}.<name>", ".".join(parts[:2])) for each in known_keys(root)
+    )
+    if not kind:
+        line = f"{key}={given(value)}: there is no key {key!r}."
+    else:
+        service = ".".join(parts[: 1 if parts[0] == "llm" else 2])
+        leaf = key.removeprefix(f"{service}.")
+        line = f"{key}={given(value)}: {service}={kind} has no key {key!r}."
+        elsewhere = [f"llm={name}" for name, group in LLM_GROUPS.items() if leaf in known_keys(group)]
         if elsewhere:
             return f"{line} It belongs to {' and '.join(elsewhere)}"
+        known = [
+            each
+            for each in known
+            if not each.startswith(f"{service}.") or _has(kind, each.removeprefix(f"{service}."))
+        ]
     return line + (
         did_you_mean(key, known) or did_you_mean(key, (), all_of=_below(key.rpartition(".")[0], known))
     )
 
 
-def _below(section: str, known: Iterable[str]) -> Iterable[str]:
-    """The keys of a section; where there is no such section, the keys and sections there are."""
-    inside = [key for key in known if section and key.startswith(f"{section}.")]
-    return inside or dict.fromkeys(key.partition(".")[0] for key in known)
+def _has(kind: str, key: str) -> bool:
+    """Whether a group of services has a key, or the section that a dotted key is in."""
+    return key.partition(".")[0] in LLM_GROUPS[kind].model_fields
+
+
+def _below(section: str, known: Collection[str]) -> Iterable[str]:
+    """The keys of a section, then its sections; where there is no such section, those of the whole."""
+    prefix = f"{section}." if section and any(key.startswith(f"{section}.") for key in known) else ""
+    inside = [key.removeprefix(prefix).partition(".") for key in known if key.startswith(prefix)]
+    inside.sort(key=lambda parts: bool(prefix and parts[2]))
+    return dict.fromkeys(f"{prefix}{head}" for head, _, _ in inside)
 
 
 def _wrong(key: str, details: list[ErrorDetails], root: type[BaseModel]) -> str:
@@ -124,14 +148,14 @@ def _wrong(key: str, details: list[ErrorDetails], root: type[BaseModel]) -> str:
         return f"{key} is needed: write {key}=..."
     if first["type"].startswith("union_tag"):
         kind = cast("dict[str, Any]", first["input"]).get("kind")
-        return f"llm.kind={given(kind)}: must be one of {', '.join(LLM_GROUPS)}"
+        return f"{key}.kind={given(kind)}: must be one of {', '.join(LLM_GROUPS)}"
     allowed = dict.fromkeys(
         _ALLOWED[each["type"]].format(**each.get("ctx", {})) if each["type"] in _ALLOWED else each["msg"]
         for each in details
     )
     line = f"{key}={given(first['input'])}: must be {' or '.join(allowed)}."
     if first["type"] in ("model_type", "model_attributes_type"):
-        return line + did_you_mean(key, (), all_of=_below(key, known_keys(root)))
+        return line + did_you_mean(key, (), all_of=_below(key, list(known_keys(root))))
     if first["type"] != "literal_error":
         return line
     options = [

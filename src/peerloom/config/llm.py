@@ -10,11 +10,79 @@ from pydantic import ConfigDict, Field
 from peerloom.config.base import FREE, SAME, Count, NotNegative, Positive, Section, Share, Whole
 from peerloom.services.llm.dialects.anthropic import AnthropicStructured
 from peerloom.services.llm.dialects.gemini import GeminiStructured
+from peerloom.services.llm.endpoint import Http
 from peerloom.services.llm.llamacpp import Placement
+from peerloom.services.llm.routing import Affinity
 from peerloom.services.llm.wire import Structured
 
 
-class LlamaCpp(Section):
+class Limits(Section):
+    """What a provider allows for one key, over all peers of the run."""
+
+    requests_per_minute: Annotated[Positive | None, FREE] = None
+    """Attempts, answered or not."""
+    tokens_per_minute: Annotated[Positive | None, FREE] = None
+    """Tokens of prompts and replies together."""
+    concurrency: Annotated[Count | None, FREE] = None
+    """Calls under way at once."""
+    window_seconds: Annotated[Positive, FREE] = 60.0
+    """The time over which the provider counts its minutes."""
+    adaptive: Annotated[bool, FREE] = True
+    """Go below the limits, or find some, when the provider refuses calls or slows down."""
+
+
+class Routing(Section):
+    """How calls are spread over a service's replicas."""
+
+    affinity: Annotated[Affinity, FREE] = "conversation"
+    """What stays on one replica, which has its prefix: a task's calls, a role's, or a role's of a task."""
+    imbalance: Annotated[float, Field(ge=1), FREE] = 1.25
+    """A preferred replica may have so many times the average of calls under way."""
+    eject_after: Annotated[Count, FREE] = 5
+    """Failures in a row after which a replica is left out for a while."""
+    eject_seconds: Annotated[Positive, FREE] = 0.5
+    """How long, the first time; it doubles while the replica goes on failing."""
+    eject_cap: Annotated[Positive, FREE] = 30.0
+    """The longest that it is left out."""
+
+
+class Hedge(Section):
+    """When a second request is sent beside one that is slow; the first reply counts."""
+
+    percentile: Annotated[float, Field(gt=0, lt=1), FREE] = 0.95
+    """Of the times that calls have taken; later than that."""
+    share: Annotated[float, Field(gt=0, lt=1), FREE] = 0.05
+    """Of all calls, at most."""
+    after: Annotated[Count, FREE] = 100
+    """So many calls must have been seen."""
+
+
+class Served(Section):
+    """What every service has."""
+
+    limits: Limits = Limits()
+    routing: Routing | None = None
+    """How calls are spread over replicas; by default as suits the service."""
+    hedge: Hedge | None = None
+    """When a second request is sent beside a slow one; by default never."""
+    fallback: Annotated[str | None, FREE] = None
+    """The service (`llm`, or a name in `llms`) that is asked when this one is away."""
+
+
+class Remote(Served):
+    """What every service behind HTTP has that somebody else runs."""
+
+    timeout: Annotated[Positive, FREE] = 600.0
+    """Seconds one attempt may take."""
+    connect_timeout: Annotated[Positive, FREE] = 10.0
+    """Seconds the opening of a connection may take."""
+    max_retries: Annotated[Whole, FREE] = 7
+    """Further attempts at a call that failed for a passing reason."""
+    http: Annotated[Http, FREE] = "auto"
+    """What carries requests: `thin` (cheapest, but no proxies), `aiohttp`, or whichever will do."""
+
+
+class LlamaCpp(Served):
     """The embedded engine: llama.cpp servers that the run starts, watches and stops."""
 
     kind: Annotated[Literal["llamacpp"], SAME] = "llamacpp"
@@ -35,29 +103,23 @@ class LlamaCpp(Section):
     """The address they listen on; by default loopback, with `placement=nodes` each node's own."""
 
 
-class OpenAI(Section):
+class OpenAI(Remote):
     """Any server that speaks OpenAI's chat completions."""
 
     kind: Annotated[Literal["openai"], SAME] = "openai"
     model: Annotated[str | None, SAME] = None
     """The model's name at that server; by default the first that it lists."""
-    base_url: Annotated[str | None, FREE] = None
-    """Where the server is, up to `/v1`; by default `$OPENAI_BASE_URL`, else OpenAI's own."""
+    base_url: Annotated[str | tuple[str, ...] | None, FREE] = None
+    """Where it is, up to `/v1`, or a list of replicas; by default `$OPENAI_BASE_URL`, else OpenAI's own."""
     api_key_env: Annotated[str, FREE] = "OPENAI_API_KEY"
     """The environment variable that holds the key. The key itself never stands in a configuration."""
-    timeout: Annotated[Positive, FREE] = 600.0
-    """Seconds one attempt may take."""
-    connect_timeout: Annotated[Positive, FREE] = 10.0
-    """Seconds the opening of a connection may take."""
-    max_retries: Annotated[Whole, FREE] = 7
-    """Further attempts at a call that failed for a passing reason."""
     structured: Annotated[Structured, FREE] = "auto"
     """How choices and schemas are asked of the server."""
     extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
     """Further keys of every request's body, as the server understands them."""
 
 
-class Fleet(Section):
+class Fleet(Remote):
     """A fleet that `peerloom serve up` keeps, or any other in the directory of fleets."""
 
     kind: Annotated[Literal["fleet"], SAME] = "fleet"
@@ -67,19 +129,13 @@ class Fleet(Section):
     """The model it has to serve; by default whatever it does."""
     api_key_env: Annotated[str, FREE] = "PEERLOOM_FLEET_KEY"
     """The environment variable that holds the key, if the fleet wants one."""
-    timeout: Annotated[Positive, FREE] = 600.0
-    """Seconds one attempt may take."""
-    connect_timeout: Annotated[Positive, FREE] = 10.0
-    """Seconds the opening of a connection may take."""
-    max_retries: Annotated[Whole, FREE] = 7
-    """Further attempts at a call that failed for a passing reason."""
     structured: Annotated[Structured, FREE] = "auto"
     """How choices and schemas are asked of the servers."""
     extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
     """Further keys of every request's body, as the servers understand them."""
 
 
-class Azure(Section):
+class Azure(Remote):
     """Deployments of Azure OpenAI."""
 
     kind: Annotated[Literal["azure"], SAME] = "azure"
@@ -91,19 +147,13 @@ class Azure(Section):
     """The environment variable that holds the key."""
     api_version: Annotated[str, SAME] = "2024-10-21"
     """The interface's version, which goes along with every request."""
-    timeout: Annotated[Positive, FREE] = 600.0
-    """Seconds one attempt may take."""
-    connect_timeout: Annotated[Positive, FREE] = 10.0
-    """Seconds the opening of a connection may take."""
-    max_retries: Annotated[Whole, FREE] = 7
-    """Further attempts at a call that failed for a passing reason."""
     structured: Annotated[Structured, FREE] = "auto"
     """How choices and schemas are asked of the model."""
     extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
     """Further keys of every request's body."""
 
 
-class Anthropic(Section):
+class Anthropic(Remote):
     """Anthropic's models, by their Messages API."""
 
     kind: Annotated[Literal["anthropic"], SAME] = "anthropic"
@@ -115,19 +165,13 @@ class Anthropic(Section):
     """The environment variable that holds the key."""
     max_tokens: Annotated[Count, SAME] = 4096
     """The longest reply, where the agent says nothing else: each request has to say it."""
-    timeout: Annotated[Positive, FREE] = 600.0
-    """Seconds one attempt may take."""
-    connect_timeout: Annotated[Positive, FREE] = 10.0
-    """Seconds the opening of a connection may take."""
-    max_retries: Annotated[Whole, FREE] = 7
-    """Further attempts at a call that failed for a passing reason."""
     structured: Annotated[AnthropicStructured, FREE] = "auto"
     """How choices and schemas are asked of the model."""
     extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
     """Further keys of every request's body, e.g. `thinking`."""
 
 
-class Gemini(Section):
+class Gemini(Remote):
     """Google's models, by the Gemini API."""
 
     kind: Annotated[Literal["gemini"], SAME] = "gemini"
@@ -137,19 +181,13 @@ class Gemini(Section):
     """Where the API is, without `/v1beta`; by default `$GOOGLE_GEMINI_BASE_URL`, else Google's own."""
     api_key_env: Annotated[str, FREE] = "GEMINI_API_KEY"
     """The environment variable that holds the key."""
-    timeout: Annotated[Positive, FREE] = 600.0
-    """Seconds one attempt may take."""
-    connect_timeout: Annotated[Positive, FREE] = 10.0
-    """Seconds the opening of a connection may take."""
-    max_retries: Annotated[Whole, FREE] = 7
-    """Further attempts at a call that failed for a passing reason."""
     structured: Annotated[GeminiStructured, FREE] = "auto"
     """How choices and schemas are asked of the model."""
     extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
     """Further keys of every request's body, e.g. `safetySettings`; those of `generationConfig` join ours."""
 
 
-class Simulated(Section):
+class Simulated(Served):
     """A seeded stand-in with a real model's timing and faults; see `peerloom.services.llm.laws.Laws`."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)  # the texts are also options' help
@@ -215,7 +253,7 @@ class Simulated(Section):
     """Further attempts at a call that failed for a passing reason."""
 
 
-class Scripted(Section):
+class Scripted(Served):
     """Replies known beforehand, for tests."""
 
     kind: Annotated[Literal["scripted"], SAME] = "scripted"
@@ -227,7 +265,7 @@ Hosted = OpenAI | Azure | Anthropic | Gemini
 Llm = Annotated[
     LlamaCpp | OpenAI | Azure | Anthropic | Gemini | Fleet | Simulated | Scripted, Field(discriminator="kind")
 ]
-LLM_GROUPS: dict[str, type[Section]] = {
+LLM_GROUPS: dict[str, type[Served]] = {
     "llamacpp": LlamaCpp,
     "openai": OpenAI,
     "azure": Azure,

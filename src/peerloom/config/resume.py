@@ -1,7 +1,7 @@
 """What of a configuration must stay the same when a run is resumed, as the schema's keys say themselves."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from peerloom.config.base import MAY_GROW, SAME, OnResume, Section
 from peerloom.config.schema import Config, Recipe
@@ -39,3 +39,15 @@ def _keys(section: Section, plain: dict[str, Any], prefix: str) -> Iterator[tupl
             yield f"{prefix}{name}", plain[name], rule
         elif isinstance(value, Section):
             yield from _keys(value, plain[name], f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            yield from _given(cast("dict[str, Section]", value), plain[name], f"{prefix}{name}.")
+
+
+def _given(
+    sections: dict[str, Section], plain: dict[str, Any], prefix: str
+) -> Iterator[tuple[str, Any, OnResume]]:
+    """Of sections that the user has named, what is not as it would be without them."""
+    for name, section in sections.items():
+        for key, value, rule in _keys(section, plain[name], f"{prefix}{name}."):
+            if value is not None:
+                yield key, value, rule

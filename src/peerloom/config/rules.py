@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from peerloom.config.llm import LlamaCpp, Scripted
 from peerloom.config.nearest import did_you_mean
 from peerloom.config.schema import Config
+from peerloom.services.llm.lineup import DEFAULT, broken_line
 
 
 def broken_rules(config: Config) -> list[str]:
@@ -23,23 +24,43 @@ def unknown_roles(config: Config, roles: Iterable[str]) -> list[str]:
 
 
 def _broken(config: Config) -> Iterator[str]:
-    if config.placement == "packed" and config.roles:
-        role = next(iter(config.roles))
+    placed = [name for name, role in config.roles.items() if role.placed]
+    if config.placement == "packed" and placed:
+        role = placed[0]
         yield (
             f"roles.{role} needs placement=spread: with placement=packed every peer hosts all roles, "
             "and peers=N says how many there are"
         )
     if config.engine == "local" and config.ray.address is not None:
         yield f"ray.address={config.ray.address} needs engine=ray: engine=local starts no other process"
-    if config.engine == "local" and isinstance(config.llm, LlamaCpp) and config.llm.placement == "nodes":
-        yield "llm.placement=nodes needs engine=ray: engine=local knows no other machine"
     if config.suspect_seconds <= config.heartbeat_seconds:
         yield (
             f"suspect_seconds={config.suspect_seconds:g} must be more than "
             f"heartbeat_seconds={config.heartbeat_seconds:g}: else every process is suspected"
         )
-    if isinstance(config.llm, Scripted) and not config.llm.replies:
-        yield (
-            "llm=scripted has no script: give llm.replies=['first reply','second reply'], "
-            "or in Python peerloom.run(..., llm=function_of_the_request)"
-        )
+    yield from _broken_services(config)
+
+
+def _broken_services(config: Config) -> Iterator[str]:
+    named = {DEFAULT: config.llm, **config.llms} if config.llm is not None else config.llms
+    if DEFAULT in config.llms:
+        yield f"llms.{DEFAULT}: that is the name of the service in llm: give this one another"
+    roles = {name: role.llm for name, role in config.roles.items() if role.llm is not None}
+    if config.llm is not None or config.llms:
+        yield from broken_line({name: each.fallback for name, each in named.items() if each}, roles)
+    elif roles:
+        role, name = next(iter(roles.items()))
+        yield f"roles.{role}.llm={name}: the model was given in Python: give a Lineup there"
+    for name, each in named.items():
+        key = name if name == DEFAULT else f"llms.{name}"
+        if config.engine == "local" and isinstance(each, LlamaCpp) and each.placement == "nodes":
+            yield f"{key}.placement=nodes needs engine=ray: engine=local knows no other machine"
+        if isinstance(each, Scripted) and not each.replies:
+            yield _no_script(key)
+
+
+def _no_script(key: str) -> str:
+    return (
+        f"{key}=scripted has no script: give {key}.replies=['first reply','second reply'], "
+        "or in Python peerloom.run(..., llm=function_of_the_request)"
+    )

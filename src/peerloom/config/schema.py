@@ -1,6 +1,6 @@
 """Every key of a run's configuration: its type, its default, and below it what it means."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
@@ -40,12 +40,19 @@ class Sink(Section):
 
 
 class Role(Section):
-    """How one role is placed, with `placement=spread`."""
+    """What one role has of its own."""
 
-    replicas: Count | None = None
-    """Peers that play this role; as many as `peers` says by default, else 1."""
-    resources: dict[str, NotNegative] = Field(default_factory=dict[str, float])
-    """Ray resources that each of those peers needs, e.g. `num_gpus: 1`; the local engine has none."""
+    llm: Annotated[str | None, SAME] = None
+    """The service that it asks, a name in `llms`; by default `llm`."""
+    replicas: Annotated[Count | None, FREE] = None
+    """With `placement=spread`, peers that play this role; as many as `peers` says by default, else 1."""
+    resources: Annotated[dict[str, NotNegative], FREE] = Field(default_factory=dict[str, float])
+    """With `placement=spread`, Ray resources that each of those peers needs, e.g. `num_gpus: 1`."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether it says where its peers are to be."""
+        return self.replicas is not None or bool(self.resources)
 
 
 class Ray(Section):
@@ -74,6 +81,8 @@ class Config(Section):
     """Makes the run's choices, and sampling where the server can, the same again."""
     llm: Llm | None = Field(default=None)
     """Which model answers; None if a service was given in Python."""
+    llms: dict[str, Llm] = Field(default_factory=dict[str, Any])
+    """Further services by name, for `roles.<name>.llm` and `fallback`; keys as in `llm`, with `kind`."""
     budget: Budget = Budget()
     prices: Annotated[Given, FREE] = None
     """What tokens cost: `genai` (needs `peerloom[prices]`), a YAML or JSON file, or what would be in it."""
@@ -90,7 +99,7 @@ class Config(Section):
     """Feeders that read the input side by side."""
     shards: Annotated[Count, SAME] = 1
     """Sinks that write rows side by side."""
-    roles: Annotated[dict[str, Role], FREE] = Field(default_factory=dict[str, Role])
+    roles: dict[str, Role] = Field(default_factory=dict[str, Role])
     ray: Ray = Ray()
     heartbeat_seconds: Annotated[Positive, FREE] = 1.0
     """How often a process is asked for a sign of life."""

@@ -15,7 +15,9 @@ def print_summary(console: Console, summary: Mapping[str, Any], run_dir: Path) -
     """Print the content of `summary.json` as tables, and the paths of the rows."""
     console.print(_run(summary))
     if summary["agents"]:
-        console.print(agents_table({role: _totals(agent) for role, agent in summary["agents"].items()}))
+        agents = summary["agents"]
+        usd = {role: agent["usd"] for role, agent in agents.items()} if summary.get("usd") else None
+        console.print(agents_table({role: _totals(agent) for role, agent in agents.items()}, usd))
     completed = summary["outcomes"].get("completed", 0)
     rejected = sum(summary["outcomes"].values()) - completed
     _print_path(console, completed, run_dir / "data")
@@ -42,11 +44,26 @@ def _run(summary: Mapping[str, Any]) -> Table:
         f"{count(tokens['completion'])} completion, {summary['tokens_per_second']:,.1f}/s",
     )
     if summary.get("usd"):
-        table.add_row("cost", f"{summary['usd']:,.4f} USD")
+        each = summary.get("usd_per_completed_row")
+        per_row = f", {each:,.6f} for each completed row" if each is not None else ""
+        table.add_row("cost", f"{summary['usd']:,.4f} USD{per_row}")
+    if (budget := summary.get("budget")) is not None:
+        table.add_row("budget", _budget(budget))
+    if summary.get("suspended"):
+        table.add_row("suspended", f"{count(summary['suspended'])} tasks wait for more budget")
     if (cache := summary.get("cache")) is not None:
         table.add_row("cache", _cache(cache))
     table.add_row("time", f"{duration(summary['wall_seconds'])} ({summary['cpu_seconds']:,.1f} CPU s)")
     return table
+
+
+def _budget(budget: Mapping[str, Mapping[str, float]]) -> str:
+    parts: list[str] = []
+    for name, each in budget.items():
+        used, total = each["used"], each["total"]
+        money = name == "usd"
+        parts.append(f"{used:,.4f} of {total:g} USD" if money else f"{used:,.0f} of {total:,.0f} {name}")
+    return ", ".join(parts)
 
 
 def _cache(cache: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from peerloom.config import Config, check, compose
-from peerloom.config.build import make_llm, make_settings, make_source, settle
-from peerloom.config.llm import LLM_GROUPS, Anthropic, Azure, Gemini, LlamaCpp, Simulated
+from peerloom.config.build import make_settings, make_source, settle
+from peerloom.config.llm import LLM_GROUPS, Anthropic, Azure, Gemini, LlamaCpp, Served, Simulated
+from peerloom.config.services import make_lineup, make_llm
 from peerloom.errors import ConfigError, ModelError, SourceError
 from peerloom.runtime.settings import RoleSettings, RunSettings
 from peerloom.services.llm.dialects.anthropic import AnthropicDialect
@@ -31,7 +32,7 @@ def test_every_group_has_a_file_and_makes_its_service(monkeypatch: pytest.Monkey
 
 
 def test_the_simulated_models_keys_are_its_laws() -> None:
-    keys = set(Simulated.model_fields) - {"kind", "timeout", "max_retries"}
+    keys = set(Simulated.model_fields) - {"kind", "timeout", "max_retries", *Served.model_fields}
     assert keys == {field.name for field in fields(Laws)} - {"seed"}
     defaults = Simulated().model_dump(include=keys)
     assert defaults == {field.name: field.default for field in fields(Laws) if field.name in keys}
@@ -40,7 +41,7 @@ def test_the_simulated_models_keys_are_its_laws() -> None:
 def test_the_embedded_models_keys_are_its_services() -> None:
     parameters = signature(LlamaCppService).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.name != "progress"}
-    assert LlamaCpp().model_dump(exclude={"kind"}) == defaults
+    assert LlamaCpp().model_dump(exclude={"kind", *Served.model_fields}) == defaults
 
 
 def test_weights_that_are_not_there_are_found_out_at_once(tmp_path: Path, monkeypatch) -> None:
@@ -156,4 +157,4 @@ def test_what_is_read_follows_the_keys_of_the_source(tmp_path: Path) -> None:
 
 def test_no_model_at_all() -> None:
     with pytest.raises(ConfigError, match="no model is chosen"):
-        make_llm(checked("llm=null").llm, 0)
+        make_lineup(checked("llm=null"))

@@ -79,10 +79,25 @@ def test_a_config_is_frozen() -> None:
         ),
         (
             ["llm.zzz=1"],
-            "There are: llm.kind, llm.model, llm.replicas, llm.slots, llm.context, llm.threads, "
-            "llm.placement, llm.host.",
+            "There are: llm.fallback, llm.kind, llm.model, llm.replicas, llm.slots, llm.context, "
+            "llm.threads, llm.placement, llm.host, llm.limits, llm.routing, llm.hedge.",
         ),
         (["llm=fleet"], "llm.name is needed: write llm.name=..."),
+        (["llm.limits.requests=9"], "Did you mean 'llm.limits.requests_per_minute'?"),
+        (["llm.routing.affinity=task"], "must be 'conversation', 'role', 'turn' or 'none'."),
+        (["llms.judge.kind=foo"], f"llms.judge.kind=foo: must be one of {', '.join(LLM_GROUPS)}"),
+        (
+            ["llms.judge.kind=openai", "llms.judge.slots=4"],
+            "llms.judge=openai has no key 'llms.judge.slots'. It belongs to llm=llamacpp",
+        ),
+        (["llms.judge.kind=scripted"], "or in Python peerloom.run(..., llm=function_of_the_request)"),
+        (["llms.llm.kind=openai"], "llms.llm: that is the name of the service in llm: give this one another"),
+        (["roles.teacher.llm=judge"], "roles.teacher.llm=judge: there is no such service; there are: llm"),
+        (["llm.fallback=spare"], "the fallback of llm, spare, is no service; there are: llm"),
+        (
+            ["llm.fallback=spare", "llms.spare.kind=openai", "llms.spare.fallback=llm"],
+            "the services llm -> spare -> llm fall back on each other for ever",
+        ),
         (["engine=local", "llm.placement=nodes"], "engine=local knows no other machine"),
         (["heartbeat_seconds=0"], "heartbeat_seconds=0: must be more than 0."),
     ],

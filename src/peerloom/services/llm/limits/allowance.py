@@ -95,8 +95,8 @@ class Allowance:
 
     @property
     def outstanding(self) -> int:
-        """Calls under way, as far as is known."""
-        return sum(share.outstanding for share in self._shares.values())
+        """Calls under way to services with limits; nobody keeps count of others."""
+        return sum(share.outstanding for share in self._shares.values() if share.limited)
 
     @property
     def waiting(self) -> int:

@@ -35,5 +35,5 @@ class Bucket:
         self._level = min(most, self._level - amount)
 
     def refused(self, seconds: float) -> None:
-        """The provider has counted more than was taken here: what there was is gone, and so much time's more."""
+        """The provider has counted more than was taken here: what there was is gone, and more."""
         self._level = min(self._level, 0.0) - seconds * self._per_second

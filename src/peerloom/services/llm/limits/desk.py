@@ -28,8 +28,8 @@ class Desk:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a grant, over all services."""
-        return sum(meter.waiting for meter in self._meters.values())
+        """Calls that wait for a grant, or for their service to be back, over all services."""
+        return sum(meter.waiting + meter.idle for meter in self._meters.values())
 
     def meter(self, service: str, *, limited: bool, moved: Moved) -> Meter:
         """The meter of a service; `moved` is told where its replicas are, when that changes."""

@@ -125,6 +125,11 @@ class Share:
         return sum(member.outstanding for member in self._members.values())
 
     @property
+    def limited(self) -> bool:
+        """Whether anything is; else members tell what is under way only now and then."""
+        return self._limited
+
+    @property
     def waiting(self) -> int:
         """Calls that wait for a grant."""
         return sum(want.waiting for want in self._wants())

@@ -39,6 +39,8 @@ class Meter:
         self.limited = limited
         self.down = ""
         self.denied = False
+        self.idle = 0
+        """Calls that neither are under way nor wait for a grant, but for the service or their next try."""
         self._urgent = urgent
         self._clock = clock
         self._granted = NOTHING if limited else ANYTHING
@@ -130,6 +132,8 @@ class Meter:
 
     def answered(self, seconds: float, completion: int) -> None:
         """An attempt was answered, after so long, with so many tokens."""
+        if not self._answered:
+            self._urgent()  # that it answers at all is to be known if it refuses somebody later
         self._answered += 1
         self._seconds += seconds
         self._completion += completion

@@ -1,7 +1,7 @@
 """What of a provider's rates is left: two buckets, and what each member was given out of them.
 
-What calls under way have reserved counts as used: that is more than most of them take, but then those that are
-under way for long are the long ones.
+What calls under way have reserved counts as used: it is more than most of them take, but those that are under
+way for long are the long ones.
 """
 
 from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Reading
