@@ -129,7 +129,7 @@ class PeerHost(Host):
         stats.turns = self.machine.acting - self._waiting
         if self._desk is not None:
             stats.turns = max(0, stats.turns - self._desk.waiting)
-            stats.readings = self._desk.read() if self._stopping.is_set() else b""
+            stats.readings = self._desk.read(last=True) if self._stopping.is_set() else b""
         if isinstance(self._llm, CachingLLM):
             stats.cache = self._llm.tally
             stats.notices += self._llm.told

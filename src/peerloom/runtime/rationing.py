@@ -36,6 +36,7 @@ class Rationing:
         members: the names of those there are.
         send: hands encoded grants to a member.
         tell: a notice for whoever watches.
+        clock: seconds.
         spared: services that are not waited for, since another one steps in.
 
     Raises:
@@ -51,16 +52,18 @@ class Rationing:
         members: Callable[[], Sequence[str]],
         send: Callable[[str, bytes], None],
         tell: Callable[[Notice], None],
+        clock: Callable[[], float] = time.monotonic,
         spared: Collection[str] = (),
     ) -> None:
         earlier = _earlier(run_dir)
-        self._allowance = Allowance(limits, Spending(budget, earlier), time.monotonic())
+        self._allowance = Allowance(limits, Spending(budget, earlier), clock())
         keeps = self.spending.bounded or earlier != NOTHING
         self._ledger = Ledger(run_dir, _named(earlier)) if keeps else None
         self._run_dir = run_dir
         self._members = members
         self._send = send
         self._tell = tell
+        self._clock = clock
         self._spared = frozenset(spared)
         self._changed = asyncio.Event()
         self._away: dict[str, float] = {}
@@ -84,7 +87,7 @@ class Rationing:
 
     def take(self, member: str, data: bytes) -> None:
         """What a member's meters say."""
-        self._allowance.take(member, data, time.monotonic())
+        self._allowance.take(member, data, self._clock())
         self._changed.set()
 
     def lost(self, member: str) -> None:
@@ -111,7 +114,7 @@ class Rationing:
         """
         while True:
             await self._until_there_is_something()
-            now = time.monotonic()
+            now = self._clock()
             await self._hand_out(self._allowance.grants(now))
             if self._allowance.exhausted:
                 self.exhausted.set()

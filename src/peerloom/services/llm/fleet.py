@@ -8,7 +8,6 @@ it would the whole run, while it answers others, fails alone.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -92,6 +91,7 @@ class FleetClient:
     def __init__(self, spec: FleetSpec, desk: Desk, *, sleep: Sleep = asyncio.sleep) -> None:
         self._spec = spec
         self._sleep = sleep
+        self._clock = desk.clock
         self._what = f"{spec.model} at {', '.join(spec.replicas[:3])}"
         self._meter = desk.meter(spec.service, limited=spec.limited, moved=self._move)
         self._replicas = Replicas(
@@ -99,13 +99,13 @@ class FleetClient:
             spec.replicas,
             spec.dial,
             spec.routing,
-            clock=time.monotonic,
+            clock=self._clock,
             told=self._tell,
             patient=spec.patient,
         )
         self._estimates = Estimates(spec.price)
         self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
-        self._answered_at = time.monotonic()
+        self._answered_at = self._clock()
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Answer one request.
@@ -135,7 +135,7 @@ class FleetClient:
 
     async def _call(self, request: Request, attempt: Callable[[int], Try[Reply]]) -> Reply:
         key = self._spec.routing.key(request.session, request.role)
-        began, number = time.monotonic(), 0
+        began, number = self._clock(), 0
         avoid: set[str] = set()
         denied: dict[str, float] = {}
         tries: Tries | None = None
@@ -150,7 +150,7 @@ class FleetClient:
                 return await self._try(request, attempt(number), key, avoid)
             except Failed as failed:
                 if tries is None:
-                    tries = Tries(self._spec.retry, self._what, began)
+                    tries = Tries(self._spec.retry, self._what, began, self._clock)
                 number += 1
                 avoid.add(failed.name)
                 if isinstance(failed.__cause__, LLMDenied):
@@ -161,14 +161,14 @@ class FleetClient:
         """Raise it if the replica has denied this call before, and answered later ones: it means this one."""
         if name in denied and self._replicas.answered_since(name, denied[name]):
             raise denial
-        denied[name] = time.monotonic()
+        denied[name] = self._clock()
 
     async def _back_off(self, tries: Tries, failure: Retryable) -> None:
         """Wait before the next try; that the request was not even taken in is no fault of the call's."""
         wait = tries.wait(failure)
         if failure.limit:
             self._meter.refused(failure.retry_after or 0.0)
-            if time.monotonic() - self._answered_at > _SILENT_SECONDS:
+            if self._clock() - self._answered_at > _SILENT_SECONDS:
                 self._replicas.silent(str(failure))
         if self._spec.patient and (failure.limit or not failure.taken):
             tries.excuse(wait)
@@ -191,7 +191,7 @@ class FleetClient:
             await meter.take(request.role, need)
         else:
             meter.begin()
-        began = time.monotonic()
+        began = self._clock()
         try:
             delay = self._hedging.delay if self._hedging is not None else None
             name = self._replicas.choose(key, avoid)
@@ -201,7 +201,7 @@ class FleetClient:
                 reply = await self._hedged(name, attempt, avoid, delay, need)
             reply = self._priced(reply)
             took = _taken(reply)
-            self._learn(request, reply, time.monotonic() - began)
+            self._learn(request, reply, self._clock() - began)
             return reply
         except asyncio.CancelledError:
             took = need or took  # it may well be paid
@@ -217,8 +217,8 @@ class FleetClient:
 
     def _learn(self, request: Request, reply: Reply, seconds: float) -> None:
         """Take in what there is to learn from a reply, and how long it took with a second request, if any."""
-        self._answered_at = time.monotonic()
-        self._meter.answered(reply.seconds)
+        self._answered_at = self._clock()
+        self._meter.answered(reply.seconds, reply.usage.completion)
         if self._meter.limited:
             self._estimates.learn(request, reply.usage)
         if self._hedging is not None:
