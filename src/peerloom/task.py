@@ -269,9 +269,9 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         )
 
 
-def _decoded(task: Task) -> dict[str, Any]:
+def _decoded(task: Any) -> dict[str, Any]:
     """What a task's cached properties have decoded so far."""
-    return cast("dict[str, Any]", task.__dict__)
+    return task.__dict__
 
 
 _task_encoder = msgspec.msgpack.Encoder()
