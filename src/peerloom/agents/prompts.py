@@ -122,8 +122,9 @@ class _Environment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, dict) and attribute in obj:
             return cast("dict[str, Any]", obj)[attribute]
-        if attribute in _KNOWN_SAFE.get(type(cast("Any", obj)), ()):
-            return getattr(cast("Any", obj), attribute)
+        value = cast("object", obj)
+        if attribute in _KNOWN_SAFE.get(type(value), ()):
+            return getattr(value, attribute)
         return super().getattr(obj, attribute)
 
 

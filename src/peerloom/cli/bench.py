@@ -24,7 +24,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     name: Annotated[
         str,
         typer.Argument(
-            help="hops, calls, recovery or affinity; all for the table beside other systems, install for those."
+            help="hops, calls, recovery, affinity; all for the table beside other systems, install for those."
         ),
     ],
     which: Annotated[

@@ -310,4 +310,5 @@ def shares(seen: Seen) -> Iterator[str]:
     yield f"used {seen.used}, refused {seen.refused:.3%} {dict(seen.reasons)}, calls {dict(seen.calls)}"
     for role in seen.waits:
         if seen.waits[role]:
-            yield f"  {role}: waits {seen.wait(role, 0.5):.2f} s, p95 {seen.wait(role):.2f}, p99 {seen.wait(role, 0.99):.2f}"
+            half, most, nearly = (seen.wait(role, share) for share in (0.5, 0.95, 0.99))
+            yield f"  {role}: waits {half:.2f} s, p95 {most:.2f}, p99 {nearly:.2f}"
