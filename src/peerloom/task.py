@@ -191,6 +191,10 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @property
     def last(self) -> Turn | None:
         """The newest turn, or None before anyone has acted. Decodes that turn only."""
+        return self._last
+
+    @cached_property
+    def _last(self) -> Turn | None:
         if "turns" in _decoded(self) or not self.raw_turns:
             return self.turns[-1] if self.raw_turns else None
         return _turn_decoder.decode(self.raw_turns[-1])
@@ -214,35 +218,60 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
             OverflowError: if it holds an integer of more than 64 bits.
             msgspec.ValidationError: if a field of a turn is of the wrong type.
         """
-        header = self.header
-        raw = [msgspec.Raw(_turn_encoder.encode(turn)) for turn in turns]
+        raw = [_turn_encoder.encode(turn) for turn in turns]
         # Decoded again at once: a turn is the same value here and on the next peer, or refused here.
-        turns = tuple(_turn_decoder.decode(encoded) for encoded in raw)
-        after = msgspec.structs.replace(
-            self,
-            header=Header(header.id, header.attempt, header.hop + 1, header.branch),
-            raw_turns=[*self.raw_turns, *raw],
-            calls=[],
+        turns = tuple([_turn_decoder.decode(encoded) for encoded in raw])
+        id, attempt, hop, branch = self.header
+        after = self._successor(
+            Header._make((id, attempt, hop + 1, branch)),
+            [*self.raw_turns, *map(msgspec.Raw, raw)],
+            self.next_role,
+            self.end,
+            [],
         )
-        known = _decoded(self)
-        if "input" in known:
-            _decoded(after)["input"] = known["input"]
-        if "turns" in known or not self.raw_turns:
-            _decoded(after)["turns"] = self.turns + turns
+        mine, known = _decoded(self), _decoded(after)
+        known["_last"] = turns[-1] if turns else self.last
+        if "input" in mine:
+            known["input"] = mine["input"]
+        if "turns" in mine or not self.raw_turns:
+            known["turns"] = self.turns + turns
         return after
 
     def with_next(self, where: "str | End") -> "Task":
         """This task sent to a role, or ended."""
         end = where if isinstance(where, End) else None
         role = "" if isinstance(where, End) else where
-        after = msgspec.structs.replace(self, next_role=role, end=end)
+        after = self._successor(self.header, self.raw_turns, role, end, self.calls)
         _decoded(after).update(_decoded(self))
         return after
 
+    def _successor(
+        self,
+        header: Header,
+        raw_turns: list[msgspec.Raw],
+        next_role: str,
+        end: End | None,
+        calls: list[SavedCall],
+    ) -> "Task":
+        """What `msgspec.structs.replace` would make, at a third of its cost."""
+        return Task(
+            self.version,
+            header,
+            self.seed,
+            self.label,
+            self.started,
+            self.raw_input,
+            raw_turns,
+            next_role,
+            end,
+            self.refs,
+            calls,
+        )
 
-def _decoded(task: Task) -> dict[str, Any]:
+
+def _decoded(task: Any) -> dict[str, Any]:
     """What a task's cached properties have decoded so far."""
-    return cast("dict[str, Any]", task.__dict__)
+    return task.__dict__
 
 
 _task_encoder = msgspec.msgpack.Encoder()

@@ -10,7 +10,7 @@ import orjson
 
 from peerloom.control.client import Channel, find
 from peerloom.control.server import Control
-from peerloom.events import Hooks, Notice, Progress, RunStarted, ViewChanged
+from peerloom.events import Hooks, MemberLost, Notice, Progress, RunStarted, ViewChanged
 from peerloom.observe.log import LogHooks
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
@@ -38,6 +38,29 @@ class HeldModel:
         self.connections: set[Connection] = set()
         self._open = False
         self._changed = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    async def listen(self) -> None:
+        """Be there, always at the same port."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self, self.connections), "127.0.0.1", self._port
+        )
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def leave(self) -> None:
+        """Be gone; calls that wait break off."""
+        self.waiting.clear()
+        assert self._server is not None
+        self._server.close()
+        for connection in list(self.connections):
+            connection.close()
+        await self._server.wait_closed()
 
     def __call__(self, request: Request, connection: Connection) -> None:
         if request.path.endswith(b"/models"):
@@ -75,6 +98,7 @@ class Watch(Hooks):
         self.started = asyncio.Event()
         self.views: list[ViewChanged] = []
         self.notices: list[str] = []
+        self.lost: list[MemberLost] = []
         self.latest = Progress(0.0, None, 0, 0)
         self._changed = asyncio.Event()
 
@@ -84,6 +108,9 @@ class Watch(Hooks):
     def view_changed(self, event: ViewChanged) -> None:
         self.views.append(event)
         self._changed.set()
+
+    def member_lost(self, event: MemberLost) -> None:
+        self.lost.append(event)
 
     def notice(self, event: Notice) -> None:
         self.notices.append(event.text)
@@ -132,10 +159,8 @@ async def going(
     """A run of the program with a held model; inside, it can be controlled."""
     async with asyncio.timeout(90):
         model, watch, control = HeldModel(), Watch(), Control()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(model, model.connections), "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        llm = OpenAIService(base_url=url, model="held", api_key="none")
+        await model.listen()
+        llm = OpenAIService(base_url=model.url, model="held", api_key="none")
         claimed = RunDir.claim(run_dir)
         shape = RunSettings(peers=1, **settings)
         run = Run(
@@ -166,7 +191,4 @@ async def going(
             ending.cancel()
             await asyncio.wait((ending,))
             claimed.release()
-            for connection in list(model.connections):
-                connection.close()
-            server.close()
-            await server.wait_closed()
+            await model.leave()

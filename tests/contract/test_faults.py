@@ -1,6 +1,5 @@
 """What goes wrong outside becomes a located message or a recorded outcome; finished rows are kept."""
 
-import asyncio
 import os
 import socket
 import subprocess
@@ -11,18 +10,16 @@ import pytest
 from programs import LosesItsFile, awkward, forgetful, slow, talk
 
 from peerloom.errors import EngineError, ServiceError, SourceError, WorkflowError
-from peerloom.events import Hooks, Notice, Progress
+from peerloom.events import Hooks, Notice
 from peerloom.runtime.program import Program
 from peerloom.services.llm.openai import OpenAIService
 from peerloom.services.llm.retry import Retry
-from peerloom.services.llm.server import ServerConfig, serving
 from peerloom.services.llm.simulated import SimulatedService
 from peerloom.sink.read import read_rows
 from peerloom.source.jsonl import JsonlSource
 from peerloom.testing import execute
 
 ROWS = [{"n": number} for number in range(12)]
-ONCE = Retry(attempts=1)
 TWICE = Retry(attempts=2, base=0.01, cap=0.01, retry_after_cap=0.01)
 
 
@@ -119,32 +116,6 @@ async def test_an_unreachable_server_stops_the_run_at_its_start(engine: str, tmp
         with pytest.raises(ServiceError, match=url):
             await execute(talk(), ROWS, OpenAIService(base_url=url), tmp_path / "run", engine=engine)
     assert not list(read_rows(tmp_path / "run"))
-
-
-async def test_a_server_that_dies_costs_only_what_was_in_flight(engine: str, tmp_path: Path) -> None:
-    dead = asyncio.Event()
-
-    class Watch(Hooks):
-        def progress(self, event: Progress) -> None:
-            if event.outcomes:
-                dead.set()
-
-    async def server(url: asyncio.Future[str]) -> None:
-        async with serving(ServerConfig(laws=SimulatedService(latency=0.02), port=0)) as port:
-            url.set_result(f"http://127.0.0.1:{port}/v1")
-            await dead.wait()
-
-    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server(url))
-        service = OpenAIService(base_url=await url, api_key="none", retry=ONCE)
-        rows = [{"n": number} for number in range(300)]
-        done = await execute(
-            talk(), rows, service, tmp_path / "run", engine=engine, in_flight=4, hooks=[Watch()]
-        )
-    assert set(done.summary["outcomes"]) == {"completed", "failed"}
-    assert sum(done.summary["outcomes"].values()) == len(done.rows) == 300
-    assert set(done.summary["reasons"]) == {"llm_unavailable"}
 
 
 @pytest.fixture

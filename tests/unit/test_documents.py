@@ -137,7 +137,7 @@ def test_commands_work(
             if words[-1] == "&":
                 _in_background(words[:-1], tmp_path, environment, stack)
             else:
-                ended = subprocess.run(words, check=False, cwd=tmp_path, env=environment, timeout=200)
+                ended = subprocess.run(words, cwd=tmp_path, env=environment, timeout=200, check=False)
                 expected = EXIT_CODE.search(comment)
                 assert ended.returncode == (int(expected[1]) if expected else 0), line
 

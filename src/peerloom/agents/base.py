@@ -4,8 +4,9 @@ An agent is stateless: what it knows of a task is in the task, what it needs fro
 the services. It may be called for thousands of tasks at once, and again for a task it has acted on.
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from peerloom.services.llm.base import LLM
 from peerloom.task import Task, Turn
@@ -28,4 +29,13 @@ class Agent(Protocol):
         task with that error's outcome and reason; any other exception with `failed`, reason
         `agent_error`, and its text in the row.
         """
+        ...
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """An agent that need not wait for anything, as a rule, and asks no services: its turn costs no task."""
+
+    def at_once(self, task: Task) -> "Turn | list[Turn] | Awaitable[Turn | list[Turn]]":
+        """What `act` would return, or what to await for it."""
         ...

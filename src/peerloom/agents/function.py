@@ -1,7 +1,7 @@
 """An agent that is a plain Python function of the task: checks, lookups, scores, filters."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
 from peerloom.agents.base import Services
@@ -25,13 +25,30 @@ class FunctionAgent:
 
     async def act(self, task: Task, services: Services) -> Turn | list[Turn]:
         """The function's turn, or turns."""
+        acted = self.at_once(task)
+        return acted if isinstance(acted, Turn | list) else await acted
+
+    def at_once(self, task: Task) -> "Turn | list[Turn] | Awaitable[Turn | list[Turn]]":
+        """As `act`, in this very moment unless the function itself has to wait."""
         value = self._fn(task)
-        if inspect.isawaitable(value):
-            value = await value
+        return self._later(value) if _waits(value) else self._as_turns(value)
+
+    async def _later(self, value: Awaitable[Any]) -> Turn | list[Turn]:
+        return self._as_turns(await value)
+
+    def _as_turns(self, value: Any) -> Turn | list[Turn]:
         if isinstance(value, Turn) or _is_turns(value):
             return cast("Turn | list[Turn]", value)
         said = {"role": self._say, "content": value} if self._say and isinstance(value, str) else None
         return Turn(agent="", message=said, value=value)
+
+
+_PLAIN = frozenset((Turn, dict, list, str, int, float, bool, type(None)))
+
+
+def _waits(value: Any) -> bool:
+    """Whether a value is to be awaited; most are of a type that says no at once."""
+    return type(value) not in _PLAIN and inspect.isawaitable(value)
 
 
 def _is_turns(value: Any) -> bool:

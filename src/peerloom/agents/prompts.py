@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, cast
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from peerloom.errors import ConfigError, PromptError
-from peerloom.task import Task
+from peerloom.task import Task, Turn
 
 VARIABLES = ("input", "task", "turns", "last")
 _FUNCTIONS = ("range", "dict", "namespace", "cycler", "joiner")  # Jinja's own
@@ -121,8 +122,17 @@ class _Environment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, dict) and attribute in obj:
             return cast("dict[str, Any]", obj)[attribute]
+        value = cast("object", obj)
+        if attribute in _KNOWN_SAFE.get(type(value), ()):
+            return getattr(value, attribute)
         return super().getattr(obj, attribute)
 
+
+_KNOWN_SAFE: dict[type, frozenset[str]] = {
+    Turn: frozenset((*Turn.__struct_fields__, "text")),
+    LoopContext: frozenset(("index", "index0", "first", "last", "length")),
+}
+"""What templates use most, known to be mere values: the sandbox's checks cost more than all else of it."""
 
 _environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True)
 _globals: dict[str, Any] = cast("Any", _environment).globals

@@ -11,6 +11,8 @@ by the model's own log. A hop is counted as in `peerloom.bench.hops`.
 """
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 from peerloom.agents.function import FunctionAgent
 from peerloom.agents.llm import LLMAgent
@@ -61,7 +63,7 @@ async def run(setting: Setting) -> CallsPoint:
         ):
             llm, source = OpenAIService(base_url=url, api_key="none"), questions(setting.tasks)
             work = await perform(program(), source, llm, setting, path=folder / "run", name="bench-calls")
-        calls, first, last = served(log, CALLS * setting.tasks)
+        calls, first, last, _ = served(log, CALLS * setting.tasks)
     per_second = calls / (last - first)
     return CallsPoint(
         **common(BENCH, setting, work),
@@ -96,15 +98,14 @@ def program() -> Program:
 
 def questions(tasks: int) -> RowsSource:
     """Multiple-choice questions, each another one."""
-    return RowsSource(
-        [
-            {
-                "question": prose(240, row),
-                "options": [prose(40, row * len(LETTERS) + n) for n in range(len(LETTERS))],
-            }
-            for row in range(tasks)
-        ]
-    )
+    return RowsSource(list(question_rows(tasks)))
+
+
+def question_rows(tasks: int) -> Iterator[dict[str, Any]]:
+    """Their rows."""
+    for row in range(tasks):
+        options = [prose(40, row * len(LETTERS) + n) for n in range(len(LETTERS))]
+        yield {"question": prose(240, row), "options": options}
 
 
 def stated(task: Task) -> str | None:

@@ -4,9 +4,11 @@ The clock starts with the first task's admission, which its row says, and stops 
 sink, which the file system says: starting and stopping processes is left out, every commit is in.
 """
 
+import math
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +23,24 @@ from peerloom.sink.layout import INDEX
 from peerloom.sink.read import read_rows
 from peerloom.sink.rundir import RunDir
 from peerloom.source.base import Source
-from peerloom.task import COMPLETED
+from peerloom.task import COMPLETED, FILTERED
 
 RUNS = Path("runs")
 NEVER = 1e6  # seconds
 
 
 class Work(NamedTuple):
-    """What a run did: tasks, the turns its agents took, and the seconds from admission to commit."""
+    """What a run did: tasks, the turns its agents took, and when: Unix seconds from admission to commit."""
 
     tasks: int
     turns: int
-    seconds: float
+    begin: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """From the first admission to the last commit."""
+        return self.end - self.begin
 
     @property
     def hops(self) -> int:
@@ -57,8 +65,19 @@ async def perform(
     path: Path,
     name: str,
     hooks: Sequence[Hooks] = (),
+    shape: Mapping[str, Any] | None = None,
 ) -> Work:
     """Run the program over the source, on a Ray cluster of its own, in a new run directory `path`.
+
+    Args:
+        program: workflow and agents.
+        source: its rows.
+        llm: the model.
+        setting: placement, tasks, how many at once.
+        path: of the run directory.
+        name: of the recipe.
+        hooks: who watches.
+        shape: more of `RunSettings`.
 
     Raises:
         BenchError: if not every task was completed: there would be nothing to compare.
@@ -72,6 +91,7 @@ async def perform(
         journal=setting.without != "journal",
         heartbeat_seconds=NEVER if setting.without == "heartbeats" else RunSettings.heartbeat_seconds,
     )
+    settings = replace(settings, **(shape or {}))
     run_dir = RunDir.claim(path)
     try:
         await Run(program, source, llm, settings, Session(run_dir), recipe=name, hooks=hooks).execute()
@@ -97,12 +117,18 @@ def work_in(run_dir: Path, tasks: int) -> Work:
     """What the rows in a run directory say.
 
     Raises:
-        BenchError: if they are not `tasks` completed ones.
+        BenchError: if they are not `tasks` rows, each of another task, that were completed or filtered.
     """
-    rows = [(row["id"], row["outcome"], row["timing"]) for row in read_rows(run_dir)]
-    completed = {id for id, outcome, _ in rows if outcome == COMPLETED}
-    if not tasks == len(completed) == len(rows):
-        raise BenchError(f"{tasks} tasks gave {len(rows)} rows, {len(completed)} of them completed")
-    first = min(timing["started"] for _, _, timing in rows)
+    ids: set[str] = set()
+    rows, done, turns, first = 0, 0, 0, math.inf
+    for row in read_rows(run_dir):
+        rows += 1
+        if row["outcome"] in (COMPLETED, FILTERED):
+            done += 1
+            ids.add(row["id"])
+        turns += row["timing"]["hops"]
+        first = min(first, row["timing"]["started"])
+    if not tasks == len(ids) == rows:
+        raise BenchError(f"{tasks} tasks gave {rows} rows, {done} of them completed")
     last = max(file.stat().st_mtime for file in (run_dir / INDEX).iterdir())
-    return Work(tasks, sum(timing["hops"] for _, _, timing in rows), last - first)
+    return Work(tasks, turns, first, last)

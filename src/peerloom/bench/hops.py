@@ -13,6 +13,7 @@ message that opens the history and one for each turn. Which hops cross processes
 all of them in `spread`, the first and the last one of each task in `packed`.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from peerloom.agents.function import FunctionAgent
@@ -78,16 +79,17 @@ def program() -> Program:
 
 def questions(tasks: int) -> RowsSource:
     """Multiple-choice questions of some hundred characters, each another one."""
-    return RowsSource(
-        [
-            {
-                "question": prose(240, row),
-                "options": [prose(40, row * len(LETTERS) + n) for n in range(len(LETTERS))],
-                "answer": LETTERS[row % len(LETTERS)],
-            }
-            for row in range(tasks)
-        ]
-    )
+    return RowsSource(list(question_rows(tasks)))
+
+
+def question_rows(tasks: int) -> Iterator[dict[str, Any]]:
+    """Their rows."""
+    for row in range(tasks):
+        yield {
+            "question": prose(240, row),
+            "options": [prose(40, row * len(LETTERS) + n) for n in range(len(LETTERS))],
+            "answer": LETTERS[row % len(LETTERS)],
+        }
 
 
 def opening(task: Task) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from peerloom.bench import calls, hops, recovery
+from peerloom.bench import affinity, calls, hops, recovery
 from peerloom.bench.points import Bench, Placement, Point, Setting, Without, middle
 from peerloom.errors import ConfigError
 
-BENCHES = {bench.name: bench for bench in (hops.BENCH, calls.BENCH, recovery.BENCH)}
+BENCHES = {bench.name: bench for bench in (hops.BENCH, calls.BENCH, recovery.BENCH, affinity.BENCH)}
 
 _TITLES = {
     "placement": "placed",
@@ -31,6 +31,11 @@ _TITLES = {
     "replaced_seconds": "replaced\ns",
     "admitted_seconds": "admitted\nagain s",
     "calls_repaid": "calls\nrepaid",
+    "prefix_hit_rate": "prefix\nhits",
+    "prompt_tokens": "prompt\ntokens",
+    "evaluated_tokens": "of them\nevaluated",
+    "tokens_per_second": "tokens/s",
+    "wall_seconds": "wall s",
     "peak_megabytes": "peak\nMiB",
     "cpu_seconds_per_1000_calls": "CPU s per\n1,000 calls",
 }
@@ -55,6 +60,7 @@ def main(
         placement: measure this one only.
         runs: so many of each setting; the median is printed.
         without: measure each setting with this switched off too, run by run in turn, and print the ratio.
+            `affinity` is what its own benchmark does without in any case, and no other has it.
         json: one JSON object a line for each setting on standard output, instead of a table.
 
     Raises:
@@ -66,6 +72,9 @@ def main(
         raise ConfigError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}")
     if without is not None and bench is recovery.BENCH:
         raise ConfigError("recovery is measured with everything on: without a journal nothing is recovered")
+    if without is not None and (without == "affinity" or bench.compared is not None):
+        raise ConfigError("affinity is a benchmark of its own, which measures with and without that only")
+    without = without or bench.compared
     runs = runs or bench.runs
     points: list[Point] = []
     for setting in bench.settings(in_flight, tasks, placement):

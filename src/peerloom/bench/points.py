@@ -8,7 +8,7 @@ from typing import Any, Literal
 from peerloom.errors import PeerloomError
 
 Placement = Literal["spread", "packed"]
-Without = Literal["journal", "heartbeats"]
+Without = Literal["journal", "heartbeats", "affinity"]
 
 
 class BenchError(PeerloomError):
@@ -83,8 +83,26 @@ class RecoveryPoint(Point):
 
 
 @dataclass(frozen=True)
+class AffinityPoint(Point):
+    """A point of `peerloom bench affinity`.
+
+    `prefix_hit_rate` is the share of the prompt tokens that a server had in its cache, `evaluated_tokens` are
+    the others; `tokens_per_second` are those of the replies.
+    """
+
+    prefix_hit_rate: float
+    prompt_tokens: float
+    evaluated_tokens: float
+    tokens_per_second: float
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
 class Bench:
-    """A benchmark: the settings it measures unless told otherwise, and how it measures one of them once."""
+    """A benchmark: the settings it measures unless told otherwise, and how it measures one of them once.
+
+    `compared` is what it measures each setting without, too: the one thing that it is about.
+    """
 
     name: str
     placements: tuple[Placement, ...]
@@ -92,6 +110,7 @@ class Bench:
     tasks: Callable[[int], int]
     runs: int
     run: Callable[[Setting], Coroutine[Any, Any, Point]]
+    compared: Without | None = None
 
     def settings(
         self, in_flight: int | None = None, tasks: int | None = None, placement: Placement | None = None

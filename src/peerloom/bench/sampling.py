@@ -9,9 +9,12 @@ SAMPLE_SECONDS = 0.5
 
 
 class Sampler(ABC):
-    """Samples while it is entered: at once, twice a second, and when it is left."""
+    """Samples while it is entered: at once, then every so many seconds, and when it is left."""
 
     _sampling: asyncio.Task[None] | None = None
+
+    def __init__(self, every: float = SAMPLE_SECONDS) -> None:
+        self._every = every
 
     async def __aenter__(self) -> Self:
         await self._sample()
@@ -28,7 +31,7 @@ class Sampler(ABC):
 
     async def _sample_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(SAMPLE_SECONDS)
+            await asyncio.sleep(self._every)
             await self._sample()
 
     @abstractmethod

@@ -1,13 +1,18 @@
 """`peerloom bench`: measure this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from peerloom.bench.house.main import install_peers, measure_all
 from peerloom.bench.main import main as measure
 from peerloom.bench.points import Placement, Without
 from peerloom.cli.app import VERBS, guarded
-from peerloom.cli.arguments import Json
+from peerloom.cli.arguments import Json, expanded
+from peerloom.errors import ConfigError
+
+ALL, INSTALL = "all", "install"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -15,8 +20,19 @@ def add_to(app: typer.Typer) -> None:
     app.command("bench", help=VERBS["bench"])(guarded(bench))
 
 
-def bench(
-    name: Annotated[str, typer.Argument(help="hops, calls or recovery.")],
+def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="hops, calls, recovery, affinity; all for the table beside other systems, install for those."
+        ),
+    ],
+    which: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PEER]...", help="With all or install: these systems only.", show_default=False
+        ),
+    ] = None,
     in_flight: Annotated[
         int | None, typer.Option(min=1, help="Measure with so many tasks at once only.")
     ] = None,
@@ -26,15 +42,39 @@ def bench(
     without: Annotated[
         Without | None, typer.Option(help="Measure with this switched off too, in turn, and compare.")
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With all: one run each of less work, few other systems.")
+    ] = False,
+    only: Annotated[str, typer.Option(help="With all: cases with this in their name only.")] = "",
+    results: Annotated[
+        Path | None, typer.Option(help="With all: the Markdown file to write.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure, and print a point for each setting."""
-    measure(
-        name,
-        in_flight=in_flight,
-        tasks=tasks,
-        placement=placement,
-        runs=runs,
-        without=without,
-        json=as_json,
-    )
+    """Measure, and print a point for each setting, or a row for each figure."""
+    _check(name, which, all={"--quick": quick, "--only": only, "--results": results})
+    if name == ALL:
+        measure_all(
+            quick=quick, json=as_json, results=expanded(results), peers=which or (), only=only, runs=runs
+        )
+    elif name == INSTALL:
+        install_peers(which or ())
+    else:
+        measure(
+            name,
+            in_flight=in_flight,
+            tasks=tasks,
+            placement=placement,
+            runs=runs,
+            without=without,
+            json=as_json,
+        )
+
+
+def _check(name: str, which: list[str] | None, all: dict[str, object]) -> None:
+    """Refuse what would be ignored."""
+    if which and name not in (ALL, INSTALL):
+        raise ConfigError(f"bench {name} takes no names of systems: only bench all and bench install do")
+    for option, value in all.items():
+        if value and name != ALL:
+            raise ConfigError(f"{option} is for bench all")

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from peerloom.config.base import FREE, SAME, Count, NotNegative, Positive, Section, Share, Whole
 from peerloom.services.llm.dialects.anthropic import AnthropicStructured
 from peerloom.services.llm.dialects.gemini import GeminiStructured
+from peerloom.services.llm.endpoint import Http
 from peerloom.services.llm.llamacpp import Placement
 from peerloom.services.llm.routing import Affinity
 from peerloom.services.llm.wire import Structured
@@ -77,6 +78,8 @@ class Remote(Served):
     """Seconds the opening of a connection may take."""
     max_retries: Annotated[Whole, FREE] = 7
     """Further attempts at a call that failed for a passing reason."""
+    http: Annotated[Http, FREE] = "auto"
+    """What carries requests: `thin` (cheapest, but no proxies), `aiohttp`, or whichever will do."""
 
 
 class LlamaCpp(Served):

@@ -38,7 +38,7 @@ from peerloom.services.secret import Secret
 
 PROVIDERS = {"openai": OPENAI, "azure": AZURE, "anthropic": ANTHROPIC, "gemini": GEMINI}
 _TERMS = {"kind", "limits", "routing", "hedge", "fallback"}
-_HOW = ("timeout", "connect_timeout", "max_retries")
+_HOW = ("timeout", "connect_timeout", "max_retries", "http")
 
 
 def make_lineup(config: Config) -> LLMService:
@@ -100,7 +100,7 @@ def _hosted(llm: Hosted) -> HttpService:
     if isinstance(llm, OpenAI):
         own = llm.model_dump(exclude=_TERMS | {"api_key_env", "max_retries"})
         return OpenAIService(**own, api_key=key, retry=retry)
-    calls = CallPolicy(timeout=llm.timeout, connect_timeout=llm.connect_timeout, retry=retry)
+    calls = CallPolicy(timeout=llm.timeout, connect_timeout=llm.connect_timeout, retry=retry, http=llm.http)
     own = llm.model_dump(exclude=_TERMS | {"api_key_env", *_HOW})
     match llm:
         case Azure():

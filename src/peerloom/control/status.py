@@ -63,7 +63,7 @@ class Watcher(Hooks):
         left = rates.seconds_left
         return {
             "state": "starting" if run.state == "running" and not self._view else run.state,
-            "why": run.paused,
+            "why": run.standing_still,
             "recipe": self._recipe,
             "session": run.session,
             "seconds": round(progress.seconds, 3),
@@ -76,7 +76,7 @@ class Watcher(Hooks):
                 "rows_per_second": round(rates.rows_per_second, 3),
                 "calls_per_second": round(rates.calls_per_second, 3),
                 "tokens_per_second": round(rates.tokens_per_second, 3),
-                "seconds_left": None if left is None or run.paused else round(left),
+                "seconds_left": None if left is None or run.standing_still else round(left),
             },
             "view": self._view,
             "members": [

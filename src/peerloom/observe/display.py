@@ -14,6 +14,7 @@ from peerloom.observe.rates import Rates
 from peerloom.observe.words import agents_table, count, duration, outcomes, plain
 
 LINE_SECONDS = 5.0
+WHY_CHARACTERS = 120  # of the reason why a run is paused; the notice has all of it
 _STYLES = {"warning": "yellow", "error": "bold red"}
 
 
@@ -111,8 +112,14 @@ def _left(event: Progress, rates: Rates) -> str:
     return "" if rates.seconds_left is None else f", {duration(rates.seconds_left)} left"
 
 
+def _short(why: str) -> str:
+    return why if len(why) <= WHY_CHARACTERS else f"{why[:WHY_CHARACTERS]}..."
+
+
 def _line(event: Progress, rates: Rates) -> str:
-    return f"{duration(event.seconds)}  {_done(event, rates)}{_left(event, rates)}; {_figures(event, rates)}"
+    why = f" ({_short(event.paused)})" if event.paused else ""
+    done = f"{_done(event, rates)}{_left(event, rates)}{why}"
+    return f"{duration(event.seconds)}  {done}; {_figures(event, rates)}"
 
 
 def _panel(recipe: str, event: Progress, rates: Rates) -> Group:
@@ -120,4 +127,5 @@ def _panel(recipe: str, event: Progress, rates: Rates) -> Group:
     bar = ProgressBar(total=event.total or None, completed=rates.rows, width=30, pulse=not event.total)
     clock = Text(f"{duration(event.seconds)}{_left(event, rates)}")
     head.add_row(plain(recipe, "bold"), bar, Text(_done(event, rates)), clock)
-    return Group(head, plain(_figures(event, rates)), agents_table(event.agents))
+    why = [plain(_short(event.paused), "yellow")] if event.paused else []
+    return Group(head, *why, plain(_figures(event, rates)), agents_table(event.agents))

@@ -15,7 +15,9 @@ def print_summary(console: Console, summary: Mapping[str, Any], run_dir: Path) -
     """Print the content of `summary.json` as tables, and the paths of the rows."""
     console.print(_run(summary))
     if summary["agents"]:
-        console.print(agents_table({role: _totals(agent) for role, agent in summary["agents"].items()}))
+        agents = summary["agents"]
+        usd = {role: agent["usd"] for role, agent in agents.items()} if summary.get("usd") else None
+        console.print(agents_table({role: _totals(agent) for role, agent in agents.items()}, usd))
     completed = summary["outcomes"].get("completed", 0)
     rejected = sum(summary["outcomes"].values()) - completed
     _print_path(console, completed, run_dir / "data")
@@ -42,7 +44,9 @@ def _run(summary: Mapping[str, Any]) -> Table:
         f"{count(tokens['completion'])} completion, {summary['tokens_per_second']:,.1f}/s",
     )
     if summary.get("usd"):
-        table.add_row("cost", f"{summary['usd']:,.4f} USD")
+        each = summary.get("usd_per_completed_row")
+        per_row = f", {each:,.6f} for each completed row" if each is not None else ""
+        table.add_row("cost", f"{summary['usd']:,.4f} USD{per_row}")
     if (budget := summary.get("budget")) is not None:
         table.add_row("budget", _budget(budget))
     if summary.get("suspended"):

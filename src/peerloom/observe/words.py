@@ -35,11 +35,12 @@ def outcomes(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count(number)}" for name, number in counts.items() if number) or "none"
 
 
-def agents_table(agents: Mapping[str, AgentTotals]) -> Table:
-    """A line for each role."""
+def agents_table(agents: Mapping[str, AgentTotals], usd: Mapping[str, float] | None = None) -> Table:
+    """A line for each role; with what each has cost, where that is known."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column("agent")
-    for name in ("turns", "calls", "prompt", "completion", "cached", "s/turn"):
+    names = ["turns", "calls", "prompt", "completion", "cached", "hits", "s/turn"]
+    for name in [*names, "USD"] if usd else names:
         table.add_column(name, justify="right")
     for role, agent in agents.items():
         figures = (
@@ -49,6 +50,10 @@ def agents_table(agents: Mapping[str, AgentTotals]) -> Table:
             agent.completion_tokens,
             agent.cached_tokens,
         )
+        hits = agent.cached_tokens / agent.prompt_tokens if agent.prompt_tokens else 0.0
         mean = agent.seconds / agent.turns if agent.turns else 0.0
-        table.add_row(plain(role), *(count(figure) for figure in figures), f"{mean:.2f}")
+        cells = [*(count(figure) for figure in figures), f"{hits:.0%}", f"{mean:.2f}"]
+        if usd:
+            cells.append(f"{usd[role]:,.4f}")
+        table.add_row(plain(role), *cells)
     return table

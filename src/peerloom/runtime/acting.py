@@ -6,12 +6,12 @@ own outcome and reason, anything else with `failed`; siblings never notice.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NoReturn, TypeVar
 
 import msgspec
 
-from peerloom.agents.base import Agent, Services
+from peerloom.agents.base import Agent, Prompt, Services
 from peerloom.errors import TaskError
 from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
@@ -20,6 +20,8 @@ from peerloom.task import FAILED, End, Header, SavedCall, Task, Turn, Usage
 from peerloom.workflow import Workflow
 
 DETAIL_CHARACTERS = 2_000
+
+_NO_USAGE = Usage()
 
 Request = TypeVar("Request", ChatRequest, EmbedRequest)
 Reply = TypeVar("Reply", ChatReply, EmbedReply)
@@ -99,28 +101,60 @@ class Stage:
         self._agents = agents
         self._llm = llm
         self._on_call = on_call
+        self._prompt = {
+            role: it.at_once for role, it in agents.items() if isinstance(it, Prompt) and _is_prompt(it)
+        }
         self.hops = 0
         self.tallies: dict[str, AgentTally] = {}
 
     async def step(self, task: Task) -> Task:
         """The task one hop further, routed to its next role or ended."""
+        begun = self.begin(task)
+        return begun if isinstance(begun, Task) else await begun
+
+    def begin(self, task: Task) -> "Task | Awaitable[Task]":
+        """As `step`, in this very moment if the agent need not wait; otherwise what to await."""
         role = task.next_role
-        counting = StepLLM(self._llm, task, self._on_call)
+        at_once = self._prompt.get(role)
+        if at_once is None:
+            return self._ask(task)
         started, clock = time.time(), time.perf_counter()
         try:
-            acted = await self._agents[role].act(task, Services(counting))
-            turns = [acted] if isinstance(acted, Turn) else list(acted)
-            if not turns:
-                raise ValueError(f"agent {role!r} returned no turn")
+            acted = at_once(task)
+            if not isinstance(acted, Turn | list):
+                return self._wait(task, acted, started, clock)
+            after = task.with_turns(*_filled(acted, role, None, started, time.perf_counter() - clock))
+        except (Exception, asyncio.CancelledError) as error:
+            after = _failed(task, error, None, started, time.perf_counter() - clock)
+        return self._end(task, after, None, time.perf_counter() - clock)
+
+    async def _ask(self, task: Task) -> Task:
+        counting = StepLLM(self._llm, task, self._on_call)
+        started, clock = time.time(), time.perf_counter()
+        acting = self._agents[task.next_role].act(task, Services(counting))
+        return await self._wait(task, acting, started, clock, counting)
+
+    async def _wait(
+        self,
+        task: Task,
+        acting: Awaitable[Turn | list[Turn]],
+        started: float,
+        clock: float,
+        counting: StepLLM | None = None,
+    ) -> Task:
+        try:
+            acted = await acting
             seconds = time.perf_counter() - clock
-            after = task.with_turns(*_filled(turns, role, counting, started, seconds))
+            after = task.with_turns(*_filled(acted, task.next_role, counting, started, seconds))
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _being_cancelled():
                 raise
             seconds = time.perf_counter() - clock
-            failed = [Turn(role, end=classify(error, "agent_error"))]
-            after = task.with_turns(*_filled(failed, role, counting, started, seconds))
-        self._count(role, counting.usage, seconds)
+            after = _failed(task, error, counting, started, seconds)
+        return self._end(task, after, counting, seconds)
+
+    def _end(self, task: Task, after: Task, counting: StepLLM | None, seconds: float) -> Task:
+        self._count(task.next_role, counting.usage if counting is not None else _NO_USAGE, seconds)
         return routed(after, self._workflow)
 
     def _count(self, role: str, usage: Usage, seconds: float) -> None:
@@ -148,24 +182,45 @@ def routed(task: Task, workflow: Workflow) -> Task:
         return task.with_next(classify(error, "workflow_error"))
 
 
-def _filled(turns: list[Turn], role: str, counting: StepLLM, started: float, seconds: float) -> list[Turn]:
+def _is_prompt(agent: Agent) -> bool:
+    """Whether `at_once` stands for `act`: not in a subclass that has an `act` of its own only."""
+    [owner, *_] = [
+        kind for kind in type(agent).__mro__ if "act" in kind.__dict__ or "at_once" in kind.__dict__
+    ]
+    return "at_once" in owner.__dict__
+
+
+def _failed(
+    task: Task, error: BaseException, counting: StepLLM | None, started: float, seconds: float
+) -> Task:
+    turn = Turn(task.next_role, end=classify(error, "agent_error"))
+    return task.with_turns(*_filled(turn, task.next_role, counting, started, seconds))
+
+
+def _filled(
+    acted: "Turn | Iterable[Turn]", role: str, counting: StepLLM | None, started: float, seconds: float
+) -> list[Turn]:
     """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
-    *earlier, last = turns
+    *earlier, last = (acted,) if isinstance(acted, Turn) else acted or _none(role)
     filled = [msgspec.structs.replace(turn, agent=role, started=started) for turn in earlier]
-    usage = counting.usage if counting.usage.calls else last.usage
+    counted = counting is not None and counting.usage.calls
     final = Turn(
         role,
         last.message,
         last.value,
         last.end,
-        usage,
-        last.model or counting.model,
-        last.finish_reason or counting.finish_reason,
+        counting.usage if counting is not None and counted else last.usage,
+        last.model or (counting.model if counting is not None else ""),
+        last.finish_reason or (counting.finish_reason if counting is not None else ""),
         started,
         seconds,
         last.extras,
     )
     return [*filled, final]
+
+
+def _none(role: str) -> NoReturn:
+    raise ValueError(f"agent {role!r} returned no turn")
 
 
 def _being_cancelled() -> bool:

@@ -7,6 +7,7 @@ from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.cache.caching import CachedSpec, CacheTally
 from peerloom.services.llm.prices import require_price
 from peerloom.services.llm.service import ClientSpec
+from peerloom.task import COMPLETED
 
 
 def prepared(client: ClientSpec, settings: RunSettings, *, everything: bool) -> ClientSpec:
@@ -30,12 +31,15 @@ def prepared(client: ClientSpec, settings: RunSettings, *, everything: bool) -> 
 def costs(summary: Mapping[str, Any], client: ClientSpec | None, tally: CacheTally) -> dict[str, Any]:
     """What the summary says of money.
 
-    `usd` is what all rows have cost, left out unless the price of each model is known; `cache`, if there is
-    one, is what it was good for in this session.
+    `usd` is what all rows have cost, and `usd_per_completed_row` what that makes for each that was completed;
+    both are left out unless the price of each model is known. `cache`, if there is one, is what it was good
+    for in this session.
     """
     told: dict[str, Any] = {}
     if client is not None and all(fleet.price is not None for fleet in client.fleets):
         told["usd"] = round(sum(agent["usd"] for agent in summary["agents"].values()), 6)
+        if completed := summary["outcomes"].get(COMPLETED, 0):
+            told["usd_per_completed_row"] = round(told["usd"] / completed, 9)
     if isinstance(client, CachedSpec):
         calls = tally.hits + tally.misses
         told["cache"] = {

@@ -105,8 +105,9 @@ class FeederHost(Host):
         if self.machine.room and self._offers.low and not self._reading:
             self._reading = True
             self.spawn(self._read_on())
+        room = self.machine.room
         for _ in range(CHUNK):
-            if not self.machine.room:
+            if not room:
                 return
             offer = self._offers.take()
             if offer is None:
@@ -117,6 +118,7 @@ class FeederHost(Host):
             if not self.machine.knows(id):
                 self._offsets[id] = row.offset
                 self._start(id, row, self._memory)
+                room -= 1
         self.poke()
 
     def _remembers(self) -> bool:
@@ -164,7 +166,7 @@ class FeederHost(Host):
 
     def _start(self, id: TaskId, row: SourceRow, memory: Memory | None) -> None:
         """Send a task on its way: to the next role, or straight to its sink if it cannot start."""
-        recalled = memory.pop(id) if memory is not None else None
+        recalled = memory.pop(id) if memory is not None and id in memory else None
         task = self._new_task(id, row, recalled)
         deaths = self.machine.deaths(id, task.header.hop)
         if deaths:

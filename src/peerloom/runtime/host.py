@@ -88,7 +88,11 @@ class Host(ABC):
         self._stopping.set()
 
     async def receive(self, data: bytes) -> bytes:
-        """Take one encoded message in; the encoded answer, if it has one."""
+        """As `hear`, for engines that call and wait."""
+        return self.hear(data)
+
+    def hear(self, data: bytes) -> bytes:
+        """Take one encoded message in; the encoded answer, empty if it has none."""
         answer = self._take(decode(data))
         self.poke()
         return encode(answer) if answer is not None else b""

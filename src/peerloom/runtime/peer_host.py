@@ -1,10 +1,14 @@
 """Drives a peer: tasks come in batches, each is taken through the agents hosted here, then moves on.
 
-Every task at work is one asyncio task. As long as the next role is hosted here, a hop is the next turn
-of its loop; nothing is encoded until the task leaves. What leaves is in the journal before.
+As long as the next role is hosted here, a hop is the next turn of a loop; nothing is encoded until the task
+leaves. An agent that need not wait acts in the very pass that found the task; only a task that has to wait
+becomes an asyncio task. What leaves is in the journal before.
 """
 
 import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable
 
 from peerloom.protocol.messages import Deliver, Delivered, Grants, Item, Message, Pace, Readings
 from peerloom.protocol.peer import Move, Peer
@@ -21,6 +25,8 @@ from peerloom.services.llm.base import LLM
 from peerloom.services.llm.cache.caching import CachingLLM
 from peerloom.services.llm.limits.desk import Desk
 from peerloom.task import Task, decode, encode
+
+PASS_SECONDS = 0.002  # of work before other messages get their turn, and what is done leaves
 
 
 class PeerHost(Host):
@@ -39,6 +45,7 @@ class PeerHost(Host):
         self._going = asyncio.Event()
         self._going.set()
         self._waiting = 0
+        self._arrived: deque[Item] = deque()
 
     async def _open(self) -> None:
         assert self._brief.llm is not None
@@ -77,8 +84,8 @@ class PeerHost(Host):
         return None
 
     def _work(self) -> None:
-        for item in self.machine.arrivals():
-            self.spawn(self._carry(decode(item.payload)))
+        self._arrived.extend(self.machine.arrivals())
+        self._advance()
         for feeder, passed in self.machine.passed():
             self.spawn(self._send(feeder, passed))
 
@@ -102,34 +109,66 @@ class PeerHost(Host):
         finally:
             self._waiting -= 1
 
-    async def _carry(self, task: Task) -> None:
-        """Take one task through the agents of this peer, then send it on."""
-        stage, journal = self._stage, self._journal
+    def _advance(self) -> None:
+        """Take what has arrived through its agents, as far as these need not wait; not all in one pass."""
+        arrived = self._arrived
+        until = time.perf_counter() + PASS_SECONDS
+        while arrived:
+            self._go(decode(arrived.popleft().payload))
+            if time.perf_counter() > until:
+                break
+        if arrived:
+            self.poke()
+
+    def _go(self, task: Task) -> None:
+        """Take one task on as far as its agents need not wait; an asyncio task only for one that does."""
+        stage = self._stage
+        assert stage is not None
+        while self._may_begin():
+            begun = stage.begin(task)
+            if not isinstance(begun, Task):
+                self.spawn(self._carry(task, begun))
+                return
+            if not self._moved(task, begun):
+                return
+            task = begun
+        self.spawn(self._carry(task, None))
+
+    async def _carry(self, task: Task, begun: Awaitable[Task] | None) -> None:
+        """Take one task through the agents of this peer, from a turn that may have begun, then send it on."""
+        stage = self._stage
         assert stage is not None
         while True:
-            if not self._may_begin():
+            if begun is None and not self._may_begin():
                 await self._until_may_begin()
                 if not self.machine.acts_on(task.header):
                     return  # another copy lives on: this one's turn would be paid in vain
-            before, turns = task.header, len(task.raw_turns)
-            task = await stage.step(task)
-            target = TO_SINK if task.end is not None else task.next_role
-            move = self.machine.move(before, task.header, target)
-            if move is Move.GONE:
+            after = await (begun if begun is not None else stage.step(task))
+            if not self._moved(task, after):
                 return
-            if journal is not None:
-                journal.turn(task.header, task.raw_turns[turns:])
-            if move is Move.AWAY:
-                payload = encode(task) if task.end is None else finish(task, self._brief)
-                self.machine.send(before, target, Item(task.header, payload))
-                self.poke()
-                return
+            task, begun = after, None
+
+    def _moved(self, task: Task, after: Task) -> bool:
+        """An agent has made `after` of `task`. Whether its next agent is here; if not, it is sent."""
+        before, header = task.header, after.header
+        target = TO_SINK if after.end is not None else after.next_role
+        move = self.machine.move(before, header, target)
+        if move is Move.GONE:
+            return False
+        if self._journal is not None:
+            self._journal.turn(header, after.raw_turns[len(task.raw_turns) :])
+        if move is Move.HERE:
+            return True
+        payload = encode(after) if after.end is None else finish(after, self._brief)
+        self.machine.send(before, target, Item(header, payload))
+        self.poke()
+        return False
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.turns = self.machine.acting - self._waiting
         if self._desk is not None:
             stats.turns = max(0, stats.turns - self._desk.waiting)
-            stats.readings = self._desk.read() if self._stopping.is_set() else b""
+            stats.readings = self._desk.read(last=True) if self._stopping.is_set() else b""
         if isinstance(self._llm, CachingLLM):
             stats.cache = self._llm.tally
             stats.notices += self._llm.told

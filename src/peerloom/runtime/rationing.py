@@ -6,7 +6,7 @@ too.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
@@ -36,6 +36,8 @@ class Rationing:
         members: the names of those there are.
         send: hands encoded grants to a member.
         tell: a notice for whoever watches.
+        clock: seconds.
+        spared: services that are not waited for, since another one steps in.
 
     Raises:
         SinkError: if the ledger cannot be written.
@@ -50,15 +52,19 @@ class Rationing:
         members: Callable[[], Sequence[str]],
         send: Callable[[str, bytes], None],
         tell: Callable[[Notice], None],
+        clock: Callable[[], float] = time.monotonic,
+        spared: Collection[str] = (),
     ) -> None:
         earlier = _earlier(run_dir)
-        self._allowance = Allowance(limits, Spending(budget, earlier), time.monotonic())
+        self._allowance = Allowance(limits, Spending(budget, earlier), clock())
         keeps = self.spending.bounded or earlier != NOTHING
         self._ledger = Ledger(run_dir, _named(earlier)) if keeps else None
         self._run_dir = run_dir
         self._members = members
         self._send = send
         self._tell = tell
+        self._clock = clock
+        self._spared = frozenset(spared)
         self._changed = asyncio.Event()
         self._away: dict[str, float] = {}
         self._told: dict[str, str] = {}
@@ -76,12 +82,12 @@ class Rationing:
 
     @property
     def away(self) -> str:
-        """Why some service answers nobody; empty if all do."""
-        return "; ".join(self._told.values())
+        """Why some service that is waited for answers nobody; empty if all do."""
+        return "; ".join(why for service, why in self._told.items() if service not in self._spared)
 
     def take(self, member: str, data: bytes) -> None:
         """What a member's meters say."""
-        self._allowance.take(member, data, time.monotonic())
+        self._allowance.take(member, data, self._clock())
         self._changed.set()
 
     def lost(self, member: str) -> None:
@@ -108,7 +114,7 @@ class Rationing:
         """
         while True:
             await self._until_there_is_something()
-            now = time.monotonic()
+            now = self._clock()
             await self._hand_out(self._allowance.grants(now))
             if self._allowance.exhausted:
                 self.exhausted.set()
@@ -165,14 +171,16 @@ class Rationing:
                 self._tell(Notice("info", f"{service} answers again"))
         for service, why, denied in away:
             since = self._away.setdefault(service, now)
-            if denied and not self._allowance.ever_answered(service):
+            spared = service in self._spared
+            if denied and not spared and not self._allowance.ever_answered(service):
                 raise ServiceError(
                     f"{service}: {why}. Nothing was answered yet; mend it, then: "
                     f"peerloom resume {quote(str(self._run_dir))}"
                 )
             if now - since >= AWAY_SECONDS and service not in self._told:
                 self._told[service] = f"{service} does not answer ({why})"
-                text = f"{service} does not answer, its tasks wait for it and none fails: {why}"
+                meanwhile = "another service steps in" if spared else "its tasks wait for it and none fails"
+                text = f"{service} does not answer, {meanwhile}: {why}"
                 self._tell(Notice("warning", text))
 
 

@@ -188,6 +188,11 @@ class Run:
         """Why the run is paused; empty if it is not."""
         return self._paused
 
+    @property
+    def standing_still(self) -> str:
+        """Why no rows are to be expected: it is paused, or waits for a service; empty if they are."""
+        return self._paused or (self._rationing.away if self._rationing is not None else "")
+
     def address(self) -> str:
         """Where other hosts of the cluster reach this process, once the run has started."""
         return self._engine.address()
@@ -297,6 +302,7 @@ class Run:
             members=lambda: self._supervisor.names,
             send=self._supervisor.grant,
             tell=self.tell,
+            spared=[fleet.service for fleet in client.fleets if not fleet.patient],
         )
         self._client = prepared(client, self._settings, everything=rationing.spending.bounded)
         await self._engine.start()
@@ -310,7 +316,7 @@ class Run:
                 group.create_task(rationing.run())
                 group.create_task(self._suspension.run(rationing, self._figures.turns, self._over.set))
                 counted = group.create_task(self._count_rows())
-                group.create_task(self._gathering.watch(self._progress, self._standing_still))
+                group.create_task(self._gathering.watch(self._progress, lambda: self.standing_still))
                 group.create_task(self._keep_figures())
                 self._supervisor.start(group)
                 await self._over.wait()
@@ -363,11 +369,8 @@ class Run:
 
     def _progress(self) -> Progress:
         return self._figures.progress(
-            self._session.seconds(), self._total, self._session.wall_seconds, self._standing_still()
+            self._session.seconds(), self._total, self._session.wall_seconds, self.standing_still
         )
-
-    def _standing_still(self) -> str:
-        return self._paused or (self._rationing.away if self._rationing is not None else "")
 
     def _brief(self, member: Member) -> Brief:
         return Brief(

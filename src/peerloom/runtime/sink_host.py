@@ -73,11 +73,10 @@ class SinkHost(Host):
         files = self._files
         assert files is not None
         loop = asyncio.get_running_loop()
-        rows = [decode(item.payload) for item in items]
         told = False
         while True:
             try:
-                await loop.run_in_executor(self._thread, files.commit, rows)
+                self._totals = await loop.run_in_executor(self._thread, _commit, files, items)
                 break
             except DiskFull as error:
                 if not told:
@@ -86,11 +85,17 @@ class SinkHost(Host):
                 await asyncio.sleep(DISK_FULL_SECONDS)
         if told:
             self.notice("There is room on the disk again: going on.")
-        for row in rows:
-            self._totals.add_row(row.outcome, row.reason, row.tally)
         self.machine.group_committed()
         self.poke()
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.totals = self._totals
         stats.found = self._found
+
+
+def _commit(files: ShardFiles, items: list[Item]) -> Totals:
+    """Make a group durable; what all rows of the shard add up to then. In the shard's thread."""
+    files.commit([decode(item.payload) for item in items])
+    totals = Totals()
+    totals.add(files.totals)
+    return totals

@@ -93,7 +93,10 @@ class Figures:
 
 
 def summarise(totals: Totals, *, wall_seconds: float, cpu_seconds: float, sessions: int = 1) -> Summary:
-    """The content of `summary.json`, from what is committed; seconds are those of all sessions."""
+    """The content of `summary.json`, from what is committed; seconds are those of all sessions.
+
+    Each agent's `cache_hit_rate` is the share of its prompt tokens that the service had in its prefix cache.
+    """
     agents = totals.agents
     completion = sum(tally.completion for tally in agents.values())
     return {
@@ -110,7 +113,7 @@ def summarise(totals: Totals, *, wall_seconds: float, cpu_seconds: float, sessio
         "wall_seconds": round(wall_seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
         "sessions": sessions,
-        "agents": {name: msgspec.structs.asdict(tally) for name, tally in agents.items()},
+        "agents": {name: _figures_of(tally) for name, tally in agents.items()},
     }
 
 
@@ -120,6 +123,11 @@ def _merged(groups: Iterable[Mapping[str, AgentTally]]) -> dict[str, AgentTally]
         for name, tally in group.items():
             merged.setdefault(name, AgentTally()).add(tally)
     return merged
+
+
+def _figures_of(tally: AgentTally) -> dict[str, float]:
+    rate = round(tally.cached / tally.prompt, 4) if tally.prompt else 0.0
+    return {**msgspec.structs.asdict(tally), "cache_hit_rate": rate}
 
 
 def _totals_of(tally: AgentTally) -> AgentTotals:

@@ -55,6 +55,7 @@ class Ledger:
 
     def __init__(self, run_dir: Path, earlier: Amounts) -> None:
         self._path = run_dir / LEDGER
+        self._fd = -1
         self._begin(Entry(used=earlier))
 
     def note(self, used: Amounts, held: Amounts) -> None:
@@ -67,7 +68,6 @@ class Ledger:
         line = _encoder.encode(Entry(used, held)) + b"\n"
         try:
             if self._size + len(line) > LONGEST:
-                os.close(self._fd)
                 self._begin(Entry(used, held))
                 return
             written = os.write(self._fd, line)
@@ -79,6 +79,7 @@ class Ledger:
                 os.fdatasync(self._fd)
                 self._synced = time.monotonic()
         except OSError as error:
+            self._size = LONGEST  # what is in this file is uncertain: the next line begins another
             raise write_failed(self._path, error) from error
 
     def close(self) -> None:
@@ -94,8 +95,11 @@ class Ledger:
         line = _encoder.encode(entry) + b"\n"
         write_whole(self._path, line)
         try:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
             raise write_failed(self._path, error) from error
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
         self._size = len(line)
         self._synced = time.monotonic()

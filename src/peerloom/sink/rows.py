@@ -110,7 +110,9 @@ def _frame(
 ) -> dict[str, Any]:
     """All keys of a row in their order, filled in as far as agents and input had no hand in them."""
     header = task.header
-    roles = tally.values()
+    used = AgentTally()
+    for role in tally.values():
+        used.add(role)
     return {
         "id": str(header.id),
         "trial": header.id.trial,
@@ -122,11 +124,11 @@ def _frame(
         "turns": [],
         "result": None,
         "usage": {
-            "prompt": sum(role.prompt for role in roles),
-            "completion": sum(role.completion for role in roles),
-            "cached": sum(role.cached for role in roles),
-            "calls": sum(role.calls for role in roles),
-            **_usd(sum(role.usd for role in roles)),
+            "prompt": used.prompt,
+            "completion": used.completion,
+            "cached": used.cached,
+            "calls": used.calls,
+            **_usd(used.usd),
         },
         "timing": {
             "started": task.started,
@@ -184,14 +186,15 @@ def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
         mine = tally.get(turn.agent)
         if mine is None:
             mine = tally[turn.agent] = AgentTally()
-        usage = turn.usage
         mine.turns += 1
-        mine.calls += usage.calls
-        mine.prompt += usage.prompt
-        mine.completion += usage.completion
-        mine.cached += usage.cached
         mine.seconds += turn.seconds
-        mine.usd += usage.usd
+        usage = turn.usage
+        if usage != _no_usage:
+            mine.calls += usage.calls
+            mine.prompt += usage.prompt
+            mine.completion += usage.completion
+            mine.cached += usage.cached
+            mine.usd += usage.usd
     return tally
 
 

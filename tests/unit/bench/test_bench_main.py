@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from peerloom.bench import main as module
 from peerloom.bench.main import main
-from peerloom.bench.points import Bench, CallsPoint, Setting
+from peerloom.bench.points import Bench, CallsPoint, Setting, Without
 from peerloom.errors import ConfigError
 
 
@@ -82,10 +83,26 @@ def test_the_table_says_what_something_costs(
 
 
 def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no benchmark 'hop'; there are hops, calls, recovery"):
+    with pytest.raises(ConfigError, match="no benchmark 'hop'; there are hops, calls, recovery, affinity"):
         main("hop")
 
 
 def test_recovery_without_a_journal_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing is recovered"):
         main("recovery", without="journal")
+
+
+@pytest.mark.parametrize(("name", "without"), [("affinity", "journal"), ("calls", "affinity")])
+def test_affinity_is_compared_in_its_own_benchmark_only(name: str, without: Without) -> None:
+    with pytest.raises(ConfigError, match="affinity is a benchmark of its own"):
+        main(name, without=without)
+
+
+def test_what_a_benchmark_is_about_is_measured_without_it_in_turn(
+    measured: list[Setting], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    about = replace(module.BENCHES["quick"], compared="affinity")
+    monkeypatch.setitem(module.BENCHES, "quick", about)
+    main("quick", in_flight=30, tasks=5, runs=2)
+    assert [setting.without for setting in measured] == [None, "affinity"] * 2
+    assert "of the tasks/s without affinity" in capfd.readouterr().out

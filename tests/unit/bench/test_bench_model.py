@@ -38,9 +38,10 @@ async def test_the_model_runs_in_a_process_of_its_own_and_logs_its_calls(tmp_pat
         async with session.post(f"{url}/chat/completions", json=body) as response:
             reply = await response.json()
     assert len(reply["choices"][0]["message"]["content"]) == pytest.approx(1_000, abs=20)
-    calls, first, last = served(log, 1)
+    calls, first, last, tokens = served(log, 1)
     assert calls == 1
     assert last - first >= 0.01
+    assert tokens == 250
 
 
 async def test_a_model_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,3 +79,15 @@ def test_a_paused_run_says_so(terminal: bool) -> None:
     assert "20/100 rows, 20%" in printed(on)
     assert ", paused" in printed(on)
     assert "left" not in printed(on)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_that_waits_for_its_service_says_which_and_promises_no_time(terminal: bool) -> None:
+    why = "llm does not answer (ClientConnectorError: 10.0.0.1:8000)"
+    on = console(terminal=terminal)
+    with open_display(on) as display:
+        display.progress(replace(snapshot(10), paused=why + "!" * 300))
+        shown = printed(on)
+    assert f"{why}!!!" in " ".join(shown.split())
+    assert "!" * 100 not in shown
+    assert " left" not in shown

@@ -35,3 +35,14 @@ def test_the_summary_tells_figures_and_paths() -> None:
         assert part in text
     assert f"1,198 rows in {directory}/data/part-*.jsonl\n" in text
     assert f"2 rows in {directory}/rejected/part-*.jsonl\n" in text
+
+
+def test_money_and_prefix_cache_are_told_by_agent() -> None:
+    out = StringIO()
+    agents = {"teacher": {**SUMMARY["agents"]["teacher"], "usd": 1.5, "cache_hit_rate": 0.7778}}
+    summary = {**SUMMARY, "agents": agents, "usd": 1.5, "usd_per_completed_row": 0.001252}
+    print_summary(Console(file=out, width=120), summary, Path("runs"))
+    text = out.getvalue()
+    assert "1.5000 USD, 0.001252 for each completed row" in text
+    (teacher,) = (line.split() for line in text.splitlines() if "teacher" in line)
+    assert teacher == ["teacher", "4", "4", "9", "8", "7", "78%", "0.50", "1.5000"]

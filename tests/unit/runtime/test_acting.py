@@ -1,3 +1,5 @@
+from functools import partial
+
 import msgspec
 import pytest
 
@@ -43,6 +45,27 @@ async def test_turns_are_filled_in_and_usage_counts_once() -> None:
     assert after.next_role == "b"
     assert after.header.hop == 1
     assert (made.tallies["a"].turns, made.tallies["a"].calls) == (1, 2)
+
+
+class Deaf(FunctionAgent):
+    async def act(self, task: Task, services: Services) -> Turn:
+        return Turn("", value="mine")
+
+
+async def test_a_function_acts_at_once_and_one_that_waits_is_awaited() -> None:
+    async def later(task: Task) -> int:
+        return 8
+
+    begun = stage(FunctionAgent(lambda task: 7)).begin(task())
+    assert isinstance(begun, Task) and begun.value("a") == 7
+    for waits in (FunctionAgent(later), FunctionAgent(partial(later))):
+        begun = stage(waits).begin(task())
+        assert not isinstance(begun, Task)
+        assert (await begun).value("a") == 8
+
+
+async def test_an_agent_that_acts_in_its_own_way_is_asked_to() -> None:
+    assert (await stage(Deaf(lambda task: "inherited")).step(task())).value("a") == "mine"
 
 
 def raising(error: Exception) -> FunctionAgent:

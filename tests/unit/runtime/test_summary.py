@@ -1,5 +1,11 @@
+from dataclasses import replace
+
 from peerloom.runtime.brief import MemberStats
+from peerloom.runtime.client import costs
 from peerloom.runtime.summary import Figures, summarise
+from peerloom.services.llm.cache.caching import CacheTally
+from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.prices import FREE
 from peerloom.sink.totals import AgentTally, Totals
 
 
@@ -33,6 +39,20 @@ def test_the_summary_adds_up_what_is_committed() -> None:
     assert summary["tokens"] == {"prompt": 120, "completion": 40, "cached": 20}
     assert summary["tokens_per_second"] == 20.0
     assert summary["llm_calls"] == 8
+    assert summary["agents"]["a"]["cache_hit_rate"] == 0.1667
+
+
+def test_a_completed_row_has_its_price_if_tokens_have() -> None:
+    totals = committed("completed", 4)
+    totals.add(committed("failed", 1))
+    totals.agents["a"].usd = 0.02
+    summary = summarise(totals, wall_seconds=2.0, cpu_seconds=1.0)
+    known = FleetSpec(model="m", replicas=("r",), dial=str, price=FREE)  # type: ignore[arg-type]  # never dialled
+    told = costs(summary, known, CacheTally())
+    assert told == {"usd": 0.02, "usd_per_completed_row": 0.005}
+    assert costs(summary, replace(known, price=None), CacheTally()) == {}
+    nothing = summarise(committed("failed", 1), wall_seconds=2.0, cpu_seconds=1.0)
+    assert costs(nothing, known, CacheTally()) == {"usd": 0.0}
 
 
 def test_rows_of_earlier_sessions_are_those_that_the_first_sinks_found() -> None:

@@ -1,7 +1,8 @@
 """The Ray actor around one member.
 
 Messages arrive on the actor's main event loop, where the member lives, and are only taken in there, so
-calls never queue up behind work. `ping` has a concurrency group of its own, which in Ray is a thread of
+calls never queue up behind work. Those of other members come through the door (`runtime/direct.py`), those of
+the driver as actor calls. `ping` has a concurrency group of its own, which in Ray is a thread of
 its own: it answers however busy the main loop is, and touches nothing of the member. So does `place`.
 """
 
@@ -11,6 +12,7 @@ import os
 import sys
 
 from peerloom.runtime.brief import Brief, encode_stats
+from peerloom.runtime.direct import Address, Door, NoDoor, Wire
 from peerloom.runtime.engine import build
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
@@ -18,14 +20,48 @@ from peerloom.runtime.ray.api import Handle, RayError, ray
 
 
 class RayLink:
-    """Reaches other members by their actor handles."""
+    """Reaches other members by connections of its own; by actor calls where there is none to be had."""
 
-    def __init__(self) -> None:
-        self.handles: dict[str, Handle] = {}
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._handles: dict[str, Handle] = {}
+        self._doors: dict[str, Address] = {}
+        self._wires: dict[str, asyncio.Future[Wire | None]] = {}
+
+    def introduce(self, handles: dict[str, Handle], doors: dict[str, Address]) -> None:
+        """Who the others are, and where they listen."""
+        for name in self._wires.keys() - handles.keys():
+            _close(self._wires.pop(name))
+        self._handles, self._doors = handles, doors
 
     async def send(self, to: str, data: bytes) -> bytes:
+        """One message; by whichever way there is."""
+        dialling = self._wires.get(to)
+        if dialling is None and to in self._doors:
+            dialling = self._wires[to] = asyncio.ensure_future(self._dial(self._doors[to]))
+        if dialling is not None:
+            wire = dialling.result() if dialling.done() else await asyncio.shield(dialling)
+            if wire is not None and wire.broken:
+                self._wires.pop(to, None)  # the next message tries again
+            if wire is not None:
+                return await wire.send(data)
+        return await self._call(to, data)
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        for dialling in self._wires.values():
+            _close(dialling)
+        self._wires.clear()
+
+    async def _dial(self, address: Address) -> Wire | None:
+        try:
+            return await Wire.dial(address, self._secret)
+        except NoDoor:
+            return None
+
+    async def _call(self, to: str, data: bytes) -> bytes:
         """One actor call."""
-        handle = self.handles.get(to)
+        handle = self._handles.get(to)
         if handle is None:
             raise Unreachable(f"no handle for {to}")
         try:
@@ -34,17 +70,27 @@ class RayLink:
             raise Unreachable(f"{to}: {error}") from error
 
 
+def _close(dialling: asyncio.Future[Wire | None]) -> None:
+    if not dialling.done():
+        dialling.cancel()
+    elif not dialling.cancelled() and (wire := dialling.result()) is not None:
+        wire.close()
+
+
 class MemberActor:
     """One member in a process of its own. `run` comes first: it brings the member to life.
 
     Args:
+        secret: of the run, for the members' own connections.
         path: the driver's `sys.path`. Set before the brief arrives, whose agents may come from modules
             that only the driver's path leads to.
     """
 
-    def __init__(self, path: list[str]) -> None:
+    def __init__(self, secret: bytes, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
-        self._link = RayLink()
+        self._link = RayLink(secret)
+        self._door = Door(secret, self._hear)
+        self._address = Address("", 0)
         self._host: Host | None = None
         self._begun = asyncio.Event()
 
@@ -54,17 +100,23 @@ class MemberActor:
         gc.freeze()
         gc.set_threshold(200_000, 50, 1_000)
         self._host = build(brief, self._link)
+        self._address = await self._door.open(ray.util.get_node_ip_address())
         self._begun.set()
-        return encode_stats(await self._host.run())
+        try:
+            return encode_stats(await self._host.run())
+        finally:
+            self._door.close()
+            self._link.close()
 
-    async def ready(self) -> None:
-        """Wait until messages are taken in."""
+    async def ready(self) -> Address:
+        """Wait until messages are taken in; where."""
         await self._begun.wait()
         await self._alive.ready()
+        return self._address
 
-    async def introduce(self, handles: dict[str, Handle]) -> None:
+    async def introduce(self, handles: dict[str, Handle], doors: dict[str, Address]) -> None:
         """How to reach the others."""
-        self._link.handles = handles
+        self._link.introduce(handles, doors)
 
     async def receive(self, data: bytes) -> bytes:
         """Take a message in."""
@@ -81,6 +133,9 @@ class MemberActor:
     async def stop(self) -> None:
         """Stop living."""
         self._alive.stop()
+
+    def _hear(self, data: bytes) -> bytes:
+        return self._alive.hear(data)
 
     @property
     def _alive(self) -> Host:

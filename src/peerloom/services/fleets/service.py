@@ -12,7 +12,7 @@ from typing import Any
 from peerloom.errors import ConfigError, PeerloomError, ServiceError
 from peerloom.services.fleets.directory import Entry, NoFleet, path_of, read
 from peerloom.services.llm.dialects.openai import OpenAIDialect
-from peerloom.services.llm.endpoint import Endpoint
+from peerloom.services.llm.endpoint import Endpoint, Http
 from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.hedge import Hedge
 from peerloom.services.llm.http import HttpDial
@@ -41,6 +41,7 @@ class FleetService:
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
         retry: see `FleetSpec`.
+        http: see `Endpoint`.
         routing: see `FleetSpec`.
         hedge: see `FleetSpec`.
         structured: see `OpenAIDialect`; llama.cpp has its own way.
@@ -59,6 +60,7 @@ class FleetService:
         timeout: float = 600.0,
         connect_timeout: float = 10.0,
         retry: Retry | None = None,
+        http: Http = "auto",
         routing: Routing | None = None,
         hedge: Hedge | None = None,
         structured: Structured = "auto",
@@ -69,6 +71,7 @@ class FleetService:
         self._model = model
         self._key = Secret(api_key) if isinstance(api_key, str) else api_key or Secret.from_env(KEY_VARIABLE)
         self._timeout, self._connect_timeout = timeout, connect_timeout
+        self._http: Http = http
         self._retry, self._routing, self._hedge = retry or Retry(), routing or Routing(), hedge
         self._structured: Structured = structured
         self._extra_body = dict(extra_body or {})
@@ -163,6 +166,7 @@ class FleetService:
                     api_key=self._key,
                     timeout=self._timeout,
                     connect_timeout=self._connect_timeout,
+                    http=self._http,
                 )
                 for url in entry.urls
             ]

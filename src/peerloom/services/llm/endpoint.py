@@ -2,23 +2,31 @@
 
 The pool is what a call's CPU time hangs on: as many keep-alive connections as there are calls at once, which
 admission bounds (aiohttp's own limit is 100), headers made once, no cookies, no inflating, the proxy looked
-up once.
+up once. `thin` is the cheapest; what it has no way for goes through aiohttp.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
 from peerloom.errors import ConfigError
+from peerloom.services.llm.carrier import AiohttpCarrier, Carrier
+from peerloom.services.llm.thin.dialing import tls_context
+from peerloom.services.llm.thin.pool import KEEPALIVE_SECONDS, ThinCarrier
 from peerloom.services.rlimit import allow_open_files
 from peerloom.services.secret import Secret
 
-_KEEPALIVE_SECONDS = 60.0
+Http = Literal["auto", "thin", "aiohttp"]
+"""What carries requests: `thin`, `aiohttp`, or (`auto`) thin unless the environment wants a proxy."""
+
+AUTO: Http = "thin"
 _DNS_SECONDS = 300
 _SOCKETS = 65_536  # as many as the hard limit of open files lets in
+_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -31,15 +39,17 @@ class Endpoint:
         api_key: sent as the dialect says, if any.
         timeout: for one attempt, from connecting to the last byte.
         connect_timeout: for opening a connection.
+        http: what carries requests there.
 
     Raises:
-        ConfigError: if `base_url` cannot be one.
+        ConfigError: if `base_url` cannot be one, or `http` is none, or cannot reach it.
     """
 
     base_url: str
     api_key: Secret | None = None
     timeout: float = 600.0
     connect_timeout: float = 10.0
+    http: Http = "auto"
 
     def __post_init__(self) -> None:
         url = URL(self.base_url)
@@ -49,6 +59,10 @@ class Endpoint:
             raise ConfigError(f"llm.base_url is {self.base_url!r}: it must begin with http:// or https://")
         if url.path.rstrip("/").endswith("/chat/completions"):
             raise ConfigError(f"llm.base_url is {self.base_url!r}: leave out /chat/completions at its end")
+        if self.http not in get_args(Http):
+            raise ConfigError(f"llm.http is {self.http!r}: use one of {', '.join(get_args(Http))}")
+        if self.http == "thin" and _proxy_for(url) is not None:
+            raise ConfigError(f"llm.http=thin reaches {url.host} by no proxy: use auto, or set no_proxy")
 
     def url(self, path: str) -> URL:
         """The URL of `path` below the base URL, whose query (an API version, say) it keeps."""
@@ -66,14 +80,31 @@ class Endpoint:
         key = self.api_key
         return raw if key is None else key.hide_in(raw.decode(errors="replace")).encode()
 
-    def open_session(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-        """A pool of connections, for the running event loop; `headers` carry the key."""
+    def open_carrier(self, headers: Mapping[str, str]) -> Carrier:
+        """What carries requests, for the running event loop; `headers` carry the key."""
+        url = URL(self.base_url)
+        kind = self.http
+        if kind == "auto":
+            kind = AUTO if _proxy_for(url) is None else "aiohttp"
+        if kind != "thin":
+            return AiohttpCarrier(self.open_session(headers), self.timeout)
         allow_open_files(_SOCKETS)
+        return ThinCarrier(
+            url, {**_JSON, **headers}, seconds=self.timeout, connect_seconds=self.connect_timeout
+        )
+
+    def open_session(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+        """A pool of aiohttp's connections, for the running event loop; `headers` carry the key."""
+        allow_open_files(_SOCKETS)
+        tls = tls_context() if URL(self.base_url).scheme == "https" else True
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ttl_dns_cache=_DNS_SECONDS
+                limit=0,
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                ttl_dns_cache=_DNS_SECONDS,
+                ssl=tls,
             ),
-            headers={"Content-Type": "application/json", "Accept": "application/json", **headers},
+            headers={**_JSON, **headers},
             skip_auto_headers=("Accept-Encoding",),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),

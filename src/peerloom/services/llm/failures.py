@@ -53,7 +53,8 @@ def _refusal(status: int, headers: Mapping[str, str], words: str, code: str) -> 
     if status in _DENIED:
         return LLMDenied(f"{words}; {_DENIED[status]}")
     if 300 <= status < 400:
-        words += f"; it redirects to {headers.get('Location', 'elsewhere')}: set llm.base_url to that place"
+        there = headers.get("Location", "elsewhere").partition("?")[0]  # what follows may be signed
+        words += f"; it redirects to {there}: set llm.base_url to that place"
     elif "response_format" in words or "structured_outputs" in words:
         words += "; if this server cannot constrain answers, set llm.structured=none"
     return LLMRejected(words)

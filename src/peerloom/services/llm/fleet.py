@@ -3,17 +3,19 @@
 Each try of a call takes from the meter (limits, budget), goes to the replica that the router picks, and is
 settled. What may pass is tried again, elsewhere if there is another replica; a limit is waited out by all.
 When no replica answers, calls wait and one of them tries now and then: a service that is away makes the run
-stand still and fails no task, unless there is another service to turn to.
+stand still and fails no task, unless there is another service to turn to. A request that a replica refuses as
+it would the whole run, while it answers others, fails alone.
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import msgspec
 
+from peerloom.errors import LLMDenied
 from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.hedge import Hedge, Hedging
 from peerloom.services.llm.limits.amounts import Amount
@@ -22,7 +24,7 @@ from peerloom.services.llm.limits.division import Limits
 from peerloom.services.llm.limits.estimates import Estimates
 from peerloom.services.llm.prices import Price, Prices
 from peerloom.services.llm.replicas import Dial, Failed, Replicas
-from peerloom.services.llm.retry import Retry, Tries
+from peerloom.services.llm.retry import Retry, Retryable, Tries
 from peerloom.services.llm.routing import Routing
 
 Request = TypeVar("Request", ChatRequest, EmbedRequest)
@@ -89,6 +91,7 @@ class FleetClient:
     def __init__(self, spec: FleetSpec, desk: Desk, *, sleep: Sleep = asyncio.sleep) -> None:
         self._spec = spec
         self._sleep = sleep
+        self._clock = desk.clock
         self._what = f"{spec.model} at {', '.join(spec.replicas[:3])}"
         self._meter = desk.meter(spec.service, limited=spec.limited, moved=self._move)
         self._replicas = Replicas(
@@ -96,19 +99,20 @@ class FleetClient:
             spec.replicas,
             spec.dial,
             spec.routing,
-            clock=time.monotonic,
+            clock=self._clock,
             told=self._tell,
             patient=spec.patient,
         )
         self._estimates = Estimates(spec.price)
         self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
-        self._answered_at = time.monotonic()
+        self._answered_at = self._clock()
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Answer one request.
 
         Raises:
-            LLMUnavailable: when attempts or time are used up.
+            LLMUnavailable: when attempts or time are used up, or it is away and not to be waited for.
+            LLMDenied: if it refuses whatever is asked, and is not to be waited for; or only this request.
             LLMRejected: if the server refuses the request.
             ContextExceeded: if the prompt is too long for the model.
             ContentFiltered: if the provider withholds the reply.
@@ -131,12 +135,14 @@ class FleetClient:
 
     async def _call(self, request: Request, attempt: Callable[[int], Try[Reply]]) -> Reply:
         key = self._spec.routing.key(request.session, request.role)
-        began, number = time.monotonic(), 0
+        began, number = self._clock(), 0
         avoid: set[str] = set()
+        denied: dict[str, float] = {}
         tries: Tries | None = None
         while True:
             if not self._replicas.well:
-                away = await self._replicas.available()
+                with self._idle():
+                    away = await self._replicas.available()
                 began += away
                 if tries is not None:
                     tries.excuse(away)
@@ -144,21 +150,38 @@ class FleetClient:
                 return await self._try(request, attempt(number), key, avoid)
             except Failed as failed:
                 if tries is None:
-                    tries = Tries(self._spec.retry, self._what, began)
+                    tries = Tries(self._spec.retry, self._what, began, self._clock)
                 number += 1
                 avoid.add(failed.name)
-                await self._back_off(tries, failed)
+                if isinstance(failed.__cause__, LLMDenied):
+                    self._check_denial(failed.name, failed.__cause__, denied)
+                await self._back_off(tries, failed.failure)
 
-    async def _back_off(self, tries: Tries, failed: Failed) -> None:
-        """Wait before the next try; a limit is no fault of the call's, so its time does not count."""
-        wait = tries.wait(failed.failure)
-        if failed.failure.limit:
-            self._meter.refused(failed.failure.retry_after or 0.0)
-            if time.monotonic() - self._answered_at > _SILENT_SECONDS:
-                self._meter.state(str(failed.failure))
-            if self._spec.patient:
-                tries.excuse(wait)
-        await self._sleep(wait)
+    def _check_denial(self, name: str, denial: LLMDenied, denied: dict[str, float]) -> None:
+        """Raise it if the replica has denied this call before, and answered later ones: it means this one."""
+        if name in denied and self._replicas.answered_since(name, denied[name]):
+            raise denial
+        denied[name] = self._clock()
+
+    async def _back_off(self, tries: Tries, failure: Retryable) -> None:
+        """Wait before the next try; that the request was not even taken in is no fault of the call's."""
+        wait = tries.wait(failure)
+        if failure.limit:
+            self._meter.refused(failure.retry_after or 0.0)
+            if self._clock() - self._answered_at > _SILENT_SECONDS:
+                self._replicas.silent(str(failure))
+        if self._spec.patient and (failure.limit or not failure.taken):
+            tries.excuse(wait)
+        with self._idle():
+            await self._sleep(wait)
+
+    @contextmanager
+    def _idle(self) -> Generator[None]:
+        self._meter.idle += 1
+        try:
+            yield
+        finally:
+            self._meter.idle -= 1
 
     async def _try(self, request: Request, attempt: Try[Reply], key: str, avoid: set[str]) -> Reply:
         """One try, from taking what it needs to settling what it took."""
@@ -168,6 +191,7 @@ class FleetClient:
             await meter.take(request.role, need)
         else:
             meter.begin()
+        began = self._clock()
         try:
             delay = self._hedging.delay if self._hedging is not None else None
             name = self._replicas.choose(key, avoid)
@@ -175,8 +199,9 @@ class FleetClient:
                 reply = await self._replicas.ask(name, attempt)
             else:
                 reply = await self._hedged(name, attempt, avoid, delay, need)
-            reply = self._counted(request, reply)
+            reply = self._priced(reply)
             took = _taken(reply)
+            self._learn(request, reply, self._clock() - began)
             return reply
         except asyncio.CancelledError:
             took = need or took  # it may well be paid
@@ -184,52 +209,56 @@ class FleetClient:
         finally:
             meter.end(need, took)
 
-    def _counted(self, request: Request, reply: Reply) -> Reply:
-        """The reply with its price, after what there is to learn from it."""
-        if self._spec.price is not None:
-            usage = msgspec.structs.replace(reply.usage, usd=self._spec.price.cost(reply.usage))
-            reply = msgspec.structs.replace(reply, usage=usage)
-        self._answered_at = time.monotonic()
-        self._meter.answered(reply.seconds)
+    def _priced(self, reply: Reply) -> Reply:
+        if self._spec.price is None:
+            return reply
+        usage = msgspec.structs.replace(reply.usage, usd=self._spec.price.cost(reply.usage))
+        return msgspec.structs.replace(reply, usage=usage)
+
+    def _learn(self, request: Request, reply: Reply, seconds: float) -> None:
+        """Take in what there is to learn from a reply, and how long it took with a second request, if any."""
+        self._answered_at = self._clock()
+        self._meter.answered(reply.seconds, reply.usage.completion)
         if self._meter.limited:
             self._estimates.learn(request, reply.usage)
         if self._hedging is not None:
-            self._hedging.took(reply.seconds)
-        return reply
+            self._hedging.took(seconds)
 
     async def _hedged(
         self, name: str, attempt: Try[Reply], avoid: set[str], delay: float, need: Amount | None
     ) -> Reply:
         """The first reply of two requests, the second one sent elsewhere after `delay` seconds."""
         assert self._hedging is not None
+        outcome: Reply | Exception
         async with asyncio.TaskGroup() as group:
             pending = {group.create_task(_outcome(self._replicas.ask(name, attempt)))}
             done, pending = await asyncio.wait(pending, timeout=delay)
             if not done and self._meter.try_take(need):
                 self._hedging.sent()
                 pending.add(group.create_task(self._second(attempt, {*avoid, name}, need)))
-            failure: Exception | None = None
-            while True:
-                for task in done:
-                    outcome = task.result()
-                    if not isinstance(outcome, Exception):
-                        for other in pending:
-                            other.cancel()
-                        return outcome
-                    failure = outcome
-                if failure is not None and not pending:
-                    break
+            if not done:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        raise failure
+            outcome = done.pop().result()
+            if isinstance(outcome, Failed):  # in a way that does not say what becomes of the other
+                for other in (*done, *pending):
+                    outcome = await other
+            for other in pending:
+                other.cancel()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def _second(self, attempt: Try[Reply], avoid: set[str], need: Amount | None) -> Reply | Exception:
         took = need or _REFUSED
         try:
-            outcome = await _outcome(self._replicas.ask(self._replicas.choose("", avoid), attempt))
-            took = _REFUSED if isinstance(outcome, Exception) else _taken(outcome)
+            outcome = await _outcome(self._elsewhere(attempt, avoid))
+            took = _REFUSED if isinstance(outcome, Exception) else _taken(self._priced(outcome))
             return outcome
         finally:
             self._meter.end(need, took)
+
+    async def _elsewhere(self, attempt: Try[Reply], avoid: set[str]) -> Reply:
+        return await self._replicas.ask(self._replicas.choose("", avoid), attempt)
 
 
 def _taken(reply: ChatReply | EmbedReply) -> Amount:

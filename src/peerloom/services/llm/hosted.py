@@ -11,7 +11,7 @@ from pathlib import Path
 
 from peerloom.errors import ConfigError
 from peerloom.services.llm.dialect import Dialect
-from peerloom.services.llm.endpoint import Endpoint
+from peerloom.services.llm.endpoint import Endpoint, Http
 from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.http import HttpDial
 from peerloom.services.llm.preflight import choose_model
@@ -28,11 +28,13 @@ class CallPolicy:
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
         retry: see `FleetSpec`.
+        http: see `Endpoint`.
     """
 
     timeout: float = 600.0
     connect_timeout: float = 10.0
     retry: Retry = field(default_factory=Retry)
+    http: Http = "auto"
 
 
 class HttpService:
@@ -68,6 +70,7 @@ class HttpService:
                 api_key=key or Secret.from_env(dialect.provider.key_env),
                 timeout=self._calls.timeout,
                 connect_timeout=self._calls.connect_timeout,
+                http=self._calls.http,
             )
             for url in addresses(dialect, base_url)
         ]

@@ -1,19 +1,20 @@
 """One replica behind HTTP: bytes go out, bytes come back, and a dialect says what both mean.
 
 The path of a call is short, because its CPU time is most of what the framework costs: the body goes out
-as bytes and comes back whole, and nothing is parsed but the reply. The pool is `endpoint`'s.
+as bytes and comes back whole, and nothing is parsed but the reply. What carries them is `endpoint`'s.
 """
 
-import io
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import aiohttp
 import orjson
 
+from peerloom.errors import LLMError
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.carrier import Answer, Unanswered
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Post
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, trimmed
@@ -21,8 +22,6 @@ from peerloom.services.llm.retry import Retryable
 
 Read = TypeVar("Read")
 
-_NOT_TAKEN = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-_BIG_BODY = 1 << 20  # aiohttp wants larger bodies as files, so that it can write them piecewise
 _HEALTH_SECONDS = 5.0
 
 
@@ -59,67 +58,71 @@ class HttpBackend:
         self._dialect = dialect
         self._model = model
         key = endpoint.api_key
-        self._session = endpoint.open_session(dialect.auth(key) if key is not None else {})
+        self._carrier = endpoint.open_carrier(dialect.auth(key) if key is not None else {})
         self._urls: dict[str, Any] = {}
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
         """See `Backend.chat`."""
         post = self._dialect.chat(request, self._model)
-        return await self._exchange(post, request, self._dialect.reply)
+        try:
+            return await self._exchange(post, request, self._dialect.reply)
+        except (Retryable, LLMError) as error:
+            self._hide_key(error)
+            raise
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
         """See `Backend.embed`."""
         post = self._dialect.embed(request, self._model)
-        return await self._exchange(post, request, self._dialect.vectors)
+        try:
+            return await self._exchange(post, request, self._dialect.vectors)
+        except (Retryable, LLMError) as error:
+            self._hide_key(error)
+            raise
 
     async def healthy(self) -> bool:
         """Whether the server lists its models; also if it only does not have that list."""
-        timeout = aiohttp.ClientTimeout(total=_HEALTH_SECONDS)
         url = self._endpoint.url(self._dialect.models_path)
         try:
-            async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
-                return response.status < 500 and response.status != 429
-        except (TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                answer = await self._carrier.send("GET", url, b"", {})
+        except (TimeoutError, Unanswered):
             return False
+        return answer.status < 500 and answer.status != 429
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._carrier.close()
+
+    def _hide_key(self, error: Exception) -> None:
+        """Take the key out of an error's words: servers quote it anywhere."""
+        hidden = self._endpoint.hidden
+        error.args = tuple(
+            hidden(word.encode()).decode() if isinstance(word, str) else word for word in error.args
+        )
 
     async def _exchange(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
         begin = time.perf_counter()
         url = self._urls.get(post.path)
         if url is None:
             url = self._urls[post.path] = self._endpoint.url(post.path)
-        body = post.body
-        data = aiohttp.BytesPayload(body) if len(body) < _BIG_BODY else io.BytesIO(body)
         try:
-            async with self._session.post(
-                url, data=data, headers=post.headers, allow_redirects=False
-            ) as response:
-                raw = await response.read()
-        except TimeoutError as error:
-            why = f"timeout ({str(error) or f'no reply in {self._endpoint.timeout:g} s'})"
-            raise Retryable(why, taken=not isinstance(error, _NOT_TAKEN)) from error
-        except (aiohttp.ClientError, OSError) as error:
-            words = self._endpoint.hidden(str(error).encode()).decode(
-                errors="replace"
-            )  # may quote the server
-            why = f"{type(error).__name__}: {trimmed(words)}"
-            raise Retryable(why, taken=not isinstance(error, _NOT_TAKEN)) from error
-        if response.status != 200:
-            hidden = self._endpoint.hidden(raw)
-            raise self._dialect.failure(response.status, response.headers, hidden, time.time())
+            answer = await self._carrier.send("POST", url, post.body, post.headers)
+        except Unanswered as error:
+            words = self._endpoint.hidden(str(error).encode(errors="replace")).decode()
+            raise Retryable(trimmed(words), taken=error.taken) from error
+        if answer.status != 200:
+            hidden = self._endpoint.hidden(answer.body)
+            raise self._dialect.failure(answer.status, answer.headers, hidden, time.time())
         try:
-            return read(orjson.loads(raw), request, time.perf_counter() - begin)
+            return read(orjson.loads(answer.body), request, time.perf_counter() - begin)
         except (orjson.JSONDecodeError, MalformedBody) as error:
-            raise self._not_a_reply(response, raw, error) from error
+            raise self._not_a_reply(answer, error) from error
 
-    def _not_a_reply(self, response: aiohttp.ClientResponse, raw: bytes, error: Exception) -> Exception:
+    def _not_a_reply(self, answer: Answer, error: Exception) -> Exception:
         """What a 200 without a reply means; some gateways send an upstream's error that way."""
-        safe = self._endpoint.hidden(raw)
+        safe = self._endpoint.hidden(answer.body)
         status = error_in(safe).get("code")
         if isinstance(status, int) and 400 <= status < 600:
-            return self._dialect.failure(status, response.headers, safe, time.time())
+            return self._dialect.failure(status, answer.headers, safe, time.time())
         start = trimmed(safe[:120].decode(errors="replace"))
-        return Retryable(f"HTTP 200 with an invalid body ({response.content_type}; {error}): {start!r}")
+        return Retryable(f"HTTP 200 with an invalid body ({answer.content_type}; {error}): {start!r}")

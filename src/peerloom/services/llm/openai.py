@@ -6,6 +6,7 @@ from typing import Any
 from yarl import URL
 
 from peerloom.services.llm.dialects.openai import OPENAI, OpenAIDialect
+from peerloom.services.llm.endpoint import Http
 from peerloom.services.llm.hosted import CallPolicy, HttpService, addresses
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.wire import Structured
@@ -24,6 +25,7 @@ class OpenAIService(HttpService):
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
         retry: see `FleetSpec`.
+        http: see `Endpoint`.
         structured: see `OpenAIDialect`.
         extra_body: see `OpenAIDialect`.
 
@@ -31,7 +33,7 @@ class OpenAIService(HttpService):
         ConfigError: for an impossible `base_url` or `structured`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as many as there are things to say
         self,
         *,
         base_url: str | Sequence[str] | None = None,
@@ -40,6 +42,7 @@ class OpenAIService(HttpService):
         timeout: float = 600.0,
         connect_timeout: float = 10.0,
         retry: Retry | None = None,
+        http: Http = "auto",
         structured: Structured = "auto",
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
@@ -47,7 +50,9 @@ class OpenAIService(HttpService):
         dialect = OpenAIDialect(
             structured=structured, limit_field=limit_field(first), extra_body=dict(extra_body or {})
         )
-        calls = CallPolicy(timeout=timeout, connect_timeout=connect_timeout, retry=retry or Retry())
+        calls = CallPolicy(
+            timeout=timeout, connect_timeout=connect_timeout, retry=retry or Retry(), http=http
+        )
         super().__init__(dialect, base_url=base_url, model=model, api_key=api_key, calls=calls)
 
 

@@ -1,6 +1,7 @@
 """The replicas of one service: the router's choices carried out, and what becomes of them told to it."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -50,6 +51,8 @@ class Replicas:
         self._left: list[Backend] = []  # gone, but perhaps still answering a call
         self._changed = asyncio.Event()
         self._why = ""
+        self._answered: dict[str, float] = {}  # when the last one began of the calls that it has answered
+        self._closed = False
 
     @property
     def well(self) -> bool:
@@ -72,12 +75,14 @@ class Replicas:
         """Try a replica that is ejected, if it is time, and wait until one is in use; the seconds that took.
 
         Raises:
-            LLMUnavailable: if none is in use, and calls are not to wait.
+            LLMUnavailable: if none is in use, and calls are not to wait; or if the client is closed.
         """
         began = self._clock()
         if self._router.live:
             await self._try_one()
         while not self._router.live:
+            if self._closed:
+                raise self._over()
             if await self._try_one():
                 continue
             if not self._patient:
@@ -107,36 +112,59 @@ class Replicas:
             Failed: if it failed in a way that may pass.
             LLMError: if it failed for good.
         """
+        if self._closed:
+            raise self._over()
         backend = self._backends.get(name)
         if backend is None:  # it was chosen a moment ago, and has left since
             raise Failed(name, Retryable("the replica is gone", taken=False))
         self._router.began(name)
+        began = self._clock()
         try:
             reply = await attempt(backend)
         except Retryable as failure:
+            if self._closed:
+                raise self._over() from failure
             self._failed(name, failure)
             raise Failed(name, failure) from failure
         except LLMDenied as error:
-            if not self._patient:
-                raise
             self._router.failed(name, self._clock(), reached=False)
             self._tell(str(error), denied=True)
+            if not self._patient and not self._router.live:
+                raise
             raise Failed(name, Retryable(str(error), taken=False)) from error
         except LLMError:
-            self._succeeded(name)
+            self._succeeded(name, began)
             raise
         finally:
             self._router.ended(name)
-        self._succeeded(name)
+        self._succeeded(name, began)
         return reply
 
+    def answered_since(self, name: str, then: float) -> bool:
+        """Whether that replica has answered a call that began later than `then`."""
+        return self._answered.get(name, -math.inf) > then
+
+    def silent(self, why: str) -> None:
+        """Nothing is answered, though all are in use: it is the provider's limit that holds up everything."""
+        self._why = why
+        self._told(why, False)
+
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; calls under way end, also those that wait."""
+        self._closed = True
+        self._wake()
         for backend in (*self._backends.values(), *self._left):
             await backend.close()
 
-    def _succeeded(self, name: str) -> None:
+    def _over(self) -> LLMUnavailable:
+        return LLMUnavailable(f"the client of {self._what} is closed")
+
+    def _succeeded(self, name: str, began: float) -> None:
+        self._answered[name] = max(began, self._answered.get(name, began))
+        waited_for = not self._router.live
         self._router.succeeded(name)
+        if waited_for:
+            self._wake()
         if self._why:
             self._why = ""
             self._told("", False)
@@ -154,7 +182,7 @@ class Replicas:
     async def _try_one(self) -> bool:
         """Look whether a replica whose time it is answers again; False if there is none."""
         name = self._router.due(self._clock())
-        if name is None:
+        if name is None or self._closed:
             return False
         self._router.trying(name)
         well = False
@@ -162,14 +190,13 @@ class Replicas:
             well = await self._backends[name].healthy()
         finally:
             self._router.tried(name, self._clock(), well=well)
-        if well:
-            self._wake()
+            self._wake()  # whoever waits does so for the next trial, if not for this one
         return True
 
     async def _wait(self) -> None:
         seconds = self._router.until_due(self._clock())
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.01, seconds) if seconds < float("inf") else None):
+            async with asyncio.timeout(max(0.01, seconds) if seconds < math.inf else None):
                 await self._changed.wait()
 
     def _wake(self) -> None:

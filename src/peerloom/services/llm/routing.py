@@ -52,6 +52,11 @@ class Routing:
             raise ConfigError(f"llm.routing.imbalance is {self.imbalance}: use 1 or more")
         if self.eject_after < 1:
             raise ConfigError(f"llm.routing.eject_after is {self.eject_after}: use 1 or more")
+        if not 0 < self.eject_seconds <= self.eject_cap:
+            raise ConfigError(
+                f"llm.routing.eject_seconds is {self.eject_seconds}: use more than 0, and at most "
+                f"llm.routing.eject_cap, which is {self.eject_cap}"
+            )
 
     def key(self, session: str, role: str) -> str:
         """What the affinity of a call hangs on; empty for none."""
@@ -86,6 +91,7 @@ class Router:
     def __init__(self, routing: Routing, names: Sequence[str]) -> None:
         self._routing = routing
         self._replicas: dict[str, _Replica] = {}
+        self._left: dict[str, int] = {}  # calls under way to those that are gone; they may come back
         self._live: list[_Replica] = []
         self._next = 0
         self.update(names)
@@ -107,7 +113,11 @@ class Router:
 
     def update(self, names: Sequence[str]) -> None:
         """These are the replicas from now on; those that stay keep what is known of them."""
-        self._replicas = {name: self._replicas.get(name) or _Replica(name) for name in names}
+        before = self._replicas
+        self._replicas = {name: before.get(name) or self._fresh(name) for name in names}
+        for name, replica in before.items():
+            if name not in self._replicas and replica.outstanding:
+                self._left[name] = replica.outstanding
         self._sort()
 
     def pick(self, key: str, avoid: Collection[str] = ()) -> str | None:
@@ -132,8 +142,8 @@ class Router:
         return None
 
     def until_due(self, now: float) -> float:
-        """Seconds until an ejected replica may be tried; infinite if there is none."""
-        waits = [replica.back - now for replica in self._replicas.values() if not replica.live]
+        """Seconds until an ejected replica may be tried; infinite if there is none, or somebody tries it."""
+        waits = [each.back - now for each in self._replicas.values() if not (each.live or each.tried)]
         return max(0.0, min(waits, default=math.inf))
 
     def began(self, name: str) -> None:
@@ -147,11 +157,15 @@ class Router:
         replica = self._replicas.get(name)
         if replica is not None:
             replica.outstanding -= 1
+        elif self._left.get(name, 0) > 1:
+            self._left[name] -= 1
+        else:
+            self._left.pop(name, None)
 
     def succeeded(self, name: str) -> None:
         """A replica has answered; it is in use again, if it was not."""
         replica = self._replicas.get(name)
-        if replica is not None and (replica.failures or not replica.live):
+        if replica is not None and (replica.failures or replica.ejections or not replica.live):
             replica.failures = replica.ejections = 0
             replica.live = True
             self._sort()
@@ -185,6 +199,12 @@ class Router:
             replica.live = True
             replica.failures = self._routing.eject_after - 1
             self._sort()
+
+    def _fresh(self, name: str) -> _Replica:
+        """A replica of which nothing is known but the calls under way to that address."""
+        replica = _Replica(name)
+        replica.outstanding = self._left.pop(name, 0)
+        return replica
 
     def _eject(self, replica: _Replica, now: float) -> None:
         routing = self._routing

@@ -150,8 +150,8 @@ def _record(kind: int, header: Header, mark: int, payload: bytes) -> bytes:
         raise ValueError(f"task {header.id} is branch {branch} of a fan-out; the journal cannot hold it")
     length = len(payload)
     head = HEAD.pack(MARKER, length, length ^ LENGTH_MASK, kind, file, row, trial, attempt, hop, mark)
-    body = head + payload
-    return body + zlib.crc32(body).to_bytes(4, "little")
+    crc = zlib.crc32(payload, zlib.crc32(head))
+    return b"".join((head, payload, crc.to_bytes(4, "little")))
 
 
 def _payload(record: bytes) -> memoryview:

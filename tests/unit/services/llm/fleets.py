@@ -1,13 +1,22 @@
 """A service at known addresses, and a client of it, without the checks that a run makes first."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import aiohttp
+import orjson
+
+from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.dialects.openai import OpenAIDialect
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.fleet import FleetClient, FleetSpec
 from peerloom.services.llm.http import HttpDial
+from peerloom.services.llm.laws import Laws
+from peerloom.services.llm.limits.amounts import Reading, decode_readings
 from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.server import ServerConfig, serving
 from peerloom.services.secret import Secret
 
 _DIALECT = ("structured", "limit_field", "extra_body", "shape")
@@ -26,3 +35,71 @@ def fleet(*urls: str, model: str = "m", api_key: str | None = None, **fields: An
 def client(spec: FleetSpec, sleep: Any = asyncio.sleep) -> FleetClient:
     """A client that waits between tries with `sleep`."""
     return FleetClient(spec, Desk(), sleep=sleep)
+
+
+def question(number: int = 0, role: str = "student") -> ChatRequest:
+    """A call of the conversation of that number."""
+    messages = [{"role": "user", "content": f"{role} asks {number}"}]
+    return ChatRequest(messages=messages, session=f"{number}-0", role=role)
+
+
+def reading(desk: Desk) -> Reading:
+    """What the driver would be told of the only service."""
+    (found,) = decode_readings(desk.read())
+    return found
+
+
+async def until(true: Any) -> None:
+    """Wait for something that happens soon."""
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.005)
+
+
+class Replica:
+    """A simulated server that can be stopped, started again at the same port, and commanded."""
+
+    def __init__(self, laws: Laws) -> None:
+        self._laws = laws
+        self._up = AsyncExitStack()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def start(self) -> None:
+        """Listen."""
+        config = ServerConfig(laws=self._laws, port=self.port, admin=True)
+        self.port = await self._up.enter_async_context(serving(config))
+
+    async def stop(self) -> None:
+        """Be gone; connections break off."""
+        await self._up.aclose()
+
+    async def admin(self, command: str, body: Any = None) -> None:
+        """Carry out a command, see `peerloom.services.llm.admin`."""
+        data = b"" if body is None else orjson.dumps(body)
+        url = f"http://127.0.0.1:{self.port}/admin/{command}"
+        async with aiohttp.ClientSession() as session, session.post(url, data=data) as answer:
+            assert answer.status == 200
+
+    async def stats(self) -> dict[str, Any]:
+        """What it counts."""
+        url = f"http://127.0.0.1:{self.port}/stats"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return orjson.loads(await answer.read())
+
+
+@asynccontextmanager
+async def replicas(count: int, **laws: Any) -> AsyncIterator[list[Replica]]:
+    """So many servers, which listen inside the block unless they are stopped."""
+    made = [Replica(Laws(**laws)) for _ in range(count)]
+    try:
+        for each in made:
+            await each.start()
+        yield made
+    finally:
+        for each in made:
+            await each.stop()

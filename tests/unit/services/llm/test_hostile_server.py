@@ -20,6 +20,7 @@ from peerloom.services.llm.laws import Laws
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.server import ServerConfig, SimulatedServer, serving
 
+pytestmark = pytest.mark.usefixtures("either_http")
 HELLO = ChatRequest(messages=[{"role": "user", "content": "hi"}])
 
 
@@ -62,8 +63,8 @@ async def hostile(*, patience: float = 5.0, admin: bool = False, **laws) -> Asyn
         ("rate_5xx", "HTTP 503: simulated overload"),
         ("rate_hang", "timeout"),
         ("rate_garbage", r"HTTP 200 with an invalid body \(application/json"),
-        ("rate_half_closed", "ServerDisconnectedError"),
-        ("rate_cut", "ClientPayloadError"),
+        ("rate_half_closed", "ServerDisconnectedError|disconnected before the answer"),
+        ("rate_cut", "ClientPayloadError|disconnected within the answer"),
         ("rate_content_type", r"HTTP 200 with an invalid body \(text/html"),
     ],
 )
@@ -165,9 +166,9 @@ async def test_a_dead_server_cuts_everybody_off() -> None:
         waiting = asyncio.create_task(client.chat())
         await asyncio.sleep(0.02)
         await client.post("/admin/die")
-        with pytest.raises(Retryable, match="Disconnected"):
+        with pytest.raises(Retryable, match=r"(?i)disconnected"):
             await waiting
-        with pytest.raises(Retryable, match="Disconnected"):
+        with pytest.raises(Retryable, match=r"(?i)disconnected"):
             await client.chat()
         await client.post("/admin/laws", {"rate_hang": 0.0})
         await client.post("/admin/revive")
@@ -178,7 +179,7 @@ async def test_a_server_may_be_gone_for_a_while() -> None:
     async with hostile(admin=True) as client:
         await client.post("/admin/die", {"seconds": 0.15})
         await asyncio.sleep(0.05)
-        with pytest.raises(Retryable, match="ClientConnectorError") as caught:
+        with pytest.raises(Retryable, match=r"(?i)cannot connect") as caught:
             await client.chat()
         assert not caught.value.taken
         await asyncio.sleep(0.25)

@@ -29,6 +29,7 @@ from peerloom.services.llm.retry import Retry
 from peerloom.services.secret import Secret
 from peerloom.task import Usage
 
+pytestmark = pytest.mark.usefixtures("either_http")
 KEY = "sk-very-secret"
 HELLO = ChatRequest(messages=[{"role": "user", "content": "hi"}])
 OK = http(200, completion())
@@ -202,11 +203,11 @@ async def test_a_page_instead_of_a_reply_is_quoted() -> None:
 async def test_an_unreachable_server() -> None:
     url = closed_port()
     for retry, words in (
-        (Retry(), f"m at {url} is away: ClientConnectorError"),
+        (Retry(), f"m at {url} is away: "),
         (Retry(attempts=1), "in 1 attempt"),
     ):
         llm = client_of(fleet(url, retry=retry, patient=False))
-        with pytest.raises(LLMUnavailable, match=rf"{words}.*Cannot connect"):
+        with pytest.raises(LLMUnavailable, match=rf"(?i){words}.*cannot connect"):
             await llm.chat(HELLO)
         await llm.close()
 

@@ -131,7 +131,7 @@ async def test_faults_that_pass_are_retried_to_the_same_reply(make, rates) -> No
         ("rate_hang", "timeout"),
         ("rate_garbage", "HTTP 200"),
         ("rate_half_closed", ".*[Dd]isconnect"),
-        ("rate_cut", "simulated disconnect|ClientPayloadError"),
+        ("rate_cut", "simulated disconnect|ClientPayloadError|disconnected within"),
         ("rate_content_type", "HTTP 200 with an invalid body .*(html|HTML)"),
     ],
 )

@@ -37,6 +37,7 @@ class Allowance:
         self._spending = spending
         self._shares = {name: Share(name, each, spending.limited, now) for name, each in limits.items()}
         self._moved: dict[str, list[str]] = {}
+        self._gone: set[str] = set()
 
     @property
     def spending(self) -> Spending:
@@ -44,7 +45,9 @@ class Allowance:
         return self._spending
 
     def take(self, member: str, data: bytes, now: float) -> None:
-        """Take a member's readings in."""
+        """Take a member's readings in; what one that is lost has still said is counted already."""
+        if member in self._gone:
+            return
         for reading in decode_readings(data):
             share = self._shares.get(reading.service)
             if share is not None and share.take(member, reading, now):
@@ -53,6 +56,7 @@ class Allowance:
 
     def lost(self, member: str) -> None:
         """A member has ended: what it held may have been used, and counts as spent."""
+        self._gone.add(member)
         for share in self._shares.values():
             share.lost(member)
         self._spending.close(member)
@@ -86,12 +90,13 @@ class Allowance:
         """Whether calls wait that the budget does not cover, and none is under way that might leave some."""
         if not self._spending.bounded or self.outstanding:
             return False
-        return any(share.stuck(self._spending.left) for share in self._shares.values())
+        left = self._spending.left.plus(self._spending.held)  # which comes back if nobody begins with it
+        return any(share.stuck(left) for share in self._shares.values())
 
     @property
     def outstanding(self) -> int:
-        """Calls under way, as far as is known."""
-        return sum(share.outstanding for share in self._shares.values())
+        """Calls under way to services with limits; nobody keeps count of others."""
+        return sum(share.outstanding for share in self._shares.values() if share.limited)
 
     @property
     def waiting(self) -> int:

@@ -44,7 +44,16 @@ class Amount(NamedTuple):
 
     def covers(self, other: "Amount") -> bool:
         """Whether there is enough of everything for the other; rounding errors do not count."""
-        return all(have >= need - 1e-9 * max(1.0, abs(need)) for have, need in zip(self, other, strict=True))
+        return (
+            _enough(self.requests, other.requests)
+            and _enough(self.calls, other.calls)
+            and _enough(self.tokens, other.tokens)
+            and _enough(self.usd, other.usd)
+        )
+
+
+def _enough(have: float, need: float) -> bool:
+    return have >= need or have >= need - 1e-9 * max(1.0, abs(need))
 
 
 NOTHING = Amount()
@@ -76,11 +85,13 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         outstanding: calls under way.
         refused: attempts that the provider refused for a limit.
         hold: seconds that it asked to wait, as of now.
-        answered: attempts that were answered, and the seconds these took, both summed.
-        seconds: see `answered`.
+        answered: attempts that were answered.
+        seconds: that these took, summed.
+        completion: tokens that they wrote, summed.
         wants: calls that are not covered by what was granted.
         down: why the service does not answer anybody here; empty if it does.
         denied: whether that is because it refuses this run whatever it asks.
+        last: whether the peer has ended, and makes no call any more.
     """
 
     service: str
@@ -94,9 +105,11 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     hold: float = 0.0
     answered: int = 0
     seconds: float = 0.0
+    completion: float = 0.0
     wants: list[Want] = []
     down: str = ""
     denied: bool = False
+    last: bool = False
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

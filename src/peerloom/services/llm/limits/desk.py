@@ -9,36 +9,40 @@ from peerloom.services.llm.limits.meter import Meter
 
 SOON_SECONDS = 0.01  # what comes up within it is told together
 REGULAR_SECONDS = 0.1  # between two readings of a meter that is in use
+UNLIMITED_SECONDS = (
+    1.0  # the same while nothing is limited: should that change, it is known what is under way
+)
 
 Moved = Callable[[Sequence[str]], None]
 
 
 class Desk:
-    """The meters of one peer, in its event loop. `clock` gives seconds."""
+    """The meters of one peer, in its event loop. `clock` gives seconds, here and to the clients."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self._meters: dict[str, Meter] = {}
         self._moved: dict[str, Moved] = {}
+        self._moved_at: dict[str, int] = {}  # the number of the grant that has said it
         self._urgent = asyncio.Event()
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a grant, over all services."""
-        return sum(meter.waiting for meter in self._meters.values())
+        """Calls that wait for a grant, or for their service to be back, over all services."""
+        return sum(meter.waiting + meter.idle for meter in self._meters.values())
 
     def meter(self, service: str, *, limited: bool, moved: Moved) -> Meter:
         """The meter of a service; `moved` is told where its replicas are, when that changes."""
-        meter = Meter(service, limited=limited, urgent=self._urgent.set, clock=self._clock)
+        meter = Meter(service, limited=limited, urgent=self._urgent.set, clock=self.clock)
         self._meters[service] = meter
         self._moved[service] = moved
+        self._urgent.set()  # the driver hears of every peer, and can reach it when something gets limited
         return meter
 
     async def report(self) -> bytes:
         """Wait until there is something to tell the driver; encoded readings."""
-        active = any(meter.active for meter in self._meters.values())
         try:
-            async with asyncio.timeout(REGULAR_SECONDS if active else None):
+            async with asyncio.timeout(self._patience()):
                 await self._urgent.wait()
             await asyncio.sleep(SOON_SECONDS)
         except TimeoutError:
@@ -46,15 +50,21 @@ class Desk:
         self._urgent.clear()
         return self.read()
 
-    def read(self) -> bytes:
-        """Encoded readings, as they are now."""
-        return encode([meter.read() for meter in self._meters.values()])
+    def read(self, *, last: bool = False) -> bytes:
+        """Encoded readings, as they are now; `last` if no call is made after them."""
+        return encode([meter.read(last=last) for meter in self._meters.values()])
+
+    def _patience(self) -> float | None:
+        if any(meter.active for meter in self._meters.values()):
+            return REGULAR_SECONDS
+        return UNLIMITED_SECONDS if any(meter.news for meter in self._meters.values()) else None
 
     def hear(self, data: bytes) -> None:
         """Take encoded grants in."""
         for grant in decode_grants(data):
             meter = self._meters.get(grant.service)
             if meter is not None:
-                if grant.moved is not None:
+                if grant.moved is not None and grant.number > self._moved_at.get(grant.service, -1):
+                    self._moved_at[grant.service] = grant.number
                     self._moved[grant.service](grant.moved)
                 meter.hear(grant)

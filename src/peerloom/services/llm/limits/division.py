@@ -10,10 +10,13 @@ from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Grant
 from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.limits.budget import Spending
 from peerloom.services.llm.limits.pace import Pace
+from peerloom.services.llm.limits.rates import Rates
 from peerloom.services.llm.limits.sharing import by_role, whole
 
 LEASE_SECONDS = 0.25
 """What the buckets hold at most, in time; it is also how late a call may come to the provider."""
+UNSURE = 0.01
+"""The part of a token limit that is left alone: what calls under way will come to is only estimated."""
 ROUNDS = 64
 """In so many steps wants are met, one of each agent after the other."""
 
@@ -50,13 +53,13 @@ class Limits:
         """Whether there is any limit."""
         return (self.requests_per_minute, self.tokens_per_minute, self.concurrency) != (None, None, None)
 
-    def bucket(self, per_minute: float | None, now: float) -> Bucket | None:
+    def bucket(self, per_minute: float | None, now: float, unsure: float = 0.0) -> Bucket | None:
         """For one of the rates; a little slower than the window allows, see `LEASE_SECONDS`."""
         if per_minute is None:
             return None
         in_window = per_minute * self.window_seconds / 60.0
-        per_second = in_window / (self.window_seconds + 2 * LEASE_SECONDS)
-        return Bucket(per_second, max(1.0, per_second * LEASE_SECONDS), now)
+        per_second = in_window * (1.0 - unsure) / (self.window_seconds + 2 * LEASE_SECONDS)
+        return Bucket(per_second, per_second * LEASE_SECONDS, now)
 
 
 class _Member:
@@ -104,24 +107,27 @@ class Share:
         self._service = service
         self._limits = limits
         self._members: dict[str, _Member] = {}
-        self._requests = limits.bucket(limits.requests_per_minute, now)
-        self._tokens = limits.bucket(limits.tokens_per_minute, now)
-        self._pace = Pace(watch_slowness=limits.bounded)
+        self._rates = Rates(
+            limits.bucket(limits.requests_per_minute, now),
+            limits.bucket(limits.tokens_per_minute, now, UNSURE),
+        )
+        self._pace = Pace(rates=self._rates.bounded, watch_slowness=limits.bounded, now=now)
         self._hold_until = 0.0
         self._limited = limits.bounded or endless != Amount(*[ENDLESS] * len(endless))
-        self._first = Amount(
-            ENDLESS if self._requests is None else 0.0,
-            endless.calls,
-            endless.tokens if self._tokens is None else 0.0,
-            endless.usd,
-        )
-        self._turn = 0
+        self._first = endless.least(self._rates.first)
+        self._serving = 0
+        self._served: dict[tuple[str, str], int] = {}  # when an agent, and its member, last had its turn
         self.answered = 0
 
     @property
     def outstanding(self) -> int:
         """Calls under way."""
         return sum(member.outstanding for member in self._members.values())
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything is; else members tell what is under way only now and then."""
+        return self._limited
 
     @property
     def waiting(self) -> int:
@@ -131,7 +137,7 @@ class Share:
     @property
     def unmet(self) -> bool:
         """Whether calls wait that time alone will let go."""
-        timed = self._requests is not None or self._tokens is not None or self._pace.ceiling < ENDLESS
+        timed = self._rates.bounded or self._pace.ceiling < ENDLESS
         return self._limited and timed and self.waiting > 0
 
     def take(self, name: str, reading: Reading, now: float) -> bool:
@@ -144,17 +150,19 @@ class Share:
             return False
         member.reading = reading
         member.earlier = [each for each in member.earlier if each[0] >= reading.grant]
-        self._give_back(before, reading)
+        self._rates.take(name, member.granted, reading)
         self.answered += reading.answered - before.answered
         self._watch(before, reading, now)
         return True
 
     def committed(self, name: str) -> tuple[Amount, Amount]:
-        """What a member has used, and what it holds beside."""
+        """What a member has used, and what it holds beside; one that makes no call any more holds nothing."""
         member = self._members[name]
         reading = member.reading
         if reading is None:
             return NOTHING, NOTHING
+        if reading.last:
+            return reading.spent, reading.reserved
         granted = member.granted.plus(reading.returned, -1.0).plus(reading.spent, -1.0)
         finite = Amount(*(each if math.isfinite(each) else 0.0 for each in granted))
         return reading.spent, finite.most(reading.reserved)
@@ -162,6 +170,7 @@ class Share:
     def lost(self, name: str) -> None:
         """A member has ended."""
         self._members.pop(name, None)
+        self._rates.lost(name)
 
     def tell(self, name: str, urls: list[str]) -> None:
         """A member is to know that the replicas are elsewhere."""
@@ -173,7 +182,7 @@ class Share:
     def grants(self, spending: Spending, now: float) -> Iterator[tuple[str, Grant]]:
         """What to grant to whom from now on."""
         if self._limited:
-            self._pace.grow(self.outstanding, now)
+            self._pace.pass_time(self.outstanding, now)
             self._divide_slots()
             if now >= self._hold_until:
                 self._divide(spending, now)
@@ -182,9 +191,9 @@ class Share:
                 yield member.name, self._grant(member, now)
 
     def stuck(self, left: Amount) -> bool:
-        """Whether calls wait, and what is left of the budget covers none of them."""
-        waiting = [want for want in self._wants() if want.waiting]
-        return bool(waiting) and not any(left.covers(want.each._replace(requests=0.0)) for want in waiting)
+        """Whether calls wait that what is left of the budget does not cover."""
+        waiting = (want for want in self._wants() if want.waiting)
+        return any(not left.covers(want.each._replace(requests=0.0)) for want in waiting)
 
     def away(self) -> tuple[str, bool] | None:
         """Why some member cannot reach the service, and whether that refuses whatever is asked."""
@@ -206,23 +215,20 @@ class Share:
             moved=moved,
         )
 
-    def _give_back(self, before: Reading, after: Reading) -> None:
-        back = after.returned.plus(before.returned, -1.0)
-        for bucket, amount in ((self._requests, back.requests), (self._tokens, back.tokens)):
-            if bucket is not None and amount > 0:
-                bucket.give_back(amount)
-
     def _watch(self, before: Reading, after: Reading, now: float) -> None:
         """Find out how the provider takes it."""
         if not self._limits.adaptive:
             return
-        answered, seconds = after.answered - before.answered, after.seconds - before.seconds
+        answered = after.answered - before.answered
         if answered:
-            self._pace.answered(answered, seconds, self.outstanding, now)
+            seconds, tokens = after.seconds - before.seconds, after.completion - before.completion
+            self._pace.answered(answered, seconds, tokens, self.outstanding, now)
         if after.refused > before.refused:
             self._limited = True
-            self._pace.refused(self.outstanding, now, after.refused - before.refused)
-            self._hold_until = max(self._hold_until, now + after.hold)
+            if now >= self._hold_until:
+                self._rates.refused()
+            attempts = after.refused - before.refused
+            self._hold_until = self._pace.refused(self.outstanding, now, attempts, after.hold)
             for member in self._members.values():
                 member.dirty = True
 
@@ -261,62 +267,72 @@ class Share:
 
     def _divide(self, spending: Spending, now: float) -> None:
         """Meet wants out of what there is: first those of calls that wait, then those of calls to come."""
-        left = Amount(
-            self._filled(self._requests, 1.0, now),
-            ENDLESS,
-            self._filled(self._tokens, max((want.each.tokens for want in self._wants()), default=0.0), now),
-            ENDLESS,
-        ).least(spending.left)
+        largest = max((want.each.tokens for want in self._wants()), default=0.0)
+        there = self._rates.there(largest, self._pace.factor, now)
         credit = {name: self._credit(member) for name, member in self._members.items()}
-        for waiting in (True, False):
-            left = self._meet(waiting, left, credit, spending)
+        left = self._meet(True, there, credit, spending)
+        if left is not None:
+            self._meet(False, left, credit, spending)
 
-    def _meet(self, waiting: bool, left: Amount, credit: dict[str, Amount], spending: Spending) -> Amount:
-        """Grant calls, one agent after the other, and its members one after the other; what is left then."""
-        queues = self._queues(waiting)
-        step = max(1, sum(count for queue in queues.values() for _, count, _ in queue) // ROUNDS)
-        while queues:
-            for role in list(queues):
-                name, count, each = queues[role].popleft()
-                now_count = min(step, count)
-                need = NOTHING.plus(each, now_count)
-                if credit[name].covers(need):
-                    credit[name] = credit[name].plus(need, -1.0)
-                elif left.covers(need):
-                    left = left.plus(need, -1.0)
-                    self._give(name, need, spending)
-                elif now_count > 1 and left.covers(each):
-                    step, now_count = 1, 0  # once more, in smaller steps
-                else:
-                    now_count = count  # there is not enough for any of these
-                if count > now_count:
-                    queues[role].append((name, count - now_count, each))
-                elif not queues[role]:
-                    del queues[role]
-        return left
+    def _meet(
+        self, waiting: bool, there: Amount, credit: dict[str, Amount], spending: Spending
+    ) -> Amount | None:
+        """Grant calls, one of each agent after the other, and of its members one after the other.
 
-    def _queues(self, waiting: bool) -> "dict[str, deque[tuple[str, int, Amount]]]":
-        """Wanted calls by agent: member, how many, what one may take. Who comes first changes each time."""
-        queues: dict[str, deque[tuple[str, int, Amount]]] = {}
-        names = list(self._members)
-        self._turn += 1
-        for name in names[self._turn % len(names) :] + names[: self._turn % len(names)] if names else ():
-            for want in self._members[name].wants:
+        Whose turn it is keeps it until there is enough for one call, or large calls would never be covered;
+        but it is passed over if the budget does not cover that. What is left then; None if it has to wait.
+        """
+        turns = self._in_turn(waiting)
+        step = max(1, sum(count for _, queue in turns for _, count, _ in queue) // ROUNDS)
+        while turns:
+            role, queue = turns[0]
+            name, count, each = queue[0]
+            some = min(step, count)
+            need = NOTHING.plus(each, some)
+            if credit[name].covers(need):
+                credit[name] = credit[name].plus(need, -1.0)
+            elif there.covers(need) and spending.left.covers(need):
+                there = there.plus(need, -1.0)
+                self._give(name, need, spending)
+            elif some > 1:
+                step = 1
+                continue
+            elif not spending.left.covers(need):
+                some = count
+            else:
+                return None
+            self._serving += 1
+            self._served[role, ""] = self._served[role, name] = self._serving
+            turns.popleft()
+            queue.popleft()
+            if count > some:
+                queue.append((name, count - some, each))
+            if queue:
+                turns.append((role, queue))
+        return there
+
+    def _in_turn(self, waiting: bool) -> "deque[tuple[str, deque[tuple[str, int, Amount]]]]":
+        """Wanted calls by agent: member, how many, what one may take; who was served last comes last."""
+        queues: dict[str, list[tuple[str, int, Amount]]] = {}
+        for name, member in self._members.items():
+            for want in member.wants:
                 count = want.waiting if waiting else want.count - want.waiting
                 if count > 0:
-                    queues.setdefault(want.role, deque()).append((name, count, want.each))
-        roles = sorted(queues)
-        first = self._turn % max(1, len(roles))
-        return {role: queues[role] for role in roles[first:] + roles[:first]}
+                    queues.setdefault(want.role, []).append((name, count, want.each))
+        last = self._served
+        return deque(
+            (role, deque(sorted(queues[role], key=lambda each: last.get((role, each[0]), 0))))
+            for role in sorted(queues, key=lambda role: last.get((role, ""), 0))
+        )
 
     def _give(self, name: str, amount: Amount, spending: Spending) -> None:
         member = self._members[name]
         member.granted = member.granted.plus(amount)
         member.dirty = True
-        for bucket, taken in ((self._requests, amount.requests), (self._tokens, amount.tokens)):
-            if bucket is not None:
-                bucket.take(taken)
-        spending.note(self._service, name, *self.committed(name))
+        assert member.reading is not None  # it was that which wants something
+        self._rates.take(name, member.granted, member.reading)
+        if spending.bounded:
+            spending.note(self._service, name, *self.committed(name))
 
     def _credit(self, member: _Member) -> Amount:
         """What a member has been granted and not taken yet, as far as it has said."""
@@ -328,7 +344,3 @@ class Share:
 
     def _wants(self) -> Iterator[Want]:
         return (want for member in self._members.values() for want in member.wants)
-
-    def _filled(self, bucket: Bucket | None, at_least: float, now: float) -> float:
-        """What a bucket holds, which must be able to hold one call."""
-        return ENDLESS if bucket is None else bucket.fill(now, at_least, self._pace.factor)

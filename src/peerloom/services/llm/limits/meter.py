@@ -9,11 +9,15 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from peerloom.services.llm.limits.amounts import ANYTHING, NOTHING, Amount, Grant, Reading, Want
 
 AHEAD_SECONDS = 0.5
 """So long a grant is to last where there is enough, so that calls need not wait for the next one."""
+
+SAMPLE = 32
+"""Calls of each queue that are looked at to know what one takes."""
 
 Waiter = tuple[Amount, "asyncio.Future[None]"]
 
@@ -35,6 +39,8 @@ class Meter:
         self.limited = limited
         self.down = ""
         self.denied = False
+        self.idle = 0
+        """Calls that neither are under way nor wait for a grant, but for the service or their next try."""
         self._urgent = urgent
         self._clock = clock
         self._granted = NOTHING if limited else ANYTHING
@@ -48,8 +54,9 @@ class Meter:
         self._begun: dict[str, tuple[int, Amount]] = {}  # since the last reading, by agent
         self._refused = 0
         self._hold_asked = 0.0
-        self._answered = 0
+        self._answered = self._read_answered = 0
         self._seconds = 0.0
+        self._completion = 0.0
         self._number = 0
         self._read_at = clock()
 
@@ -63,8 +70,15 @@ class Meter:
         """Whether the driver should hear of it now and then."""
         return self.limited and (self._outstanding > 0 or bool(self._turns) or self._spare(()) != NOTHING)
 
+    @property
+    def news(self) -> bool:
+        """Whether calls are under way, or were since the last reading."""
+        return self._outstanding > 0 or self._answered != self._read_answered
+
     def begin(self) -> None:
         """A call begins while nothing is limited."""
+        if not self._outstanding:
+            self._urgent()
         self._outstanding += 1
 
     def try_take(self, need: Amount | None) -> bool:
@@ -88,8 +102,8 @@ class Meter:
         if queue is None:
             queue = self._queues[role] = deque()
             self._turns.append(role)
+            self._urgent()
         queue.append(waiter)
-        self._urgent()
         try:
             await ready
         except asyncio.CancelledError:
@@ -100,10 +114,15 @@ class Meter:
             raise
 
     def end(self, need: Amount | None, took: Amount) -> None:
-        """A call is over that had reserved `need`, if it had; it came to `took`."""
+        """A call is over that had reserved `need`, if it had; it came to `took`.
+
+        What it left is given back, not used here: a rate that was not used is gone after a while.
+        """
         self._outstanding -= 1
         if need is not None:
             self._reserved = self._reserved.plus(need, -1.0)
+            if self.limited:
+                self._returned = self._returned.plus(need).plus(need.least(took), -1.0)
         if self.limited:
             self._spent = self._spent.plus(took)
             if self._turns:
@@ -111,10 +130,13 @@ class Meter:
                 if self._turns and not self._outstanding:
                     self._urgent()
 
-    def answered(self, seconds: float) -> None:
-        """An attempt was answered, after so long."""
+    def answered(self, seconds: float, completion: int) -> None:
+        """An attempt was answered, after so long, with so many tokens."""
+        if not self._answered:
+            self._urgent()  # that it answers at all is to be known if it refuses somebody later
         self._answered += 1
         self._seconds += seconds
+        self._completion += completion
 
     def refused(self, hold: float) -> None:
         """An attempt was refused for a limit; no other may begin for `hold` seconds."""
@@ -139,13 +161,13 @@ class Meter:
         self._hold(grant.hold)
         self._serve()
 
-    def read(self) -> Reading:
+    def read(self, *, last: bool = False) -> Reading:
         """What the driver is told; what is left over and not needed is given back with it."""
         now = self._clock()
         seconds = max(now - self._read_at, 1e-3)
         wants = self._wants(seconds)
         self._give_back(wants)
-        self._begun, self._read_at = {}, now
+        self._begun, self._read_at, self._read_answered = {}, now, self._answered
         self._number += 1
         return Reading(
             service=self.service,
@@ -159,9 +181,11 @@ class Meter:
             hold=max(0.0, self._hold_asked - now),
             answered=self._answered,
             seconds=self._seconds,
+            completion=self._completion,
             wants=wants,
             down=self.down,
             denied=self.denied,
+            last=last,
         )
 
     def _hold(self, seconds: float) -> None:
@@ -197,21 +221,20 @@ class Meter:
         self._begun[role] = (count + 1, sum_.plus(need))
 
     def _serve(self) -> None:
-        """Let calls go, one of each agent after the other, as far as the grant goes."""
-        passed = 0
-        while self._turns and passed < len(self._turns):
+        """Let calls go, one of each agent after the other, as far as the grant goes.
+
+        Whose turn it is is waited for: if smaller calls went past it, a large one would never be covered.
+        """
+        while self._turns:
             role = self._turns[0]
             queue = self._queues[role]
             need, ready = queue[0]
-            if ready.done():  # cancelled, and about to leave
-                queue.popleft()
-            elif self._fits(need):
-                queue.popleft()
+            if not ready.done():  # else it was cancelled, and is about to leave
+                if not self._fits(need):
+                    return
                 self._reserve(role, need)
                 ready.set_result(None)
-                passed = 0
-            else:
-                passed += 1
+            queue.popleft()
             self._turns.popleft()
             if queue:
                 self._turns.append(role)
@@ -233,18 +256,19 @@ class Meter:
             queue = self._queues.get(role, ())
             begun, sum_ = self._begun.get(role, (0, NOTHING))
             soon = math.ceil(begun * AHEAD_SECONDS / max(seconds, AHEAD_SECONDS / 4))
-            for need, _ in queue:
+            for need, _ in islice(queue, SAMPLE):
                 sum_ = sum_.plus(need)
-            each = NOTHING.plus(sum_, 1.0 / (begun + len(queue)))
+            each = NOTHING.plus(sum_, 1.0 / (begun + min(len(queue), SAMPLE)))
             if queue:
                 each = each.most(queue[0][0])
             wants.append(Want(role, len(queue) + soon, len(queue), each))
         return wants
 
     def _give_back(self, wants: list[Want]) -> None:
-        """Return what is not needed; all of it if nobody can begin with it and nothing comes free here."""
-        stuck = bool(self._turns) and not self._outstanding and self._clock() >= self._hold_until
-        self._returned = self._returned.plus(self._spare(() if stuck else wants))
+        """Return what is not needed; all of it if nobody can begin with it, and nothing comes free here."""
+        held = self._clock() < self._hold_until
+        stuck = bool(self._turns) and not self._outstanding
+        self._returned = self._returned.plus(self._spare(() if held or stuck else wants))
 
     def _spare(self, wants: Iterable[Want]) -> Amount:
         """What is left over when these have got theirs."""

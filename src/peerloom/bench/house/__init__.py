@@ -1,0 +1,1 @@
+"""The benchmark house, `peerloom bench all`: every system on the same work, in turn, in one table."""

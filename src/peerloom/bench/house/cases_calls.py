@@ -1,0 +1,64 @@
+"""Rows of `mini-coral`: how busy each system keeps a model, and what a call costs in CPU time."""
+
+from functools import partial
+
+from peerloom.bench.house.cases import Case, Outcome
+from peerloom.bench.house.job import Job
+from peerloom.bench.house.peers import PEERS
+from peerloom.bench.house.rows import OPEN, Row, at_least, at_most, times
+from peerloom.bench.house.sides import QUICK_PEERS, Scope, compared, less, ours, theirs
+from peerloom.bench.house.workloads import MINI_CORAL
+
+LATENCY = 0.5
+REACH = {100: 0.98, 1_000: 0.97, 5_000: 0.90}
+LOOP = "aiohttp"
+CENTRAL = "openai"
+CENTRAL_AT = 5_000
+WAVES = 5  # tasks by those in flight
+SLOW = 2_000  # tasks at most of those that make some hundred calls a second, or one wave
+FAST = ("aiohttp", "raydata")
+
+
+def cases(scope: Scope) -> list[Case]:
+    """One for each width with latency, and in full those without, and a width that no peer reaches."""
+    found = [_case(scope, in_flight, LATENCY) for in_flight in REACH]
+    if not scope.quick:
+        found += [_case(scope, 20_000, LATENCY), _case(scope, 100, 0.0), _case(scope, 1_000, 0.0)]
+    return found
+
+
+def _case(scope: Scope, in_flight: int, latency: float) -> Case:
+    job = Job(MINI_CORAL, _tasks(in_flight, latency), in_flight, latency)
+    sides = [ours(job)]
+    for name, peer in PEERS.items():
+        wanted = "mini-coral" in peer.works and (name in QUICK_PEERS or not scope.quick)
+        if not wanted or (scope.quick and name != LOOP):
+            continue
+        if in_flight > max(REACH) and name != LOOP:
+            continue
+        sides.append(theirs(scope, name, job if name in FAST else less(job, max(SLOW, in_flight))))
+    what = f"mini-coral, {in_flight:,} in flight, latency {latency:g} s"
+    return Case(what, sides, partial(_rows, in_flight, latency), runs=scope.times(3), shown=True)
+
+
+def _tasks(in_flight: int, latency: float) -> int:
+    return WAVES * in_flight if latency else max(4_000, WAVES * in_flight)
+
+
+def _rows(in_flight: int, latency: float, outcome: Outcome) -> list[Row]:
+    if not latency:
+        figure = f"mini-coral calls/s, {in_flight:,} in flight, latency 0"
+        return [compared(figure, outcome, "calls_per_second", peer=LOOP, reach=OPEN)]
+    figure = f"mini-coral at {latency:g} s, {in_flight:,} in flight: share of the ideal calls/s"
+    reach = at_least(REACH[in_flight]) if in_flight in REACH else OPEN
+    peers = [name for name in outcome if name != "peerloom"]
+    rows = [compared(figure, outcome, "share_of_ideal", peer=name, reach=reach) for name in peers]
+    if in_flight == 1_000:
+        figure = f"CPU s per 1,000 calls, {in_flight:,} in flight"
+        key, reach = "cpu_seconds_per_1000_calls", at_most(0.10)
+        rows += [compared(figure, outcome, key, peer=name, reach=reach) for name in peers]
+    if in_flight == CENTRAL_AT:
+        figure = f"paper, Coral: tokens/s against a central loop, {in_flight:,} in flight"
+        central = CENTRAL if CENTRAL in outcome else LOOP
+        rows.append(compared(figure, outcome, "tokens_per_second", peer=central, reach=times(6.8)))
+    return rows

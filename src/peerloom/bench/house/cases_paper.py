@@ -1,0 +1,58 @@
+"""Rows of `nr` and `tau`: the paper's other two comparisons, over a simulated model."""
+
+from functools import partial
+
+from peerloom.bench.house.cases import Case, Outcome
+from peerloom.bench.house.job import Job
+from peerloom.bench.house.rows import OPEN, Row, times
+from peerloom.bench.house.sides import Scope, compared, less, ours, theirs
+from peerloom.bench.house.workloads import NR, TAU
+
+BATCHES = "raydata"
+THREADS = "threads"
+
+
+def cases(scope: Scope) -> list[Case]:
+    """Documents row by row against batches, and dialogues with a tool against threads."""
+    return [
+        _documents(scope),
+        *(_dialogues(scope, width) for width in ([1_000] if scope.quick else [1_000, 5_000])),
+    ]
+
+
+def _documents(scope: Scope) -> Case:
+    in_flight = 1_000
+    job = Job(NR, 6_000 if scope.quick else 20_000, in_flight, 0.05)
+    peers = [BATCHES] if scope.quick else [BATCHES, "aiohttp", "openai"]
+    return Case(
+        f"nr, {in_flight:,} in flight",
+        [ours(job), *(theirs(scope, name, less(job, 3_000) if name == BATCHES else job) for name in peers)],
+        partial(_document_rows, in_flight),
+        runs=scope.times(3),
+        shown=True,
+    )
+
+
+def _document_rows(in_flight: int, outcome: Outcome) -> list[Row]:
+    figure = f"paper, NaturalReasoning: tokens/s row by row against batches, {in_flight:,} in flight"
+    rows = [compared(figure, outcome, "tokens_per_second", peer=BATCHES, reach=times(2.1))]
+    figure = f"nr tokens/s, {in_flight:,} in flight"
+    others = [name for name in outcome if name not in ("peerloom", BATCHES)]
+    return rows + [compared(figure, outcome, "tokens_per_second", peer=name, reach=OPEN) for name in others]
+
+
+def _dialogues(scope: Scope, in_flight: int) -> Case:
+    tasks = in_flight if scope.quick else 2 * in_flight
+    job = Job(TAU, tasks, in_flight, 0.5)
+    return Case(
+        f"tau, {in_flight:,} in flight",
+        [ours(job), theirs(scope, THREADS, less(job, in_flight))],
+        partial(_dialogue_rows, in_flight),
+        runs=scope.times(1),
+        shown=True,
+    )
+
+
+def _dialogue_rows(in_flight: int, outcome: Outcome) -> list[Row]:
+    figure = f"paper, tau: tokens/s against threads, {in_flight:,} in flight"
+    return [compared(figure, outcome, "tokens_per_second", peer=THREADS, reach=times(15.4))]

@@ -1,0 +1,126 @@
+"""The body of `peerloom bench all` and `peerloom bench install`."""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import orjson
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from peerloom.bench.house import (
+    cases_calls,
+    cases_engine,
+    cases_growth,
+    cases_hops,
+    cases_memory,
+    cases_paper,
+    cases_parallel,
+    cases_start,
+    cases_traffic,
+)
+from peerloom.bench.house.cases import Case, measure
+from peerloom.bench.house.install import install
+from peerloom.bench.house.machine import machine, peer_versions
+from peerloom.bench.house.peers import PEERS, known
+from peerloom.bench.house.report import Results, cells, write
+from peerloom.bench.house.rows import Row
+from peerloom.bench.house.sides import Scope
+from peerloom.errors import ConfigError
+
+GROUPS = (
+    cases_hops,
+    cases_calls,
+    cases_memory,
+    cases_engine,
+    cases_paper,
+    cases_traffic,
+    cases_parallel,
+    cases_growth,
+    cases_start,
+)
+"""In the order of the table."""
+
+
+def measure_all(
+    *,
+    quick: bool = False,
+    json: bool = False,
+    results: Path | None = None,
+    peers: Sequence[str] = (),
+    only: str = "",
+    runs: int | None = None,
+) -> None:
+    """Measure every case and print its rows as they come.
+
+    Args:
+        quick: one run each of less work, without most peers.
+        json: one JSON object a line for each row on standard output, instead of a table.
+        results: the Markdown file to write, once all is measured; JSON and plots go beside it.
+        peers: only these.
+        only: only cases with this in their name.
+        runs: of each side.
+
+    Raises:
+        ConfigError: if there is no such peer, or no such case.
+    """
+    scope = Scope(quick, frozenset(known(name).name for name in peers) or None, runs)
+    progress = Console(stderr=True)
+    found = Results(machine())
+    for case in _chosen(scope, only):
+        outcome = measure(case, _teller(progress))
+        rows = case.rows(outcome)
+        found.outcomes.append((case, outcome))
+        found.rows += rows
+        _print_json(rows if json else [])
+        if results is not None:  # as it grows, so that a run that is cut short leaves what it has
+            found.versions = peer_versions(PEERS)
+            write(found, results, _command(quick, only))
+    if not json:
+        Console().print(table(found.rows))
+
+
+def install_peers(names: Sequence[str]) -> None:
+    """Make the peers' environments.
+
+    Raises:
+        ConfigError: if there is no such peer.
+        BenchError: if one cannot be installed.
+    """
+    install(names, _teller(Console(stderr=True)))
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows for people."""
+    shown = Table(title="peerloom bench all", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("figure", "ours", "peer", "its", "ratio", "reach", "holds", "note"):
+        shown.add_column(name, justify="left" if name in ("figure", "peer", "note") else "right")
+    for row in rows:
+        shown.add_row(*(cell.replace("**", "") for cell in cells(row)))
+    return shown
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    """Progress as it is: long lines are not folded, and brackets in them mean nothing."""
+    return partial(console.print, soft_wrap=True, markup=False, highlight=False)
+
+
+def _chosen(scope: Scope, only: str) -> list[Case]:
+    cases = [case for group in GROUPS for case in group.cases(scope)]
+    chosen = [case for case in cases if only in case.name]
+    if not chosen:
+        raise ConfigError(f"no case has {only!r} in its name; there are {'; '.join(c.name for c in cases)}")
+    return chosen
+
+
+def _print_json(rows: Sequence[Row]) -> None:
+    for row in rows:
+        sys.stdout.buffer.write(orjson.dumps(row.as_json(), option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.flush()
+
+
+def _command(quick: bool, only: str) -> str:
+    flags = [*(["--quick"] if quick else []), *([f"--only '{only}'"] if only else [])]
+    return " ".join(["peerloom bench all", *flags])

@@ -1,0 +1,55 @@
+import pytest
+
+from peerloom.bench.house.cases_growth import DIALOGUES, each_task, each_turn
+from peerloom.bench.house.cases_parallel import one_member
+from peerloom.bench.house.job import Seen
+from peerloom.bench.works.engine import Served, rate
+
+
+class Clock:
+    """CPU time that goes by at some pace, faster after a moment."""
+
+    def __init__(self, slow: float, fast: float, turn: float) -> None:
+        self._paces = slow, fast, turn
+
+    def used(self, begin: float, end: float, process: int | None = None) -> float:
+        slow, fast, turn = self._paces
+        share = 1.0 if process is None else process / 100
+        before = max(0.0, min(end, turn) - begin)
+        return share * (slow * before + fast * (end - begin - before))
+
+
+def seen(cpu: Clock, **said: object) -> Seen:
+    found = Seen(1, 0.5)
+    found.cpu = cpu  # type: ignore[assignment]
+    found.said = dict(said)
+    return found
+
+
+def test_growth_is_the_last_tasks_cost_by_that_of_the_first() -> None:
+    moments = {"10": 0.0, "20": 10.0, "40": 30.0}
+    found = each_task([10, 20, 40], seen(Clock(1.0, 1.5, 10.0), moments=moments))
+    assert found["cpu_us_to_20"] == pytest.approx(1e6)
+    assert found["cpu_us_to_40"] == pytest.approx(1.5e6)
+    assert found["growth"] == pytest.approx(1.5)
+
+
+def test_a_hop_costs_what_goes_by_while_all_dialogues_take_it() -> None:
+    found = each_turn(
+        ((2, 8), (190, 199)), seen(Clock(1, 1, 0), moments={"2": 0, "8": 6, "190": 20, "199": 38})
+    )
+    assert found["cpu_us_at_2"] == pytest.approx(1e6 / DIALOGUES)
+    assert found["cpu_us_at_190"] == pytest.approx(2e6 / DIALOGUES)
+
+
+def test_what_one_feeder_can_do_is_its_cpu_time_turned_round() -> None:
+    members = {"feeder-0.1": 10, "sink-0.1": 20, "peer-0.1": 70}
+    found = one_member(seen(Clock(1, 1, 0), begin=0.0, end=10.0, tasks=1_000, members=members))
+    assert found == {"feeder_limit": pytest.approx(1_000), "sink_limit": pytest.approx(500)}
+
+
+def test_tokens_count_while_all_slots_have_work() -> None:
+    busy = [Served(0, 10, 100), Served(0, 10, 100)]
+    assert rate(busy, slots=2) == pytest.approx(20)
+    assert rate([*busy, Served(10, 50, 100)], slots=2) == pytest.approx(20)  # the tail has one slot only
+    assert rate([Served(0, 10, 100)], slots=2) == pytest.approx(10)

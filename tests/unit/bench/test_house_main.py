@@ -1,0 +1,69 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from peerloom.bench.house import main as module
+from peerloom.bench.house.cases import Case, Figures, Outcome
+from peerloom.bench.house.main import measure_all
+from peerloom.bench.house.rows import Row, at_least
+from peerloom.bench.house.sides import Scope, compared, side
+from peerloom.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def quick_cases(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
+    """Two cases that take no time; the scopes they were asked with."""
+    scopes: list[Scope] = []
+
+    async def rate() -> Figures:
+        return {"rate": 5.0}
+
+    def rows(outcome: Outcome) -> list[Row]:
+        return [compared("rate", outcome, "rate", reach=at_least(4))]
+
+    def cases(scope: Scope) -> list[Case]:
+        scopes.append(scope)
+        return [Case(name, [side("peerloom", rate)], rows, scope.times(3)) for name in ("first", "second")]
+
+    monkeypatch.setattr(module, "GROUPS", (SimpleNamespace(cases=cases),))
+    return scopes
+
+
+def test_json_is_one_object_a_row_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+    measure_all(json=True)
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [line["value"] for line in lines] == [5.0, 5.0]
+    assert all({"figure", "peer", "peer_value", "ratio", "reach", "holds"} < line.keys() for line in lines)
+
+
+def test_people_get_a_table(capfd: pytest.CaptureFixture[str]) -> None:
+    measure_all(only="second", runs=1)
+    captured = capfd.readouterr()
+    assert "rate" in captured.out
+    assert "second: peerloom, run 1 of 1" in captured.err
+    assert "first" not in captured.err
+
+
+def test_results_are_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    measure_all(quick=True, results=tmp_path / "RESULTS.md", json=True)
+    assert "Made by `peerloom bench all --quick`" in (tmp_path / "RESULTS.md").read_text()
+    assert len(json.loads((tmp_path / "RESULTS.json").read_text())["rows"]) == 2
+
+
+def test_a_short_run_measures_once_and_only_some_peers(quick_cases: list[Scope]) -> None:
+    measure_all(quick=True, json=True)
+    measure_all(peers=["aiohttp"], json=True)
+    short, asked = quick_cases
+    assert short.times(3) == 1
+    assert short.wants("matrix")
+    assert not short.wants("autogen")
+    assert asked.times(3) == 3
+    assert asked.wants("aiohttp")
+    assert not asked.wants("matrix")
+
+
+def test_a_case_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no case has 'third' in its name; there are first; second"):
+        measure_all(only="third")

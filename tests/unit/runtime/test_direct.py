@@ -1,0 +1,89 @@
+"""Members' own connections: what is said arrives whole, strangers get nothing, a break is told."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from peerloom.runtime.direct import Address, Door, NoDoor, Wire
+from peerloom.runtime.link import Unreachable
+
+SECRET = b"s" * 32
+
+
+def echo(data: bytes) -> bytes:
+    return data[::-1]
+
+
+@asynccontextmanager
+async def listening(door: Door) -> AsyncGenerator[Address]:
+    try:
+        yield await door.open("127.0.0.1")
+    finally:
+        door.close()
+        await asyncio.sleep(0)
+
+
+async def test_answers_find_their_questions_whatever_the_size() -> None:
+    async with listening(Door(SECRET, echo)) as address:
+        wire = await Wire.dial(address, SECRET)
+        questions = [b"", b"ab", b"x" * 70_000 + b"y", bytes(range(256)) * 20_000]
+        assert await asyncio.gather(*map(wire.send, questions)) == [echo(question) for question in questions]
+        wire.close()
+
+
+async def test_whoever_does_not_know_the_secret_is_not_heard() -> None:
+    heard: list[bytes] = []
+    async with listening(Door(SECRET, lambda data: heard.append(data) or b"")) as address:
+        with pytest.raises(NoDoor):
+            await Wire.dial(address, b"t" * 32)
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\n" + b"Host: x\r\n" * 20)
+        # A nonce is all it ever gets, and then the end: orderly, or by a reset since it still talked.
+        with suppress(ConnectionError):
+            assert len(await reader.read()) == 16
+        writer.close()
+    assert heard == []
+
+
+async def test_one_who_only_pretends_to_be_the_member_is_not_told_anything() -> None:
+    told: list[bytes] = []
+
+    async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"n" * 16 + b"p" * 32)
+        told.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(pretend, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(NoDoor):
+            await Wire.dial(Address(*server.sockets[0].getsockname()[:2]), SECRET)
+        await asyncio.sleep(0.01)
+    assert [len(what) for what in told] == [16 + 32]  # its nonce and its proof, no message
+
+
+@pytest.mark.parametrize("address", [Address("127.0.0.1", 0), Address("127.0.0.1", 1)])
+async def test_where_nobody_listens_there_is_no_door(address: Address) -> None:
+    with pytest.raises(NoDoor):
+        await Wire.dial(address, SECRET)
+
+
+async def test_a_break_is_told_to_all_who_wait_and_to_whoever_comes_later() -> None:
+    door = Door(SECRET, lambda _: door.close() or b"never sent")
+    async with listening(door) as address:
+        wire = await Wire.dial(address, SECRET)
+        answers = await asyncio.gather(wire.send(b"a"), wire.send(b"b"), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Unreachable, Unreachable]
+        assert wire.broken
+        with pytest.raises(Unreachable):
+            await wire.send(b"c")
+
+
+async def test_a_frame_of_a_length_that_cannot_be_ends_the_connection() -> None:
+    async with listening(Door(SECRET, echo)) as address:
+        wire = await Wire.dial(address, SECRET)
+        assert wire._protocol._transport is not None  # pyright: ignore[reportPrivateUsage]
+        wire._protocol._transport.write(b"\xff" * 8)  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(Unreachable):
+            await wire.send(b"a")
