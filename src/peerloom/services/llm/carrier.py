@@ -1,6 +1,6 @@
 """What carries a request to a server and its answer back: bytes on both sides, and no opinion on either.
 
-There are two. `thin` is for the plain case and costs a tenth of the CPU time; `AiohttpCarrier` is for all
+There are two. `thin` is for the plain case and costs a fifth of the CPU time; `AiohttpCarrier` is for all
 others, proxies above all. Both make one attempt, follow no redirect, keep no cookies, inflate nothing.
 """
 
