@@ -1,6 +1,6 @@
 """A rate as a bucket that fills up steadily: what is taken exceeds it by no more than the bucket holds."""
 
-RETURNED_SECONDS = 2.0
+RETURNED_SECONDS = 4.0
 """What is given back counts up to so much time's worth: more was taken too long ago to be used now."""
 
 

@@ -15,8 +15,6 @@ from peerloom.services.llm.limits.sharing import by_role, whole
 
 LEASE_SECONDS = 0.25
 """What the buckets hold at most, in time; it is also how late a call may come to the provider."""
-UNSURE = 0.01
-"""The part of a token limit that is left alone: what calls under way will come to is only estimated."""
 ROUNDS = 64
 """In so many steps wants are met, one of each agent after the other."""
 
@@ -53,12 +51,12 @@ class Limits:
         """Whether there is any limit."""
         return (self.requests_per_minute, self.tokens_per_minute, self.concurrency) != (None, None, None)
 
-    def bucket(self, per_minute: float | None, now: float, unsure: float = 0.0) -> Bucket | None:
+    def bucket(self, per_minute: float | None, now: float) -> Bucket | None:
         """For one of the rates; a little slower than the window allows, see `LEASE_SECONDS`."""
         if per_minute is None:
             return None
         in_window = per_minute * self.window_seconds / 60.0
-        per_second = in_window * (1.0 - unsure) / (self.window_seconds + 2 * LEASE_SECONDS)
+        per_second = in_window / (self.window_seconds + 2 * LEASE_SECONDS)
         return Bucket(per_second, per_second * LEASE_SECONDS, now)
 
 
@@ -109,7 +107,7 @@ class Share:
         self._members: dict[str, _Member] = {}
         self._rates = Rates(
             limits.bucket(limits.requests_per_minute, now),
-            limits.bucket(limits.tokens_per_minute, now, UNSURE),
+            limits.bucket(limits.tokens_per_minute, now),
         )
         self._pace = Pace(rates=self._rates.bounded, watch_slowness=limits.bounded, now=now)
         self._hold_until = 0.0
