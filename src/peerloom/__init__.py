@@ -59,12 +59,17 @@ if TYPE_CHECKING:
     from peerloom.api import RunResult, arun, run
     from peerloom.recipes import Recipe
     from peerloom.runtime.program import Program
-    from peerloom.services.llm.base import LLM, ChatReply, ChatRequest
+    from peerloom.services.fleets.service import FleetService
+    from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
+    from peerloom.services.llm.hedge import Hedge
     from peerloom.services.llm.hosted import CallPolicy
+    from peerloom.services.llm.limits.division import Limits
+    from peerloom.services.llm.lineup import Lineup, Terms
     from peerloom.services.llm.llamacpp import LlamaCppService
     from peerloom.services.llm.openai import OpenAIService
     from peerloom.services.llm.providers import AnthropicService, AzureService, GeminiService
     from peerloom.services.llm.retry import Retry
+    from peerloom.services.llm.routing import Routing
     from peerloom.services.llm.scripted import ScriptedService
     from peerloom.services.llm.service import ClientSpec, LLMService
     from peerloom.services.llm.simulated import SimulatedService
@@ -83,12 +88,17 @@ _LATER = {
     "peerloom.api": ("RunResult", "arun", "run"),
     "peerloom.recipes": ("Recipe",),
     "peerloom.runtime.program": ("Program",),
-    "peerloom.services.llm.base": ("LLM", "ChatReply", "ChatRequest"),
+    "peerloom.services.fleets.service": ("FleetService",),
+    "peerloom.services.llm.base": ("LLM", "ChatReply", "ChatRequest", "EmbedReply", "EmbedRequest"),
+    "peerloom.services.llm.hedge": ("Hedge",),
     "peerloom.services.llm.hosted": ("CallPolicy",),
+    "peerloom.services.llm.limits.division": ("Limits",),
+    "peerloom.services.llm.lineup": ("Lineup", "Terms"),
     "peerloom.services.llm.llamacpp": ("LlamaCppService",),
     "peerloom.services.llm.openai": ("OpenAIService",),
     "peerloom.services.llm.providers": ("AnthropicService", "AzureService", "GeminiService"),
     "peerloom.services.llm.retry": ("Retry",),
+    "peerloom.services.llm.routing": ("Routing",),
     "peerloom.services.llm.scripted": ("ScriptedService",),
     "peerloom.services.llm.service": ("ClientSpec", "LLMService"),
     "peerloom.services.llm.simulated": ("SimulatedService",),
@@ -117,12 +127,16 @@ __all__ = [
     "ConfigError",
     "ContentFiltered",
     "ContextExceeded",
+    "EmbedReply",
+    "EmbedRequest",
     "End",
     "EngineError",
     "Extras",
+    "FleetService",
     "FunctionAgent",
     "GeminiService",
     "Graph",
+    "Hedge",
     "Hooks",
     "JsonlSource",
     "LLMAgent",
@@ -131,6 +145,8 @@ __all__ = [
     "LLMRejected",
     "LLMService",
     "LLMUnavailable",
+    "Limits",
+    "Lineup",
     "LlamaCppService",
     "Loop",
     "MemberJoined",
@@ -146,6 +162,7 @@ __all__ = [
     "PromptError",
     "Recipe",
     "Retry",
+    "Routing",
     "RowError",
     "RowsSource",
     "RunDirError",
@@ -164,6 +181,7 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskId",
+    "Terms",
     "Turn",
     "Usage",
     "UsageError",

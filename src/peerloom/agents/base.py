@@ -33,7 +33,7 @@ class Agent(Protocol):
 
 
 @runtime_checkable
-class Prompt(Protocol):
+class Immediate(Protocol):
     """An agent that need not wait for anything, as a rule, and asks no services: its turn costs no task."""
 
     def at_once(self, task: Task) -> "Turn | list[Turn] | Awaitable[Turn | list[Turn]]":

@@ -2,7 +2,8 @@
 
 Only the module of the verb that was asked for is imported, so that `peerloom --help` is quick. A verb's
 module has `add_to(app)`. Exit codes: 0 done; 1 failed while running; 2 what the user wrote cannot run;
-130 interrupted, also if a first Ctrl-C let the run finish what was in flight.
+3 the budget is used up and tasks are suspended; 130 interrupted, also if a first Ctrl-C let the run finish
+what was in flight.
 """
 
 import functools
@@ -62,9 +63,7 @@ FAILED = 1
 USAGE = 2
 SUSPENDED = 3
 INTERRUPTED = 130
-"""Exit codes beside 0: the run failed; the command or the configuration is wrong, and nothing was started;
-the
-budget is used up, and tasks wait for more; interrupted, and what was under way is kept."""
+"""Exit codes beside 0, see this module."""
 
 
 def guarded(verb: Callable[P, R]) -> Callable[P, R]:

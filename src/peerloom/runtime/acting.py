@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
-from peerloom.agents.base import Agent, Prompt, Services
+from peerloom.agents.base import Agent, Immediate, Services
 from peerloom.errors import TaskError
 from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
@@ -102,7 +102,7 @@ class Stage:
         self._llm = llm
         self._on_call = on_call
         self._prompt = {
-            role: it.at_once for role, it in agents.items() if isinstance(it, Prompt) and _is_prompt(it)
+            role: it.at_once for role, it in agents.items() if isinstance(it, Immediate) and _is_immediate(it)
         }
         self.hops = 0
         self.tallies: dict[str, AgentTally] = {}
@@ -182,7 +182,7 @@ def routed(task: Task, workflow: Workflow) -> Task:
         return task.with_next(classify(error, "workflow_error"))
 
 
-def _is_prompt(agent: Agent) -> bool:
+def _is_immediate(agent: Agent) -> bool:
     """Whether `at_once` stands for `act`: not in a subclass that has an `act` of its own only."""
     [owner, *_] = [
         kind for kind in type(agent).__mro__ if "act" in kind.__dict__ or "at_once" in kind.__dict__

@@ -16,6 +16,7 @@ from peerloom.services.llm.retry import Retryable, retry_after
 
 _PASSING = frozenset({408, 409, 425})
 _LIMITS = frozenset({429, 529})
+_NOT_IMPLEMENTED = 501  # nor will it be by the next attempt
 _DENIED = {
     401: "the API key is missing or refused",
     402: "the account is empty",
@@ -40,7 +41,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float)
         return LLMDenied(f"{words}; the account has no quota left")
     if status in _LIMITS:
         return Retryable(words, retry_after(headers, now), limit=True)
-    if status in _PASSING or status >= 500:
+    if status in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED):
         loading = status == 503 and _LOADING in words
         return Retryable(words, retry_after(headers, now), taken=not loading)
     return _refusal(status, headers, words, code)

@@ -220,6 +220,7 @@ async def test_an_unreachable_server() -> None:
         (error(404, "no such model"), LLMDenied, "no such model"),
         (error(400, "x" * 5000), LLMRejected, r"^HTTP 400: x{300}\.\.\.$"),
         (http(422, {"detail": "not nice"}), LLMRejected, "not nice"),
+        (error(501, "no embeddings here"), LLMRejected, "no embeddings here"),
         (http(400, {"error": "bare words"}), LLMRejected, "bare words"),
         (http(418, b"\xff teapot", kind="text/plain"), LLMRejected, "teapot"),
         (http(403, b""), LLMDenied, "HTTP 403: without a word"),
