@@ -183,7 +183,7 @@ async def test_an_impatient_service_says_at_once_that_it_is_away_and_looks_again
         async with calling(spec) as (client, desk):
             await client.chat(question())
             await one.stop()
-            with pytest.raises(LLMUnavailable, match=r"m at http.* is away: Client"):
+            with pytest.raises(LLMUnavailable, match=r"m at http.* is away: cannot connect"):
                 await client.chat(question())
             assert reading(desk).down
             await one.start()
