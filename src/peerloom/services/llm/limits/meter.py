@@ -16,7 +16,7 @@ from peerloom.services.llm.limits.amounts import ANYTHING, NOTHING, Amount, Gran
 AHEAD_SECONDS = 0.5
 """So long a grant is to last where there is enough, so that calls need not wait for the next one."""
 
-SAMPLE = 32
+SAMPLE = 8
 """Calls of each queue that are looked at to know what one takes."""
 
 Waiter = tuple[Amount, "asyncio.Future[None]"]

@@ -8,7 +8,7 @@ makes one call after the other. The provider is `Quota`; its replies are long no
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -174,7 +174,7 @@ class World:
         self.desks: dict[str, Desk] = {}
         self.working: dict[str, asyncio.Task[None]] = {}
         self.names = iter(f"peer-{number}" for number in range(1_000))
-        self.defects: list[BaseException] = []
+        self.failed: asyncio.Future[None] = self.loop.create_future()
         self.calls: Counter[str] = Counter()
         self.waits: dict[str, list[float]] = {role: [] for role in plan.roles}
 
@@ -217,7 +217,8 @@ class World:
 
     def join(self) -> None:
         name = next(self.names)
-        self.working[name] = self.loop.create_task(self._peer(name))
+        self.working[name] = working = self.loop.create_task(self._peer(name))
+        working.add_done_callback(self._ended)
         self.rationing.joined(name)
 
     def leave(self) -> None:
@@ -243,21 +244,24 @@ class World:
             self.loop.call_later(60.0 * minute, self._come, more)
         end = self.loop.create_task(asyncio.sleep(60.0 * plan.minutes))
         over = self.loop.create_task(self.rationing.exhausted.wait())
-        await asyncio.wait((driver, end, over, *self.working.values()), return_when="FIRST_COMPLETED")
-        for task in (*self.working.values(), driver):
-            if task.done() and not task.cancelled():
+        await asyncio.wait((driver, end, over, self.failed), return_when="FIRST_COMPLETED")
+        for task in (self.failed, driver):
+            if task.done():
                 task.result()
         for task in (driver, end, over, *self.working.values()):
             task.cancel()
         await asyncio.wait((driver, end, over, *self.working.values()))
         return self._seen()
 
+    def _ended(self, working: "asyncio.Task[None]") -> None:
+        if not working.cancelled() and not self.failed.done():
+            self.failed.set_exception(working.exception() or RuntimeError("a peer has ended"))
+
     def _defect(self, loop: Any, context: dict[str, Any]) -> None:
-        self.defects.append(context.get("exception") or RuntimeError(context["message"]))
+        if not self.failed.done():
+            self.failed.set_exception(context.get("exception") or RuntimeError(context["message"]))
 
     def _seen(self) -> Seen:
-        if self.defects:
-            raise self.defects[0]
         plan, provider = self.plan, self.provider
         begin, end = plan.warm * 60.0, plan.minutes * 60.0
         let_in = [(at, tokens) for at, tokens in provider.let_in if begin <= at]
@@ -303,12 +307,3 @@ def simulate(plan: Plan, **changes: Any) -> Seen:
             return await World(replace(plan, **changes), Path(run_dir)).go()
 
     return run_virtually(go())
-
-
-def shares(seen: Seen) -> Iterator[str]:
-    """For people."""
-    yield f"used {seen.used}, refused {seen.refused:.3%} {dict(seen.reasons)}, calls {dict(seen.calls)}"
-    for role in seen.waits:
-        if seen.waits[role]:
-            half, most, nearly = (seen.wait(role, share) for share in (0.5, 0.95, 0.99))
-            yield f"  {role}: waits {half:.2f} s, p95 {most:.2f}, p99 {nearly:.2f}"
