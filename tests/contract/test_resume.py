@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from programs import asking, slow, talk, unreliable
 
 from peerloom.errors import ConfigError, RunDirError, ServiceError
 from peerloom.events import Hooks, MemberJoined, Notice, Progress, ViewChanged
+from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.services.llm.simulated import SimulatedService
 from peerloom.sink.errors import ShardLost
@@ -235,11 +237,13 @@ async def test_a_sink_of_a_killed_session_writes_no_more(engine: str, tmp_path: 
 
 
 class First(SimulatedService):
-    model = "gpt-a"
+    def spec(self) -> FleetSpec:
+        return replace(super().spec(), model="gpt-a")
 
 
 class Second(SimulatedService):
-    model = "gpt-b"
+    def spec(self) -> FleetSpec:
+        return replace(super().spec(), model="gpt-b")
 
 
 async def test_another_model_at_the_same_address_is_refused_before_any_member_starts(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ LEAST_CALLS = 10.0  # a lower ceiling grows as one of so many calls
 DOUBLED_AFTER_SECONDS = 30.0  # without a refusal, growth doubles
 FREE_AFTER_SECONDS = 120.0
 SLOW = 3.0  # times what it was
-SPORADIC = 0.015  # of all attempts; fewer refusals cost less than being slower
+SPORADIC = 0.03  # of all attempts; fewer refusals cost less than being slower
 AVERAGE_SECONDS = 60.0
 AGAIN_SECONDS = 2.0  # refused so soon after a wait, that was too short
 LEAST_MORE_SECONDS, MOST_MORE_SECONDS = 0.5, 8.0  # and the next one is longer by this, which doubles
@@ -81,14 +81,14 @@ class Pace:
         self._count(attempts, attempts)
         self.pass_time(outstanding, now)
         if now >= self._held_until:
-            again = now - self._held_until < max(self._latency, AGAIN_SECONDS)
+            again = not self._sporadic and now - self._held_until < max(self._latency, AGAIN_SECONDS)
             self._more = min(MOST_MORE_SECONDS, 2.0 * self._more or LEAST_MORE_SECONDS) if again else 0.0
         self._held_until = max(self._held_until, now + hold + (self._more if hold else 0.0))
         self._cut_for(outstanding, now, hold)
         return self._held_until
 
     def _cut_for(self, outstanding: int, now: float, hold: float) -> None:
-        if self._refused <= SPORADIC * max(self._recent, 1.0 / SPORADIC):
+        if self._sporadic:
             return
         if hold > (0.0 if self._rates else self._latency):
             seconds = min(AVERAGE_SECONDS, now - self._began)
@@ -116,6 +116,11 @@ class Pace:
             self.ceiling += max(LEAST_CALLS * growth, growth * self.ceiling) * seconds
         elif calm > FREE_AFTER_SECONDS and outstanding < 0.5 * self.ceiling:
             self.ceiling = math.inf
+
+    @property
+    def _sporadic(self) -> bool:
+        """Whether so few of the latest attempts were refused that it says nothing."""
+        return self._refused <= SPORADIC * max(self._recent, 1.0 / SPORADIC)
 
     def _count(self, attempts: int, refused: int) -> None:
         """Older attempts count less and less."""
