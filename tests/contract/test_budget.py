@@ -62,13 +62,13 @@ def test_200_000_tokens(engine: str, tmp_path: Path) -> None:
         check_rows(tmp_path / "run", tasks, url)
 
 
-def test_calls(engine: str, tmp_path: Path) -> None:
+def test_calls(tmp_path: Path) -> None:
     with provider(**LAWS) as url:
-        first = run(url, tmp_path / "run", engine, 40, **{"budget.calls": 50})
+        first = run(url, tmp_path / "run", "local", 40, **{"budget.calls": 50})
         assert first.how == "suspended"
         assert first.summary["budget"]["calls"] == {"total": 50, "used": stats(url)["served"]}
         assert 40 <= stats(url)["served"] <= 50
-        assert run(url, tmp_path / "run", engine, 40, **{"budget.calls": 1_000}).how == "finished"
+        assert run(url, tmp_path / "run", "local", 40, **{"budget.calls": 1_000}).how == "finished"
         check_rows(tmp_path / "run", 40, url)
 
 

@@ -10,7 +10,7 @@ import peerloom
 from peerloom.agents.llm import LLMAgent
 from peerloom.workflow import Sequence
 
-TASKS, WINDOW = 300, 4.0
+TASKS, WINDOW = 80, 4.0
 LAWS = {"latency": 0.05, "latency_sigma": 0.5, "tokens": 40, "tokens_sigma": 1.0, "limit_window": WINDOW}
 
 
@@ -18,11 +18,10 @@ LAWS = {"latency": 0.05, "latency_sigma": 0.5, "tokens": 40, "tokens_sigma": 1.0
 @pytest.mark.parametrize(
     ("strict", "limits"),
     [
-        ({"limit_rpm": 400}, {"requests_per_minute": 400 * 60 / WINDOW}),
-        ({"limit_tpm": 60_000}, {"tokens_per_minute": 60_000 * 60 / WINDOW}),
-        ({"limit_concurrency": 8}, {"concurrency": 8}),
+        ({"limit_rpm": 200}, {"requests_per_minute": 200 * 60 / WINDOW}),
+        ({"limit_tpm": 30_000}, {"tokens_per_minute": 30_000 * 60 / WINDOW}),
     ],
-    ids=["requests", "tokens", "concurrency"],
+    ids=["requests", "tokens"],
 )
 def test_all_rows_are_completed_and_hardly_a_call_is_refused(
     engine: str, tmp_path: Path, strict: dict[str, Any], limits: dict[str, Any]
