@@ -189,9 +189,9 @@ class Share:
                 yield member.name, self._grant(member, now)
 
     def stuck(self, left: Amount) -> bool:
-        """Whether calls wait that what is left of the budget does not cover."""
-        waiting = (want for want in self._wants() if want.waiting)
-        return any(not left.covers(want.each._replace(requests=0.0)) for want in waiting)
+        """Whether calls wait, and what is left of the budget covers none of them."""
+        waiting = [want for want in self._wants() if want.waiting]
+        return bool(waiting) and not any(left.covers(want.each._replace(requests=0.0)) for want in waiting)
 
     def away(self) -> tuple[str, bool] | None:
         """Why some member cannot reach the service, and whether that refuses whatever is asked."""

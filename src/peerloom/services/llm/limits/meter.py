@@ -223,19 +223,24 @@ class Meter:
     def _serve(self) -> None:
         """Let calls go, one of each agent after the other, as far as the grant goes.
 
-        Whose turn it is is waited for: if smaller calls went past it, a large one would never be covered.
+        Whose turn it is is waited for: if smaller calls went past it, a large one would never be covered. But
+        if nothing is under way here they may: the budget may have no more than that.
         """
-        while self._turns:
-            role = self._turns[0]
+        blocked = 0
+        while blocked < len(self._turns):
+            role = self._turns[blocked]
             queue = self._queues[role]
             need, ready = queue[0]
             if not ready.done():  # else it was cancelled, and is about to leave
                 if not self._fits(need):
-                    return
+                    if self._outstanding:
+                        return
+                    blocked += 1
+                    continue
                 self._reserve(role, need)
                 ready.set_result(None)
             queue.popleft()
-            self._turns.popleft()
+            del self._turns[blocked]
             if queue:
                 self._turns.append(role)
             else:
