@@ -1,19 +1,14 @@
 """Ten thousand calls, a hundred of each fault there is among them: no task is lost, no reply paid twice."""
 
-import json
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
 
 import pytest
+from provider import provider, stats
 
 import peerloom
 from peerloom.agents.llm import LLMAgent
+from peerloom.api.result import RunResult
 from peerloom.sink.read import read_rows
 from peerloom.workflow import Sequence
 
@@ -30,50 +25,27 @@ LAWS = {
 }
 
 
-@pytest.fixture
-def hostile() -> Iterator[str]:
-    """The address of such a provider, a process of its own."""
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in LAWS.items()]
-    command = [sys.executable, "-m", "peerloom", "simulate-llm", "--port=0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            yield server.stdout.readline().split(" at ")[1].split("/v1")[0]
-        finally:
-            server.terminate()
-
-
-def stats(url: str) -> dict[str, Any]:
-    with urlopen(f"{url}/stats") as answer:
-        return json.load(answer)
-
-
-def quiet(url: str) -> dict[str, Any]:
-    """The provider's counts once it has noticed that its clients are gone."""
-    for _ in range(100):
-        counts = stats(url)
-        if not counts["open_connections"]:
-            break
-        time.sleep(0.02)
-    return counts
-
-
-@pytest.mark.slow
-def test_every_task_ends_in_a_row_and_nothing_outlives_it(hostile: str, tmp_path: Path) -> None:
+def run(url: str, run_dir: Path) -> RunResult:
     roles = [f"speaker{number}" for number in range(CALLS)]
-    result = peerloom.run(
+    return peerloom.run(
         workflow=Sequence(*roles),
         agents={role: LLMAgent(opening="Topic {{ input.n }}", dialogue=True) for role in roles},
         source=[{"n": number} for number in range(TASKS)],
         llm="openai",
         engine="local",
         in_flight=400,
-        config={"llm.base_url": f"{hostile}/v1", "llm.timeout": 3.0},
-        run_dir=tmp_path / "run",
+        config={"llm.base_url": f"{url}/v1", "llm.timeout": 3.0},
+        run_dir=run_dir,
         progress=False,
     )
+
+
+@pytest.mark.slow
+def test_every_task_ends_in_a_row_and_nothing_outlives_it(tmp_path: Path) -> None:
+    with provider(**LAWS) as url:
+        result = run(url, tmp_path / "run")
+        counts = stats(url)
     rows = list(read_rows(tmp_path / "run"))
-    counts = quiet(hostile)
     assert result.how == "finished"
     assert len({row["id"] for row in rows}) == len(rows) == TASKS
 

@@ -80,6 +80,8 @@ class Remote(Served):
     """Further attempts at a call that failed for a passing reason."""
     http: Annotated[Http, FREE] = "auto"
     """What carries requests: `thin` (cheapest, but no proxies), `aiohttp`, or whichever will do."""
+    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
+    """Further keys of every request's body, as the provider understands them."""
 
 
 class LlamaCpp(Served):
@@ -115,8 +117,6 @@ class OpenAI(Remote):
     """The environment variable that holds the key. The key itself never stands in a configuration."""
     structured: Annotated[Structured, FREE] = "auto"
     """How choices and schemas are asked of the server."""
-    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
-    """Further keys of every request's body, as the server understands them."""
 
 
 class Fleet(Remote):
@@ -131,8 +131,6 @@ class Fleet(Remote):
     """The environment variable that holds the key, if the fleet wants one."""
     structured: Annotated[Structured, FREE] = "auto"
     """How choices and schemas are asked of the servers."""
-    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
-    """Further keys of every request's body, as the servers understand them."""
 
 
 class Azure(Remote):
@@ -149,8 +147,6 @@ class Azure(Remote):
     """The interface's version, which goes along with every request."""
     structured: Annotated[Structured, FREE] = "auto"
     """How choices and schemas are asked of the model."""
-    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
-    """Further keys of every request's body."""
 
 
 class Anthropic(Remote):
@@ -167,8 +163,6 @@ class Anthropic(Remote):
     """The longest reply, where the agent says nothing else: each request has to say it."""
     structured: Annotated[AnthropicStructured, FREE] = "auto"
     """How choices and schemas are asked of the model."""
-    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
-    """Further keys of every request's body, e.g. `thinking`."""
 
 
 class Gemini(Remote):
@@ -183,8 +177,6 @@ class Gemini(Remote):
     """The environment variable that holds the key."""
     structured: Annotated[GeminiStructured, FREE] = "auto"
     """How choices and schemas are asked of the model."""
-    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
-    """Further keys of every request's body, e.g. `safetySettings`; those of `generationConfig` join ours."""
 
 
 class Simulated(Served):

@@ -82,7 +82,7 @@ async def _run(hosts: TwoHosts, size: int, tasks: int, shape: Mapping[str, Any])
     placed = {"address": hosts.environment["RAY_ADDRESS"], **shape}
     more = {"size": size, "shape": placed, "hosts": {"one": "near", "other": "far"}}
     job = Job(TURNED, tasks, min(tasks, 100), more=more, limit=300)
-    program = Program([*hosts.near, *OURS.argv], hosts.environment)
+    program = Program([*hosts.on(hosts.near), *OURS.argv], hosts.environment)
     with scratch() as folder:
         spec = spec_of(job, folder, list(TURNED.rows(tasks)))
         before = hosts.crossed()

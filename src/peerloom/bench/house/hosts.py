@@ -7,9 +7,12 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,13 +28,21 @@ STORE_BYTES = str(200 << 20)
 class TwoHosts:
     """The hosts, with a cluster over both; the custom resources `near` and `far` place something on one.
 
+    Args:
+        cpus: how many each says it has.
+        surroundings: the raylets' environment; default this process's.
+
     Raises:
         BenchError: if a raylet does not start.
     """
 
-    def __init__(self) -> None:
+    tools = ("ip", "unshare")
+
+    def __init__(self, *, cpus: int = 4, surroundings: Mapping[str, str] | None = None) -> None:
         name = f"loom{os.getpid()}"
-        self._near, self._far = f"{name}n", f"{name}f"
+        self.near, self.far = f"{name}n", f"{name}f"
+        self._cpus = str(cpus)
+        self._surroundings = dict(os.environ if surroundings is None else surroundings)
         self._folder = Path(tempfile.mkdtemp(prefix="loom-", dir="/tmp"))  # sockets need a short path
         self.environment = {
             "RAY_ADDRESS": f"{NEAR}:{PORT}",
@@ -44,8 +55,8 @@ class TwoHosts:
         try:
             self._link()
             head = ("--head", "--port", PORT, "--include-dashboard", "false", "--temp-dir", str(self._folder))
-            self._start(self._near, NEAR, "near", *head)
-            self._start(self._far, FAR, "far", "--address", self.environment["RAY_ADDRESS"])
+            self._start(self.near, NEAR, "near", *head)
+            self.start_far()
         except BaseException:
             self._end()
             raise
@@ -56,41 +67,49 @@ class TwoHosts:
     ) -> None:
         self._end()
 
-    @staticmethod
-    def missing() -> str:
+    @classmethod
+    def missing(cls) -> str:
         """Why there cannot be two hosts here; empty if there can."""
-        if missing := [tool for tool in ("ip", "unshare") if shutil.which(tool) is None]:
+        if missing := [tool for tool in cls.tools if shutil.which(tool) is None]:
             return f"{' and '.join(missing)} not found, for two network namespaces"
         tried = subprocess.run(["unshare", "--net", "true"], check=False, capture_output=True, text=True)
         return f"no network namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
 
-    @property
-    def near(self) -> tuple[str, ...]:
-        """What to put before a command to run it on the near host."""
-        return ("ip", "netns", "exec", self._near)
+    def on(self, host: str) -> tuple[str, ...]:
+        """What to put before a command to run it on `near` or `far`."""
+        return ("ip", "netns", "exec", host)
+
+    def pids(self, host: str) -> list[int]:
+        """Everything that runs on a host."""
+        told = subprocess.run(["ip", "netns", "pids", host], check=False, capture_output=True, text=True)
+        return [int(pid) for pid in told.stdout.split()]
+
+    def start_far(self) -> None:
+        """Start the raylet of the far host, anew if it was killed."""
+        self._start(self.far, FAR, "far", "--address", self.environment["RAY_ADDRESS"])
 
     def crossed(self) -> int:
         """Bytes that have crossed the wire so far, in both directions."""
-        told = _run("ip", "-n", self._near, "-s", "-j", "link", "show", "wire")
+        told = _run("ip", "-n", self.near, "-s", "-j", "link", "show", "wire")
         counts: dict[str, Any] = json.loads(told)[0]["stats64"]
         return int(counts["rx"]["bytes"]) + int(counts["tx"]["bytes"])
 
     def _link(self) -> None:
-        for host in (self._near, self._far):
+        for host in (self.near, self.far):
             _run("ip", "netns", "add", host)
-        wire = ("wire", "type", "veth", "peer", "name", "wire", "netns", self._far)
-        _run("ip", "-n", self._near, "link", "add", *wire)
-        for host, address in ((self._near, NEAR), (self._far, FAR)):
+        wire = ("wire", "type", "veth", "peer", "name", "wire", "netns", self.far)
+        _run("ip", "-n", self.near, "link", "add", *wire)
+        for host, address in ((self.near, NEAR), (self.far, FAR)):
             _run("ip", "-n", host, "link", "set", "lo", "up")
             _run("ip", "-n", host, "addr", "add", f"{address}/24", "dev", "wire")
             _run("ip", "-n", host, "link", "set", "wire", "up")
 
     def _start(self, host: str, address: str, name: str, *options: str) -> None:
         ray = str(Path(sys.executable).with_name("ray"))
-        common = ("--node-ip-address", address, "--num-cpus", "4", "--object-store-memory", STORE_BYTES)
+        common = ("--num-cpus", self._cpus, "--object-store-memory", STORE_BYTES)
         placed = ("--resources", json.dumps({name: 100}))
-        command = ["ip", "netns", "exec", host, ray, "start", *options, *common, *placed]
-        surroundings = {**os.environ, **self.environment}
+        command = [*self.on(host), ray, "start", "--node-ip-address", address, *options, *common, *placed]
+        surroundings = {**self._surroundings, **self.environment}
         surroundings.pop("RAY_ADDRESS")
         log = self._folder / f"start-{name}.log"
         with log.open("wb") as told:  # a pipe would stay open as long as the raylet lives
@@ -104,10 +123,10 @@ class TwoHosts:
             raise BenchError(f"ray start on {name} ended with {code}: {log.read_text()[-500:]}")
 
     def _end(self) -> None:
-        for host in (self._far, self._near):
-            told = subprocess.run(["ip", "netns", "pids", host], check=False, capture_output=True, text=True)
-            for pid in told.stdout.split():
-                subprocess.run(["kill", "-9", pid], check=False, capture_output=True)
+        for host in (self.far, self.near):
+            for pid in self.pids(host):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -5,9 +5,10 @@
 Further arguments are the dialect's.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
+from peerloom.services.llm.dialect import Dialect
 from peerloom.services.llm.dialects.anthropic import AnthropicDialect
 from peerloom.services.llm.dialects.azure import AzureDialect
 from peerloom.services.llm.dialects.gemini import GeminiDialect
@@ -15,20 +16,22 @@ from peerloom.services.llm.hosted import CallPolicy, HttpService
 from peerloom.services.secret import Secret
 
 
-class AzureService(HttpService):
-    """Deployments of Azure OpenAI.
+class ProviderService(HttpService):
+    """A provider's models.
 
     Args:
-        model: the deployment's name.
-        base_url: the resource's address; default `AZURE_OPENAI_ENDPOINT`.
-        api_key: default `AZURE_OPENAI_API_KEY`.
+        model: its name; default the first that is listed.
+        base_url: default what the provider's variable holds, else its own address.
+        api_key: default what the provider's variable holds.
         calls: how they are called.
-        dialect: see `AzureDialect`.
+        options: those of the dialect.
 
     Raises:
         ConfigError: if there is no address, or an argument is impossible.
     """
 
+    dialect: ClassVar[Callable[..., Dialect]]
+
     def __init__(
         self,
         *,
@@ -36,64 +39,34 @@ class AzureService(HttpService):
         base_url: str | Sequence[str] | None = None,
         api_key: Secret | str | None = None,
         calls: CallPolicy | None = None,
-        **dialect: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            AzureDialect(**dialect), base_url=base_url, model=model, api_key=api_key, calls=calls
-        )
+        dialect = type(self).dialect(**options)
+        super().__init__(dialect, base_url=base_url, model=model, api_key=api_key, calls=calls)
 
 
-class AnthropicService(HttpService):
-    """Anthropic's models.
+class AzureService(ProviderService):
+    """Deployments of Azure OpenAI: `model` is the deployment's name, `base_url` the resource's address.
 
-    Args:
-        model: its name; default the first that is listed.
-        base_url: without `/v1`; default `ANTHROPIC_BASE_URL`, else Anthropic itself.
-        api_key: default `ANTHROPIC_API_KEY`.
-        calls: how they are called.
-        dialect: see `AnthropicDialect`.
-
-    Raises:
-        ConfigError: for an impossible argument.
+    Reads `AZURE_OPENAI_ENDPOINT` and `AZURE_OPENAI_API_KEY`; further options are those of `AzureDialect`.
     """
 
-    def __init__(
-        self,
-        *,
-        model: str | None = None,
-        base_url: str | Sequence[str] | None = None,
-        api_key: Secret | str | None = None,
-        calls: CallPolicy | None = None,
-        **dialect: Any,
-    ) -> None:
-        super().__init__(
-            AnthropicDialect(**dialect), base_url=base_url, model=model, api_key=api_key, calls=calls
-        )
+    dialect = AzureDialect
 
 
-class GeminiService(HttpService):
-    """Google's models.
+class AnthropicService(ProviderService):
+    """Anthropic's models; `base_url` is without `/v1`.
 
-    Args:
-        model: its name; default the first that is listed.
-        base_url: without `/v1beta`; default `GOOGLE_GEMINI_BASE_URL`, else Google itself.
-        api_key: default `GEMINI_API_KEY`.
-        calls: how they are called.
-        dialect: see `GeminiDialect`.
-
-    Raises:
-        ConfigError: for an impossible argument.
+    Reads `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY`; further options are those of `AnthropicDialect`.
     """
 
-    def __init__(
-        self,
-        *,
-        model: str | None = None,
-        base_url: str | Sequence[str] | None = None,
-        api_key: Secret | str | None = None,
-        calls: CallPolicy | None = None,
-        **dialect: Any,
-    ) -> None:
-        super().__init__(
-            GeminiDialect(**dialect), base_url=base_url, model=model, api_key=api_key, calls=calls
-        )
+    dialect = AnthropicDialect
+
+
+class GeminiService(ProviderService):
+    """Google's models; `base_url` is without `/v1beta`.
+
+    Reads `GOOGLE_GEMINI_BASE_URL` and `GEMINI_API_KEY`; further options are those of `GeminiDialect`.
+    """
+
+    dialect = GeminiDialect

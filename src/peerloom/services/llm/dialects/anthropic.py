@@ -13,7 +13,7 @@ import orjson
 
 from peerloom.errors import ConfigError, ContentFiltered, ContextExceeded, LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.dialect import MalformedBody, Post, Provider
+from peerloom.services.llm.dialect import MalformedBody, Post, Provider, check_structured
 from peerloom.services.llm.dialects.messages import (
     Part,
     arguments,
@@ -71,9 +71,7 @@ class AnthropicDialect:
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        if self.structured not in get_args(AnthropicStructured):
-            known = ", ".join(get_args(AnthropicStructured))
-            raise ConfigError(f"llm.structured is {self.structured!r}: use one of {known}")
+        check_structured(self.structured, get_args(AnthropicStructured))
         if self.max_tokens < 1:
             raise ConfigError(f"llm.max_tokens is {self.max_tokens}: use 1 or more")
 

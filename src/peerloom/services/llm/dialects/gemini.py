@@ -11,9 +11,9 @@ from typing import Any, Literal, cast, get_args
 
 import orjson
 
-from peerloom.errors import ConfigError, ContentFiltered, ContextExceeded, LLMDenied, LLMError
+from peerloom.errors import ContentFiltered, ContextExceeded, LLMDenied, LLMError
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.dialect import MalformedBody, Post, Provider
+from peerloom.services.llm.dialect import MalformedBody, Post, Provider, check_structured
 from peerloom.services.llm.dialects.messages import (
     Part,
     arguments,
@@ -70,9 +70,7 @@ class GeminiDialect:
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        if self.structured not in get_args(GeminiStructured):
-            known = ", ".join(get_args(GeminiStructured))
-            raise ConfigError(f"llm.structured is {self.structured!r}: use one of {known}")
+        check_structured(self.structured, get_args(GeminiStructured))
 
     @property
     def provider(self) -> Provider:

@@ -6,9 +6,9 @@ from typing import Any, cast, get_args
 
 import orjson
 
-from peerloom.errors import ConfigError, LLMError
+from peerloom.errors import LLMError
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.dialect import MalformedBody, Post, Provider
+from peerloom.services.llm.dialect import MalformedBody, Post, Provider, check_structured
 from peerloom.services.llm.failures import failure_of
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.wire import Structured, to_body, to_reply, to_vectors, wraps
@@ -40,9 +40,7 @@ class OpenAIDialect:
     shape: Shape | None = None
 
     def __post_init__(self) -> None:
-        if self.structured not in get_args(Structured):
-            known = ", ".join(get_args(Structured))
-            raise ConfigError(f"llm.structured is {self.structured!r}: use one of {known}")
+        check_structured(self.structured, get_args(Structured))
 
     @property
     def provider(self) -> Provider:
