@@ -2,11 +2,13 @@
 #   PYTHON=python3.12   which Python makes the virtual environment
 #   VENV=.venv          where that is
 #   ARGS="-k workflow"  passed on by `test`, `bench` (to each benchmark), `sim` and `chaos`
+#   JOBS=2              how many processes `test` runs at once; half of its time is waiting
 #   KILLS=100           how many processes `chaos` kills
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 2
 KILLS ?= 10
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -39,7 +41,7 @@ demo: $(RUNTIME)  ## a dozen Coral dialogues with a small real model, on Ray
 	$(BIN)/peerloom run coral llm=llamacpp limit=12 --run-dir runs/coral-demo --fresh
 
 test: $(DEV)  ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 check: lint types rules  ## everything that is checked without running Peerloom
 
