@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 from yarl import URL
 
 from peerloom.errors import ConfigError
-from peerloom.services.llm.carrier import AiohttpCarrier, Carrier
-from peerloom.services.llm.thin.dialing import tls_context
-from peerloom.services.llm.thin.pool import KEEPALIVE_SECONDS, ThinCarrier
+from peerloom.services.llm.carrier import Carrier
+from peerloom.services.llm.thin.pool import ThinCarrier
 from peerloom.services.rlimit import allow_open_files
 from peerloom.services.secret import Secret
 
@@ -24,9 +22,8 @@ Http = Literal["auto", "thin", "aiohttp"]
 """What carries requests: `thin`, `aiohttp`, or (`auto`) thin unless the environment wants a proxy."""
 
 AUTO: Http = "thin"
-_DNS_SECONDS = 300
 _SOCKETS = 65_536  # as many as the hard limit of open files lets in
-_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -61,8 +58,13 @@ class Endpoint:
             raise ConfigError(f"llm.base_url is {self.base_url!r}: leave out /chat/completions at its end")
         if self.http not in get_args(Http):
             raise ConfigError(f"llm.http is {self.http!r}: use one of {', '.join(get_args(Http))}")
-        if self.http == "thin" and _proxy_for(url) is not None:
+        if self.http == "thin" and self.proxy is not None:
             raise ConfigError(f"llm.http=thin reaches {url.host} by no proxy: use auto, or set no_proxy")
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy that the environment wants for it."""
+        return _proxy_for(URL(self.base_url))
 
     def url(self, path: str) -> URL:
         """The URL of `path` below the base URL, whose query (an API version, say) it keeps."""
@@ -85,31 +87,18 @@ class Endpoint:
         url = URL(self.base_url)
         kind = self.http
         if kind == "auto":
-            kind = AUTO if _proxy_for(url) is None else "aiohttp"
+            kind = AUTO if self.proxy is None else "aiohttp"
+        allow_open_files(_SOCKETS)
         if kind != "thin":
-            return AiohttpCarrier(self.open_session(headers), self.timeout)
-        allow_open_files(_SOCKETS)
-        return ThinCarrier(
-            url, {**_JSON, **headers}, seconds=self.timeout, connect_seconds=self.connect_timeout
-        )
+            # A third of a second, in each peer, for what few need.
+            from peerloom.services.llm.through_aiohttp import (  # noqa: PLC0415
+                AiohttpCarrier,
+                open_session,
+            )
 
-    def open_session(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-        """A pool of aiohttp's connections, for the running event loop; `headers` carry the key."""
-        allow_open_files(_SOCKETS)
-        tls = tls_context() if URL(self.base_url).scheme == "https" else True
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=KEEPALIVE_SECONDS,
-                ttl_dns_cache=_DNS_SECONDS,
-                ssl=tls,
-            ),
-            headers={**_JSON, **headers},
-            skip_auto_headers=("Accept-Encoding",),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self.timeout, sock_connect=self.connect_timeout),
-            proxy=_proxy_for(URL(self.base_url)),
+            return AiohttpCarrier(open_session(self, headers), self.timeout)
+        return ThinCarrier(
+            url, {**JSON, **headers}, seconds=self.timeout, connect_seconds=self.connect_timeout
         )
 
 

@@ -13,6 +13,7 @@ from peerloom.errors import ServiceError
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Provider
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, trimmed
+from peerloom.services.llm.through_aiohttp import open_session
 
 _SECONDS = 30.0
 _NO_LIST = (404, 405, 501)
@@ -26,7 +27,7 @@ async def choose_model(endpoint: Endpoint, dialect: Dialect, wanted: str | None)
         ServiceError: if the server does not answer, refuses the key, or lacks the model.
     """
     key = endpoint.api_key
-    async with endpoint.open_session(dialect.auth(key) if key is not None else {}) as session:
+    async with open_session(endpoint, dialect.auth(key) if key is not None else {}) as session:
         look = _Look(endpoint, dialect, session)
         described = dialect.model_path(wanted) if wanted else None
         if wanted and described and await look.found(described):

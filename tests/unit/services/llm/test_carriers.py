@@ -12,9 +12,10 @@ import pytest
 import uvloop
 from wire_server import Client, WireServer, certificate, wire_server
 
-from peerloom.services.llm.carrier import AiohttpCarrier, Answer, Unanswered
+from peerloom.services.llm.carrier import Answer, Unanswered
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.thin.pool import ThinCarrier
+from peerloom.services.llm.through_aiohttp import AiohttpCarrier
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -10,10 +10,11 @@ from wire_server import Client, wire_server
 from yarl import URL
 
 from peerloom.errors import ConfigError
-from peerloom.services.llm.carrier import AiohttpCarrier, Answer, Unanswered
+from peerloom.services.llm.carrier import Answer, Unanswered
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.thin import connection, pool
 from peerloom.services.llm.thin.pool import ThinCarrier
+from peerloom.services.llm.through_aiohttp import AiohttpCarrier
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
