@@ -128,9 +128,9 @@ def test_a_fleet_that_cannot_come_up_says_why(peerloom, fleets: Path) -> None:
 
 
 def test_a_fleet_that_takes_too_long_is_ended(peerloom, fleets: Path) -> None:
-    ended = peerloom("serve", "up", "mine", *OPTIONS, "model=too/slow", "--timeout", "3")
+    ended = peerloom("serve", "up", "mine", *OPTIONS, "model=too/slow", "--timeout", "6")
     assert ended.code == 1
-    assert "was not up after 3 s (--timeout)" in ended.err
+    assert "was not up after 6 s (--timeout)" in ended.err
     assert "still loading" in ended.err
     assert not (fleets / "mine.json").exists()
 

@@ -1,10 +1,12 @@
 """Data sets: the real library on data sets that lie here, the Hub itself played by them."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import close_session
 from kinds import parquet
 
 from peerloom.errors import SourceError
@@ -104,12 +106,20 @@ def test_an_image_is_a_bad_row_and_needs_no_library(tmp_path: Path, datasets: An
     assert "images:1: field 'image' cannot be written as JSON" in row.error
 
 
-def test_the_hub_out_of_reach_is_a_source_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The Hub's library as with HF_HUB_OFFLINE; its client, which it keeps, is made anew on both sides."""
+    close_session()
     for switch in ("huggingface_hub.constants.HF_HUB_OFFLINE", "datasets.config.HF_HUB_OFFLINE"):
         monkeypatch.setattr(switch, True)
-    with pytest.raises(
-        SourceError, match=r"hf://datasets/owner/none\?split=train cannot be loaded: .*Offline"
-    ):
+    yield
+    close_session()
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_hub_out_of_reach_is_a_source_error() -> None:
+    words = r"hf://datasets/owner/none\?split=train cannot be loaded: .*Offline"
+    with pytest.raises(SourceError, match=words):
         open_source("hf://datasets/owner/none?split=train")
 
 
