@@ -7,7 +7,8 @@ own outcome and reason, anything else with `failed`; siblings never notice.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import NoReturn, TypeVar
+from types import CoroutineType
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -49,15 +50,13 @@ class StepLLM:
         self.model = ""
         self.finish_reason = ""
 
-    async def chat(self, request: ChatRequest) -> ChatReply:
+    def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
         """Pass the call on, unless its reply is known."""
-        reply = await self._ask(self._llm.chat, request, ChatReply)
-        self.finish_reason = reply.finish_reason
-        return reply
+        return self._ask(self._llm.chat, request, ChatReply)
 
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
+    def embed(self, request: EmbedRequest) -> "CoroutineType[Any, Any, EmbedReply]":
         """As `chat`."""
-        return await self._ask(self._llm.embed, request, EmbedReply)
+        return self._ask(self._llm.embed, request, EmbedReply)
 
     async def close(self) -> None:
         """Nothing: the client belongs to the peer."""
@@ -74,6 +73,8 @@ class StepLLM:
                 self._on_call(self._header, call)
         self.usage += reply.usage
         self.model = reply.model
+        if isinstance(reply, ChatReply):
+            self.finish_reason = reply.finish_reason
         return reply
 
     def _signed(self, request: Request) -> Request:
@@ -128,11 +129,15 @@ class Stage:
             after = _failed(task, error, None, started, time.perf_counter() - clock)
         return self._end(task, after, None, time.perf_counter() - clock)
 
-    async def _ask(self, task: Task) -> Task:
+    def _ask(self, task: Task) -> "Task | Awaitable[Task]":
         counting = StepLLM(self._llm, task, self._on_call)
         started, clock = time.time(), time.perf_counter()
-        acting = self._agents[task.next_role].act(task, Services(counting))
-        return await self._wait(task, acting, started, clock, counting)
+        try:
+            acting = self._agents[task.next_role].act(task, Services(counting))
+        except Exception as error:  # it is no coroutine function, and has not come to its first wait
+            seconds = time.perf_counter() - clock
+            return self._end(task, _failed(task, error, counting, started, seconds), counting, seconds)
+        return self._wait(task, acting, started, clock, counting)
 
     async def _wait(
         self,

@@ -69,6 +69,8 @@ class Host(ABC):
                 self._begin()
         except* _Stopped:
             pass
+        except* Exception as errors:
+            self._failure = self._failure or errors.exceptions[0]
         finally:
             self._group = None
             self._to_coordinator.put_nowait(None)
@@ -129,13 +131,7 @@ class Host(ABC):
         if self._group is None or self._stopping.is_set():
             work.close()
         else:
-            self._group.create_task(self._guarded(work))
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception as error:
-            self._fail(error)
+            self._group.create_task(work)
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error

@@ -8,10 +8,12 @@ it would the whole run, while it answers others, fails alone.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from functools import partial
+from types import CoroutineType
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,6 +31,8 @@ from peerloom.services.llm.routing import Routing
 
 Request = TypeVar("Request", ChatRequest, EmbedRequest)
 Reply = TypeVar("Reply", ChatReply, EmbedReply)
+Ask = Callable[[Request, int, Backend], Awaitable[Reply]]
+"""Puts a request to a backend; the number counts the tries."""
 Try = Callable[[Backend], Awaitable[Reply]]
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -107,7 +111,7 @@ class FleetClient:
         self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
         self._answered_at = self._clock()
 
-    async def chat(self, request: ChatRequest) -> ChatReply:
+    def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
         """Answer one request.
 
         Raises:
@@ -117,11 +121,11 @@ class FleetClient:
             ContextExceeded: if the prompt is too long for the model.
             ContentFiltered: if the provider withholds the reply.
         """
-        return await self._call(request, lambda number: lambda backend: backend.chat(request, number))
+        return self._call(request, _chat)
 
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
+    def embed(self, request: EmbedRequest) -> "CoroutineType[Any, Any, EmbedReply]":
         """Turn texts into vectors; errors as `chat`."""
-        return await self._call(request, lambda number: lambda backend: backend.embed(request, number))
+        return self._call(request, _embed)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -133,11 +137,12 @@ class FleetClient:
     def _move(self, names: Sequence[str]) -> None:
         self._replicas.move(names)
 
-    async def _call(self, request: Request, attempt: Callable[[int], Try[Reply]]) -> Reply:
+    async def _call(self, request: Request, ask: Ask[Request, Reply]) -> Reply:
         key = self._spec.routing.key(request.session, request.role)
         began, number = self._clock(), 0
-        avoid: set[str] = set()
-        denied: dict[str, float] = {}
+        # As good as no memory for what nearly all calls do without: many thousands wait here at once.
+        avoid: tuple[str, ...] = ()
+        denied: dict[str, float] | None = None
         tries: Tries | None = None
         while True:
             if not self._replicas.well:
@@ -147,13 +152,14 @@ class FleetClient:
                 if tries is not None:
                     tries.excuse(away)
             try:
-                return await self._try(request, attempt(number), key, avoid)
+                return await self._try(request, partial(ask, request, number), key, avoid)
             except Failed as failed:
                 if tries is None:
                     tries = Tries(self._spec.retry, self._what, began, self._clock)
                 number += 1
-                avoid.add(failed.name)
+                avoid = (*avoid, failed.name)
                 if isinstance(failed.__cause__, LLMDenied):
+                    denied = denied or {}
                     self._check_denial(failed.name, failed.__cause__, denied)
                 await self._back_off(tries, failed.failure)
 
@@ -183,7 +189,7 @@ class FleetClient:
         finally:
             self._meter.idle -= 1
 
-    async def _try(self, request: Request, attempt: Try[Reply], key: str, avoid: set[str]) -> Reply:
+    async def _try(self, request: Request, attempt: Try[Reply], key: str, avoid: Collection[str]) -> Reply:
         """One try, from taking what it needs to settling what it took."""
         meter, need, took = self._meter, None, _REFUSED
         if meter.limited:
@@ -225,7 +231,7 @@ class FleetClient:
             self._hedging.took(seconds)
 
     async def _hedged(
-        self, name: str, attempt: Try[Reply], avoid: set[str], delay: float, need: Amount | None
+        self, name: str, attempt: Try[Reply], avoid: Collection[str], delay: float, need: Amount | None
     ) -> Reply:
         """The first reply of two requests, the second one sent elsewhere after `delay` seconds."""
         assert self._hedging is not None
@@ -248,7 +254,9 @@ class FleetClient:
             raise outcome
         return outcome
 
-    async def _second(self, attempt: Try[Reply], avoid: set[str], need: Amount | None) -> Reply | Exception:
+    async def _second(
+        self, attempt: Try[Reply], avoid: Collection[str], need: Amount | None
+    ) -> Reply | Exception:
         took = need or _REFUSED
         try:
             outcome = await _outcome(self._elsewhere(attempt, avoid))
@@ -257,13 +265,21 @@ class FleetClient:
         finally:
             self._meter.end(need, took)
 
-    async def _elsewhere(self, attempt: Try[Reply], avoid: set[str]) -> Reply:
+    async def _elsewhere(self, attempt: Try[Reply], avoid: Collection[str]) -> Reply:
         return await self._replicas.ask(self._replicas.choose("", avoid), attempt)
 
 
 def _taken(reply: ChatReply | EmbedReply) -> Amount:
     usage = reply.usage
     return Amount(1.0, 1.0, usage.prompt + usage.completion, usage.usd)
+
+
+def _chat(request: ChatRequest, number: int, backend: Backend) -> Awaitable[ChatReply]:
+    return backend.chat(request, number)
+
+
+def _embed(request: EmbedRequest, number: int, backend: Backend) -> Awaitable[EmbedReply]:
+    return backend.embed(request, number)
 
 
 async def _outcome(asked: Awaitable[Reply]) -> Reply | Exception:
