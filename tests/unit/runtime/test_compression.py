@@ -145,7 +145,7 @@ def test_auto_compresses_for_other_hosts(here: str, there: str, other: bool) -> 
 
 
 async def test_the_stream_may_come_in_pieces_cut_anywhere() -> None:
-    packer, messages = Packer(), [text(700, 1), b"plain", text(700, 1) + text(40, 2), b""]
+    packer, messages = Packer(), [text(1_100, 1), b"plain", text(1_100, 1) + text(40, 2), b""]
     sent = b""
     for number, message in enumerate(messages):
         packed = packer.pack(message) if len(message) >= LEAST else b""

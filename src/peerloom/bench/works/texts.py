@@ -1,9 +1,9 @@
 """Texts that are to be compressed as real ones are: words of a text, drawn anew for each.
 
-Texts that were cut out of one would be found again in each other. In blocks of 20 KB, in one stream, what is
-drawn in pairs of words from recorded replies of a model is compressed 3.2 times, and so are the replies
-themselves but for those that go round in circles; with those it is 6.9 times. Single words of our own prose:
-3.5 times.
+Texts that were cut out of one would be found again in each other. In blocks of 20 KB, in one stream, at level
+3 of zstd, what is drawn in pairs of words from recorded replies of a model becomes 3.2 times smaller, and so
+do the replies themselves but for those that go round in circles; with those it is 6.9 times. Single words of
+our own prose: 3.5 times.
 """
 
 import os
