@@ -7,12 +7,13 @@ import typer
 
 from peerloom.bench.house.main import install_peers, measure_all
 from peerloom.bench.main import main as measure
+from peerloom.bench.offload import main as measure_offload
 from peerloom.bench.points import Placement, Without
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json, expanded
 from peerloom.errors import ConfigError
 
-ALL, INSTALL = "all", "install"
+ALL, INSTALL, OFFLOAD = "all", "install", "offload"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,7 +25,8 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     name: Annotated[
         str,
         typer.Argument(
-            help="hops, calls, recovery, affinity; all for the table beside other systems, install for those."
+            help="hops, calls, recovery, affinity, offload; all for the table beside other systems, "
+            "install for those."
         ),
     ],
     which: Annotated[
@@ -59,6 +61,9 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         )
     elif name == INSTALL:
         install_peers(which or ())
+    elif name == OFFLOAD:
+        _refuse_shape(in_flight=in_flight, tasks=tasks, placement=placement, runs=runs, without=without)
+        measure_offload(json=as_json)
     else:
         measure(
             name,
@@ -78,3 +83,10 @@ def _check(name: str, which: list[str] | None, all: dict[str, object]) -> None:
     for option, value in all.items():
         if value and name != ALL:
             raise ConfigError(f"{option} is for bench all")
+
+
+def _refuse_shape(**options: object) -> None:
+    """Refuse what has no meaning where no tasks run."""
+    for option, value in options.items():
+        if value is not None:
+            raise ConfigError(f"--{option.replace('_', '-')} is not for bench offload: it runs no tasks")

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from peerloom.config.base import FREE, MAY_GROW, SAME, Count, NotNegative, Positive, Section, Whole
 from peerloom.config.llm import Llm
 from peerloom.config.money import Budget, Cache, Given
+from peerloom.runtime.compression import Compress
 from peerloom.source.open import Format
 
 
@@ -109,3 +110,5 @@ class Config(Section):
     """Time a delivery may stay unanswered before its receiver is suspected."""
     journal: Annotated[Literal["on", "off"], BeforeValidator(_switch), FREE] = "on"
     """Keep finished turns and calls of tasks in flight on disk, so that none is paid again after a death."""
+    compress: Annotated[Compress, FREE] = "auto"
+    """Compress what processes send each other: to other hosts, `always`, or `never`."""

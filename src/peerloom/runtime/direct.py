@@ -7,6 +7,9 @@ open. A frame is its length, a number and an encoded message; its answer bears t
 Who knocks must know the run's secret, and so must who opens; it reaches the members by the engine's own
 means, and never travels here. What follows is neither encrypted nor signed, as little as the cluster's own.
 
+The caller's proof covers a byte that says whether it compresses (`runtime/compression.py`). If so, its longer
+frames are packed, which a bit of their length says; short ones and all answers stay as they are.
+
 A connection that breaks says nothing about what had arrived: all that awaits an answer on it is
 `Unreachable`, and only the census decides. One that was never made carried nothing.
 """
@@ -19,6 +22,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+from peerloom.runtime.compression import LEAST, Compress, Damaged, Packer, Unpacker, worth_it
 from peerloom.runtime.link import Unreachable
 
 KNOCK_SECONDS = 5.0
@@ -26,6 +30,8 @@ MAX_FRAME = 1 << 30  # what says it is longer is damage
 
 _NONCE = 16
 _PROOF = 32
+_PLAIN, _ZSTD = b"\x00", b"\x01"  # what the caller says about its frames
+_PACKED = 1 << 31  # bit of a frame's length
 _head = struct.Struct("<II")  # length of the message, number
 
 
@@ -78,8 +84,13 @@ class Wire:
         self._protocol = protocol
 
     @classmethod
-    async def dial(cls, address: Address, secret: bytes) -> "Wire":
+    async def dial(cls, address: Address, secret: bytes, compress: Compress = "auto") -> "Wire":
         """Connect to a member.
+
+        Args:
+            address: where it listens.
+            secret: of the run.
+            compress: whether what is sent is compressed.
 
         Raises:
             NoDoor: if it is not to be reached this way.
@@ -87,7 +98,7 @@ class Wire:
         if not address.port:
             raise NoDoor
         loop = asyncio.get_running_loop()
-        protocol = _Calling(secret)
+        protocol = _Calling(secret, compress)
         try:
             async with asyncio.timeout(KNOCK_SECONDS):
                 await loop.create_connection(lambda: protocol, *address)
@@ -101,6 +112,11 @@ class Wire:
     def broken(self) -> bool:
         """Whether nothing can be sent any more."""
         return self._protocol.broken
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it compresses what it sends."""
+        return self._protocol.packer is not None
 
     async def send(self, data: bytes) -> bytes:
         """Send a message; its answer.
@@ -124,6 +140,8 @@ class _Framed(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._trusted = False
+        self._unpacker: Unpacker | None = None
+        self.packer: Packer | None = None
         self.broken = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -151,8 +169,15 @@ class _Framed(asyncio.Protocol):
 
     def write(self, number: int, message: bytes) -> None:
         """Send a frame."""
-        if self._transport is not None and not self.broken:
-            self._transport.writelines((_head.pack(len(message), number), message))
+        if self._transport is None or self.broken:
+            return
+        if len(message) > MAX_FRAME:
+            self.hang_up()  # as the other end would
+            return
+        packed = 0
+        if self.packer is not None and len(message) >= LEAST:
+            message, packed = self.packer.pack(message), _PACKED
+        self._transport.writelines((_head.pack(packed | len(message), number), message))
 
     def _greet(self) -> bool:
         """Take the handshake's next step; whether it is over and the other end is trusted."""
@@ -177,16 +202,27 @@ class _Framed(asyncio.Protocol):
         buffer, position, found = self._buffer, 0, list[tuple[int, bytes]]()
         while len(buffer) - position >= _head.size:
             length, number = _head.unpack_from(buffer, position)
+            length, packed = length & ~_PACKED, length & _PACKED
             if length > MAX_FRAME:
                 self.hang_up()
                 break
             end = position + _head.size + length
             if end > len(buffer):
                 break
-            found.append((number, bytes(memoryview(buffer)[position + _head.size : end])))
+            message = bytes(memoryview(buffer)[position + _head.size : end])
+            try:
+                found.append((number, self._unpacked(message) if packed else message))
+            except Damaged:
+                self.hang_up()
+                break
             position = end
         del buffer[:position]
         return found
+
+    def _unpacked(self, message: bytes) -> bytes:
+        if self._unpacker is None:
+            raise Damaged
+        return self._unpacker.unpack(message)
 
 
 class _Caller(_Framed):
@@ -209,12 +245,15 @@ class _Caller(_Framed):
             self._deadline.cancel()
 
     def _greet(self) -> bool:
-        if len(self._buffer) < _NONCE + _PROOF:
+        if len(self._buffer) < _NONCE + _PROOF + 1:
             return False
-        nonce, proof = self._cut(_NONCE) or b"", self._cut(_PROOF) or b""
-        if not hmac.compare_digest(proof, self._prove(self._nonce, b"caller")):
+        nonce, proof, codec = self._cut(_NONCE) or b"", self._cut(_PROOF) or b"", self._cut(1) or b""
+        proved = hmac.compare_digest(proof, self._prove(self._nonce, b"caller" + codec))
+        if not proved or codec not in {_PLAIN, _ZSTD}:
             self.hang_up()
             return False
+        if codec == _ZSTD:
+            self._unpacker = Unpacker(MAX_FRAME)
         assert self._transport is not None and self._deadline is not None
         self._deadline.cancel()
         self._transport.write(self._prove(nonce, b"called"))
@@ -233,8 +272,9 @@ class _Caller(_Framed):
 class _Calling(_Framed):
     """The calling end: it numbers what it asks, and hands out the answers."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, compress: Compress) -> None:
         super().__init__(secret)
+        self._compress: Compress = compress
         self.known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._numbers = 0
         self._asked: dict[int, asyncio.Future[bytes]] = {}
@@ -266,7 +306,8 @@ class _Calling(_Framed):
             if nonce is None:
                 return False
             assert self._transport is not None
-            self._transport.write(self._prove(nonce, b"caller"))
+            codec = self._codec(self._transport)
+            self._transport.write(self._prove(nonce, b"caller" + codec) + codec)
             self._proved = True
         proof = self._cut(_PROOF)
         if proof is None:
@@ -278,6 +319,14 @@ class _Calling(_Framed):
         if not self.known.done():
             self.known.set_result(None)
         return True
+
+    def _codec(self, transport: asyncio.Transport) -> bytes:
+        """What the frames will be, decided once both addresses are known."""
+        here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        if not here or not there or not worth_it(self._compress, here[0], there[0]):
+            return _PLAIN  # one that has been cut off already has no other end
+        self.packer = Packer()
+        return _ZSTD
 
     def _take(self, number: int, message: bytes) -> None:
         asked = self._asked.get(number)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from peerloom.errors import ConfigError
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
+from peerloom.runtime.compression import Compress
 from peerloom.services.llm.cache.caching import CacheSettings
 from peerloom.services.llm.limits.budget import Budget
 from peerloom.services.llm.prices import UNKNOWN, Prices
@@ -35,7 +36,8 @@ class RunSettings:
     role in `spread`. `in_flight` counts tasks over all feeders. `heartbeat_seconds` is how often a
     member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
     `deliver_seconds` how long a delivery may stay unanswered. With `journal`, what a lost process had
-    done is not done again. `budget` is the most that all sessions together may use, `prices` what is known of
+    done is not done again. `compress` says which of the members' connections are: those to other hosts,
+    all, or none. `budget` is the most that all sessions together may use, `prices` what is known of
     costs, and `cache` where replies are kept for later runs.
     """
 
@@ -52,6 +54,7 @@ class RunSettings:
     suspect_seconds: float = 10.0
     deliver_seconds: float = 30.0
     journal: bool = True
+    compress: Compress = "auto"
     budget: Budget = field(default_factory=Budget)
     prices: Prices = UNKNOWN
     cache: CacheSettings | None = None

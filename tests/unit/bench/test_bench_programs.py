@@ -7,6 +7,7 @@ import pytest
 from peerloom.bench import calls, hops
 from peerloom.bench.harness import work_in
 from peerloom.bench.points import BenchError
+from peerloom.bench.works import plain
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
 from peerloom.runtime.session import Session
@@ -71,3 +72,12 @@ async def test_calls_makes_six_calls_and_three_matches_a_task(tmp_path: Path) ->
             turn.get("usage", {}).get("prompt", 0) for turn in row["turns"]
         )
         assert first < second < third  # the conversation so far is sent each time
+
+
+async def test_a_talk_is_of_so_many_characters_and_never_the_same(tmp_path: Path) -> None:
+    source = RowsSource([{"number": number} for number in range(20)])
+    rows = await rows_of(plain.talk(4, 300, ""), source, tmp_path / "run")
+    said = [turn["message"]["content"] for row in rows for turn in row["turns"]]
+    assert len(said) == len(set(said)) == 4 * 20
+    assert {len(text) for text in said} == {300}
+    assert [turn["agent"] for turn in rows[0]["turns"]] == ["one", "other"] * 2

@@ -58,6 +58,12 @@ def test_the_schemas_defaults_are_those_of_the_runtime() -> None:
     assert make_settings(settle(checked("llm=simulated")), ["a"]) == RunSettings()
 
 
+def test_compression_is_as_the_configuration_says() -> None:
+    assert make_settings(settle(checked("llm=simulated", "compress=never")), ["a"]).compress == "never"
+    with pytest.raises(ConfigError, match="compress"):
+        checked("compress=sometimes")
+
+
 def test_placed_roles_fall_back_to_peers() -> None:
     config = settle(
         checked("placement=spread", "peers=3", "roles.a.replicas=2", "roles.b.resources.num_gpus=0.5")

@@ -60,7 +60,7 @@ async def test_one_who_only_pretends_to_be_the_member_is_not_told_anything() -> 
         with pytest.raises(NoDoor):
             await Wire.dial(Address(*server.sockets[0].getsockname()[:2]), SECRET)
         await asyncio.sleep(0.01)
-    assert [len(what) for what in told] == [16 + 32]  # its nonce and its proof, no message
+    assert [len(what) for what in told] == [16 + 32 + 1]  # its nonce, its proof and codec, no message
 
 
 @pytest.mark.parametrize("address", [Address("127.0.0.1", 0), Address("127.0.0.1", 1)])

@@ -1,13 +1,21 @@
 """Members on Ray reach each other by their own connections, and by actor calls where there are none."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from peerloom.protocol.view import Member
+from peerloom.runtime.brief import Brief
+from peerloom.runtime.compression import Compress, Packer
 from peerloom.runtime.direct import Address, Door
 from peerloom.runtime.link import Unreachable
+from peerloom.runtime.program import Program
+from peerloom.runtime.ray import actor
 from peerloom.runtime.ray.actor import RayLink
+from peerloom.runtime.settings import RunSettings
+from peerloom.workflow import Sequence
 
 SECRET = b"s" * 32
 
@@ -57,3 +65,32 @@ async def test_what_was_on_its_way_when_a_connection_broke_is_not_sent_again() -
 async def test_whoever_is_not_known_is_unreachable() -> None:
     with pytest.raises(Unreachable, match=r"peer-9\.1"):
         await RayLink(SECRET).send("peer-9.1", b"abc")
+
+
+@pytest.mark.parametrize(("compress", "packed"), [("always", True), ("auto", False)])
+async def test_what_is_sent_is_compressed_as_the_run_says(
+    compress: Compress, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def build(brief: Brief, link: RayLink) -> None:
+        links.append(link)
+        raise Stop
+
+    pieces, links = list[bytes](), list[RayLink]()
+    pack = Packer.pack
+    monkeypatch.setattr(Packer, "pack", lambda self, data: pieces.append(data) or pack(self, data))
+    monkeypatch.setattr(actor, "build", build)
+    brief = Brief(
+        Member("peer", 0, 1), Program(Sequence("a"), {}), RunSettings(compress=compress), Path(), {}
+    )
+    with pytest.raises(Stop):
+        await actor.MemberActor(SECRET, []).run(brief)
+    (link,) = links
+    door = Door(SECRET, lambda data: data[:1])
+    link.introduce({"peer-0.1": Handle()}, {"peer-0.1": await door.open("127.0.0.1")})
+    assert await link.send("peer-0.1", b"a" * 5_000) == b"a"
+    assert bool(pieces) is packed
+    link.close()
+    door.close()

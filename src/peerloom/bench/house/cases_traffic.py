@@ -1,34 +1,37 @@
 """Rows of offloading and compression: bytes between two nodes for each task, with and without.
 
 Two agents on two nodes say some characters each, in turn, so that every hop crosses the wire. Of two runs
-with few and with many tasks only the difference counts: what the cluster says by itself is left out.
+with few and with many tasks only the difference counts: what the cluster says by itself is left out. The
+texts are words of the file that `PEERLOOM_BENCH_TEXTS` names, best of recorded replies, else our own.
 
-`WITHOUT` is what switches offloading and compression off. As long as `RunSettings` has no such switch, the
-bytes are counted as they are, and nothing is said of a share.
+And how often a large value crosses that a task brings along in its input: 1 MB of random bytes, as text. The
+text is a third longer and cannot be made smaller than the bytes, so their number is what is counted by. The
+node where the source is has it from the beginning: the other one is the only one to get it.
+
+`WITHOUT` is what switches all of it off. What `RunSettings` does not have is left out.
 """
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
+from random import Random
 from typing import Any
 
 from peerloom.bench.harness import scratch
 from peerloom.bench.house.cases import Case, Figures, Found, Outcome, Side
 from peerloom.bench.house.hosts import TwoHosts
 from peerloom.bench.house.job import Job, Program, spec_of, watched
-from peerloom.bench.house.rows import OPEN, Reach, Row, fraction, missing
+from peerloom.bench.house.rows import OPEN, Reach, Row, at_most, fraction, missing
 from peerloom.bench.house.sides import OURS, US, Scope, side
 from peerloom.bench.house.workloads import Workload
+from peerloom.bench.works.texts import given
 from peerloom.runtime.settings import RunSettings
 
-WITHOUT: Mapping[str, Any] = {"offload": None, "compress": False}
+WITHOUT: Mapping[str, Any] = {"histories": 0, "compress": "never"}
 TURNS = 6
-SIZES: dict[int, tuple[str, Reach, int]] = {
-    1_000: ("1 KB", fraction(0.8), 2_000),
-    20_000: ("20 KB", fraction(0.4), 300),
-}
-FEW = 50
+VALUE = 1_000_000  # bytes
 LARGE = "how often a value of 1 MB crosses to a node that reads it"
 PLAIN = f"{US} without"
 
@@ -38,7 +41,43 @@ def _numbers(count: int) -> Iterator[dict[str, Any]]:
         yield {"number": number}
 
 
+def _values(count: int) -> Iterator[dict[str, Any]]:
+    for number in range(count):
+        yield {"number": number, "value": b64encode(Random(number).randbytes(VALUE)).decode()}
+
+
 TURNED = Workload("turns", _numbers, lambda rows: 0, spec={"turns": TURNS, "placement": "spread"})
+VALUED = Workload("turns", _values, lambda rows: 0, spec={"turns": TURNS, "placement": "spread"})
+
+
+@dataclass(frozen=True)
+class Talk:
+    """What is said, and by how many tasks.
+
+    Args:
+        name: of the turns, or of the value.
+        size: characters of a turn.
+        few: tasks of the shorter run.
+        many: tasks of the longer run.
+        reach: of the bytes, as a share; with a value how often it crosses.
+        workload: the rows.
+        in_flight: tasks at once.
+    """
+
+    name: str
+    size: int
+    few: int
+    many: int
+    reach: Reach
+    workload: Workload = TURNED
+    in_flight: int = 100
+
+
+TALKS = [
+    Talk("turns of 1 KB", 1_000, 50, 2_000, fraction(0.8)),
+    Talk("turns of 20 KB", 20_000, 50, 300, fraction(0.4)),
+    Talk("a value of 1 MB", 1_000, 4, 24, at_most(1.05), VALUED, in_flight=8),
+]
 
 
 def switches() -> dict[str, Any]:
@@ -48,60 +87,62 @@ def switches() -> dict[str, Any]:
 
 
 def cases(scope: Scope) -> list[Case]:
-    """One for each size of a turn."""
-    return [_case(scope, size) for size in SIZES]
+    """One for each size of a turn, and one for a large value."""
+    return [_case(scope, talk) for talk in TALKS]
 
 
-def _case(scope: Scope, size: int) -> Case:
-    gap, off = TwoHosts.missing(), switches()
-    no_switch = "offloading and compression cannot be switched off: there is none in RunSettings"
-    with_all = Side(US, None, gap) if gap else side(US, partial(_crossed, size, {}))
-    if gap or not off:
-        without = Side(PLAIN, None, gap or no_switch)
-    else:
-        without = side(PLAIN, partial(_crossed, size, off))
-    return Case(
-        f"traffic, turns of {SIZES[size][0]}", [with_all, without], partial(_rows, size), scope.times(1)
-    )
+def _case(scope: Scope, talk: Talk) -> Case:
+    gap, sides = TwoHosts.missing(), list[Side]()
+    for name, shape in ((US, {}), (PLAIN, switches())):
+        sides.append(Side(name, None, gap) if gap else side(name, partial(_crossed, talk, shape)))
+    rows = _value_rows if talk.workload is VALUED else partial(_rows, talk)
+    return Case(f"traffic, {talk.name}", sides, rows, scope.times(1))
 
 
-async def _crossed(size: int, shape: Mapping[str, Any]) -> Figures:
+async def _crossed(talk: Talk, shape: Mapping[str, Any]) -> Figures:
     """Bytes of a task, and tasks a second, on a cluster of two nodes of its own."""
-    tasks = SIZES[size][2]
     hosts = TwoHosts()
     await asyncio.to_thread(hosts.__enter__)
     try:
-        few, _ = await _run(hosts, size, FEW, shape)
-        many, seconds = await _run(hosts, size, tasks, shape)
+        few, _ = await _run(hosts, talk, talk.few, shape)
+        many, seconds = await _run(hosts, talk, talk.many, shape)
     finally:
         await asyncio.to_thread(hosts.__exit__, None, None, None)
-    return {"bytes_per_task": (many - few) / (tasks - FEW), "tasks_per_second": tasks / seconds}
+    bytes_per_task = (many - few) / (talk.many - talk.few)
+    return {
+        "bytes_per_task": bytes_per_task,
+        "tasks_per_second": talk.many / seconds,
+        "crossings": bytes_per_task / VALUE,
+    }
 
 
-async def _run(hosts: TwoHosts, size: int, tasks: int, shape: Mapping[str, Any]) -> tuple[int, float]:
+async def _run(hosts: TwoHosts, talk: Talk, tasks: int, shape: Mapping[str, Any]) -> tuple[int, float]:
     placed = {"address": hosts.environment["RAY_ADDRESS"], **shape}
-    more = {"size": size, "shape": placed, "hosts": {"one": "near", "other": "far"}}
-    job = Job(TURNED, tasks, min(tasks, 100), more=more, limit=300)
+    said = {"size": talk.size, "texts": given()}
+    more = {**said, "shape": placed, "hosts": {"one": "near", "other": "far"}}
+    job = Job(talk.workload, tasks, min(tasks, talk.in_flight), more=more, limit=300)
     program = Program([*hosts.on(hosts.near), *OURS.argv], hosts.environment)
     with scratch() as folder:
-        spec = spec_of(job, folder, list(TURNED.rows(tasks)))
+        spec = spec_of(job, folder, list(talk.workload.rows(tasks)))
         before = hosts.crossed()
         seen = await watched(program, spec, folder, limit=job.limit)
         return hosts.crossed() - before, seen.end - seen.begin
 
 
-def _rows(size: int, outcome: Outcome) -> list[Row]:
-    name, reach, _ = SIZES[size]
-    figure = f"bytes between two nodes a task of {TURNS} turns of {name}, with offloading and compression"
+def _rows(talk: Talk, outcome: Outcome) -> list[Row]:
+    crossed = f"bytes between two nodes a task of {TURNS} {talk.name}, with offloading and compression"
+    return [
+        _row(crossed, "bytes_per_task", outcome, talk.reach),
+        _row(f"tasks/s over two nodes, {talk.name}", "tasks_per_second", outcome, OPEN),
+    ]
+
+
+def _value_rows(outcome: Outcome) -> list[Row]:
+    return [_row(LARGE, "crossings", outcome, TALKS[-1].reach)]
+
+
+def _row(figure: str, key: str, outcome: Outcome, reach: Reach) -> Row:
     mine, plain = outcome[US], outcome.get(PLAIN, Found())
-    rows = [_row(figure, "bytes_per_task", mine, plain, reach)]
-    rows.append(_row(f"tasks/s over two nodes, turns of {name}", "tasks_per_second", mine, plain, OPEN))
-    if size == max(SIZES):
-        rows.append(missing(LARGE, OPEN, "no value is offloaded"))
-    return rows
-
-
-def _row(figure: str, key: str, mine: Found, plain: Found, reach: Reach) -> Row:
     value, other = mine.get(key), plain.get(key)
     if value is None:
         return missing(figure, reach, mine.reason, "without")

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from peerloom.bench import calls, hops
-from peerloom.bench.works import dialogues, documents, engine, growth, plain, waiting
+from peerloom.bench.works import dialogues, documents, engine, growth, handing, plain, waiting
 from peerloom.bench.works.running import Spec, carry_out
 
 Doer = Callable[[Spec], Coroutine[Any, Any, dict[str, Any]]]
@@ -30,11 +30,12 @@ DOERS: dict[str, Doer] = {
     "nr": _nr,
     "tau": _tau,
     "one-turn": lambda spec: carry_out(plain.one_turn(), spec),
-    "turns": lambda spec: carry_out(plain.many_turns(spec["turns"], spec["size"]), spec),
+    "turns": lambda spec: carry_out(plain.talk(spec["turns"], spec["size"], spec["texts"]), spec),
     "waiting": waiting.run,
     "growth": growth.many_tasks,
     "long": growth.long_dialogues,
     "engine": engine.run,
+    "handing": handing.measure,
 }
 
 

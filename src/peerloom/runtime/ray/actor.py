@@ -12,6 +12,7 @@ import os
 import sys
 
 from peerloom.runtime.brief import Brief, encode_stats
+from peerloom.runtime.compression import Compress
 from peerloom.runtime.direct import Address, Door, NoDoor, Wire
 from peerloom.runtime.engine import build
 from peerloom.runtime.host import Host
@@ -20,9 +21,13 @@ from peerloom.runtime.ray.api import Handle, RayError, ray
 
 
 class RayLink:
-    """Reaches other members by connections of its own; by actor calls where there is none to be had."""
+    """Reaches other members by connections of its own; by actor calls where there is none to be had.
+
+    `compress` says which of those it compresses.
+    """
 
     def __init__(self, secret: bytes) -> None:
+        self.compress: Compress = "auto"
         self._secret = secret
         self._handles: dict[str, Handle] = {}
         self._doors: dict[str, Address] = {}
@@ -55,7 +60,7 @@ class RayLink:
 
     async def _dial(self, address: Address) -> Wire | None:
         try:
-            return await Wire.dial(address, self._secret)
+            return await Wire.dial(address, self._secret, self.compress)
         except NoDoor:
             return None
 
@@ -99,6 +104,7 @@ class MemberActor:
         # Thousands of live tasks make full collections cost more than the work itself.
         gc.freeze()
         gc.set_threshold(200_000, 50, 1_000)
+        self._link.compress = brief.settings.compress
         self._host = build(brief, self._link)
         self._address = await self._door.open(ray.util.get_node_ip_address())
         self._begun.set()

@@ -1,0 +1,74 @@
+"""Traffic: what is said is as hard to compress as real text, and what is switched off is what there is."""
+
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from peerloom.bench.house import cases_traffic
+from peerloom.bench.house.cases import Found
+from peerloom.bench.house.cases_traffic import LARGE, PLAIN, VALUE, VALUED, cases, switches
+from peerloom.bench.house.hosts import TwoHosts
+from peerloom.bench.house.sides import US, Scope
+from peerloom.bench.works.texts import VARIABLE, given, text
+from peerloom.runtime.settings import RunSettings
+
+
+def ratio(texts: list[str]) -> float:
+    """How often all of them are compressed in one stream."""
+    stream, packed = zstandard.ZstdCompressor(3).compressobj(), 0
+    for each in texts:
+        packed += len(stream.compress(each.encode()))
+        packed += len(stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+    return sum(map(len, texts)) / packed
+
+
+def test_texts_are_compressed_as_real_ones_are() -> None:
+    assert 2.5 < ratio([text(20_000, state) for state in range(50)]) < 3.7
+    assert 2.5 < ratio([text(1_000, state) for state in range(500)]) < 3.7
+
+
+def test_a_text_is_the_same_for_the_same_state_only() -> None:
+    texts = {text(size, state) for size in (1, 999, 20_000) for state in range(3)}
+    assert sorted(map(len, texts)) == [1] * (len(texts) - 6) + [999] * 3 + [20_000] * 3
+    assert text(999, 2) in texts
+
+
+@pytest.mark.parametrize("name", ["said.jsonl", "said.txt"])
+def test_words_may_come_from_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = '{"id": "short", "number": 7, "said": "alpha beta gamma delta"}\n'
+    (tmp_path / name).write_text(rows if name.endswith("l") else "alpha beta gamma delta")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert given() == ""
+    monkeypatch.setenv(VARIABLE, name)
+    assert given() == str(tmp_path / name)
+    assert set(text(500, 1, given()).split()[:-1]) == {"alpha", "beta", "gamma", "delta"}
+
+
+def test_only_what_there_is_is_switched_off() -> None:
+    assert switches()["compress"] == "never"
+    assert RunSettings(**switches()) != RunSettings()
+    assert set(switches()) <= set(cases_traffic.WITHOUT)
+
+
+def test_a_value_is_another_in_each_row_and_as_large_as_it_says() -> None:
+    values = [row["value"] for row in VALUED.rows(3)]
+    assert len(set(values)) == 3
+    packed = len(zstandard.ZstdCompressor(3).compress(values[0].encode()))
+    assert VALUE <= packed <= 1.02 * VALUE
+
+
+def test_rows_compare_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TwoHosts, "missing", classmethod(lambda cls: "no namespaces here"))
+    outcome = {
+        US: Found([{"bytes_per_task": 10.0, "tasks_per_second": 5.0, "crossings": 1.0}]),
+        PLAIN: Found([{"bytes_per_task": 40.0, "tasks_per_second": 6.0, "crossings": 6.0}]),
+    }
+    rows = [row for case in cases(Scope()) for row in case.rows(outcome)]
+    assert [row.ratio for row in rows[::2]] == [0.25, 0.25, pytest.approx(1 / 6)]
+    assert [row.holds for row in rows] == [True, None, True, None, True]
+    assert rows[-1].figure == LARGE
+    gaps = [row for case in cases(Scope()) for row in case.rows({US: Found(reason="no")})]
+    assert all(row.value is None and "no" in row.note for row in gaps)
+    assert all(side.measure is None for case in cases(Scope()) for side in case.sides)
