@@ -109,3 +109,5 @@ class Config(Section):
     """Time a delivery may stay unanswered before its receiver is suspected."""
     journal: Annotated[Literal["on", "off"], BeforeValidator(_switch), FREE] = "on"
     """Keep finished turns and calls of tasks in flight on disk, so that none is paid again after a death."""
+    histories: Annotated[NotNegative, FREE] = 128
+    """Megabytes in which each peer remembers large tasks, so that only new turns travel to it; 0 is none."""

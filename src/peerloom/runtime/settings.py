@@ -35,7 +35,8 @@ class RunSettings:
     role in `spread`. `in_flight` counts tasks over all feeders. `heartbeat_seconds` is how often a
     member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
     `deliver_seconds` how long a delivery may stay unanswered. With `journal`, what a lost process had
-    done is not done again. `budget` is the most that all sessions together may use, `prices` what is known of
+    done is not done again. `histories` are the megabytes in which each peer remembers large tasks, so that
+    what it has seen of them need not come again; 0 is none. `budget` is the most that all sessions together may use, `prices` what is known of
     costs, and `cache` where replies are kept for later runs.
     """
 
@@ -52,6 +53,7 @@ class RunSettings:
     suspect_seconds: float = 10.0
     deliver_seconds: float = 30.0
     journal: bool = True
+    histories: float = 128
     budget: Budget = field(default_factory=Budget)
     prices: Prices = UNKNOWN
     cache: CacheSettings | None = None
