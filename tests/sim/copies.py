@@ -1,7 +1,7 @@
 """Tasks of the world as they really travel, and peers that remember them badly.
 
-A turn is a token of the ledger, and so is a saved call. A peer's histories are the real ones, but now and then
-one is forgotten, or it is believed of somebody that he has turns which he may never have seen.
+A turn is a token of the ledger, and so is a saved call. A peer's histories are the real ones, but now and
+then one is forgotten, or it is believed of somebody that he has turns which he may never have seen.
 """
 
 from typing import TYPE_CHECKING

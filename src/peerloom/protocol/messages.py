@@ -34,7 +34,7 @@ class Item(NamedTuple):
 
 
 Copy = Item | Task
-"""One copy of a task at a member: as it came or is to be sent, or decoded; all that counts here is its `header`."""
+"""One copy of a task at a member: packed or decoded. Of it only the `header` counts here."""
 
 
 class Deliver(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -10,7 +10,6 @@ be without what that one has already. If it has not, it leaves that copy here, w
 
 from collections import deque
 from collections.abc import Callable, Iterable, Set
-
 from typing import Protocol
 
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Item

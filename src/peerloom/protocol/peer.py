@@ -49,7 +49,7 @@ class Peer(Participant):
     def deliver(self, message: Deliver) -> Delivered:
         """Take a batch in, or refuse it; what was taken is in `arrivals`.
 
-        What cannot be unpacked is left to the sender. Whoever asks again about this delivery is told the same.
+        What cannot be unpacked is left to the sender, who is told the same if the delivery comes again.
         """
         refusal = self._admits(message)
         if refusal is not None:

@@ -36,8 +36,8 @@ class RunSettings:
     member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
     `deliver_seconds` how long a delivery may stay unanswered. With `journal`, what a lost process had
     done is not done again. `histories` are the megabytes in which each peer remembers large tasks, so that
-    what it has seen of them need not come again; 0 is none. `budget` is the most that all sessions together may use, `prices` what is known of
-    costs, and `cache` where replies are kept for later runs.
+    what it has seen of them need not come again; 0 is none. `budget` is the most that all sessions together
+    may use, `prices` what is known of costs, and `cache` where replies are kept for later runs.
     """
 
     engine: Literal["ray", "local"] = "ray"

@@ -33,7 +33,9 @@ def wire(item: Item) -> Item:
     return message.items[0]
 
 
-def hop(sender: Histories, receiver: Histories, task: Task, *, whole: bool = False) -> tuple[int, Task | None]:
+def hop(
+    sender: Histories, receiver: Histories, task: Task, *, whole: bool = False
+) -> tuple[int, Task | None]:
     """The bytes that travel, and what the receiver makes of them."""
     item = wire(sender.pack(name_of(receiver), task, whole))
     copy = receiver.unpack(name_of(sender), item)
