@@ -274,6 +274,7 @@ def _decoded(task: Any) -> dict[str, Any]:
     return task.__dict__
 
 
+_LEFT_OUT = msgspec.Raw(b"\xc0")
 _task_encoder = msgspec.msgpack.Encoder()
 _task_decoder = msgspec.msgpack.Decoder(Task)
 
@@ -327,6 +328,46 @@ def decode(data: bytes) -> Task:
     if task.version != SCHEMA_VERSION:
         raise _unknown_version(task.version)
     return task
+
+
+def encode_rest(task: Task, turns: int) -> bytes:
+    """The task without its input and its first turns: for whoever has these."""
+    rest = Task(
+        task.version,
+        task.header,
+        task.seed,
+        task.label,
+        task.started,
+        _LEFT_OUT,
+        task.raw_turns[turns:],
+        task.next_role,
+        task.end,
+        task.refs,
+        task.calls,
+    )
+    return _task_encoder.encode(rest)
+
+
+def decode_rest(data: bytes, raw_input: msgspec.Raw, raw_turns: list[msgspec.Raw]) -> Task:
+    """The whole task, of which `encode_rest` has left out this input and these turns.
+
+    Raises:
+        CodecError: as `decode`.
+    """
+    rest = decode(data)
+    return Task(
+        rest.version,
+        rest.header,
+        rest.seed,
+        rest.label,
+        rest.started,
+        raw_input,
+        [*raw_turns, *rest.raw_turns],
+        rest.next_role,
+        rest.end,
+        rest.refs,
+        rest.calls,
+    )
 
 
 def _peek_version(data: bytes) -> int | None:

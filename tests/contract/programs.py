@@ -113,6 +113,19 @@ class Waits:
         return Turn("", value=1)
 
 
+def lengthy(task: Task) -> Turn:
+    """Says eight kilobytes about all that was said before."""
+    before = sum(len(turn.text) for turn in task.turns) + len(task.input["document"])
+    return Turn("", {"role": "user", "content": f"{before} {task.seed} " * 600})
+
+
+def debate(rounds: int = 4) -> Program:
+    """Three who each say a lot in every round, about a long document."""
+    roles = ("opens", "objects", "sums_up")
+    workflow = Loop(*roles, until=lambda task: False, max_rounds=rounds)
+    return Program(workflow, {role: FunctionAgent(lengthy) for role in roles})
+
+
 def ill_behaved(task: Task) -> Any:
     """One of each value that cannot travel, by the row's number."""
     values: list[Any] = [1, 2**70, object(), Turn("", message="no dict"), (1, 2)]  # type: ignore[arg-type]

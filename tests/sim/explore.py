@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+import bugs_histories  # noqa: F401 - registers its bugs
 import bugs_journal  # noqa: F401 - registers its bugs
 from bugs import BUGS, planted
 from world import Violation, World
@@ -29,7 +30,8 @@ class Findings:
     """What a number of histories came to; `violations` are (seed, what).
 
     `repaid` calls and turns were excused (see ledger.py), `recalled` ones were not paid for again, and
-    `dropped` segments of the journal were let go.
+    `dropped` segments of the journal were let go. `shortened` tasks travelled without their past, and
+    `missing` ones were left to their sender.
     """
 
     histories: int = 0
@@ -43,6 +45,8 @@ class Findings:
     repaid: int = 0
     recalled: int = 0
     dropped: int = 0
+    shortened: int = 0
+    missing: int = 0
     violations: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, other: "Findings") -> None:
@@ -71,6 +75,8 @@ def live_through(seed: int, findings: Findings) -> None:
     findings.repaid += world.ledger.repaid
     findings.recalled += world.recalled
     findings.dropped += world.disk.dropped
+    findings.shortened += world.shortened
+    findings.missing += world.missing
 
 
 def trace(seed: int) -> list[str]:
@@ -138,7 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{len(findings.violations)} violations; {findings.steps:,} steps, {findings.views:,} views, "
         f"{findings.rows:,} rows, {findings.hops:,} hops, {findings.redone:,} of them redone, "
         f"{findings.calls:,} calls; {findings.sessions:,} sessions, {findings.recalled:,} recalled, "
-        f"{findings.repaid:,} repaid, {findings.dropped:,} segments dropped"
+        f"{findings.repaid:,} repaid, {findings.dropped:,} segments dropped; "
+        f"{findings.shortened:,} tasks shortened, {findings.missing:,} of them missing"
     )
     return 1 if findings.violations else 0
 

@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from chains import NOTHING, Known
+from copies import fresh
 from disk import BASE, Record
 from poison import POISONED
 from processes import Process, pack
@@ -115,5 +116,7 @@ class FeederProcess(Process):
         if self.core.deaths(id, header.hop):
             self.world.poison.condemned(id)
             self.core.admit([Item(header, POISONED)], TO_SINK)
+        elif target is TO_SINK:
+            self.core.admit([Item(header, pack(turns))], target)
         else:
-            self.core.admit([Item(header, pack(turns, calls))], target)
+            self.core.admit([fresh(header, turns, calls)], target)

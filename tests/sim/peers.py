@@ -2,15 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from copies import Forgetful, acted, opened
 from disk import CALL, TURN, Record
 from ledger import Made, Request
-from processes import Process, pack, unpack
+from processes import Process, pack
 from scenario import AGENT, EQUAL
 
-from peerloom.protocol.messages import Item
+from peerloom.protocol.messages import Copy, Item
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import ALONE, TO_SINK, Member
-from peerloom.task import Header
+from peerloom.task import Task
 
 if TYPE_CHECKING:
     from world import World
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 class Act:
     """An agent's act on a task: its turn's calls one after the other, or two equal ones at once."""
 
-    __slots__ = ("answers", "asked", "before", "calls", "saved", "turns")
+    __slots__ = ("answers", "asked", "before", "calls", "saved", "task", "turns")
 
-    def __init__(self, before: Header, turns: tuple[int, ...], saved: tuple[int, ...], calls: int) -> None:
-        self.before = before
+    def __init__(self, task: Task, turns: tuple[int, ...], saved: tuple[int, ...], calls: int) -> None:
+        self.task = task
+        self.before = task.header
         self.turns = turns
         self.saved = list(saved)
         self.calls = calls
@@ -48,20 +50,21 @@ class PeerProcess(Process):
     def __init__(self, world: "World", member: Member) -> None:
         super().__init__(world, member)
         alone = member.kind == ALONE
-        self.core: Peer = Peer(member.name, alone=alone, keeps=alone and not world.scenario.journal)
-        self._waiting: list[Item] = []  # for room on the disk
+        keeps = alone and not world.scenario.journal
+        self.core: Peer = Peer(member.name, alone=alone, keeps=keeps, packing=Forgetful(world, member.name))
+        self._waiting: list[Copy] = []  # for room on the disk
 
-    def begin(self, item: Item) -> None:
+    def begin(self, copy: Copy) -> None:
         """An agent is given a task."""
-        world, header = self.world, item.header
+        world, header = self.world, copy.header
         if self.writer is not None and self.writer.blocked:
-            self._waiting.append(item)
+            self._waiting.append(copy)
             return
-        turns, saved = unpack(item.payload)
+        task, turns, saved = opened(copy)
         if len(turns) != header.hop or world.scenario.tasks[header.id][header.hop] not in self.member.roles:
-            world.violated(f"{self.name} got {item}, which is not for it")
+            world.violated(f"{self.name} got {header} with {turns}, which is not for it")
         world.ledger.check_task(self.name, header.id, turns, saved)
-        act = Act(header, turns, saved, world.scenario.calls[header.id][header.hop])
+        act = Act(task, turns, saved, world.scenario.calls[header.id][header.hop])
         self._ask(act)
 
     def answered(self, act: Act) -> None:
@@ -86,9 +89,8 @@ class PeerProcess(Process):
         if world.poison.strikes(self, before):
             return
         world.acts += 1
-        header = Header(id, attempt, hop + 1)
         target = way[hop + 1] if hop + 1 < len(way) else TO_SINK
-        move = core.move(before, header, target)
+        move = core.move(before, before._replace(hop=hop + 1), target)
         if move is Move.GONE:
             return
         if not core.held:
@@ -97,9 +99,11 @@ class PeerProcess(Process):
         token = world.ledger.turn(self, Made(id, hop, parent, tuple(act.answers)), attempt)
         if self.writer is not None:
             self.writer.add(Record(TURN, id, attempt, hop + 1, token))
-        after = Item(header, pack((*act.turns, token)))
+        after = acted(act.task, token)
         if move is Move.HERE:
             self.begin(after)
+        elif target is TO_SINK:
+            core.send(before, target, Item(after.header, pack((*act.turns, token))))
         else:
             core.send(before, target, after)
 
@@ -107,8 +111,8 @@ class PeerProcess(Process):
         """Hand what has arrived to the agents, after what was done is written."""
         if self.write_journal():
             waiting, self._waiting = self._waiting, []
-            for item in (*waiting, *self.core.arrivals()):
-                self.begin(item)
+            for copy in (*waiting, *self.core.arrivals()):
+                self.begin(copy)
             for feeder, passed in self.core.passed():
                 self.world.send(self, self.world.processes[feeder], passed)
         super().act_on_state()

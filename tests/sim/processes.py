@@ -43,16 +43,16 @@ class State(Enum):
 RUNNING, FROZEN, DEAD = State
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[tuple[int, ...], tuple[int, ...]]).decode
+_decode = msgspec.msgpack.Decoder(tuple[int, ...]).decode
 
 
-def pack(turns: tuple[int, ...], saved: tuple[int, ...] = ()) -> bytes:
-    """A task's payload: the tokens of its turns, and of saved calls."""
-    return _encode((turns, saved))
+def pack(turns: tuple[int, ...]) -> bytes:
+    """A row: the tokens of its turns."""
+    return _encode(turns)
 
 
-def unpack(payload: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Turns and saved calls of a payload."""
+def unpack(payload: bytes) -> tuple[int, ...]:
+    """The turns of a row."""
     return _decode(payload)
 
 
@@ -173,10 +173,10 @@ class SinkProcess(Process):
 
     def take(self, message: Deliver) -> Delivered:
         """Take finished tasks in."""
-        for header, payload in message.items:
+        for header, payload, _ in message.items:
             if payload == POISONED:
                 continue
-            turns, _ = unpack(payload)
+            turns = unpack(payload)
             if not header.hop == len(turns) == len(self.world.scenario.tasks[header.id]):
                 self.world.violated(f"{self.name} got {header}, which is not finished")
             self.world.ledger.check_task(self.name, header.id, turns, ())
@@ -184,7 +184,7 @@ class SinkProcess(Process):
         overtaken = message.seq <= self.core._last_seq.get(message.sender, 0)
         answer = self.core.deliver(message)
         if answer.accepted and not overtaken:
-            for header, _ in message.items:
+            for header, _, _ in message.items:
                 self.world.advanced(answer.view, header.id, header.hop)
         return answer
 

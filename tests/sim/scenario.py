@@ -95,7 +95,9 @@ class Scenario:
     driver does not wait long for a member to start. `faults` are pairs (step, kind), last first; they
     hit members of the kind `target`, if it names one. `calls` are the calls of each turn on a task's way,
     one after the other, or EQUAL. With a `journal`, what was done is written down; `power` may fail;
-    `sweep` has the journal emptied in the end. `poison` tasks kill their process at that hop.
+    `sweep` has the journal emptied in the end. `poison` tasks kill their process at that hop. A peer
+    remembers tasks in `histories` bytes, of which one or two take a thousand; it forgets one, or
+    believes something wrong, before a share `forgets` of what it sends and receives.
     """
 
     roles: tuple[str, ...]
@@ -117,6 +119,8 @@ class Scenario:
     twice: float
     faults: list[tuple[int, str]]
     poison: dict[TaskId, int]
+    histories: int
+    forgets: float
 
 
 def draw(random: Callable[[], float]) -> Scenario:
@@ -153,6 +157,8 @@ def draw(random: Callable[[], float]) -> Scenario:
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         faults=sorted(faults, reverse=True),
         poison=_poison(random, tasks) if random() < 0.2 else {},
+        histories=_pick(random, (0, 1_000_000, 1_000_000, 2_500)),
+        forgets=_pick(random, (0.0, 0.1, 0.5)),
     )
 
 

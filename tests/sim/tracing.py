@@ -6,7 +6,7 @@ import msgspec
 
 from peerloom.protocol.messages import Item
 from peerloom.protocol.view import Member, View
-from peerloom.task import Header, TaskId
+from peerloom.task import Header, Task, TaskId
 
 
 def brief(value: Any) -> str:
@@ -14,7 +14,7 @@ def brief(value: Any) -> str:
     match value:
         case None:
             text = ""
-        case Item():
+        case Item() | Task():
             text = brief(value.header)
         case Header():
             text = f"{value.id}@{value.attempt}.{value.hop}"

@@ -112,3 +112,5 @@ class Config(Section):
     """Keep finished turns and calls of tasks in flight on disk, so that none is paid again after a death."""
     compress: Annotated[Compress, FREE] = "auto"
     """Compress what processes send each other: to other hosts, `always`, or `never`."""
+    histories: Annotated[NotNegative, FREE] = 128
+    """Megabytes in which each peer remembers large tasks, so that only new turns travel to it; 0 is none."""

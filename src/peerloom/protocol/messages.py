@@ -10,7 +10,19 @@ import msgspec
 
 from peerloom.errors import CodecError
 from peerloom.protocol.view import View
-from peerloom.task import Header, TaskId
+from peerloom.task import Header, Task, TaskId
+
+
+class Past(NamedTuple):
+    """What a copy of a large task says of its history: which peers have how many of its turns.
+
+    With a `digest`, the payload is without the input and the first `turns`: the receiver has these, if its
+    own history of the task has that digest at that length.
+    """
+
+    seen: dict[str, int]
+    turns: int = 0
+    digest: bytes = b""
 
 
 class Item(NamedTuple):
@@ -18,6 +30,11 @@ class Item(NamedTuple):
 
     header: Header
     payload: bytes
+    past: Past | None = None
+
+
+Copy = Item | Task
+"""One copy of a task at a member: packed or decoded. Of it only the `header` counts here."""
 
 
 class Deliver(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -30,11 +47,16 @@ class Deliver(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The answer to `Deliver`: the batch is now the receiver's, or was refused. `view` is the receiver's."""
+    """The answer to `Deliver`: the batch is now the receiver's, or was refused. `view` is the receiver's.
+
+    Of a batch that is accepted, the items at the places in `missing` are still the sender's: the receiver
+    has not the history that they go on from.
+    """
 
     view: int
     seq: int
     accepted: bool
+    missing: list[int] = []
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=3):

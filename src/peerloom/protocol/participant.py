@@ -6,24 +6,30 @@ that was fenced off can do no harm when it wakes.
 """
 
 from peerloom.protocol.messages import Deliver, Delivered, Hold, Pace, Report, Resolve
-from peerloom.protocol.outbox import Outbox
+from peerloom.protocol.outbox import PLAIN, Outbox, Packing
 from peerloom.protocol.view import View
 from peerloom.task import TaskId
 
 
 class Participant:
-    """Base of the member state machines."""
+    """Base of the member state machines.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: the member's name.
+        packing: how its tasks travel.
+    """
+
+    def __init__(self, name: str, packing: Packing = PLAIN) -> None:
         self.name = name
         self.view = View(0, ())
-        self.outbox = Outbox(name, self._route)
+        self.outbox = Outbox(name, self._route, packing)
         self.paused = False
         self._pace = 0
         self._census = True  # from a Hold until its Resolve; and before the first one
         self._behind = False  # somebody has refused us from a newer view; its Hold is on the way
         self._report_due = False
         self._last_seq: dict[str, int] = {}
+        self._not_taken: dict[str, list[int]] = {}  # of the last delivery of each, if any
 
     @property
     def held(self) -> bool:
@@ -38,6 +44,7 @@ class Participant:
         self._census, self._behind = True, False
         self._report_due = True
         self._last_seq = {k: seq for k, seq in self._last_seq.items() if k in self.view.names}
+        self._not_taken = {k: places for k, places in self._not_taken.items() if k in self.view.names}
         self.outbox.lose(self.view)
         return True
 
@@ -82,11 +89,14 @@ class Participant:
     def _admits(self, message: Deliver) -> Delivered | None:
         """None if the batch is new and of this view; otherwise the answer to give."""
         here = self.view.number
-        if message.seq <= self._last_seq.get(message.sender, 0):
-            return Delivered(here, message.seq, True)
+        last = self._last_seq.get(message.sender, 0)
+        if message.seq <= last:
+            again = self._not_taken.get(message.sender, []) if message.seq == last else []
+            return Delivered(here, message.seq, True, again)
         if message.view != here or message.sender not in self.view.names:
             return Delivered(here, message.seq, False)
         self._last_seq[message.sender] = message.seq
+        self._not_taken.pop(message.sender, None)
         return None
 
     def _route(self, target: str, id: TaskId) -> str | None:

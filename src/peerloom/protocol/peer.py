@@ -9,7 +9,8 @@ each task that has left it alive.
 
 from enum import Enum
 
-from peerloom.protocol.messages import Deliver, Delivered, Item, Passed, Report
+from peerloom.protocol.messages import Copy, Deliver, Delivered, Hold, Passed, Report
+from peerloom.protocol.outbox import PLAIN, Packing
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.view import TO_SINK
 from peerloom.task import Header, TaskId
@@ -30,27 +31,48 @@ class Peer(Participant):
         name: the member's name.
         alone: it is one for suspects.
         keeps: it keeps them to their end, not only for one turn.
+        packing: how its tasks travel.
     """
 
-    def __init__(self, name: str, *, alone: bool = False, keeps: bool = False) -> None:
-        super().__init__(name)
+    def __init__(
+        self, name: str, *, alone: bool = False, keeps: bool = False, packing: Packing = PLAIN
+    ) -> None:
+        super().__init__(name, packing)
+        self._packing = packing
         self._alone = alone
         self._keeps = keeps
         self._passed: list[Header] = []
         self._acting: dict[TaskId, Header] = {}
-        self._arrived: list[Item] = []
+        self._arrived: list[Copy] = []
         self._reported: set[TaskId] = set()
 
     def deliver(self, message: Deliver) -> Delivered:
-        """Take a batch in, or refuse it; what was taken is in `arrivals`."""
+        """Take a batch in, or refuse it; what was taken is in `arrivals`.
+
+        What cannot be unpacked is left to the sender, who is told the same if the delivery comes again.
+        """
         refusal = self._admits(message)
         if refusal is not None:
             return refusal
-        for item in message.items:
-            self._take_in(item)
-        return Delivered(self.view.number, message.seq, True)
+        missing: list[int] = []
+        for place, item in enumerate(message.items):
+            copy = self._packing.unpack(message.sender, item)
+            if copy is None:
+                missing.append(place)
+            else:
+                self._take_in(copy)
+        if missing:
+            self._not_taken[message.sender] = missing
+        return Delivered(self.view.number, message.seq, True, missing)
 
-    def arrivals(self) -> list[Item]:
+    def hold(self, message: Hold) -> bool:
+        """Adopt a newer view; nothing is known any more of who is not in it."""
+        adopted = super().hold(message)
+        if adopted:
+            self._packing.retain(self.view.names)
+        return adopted
+
+    def arrivals(self) -> list[Copy]:
         """Tasks for the agents of this peer that have come since the last call."""
         arrived, self._arrived = self._arrived, []
         return arrived
@@ -70,11 +92,11 @@ class Peer(Participant):
         """Whether this copy still counts; it does not once a census has discarded it."""
         return self._acting.get(header.id) == header
 
-    def send(self, before: Header, target: str, item: Item) -> None:
+    def send(self, before: Header, target: str, copy: Copy) -> None:
         """Hand a task over to wherever its target is; it must be a copy that `move` called AWAY."""
         if self._acting.get(before.id) == before:
             del self._acting[before.id]
-            self.outbox.put(target, item)
+            self.outbox.put(target, copy)
             if self._alone:
                 self._passed.append(before)
 
@@ -91,17 +113,18 @@ class Peer(Participant):
         """How many tasks are with the agents."""
         return len(self._acting)
 
-    def _take_in(self, item: Item) -> None:
-        id = item.header.id
+    def _take_in(self, copy: Copy) -> None:
+        header = copy.header
+        id = header.id
         known = self._acting.get(id)
         if id in self._reported:
             # The sender's copy won the census; ours is discarded as soon as we hear of it.
             self._reported.discard(id)
             self.outbox.drop([id])
-        elif known is not None and known.age >= item.header.age:
+        elif known is not None and known.age >= header.age:
             return
-        self._acting[id] = item.header
-        self._arrived.append(item)
+        self._acting[id] = header
+        self._arrived.append(copy)
 
     def _make_report(self) -> Report:
         holding = [*self._acting.values(), *self.outbox.waiting()]
@@ -118,4 +141,4 @@ class Peer(Participant):
         for id in gone:
             self._acting.pop(id, None)
         lost = set(gone)
-        self._arrived = [item for item in self._arrived if item.header.id not in lost]
+        self._arrived = [copy for copy in self._arrived if copy.header.id not in lost]

@@ -2,7 +2,8 @@
 
 As long as the next role is hosted here, a hop is the next turn of a loop; nothing is encoded until the task
 leaves. An agent that need not wait acts in the very pass that found the task; only a task that has to wait
-becomes an asyncio task. What leaves is in the journal before.
+becomes an asyncio task. What leaves is in the journal before. Of a large task only what its next peer has not
+seen is encoded (`protocol/histories.py`).
 """
 
 import asyncio
@@ -10,7 +11,8 @@ import time
 from collections import deque
 from collections.abc import Awaitable
 
-from peerloom.protocol.messages import Deliver, Delivered, Grants, Item, Message, Pace, Readings
+from peerloom.protocol.histories import Histories
+from peerloom.protocol.messages import Copy, Deliver, Delivered, Grants, Item, Message, Pace, Readings
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import ALONE, TO_SINK
 from peerloom.runtime.acting import Stage
@@ -24,8 +26,9 @@ from peerloom.runtime.tidying import Tidying
 from peerloom.services.llm.base import LLM
 from peerloom.services.llm.cache.caching import CachingLLM
 from peerloom.services.llm.limits.desk import Desk
-from peerloom.task import Task, decode, encode
+from peerloom.task import Task, decode
 
+MEGABYTE = 1_000_000
 PASS_SECONDS = 0.002  # of work before other messages get their turn, and what is done leaves
 
 
@@ -36,7 +39,9 @@ class PeerHost(Host):
 
     def __init__(self, brief: Brief, link: Link) -> None:
         alone, settings = brief.member.kind == ALONE, brief.settings
-        machine = Peer(brief.member.name, alone=alone, keeps=alone and not settings.journal)
+        name, keeps = brief.member.name, alone and not settings.journal
+        self._histories = Histories(name, int(settings.histories * MEGABYTE))
+        machine = Peer(name, alone=alone, keeps=keeps, packing=self._histories)
         super().__init__(machine, link, settings.deliver_seconds)
         self._brief = brief
         self._llm: LLM | None = None
@@ -45,7 +50,7 @@ class PeerHost(Host):
         self._going = asyncio.Event()
         self._going.set()
         self._waiting = 0
-        self._arrived: deque[Item] = deque()
+        self._arrived: deque[Copy] = deque()
 
     async def _open(self) -> None:
         assert self._brief.llm is not None
@@ -114,7 +119,8 @@ class PeerHost(Host):
         arrived = self._arrived
         until = time.perf_counter() + PASS_SECONDS
         while arrived:
-            self._go(decode(arrived.popleft().payload))
+            copy = arrived.popleft()
+            self._go(decode(copy.payload) if isinstance(copy, Item) else copy)
             if time.perf_counter() > until:
                 break
         if arrived:
@@ -159,8 +165,11 @@ class PeerHost(Host):
             self._journal.turn(header, after.raw_turns[len(task.raw_turns) :])
         if move is Move.HERE:
             return True
-        payload = encode(after) if after.end is None else finish(after, self._brief)
-        self.machine.send(before, target, Item(header, payload))
+        if after.end is None:
+            self.machine.send(before, target, after)
+        else:
+            self._histories.drop(header)
+            self.machine.send(before, target, Item(header, finish(after, self._brief)))
         self.poke()
         return False
 

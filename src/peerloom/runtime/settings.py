@@ -37,8 +37,9 @@ class RunSettings:
     member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
     `deliver_seconds` how long a delivery may stay unanswered. With `journal`, what a lost process had
     done is not done again. `compress` says which of the members' connections are: those to other hosts,
-    all, or none. `budget` is the most that all sessions together may use, `prices` what is known of
-    costs, and `cache` where replies are kept for later runs.
+    all, or none. `histories` are the megabytes in which each peer remembers large tasks, so that
+    what it has seen of them need not come again; 0 is none. `budget` is the most that all sessions together
+    may use, `prices` what is known of costs, and `cache` where replies are kept for later runs.
     """
 
     engine: Literal["ray", "local"] = "ray"
@@ -55,6 +56,7 @@ class RunSettings:
     deliver_seconds: float = 30.0
     journal: bool = True
     compress: Compress = "auto"
+    histories: float = 128
     budget: Budget = field(default_factory=Budget)
     prices: Prices = UNKNOWN
     cache: CacheSettings | None = None

@@ -1,0 +1,65 @@
+"""What travels of a large task does not change what becomes of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import debate, stable
+
+from peerloom.protocol.histories import Histories
+from peerloom.protocol.messages import Copy, Item
+from peerloom.services.llm.simulated import SimulatedService
+from peerloom.task import TaskId
+from peerloom.testing import execute
+
+ROWS = [{"document": f"{number} " * 20_000} for number in range(12)]
+FEW = 0.3  # megabytes: of the twelve tasks, two or three
+
+
+async def rows_of(path: Path, **settings: Any) -> list[dict[str, Any]]:
+    done = await execute(debate(), ROWS, SimulatedService(), path, placement="spread", **settings)
+    assert done.summary["outcomes"] == {"completed": 12}
+    assert all(row["timing"]["hops"] == 12 for row in done.rows)
+    return [stable(row) for row in done.rows]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    import asyncio
+
+    return asyncio.run(rows_of(tmp_path_factory.mktemp("whole") / "run", histories=0, in_flight=1))
+
+
+@pytest.mark.parametrize("most", [128, 0, FEW])
+async def test_rows_are_the_same_with_histories_without_and_with_hardly_any(
+    most: float, engine: str, tmp_path: Path, expected: Any
+) -> None:
+    assert await rows_of(tmp_path / "run", engine=engine, histories=most) == expected
+
+
+@pytest.mark.parametrize("most", [128, FEW])
+async def test_a_document_crosses_once_to_each_peer_or_again_if_it_was_forgotten(
+    most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    missing: list[TaskId] = []
+    unpack = Histories.unpack
+
+    def noted(histories: Histories, sender: str, item: Item) -> Copy | None:
+        copy = unpack(histories, sender, item)
+        sizes.append(len(item.payload))
+        if copy is None:
+            missing.append(item.header.id)
+        return copy
+
+    monkeypatch.setattr(Histories, "unpack", noted)
+    await rows_of(tmp_path / "run", histories=most)
+
+    whole = sum(size > 40_000 for size in sizes)
+    if most == FEW:
+        assert missing
+        assert whole > 3 * len(ROWS)
+    else:
+        assert not missing
+        assert whole == 3 * len(ROWS)
+        assert len(sizes) == 12 * len(ROWS)
