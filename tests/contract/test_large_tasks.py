@@ -37,29 +37,27 @@ async def test_rows_are_the_same_with_histories_without_and_with_hardly_any(
     assert await rows_of(tmp_path / "run", engine=engine, histories=most) == expected
 
 
-@pytest.mark.parametrize("most", [128, FEW])
+@pytest.mark.parametrize("forgets", [False, True])
 async def test_a_document_crosses_once_to_each_peer_or_again_if_it_was_forgotten(
-    most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    forgets: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Any
 ) -> None:
-    sizes: list[int] = []
+    whole: list[TaskId] = []
     missing: list[TaskId] = []
     unpack = Histories.unpack
 
     def noted(histories: Histories, sender: str, item: Item) -> Copy | None:
+        if forgets:
+            histories.drop(item.header)
         copy = unpack(histories, sender, item)
-        sizes.append(len(item.payload))
         if copy is None:
             missing.append(item.header.id)
+        elif len(item.payload) > 40_000:
+            whole.append(item.header.id)
         return copy
 
     monkeypatch.setattr(Histories, "unpack", noted)
-    await rows_of(tmp_path / "run", histories=most)
+    assert await rows_of(tmp_path / "run") == expected
 
-    whole = sum(size > 40_000 for size in sizes)
-    if most == FEW:
-        assert missing
-        assert whole > 3 * len(ROWS)
-    else:
-        assert not missing
-        assert whole == 3 * len(ROWS)
-        assert len(sizes) == 12 * len(ROWS)
+    hops, peers = 12, 3
+    assert len(missing) == (hops - peers if forgets else 0) * len(ROWS)
+    assert len(whole) == (hops if forgets else peers) * len(ROWS)

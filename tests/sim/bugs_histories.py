@@ -19,8 +19,6 @@ from peerloom.task import Task
 FOCUS.update(
     {
         "base-known-by-its-length": [(("suspect", "kill", "deadline", "census"), (AGENT,), PEER)],
-        "other-branch-taken-for-its-own": [(("suspect", "kill", "deadline", "census"), (AGENT,), PEER)],
-        "digests-not-renewed": [(("suspect", "kill", "deadline", "census"), (AGENT,), PEER)],
     }
 )
 
@@ -82,17 +80,3 @@ def old_places_told_again(original: Any, member: Participant, message: Deliver) 
 def base_known_by_its_length(original: Any, history: History, turns: int) -> bytes:
     """A receiver goes on from any history that is long enough."""
     return b"%d" % turns
-
-
-@bug(History, "become")
-def digests_not_renewed(original: Any, history: History, task: Task, shared: int) -> None:
-    """A history that takes another way keeps its digests."""
-    before = bytes(history._digests)
-    original(history, task, shared)
-    history._digests[:] = before
-
-
-@bug(History, "begins")
-def other_branch_taken_for_its_own(original: Any, history: History, task: Task) -> bool:
-    """A peer takes what it has to send for a later copy of whatever it remembers of that task."""
-    return len(task.raw_turns) >= len(history.raw_turns)

@@ -1,6 +1,8 @@
 """Small views and tasks, and the way of a member into a view."""
 
-from peerloom.protocol.messages import Deliver, Hold, Item, Report, Resolve
+from collections.abc import Sequence
+
+from peerloom.protocol.messages import Copy, Deliver, Hold, Item, Report, Resolve
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member, View
 from peerloom.task import Header, TaskId
@@ -28,7 +30,7 @@ def item(row: int, hop: int = 0, attempt: int = 1) -> Item:
     return Item(Header(task(row), attempt, hop), b"task")
 
 
-def rows(items: list[Item]) -> list[int]:
+def rows(items: Sequence[Copy]) -> list[int]:
     return [item.header.id.row for item in items]
 
 

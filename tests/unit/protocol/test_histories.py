@@ -1,9 +1,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
-from peerloom.protocol.histories import LEAST_BYTES, Histories
+from peerloom.protocol.histories import LEAST_BYTES, Histories, History
 from peerloom.protocol.messages import Deliver, Item, Past, decode, encode
 from peerloom.task import Header, Task, TaskId, Turn, new_task
 from peerloom.task import decode as decode_task
@@ -152,6 +153,20 @@ def test_of_a_fork_what_both_ways_share_need_not_travel():
     assert hop(ann, ben, said(task, "three"))[1] == said(task, "three")
 
 
+def test_a_history_that_goes_over_to_a_fork_has_the_digests_of_the_fork():
+    trunk = said(admitted(), "one")
+    this, that = said(trunk, "this", "way"), said(trunk, "that", "other", "way")
+    history = History(this)
+    before = [history.digest(turns) for turns in range(4)]
+
+    history.become(that, 1)
+
+    after = [history.digest(turns) for turns in range(5)]
+    assert after == [History(that).digest(turns) for turns in range(5)]
+    assert after[:2] == before[:2]
+    assert not set(after[2:]) & set(before)
+
+
 def test_another_input_is_another_history():
     ann, ben, _ = peers()
     travelled(ann, ben, said(admitted(), "one"))
@@ -231,8 +246,6 @@ def test_a_peer_that_is_no_member_any_more_has_seen_nothing():
 
 
 def test_branches_of_a_task_have_histories_of_their_own():
-    import msgspec
-
     ann, ben, _ = peers()
     trunk = said(admitted(), "one")
     branches: Sequence[Any] = [
