@@ -41,7 +41,7 @@ demo: $(RUNTIME)  ## a dozen Coral dialogues with a small real model, on Ray
 	$(BIN)/peerloom run coral llm=llamacpp limit=12 --run-dir runs/coral-demo --fresh
 
 test: $(DEV)  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint types rules  ## everything that is checked without running Peerloom
 

@@ -77,7 +77,7 @@ def measure_all(
         _print_json(rows if json else [])
         if results is not None:  # as it grows, so that a run that is cut short leaves what it has
             found.versions = peer_versions(PEERS)
-            write(found, results, _command(quick, only))
+            write(found, results, _command(peers, quick, only))
     if not json:
         Console().print(table(found.rows))
 
@@ -121,6 +121,6 @@ def _print_json(rows: Sequence[Row]) -> None:
     sys.stdout.flush()
 
 
-def _command(quick: bool, only: str) -> str:
-    flags = [*(["--quick"] if quick else []), *([f"--only '{only}'"] if only else [])]
+def _command(peers: Sequence[str], quick: bool, only: str) -> str:
+    flags = [*peers, *(["--quick"] if quick else []), *([f"--only '{only}'"] if only else [])]
     return " ".join(["peerloom bench all", *flags])
