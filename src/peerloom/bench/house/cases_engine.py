@@ -28,7 +28,7 @@ CORAL = Workload("engine", _questions, lambda rows: 0, spec={"slots": SLOTS})
 
 def cases(scope: Scope) -> list[Case]:
     """One case: both are measured by one process, beside the same idle Ray."""
-    tasks = 40 if scope.quick else 160
+    tasks = 24 if scope.quick else 160
     job = Job(CORAL, tasks, IN_FLIGHT, limit=1_800)
     return [Case("real engine", [side(US, partial(_measured, job))], _rows, runs=scope.times(3))]
 
