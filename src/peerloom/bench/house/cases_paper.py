@@ -26,7 +26,13 @@ def _documents(scope: Scope) -> Case:
     peers = [BATCHES] if scope.quick else [BATCHES, "aiohttp", "openai"]
     return Case(
         f"nr, {in_flight:,} in flight",
-        [ours(job), *(theirs(scope, name, less(job, 3_000) if name == BATCHES else job) for name in peers)],
+        [
+            ours(job),
+            *(
+                theirs(scope, name, less(job, 1_200 if scope.quick else 3_000) if name == BATCHES else job)
+                for name in peers
+            ),
+        ],
         partial(_document_rows, in_flight),
         runs=scope.times(3),
         shown=True,
