@@ -16,7 +16,7 @@ def cases(scope: Scope) -> list[Case]:
     """Documents row by row against batches, and dialogues with a tool against threads."""
     return [
         _documents(scope),
-        *(_dialogues(scope, width) for width in ([1_000] if scope.quick else [1_000, 5_000])),
+        *(_dialogues(scope, width) for width in ([300] if scope.quick else [1_000, 5_000])),
     ]
 
 
