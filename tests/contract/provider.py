@@ -1,4 +1,4 @@
-"""A simulated provider in a process of its own, and what it counts: the truth of what was used."""
+"""A simulated provider in a process of its own, dialogues that ask it, and what it counts: the truth."""
 
 import json
 import subprocess
@@ -6,8 +6,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
+
+import peerloom
+from peerloom.agents.llm import LLMAgent
+from peerloom.workflow import Sequence
+
+ROLES = ("solver", "critic", "judge")
 
 
 @contextmanager
@@ -43,3 +50,20 @@ def tokens(url: str) -> int:
     """Of all prompts and replies."""
     found = stats(url)["tokens"]
     return found["prompt"] + found["completion"]
+
+
+def dialogues(
+    url: str, run_dir: Path, engine: str, tasks: int, *, in_flight: int, roles: Any = ROLES, **config: Any
+) -> Any:
+    """A run of so many dialogues, a call of each role, one after the other."""
+    return peerloom.run(
+        workflow=Sequence(*roles),
+        agents={role: LLMAgent(opening="Topic {{ input.n }}", dialogue=True) for role in roles},
+        source=[{"n": number} for number in range(tasks)],
+        llm="openai",
+        engine=engine,
+        in_flight=in_flight,
+        config={"llm.base_url": f"{url}/v1", **config},
+        run_dir=run_dir,
+        progress=False,
+    )

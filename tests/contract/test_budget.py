@@ -9,30 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provider import counts, provider, stats, tokens
+from provider import counts, dialogues, provider, stats, tokens
 
-import peerloom
-from peerloom.agents.llm import LLMAgent
 from peerloom.sink.ledger import read_ledger
 from peerloom.sink.read import read_rows
-from peerloom.workflow import Sequence
 
 ROLES = ("solver", "critic", "judge")
 LAWS = {"latency": 0.02, "latency_sigma": 0.5, "tokens": 100, "tokens_sigma": 1.0}
 
 
 def run(url: str, run_dir: Path, engine: str, tasks: int, **config: Any) -> Any:
-    return peerloom.run(
-        workflow=Sequence(*ROLES),
-        agents={role: LLMAgent(opening="Topic {{ input.n }}", dialogue=True) for role in ROLES},
-        source=[{"n": number} for number in range(tasks)],
-        llm="openai",
-        engine=engine,
-        in_flight=32,
-        config={"llm.base_url": f"{url}/v1", **config},
-        run_dir=run_dir,
-        progress=False,
-    )
+    return dialogues(url, run_dir, engine, tasks, in_flight=32, **config)
 
 
 def check_rows(run_dir: Path, tasks: int, url: str) -> None:

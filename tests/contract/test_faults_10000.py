@@ -4,13 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from provider import provider, stats
+from provider import dialogues, provider, stats
 
-import peerloom
-from peerloom.agents.llm import LLMAgent
-from peerloom.api.result import RunResult
 from peerloom.sink.read import read_rows
-from peerloom.workflow import Sequence
 
 TASKS, CALLS = 2_000, 5
 FAULTS = ("429", "5xx", "hang", "garbage", "truncation", "half_closed", "slow", "cut", "content_type")
@@ -25,25 +21,11 @@ LAWS = {
 }
 
 
-def run(url: str, run_dir: Path) -> RunResult:
-    roles = [f"speaker{number}" for number in range(CALLS)]
-    return peerloom.run(
-        workflow=Sequence(*roles),
-        agents={role: LLMAgent(opening="Topic {{ input.n }}", dialogue=True) for role in roles},
-        source=[{"n": number} for number in range(TASKS)],
-        llm="openai",
-        engine="local",
-        in_flight=400,
-        config={"llm.base_url": f"{url}/v1", "llm.timeout": 3.0},
-        run_dir=run_dir,
-        progress=False,
-    )
-
-
 @pytest.mark.slow
 def test_every_task_ends_in_a_row_and_nothing_outlives_it(tmp_path: Path) -> None:
     with provider(**LAWS) as url:
-        result = run(url, tmp_path / "run")
+        roles, timeout = [f"speaker{number}" for number in range(CALLS)], {"llm.timeout": 3.0}
+        result = dialogues(url, tmp_path / "run", "local", TASKS, in_flight=400, roles=roles, **timeout)
         counts = stats(url)
     rows = list(read_rows(tmp_path / "run"))
     assert result.how == "finished"
