@@ -284,6 +284,7 @@ def company_is_blamed(original: Any, quarantine: Quarantine, ids: list[TaskId], 
 def crowd_let_in(original: Any, quarantine: Quarantine) -> list[Item]:
     """All suspects are alone together, always."""
     quarantine._most = 1_000
+    quarantine._accused.clear()
     return original(quarantine)
 
 

@@ -4,8 +4,8 @@ When a peer dies nobody alive knows which task did it, so every task that was lo
 that has counted two without having gained a turn between is a suspect. Suspects go to a process of their
 own, at first one at a time; each that gets through its turn leaves, is innocent again, and makes room for
 one more: so a crowd that bad luck has brought together is soon through. When the process dies with several
-aboard, nobody is blamed, and they go one at a time again. What has been the only one aboard at two deaths
-is poison.
+aboard, these are the accused: they go first, one at a time, until each is through or known to be poison,
+and only then the others. What has been the only one aboard at two deaths is poison.
 """
 
 from collections import OrderedDict
@@ -39,7 +39,7 @@ class Quarantine:
         self._waiting: OrderedDict[TaskId, Item] = OrderedDict()
         self._aboard: dict[TaskId, int] = {}  # and the attempt of each
         self._most = 1
-        self._again: set[TaskId] = set()  # were aboard at a death: they are next
+        self._accused: set[TaskId] = set()  # were aboard at a death
 
     @property
     def used(self) -> bool:
@@ -59,7 +59,7 @@ class Quarantine:
                     self._deaths.setdefault(id, _Deaths()).company += 1
             elif alone:
                 self._most = 1
-                self._again.add(id)
+                self._accused.add(id)
                 if only:
                     self._deaths.setdefault(id, _Deaths()).alone += 1
 
@@ -70,6 +70,7 @@ class Quarantine:
             return 0
         if hop > deaths.hop:
             deaths.company, deaths.alone, deaths.hop = 1, 0, hop
+            self._accused.discard(id)
         return deaths.company + deaths.alone if deaths.alone >= POISON_AFTER else 0
 
     def suspects(self, id: TaskId) -> bool:
@@ -81,14 +82,13 @@ class Quarantine:
         """Let a suspect wait for its turn."""
         id = item.header.id
         self._waiting[id] = item
-        if id in self._again:
-            self._again.remove(id)
+        if id in self._accused:
             self._waiting.move_to_end(id, last=False)
 
     def let_in(self) -> list[Item]:
         """The suspects that may go aboard now."""
         items: list[Item] = []
-        while self._waiting and len(self._aboard) < self._most:
+        while self._waiting and len(self._aboard) < (1 if self._accused else self._most):
             id, item = self._waiting.popitem(last=False)
             self._aboard[id] = item.header.attempt
             items.append(item)
@@ -119,9 +119,10 @@ class Quarantine:
         self.discard([id])
         self._deaths.pop(id, None)
         self._aboard.pop(id, None)
-        self._again.discard(id)
+        self._accused.discard(id)
 
     def _acquit(self, id: TaskId) -> None:
         del self._aboard[id]
         self._deaths.pop(id, None)
+        self._accused.discard(id)
         self._most += 1

@@ -141,6 +141,21 @@ def test_in_company_nobody_is_blamed():
             answer(machine)
 
 
+def test_who_was_aboard_at_a_death_goes_alone_until_all_of_them_are_through():
+    machine = suspected(0, 1, 2, 3, 4)
+    [[first]] = answer(machine).values()
+    machine.passed(Passed(4, CELL, [Header(task(first), 3)]))
+    [accused] = answer(machine).values()
+    lose(machine, gathering(5, 2, cell=5), *accused)
+    through: set[int] = set()
+    while not through >= set(accused):
+        [[one]] = answer(machine).values()
+        through.add(one)
+        machine.passed(Passed(5, "alone-0.5", [Header(task(one), 5 if one in accused else 3)]))
+    [rest] = answer(machine).values()
+    assert {first, *through, *rest} == {0, 1, 2, 3, 4}
+
+
 def test_the_death_of_another_partitions_process_is_no_evidence():
     machine = suspected(0)
     answer(machine)
