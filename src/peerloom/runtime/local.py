@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from peerloom.runtime.brief import Brief, MemberStats, encode_stats
 from peerloom.runtime.engine import build, death
+from peerloom.runtime.garbage import rarely_collected
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
 from peerloom.services.spawn import LocalSpawner
@@ -22,9 +23,11 @@ class LocalEngine:
     def __init__(self) -> None:
         self._hosts: dict[str, Host] = {}
         self._running: dict[str, asyncio.Task[MemberStats]] = {}
+        self._open = contextlib.ExitStack()
 
     async def start(self) -> None:
         """Nothing to make ready."""
+        self._open.enter_context(rarely_collected())
 
     def spawner(self) -> LocalSpawner:
         """All is on this machine."""
@@ -98,6 +101,7 @@ class LocalEngine:
 
     async def close(self) -> None:
         """Cancel what is left."""
+        self._open.close()
         running = list(self._running.values())
         for task in running:
             task.cancel()

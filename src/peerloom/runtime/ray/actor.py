@@ -15,6 +15,7 @@ from peerloom.runtime.brief import Brief, encode_stats
 from peerloom.runtime.compression import Compress
 from peerloom.runtime.direct import Address, Door, NoDoor, Wire
 from peerloom.runtime.engine import build
+from peerloom.runtime.garbage import rarely_collected
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.ray.api import Handle, RayError, ray
@@ -101,15 +102,14 @@ class MemberActor:
 
     async def run(self, brief: Brief) -> bytes:
         """Live; the last figures. Fails with whatever ends the member."""
-        # Thousands of live tasks make full collections cost more than the work itself.
         gc.freeze()
-        gc.set_threshold(200_000, 50, 1_000)
         self._link.compress = brief.settings.compress
         self._host = build(brief, self._link)
         self._address = await self._door.open(ray.util.get_node_ip_address())
         self._begun.set()
         try:
-            return encode_stats(await self._host.run())
+            with rarely_collected():
+                return encode_stats(await self._host.run())
         finally:
             self._door.close()
             self._link.close()
