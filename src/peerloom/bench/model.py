@@ -76,21 +76,53 @@ def served_about(log: Path, expected: int, more: int) -> Served:
     return _summed(log, expected, more)
 
 
+def served_so_far(log: Path) -> Served:
+    """What the model has served to somebody who was stopped.
+
+    Raises:
+        BenchError: if it was nothing.
+    """
+    good = _good(_calls(log))
+    if not good:
+        raise BenchError("no call was answered")
+    return _sum(good)
+
+
+def first_call(log: Path) -> float | None:
+    """When the call came that was answered first; None if none was."""
+    try:
+        with log.open("rb") as lines:
+            return msgspec.json.decode(lines.readline(), type=_Call).received
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _calls(log: Path) -> list[_Call]:
+    return msgspec.json.Decoder(_Call).decode_lines(log.read_bytes())
+
+
+def _good(calls: list[_Call]) -> list[_Call]:
+    return [call for call in calls if call.status == 200]
+
+
 def _summed(log: Path, expected: int, more: int) -> Served:
-    calls = msgspec.json.Decoder(_Call).decode_lines(log.read_bytes())
-    good = [call for call in calls if call.status == 200]
+    calls = _calls(log)
+    good = _good(calls)
     if len(good) < expected or len(calls) > expected + more:
         raise BenchError(
             f"{expected} calls were due, the model has got {len(calls)} and answered {len(good)}"
         )
+    return _sum(good)
+
+
+def _sum(good: list[_Call]) -> Served:
     first, last = min(call.received for call in good), max(call.t for call in good)
     return Served(len(good), first, last, sum(call.completion_tokens for call in good))
 
 
 def count_served(log: Path) -> int:
     """How many calls the model has answered."""
-    calls = msgspec.json.Decoder(_Call).decode_lines(log.read_bytes())
-    return sum(call.status == 200 for call in calls)
+    return len(_good(_calls(log)))
 
 
 async def _announced(child: ChildProcess, output: Path) -> str:

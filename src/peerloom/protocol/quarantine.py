@@ -116,6 +116,8 @@ class Quarantine:
 
     def forget(self, id: TaskId) -> None:
         """Its row is safe."""
+        if not (self._deaths or self._aboard):
+            return  # nearly always: no process has died
         self.discard([id])
         self._deaths.pop(id, None)
         self._aboard.pop(id, None)

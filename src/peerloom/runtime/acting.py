@@ -38,12 +38,11 @@ class StepLLM:
     they are: the task is the conversation.
     """
 
-    __slots__ = ("_header", "_llm", "_on_call", "_role", "_saved", "finish_reason", "model", "usage")
+    __slots__ = ("_llm", "_on_call", "_saved", "_task", "finish_reason", "model", "usage")
 
     def __init__(self, llm: LLM, task: Task, on_call: OnCall | None) -> None:
         self._llm = llm
-        self._header = task.header
-        self._role = task.next_role
+        self._task = task
         self._saved = SavedCalls(task.calls) if task.calls else None
         self._on_call = on_call
         self.usage = Usage()
@@ -67,10 +66,11 @@ class StepLLM:
         digest = digest_of(request) if self._saved is not None or self._on_call is not None else b""
         reply = self._saved.answer(digest, kind) if self._saved is not None else None
         if reply is None:
+            self._task.forget_input()
             reply = await ask(self._signed(request))
             call = save(digest, reply)
             if call is not None and self._on_call is not None:
-                self._on_call(self._header, call)
+                self._on_call(self._task.header, call)
         self.usage += reply.usage
         self.model = reply.model
         if isinstance(reply, ChatReply):
@@ -81,7 +81,7 @@ class StepLLM:
         if request.session and request.role:
             return request
         return msgspec.structs.replace(
-            request, session=request.session or str(self._header.id), role=request.role or self._role
+            request, session=request.session or str(self._task.id), role=request.role or self._task.next_role
         )
 
 
@@ -177,14 +177,14 @@ class Stage:
 
 
 def routed(task: Task, workflow: Workflow) -> Task:
-    """The task sent to its next role, or ended: by its last turn, or by the workflow."""
+    """The task, which must be new, sent to its next role, or ended: by its last turn, or by the workflow."""
     last = task.last
     if last is not None and last.end is not None:
-        return task.with_next(last.end)
+        return task.go_to(last.end)
     try:
-        return task.with_next(workflow.next(task))
+        return task.go_to(workflow.next(task))
     except Exception as error:
-        return task.with_next(classify(error, "workflow_error"))
+        return task.go_to(classify(error, "workflow_error"))
 
 
 def _is_immediate(agent: Agent) -> bool:

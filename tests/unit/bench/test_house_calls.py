@@ -16,9 +16,15 @@ def systems(scope: Scope, case: str) -> dict[str, str]:
 def test_the_short_run_takes_the_loop_and_whoever_is_named() -> None:
     assert list(systems(Scope(quick=True), " 1,000 in flight")) == ["peerloom", "aiohttp"]
     named = Scope(quick=True, peers=frozenset({"langgraph"}))
-    assert "left out" not in systems(named, " 1,000 in flight")["langgraph"]
-    assert "left out of --quick" in systems(named, " 5,000 in flight")["langgraph"]
+    assert "not asked for" not in systems(named, " 1,000 in flight")["langgraph"]
     assert systems(named, " 1,000 in flight")["curator"] == "not asked for"
+
+
+def test_those_that_make_some_hundred_calls_a_second_are_measured_once_for_a_minute() -> None:
+    (case,) = [each for each in cases_calls.cases(Scope()) if " 5,000 in flight" in each.name]
+    once = {side.system for side in case.sides if side.once}
+    assert {"openai", "langgraph"} <= once
+    assert not once & {"peerloom", "aiohttp", "raydata"}
 
 
 def central(**measured: float) -> str:

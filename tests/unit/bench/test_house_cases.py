@@ -36,6 +36,15 @@ def test_sides_take_turns_and_their_medians_count() -> None:
     assert told[0] == "rates: peerloom, run 1 of 3"
 
 
+def test_a_side_that_takes_long_is_measured_once() -> None:
+    machine = Machine()
+    slow = Side("slow", partial(machine.measure, "slow"), once=True)
+    whole = Case("rates", [Side("peerloom", partial(machine.measure, "peerloom")), slow], rows, runs=3)
+    outcome = measure(whole, lambda text: None)
+    assert machine.asked == ["peerloom", "slow", "peerloom", "peerloom"]
+    assert outcome["slow"].get("rate") == 2.0
+
+
 def test_a_side_that_fails_is_not_tried_again_and_the_others_go_on() -> None:
     machine = Machine()
     outcome = measure(case(machine, "broken", "other", runs=2), lambda text: None)

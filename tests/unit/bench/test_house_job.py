@@ -22,6 +22,16 @@ print(json.dumps({"begin": begin, "end": time.time(), **said}))
 """
 
 
+ENDLESS = """
+import json, sys, urllib.request
+spec = json.load(open(sys.argv[1]))
+body = json.dumps({"model": "simulated", "messages": [{"role": "user", "content": "on and on"}]}).encode()
+while True:
+    headers = {"Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(spec["url"] + "/chat/completions", body, headers)).read()
+"""
+
+
 def rows_of(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         yield {"number": number}
@@ -57,11 +67,24 @@ async def test_a_program_that_fails_says_why(code: str, limit: float, said: str)
 
 
 @pytest.mark.slow
+async def test_one_that_would_take_hours_is_stopped_and_measured_by_its_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("peerloom.bench.house.job.LOOK_SECONDS", 0.05)
+    job = Job(MINI_CORAL, tasks=1_000, in_flight=1, latency=0.01, every=0.05, enough=0.5)
+    found = await measured(Program([sys.executable, "-c", ENDLESS]), job)
+    assert 0.3 < found["stopped_after"] < 10
+    assert 5 < found["calls_per_second"] < 100
+    assert found["share_of_ideal"] == pytest.approx(found["calls_per_second"] / 100)
+    assert "tasks_per_second" not in found
+
+
+@pytest.mark.slow
 async def test_the_loop_that_a_user_would_write_does_the_work() -> None:
     peer = known("aiohttp")
     if reason := absent(peer):
         pytest.skip(reason)
-    job = Job(MINI_CORAL, tasks=200, in_flight=50, latency=0.01, every=0.05, limit=60)
+    job = Job(MINI_CORAL, tasks=200, in_flight=50, latency=0.01, every=0.05, limit=60, enough=50)
     found = await measured(program(peer), job)
     assert 0 < found["share_of_ideal"] <= 1
     assert found["tokens_per_second"] == pytest.approx(250 * found["calls_per_second"], rel=0.01)

@@ -163,3 +163,23 @@ async def test_a_call_is_known_by_what_was_asked_then() -> None:
     first = [{"role": "user", "content": "begin"}]
     second = [*first, {"role": "assistant", "content": "hi"}]
     assert [call.digest for call in paid] == [digest_of(ChatRequest(messages=m)) for m in (first, second)]
+
+
+async def test_while_a_model_thinks_the_row_is_not_held_decoded() -> None:
+    held: list[bool] = []
+    asked = new_task(Header(TaskId(0, 0, 0), 1), {"text": "long"}, seed=1).with_next("a")
+
+    class Looking(Model):
+        async def chat(self, request: ChatRequest) -> ChatReply:
+            held.append("input" in vars(asked))
+            return await super().chat(request)
+
+    class Reading:
+        async def act(self, task: Task, services: Services) -> Turn:
+            before = task.input["text"]
+            await services.llm.chat(ChatRequest(messages=[]))
+            return Turn("", value=[before, task.input["text"]])
+
+    after = await Stage(Sequence("a"), {"a": Reading()}, Looking()).step(asked)
+    assert held == [False]
+    assert after.value("a") == ["long", "long"]

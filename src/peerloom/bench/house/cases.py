@@ -19,11 +19,19 @@ Measure = Callable[[], Coroutine[Any, Any, Figures]]
 
 @dataclass(frozen=True)
 class Side:
-    """One of the systems, and how it is measured once. `cannot` is why it is not."""
+    """One of the systems, and how it is measured once.
+
+    Args:
+        system: its name.
+        measure: it, once.
+        cannot: why it is not measured.
+        once: it is measured in the first turn only, since it would take too long.
+    """
 
     system: str
     measure: Measure | None = None
     cannot: str = ""
+    once: bool = False
 
 
 @dataclass
@@ -82,9 +90,9 @@ def measure(case: Case, tell: Callable[[str], None]) -> Outcome:
     for turn in range(case.runs):
         for side in case.sides:
             found = outcome[side.system]
-            if side.measure is None or found.reason:
+            if side.measure is None or found.reason or (side.once and turn):
                 continue
-            tell(f"{case.name}: {side.system}, run {turn + 1} of {case.runs}")
+            tell(f"{case.name}: {side.system}, run {turn + 1} of {1 if side.once else case.runs}")
             try:
                 found.runs.append(asyncio.run(side.measure()))
             except (PeerloomError, OSError) as error:

@@ -1,12 +1,13 @@
 """Rows of `mini-coral`: how busy each system keeps a model, and what a call costs in CPU time."""
 
+from dataclasses import replace
 from functools import partial
 
 from peerloom.bench.house.cases import Case, Outcome, Side
 from peerloom.bench.house.job import Job
 from peerloom.bench.house.peers import PEERS
 from peerloom.bench.house.rows import OPEN, Row, at_least, at_most, times
-from peerloom.bench.house.sides import Scope, compared, less, ours, theirs
+from peerloom.bench.house.sides import Scope, compared, ours, theirs
 from peerloom.bench.house.workloads import MINI_CORAL
 
 LATENCY = 0.5
@@ -14,9 +15,8 @@ REACH = {100: 0.98, 1_000: 0.97, 5_000: 0.90}
 LOOP = "aiohttp"
 CENTRAL = "openai"
 CENTRAL_AT = 1_000
-WAVES = 5  # tasks by those in flight
-SLOW = 2_000  # tasks at most of those that make some hundred calls a second, or one wave
 FAST = ("aiohttp", "raydata")
+ENOUGH = 60.0  # seconds of calls of the others, which make some hundred a second; half of that for --quick
 
 
 def cases(scope: Scope) -> list[Case]:
@@ -29,10 +29,10 @@ def cases(scope: Scope) -> list[Case]:
 
 def _case(scope: Scope, in_flight: int, latency: float) -> Case:
     job = Job(MINI_CORAL, _tasks(in_flight, latency), in_flight, latency)
+    all_peers = latency > 0 and in_flight <= max(REACH) and (scope.peers is not None or not scope.quick)
     sides = [ours(job)]
     for name, peer in PEERS.items():
-        asked = name == LOOP or scope.peers is not None or not scope.quick
-        if "mini-coral" in peer.works and asked and (in_flight <= max(REACH) or name == LOOP):
+        if "mini-coral" in peer.works and (all_peers or name == LOOP):
             sides.append(_peer(scope, name, job))
     what = f"mini-coral, {in_flight:,} in flight, latency {latency:g} s"
     return Case(what, sides, partial(_rows, in_flight, latency), runs=scope.times(3), shown=True)
@@ -41,15 +41,14 @@ def _case(scope: Scope, in_flight: int, latency: float) -> Case:
 def _peer(scope: Scope, name: str, job: Job) -> Side:
     if name in FAST:
         return theirs(scope, name, job)
-    if not scope.quick:
-        return theirs(scope, name, less(job, max(SLOW, job.in_flight)))
-    if job.in_flight > SLOW:
-        return Side(name, None, "left out of --quick: it would take minutes")
-    return theirs(scope, name, less(job, job.in_flight))
+    enough = ENOUGH / 2 if scope.quick else ENOUGH
+    return replace(theirs(scope, name, replace(job, enough=enough)), once=True)
 
 
 def _tasks(in_flight: int, latency: float) -> int:
-    return WAVES * in_flight if latency else max(4_000, WAVES * in_flight)
+    if not latency:
+        return max(4_000, 5 * in_flight)
+    return (5 if in_flight < max(REACH) else 3) * in_flight
 
 
 def _rows(in_flight: int, latency: float, outcome: Outcome) -> list[Row]:
@@ -66,7 +65,6 @@ def _rows(in_flight: int, latency: float, outcome: Outcome) -> list[Row]:
         rows += [compared(figure, outcome, key, peer=name, reach=reach) for name in peers]
     if in_flight == CENTRAL_AT:
         figure = f"paper, Coral: tokens/s against a central loop, {in_flight:,} in flight"
-        asked = CENTRAL in outcome and outcome[CENTRAL].runs
-        central = CENTRAL if asked else LOOP
+        central = CENTRAL if CENTRAL in outcome and outcome[CENTRAL].runs else LOOP
         rows.append(compared(figure, outcome, "tokens_per_second", peer=central, reach=times(6.8)))
     return rows

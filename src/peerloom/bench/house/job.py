@@ -3,7 +3,8 @@
 Every system is the same here, ours too: a program is given the path of a JSON file that says what to do (the
 *spec*) and prints, as its last line, an object with `begin` and `end`: Unix seconds of the first task's
 admission and of the last one's end. Its CPU time, its memory and that of all below it are taken from outside,
-and its calls from the log of the model, which runs in a process of its own.
+and its calls from the log of the model, which runs in a process of its own. So a system that would take hours
+can be stopped on the way, and measured by the calls it has made.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,13 @@ from peerloom.bench.house.cases import Figures
 from peerloom.bench.house.loopback import TrafficMeter
 from peerloom.bench.house.workloads import Workload
 from peerloom.bench.memory import MemoryMeter
-from peerloom.bench.model import Served, served_about, simulated_llm
+from peerloom.bench.model import Served, first_call, served_about, served_so_far, simulated_llm
 from peerloom.bench.points import BenchError
-from peerloom.services.spawn import LocalSpawner
+from peerloom.services.spawn import ChildProcess, LocalSpawner
 
 PROBES = 10
 """Calls beyond the work that a system may make, to see whether the model is there."""
+LOOK_SECONDS = 1.0  # between two looks whether it is enough
 _WORDS = 400  # characters of its last words
 
 
@@ -56,6 +59,8 @@ class Job:
         latency: seconds of a call of the model.
         more: further entries of the spec.
         limit: seconds after which it is given up.
+        enough: seconds from its first call after which it is stopped, and measured by what it did; None is
+            never.
         every: seconds between two looks at it.
         derive: makes further figures of what was seen.
     """
@@ -66,6 +71,7 @@ class Job:
     latency: float = 0.0
     more: Mapping[str, Any] = field(default_factory=dict[str, Any])
     limit: float = 900.0
+    enough: float | None = None
     every: float = 0.5
     derive: "Callable[[Seen], Figures] | None" = None
 
@@ -78,6 +84,7 @@ class Seen:
         self.memory = MemoryMeter(root=root, every=max(every, 0.5))
         self.traffic = TrafficMeter(every=every)
         self.said: dict[str, Any] = {}
+        self.stopped = False
 
     @property
     def begin(self) -> float:
@@ -107,15 +114,22 @@ async def measured(program: Program, job: Job) -> Figures:
                 model = simulated_llm(log, latency=job.latency, tokens=tokens, **laws)
                 spec["url"], _ = await stack.enter_async_context(model)
             started = time.time()
-            seen = await watched(program, spec, folder, limit=job.limit, every=job.every)
-        served = await asyncio.to_thread(served_about, log, calls, PROBES) if calls else None
+            enough = partial(_called_for, log, job.enough) if calls and job.enough is not None else None
+            seen = await watched(program, spec, folder, limit=job.limit, every=job.every, enough=enough)
+        served = await asyncio.to_thread(_served, log, calls, seen) if calls else None
     return figures(job, seen, served, started)
 
 
 async def watched(
-    program: Program, spec: Mapping[str, Any], folder: Path, *, limit: float, every: float = 0.5
+    program: Program,
+    spec: Mapping[str, Any],
+    folder: Path,
+    *,
+    limit: float,
+    every: float = 0.5,
+    enough: Callable[[], bool] | None = None,
 ) -> Seen:
-    """Run a program to its end and watch it.
+    """Run a program to its end, or until it is `enough`, and watch it.
 
     Raises:
         BenchError: see `measured`.
@@ -128,12 +142,15 @@ async def watched(
     try:
         seen = Seen(child.pid, every)
         async with _watching(seen), asyncio.timeout(limit):
-            code = await child.wait()
+            code = await _ended(child, enough)
     except TimeoutError:
         raise BenchError(f"not done after {limit:,.0f} s") from None
     finally:
         await end_all(child.pid)
         await child.stop()
+    if code is None:
+        seen.stopped = True
+        return seen
     text = output.read_text(errors="replace")
     seen.said = _last_line(text) if code == 0 else {}
     if not {"begin", "end"} <= seen.said.keys():
@@ -143,17 +160,40 @@ async def watched(
     return seen
 
 
+async def _ended(child: ChildProcess, enough: Callable[[], bool] | None) -> int | None:
+    """Wait for the end of a process; None if it is enough before."""
+    while enough is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await child.wait()
+        if await asyncio.to_thread(enough):
+            return None
+    return await child.wait()
+
+
+def _called_for(log: Path, seconds: float) -> bool:
+    """Whether the first call is so long ago."""
+    first = first_call(log)
+    return first is not None and time.time() - first >= seconds
+
+
+def _served(log: Path, calls: int, seen: Seen) -> Served:
+    return served_so_far(log) if seen.stopped else served_about(log, calls, PROBES)
+
+
 def figures(job: Job, seen: Seen, served: Served | None, started: float) -> Figures:
     """All that can be said of one measurement."""
     begin, end = (served.first, served.last) if served else (seen.begin, seen.end)
     cpu = seen.cpu.used(begin, end)
     found: Figures = {
-        "tasks_per_second": job.tasks / (seen.end - seen.begin),
+        **({} if seen.stopped else {"tasks_per_second": job.tasks / (seen.end - seen.begin)}),
         "peak_megabytes": seen.memory.peak / 2**20,
         "start_seconds": begin - started,
         "cpu_seconds": cpu,
         **{name: float(value) for name, value in seen.said.get("figures", {}).items()},
     }
+    if seen.stopped:
+        found["stopped_after"] = end - begin
     if job.derive is not None:
         found |= job.derive(seen)
     if served is not None:

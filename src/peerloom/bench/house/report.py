@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from peerloom.bench.house.cases import Case, Outcome
+from peerloom.bench.house.cases import Case, Figures, Found, Outcome
 from peerloom.bench.house.install import installed
 from peerloom.bench.house.peers import PEERS
 from peerloom.bench.house.plot import bars
@@ -128,9 +128,15 @@ def _systems(outcome: Outcome) -> str:
     rows: list[tuple[str, ...]] = []
     for system, found in outcome.items():
         figures = medians.get(system, {})
-        count = f"{len(found.runs)}" if not found.reason else f"not measured: {found.reason}"
-        rows.append((system, *(number(figures.get(key)) for key in keys), count))
+        rows.append((system, *(number(figures.get(key)) for key in keys), _runs(found, figures)))
     return _markdown_table(("system", *(COLUMNS[key] for key in keys), "runs"), rows)
+
+
+def _runs(found: Found, figures: Figures) -> str:
+    if found.reason:
+        return f"not measured: {found.reason}"
+    stopped = figures.get("stopped_after")
+    return f"{len(found.runs)}" + (f", stopped after {stopped:,.0f} s" if stopped is not None else "")
 
 
 def _peers(results: Results) -> str:
