@@ -30,7 +30,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return asyncio.run(rows_of(tmp_path_factory.mktemp("whole") / "run", histories=0, in_flight=1))
 
 
-@pytest.mark.parametrize("most", [128, 0, FEW])
+@pytest.mark.parametrize(
+    ("engine", "most"),
+    [("local", 128), ("local", 0), ("local", FEW), ("ray", 128), ("ray", FEW)],
+    indirect=["engine"],
+)
 async def test_rows_are_the_same_with_histories_without_and_with_hardly_any(
     most: float, engine: str, tmp_path: Path, expected: Any
 ) -> None:

@@ -69,7 +69,11 @@ async def test_only_missing_rows_are_read(engine: str, tmp_path: Path) -> None:
     assert {id: after[id] for id in kept} == kept
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+@pytest.mark.parametrize(
+    ("engine", "damage"),
+    [("local", "missing"), ("local", "cut"), ("local", "flipped"), ("ray", "flipped")],
+    indirect=["engine"],
+)
 async def test_bad_positions_are_made_anew(engine: str, tmp_path: Path, damage: str) -> None:
     path, kept = await a_broken_run(tmp_path, engine)
     positions = tmp_path / "run" / "input.pos"

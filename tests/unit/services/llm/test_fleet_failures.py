@@ -109,10 +109,11 @@ async def test_a_dead_service_is_waited_for_and_counts_no_attempt() -> None:
 
 
 async def test_calls_under_way_when_a_service_dies_are_asked_again() -> None:
-    async with replicas(1, latency=0.05) as (one,):
+    async with replicas(1, latency=0.3) as (one,):
         async with calling(fleet(one.url, retry=TWICE, routing=QUICK)) as (client, _):
             calls = asking(client, *range(10))
-            await asyncio.sleep(0.02)
+            while (await one.stats())["in_flight"] < 10:  # noqa: ASYNC110 - the server does not say
+                await asyncio.sleep(0.01)
             await one.admin("die", {"seconds": 0.2})
             await asyncio.gather(*calls)
 
