@@ -19,7 +19,8 @@ from peerloom.runtime.supervisor import Supervisor
 from peerloom.runtime.watchers import Watchers
 
 FIGURES_SECONDS = 0.5
-CENSUS_SECONDS = 2.0
+CENSUS_SECONDS = 2.0  # without a new row; twice as long after each census that has brought none
+MOST_CENSUS_SECONDS = 60.0
 
 
 class Gathering:
@@ -56,7 +57,7 @@ class Gathering:
             progress: a snapshot of the run.
             standing_still: why no rows are to be expected; empty if they are.
         """
-        committed, poisoned, since = -1, 0, time.monotonic()
+        committed, poisoned, since, hope = -1, 0, time.monotonic(), CENSUS_SECONDS
         while True:
             await self.ask_all()
             self._watchers.emit("progress", progress())
@@ -66,11 +67,11 @@ class Gathering:
                 self._supervisor.condemned()
             rows = totals.admitted - poisoned
             if rows != committed or standing_still():
-                committed, since = rows, time.monotonic()
+                committed, since, hope = rows, time.monotonic(), CENSUS_SECONDS
                 self._supervisor.progressed()
-            elif time.monotonic() - since > CENSUS_SECONDS:
+            elif time.monotonic() - since > hope:
                 self._supervisor.census()
-                since = time.monotonic()
+                since, hope = time.monotonic(), min(MOST_CENSUS_SECONDS, 2 * hope)
             await asyncio.sleep(FIGURES_SECONDS)
 
     async def ask_all(self) -> None:
