@@ -51,13 +51,22 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     results: Annotated[
         Path | None, typer.Option(help="With all: the Markdown file to write.", show_default=False)
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="With all: cases that the results hold are not measured again.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure, and print a point for each setting, or a row for each figure."""
-    _check(name, which, all={"--quick": quick, "--only": only, "--results": results})
+    _check(name, which, all={"--quick": quick, "--only": only, "--results": results, "--keep": keep})
     if name == ALL:
         measure_all(
-            quick=quick, json=as_json, results=expanded(results), peers=which or (), only=only, runs=runs
+            quick=quick,
+            json=as_json,
+            results=expanded(results),
+            keep=keep,
+            peers=which or (),
+            only=only,
+            runs=runs,
         )
     elif name == INSTALL:
         install_peers(which or ())

@@ -75,3 +75,9 @@ def test_a_note_is_made_of_the_medians() -> None:
     outcome = {"peerloom": Found([{"rate": 1.0}, {"rate": 3.0}])}
     row = compared("rate", outcome, "rate", reach=at_least(2), note=lambda found: f"{found['rate']:g} it is")
     assert (row.value, row.holds, row.note) == (2.0, True, "2 it is")
+
+
+def test_a_row_says_that_its_peer_was_stopped() -> None:
+    outcome = {"peerloom": Found([{"rate": 3.0}]), "other": Found([{"rate": 1.0, "stopped_after": 60.4}])}
+    row = compared("rate", outcome, "rate", peer="other", reach=OPEN)
+    assert (row.ratio, row.note) == (3.0, "other stopped after 60 s")

@@ -52,6 +52,31 @@ def test_results_are_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert len(json.loads((tmp_path / "RESULTS.json").read_text())["rows"]) == 2
 
 
+def test_a_run_that_was_cut_short_goes_on_with_what_is_missing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "RESULTS.md"
+    measure_all(only="second", runs=2, results=path, keep=True)
+    first = capfd.readouterr()
+    assert "second: peerloom, run 2 of 2" in first.err
+    measure_all(runs=1, results=path, keep=True, json=True)
+    then = capfd.readouterr()
+    assert "first: peerloom, run 1 of 1" in then.err
+    assert "second" not in then.err
+    assert len(then.out.splitlines()) == 2
+    cases = json.loads(path.with_suffix(".json").read_text())["cases"]
+    assert [len(cases[name]["peerloom"]["runs"]) for name in ("first", "second")] == [1, 2]
+
+
+@pytest.mark.parametrize("data", ["{", '{"cases": {"first": 3}}'])
+def test_results_that_cannot_be_kept_are_told(tmp_path: Path, data: str) -> None:
+    (tmp_path / "RESULTS.json").write_text(data)
+    with pytest.raises(ConfigError, match=r"RESULTS\.json cannot be read again"):
+        measure_all(results=tmp_path / "RESULTS.md", keep=True)
+    with pytest.raises(ConfigError, match="--keep wants --results"):
+        measure_all(keep=True)
+
+
 def test_a_short_run_measures_once_and_only_some_peers(quick_cases: list[Scope]) -> None:
     measure_all(quick=True, json=True)
     measure_all(peers=["aiohttp"], json=True)

@@ -28,7 +28,7 @@ def cases(scope: Scope) -> list[Case]:
 
 
 def _case(scope: Scope, in_flight: int, latency: float) -> Case:
-    job = Job(MINI_CORAL, _tasks(in_flight, latency), in_flight, latency)
+    job = Job(MINI_CORAL, _tasks(scope, in_flight, latency), in_flight, latency)
     all_peers = latency > 0 and in_flight <= max(REACH) and (scope.peers is not None or not scope.quick)
     sides = [ours(job)]
     for name, peer in PEERS.items():
@@ -45,10 +45,11 @@ def _peer(scope: Scope, name: str, job: Job) -> Side:
     return replace(theirs(scope, name, replace(job, enough=enough)), once=True)
 
 
-def _tasks(in_flight: int, latency: float) -> int:
+def _tasks(scope: Scope, in_flight: int, latency: float) -> int:
     if not latency:
         return max(4_000, 5 * in_flight)
-    return (5 if in_flight < max(REACH) else 3) * in_flight
+    wide = in_flight >= max(REACH)
+    return in_flight * ((2 if wide else 4) if scope.quick else (3 if wide else 5))
 
 
 def _rows(in_flight: int, latency: float, outcome: Outcome) -> list[Row]:

@@ -25,7 +25,7 @@ def cases(scope: Scope) -> list[Case]:
 def _documents(scope: Scope) -> Case:
     in_flight = 1_000
     job = Job(NR, 6_000, in_flight, 0.05)
-    sides = [ours(job), theirs(scope, BATCHES, less(job, 1_200))]
+    sides = [ours(job), theirs(scope, BATCHES, less(job, 600 if scope.quick else 1_200))]
     if not scope.quick:
         slow = theirs(scope, "openai", replace(job, enough=ENOUGH))
         sides += [theirs(scope, "aiohttp", job), replace(slow, once=True)]
@@ -43,7 +43,8 @@ def _document_rows(in_flight: int, outcome: Outcome) -> list[Row]:
 
 def _dialogues(scope: Scope, in_flight: int) -> Case:
     job = Job(TAU, in_flight, in_flight, 0.5)
-    threads = replace(job, enough=ENOUGH if scope.quick else 3 * ENOUGH)
+    long = in_flight > 1_000 or scope.quick
+    threads = replace(job, enough=ENOUGH if scope.quick else 5 * ENOUGH) if long else job
     return Case(
         f"tau, {in_flight:,} in flight",
         [ours(job), theirs(scope, THREADS, threads)],

@@ -1,7 +1,7 @@
 """The body of `peerloom bench all` and `peerloom bench install`."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from peerloom.bench.house.cases import Case, measure
 from peerloom.bench.house.install import install
 from peerloom.bench.house.machine import machine, peer_versions
 from peerloom.bench.house.peers import PEERS, known
-from peerloom.bench.house.report import Results, cells, write
+from peerloom.bench.house.report import Results, cells, measured_before, write
 from peerloom.bench.house.rows import Row
 from peerloom.bench.house.sides import Scope
 from peerloom.errors import ConfigError
@@ -49,6 +49,7 @@ def measure_all(
     quick: bool = False,
     json: bool = False,
     results: Path | None = None,
+    keep: bool = False,
     peers: Sequence[str] = (),
     only: str = "",
     runs: int | None = None,
@@ -58,19 +59,23 @@ def measure_all(
     Args:
         quick: one run each of less work, without most peers.
         json: one JSON object a line for each row on standard output, instead of a table.
-        results: the Markdown file to write, once all is measured; JSON and plots go beside it.
+        results: the Markdown file to write, after each case; JSON and plots go beside it.
+        keep: cases that the results hold already stay as they are, and are not measured again.
         peers: only these.
         only: only cases with this in their name.
         runs: of each side.
 
     Raises:
-        ConfigError: if there is no such peer, or no such case.
+        ConfigError: if there is no such peer, or no such case, or what is to be kept cannot be read.
     """
+    if keep and results is None:
+        raise ConfigError("--keep wants --results: the file whose cases are kept")
+    kept = measured_before(results) if keep and results is not None else {}
     scope = Scope(quick, frozenset(known(name).name for name in peers) or None, runs)
     progress = Console(stderr=True)
     found = Results(machine())
-    for case in _chosen(scope, only):
-        outcome = measure(case, _teller(progress))
+    for case in _chosen(scope, only, kept):
+        outcome = kept.get(case.name) or measure(case, _teller(progress))
         rows = case.rows(outcome)
         found.outcomes.append((case, outcome))
         found.rows += rows
@@ -107,9 +112,9 @@ def _teller(console: Console) -> Callable[[str], None]:
     return partial(console.print, soft_wrap=True, markup=False, highlight=False)
 
 
-def _chosen(scope: Scope, only: str) -> list[Case]:
+def _chosen(scope: Scope, only: str, kept: Collection[str]) -> list[Case]:
     cases = [case for group in GROUPS for case in group.cases(scope)]
-    chosen = [case for case in cases if only in case.name]
+    chosen = [case for case in cases if only in case.name or case.name in kept]
     if not chosen:
         raise ConfigError(f"no case has {only!r} in its name; there are {'; '.join(c.name for c in cases)}")
     return chosen

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from peerloom.bench.house.cases import Case, Figures, Found, Outcome
@@ -13,6 +14,7 @@ from peerloom.bench.house.peers import PEERS
 from peerloom.bench.house.plot import bars
 from peerloom.bench.house.rows import Row
 from peerloom.bench.house.workloads import WORKLOADS
+from peerloom.errors import ConfigError
 
 COLUMNS = {
     "tasks_per_second": "tasks/s",
@@ -51,6 +53,27 @@ class Results:
                 for case, outcome in self.outcomes
             },
         }
+
+
+class _Kept(msgspec.Struct):
+    """What is read again of the results' JSON."""
+
+    cases: dict[str, Outcome]
+
+
+def measured_before(path: Path) -> dict[str, Outcome]:
+    """What the results at `path` hold, by case; nothing if there are none.
+
+    Raises:
+        ConfigError: if they cannot be read.
+    """
+    data = path.with_suffix(".json")
+    try:
+        return msgspec.json.decode(data.read_bytes(), type=_Kept).cases
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{data} cannot be read again ({error}): measure without --keep") from error
 
 
 def write(results: Results, path: Path, command: str) -> None:

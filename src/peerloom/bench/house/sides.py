@@ -90,8 +90,9 @@ def compared(
     value = mine.get(key)
     if value is None:
         return missing(figure, reach, mine.reason or "no figure was found", peer)
-    gap = f"{peer} not measured: {other.reason}" if peer and other.get(key) is None else ""
-    told = note(mine.medians()) if note else ""
-    return Row(
-        figure, value, peer, other.get(key), reach, mine.spread(key), "; ".join(filter(None, (told, gap)))
-    )
+    told = [note(mine.medians())] if note else []
+    if peer and other.get(key) is None:
+        told.append(f"{peer} not measured: {other.reason}")
+    if (stopped := other.get("stopped_after")) is not None:
+        told.append(f"{peer} stopped after {stopped:,.0f} s")
+    return Row(figure, value, peer, other.get(key), reach, mine.spread(key), "; ".join(told))

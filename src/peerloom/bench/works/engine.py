@@ -94,7 +94,7 @@ async def run(spec: Spec) -> dict[str, Any]:
     folder, slots = Path(spec["folder"]), spec["slots"]
     service = RecordedService(slots=slots)
     service.folder = folder
-    said = await carry_out(program(Params()), spec, service)
+    said = await carry_out(program(Params(max_rounds=spec["rounds"])), spec, service)
     calls = await asyncio.to_thread(recorded, folder)
     ours = rate([Served(call["sent"], call["answered"], call["tokens"]) for call in calls], slots)
     bare = rate(await replayed([call["body"] for call in calls], slots, folder), slots)
