@@ -49,7 +49,7 @@ def _tasks(scope: Scope, in_flight: int, latency: float) -> int:
     if not latency:
         return max(4_000, 5 * in_flight)
     wide = in_flight >= max(REACH)
-    return in_flight * ((2 if wide else 4) if scope.quick else (3 if wide else 5))
+    return in_flight * ((2 if wide else 3) if scope.quick else (3 if wide else 5))
 
 
 def _rows(in_flight: int, latency: float, outcome: Outcome) -> list[Row]:

@@ -6,12 +6,12 @@ from functools import partial
 from peerloom.bench.house.cases import Case, Outcome
 from peerloom.bench.house.job import Job
 from peerloom.bench.house.rows import OPEN, Row, times
-from peerloom.bench.house.sides import Scope, compared, less, ours, theirs
+from peerloom.bench.house.sides import Scope, compared, ours, theirs
 from peerloom.bench.house.workloads import NR, TAU
 
 BATCHES = "raydata"
 THREADS = "threads"
-ENOUGH = 60.0  # seconds of calls of what is far slower
+ENOUGH = 40.0  # seconds of calls of what is far slower
 
 
 def cases(scope: Scope) -> list[Case]:
@@ -25,9 +25,10 @@ def cases(scope: Scope) -> list[Case]:
 def _documents(scope: Scope) -> Case:
     in_flight = 1_000
     job = Job(NR, 6_000, in_flight, 0.05)
-    sides = [ours(job), theirs(scope, BATCHES, less(job, 600 if scope.quick else 1_200))]
+    slower = replace(job, enough=ENOUGH if scope.quick else 2 * ENOUGH)
+    sides = [ours(job), theirs(scope, BATCHES, slower)]
     if not scope.quick:
-        slow = theirs(scope, "openai", replace(job, enough=ENOUGH))
+        slow = theirs(scope, "openai", slower)
         sides += [theirs(scope, "aiohttp", job), replace(slow, once=True)]
     rows = partial(_document_rows, in_flight)
     return Case(f"nr, {in_flight:,} in flight", sides, rows, runs=scope.times(3), shown=True)
@@ -44,7 +45,7 @@ def _document_rows(in_flight: int, outcome: Outcome) -> list[Row]:
 def _dialogues(scope: Scope, in_flight: int) -> Case:
     job = Job(TAU, in_flight, in_flight, 0.5)
     long = in_flight > 1_000 or scope.quick
-    threads = replace(job, enough=ENOUGH if scope.quick else 5 * ENOUGH) if long else job
+    threads = replace(job, enough=ENOUGH if scope.quick else 6 * ENOUGH) if long else job
     return Case(
         f"tau, {in_flight:,} in flight",
         [ours(job), theirs(scope, THREADS, threads)],

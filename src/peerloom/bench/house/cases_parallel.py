@@ -28,8 +28,8 @@ ONE_TURN = Workload("one-turn", _numbers, lambda rows: 0)
 
 def cases(scope: Scope) -> list[Case]:
     """A curve each."""
-    partitions = (1, 5, 20) if scope.quick else PARTITIONS
-    replicas = (1, 2, 4) if scope.quick else REPLICAS
+    partitions = (1, 5) if scope.quick else PARTITIONS
+    replicas = (1, 2) if scope.quick else REPLICAS
     tasks = 30_000 if scope.quick else 60_000
     jobs = {
         f"partitions={count}": Job(

@@ -96,7 +96,7 @@ def _case(scope: Scope, talk: Talk) -> Case:
     for name, shape in ((US, {}), (PLAIN, switches())):
         sides.append(Side(name, None, gap) if gap else side(name, partial(_crossed, talk, shape)))
     rows = _value_rows if talk.workload is VALUED else partial(_rows, talk)
-    return Case(f"traffic, {talk.name}", sides, rows, scope.times(1))
+    return Case(f"traffic, {talk.name}", sides, rows, scope.times(3))
 
 
 async def _crossed(talk: Talk, shape: Mapping[str, Any]) -> Figures:
