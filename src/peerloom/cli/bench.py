@@ -51,9 +51,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     results: Annotated[
         Path | None, typer.Option(help="With all: the Markdown file to write.", show_default=False)
     ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="With all: cases that the results hold are not measured again.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="With all: go on with those results.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure, and print a point for each setting, or a row for each figure."""
