@@ -28,7 +28,7 @@ CORAL = Workload("engine", _questions, lambda rows: 0, spec={"slots": SLOTS})
 
 def cases(scope: Scope) -> list[Case]:
     """One case: both are measured by one process, beside the same idle Ray."""
-    tasks, rounds = (24, 1) if scope.quick else (48, 3)
+    tasks, rounds = (20, 1) if scope.quick else (48, 3)
     job = Job(CORAL, tasks, IN_FLIGHT, more={"rounds": rounds}, limit=1_800)
     return [Case("real engine", [side(US, partial(_measured, job))], _rows, runs=scope.times(1))]
 

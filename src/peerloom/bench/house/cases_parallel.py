@@ -30,7 +30,7 @@ def cases(scope: Scope) -> list[Case]:
     """A curve each."""
     partitions = (1, 5) if scope.quick else PARTITIONS
     replicas = (1, 2) if scope.quick else REPLICAS
-    tasks = 30_000 if scope.quick else 60_000
+    tasks = 20_000 if scope.quick else 60_000
     jobs = {
         f"partitions={count}": Job(
             ONE_TURN, tasks, IN_FLIGHT, more={"shape": {"partitions": count}}, every=0.2, derive=one_member
