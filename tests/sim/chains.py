@@ -42,7 +42,8 @@ def _known(found: list[Record]) -> Known:
 
 def _as_in_a_segment(record: Record, place: int) -> records.Record:
     """As a reader finds it; copies have the same mark and CRC."""
-    mark = len(record.calls) if record.kind == BASE else record.token
+    # Each hop is a record of its own here.
+    mark = {TURN: 0, CALL: record.token, BASE: len(record.calls)}[record.kind]
     crc = hash((record.token, record.turns, record.calls))
     kind = KINDS[record.kind]
     return records.Record(kind, record.id, record.attempt, record.hop, mark, place, place + 1, crc)

@@ -81,12 +81,17 @@ class Peer(Participant):
         """An agent has acted: `before` is the copy it was given, `after` the one it made."""
         if self._acting.get(before.id) != before:
             return Move.GONE
-        # What is kept goes on even in a census: whoever asks, this is where it is.
-        here = target != TO_SINK if self._keeps else not self.held and self.name in self.view.hosts(target)
-        if here:
+        if self.stays(target):
             self._acting[before.id] = after
             return Move.HERE
         return Move.AWAY
+
+    def stays(self, target: str) -> bool:
+        """Whether a task with this target goes on at this peer."""
+        # What is kept goes on even in a census: whoever asks, this is where it is.
+        if self._keeps:
+            return target != TO_SINK
+        return not self.held and self.name in self.view.hosts(target)
 
     def acts_on(self, header: Header) -> bool:
         """Whether this copy still counts; it does not once a census has discarded it."""

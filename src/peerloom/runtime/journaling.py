@@ -66,10 +66,10 @@ class Journaling:
         self._calls.setdefault(header.id, []).append((header, call))
         self._flush_soon()
 
-    def turn(self, header: Header, raw_turns: Sequence[msgspec.Raw]) -> None:
-        """An agent has acted; `header` is that of the copy it has made."""
+    def turn(self, header: Header, raw_turns: Sequence[msgspec.Raw], hops: int = 1) -> None:
+        """Agents have acted, in so many hops; `header` is that of the copy the last one has made."""
         self._calls.pop(header.id, None)
-        self._records.append(turn_record(header, raw_turns))
+        self._records.append(turn_record(header, raw_turns, hops))
         self._ids.append(header.id)
         self._flush_soon()
 

@@ -1,9 +1,9 @@
 """Drives a peer: tasks come in batches, each is taken through the agents hosted here, then moves on.
 
 As long as the next role is hosted here, a hop is the next turn of a loop; nothing is encoded until the task
-leaves. An agent that need not wait acts in the very pass that found the task; only a task that has to wait
-becomes an asyncio task. What leaves is in the journal before. Of a large task only what its next peer has not
-seen is encoded (`protocol/histories.py`).
+leaves. Agents that need not wait act one after the other in the very pass that found the task, and are one
+record of the journal; only a task that has to wait becomes an asyncio task. What leaves is in the journal
+before. Of a large task only what its next peer has not seen is encoded (`protocol/histories.py`).
 """
 
 import asyncio
@@ -128,50 +128,58 @@ class PeerHost(Host):
 
     def _go(self, task: Task) -> None:
         """Take one task on as far as its agents need not wait; an asyncio task only for one that does."""
-        stage = self._stage
-        assert stage is not None
-        while self._may_begin():
-            begun = stage.begin(task)
-            if not isinstance(begun, Task):
-                self.spawn(self._carry(task, begun))
-                return
-            if not self._moved(task, begun):
-                return
-            task = begun
-        self.spawn(self._carry(task, None))
+        further = self._run_on(task, task)
+        if further is not None:
+            self.spawn(self._carry(*further))
 
     async def _carry(self, task: Task, begun: Awaitable[Task] | None) -> None:
         """Take one task through the agents of this peer, from a turn that may have begun, then send it on."""
         stage = self._stage
         assert stage is not None
-        while True:
-            if begun is None and not self._may_begin():
+        further: tuple[Task, Awaitable[Task] | None] | None = task, begun
+        while further is not None:
+            task, begun = further
+            if begun is None:
                 await self._until_may_begin()
                 if not self.machine.acts_on(task.header):
                     return  # another copy lives on: this one's turn would be paid in vain
             after = await (begun if begun is not None else stage.step(task))
-            if not self._moved(task, after):
-                return
-            task, begun = after, None
+            further = self._run_on(task, after)
 
-    def _moved(self, task: Task, after: Task) -> bool:
-        """An agent has made `after` of `task`. Whether its next agent is here; if not, it is sent."""
-        before, header = task.header, after.header
-        target = TO_SINK if after.end is not None else after.next_role
-        move = self.machine.move(before, header, target)
-        if move is Move.GONE:
-            return False
+    def _run_on(self, before: Task, task: Task) -> tuple[Task, Awaitable[Task] | None] | None:
+        """Go on with what has become of a copy, through agents that need not wait.
+
+        What is left to wait for: the task with its turn that has begun, or without if none may begin now.
+        None if the task has left, or another copy lives on.
+        """
+        stage = self._stage
+        assert stage is not None
+        if not self.machine.acts_on(before.header):
+            return None
+        while task is before or self.machine.stays(_target(task)):
+            begun = stage.begin(task) if self._may_begin() else None
+            if not isinstance(begun, Task):
+                if task is not before:
+                    self._settle(before, task)
+                return task, begun
+            task = begun
+        self._settle(before, task)
+        return None
+
+    def _settle(self, before: Task, after: Task) -> None:
+        """Note what has become of a copy, in the journal too; and send it, if its next agent is not here."""
+        header, target = after.header, _target(after)
+        hops = header.hop - before.header.hop
         if self._journal is not None:
-            self._journal.turn(header, after.raw_turns[len(task.raw_turns) :])
-        if move is Move.HERE:
-            return True
+            self._journal.turn(header, after.raw_turns[len(before.raw_turns) :], hops)
+        if self.machine.move(before.header, header, target) is Move.HERE:
+            return
         if after.end is None:
-            self.machine.send(before, target, after)
+            self.machine.send(before.header, target, after)
         else:
             self._histories.drop(header)
-            self.machine.send(before, target, Item(header, finish(after, self._brief)))
+            self.machine.send(before.header, target, Item(header, finish(after, self._brief)))
         self.poke()
-        return False
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.turns = self.machine.acting - self._waiting
@@ -185,3 +193,7 @@ class PeerHost(Host):
         if self._stage is not None:
             stats.hops = self._stage.hops
             stats.agents = self._stage.tallies
+
+
+def _target(task: Task) -> str:
+    return TO_SINK if task.end is not None else task.next_role

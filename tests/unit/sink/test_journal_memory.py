@@ -132,7 +132,32 @@ def test_nothing_is_built_on_a_turn_that_was_made_twice(run_dir: Path):
     assert (texts(recalled), digests(recalled)) == (["one"], ["yes"])
 
 
-@pytest.mark.parametrize("records", [[], [turn(7, 2)], [base(7, 0, [], 5)], [call(7, 4)]])
+def several(row: int, first: int, last: int, text: str = "") -> bytes:
+    """The record of the hops from `first` to `last`, of a turn each."""
+    hops = range(first, last + 1)
+    return turn_record(header(row, last), [raw(text or f"{row} at {hop}") for hop in hops], len(hops))
+
+
+def test_hops_in_one_record_are_a_part_of_the_chain(run_dir: Path):
+    records = [
+        turn(7, 1),
+        several(7, 2, 4),
+        turn(7, 5),
+        several(7, 6, 7),
+        call(7, 7, "new"),
+        call(7, 6, "old"),
+    ]
+    recalled = recall(run_dir, *records)
+    assert recalled is not None and recalled.hop == 6
+    assert (texts(recalled), digests(recalled)) == ([f"7 at {hop}" for hop in range(1, 7)], ["new"])
+
+
+def test_of_hops_that_were_made_twice_the_longer_record_counts_and_nothing_after_it(run_dir: Path):
+    records = [turn(7, 1, "one"), several(7, 1, 3, "other"), turn(7, 2, "two"), turn(7, 4)]
+    assert texts(recall(run_dir, *records)) == ["other"] * 3
+
+
+@pytest.mark.parametrize("records", [[], [turn(7, 2)], [several(7, 2, 3)], [base(7, 0, [], 5)], [call(7, 4)]])
 def test_nothing_of_use_is_none(run_dir: Path, records: list[bytes]):
     assert recall(run_dir, *records) is None
 

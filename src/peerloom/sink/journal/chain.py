@@ -1,7 +1,7 @@
 """What the records of one task add up to.
 
-The records of one attempt make a chain: a BASE or hop 0, a TURN for each hop after it, and the CALLs at the
-hop where that ends. Chains are never mixed: the one that came farthest is taken.
+The records of one attempt make a chain: a BASE or hop 0, TURNs that each begin where the one before ends, and
+the CALLs at the hop where the last one ends. Chains are never mixed: the one that came farthest is taken.
 """
 
 from collections import defaultdict
@@ -47,17 +47,17 @@ def _chains(attempt: int, records: Iterable[Record]) -> Iterator[Chain]:
     calls: defaultdict[int, dict[int, Record]] = defaultdict(dict)
     for record in records:
         if record.kind == TURN:
-            turns[record.hop].setdefault(record.crc, record)
+            turns[record.hop - record.mark - 1].setdefault(record.crc, record)
         elif record.kind == CALL:
             calls[record.hop].setdefault(record.mark, record)
         elif record.kind == BASE:
             bases.setdefault((record.hop, record.crc), record)
     for base in (None, *bases.values()):
         hop, steps = base.hop if base is not None else 0, list[Record]()
-        while hop + 1 in turns:
-            hop += 1
-            same = list(turns[hop].values())
-            steps.append(same[0])
+        while hop in turns:
+            same = turns[hop].values()
+            steps.append(max(same, key=lambda record: record.hop))
+            hop = steps[-1].hop
             if len(same) > 1:
                 # Two who held the copy made two turns of it: what follows may belong to either, so stop
                 # here. The calls are safe: each serves only a request with its own digest.

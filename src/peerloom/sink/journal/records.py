@@ -7,7 +7,7 @@ is the version of the format.
 
 Three kinds:
 
-    TURN  the turns by which a copy came to its hop from the hop before
+    TURN  the turns by which a copy came to its hop, from the hop before or from an earlier one
     CALL  a finished call of the unfinished turn that follows the hop
     BASE  all turns up to the hop, and calls of the next turn: where an attempt begins that was recalled
 
@@ -49,7 +49,8 @@ _call_numbers = count(int.from_bytes(os.urandom(7), "little"))
 class Record(NamedTuple):
     """A record found in a segment: what its head says, and where it is.
 
-    `mark` tells equal calls apart, and is the number of calls in a BASE. `crc` is what it ends with.
+    `mark` tells equal calls apart; in a BASE it is the number of calls, and in a TURN that of the hops before
+    the last. `crc` is what it ends with.
     """
 
     kind: int
@@ -62,17 +63,18 @@ class Record(NamedTuple):
     crc: int
 
 
-def turn_record(header: Header, raw_turns: Sequence[msgspec.Raw]) -> bytes:
-    """The record of one step.
+def turn_record(header: Header, raw_turns: Sequence[msgspec.Raw], hops: int = 1) -> bytes:
+    """The record of one step, or of several that one peer took.
 
     Args:
-        header: of the copy after the step.
-        raw_turns: the turns that the step added, encoded.
+        header: of the copy after them.
+        raw_turns: the turns that they added, encoded.
+        hops: how many they are.
 
     Raises:
         ValueError: if the copy is a branch of a fan-out.
     """
-    return _record(TURN, header, 0, _encode(raw_turns))
+    return _record(TURN, header, hops - 1, _encode(raw_turns))
 
 
 def call_record(header: Header, call: SavedCall) -> bytes:
