@@ -66,6 +66,9 @@ def test_a_run_that_was_cut_short_goes_on_with_what_is_missing(
     assert len(then.out.splitlines()) == 2
     cases = json.loads(path.with_suffix(".json").read_text())["cases"]
     assert [len(cases[name]["peerloom"]["runs"]) for name in ("first", "second")] == [1, 2]
+    measure_all(only="second", runs=3, results=path, keep=True)
+    cases = json.loads(path.with_suffix(".json").read_text())["cases"]
+    assert [len(cases[name]["peerloom"]["runs"]) for name in ("first", "second")] == [1, 3]
 
 
 @pytest.mark.parametrize("data", ["{", '{"cases": {"first": 3}}'])

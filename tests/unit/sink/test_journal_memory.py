@@ -148,8 +148,8 @@ def test_hops_in_one_record_are_a_part_of_the_chain(run_dir: Path):
         call(7, 6, "old"),
     ]
     recalled = recall(run_dir, *records)
-    assert recalled is not None and recalled.hop == 6
-    assert (texts(recalled), digests(recalled)) == ([f"7 at {hop}" for hop in range(1, 7)], ["new"])
+    assert recalled is not None and recalled.hop == 7
+    assert (texts(recalled), digests(recalled)) == ([f"7 at {hop}" for hop in range(1, 8)], ["new"])
 
 
 def test_of_hops_that_were_made_twice_the_longer_record_counts_and_nothing_after_it(run_dir: Path):

@@ -60,7 +60,8 @@ def measure_all(
         quick: one run each of less work, without most peers.
         json: one JSON object a line for each row on standard output, instead of a table.
         results: the Markdown file to write, after each case; JSON and plots go beside it.
-        keep: cases that the results hold already stay as they are, and are not measured again.
+        keep: cases that the results hold already stay as they are, and are not measured again; except those
+            that `only` names.
         peers: only these.
         only: only cases with this in their name.
         runs: of each side.
@@ -75,7 +76,8 @@ def measure_all(
     progress = Console(stderr=True)
     found = Results(machine())
     for case in _chosen(scope, only, kept):
-        outcome = kept.get(case.name) or measure(case, _teller(progress))
+        again = only and only in case.name
+        outcome = (None if again else kept.get(case.name)) or measure(case, _teller(progress))
         rows = case.rows(outcome)
         found.outcomes.append((case, outcome))
         found.rows += rows
