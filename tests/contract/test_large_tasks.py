@@ -32,7 +32,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize(
     ("engine", "most"),
-    [("local", 128), ("local", 0), ("local", FEW), ("ray", 128), ("ray", FEW)],
+    [("local", 128), ("local", 0), ("local", FEW), ("ray", FEW)],
     indirect=["engine"],
 )
 async def test_rows_are_the_same_with_histories_without_and_with_hardly_any(

@@ -131,6 +131,7 @@ async def test_a_finished_run_has_nothing_to_do(engine: str, tmp_path: Path) -> 
     assert not list((tmp_path / "run" / "journal").iterdir())
 
 
+@pytest.mark.parametrize("engine", ["local"], indirect=True)  # decided before a member starts
 async def test_a_changed_input_is_refused_and_says_how(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"n": 0}\n{"n": 1}\n')
@@ -162,6 +163,7 @@ async def test_the_input_may_move_and_the_limit_may_grow(engine: str, tmp_path: 
         await execute(talk(), JsonlSource(moved, limit=7), SimulatedService(), run_dir, engine=engine)
 
 
+@pytest.mark.parametrize("engine", ["local"], indirect=True)  # decided before a member starts
 async def test_a_run_without_a_row_may_be_another_one(engine: str, tmp_path: Path) -> None:
     class Broken(SimulatedService):
         async def start(self, *_: Any) -> Any:

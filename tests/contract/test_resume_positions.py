@@ -58,6 +58,7 @@ def lines(run_dir: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("engine", ["local"], indirect=True)
 async def test_only_missing_rows_are_read(engine: str, tmp_path: Path) -> None:
     path, kept = await a_broken_run(tmp_path, engine)
     done = await execute(
