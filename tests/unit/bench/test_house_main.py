@@ -59,6 +59,8 @@ def test_a_run_that_was_cut_short_goes_on_with_what_is_missing(
     measure_all(only="second", runs=2, results=path, keep=True)
     first = capfd.readouterr()
     assert "second: peerloom, run 2 of 2" in first.err
+    assert "--only 'second' --keep`" in path.read_text()
+    assert "kept from earlier runs" in path.read_text()
     measure_all(runs=1, results=path, keep=True, json=True)
     then = capfd.readouterr()
     assert "first: peerloom, run 1 of 1" in then.err

@@ -84,7 +84,7 @@ def measure_all(
         _print_json(rows if json else [])
         if results is not None:  # as it grows, so that a run that is cut short leaves what it has
             found.versions = peer_versions(PEERS)
-            write(found, results, _command(peers, quick, only))
+            write(found, results, _command(peers, quick, only, keep))
     if not json:
         Console().print(table(found.rows))
 
@@ -128,6 +128,7 @@ def _print_json(rows: Sequence[Row]) -> None:
     sys.stdout.flush()
 
 
-def _command(peers: Sequence[str], quick: bool, only: str) -> str:
+def _command(peers: Sequence[str], quick: bool, only: str, keep: bool) -> str:
     flags = [*peers, *(["--quick"] if quick else []), *([f"--only '{only}'"] if only else [])]
+    flags += ["--keep"] if keep else []  # the other cases are of earlier runs
     return " ".join(["peerloom bench all", *flags])

@@ -90,9 +90,10 @@ def write(results: Results, path: Path, command: str) -> None:
 
 def markdown(results: Results, plots: Sequence[str], command: str) -> str:
     """The document."""
+    kept = " Cases that it did not measure were kept from earlier runs." if "--keep" in command else ""
     parts = [
         "# Results",
-        f"Made by `{command}`: figures of this machine and this run, medians with the least and the most.",
+        f"Made by `{command}`: figures of this machine, medians with the least and the most.{kept}",
         *(f"- {name}: {value}" for name, value in results.machine.items()),
         "",
         _table(results.rows),
