@@ -73,6 +73,14 @@ def test_a_run_that_was_cut_short_goes_on_with_what_is_missing(
     assert [len(cases[name]["peerloom"]["runs"]) for name in ("first", "second")] == [1, 3]
 
 
+def test_results_of_a_case_that_this_run_does_not_have_are_not_lost(tmp_path: Path) -> None:
+    before = b'{"cases": {"first of old": {}}}'
+    (tmp_path / "RESULTS.json").write_bytes(before)
+    with pytest.raises(ConfigError, match="would lose it: first of old"):
+        measure_all(results=tmp_path / "RESULTS.md", keep=True)
+    assert (tmp_path / "RESULTS.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("data", ["{", '{"cases": {"first": 3}}'])
 def test_results_that_cannot_be_kept_are_told(tmp_path: Path, data: str) -> None:
     (tmp_path / "RESULTS.json").write_text(data)

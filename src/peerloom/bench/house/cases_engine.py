@@ -30,7 +30,8 @@ def cases(scope: Scope) -> list[Case]:
     """One case: both are measured by one process, beside the same idle Ray."""
     tasks, rounds = (20, 1) if scope.quick else (48, 3)
     job = Job(CORAL, tasks, IN_FLIGHT, more={"rounds": rounds}, limit=1_800)
-    return [Case("real engine", [side(US, partial(_measured, job))], _rows, runs=scope.times(1))]
+    rows = partial(_rows, f"{tasks} dialogues of {rounds} round{'s' if rounds > 1 else ''}")
+    return [Case("real engine", [side(US, partial(_measured, job))], rows, runs=scope.times(1))]
 
 
 async def _measured(job: Job) -> Figures:
@@ -38,13 +39,13 @@ async def _measured(job: Job) -> Figures:
     return {**found, "share": found["tokens_per_second"] / found["bare_tokens_per_second"]}
 
 
-def _rows(outcome: Outcome) -> list[Row]:
+def _rows(what: str, outcome: Outcome) -> list[Row]:
     figure = f"coral on llama.cpp, {SLOTS} slots: tokens/s against a bare client with the same prompts"
     found, reach = outcome[US], at_least_share(0.97)
     value, bare = found.get("tokens_per_second"), found.get("bare_tokens_per_second")
     peer = "bare client"
     if value is None:
         return [missing(figure, reach, found.reason, peer)]
-    share = Row(f"{figure}: share", found.get("share"), peer, 1.0, reach, found.spread("share"))
+    share = Row(f"{figure}: share", found.get("share"), peer, 1.0, reach, found.spread("share"), what)
     rates = Row(figure, value, peer, bare, spread=found.spread("tokens_per_second"))
     return [rates, share]

@@ -116,6 +116,12 @@ def _teller(console: Console) -> Callable[[str], None]:
 
 def _chosen(scope: Scope, only: str, kept: Collection[str]) -> list[Case]:
     cases = [case for group in GROUPS for case in group.cases(scope)]
+    lost = set(kept) - {case.name for case in cases}
+    if lost:
+        raise ConfigError(
+            f"the results hold what this run has no case for, and would lose it: {'; '.join(sorted(lost))}. "
+            "Measure with --quick as they were, or into another file"
+        )
     chosen = [case for case in cases if only in case.name or case.name in kept]
     if not chosen:
         raise ConfigError(f"no case has {only!r} in its name; there are {'; '.join(c.name for c in cases)}")
