@@ -7,7 +7,9 @@ import pytest
 from programs import debate, stable
 
 from peerloom.protocol.histories import Histories
-from peerloom.protocol.messages import Copy, Item
+from peerloom.protocol.messages import Copy, Deliver, Delivered, Item
+from peerloom.protocol.shard import Shard
+from peerloom.runtime.local import LocalEngine
 from peerloom.services.llm.simulated import SimulatedService
 from peerloom.task import TaskId
 from peerloom.testing import execute
@@ -65,3 +67,40 @@ async def test_a_document_crosses_once_to_each_peer_or_again_if_it_was_forgotten
     hops, peers = 12, 3
     assert len(missing) == (hops - peers if forgets else 0) * len(ROWS)
     assert len(whole) == (hops if forgets else peers) * len(ROWS)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+async def test_the_row_of_a_large_task_is_made_on_its_sinks_host_if_a_peer_there_has_seen_it(
+    forgets: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Any
+) -> None:
+    senders: set[str] = set()
+    deliver, unpack = Shard.deliver, Histories.unpack
+
+    def noted(shard: Shard, message: Deliver) -> Delivered:
+        senders.add(message.sender)
+        return deliver(shard, message)
+
+    def forgetful(histories: Histories, sender: str, item: Item) -> Copy | None:
+        histories.drop(item.header)
+        return unpack(histories, sender, item)
+
+    def host_of(engine: LocalEngine, member: str) -> str:
+        return "far" if member in last else "near"
+
+    monkeypatch.setattr(Shard, "deliver", noted)
+    monkeypatch.setattr(LocalEngine, "host_of", host_of)
+    last: set[str] = set()
+    assert await rows_of(tmp_path / "one") == expected
+    last |= senders
+    assert len(last) == 1  # the peer of the role that comes last
+
+    senders.clear()
+    assert await rows_of(tmp_path / "small", histories=0) == expected
+    assert senders == last
+
+    senders.clear()
+    if forgets:
+        monkeypatch.setattr(Histories, "unpack", forgetful)
+    assert await rows_of(tmp_path / "large") == expected
+    assert senders.isdisjoint(last)
+    assert senders

@@ -112,6 +112,8 @@ class Histories:
         digest = b"" if seen is None else history.digest(seen)
         past = Past({name: n for name, n in history.seen.items() if name != destination}, seen or 0, digest)
         history.seen[destination] = len(copy.raw_turns)
+        if copy.end is not None:
+            self.drop(header)
         return Item(header, payload, past)
 
     def unpack(self, sender: str, item: Item) -> Copy | None:
@@ -140,6 +142,12 @@ class Histories:
         self._learn(history, sender, past)
         self._grown(header, history.size - before)
         return task
+
+    def seen(self, task: Task) -> dict[str, int]:
+        """Who else has seen how many turns of a task, if it is one that is kept."""
+        header = task.header
+        history = self._kept.get((header.id, header.branch)) if self._kept else None
+        return history.seen if history is not None and history.begins(task) else {}
 
     def retain(self, members: Set[str]) -> None:
         """Forget what peers have seen that are no members any more."""

@@ -25,6 +25,11 @@ TO_ALONE = "<alone>"
 """As the target of a task: the process for suspects of its partition."""
 
 
+def to_peer(index: int) -> str:
+    """As the target of a task: the peer of this slot, whatever its roles."""
+    return f"<{PEER}-{index}>"
+
+
 class Member(msgspec.Struct, frozen=True, array_like=True):
     """One incarnation of one process. `roles` are those that its agents play."""
 
@@ -70,6 +75,10 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return hosts
 
     @cached_property
+    def _peers(self) -> dict[str, str]:
+        return {to_peer(member.index): member.name for member in self.of(PEER)}
+
+    @cached_property
     def _by_slot(self) -> dict[tuple[str, int], str]:
         return {member.slot: member.name for member in self.members}
 
@@ -91,13 +100,13 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return self._by_slot.get((SINK, spread(id) % self.shards))
 
     def route(self, target: str, id: TaskId) -> str | None:
-        """Where a task goes next: a host of the role, always the same one, or its sink."""
+        """Where a task goes next: a host of the role, always the same one, or whatever else its target is."""
         if target == TO_SINK:
             return self.sink(id)
         if target == TO_ALONE:
             return self._by_slot.get((ALONE, partition_of(id, self.partitions)))
         hosts = self._hosts.get(target)
-        return hosts[spread(id) % len(hosts)] if hosts else None
+        return hosts[spread(id) % len(hosts)] if hosts else self._peers.get(target)
 
 
 def spread(id: TaskId) -> int:

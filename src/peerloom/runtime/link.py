@@ -23,3 +23,7 @@ class Link(Protocol):
             Unreachable: whether or not the message arrived.
         """
         ...
+
+    def host_of(self, member: str) -> str:
+        """The address of the host that a member is on; empty if that is unknown, or there is but one."""
+        ...

@@ -3,7 +3,9 @@
 As long as the next role is hosted here, a hop is the next turn of a loop; nothing is encoded until the task
 leaves. Agents that need not wait act one after the other in the very pass that found the task, and are one
 record of the journal; only a task that has to wait becomes an asyncio task. What leaves is in the journal
-before. Of a large task only what its next peer has not seen is encoded (`protocol/histories.py`).
+before. Of a large task only what its next peer has not seen is encoded (`protocol/histories.py`); and if one
+has ended whose sink is on another host, where a peer has seen it, that peer makes its row: so what is there
+already need not go there once more.
 """
 
 import asyncio
@@ -14,7 +16,7 @@ from collections.abc import Awaitable
 from peerloom.protocol.histories import Histories
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Grants, Item, Message, Pace, Readings
 from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import ALONE, TO_SINK
+from peerloom.protocol.view import ALONE, PEER, TO_SINK, to_peer
 from peerloom.runtime.acting import Stage
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
@@ -26,7 +28,7 @@ from peerloom.runtime.tidying import Tidying
 from peerloom.services.llm.base import LLM
 from peerloom.services.llm.cache.caching import CachingLLM
 from peerloom.services.llm.limits.desk import Desk
-from peerloom.task import Task, decode
+from peerloom.task import Header, Task, decode
 
 MEGABYTE = 1_000_000
 PASS_SECONDS = 0.002  # of work before other messages get their turn, and what is done leaves
@@ -128,6 +130,9 @@ class PeerHost(Host):
 
     def _go(self, task: Task) -> None:
         """Take one task on as far as its agents need not wait; an asyncio task only for one that does."""
+        if task.end is not None:
+            self._finish(task.header, task)
+            return
         further = self._run_on(task, task)
         if further is not None:
             self.spawn(self._carry(*further))
@@ -174,12 +179,27 @@ class PeerHost(Host):
             self._journal.turn(header, after.raw_turns[len(before.raw_turns) :], hops)
         if self.machine.move(before.header, header, target) is Move.HERE:
             return
-        if after.end is None:
-            self.machine.send(before.header, target, after)
+        finisher = self._finisher(after) if after.end is not None else target
+        if finisher:
+            self.machine.send(before.header, finisher, after)
         else:
-            self._histories.drop(header)
-            self.machine.send(before.header, target, Item(header, finish(after, self._brief)))
+            self._finish(before.header, after)
         self.poke()
+
+    def _finish(self, before: Header, task: Task) -> None:
+        """Make the row of a task that has ended, and send it to its sink."""
+        self._histories.drop(task.header)
+        self.machine.send(before, TO_SINK, Item(task.header, finish(task, self._brief)))
+        self.poke()
+
+    def _finisher(self, task: Task) -> str:
+        """The target that makes a task's row, if it is a peer which has seen it, on its sink's host."""
+        seen, view, host_of = self._histories.seen(task), self.machine.view, self._link.host_of
+        sink = view.sink(task.id)
+        if not seen or sink is None or host_of(sink) == host_of(self.machine.name):
+            return ""
+        there = [peer for peer in view.of(PEER) if peer.name in seen and host_of(peer.name) == host_of(sink)]
+        return to_peer(max(there, key=lambda peer: seen[peer.name]).index) if there else ""
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.turns = self.machine.acting - self._waiting

@@ -53,6 +53,11 @@ class RayLink:
                 return await wire.send(data)
         return await self._call(to, data)
 
+    def host_of(self, member: str) -> str:
+        """Where its door is."""
+        door = self._doors.get(member)
+        return door.host if door is not None else ""
+
     def close(self) -> None:
         """Hang up everywhere."""
         for dialling in self._wires.values():
