@@ -10,7 +10,7 @@ import msgspec
 
 from peerloom.protocol.histories import Histories
 from peerloom.protocol.messages import Copy, Item
-from peerloom.task import SCHEMA_VERSION, Header, SavedCall, Task, decode, encode
+from peerloom.task import SCHEMA_VERSION, End, Header, SavedCall, Task, decode, encode
 
 if TYPE_CHECKING:
     from world import World
@@ -46,6 +46,11 @@ def acted(task: Task, token: int) -> Task:
     id, attempt, hop, _ = task.header
     turns = [*task.raw_turns, _turn(token)]
     return msgspec.structs.replace(task, header=Header(id, attempt, hop + 1), raw_turns=turns, calls=[])
+
+
+def ended(task: Task) -> Task:
+    """A task whose row is still to be made."""
+    return task.with_next(End())
 
 
 def _turn(token: int) -> msgspec.Raw:
