@@ -111,7 +111,7 @@ class PeerProcess(Process):
             core.send(before, target, after)
 
     def _has_it_finished(self, before: Header, after: Task) -> bool:
-        """Now and then another peer makes the row of a task that has ended: of a large one, as it would be."""
+        """Now and then another peer makes the row of a large task that has ended."""
         core, random = self.core, self.world.random
         others = [peer.index for peer in core.view.of(PEER) if peer.name != self.name]
         if not self.world.scenario.histories or not others or random() < 0.5:
