@@ -7,7 +7,7 @@ import zstandard
 
 from peerloom.bench.house import cases_traffic
 from peerloom.bench.house.cases import Found
-from peerloom.bench.house.cases_traffic import LARGE, PLAIN, VALUE, VALUED, cases, switches
+from peerloom.bench.house.cases_traffic import LARGE, PLAIN, TALKS, VALUE, VALUED, cases, switches
 from peerloom.bench.house.hosts import TwoHosts
 from peerloom.bench.house.sides import US, Scope
 from peerloom.bench.works.texts import VARIABLE, given, text
@@ -61,12 +61,15 @@ def test_a_value_is_another_in_each_row_and_as_large_as_it_says() -> None:
 
 def test_rows_compare_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TwoHosts, "missing", classmethod(lambda cls: "no namespaces here"))
-    outcome = {
-        US: Found([{"bytes_per_task": 10.0, "tasks_per_second": 5.0, "crossings": 1.0}]),
-        PLAIN: Found([{"bytes_per_task": 40.0, "tasks_per_second": 6.0, "crossings": 6.0}]),
-    }
+
+    def found(crossed: float, rate: float) -> Found:
+        talks = {f"bytes_per_task, {talk.name}": crossed for talk in TALKS}
+        rates = {f"tasks_per_second, {talk.name}": rate for talk in TALKS}
+        return Found([{**talks, **rates, "crossings": crossed / 10}])
+
+    outcome = {US: found(10, 5), PLAIN: found(40, 6)}
     rows = [row for case in cases(Scope()) for row in case.rows(outcome)]
-    assert [row.ratio for row in rows[::2]] == [0.25, 0.25, pytest.approx(1 / 6)]
+    assert [row.ratio for row in rows[::2]] == [0.25, 0.25, 0.25]
     assert [row.holds for row in rows] == [True, None, True, None, True]
     assert rows[-1].figure == LARGE
     gaps = [row for case in cases(Scope()) for row in case.rows({US: Found(reason="no")})]
