@@ -3,7 +3,7 @@ import pytest
 from peerloom.bench.house.cases_growth import DIALOGUES, each_task, each_turn
 from peerloom.bench.house.cases_parallel import one_member
 from peerloom.bench.house.job import Seen
-from peerloom.bench.works.engine import Served, rate
+from peerloom.bench.works.engine import Served, rates, until_idle
 
 
 class Clock:
@@ -48,8 +48,14 @@ def test_what_one_feeder_can_do_is_its_cpu_time_turned_round() -> None:
     assert found == {"feeder_limit": pytest.approx(1_000), "sink_limit": pytest.approx(500)}
 
 
-def test_tokens_count_while_all_slots_have_work() -> None:
-    busy = [Served(0, 10, 100), Served(0, 10, 100)]
-    assert rate(busy, slots=2) == pytest.approx(20)
-    assert rate([*busy, Served(10, 50, 100)], slots=2) == pytest.approx(20)  # the tail has one slot only
-    assert rate([Served(0, 10, 100)], slots=2) == pytest.approx(10)
+def test_tokens_are_those_of_the_same_calls_while_all_slots_have_work() -> None:
+    ours = [Served(0, 10, 100), Served(0, 12, 100), Served(10, 20, 50), Served(12, 22, 50)]
+    tail = Served(22, 90, 1)
+    assert until_idle([*ours, tail], slots=2) == 3  # from 20 on there is one call only
+    bare = [Served(0, 3, 100), Served(0, 4, 100), Served(3, 9, 50), Served(4, 9, 50), Served(9, 10, 7)]
+    assert rates([*ours, tail], bare, slots=2) == (50 / (20 - 12), 50 / (9 - 4))
+
+
+def test_of_few_calls_all_count() -> None:
+    few = [Served(0, 10, 100), Served(0, 20, 100)]
+    assert rates(few, few, slots=4) == (10, 10)

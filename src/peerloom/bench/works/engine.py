@@ -1,7 +1,8 @@
 """A real model: `coral` on llama.cpp, then the very same requests by a client that does nothing else.
 
-Both have the same number of slots, beside an idle Ray. Tokens a second are taken while all slots have work:
-from the first call until fewer calls are left than there are slots, what is under way then in proportion.
+Both have the same number of slots, beside an idle Ray. Tokens a second are those of the same calls, by the
+order of their answers: after as many as there are slots, when both have got going, until ours have fewer calls
+to make than slots. Calls differ in kind, long prompts first, so another share of them has another rate.
 """
 
 import asyncio
@@ -96,9 +97,9 @@ async def run(spec: Spec) -> dict[str, Any]:
     service.folder = folder
     said = await carry_out(program(Params(max_rounds=spec["rounds"])), spec, service)
     calls = await asyncio.to_thread(recorded, folder)
-    ours = rate([Served(call["sent"], call["answered"], call["tokens"]) for call in calls], slots)
-    bare = rate(await replayed([call["body"] for call in calls], slots, folder), slots)
-    figures = {"tokens_per_second": ours, "bare_tokens_per_second": bare, "llm_calls": len(calls)}
+    ours = [Served(call["sent"], call["answered"], call["tokens"]) for call in calls]
+    mine, bare = rates(ours, await replayed([call["body"] for call in calls], slots, folder), slots)
+    figures = {"tokens_per_second": mine, "bare_tokens_per_second": bare, "llm_calls": len(calls)}
     return {**said, "figures": figures}
 
 
@@ -141,20 +142,27 @@ async def saturated(
     return served
 
 
-def rate(calls: Sequence[Served], slots: int) -> float:
-    """Tokens a second while there was work for all slots."""
-    begin = min(call.sent for call in calls)
+def rates(ours: Sequence[Served], bare: Sequence[Served], slots: int) -> tuple[float, float]:
+    """Tokens a second of both, of as many calls: see the module."""
+    most = min(until_idle(ours, slots), len(bare))
+    least = slots if slots < most else 0
+    return rate(ours, least, most), rate(bare, least, most)
+
+
+def until_idle(calls: Sequence[Served], slots: int) -> int:
+    """How many calls were answered before there was a slot without work; all, if there always was one."""
     changes = sorted([(call.sent, 1) for call in calls] + [(call.answered, -1) for call in calls])
-    busy, end = 0, begin
+    busy, end = 0, 0.0
     for moment, change in changes:
         if busy >= slots:  # until now
             end = moment
         busy += change
-    if end == begin:  # never enough work for all: the whole time
-        end = max(call.answered for call in calls)
-    tokens = 0.0
-    for call in calls:
-        within = min(call.answered, end) - call.sent
-        if within > 0:
-            tokens += call.tokens * within / max(call.answered - call.sent, 1e-9)
-    return tokens / (end - begin)
+    return sum(call.answered <= end for call in calls) or len(calls)
+
+
+def rate(calls: Sequence[Served], least: int, most: int) -> float:
+    """Tokens a second of the calls from one answer to another, by their order; from the start, if it is 0."""
+    answered = sorted(calls, key=lambda call: call.answered)
+    begin = answered[least - 1].answered if least else min(call.sent for call in calls)
+    tokens = sum(call.tokens for call in answered[least:most])
+    return tokens / (answered[most - 1].answered - begin)
