@@ -53,7 +53,7 @@ def test_tokens_are_those_of_the_same_calls_while_all_slots_have_work() -> None:
     tail = Served(22, 90, 1)
     assert until_idle([*ours, tail], slots=2) == 3  # from 20 on there is one call only
     bare = [Served(0, 3, 100), Served(0, 4, 100), Served(3, 9, 50), Served(4, 9, 50), Served(9, 10, 7)]
-    assert rates([*ours, tail], bare, slots=2) == (50 / (20 - 12), 50 / (9 - 4))
+    assert rates([*ours, tail], bare, slots=2) == (250 / 20, 250 / 9)
 
 
 def test_of_few_calls_all_count() -> None:

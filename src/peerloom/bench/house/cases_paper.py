@@ -11,7 +11,7 @@ from peerloom.bench.house.workloads import NR, TAU
 
 BATCHES = "raydata"
 THREADS = "threads"
-ENOUGH = 30.0  # seconds of calls of what is far slower
+ENOUGH = 20.0  # seconds of calls of what is far slower
 
 
 def cases(scope: Scope) -> list[Case]:
@@ -25,7 +25,7 @@ def cases(scope: Scope) -> list[Case]:
 def _documents(scope: Scope) -> Case:
     in_flight = 1_000
     job = Job(NR, 4_000 if scope.quick else 6_000, in_flight, 0.05)
-    slower = replace(job, enough=ENOUGH if scope.quick else 3 * ENOUGH)
+    slower = replace(job, enough=ENOUGH if scope.quick else 4 * ENOUGH)
     sides = [ours(job), theirs(scope, BATCHES, slower)]
     if not scope.quick:
         slow = theirs(scope, "openai", slower)
@@ -45,7 +45,7 @@ def _document_rows(in_flight: int, outcome: Outcome) -> list[Row]:
 def _dialogues(scope: Scope, in_flight: int) -> Case:
     job = Job(TAU, in_flight, in_flight, 0.5)
     long = in_flight > 1_000 or scope.quick
-    threads = replace(job, enough=ENOUGH if scope.quick else 8 * ENOUGH) if long else job
+    threads = replace(job, enough=ENOUGH if scope.quick else 12 * ENOUGH) if long else job
     return Case(
         f"tau, {in_flight:,} in flight",
         [ours(job), theirs(scope, THREADS, threads)],

@@ -32,6 +32,7 @@ from peerloom.runtime.settings import RunSettings
 WITHOUT: Mapping[str, Any] = {"histories": 0, "compress": "never"}
 TURNS = 6
 VALUE = 1_000_000  # bytes
+MORE = 4  # times the tasks, in full
 LARGE = "how often a value of 1 MB crosses to a node that reads it"
 PLAIN = f"{US} without"
 
@@ -57,7 +58,7 @@ class Talk:
     Args:
         name: of the turns, or of the value.
         size: characters of a turn.
-        tasks: how many talk.
+        tasks: how many talk, in short.
         reach: of the bytes, as a share; with a value how often it crosses.
         workload: the rows.
         in_flight: tasks at once.
@@ -88,20 +89,23 @@ def cases(scope: Scope) -> list[Case]:
     """One case: of each side everything is said on one and the same cluster."""
     gap, sides = TwoHosts.missing(), list[Side]()
     for name, shape in ((US, {}), (PLAIN, switches())):
-        sides.append(Side(name, None, gap) if gap else side(name, partial(_crossed, shape)))
+        sides.append(
+            Side(name, None, gap) if gap else side(name, partial(_crossed, 1 if scope.quick else MORE, shape))
+        )
     return [Case("traffic between two nodes", sides, _rows, scope.times(3))]
 
 
-async def _crossed(shape: Mapping[str, Any]) -> Figures:
+async def _crossed(times: int, shape: Mapping[str, Any]) -> Figures:
     """Bytes of a task, and tasks a second, of each talk; on a cluster of two nodes of its own."""
     hosts, found = TwoHosts(), Figures()
     await asyncio.to_thread(hosts.__enter__)
     try:
         nothing, _ = await _run(hosts, TALKS[0], 1, shape)
         for talk in TALKS:
-            crossed, seconds = await _run(hosts, talk, talk.tasks, shape)
-            found[_bytes(talk)] = (crossed - nothing) / talk.tasks
-            found[_rate(talk)] = talk.tasks / seconds
+            tasks = talk.tasks * times
+            crossed, seconds = await _run(hosts, talk, tasks, shape)
+            found[_bytes(talk)] = (crossed - nothing) / tasks
+            found[_rate(talk)] = tasks / seconds
     finally:
         await asyncio.to_thread(hosts.__exit__, None, None, None)
     return {**found, "crossings": found[_bytes(TALKS[-1])] / VALUE}

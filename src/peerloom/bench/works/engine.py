@@ -1,8 +1,8 @@
 """A real model: `coral` on llama.cpp, then the very same requests by a client that does nothing else.
 
-Both have the same number of slots, beside an idle Ray. Tokens a second are those of the same calls, by the
-order of their answers: after as many as there are slots, when both have got going, until ours have fewer calls
-to make than slots. Calls differ in kind, long prompts first, so another share of them has another rate.
+Both have the same number of slots, beside an idle Ray. Tokens a second are those of the same calls, in the
+order of their answers: from the first call until ours have fewer calls to make than there are slots. Calls
+differ in kind, the first ones of dialogues having long new prompts, so other calls have another rate.
 """
 
 import asyncio
@@ -23,8 +23,6 @@ from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.llamacpp import LlamaCppService, llamacpp_dialect
 from peerloom.services.llm.replicas import Dial
 from peerloom.services.spawn import LocalSpawner, Spawner
-
-WARM = 4  # calls before the bare client is measured
 
 
 class Served(NamedTuple):
@@ -117,7 +115,6 @@ async def replayed(bodies: Sequence[dict[str, Any]], slots: int, folder: Path) -
         spec = await service.start(LocalSpawner(), lambda text: None, folder)
         url = f"{spec.replicas[0]}/chat/completions"
         async with aiohttp.ClientSession() as session:
-            await saturated(session, url, bodies[:WARM], WARM)
             return await saturated(session, url, bodies, slots)
     finally:
         await service.stop()
@@ -144,9 +141,8 @@ async def saturated(
 
 def rates(ours: Sequence[Served], bare: Sequence[Served], slots: int) -> tuple[float, float]:
     """Tokens a second of both, of as many calls: see the module."""
-    most = min(until_idle(ours, slots), len(bare))
-    least = slots if slots < most else 0
-    return rate(ours, least, most), rate(bare, least, most)
+    count = min(until_idle(ours, slots), len(bare))
+    return rate(ours, count), rate(bare, count)
 
 
 def until_idle(calls: Sequence[Served], slots: int) -> int:
@@ -160,9 +156,8 @@ def until_idle(calls: Sequence[Served], slots: int) -> int:
     return sum(call.answered <= end for call in calls) or len(calls)
 
 
-def rate(calls: Sequence[Served], least: int, most: int) -> float:
-    """Tokens a second of the calls from one answer to another, by their order; from the start, if it is 0."""
-    answered = sorted(calls, key=lambda call: call.answered)
-    begin = answered[least - 1].answered if least else min(call.sent for call in calls)
-    tokens = sum(call.tokens for call in answered[least:most])
-    return tokens / (answered[most - 1].answered - begin)
+def rate(calls: Sequence[Served], count: int) -> float:
+    """Tokens a second of those calls that were answered first."""
+    answered = sorted(calls, key=lambda call: call.answered)[:count]
+    tokens = sum(call.tokens for call in answered)
+    return tokens / (answered[-1].answered - min(call.sent for call in calls))
