@@ -110,7 +110,7 @@ def gap_accepted(original: Any, attempt: int, records: Iterable[Record]) -> list
     """Turns count although one before them is missing."""
     records = list(records)
     turns = {record.hop: record for record in records if record.kind == TURN}
-    if not turns or 1 in turns:
+    if not turns or any(record.hop == record.mark + 1 for record in turns.values()):
         return list(original(attempt, records))
     return [Chain(attempt, max(turns), None, [turns[hop] for hop in sorted(turns)], [])]
 

@@ -35,15 +35,17 @@ def _known(found: list[Record]) -> Known:
     if best is None:
         return NOTHING
     base = found[best.base.start] if best.base else None
-    turns = (*(base.turns if base else ()), *(found[turn.start].token for turn in best.turns))
+    turns = (
+        *(base.turns if base else ()),
+        *(token for turn in best.turns for token in found[turn.start].turns),
+    )
     calls = base.calls if base and not best.turns else ()
     return Known(turns, (*calls, *(found[call.start].token for call in best.calls)))
 
 
 def _as_in_a_segment(record: Record, place: int) -> records.Record:
     """As a reader finds it; copies have the same mark and CRC."""
-    # Each hop is a record of its own here.
-    mark = {TURN: 0, CALL: record.token, BASE: len(record.calls)}[record.kind]
+    mark = {TURN: len(record.turns) - 1, CALL: record.token, BASE: len(record.calls)}[record.kind]
     crc = hash((record.token, record.turns, record.calls))
     kind = KINDS[record.kind]
     return records.Record(kind, record.id, record.attempt, record.hop, mark, place, place + 1, crc)

@@ -18,7 +18,7 @@ SEGMENT_RECORDS = 5
 
 
 class Record:
-    """One record. `token` names its turn or call; a BASE has `turns` and `calls`.
+    """One record. A CALL has a `token`, a TURN the `turns` that end at its hop, a BASE `turns` and `calls`.
 
     Once `durable`, it has been synced somewhere, and is to be there for good.
     """

@@ -30,7 +30,8 @@ class Findings:
     """What a number of histories came to; `violations` are (seed, what).
 
     `repaid` calls and turns were excused (see ledger.py), `recalled` ones were not paid for again, and
-    `dropped` segments of the journal were let go. `shortened` tasks travelled without their past, and
+    `dropped` segments of the journal were let go. `chained` records are of several hops, `finished` rows were
+    made by another peer than the last one that acted. `shortened` tasks travelled without their past, and
     `missing` ones were left to their sender.
     """
 
@@ -45,6 +46,8 @@ class Findings:
     repaid: int = 0
     recalled: int = 0
     dropped: int = 0
+    chained: int = 0
+    finished: int = 0
     shortened: int = 0
     missing: int = 0
     violations: list[tuple[int, str]] = field(default_factory=list)
@@ -75,6 +78,8 @@ def live_through(seed: int, findings: Findings) -> None:
     findings.repaid += world.ledger.repaid
     findings.recalled += world.recalled
     findings.dropped += world.disk.dropped
+    findings.chained += world.chained
+    findings.finished += world.finished
     findings.shortened += world.shortened
     findings.missing += world.missing
 
@@ -145,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{findings.rows:,} rows, {findings.hops:,} hops, {findings.redone:,} of them redone, "
         f"{findings.calls:,} calls; {findings.sessions:,} sessions, {findings.recalled:,} recalled, "
         f"{findings.repaid:,} repaid, {findings.dropped:,} segments dropped; "
+        f"{findings.chained:,} records of several hops, {findings.finished:,} rows made elsewhere; "
         f"{findings.shortened:,} tasks shortened, {findings.missing:,} of them missing"
     )
     return 1 if findings.violations else 0

@@ -135,7 +135,8 @@ class Ledger:
         if record.kind == BASE:
             return True
         if record.kind == TURN:
-            return hop >= record.hop or (hop, number) == (record.hop - 1, -1)
+            within = record.hop - len(record.turns) <= hop and number == -1
+            return hop >= record.hop or within
         if hop != record.hop or number < 0:
             return False
         return token == record.token or number > self.requests[record.token].number

@@ -11,7 +11,7 @@ from scenario import AGENT, EQUAL
 from peerloom.protocol.messages import Copy, Item
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import ALONE, PEER, TO_SINK, Member, to_peer
-from peerloom.task import Header, Task
+from peerloom.task import Header, Task, TaskId
 
 if TYPE_CHECKING:
     from world import World
@@ -84,31 +84,45 @@ class PeerProcess(Process):
             self._ask(act)
 
     def agent_done(self, act: Act) -> None:
-        """An agent has acted on a task: on it goes."""
+        """An agent has acted on a task, and so have those after it that act at once: one record for all."""
         world, core = self.world, self.core
-        before = act.before
-        id, attempt, hop, _ = before
+        id, attempt, hop, _ = before = act.before
         way = world.scenario.tasks[id]
-        if world.poison.strikes(self, before):
+        if not core.acts_on(before):
             return
-        world.acts += 1
-        target = way[hop + 1] if hop + 1 < len(way) else TO_SINK
-        move = core.move(before, before._replace(hop=hop + 1), target)
-        if move is Move.GONE:
-            return
-        if not core.held:
-            world.advanced(core.view.number, id, hop)
+        task, turns, answers = act.task, list[int](), tuple(act.answers)
         parent = act.turns[-1] if act.turns else 0
-        token = world.ledger.turn(self, Made(id, hop, parent, tuple(act.answers)), attempt)
+        target = way[hop]
+        while not turns or self._acts_at_once(id, hop, target):
+            if world.poison.strikes(self, before._replace(hop=hop)):
+                return
+            world.acts += 1
+            if not core.held:
+                world.advanced(core.view.number, id, hop)
+            parent = world.ledger.turn(self, Made(id, hop, parent, answers), attempt)
+            turns.append(parent)
+            task, answers, hop = acted(task, parent), (), hop + 1
+            target = way[hop] if hop < len(way) else TO_SINK
         if self.writer is not None:
-            self.writer.add(Record(TURN, id, attempt, hop + 1, token))
-        after = acted(act.task, token)
-        if move is Move.HERE:
+            self.writer.add(Record(TURN, id, attempt, hop, turns=tuple(turns)))
+        world.chained += len(turns) > 1
+        self._send_on(before, task, target)
+
+    def _acts_at_once(self, id: TaskId, hop: int, target: str) -> bool:
+        """Whether the next agent is here too, and need not wait, nor is held up."""
+        if not self.core.stays(target) or self.world.scenario.calls[id][hop]:
+            return False
+        return not (self.writer is not None and self.writer.blocked) and self.world.random() < 0.7
+
+    def _send_on(self, before: Header, after: Task, target: str) -> None:
+        """What has become of a copy goes where it has to."""
+        core = self.core
+        if core.move(before, after.header, target) is Move.HERE:
             self.begin(after)
-        elif target is TO_SINK and not self._has_it_finished(before, after):
-            core.send(before, target, Item(after.header, pack((*act.turns, token))))
         elif target is not TO_SINK:
             core.send(before, target, after)
+        elif not self._has_it_finished(before, after):
+            core.send(before, target, Item(after.header, pack(opened(after)[1])))
 
     def _has_it_finished(self, before: Header, after: Task) -> bool:
         """Now and then another peer makes the row of a large task that has ended."""
@@ -116,6 +130,7 @@ class PeerProcess(Process):
         others = [peer.index for peer in core.view.of(PEER) if peer.name != self.name]
         if not self.world.scenario.histories or not others or random() < 0.5:
             return False
+        self.world.finished += 1
         core.send(before, to_peer(others[int(random() * len(others))]), ended(after))
         return True
 

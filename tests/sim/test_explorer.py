@@ -13,6 +13,8 @@ def test_a_thousand_histories_keep_every_promise():
     assert findings.sessions > 1_200
     assert findings.recalled > 500
     assert findings.dropped > 500
+    assert findings.chained > 500
+    assert findings.finished > 500
 
 
 def test_without_power_loss_damage_and_suspicion_of_the_living_nothing_is_paid_twice(

@@ -61,6 +61,8 @@ class World:
         self.losses = 0
         self.views = 0
         self.recalled = 0
+        self.chained = 0
+        self.finished = 0
         self.shortened = 0
         self.missing = 0
         self.disk = Disk()

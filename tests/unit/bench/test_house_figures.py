@@ -1,9 +1,13 @@
+import asyncio
+
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 
 from peerloom.bench.house.cases_growth import DIALOGUES, each_task, each_turn
 from peerloom.bench.house.cases_parallel import one_member
 from peerloom.bench.house.job import Seen
-from peerloom.bench.works.engine import Served, rates, until_idle
+from peerloom.bench.works.engine import Served, rate, saturated, until_idle
 
 
 class Clock:
@@ -48,14 +52,32 @@ def test_what_one_feeder_can_do_is_its_cpu_time_turned_round() -> None:
     assert found == {"feeder_limit": pytest.approx(1_000), "sink_limit": pytest.approx(500)}
 
 
-def test_tokens_are_those_of_the_same_calls_while_all_slots_have_work() -> None:
-    ours = [Served(0, 10, 100), Served(0, 12, 100), Served(10, 20, 50), Served(12, 22, 50)]
-    tail = Served(22, 90, 1)
-    assert until_idle([*ours, tail], slots=2) == 3  # from 20 on there is one call only
-    bare = [Served(0, 3, 100), Served(0, 4, 100), Served(3, 9, 50), Served(4, 9, 50), Served(9, 10, 7)]
-    assert rates([*ours, tail], bare, slots=2) == (250 / 20, 250 / 9)
+def test_tokens_are_those_of_the_calls_answered_while_all_slots_have_work() -> None:
+    full = [Served(0, 10, 100), Served(0, 12, 100), Served(10, 20, 50)]
+    tail = [Served(12, 22, 50), Served(22, 90, 1)]
+    assert until_idle([*full, *tail], slots=2) == full  # from 20 on there is one call only
+    assert rate(full) == pytest.approx(250 / 20)
+    assert until_idle(full[:2], slots=4) == full[:2]
 
 
-def test_of_few_calls_all_count() -> None:
-    few = [Served(0, 10, 100), Served(0, 20, 100)]
-    assert rates(few, few, slots=4) == (10, 10)
+async def test_the_bare_client_keeps_all_slots_busy_until_so_many_calls_are_answered() -> None:
+    asked: list[int] = []
+    together, gone = asyncio.Barrier(3), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        number = (await request.json())["number"]
+        asked.append(number)
+        if number < 3:
+            await together.wait()
+        if number == 1:
+            await gone.wait()
+        return web.json_response({"usage": {"completion_tokens": 7}})
+
+    app = web.Application()
+    app.router.add_post("/", answer)
+    async with TestServer(app) as server, ClientSession() as session:
+        bodies = [{"number": number} for number in range(20)]
+        served = await saturated(session, str(server.make_url("/")), bodies, at_once=3, count=10)
+        gone.set()
+    assert [call.tokens for call in served] == [7] * 10
+    assert 11 <= len(asked) <= 13

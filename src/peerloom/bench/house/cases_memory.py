@@ -39,7 +39,7 @@ def cases(scope: Scope) -> list[Case]:
 
 async def _ours(count: int) -> Figures:
     """The memory of many tasks, without that of a run of few."""
-    few = await measured(OURS, Job(WAITING, FEW, FEW, 5.0))
+    few = await measured(OURS, Job(WAITING, FEW, FEW, 1.0))
     many = await measured(OURS, Job(WAITING, count, count, THOUGHT))
     more = (many["peak_megabytes"] - few["peak_megabytes"]) * 2**20 / (count - FEW)
     return {

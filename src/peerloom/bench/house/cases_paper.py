@@ -24,7 +24,7 @@ def cases(scope: Scope) -> list[Case]:
 
 def _documents(scope: Scope) -> Case:
     in_flight = 1_000
-    job = Job(NR, 4_000 if scope.quick else 6_000, in_flight, 0.05)
+    job = Job(NR, 3_000 if scope.quick else 6_000, in_flight, 0.05)
     slower = replace(job, enough=ENOUGH if scope.quick else 4 * ENOUGH)
     sides = [ours(job), theirs(scope, BATCHES, slower)]
     if not scope.quick:

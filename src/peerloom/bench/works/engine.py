@@ -95,9 +95,14 @@ async def run(spec: Spec) -> dict[str, Any]:
     service.folder = folder
     said = await carry_out(program(Params(max_rounds=spec["rounds"])), spec, service)
     calls = await asyncio.to_thread(recorded, folder)
-    ours = [Served(call["sent"], call["answered"], call["tokens"]) for call in calls]
-    mine, bare = rates(ours, await replayed([call["body"] for call in calls], slots, folder), slots)
-    figures = {"tokens_per_second": mine, "bare_tokens_per_second": bare, "llm_calls": len(calls)}
+    ours = until_idle([Served(call["sent"], call["answered"], call["tokens"]) for call in calls], slots)
+    bare = await replayed([call["body"] for call in calls], slots, len(ours), folder)
+    figures = {
+        "tokens_per_second": rate(ours),
+        "bare_tokens_per_second": rate(bare),
+        "llm_calls": len(calls),
+        "llm_calls_counted": len(ours),
+    }
     return {**said, "figures": figures}
 
 
@@ -107,26 +112,27 @@ def recorded(folder: Path) -> list[dict[str, Any]]:
     return sorted(map(orjson.loads, lines), key=lambda call: call["sent"])
 
 
-async def replayed(bodies: Sequence[dict[str, Any]], slots: int, folder: Path) -> list[Served]:
-    """The same requests in the same order, as many at a time as there are slots."""
+async def replayed(bodies: Sequence[dict[str, Any]], slots: int, count: int, folder: Path) -> list[Served]:
+    """The same requests in the same order, one for each slot at a time, until `count` are answered."""
     cluster.connect("local")
     service = LlamaCppService(slots=slots)
     try:
         spec = await service.start(LocalSpawner(), lambda text: None, folder)
         url = f"{spec.replicas[0]}/chat/completions"
         async with aiohttp.ClientSession() as session:
-            return await saturated(session, url, bodies, slots)
+            return await saturated(session, url, bodies, slots, count)
     finally:
         await service.stop()
         cluster.stop()
 
 
 async def saturated(
-    session: aiohttp.ClientSession, url: str, bodies: Sequence[dict[str, Any]], at_once: int
+    session: aiohttp.ClientSession, url: str, bodies: Sequence[dict[str, Any]], at_once: int, count: int
 ) -> list[Served]:
-    """Send all, so many at once."""
+    """Send them in their order, so many at once, until so many are answered."""
     left = iter(bodies)
     served: list[Served] = []
+    enough = asyncio.Event()
 
     async def work() -> None:
         for body in left:
@@ -134,30 +140,30 @@ async def saturated(
             async with session.post(url, json=body) as response:
                 reply = await response.json()
             served.append(Served(sent, time.time(), reply["usage"]["completion_tokens"]))
+            if len(served) >= count:
+                enough.set()
 
-    await asyncio.gather(*(work() for _ in range(at_once)))
-    return served
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(work()) for _ in range(at_once)]
+        await enough.wait()
+        for worker in workers:
+            worker.cancel()
+    return served[:count]
 
 
-def rates(ours: Sequence[Served], bare: Sequence[Served], slots: int) -> tuple[float, float]:
-    """Tokens a second of both, of as many calls: see the module."""
-    count = min(until_idle(ours, slots), len(bare))
-    return rate(ours, count), rate(bare, count)
-
-
-def until_idle(calls: Sequence[Served], slots: int) -> int:
-    """How many calls were answered before there was a slot without work; all, if there always was one."""
+def until_idle(calls: Sequence[Served], slots: int) -> list[Served]:
+    """The calls that were answered before there was a slot without work; all, if there always was one."""
     changes = sorted([(call.sent, 1) for call in calls] + [(call.answered, -1) for call in calls])
     busy, end = 0, 0.0
     for moment, change in changes:
         if busy >= slots:  # until now
             end = moment
         busy += change
-    return sum(call.answered <= end for call in calls) or len(calls)
+    return [call for call in calls if call.answered <= end] or list(calls)
 
 
-def rate(calls: Sequence[Served], count: int) -> float:
-    """Tokens a second of those calls that were answered first."""
-    answered = sorted(calls, key=lambda call: call.answered)[:count]
-    tokens = sum(call.tokens for call in answered)
-    return tokens / (answered[-1].answered - min(call.sent for call in calls))
+def rate(calls: Sequence[Served]) -> float:
+    """Tokens a second of some calls."""
+    return sum(call.tokens for call in calls) / (
+        max(call.answered for call in calls) - min(call.sent for call in calls)
+    )
