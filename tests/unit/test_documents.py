@@ -22,7 +22,10 @@ import pytest
 
 import peerloom
 from peerloom.api import make_plan
-from peerloom.config.serve import read_served
+from peerloom.config.base import Section
+from peerloom.config.llm import LLM_GROUPS
+from peerloom.config.schema import Config
+from peerloom.config.serve import ENGINES, read_served
 from peerloom.services.llm.server import ServerConfig, serving
 
 ROOT = Path(__file__).parents[2]
@@ -174,3 +177,18 @@ def _in_background(words: list[str], where: Path, environment: dict[str, str], s
     stack.callback(started.terminate)
     assert started.stdout is not None
     assert started.stdout.readline()
+
+
+def keys_of(section: type[Section]) -> set[str]:
+    return set(section.model_fields) - {"kind", "engine"}
+
+
+@pytest.mark.parametrize(
+    ("page", "sections"),
+    [("guide.md", (Config,)), ("services.md", (*LLM_GROUPS.values(), *ENGINES.values()))],
+)
+def test_every_key_is_in_the_documents(page: str, sections: tuple[type[Section], ...]) -> None:
+    marked = set(
+        re.findall(r"[\w]+", " ".join(re.findall(r"`([^`\n]+)`", (ROOT / "docs" / page).read_text())))
+    )
+    assert {key for section in sections for key in keys_of(section)} - marked == set()

@@ -15,7 +15,7 @@ class FunctionAgent:
     it is, so a function ends its task with `Turn(agent="", end=End("filtered", "too_short"))`.
 
     Args:
-        fn: must be importable by name where the agent travels to other processes.
+        fn: pure, or asynchronous; a lambda will do. It is pickled to the peers once, with what it refers to.
         say: the chat role under which a string it returns is also said aloud, or None to say nothing.
     """
 
