@@ -33,7 +33,7 @@ def machine() -> dict[str, str]:
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "memory": f"{memory:.0f} GiB",
-        "system": f"{platform.system()} {platform.release().partition('-')[0]}",  # whose build it is says nothing
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",  # without the build's name
         "python": platform.python_version(),
         "peerloom": version("peerloom"),
         "ray": version("ray"),
