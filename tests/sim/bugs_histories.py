@@ -7,14 +7,16 @@ from typing import Any
 
 from bugs import FOCUS, bug
 from copies import Forgetful
+from peers import PeerProcess
 from scenario import AGENT
 
 from peerloom.protocol.histories import Histories, History
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Item
 from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.participant import Participant
+from peerloom.protocol.peer import Peer
 from peerloom.protocol.view import PEER
-from peerloom.task import Task
+from peerloom.task import Header, Task, TaskId
 
 FOCUS.update(
     {
@@ -80,3 +82,16 @@ def old_places_told_again(original: Any, member: Participant, message: Deliver) 
 def base_known_by_its_length(original: Any, history: History, turns: int) -> bytes:
     """A receiver goes on from any history that is long enough."""
     return b"%d" % turns
+
+
+@bug(Peer, "_route")
+def gone_maker_waited_for(original: Any, peer: Peer, target: str, id: TaskId) -> str | None:
+    """A task that has ended waits for the peer that is to make its row, though that is gone for good."""
+    return Participant._route(peer, target, id)
+
+
+@bug(PeerProcess, "_make_row")
+def made_row_kept(original: Any, peer: PeerProcess, header: Header, turns: Any) -> None:
+    """Of a task that has ended a peer makes the row and goes on holding it."""
+    original(peer, header, turns)
+    peer.core._acting[header.id] = header

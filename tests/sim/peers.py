@@ -10,7 +10,7 @@ from scenario import AGENT, EQUAL
 
 from peerloom.protocol.messages import Copy, Item
 from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import ALONE, PEER, TO_SINK, Member, to_peer
+from peerloom.protocol.view import ALONE, PEER, TO_SINK, Member, to_maker
 from peerloom.task import Header, Task, TaskId
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class PeerProcess(Process):
             return
         task, turns, saved = opened(copy)
         if task.end is not None:
-            self.core.send(header, TO_SINK, Item(header, pack(turns)))
+            self._make_row(header, turns)
             return
         if len(turns) != header.hop or world.scenario.tasks[header.id][header.hop] not in self.member.roles:
             world.violated(f"{self.name} got {header} with {turns}, which is not for it")
@@ -88,13 +88,13 @@ class PeerProcess(Process):
         world, core = self.world, self.core
         id, attempt, hop, _ = before = act.before
         way = world.scenario.tasks[id]
-        if not core.acts_on(before):
+        if world.poison.strikes(self, before) or not core.acts_on(before):
             return
         task, turns, answers = act.task, list[int](), tuple(act.answers)
         parent = act.turns[-1] if act.turns else 0
         target = way[hop]
         while not turns or self._acts_at_once(id, hop, target):
-            if world.poison.strikes(self, before._replace(hop=hop)):
+            if turns and world.poison.strikes(self, before._replace(hop=hop)):
                 return
             world.acts += 1
             if not core.held:
@@ -121,18 +121,22 @@ class PeerProcess(Process):
             self.begin(after)
         elif target is not TO_SINK:
             core.send(before, target, after)
-        elif not self._has_it_finished(before, after):
+        elif not self._left_to_another(before, after):
             core.send(before, target, Item(after.header, pack(opened(after)[1])))
 
-    def _has_it_finished(self, before: Header, after: Task) -> bool:
+    def _left_to_another(self, before: Header, after: Task) -> bool:
         """Now and then another peer makes the row of a large task that has ended."""
         core, random = self.core, self.world.random
-        others = [peer.index for peer in core.view.of(PEER) if peer.name != self.name]
+        others = [peer.name for peer in core.view.of(PEER) if peer.name != self.name]
         if not self.world.scenario.histories or not others or random() < 0.5:
             return False
         self.world.finished += 1
-        core.send(before, to_peer(others[int(random() * len(others))]), ended(after))
+        core.send(before, to_maker(others[int(random() * len(others))]), ended(after))
         return True
+
+    def _make_row(self, header: Header, turns: tuple[int, ...]) -> None:
+        """Make the row of a task that has ended elsewhere."""
+        self.core.send(header, TO_SINK, Item(header, pack(turns)))
 
     def act_on_state(self) -> None:
         """Hand what has arrived to the agents, after what was done is written."""

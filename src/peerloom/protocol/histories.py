@@ -13,7 +13,7 @@ that has taken another way since a census has another digest, even at an equal a
 import hashlib
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 
@@ -91,7 +91,10 @@ class Histories:
         return self._bytes
 
     def pack(self, destination: str, copy: Copy, whole: bool) -> Item:
-        """A copy as it travels: without what the destination has seen, unless it must go `whole`."""
+        """A copy as it travels: without what the destination has seen, unless it must go `whole`.
+
+        Of a task that has ended nothing is kept: it does not come back.
+        """
         if isinstance(copy, Item):
             return copy
         header = copy.header
@@ -143,7 +146,7 @@ class Histories:
         self._grown(header, history.size - before)
         return task
 
-    def seen(self, task: Task) -> dict[str, int]:
+    def seen(self, task: Task) -> Mapping[str, int]:
         """Who else has seen how many turns of a task, if it is one that is kept."""
         header = task.header
         history = self._kept.get((header.id, header.branch)) if self._kept else None

@@ -17,7 +17,7 @@ from peerloom.protocol.view import View
 from peerloom.task import Header, TaskId
 
 Choose = Callable[[str, TaskId], str | None]
-Parcel = tuple[str, Copy, bool]  # the target (a role, or TO_SINK), the task, and whether it must go whole
+Parcel = tuple[str, Copy, bool]  # the target (see `View.route`), the task, and whether it must go whole
 
 MAX_ITEMS = 2_000
 MAX_BYTES = 4 << 20

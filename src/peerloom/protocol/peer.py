@@ -1,7 +1,8 @@
 """The peer: tasks arrive, agents act on them, they move on.
 
 It knows which copies are with its agents and which are on their way out; nothing is recorded for
-recovery. A copy that the census discards may still be with an agent: its result is then ignored.
+recovery. A copy that the census discards may still be with an agent: its result is then ignored. A task
+that has ended may come here to be made a row; if whoever is to make that row is gone, its holder does.
 
 A peer for suspects (kind `alone`) is the same, but nothing is routed to it, and it tells the feeder of
 each task that has left it alive.
@@ -12,7 +13,7 @@ from enum import Enum
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Hold, Passed, Report
 from peerloom.protocol.outbox import PLAIN, Packing
 from peerloom.protocol.participant import Participant
-from peerloom.protocol.view import TO_SINK
+from peerloom.protocol.view import TO_SINK, is_to_maker
 from peerloom.task import Header, TaskId
 
 
@@ -98,7 +99,7 @@ class Peer(Participant):
         return self._acting.get(header.id) == header
 
     def send(self, before: Header, target: str, copy: Copy) -> None:
-        """Hand a task over to wherever its target is; it must be a copy that `move` called AWAY."""
+        """Hand a task over to wherever its target is, if the copy that it was made of still counts."""
         if self._acting.get(before.id) == before:
             del self._acting[before.id]
             self.outbox.put(target, copy)
@@ -117,6 +118,9 @@ class Peer(Participant):
     def acting(self) -> int:
         """How many tasks are with the agents."""
         return len(self._acting)
+
+    def _route(self, target: str, id: TaskId) -> str | None:
+        return super()._route(target, id) or (self.name if is_to_maker(target) else None)
 
     def _take_in(self, copy: Copy) -> None:
         header = copy.header

@@ -25,9 +25,14 @@ TO_ALONE = "<alone>"
 """As the target of a task: the process for suspects of its partition."""
 
 
-def to_peer(index: int) -> str:
-    """As the target of a task: the peer of this slot, whatever its roles."""
-    return f"<{PEER}-{index}>"
+def to_maker(name: str) -> str:
+    """As the target of a task that has ended: the peer of that name, which is to make its row."""
+    return f"<{name}>"
+
+
+def is_to_maker(target: str) -> bool:
+    """Whether a target is one by `to_maker`."""
+    return target.startswith(f"<{PEER}-")
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
@@ -75,8 +80,8 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return hosts
 
     @cached_property
-    def _peers(self) -> dict[str, str]:
-        return {to_peer(member.index): member.name for member in self.of(PEER)}
+    def _makers(self) -> dict[str, str]:
+        return {to_maker(member.name): member.name for member in self.of(PEER)}
 
     @cached_property
     def _by_slot(self) -> dict[tuple[str, int], str]:
@@ -100,13 +105,13 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return self._by_slot.get((SINK, spread(id) % self.shards))
 
     def route(self, target: str, id: TaskId) -> str | None:
-        """Where a task goes next: a host of the role, always the same one, or whatever else its target is."""
+        """Where a task goes next: a host of the role, always the same one; its sink; or who is named."""
         if target == TO_SINK:
             return self.sink(id)
         if target == TO_ALONE:
             return self._by_slot.get((ALONE, partition_of(id, self.partitions)))
         hosts = self._hosts.get(target)
-        return hosts[spread(id) % len(hosts)] if hosts else self._peers.get(target)
+        return hosts[spread(id) % len(hosts)] if hosts else self._makers.get(target)
 
 
 def spread(id: TaskId) -> int:

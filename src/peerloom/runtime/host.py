@@ -147,10 +147,14 @@ class Host(ABC):
             if report is not None:
                 self.tell(report)
             if self._may_send():
-                for destination, deliver in self.machine.outgoing():
-                    self.spawn(self._deliver(destination, deliver))
+                self._send_out()
         except Exception as error:
             self._fail(error)
+
+    def _send_out(self) -> None:
+        """Send what there is to send, now that it may leave."""
+        for destination, deliver in self.machine.outgoing():
+            self.spawn(self._deliver(destination, deliver))
 
     async def _deliver(self, destination: str, deliver: Deliver) -> None:
         try:

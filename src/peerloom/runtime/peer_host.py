@@ -16,7 +16,7 @@ from collections.abc import Awaitable
 from peerloom.protocol.histories import Histories
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Grants, Item, Message, Pace, Readings
 from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import ALONE, PEER, TO_SINK, to_peer
+from peerloom.protocol.view import ALONE, PEER, TO_SINK, to_maker
 from peerloom.runtime.acting import Stage
 from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
@@ -93,6 +93,9 @@ class PeerHost(Host):
     def _work(self) -> None:
         self._arrived.extend(self.machine.arrivals())
         self._advance()
+
+    def _send_out(self) -> None:
+        super()._send_out()
         for feeder, passed in self.machine.passed():
             self.spawn(self._send(feeder, passed))
 
@@ -131,7 +134,9 @@ class PeerHost(Host):
     def _go(self, task: Task) -> None:
         """Take one task on as far as its agents need not wait; an asyncio task only for one that does."""
         if task.end is not None:
-            self._finish(task.header, task)
+            if self.machine.acts_on(task.header):
+                self._finish(task.header, task)
+                self.poke()
             return
         further = self._run_on(task, task)
         if further is not None:
@@ -179,27 +184,31 @@ class PeerHost(Host):
             self._journal.turn(header, after.raw_turns[len(before.raw_turns) :], hops)
         if self.machine.move(before.header, header, target) is Move.HERE:
             return
-        finisher = self._finisher(after) if after.end is not None else target
-        if finisher:
-            self.machine.send(before.header, finisher, after)
-        else:
+        if after.end is not None:
+            target = self._maker(after)
+        if target == TO_SINK:
             self._finish(before.header, after)
+        else:
+            self.machine.send(before.header, target, after)
         self.poke()
 
     def _finish(self, before: Header, task: Task) -> None:
         """Make the row of a task that has ended, and send it to its sink."""
         self._histories.drop(task.header)
         self.machine.send(before, TO_SINK, Item(task.header, finish(task, self._brief)))
-        self.poke()
 
-    def _finisher(self, task: Task) -> str:
-        """The target that makes a task's row, if it is a peer which has seen it, on its sink's host."""
+    def _maker(self, task: Task) -> str:
+        """Where a task that has ended goes: its row to the sink; or itself to a peer on the sink's host.
+
+        The latter if that peer has seen it and this one is elsewhere.
+        """
         seen, view, host_of = self._histories.seen(task), self.machine.view, self._link.host_of
-        sink = view.sink(task.id)
-        if not seen or sink is None or host_of(sink) == host_of(self.machine.name):
-            return ""
-        there = [peer for peer in view.of(PEER) if peer.name in seen and host_of(peer.name) == host_of(sink)]
-        return to_peer(max(there, key=lambda peer: seen[peer.name]).index) if there else ""
+        sink = view.sink(task.id) if seen else None
+        home = host_of(sink) if sink is not None else ""
+        if not home or home == host_of(self.machine.name):
+            return TO_SINK
+        there = [peer.name for peer in view.of(PEER) if peer.name in seen and host_of(peer.name) == home]
+        return to_maker(max(there, key=seen.__getitem__)) if there else TO_SINK
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.turns = self.machine.acting - self._waiting

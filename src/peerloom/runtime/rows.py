@@ -1,4 +1,4 @@
-"""A finished task becomes its row on the peer that finished it, so sinks only append bytes."""
+"""A finished task becomes its row before it comes to its sink, so sinks only append bytes."""
 
 import time
 

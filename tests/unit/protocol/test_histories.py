@@ -6,7 +6,7 @@ import pytest
 
 from peerloom.protocol.histories import LEAST_BYTES, Histories, History
 from peerloom.protocol.messages import Deliver, Item, Past, decode, encode
-from peerloom.task import Header, Task, TaskId, Turn, new_task
+from peerloom.task import End, Header, Task, TaskId, Turn, new_task
 from peerloom.task import decode as decode_task
 
 ANN, BEN, CAT = "peer-0.0", "peer-1.0", "peer-2.0"
@@ -57,6 +57,27 @@ def travelled(sender: Histories, receiver: Histories, task: Task) -> Task:
     assert copy == task
     assert copy is not None
     return copy
+
+
+def test_who_has_seen_a_task_is_known_of_a_large_one_only():
+    ann, ben, _ = peers()
+    task = said(travelled(ann, ben, admitted()), "one")
+    assert ben.seen(task) == {ANN: 0}
+    assert ben.seen(said(admitted(), "one")) == {}  # not what was made here of the copy that is remembered
+    assert ben.seen(admitted(1)) == {}
+
+
+def test_a_task_that_has_ended_is_forgotten_when_it_leaves_and_can_be_sent_whole():
+    ann, ben, _ = peers()
+    ended = said(travelled(ann, ben, admitted()), "one").with_next(End())
+    size, copy = hop(ben, ann, ended)
+    assert copy == ended
+    assert size < LEAST_BYTES
+    assert ben.size == 0
+    size, copy = hop(ben, ann, ended, whole=True)
+    assert copy == ended
+    assert size > LEAST_BYTES
+    assert ben.size == 0
 
 
 def test_a_small_task_travels_whole_and_is_not_remembered():

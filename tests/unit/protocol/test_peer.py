@@ -5,7 +5,7 @@ from protocol_helpers import ANN, BEN, ask, deliver, enter, feeder, item, rows, 
 from peerloom.protocol.messages import Copy, Delivered, Hold, Item, Resolve
 from peerloom.protocol.outbox import Plain
 from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import TO_SINK
+from peerloom.protocol.view import TO_SINK, to_maker
 
 
 def make() -> Peer:
@@ -37,6 +37,25 @@ def test_a_finished_task_goes_to_the_sink():
     assert peer.move(item(0).header, item(0, hop=1).header, TO_SINK) is Move.AWAY
     peer.send(item(0).header, TO_SINK, item(0, hop=1))
     assert [name for name, _ in peer.outgoing()] == ["sink-0.0"]
+
+
+def test_a_row_is_made_by_whom_it_was_left_to():
+    peer = make()
+    peer.deliver(deliver(1, item(0)))
+    peer.send(item(0).header, to_maker(ANN), item(0, hop=1))
+    assert [name for name, _ in peer.outgoing()] == [ANN]
+
+
+def test_a_row_whose_maker_is_gone_is_made_by_its_holder():
+    peer = make()
+    peer.deliver(deliver(1, item(0)))
+    peer.arrivals()
+    peer.send(item(0).header, to_maker(ANN), item(0, hop=1))
+    enter(peer, view(2, feeder, tell, sink))
+    [(destination, batch)] = peer.outgoing()
+    assert (destination, batch.items) == (BEN, [item(0, hop=1)])
+    assert peer.deliver(batch).accepted
+    assert rows(peer.arrivals()) == [0]
 
 
 def test_nothing_is_taken_before_the_first_view():

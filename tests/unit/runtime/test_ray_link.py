@@ -62,6 +62,13 @@ async def test_what_was_on_its_way_when_a_connection_broke_is_not_sent_again() -
     link.close()
 
 
+def test_a_member_is_on_the_host_of_its_door() -> None:
+    link = RayLink(SECRET)
+    link.introduce({"peer-0.1": Handle()}, {"peer-0.1": Address("10.0.0.7", 5)})
+    assert link.host_of("peer-0.1") == "10.0.0.7"
+    assert link.host_of("peer-1.1") == ""
+
+
 async def test_whoever_is_not_known_is_unreachable() -> None:
     with pytest.raises(Unreachable, match=r"peer-9\.1"):
         await RayLink(SECRET).send("peer-9.1", b"abc")
