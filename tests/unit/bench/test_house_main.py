@@ -59,7 +59,7 @@ def test_a_run_that_was_cut_short_goes_on_with_what_is_missing(
     measure_all(only="second", runs=2, results=path, keep=True)
     first = capfd.readouterr()
     assert "second: peerloom, run 2 of 2" in first.err
-    assert "--only 'second' --keep`" in path.read_text()
+    assert "--only 'second' --runs 2 --keep`" in path.read_text()
     assert "kept from earlier runs" in path.read_text()
     measure_all(runs=1, results=path, keep=True, json=True)
     then = capfd.readouterr()
@@ -71,6 +71,21 @@ def test_a_run_that_was_cut_short_goes_on_with_what_is_missing(
     measure_all(only="second", runs=3, results=path, keep=True)
     cases = json.loads(path.with_suffix(".json").read_text())["cases"]
     assert [len(cases[name]["peerloom"]["runs"]) for name in ("first", "second")] == [1, 3]
+
+
+def test_a_case_of_which_a_side_has_failed_is_measured_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "RESULTS.md"
+    measure_all(results=path)
+    kept = json.loads(path.with_suffix(".json").read_text())
+    kept["cases"]["second"]["peerloom"] = {"runs": [], "reason": "it did not start"}
+    path.with_suffix(".json").write_text(json.dumps(kept))
+    capfd.readouterr()
+    measure_all(results=path, keep=True)
+    told = capfd.readouterr().err
+    assert "second: peerloom, run 1 of 3" in told
+    assert "first" not in told
 
 
 def test_results_of_a_case_that_this_run_does_not_have_are_not_lost(tmp_path: Path) -> None:

@@ -62,14 +62,17 @@ def test_a_value_is_another_in_each_row_and_as_large_as_it_says() -> None:
 def test_rows_compare_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TwoHosts, "missing", classmethod(lambda cls: "no namespaces here"))
 
+    talks = [talk.name for talk in TALKS]
+
     def found(crossed: float, rate: float) -> Found:
-        talks = {f"bytes_per_task, {talk.name}": crossed for talk in TALKS}
-        rates = {f"tasks_per_second, {talk.name}": rate for talk in TALKS}
-        return Found([{**talks, **rates, "crossings": crossed / 10}])
+        sizes = {f"bytes_per_task, {name}": crossed * 10**place for place, name in enumerate(talks)}
+        rates = {f"tasks_per_second, {name}": rate * 10**place for place, name in enumerate(talks)}
+        return Found([{**sizes, **rates, "crossings": crossed / 10}])
 
     outcome = {US: found(10, 5), PLAIN: found(40, 6)}
     rows = [row for case in cases(Scope()) for row in case.rows(outcome)]
-    assert [row.ratio for row in rows[::2]] == [0.25, 0.25, 0.25]
+    assert [row.value for row in rows] == [10, 5, 100, 50, 1]
+    assert [row.peer_value for row in rows] == [40, 6, 400, 60, 4]
     assert [row.holds for row in rows] == [True, None, True, None, True]
     assert rows[-1].figure == LARGE
     gaps = [row for case in cases(Scope()) for row in case.rows({US: Found(reason="no")})]

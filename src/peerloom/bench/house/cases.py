@@ -84,6 +84,11 @@ class Case:
     shown: bool = False
 
 
+def complete(case: Case, outcome: Outcome) -> bool:
+    """Whether all sides of a case that can be measured have been."""
+    return all(side.measure is None or outcome.get(side.system, Found()).runs for side in case.sides)
+
+
 def measure(case: Case, tell: Callable[[str], None]) -> Outcome:
     """Measure all sides of a case, in turn. `tell` is for progress."""
     outcome = {side.system: Found(reason=side.cannot) for side in case.sides}

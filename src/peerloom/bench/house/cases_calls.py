@@ -48,6 +48,8 @@ def _peer(scope: Scope, name: str, job: Job) -> Side:
 def _tasks(scope: Scope, in_flight: int, latency: float) -> int:
     if not latency:
         return max(4_000, 5 * in_flight)
+    if in_flight > max(REACH):
+        return in_flight
     wide = in_flight >= max(REACH)
     return in_flight * ((2 if wide else 3) if scope.quick else (3 if wide else 5))
 

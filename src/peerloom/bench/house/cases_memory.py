@@ -65,5 +65,5 @@ def _rows(outcome: Outcome) -> list[Row]:
 def _note(found: Figures) -> str:
     return (
         f"all processes together {found['peak_megabytes']:,.0f} MiB at the peak, "
-        f"{found['without_megabytes']:,.0f} MiB of them without tasks; {found['seconds']:,.0f} s in all"
+        f"{found['without_megabytes']:,.0f} MiB of them with {FEW:,} tasks; {found['seconds']:,.0f} s in all"
     )

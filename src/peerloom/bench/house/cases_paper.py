@@ -25,9 +25,9 @@ def cases(scope: Scope) -> list[Case]:
 def _documents(scope: Scope) -> Case:
     in_flight = 1_000
     job = Job(NR, 3_000 if scope.quick else 6_000, in_flight, 0.05)
-    slower = replace(job, enough=ENOUGH if scope.quick else 4 * ENOUGH)
+    slower = replace(job, enough=ENOUGH if scope.quick else 3 * ENOUGH)
     sides = [ours(job), theirs(scope, BATCHES, slower)]
-    if not scope.quick:
+    if not scope.quick or scope.peers is not None:
         slow = theirs(scope, "openai", slower)
         sides += [theirs(scope, "aiohttp", job), replace(slow, once=True)]
     rows = partial(_document_rows, in_flight)
@@ -45,7 +45,7 @@ def _document_rows(in_flight: int, outcome: Outcome) -> list[Row]:
 def _dialogues(scope: Scope, in_flight: int) -> Case:
     job = Job(TAU, in_flight, in_flight, 0.5)
     long = in_flight > 1_000 or scope.quick
-    threads = replace(job, enough=ENOUGH if scope.quick else 12 * ENOUGH) if long else job
+    threads = replace(job, enough=ENOUGH if scope.quick else 6 * ENOUGH) if long else job
     return Case(
         f"tau, {in_flight:,} in flight",
         [ours(job), theirs(scope, THREADS, threads)],

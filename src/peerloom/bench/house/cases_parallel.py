@@ -8,7 +8,7 @@ from typing import Any
 
 from peerloom.bench.house.cases import Case, Figures, Outcome
 from peerloom.bench.house.job import Job, Seen
-from peerloom.bench.house.rows import OPEN, Reach, Row, at_least, missing
+from peerloom.bench.house.rows import OPEN, Row, at_least, missing
 from peerloom.bench.house.sides import Scope, compared, ours
 from peerloom.bench.house.workloads import HOPS, Workload
 
@@ -49,7 +49,7 @@ def cases(scope: Scope) -> list[Case]:
 
 
 def one_member(seen: Seen) -> Figures:
-    """Tasks a second at which the busiest feeder, and the busiest sink, would need a core for themselves."""
+    """Tasks a second at which all feeders together, and all sinks, would need a whole core."""
     found: Figures = {}
     pids: dict[str, int] = seen.said["members"]
     for kind in ("feeder", "sink"):
@@ -77,12 +77,12 @@ def _replica_rows(outcome: Outcome) -> list[Row]:
     return [_curve(figure, outcome, "hops_per_second")]
 
 
-def _curve(figure: str, outcome: Outcome, key: str, reach: Reach = OPEN) -> Row:
+def _curve(figure: str, outcome: Outcome, key: str) -> Row:
     """The best of some settings against the first."""
     points = {name: found.get(key) for name, found in outcome.items()}
     there = {name: value for name, value in points.items() if value is not None}
     first = next(iter(outcome))
     if first not in there:
-        return missing(figure, reach, outcome[first].reason, first)
+        return missing(figure, OPEN, outcome[first].reason, first)
     note = ", ".join(f"{name} {value:,.0f}" for name, value in there.items())
-    return Row(figure, max(there.values()), first, there[first], reach, note=note)
+    return Row(figure, max(there.values()), first, there[first], note=note)

@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.02
 def cases(scope: Scope) -> list[Case]:
     """One case; of the reference it is the first message, since it calls no model."""
     sides = [side(US, first_call)]
-    if not scope.quick:
+    if not scope.quick or scope.peers is not None:
         sides.append(theirs(scope, REFERENCE, Job(HOPS, 20, 20)))
     return [Case("start", sides, _rows, runs=scope.times(5))]
 
@@ -61,7 +61,10 @@ async def _first(log: Path, until: float, child: ChildProcess) -> float:
         with suppress(OSError, orjson.JSONDecodeError, IndexError):
             lines = await asyncio.to_thread(log.read_bytes)
             return float(orjson.loads(lines.splitlines()[0])["received"])
-        await asyncio.sleep(LOOK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                code = await child.wait()
+                raise BenchError(f"it ended with code {code} before any call: {await child.output()}")
     raise BenchError(f"no call within {LIMIT:g} s: {await child.output()}")
 
 

@@ -21,7 +21,7 @@ from peerloom.bench.house import (
     cases_start,
     cases_traffic,
 )
-from peerloom.bench.house.cases import Case, measure
+from peerloom.bench.house.cases import Case, complete, measure
 from peerloom.bench.house.install import install
 from peerloom.bench.house.machine import machine, peer_versions
 from peerloom.bench.house.peers import PEERS, known
@@ -61,7 +61,7 @@ def measure_all(
         json: one JSON object a line for each row on standard output, instead of a table.
         results: the Markdown file to write, after each case; JSON and plots go beside it.
         keep: cases that the results hold already stay as they are, and are not measured again; except those
-            that `only` names.
+            that `only` names, and those of which a side has failed.
         peers: only these.
         only: only cases with this in their name.
         runs: of each side.
@@ -77,14 +77,16 @@ def measure_all(
     found = Results(machine())
     for case in _chosen(scope, only, kept):
         again = only and only in case.name
-        outcome = (None if again else kept.get(case.name)) or measure(case, _teller(progress))
+        outcome = None if again else kept.get(case.name)
+        if outcome is None or not complete(case, outcome):
+            outcome = measure(case, _teller(progress))
         rows = case.rows(outcome)
         found.outcomes.append((case, outcome))
         found.rows += rows
         _print_json(rows if json else [])
         if results is not None:  # as it grows, so that a run that is cut short leaves what it has
             found.versions = peer_versions(PEERS)
-            write(found, results, _command(peers, quick, only, keep))
+            write(found, results, _command(peers, quick, only, runs, keep))
     if not json:
         Console().print(table(found.rows))
 
@@ -120,7 +122,7 @@ def _chosen(scope: Scope, only: str, kept: Collection[str]) -> list[Case]:
     if lost:
         raise ConfigError(
             f"the results hold what this run has no case for, and would lose it: {'; '.join(sorted(lost))}. "
-            "Measure with --quick as they were, or into another file"
+            "Measure as they were measured, into another file, or delete them from its JSON"
         )
     chosen = [case for case in cases if only in case.name or case.name in kept]
     if not chosen:
@@ -134,7 +136,8 @@ def _print_json(rows: Sequence[Row]) -> None:
     sys.stdout.flush()
 
 
-def _command(peers: Sequence[str], quick: bool, only: str, keep: bool) -> str:
+def _command(peers: Sequence[str], quick: bool, only: str, runs: int | None, keep: bool) -> str:
     flags = [*peers, *(["--quick"] if quick else []), *([f"--only '{only}'"] if only else [])]
+    flags += [f"--runs {runs}"] if runs is not None else []
     flags += ["--keep"] if keep else []  # the other cases are of earlier runs
     return " ".join(["peerloom bench all", *flags])

@@ -17,6 +17,7 @@ from peerloom.errors import ConfigError
 
 ADAPTERS = "benchmarks/peers"
 
+_ONE_CALL = "it shows what one call costs as its message grows"
 _NO_LOOPS = "its dialogue is a fixed set of columns: no turns in a loop"
 _OWN_MODELS = "its agents call models that its own cluster has started, no address of somebody else's"
 _NEEDS_MODEL = "it does nothing without a model"
@@ -50,7 +51,7 @@ class Peer:
 
     def reason(self, work: str) -> str:
         """Why it is not measured on a workload; empty if it is."""
-        return "" if work in self.works else self.cannot.get(work, "it cannot express it")
+        return "" if work in self.works else self.cannot[work]
 
 
 def _peer(name: str, title: str, works: str, *, environment: str = "", **cannot: str) -> Peer:
@@ -86,8 +87,15 @@ PEERS = {
             mini_coral=_AS_OPENAI,
             nr=_AS_OPENAI,
         ),
-        _peer("langgraph", "LangGraph + ChatOpenAI", "mini-coral", hops=_NEEDS_MODEL, nr=_AS_OPENAI),
-        _peer("autogen", "AutoGen agentchat", "mini-coral", hops=_NEEDS_MODEL, nr=_AS_OPENAI),
+        _peer(
+            "langgraph",
+            "LangGraph + ChatOpenAI",
+            "mini-coral",
+            hops=_NEEDS_MODEL,
+            nr=_AS_OPENAI,
+            tau=_AS_OPENAI,
+        ),
+        _peer("autogen", "AutoGen agentchat", "mini-coral", hops=_NEEDS_MODEL, nr=_AS_OPENAI, tau=_AS_OPENAI),
         _peer(
             "distilabel",
             "distilabel",
@@ -119,7 +127,16 @@ PEERS = {
             hops=_NEEDS_MODEL,
             tau="its stages are fixed: no turns in a loop",
         ),
-        _peer("raycall", "plain Ray call", "calls", environment="raydata"),
+        _peer(
+            "raycall",
+            "plain Ray call",
+            "calls",
+            environment="raydata",
+            hops=_ONE_CALL,
+            mini_coral=_ONE_CALL,
+            nr=_ONE_CALL,
+            tau=_ONE_CALL,
+        ),
     )
 }
 

@@ -15,6 +15,7 @@ from peerloom.bench.house.plot import bars
 from peerloom.bench.house.rows import Row
 from peerloom.bench.house.workloads import WORKLOADS
 from peerloom.errors import ConfigError
+from peerloom.sink.files import write_whole
 
 COLUMNS = {
     "tasks_per_second": "tasks/s",
@@ -81,11 +82,11 @@ def write(results: Results, path: Path, command: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     plots = _plots(results)
     for name, svg in plots.items():
-        (path.parent / f"{path.stem}-{name}.svg").write_text(svg)
-    path.with_suffix(".json").write_bytes(
-        orjson.dumps(results.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    )
-    path.write_text(markdown(results, [f"{path.stem}-{name}.svg" for name in plots], command))
+        write_whole(path.parent / f"{path.stem}-{name}.svg", svg.encode())
+    data = orjson.dumps(results.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    write_whole(path.with_suffix(".json"), data)
+    text = markdown(results, [f"{path.stem}-{name}.svg" for name in plots], command)
+    write_whole(path, text.encode())
 
 
 def markdown(results: Results, plots: Sequence[str], command: str) -> str:

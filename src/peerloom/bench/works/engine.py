@@ -1,8 +1,8 @@
 """A real model: `coral` on llama.cpp, then the very same requests by a client that does nothing else.
 
-Both have the same number of slots, beside an idle Ray. Tokens a second are those of the same calls, in the
-order of their answers: from the first call until ours have fewer calls to make than there are slots. Calls
-differ in kind, the first ones of dialogues having long new prompts, so other calls have another rate.
+Both have the same number of slots, beside an idle Ray. Tokens a second are those of as many calls, the first
+to be answered on either side: so many as ours has made while it had work for all slots. Calls differ in kind,
+the first ones of dialogues having long new prompts, so more of them, or fewer, would have another rate.
 """
 
 import asyncio
@@ -137,7 +137,7 @@ async def saturated(
     async def work() -> None:
         for body in left:
             sent = time.time()
-            async with session.post(url, json=body) as response:
+            async with session.post(url, json=body, raise_for_status=True) as response:
                 reply = await response.json()
             served.append(Served(sent, time.time(), reply["usage"]["completion_tokens"]))
             if len(served) >= count:
@@ -152,7 +152,7 @@ async def saturated(
 
 
 def until_idle(calls: Sequence[Served], slots: int) -> list[Served]:
-    """The calls that were answered before there was a slot without work; all, if there always was one."""
+    """The calls answered up to the last moment at which all slots had work; all, if there was none."""
     changes = sorted([(call.sent, 1) for call in calls] + [(call.answered, -1) for call in calls])
     busy, end = 0, 0.0
     for moment, change in changes:

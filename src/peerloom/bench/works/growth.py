@@ -4,7 +4,6 @@ One run each, and moments in it: CPU time between two of them is what so many ta
 point. So nothing is said of starting up, and nothing is hidden by it.
 """
 
-from bisect import bisect_left
 from typing import Any
 
 from peerloom.bench.works.plain import many_turns, one_turn
@@ -31,5 +30,4 @@ async def long_dialogues(spec: Spec) -> dict[str, Any]:
         "moments": {
             str(count): begun[min(count * spec["tasks"], len(begun) - 1)] for count in spec["counts"]
         },
-        "begun": bisect_left(begun, said["end"]),
     }

@@ -55,5 +55,5 @@ def _read(path: Path) -> str:
         return path.read_text(errors="replace")
     rows = map(orjson.loads, path.read_bytes().splitlines())
     return "\n".join(
-        max((value for value in row.values() if isinstance(value, str)), key=len) for row in rows
+        max((value for value in row.values() if isinstance(value, str)), key=len, default="") for row in rows
     )
