@@ -32,17 +32,17 @@ class Limits(Section):
 
 
 class Routing(Section):
-    """How calls are spread over a service's replicas."""
+    """How calls are spread over a service's replicas; what is left out is as suits the service."""
 
-    affinity: Annotated[Affinity, FREE] = "conversation"
+    affinity: Annotated[Affinity | None, FREE] = None
     """What stays on one replica, which has its prefix: a task's calls, a role's, or a role's of a task."""
-    imbalance: Annotated[float, Field(ge=1), FREE] = 1.25
+    imbalance: Annotated[Annotated[float, Field(ge=1)] | None, FREE] = None
     """A preferred replica may have so many times the average of calls under way."""
-    eject_after: Annotated[Count, FREE] = 5
+    eject_after: Annotated[Count | None, FREE] = None
     """Failures in a row after which a replica is left out for a while."""
-    eject_seconds: Annotated[Positive, FREE] = 0.5
+    eject_seconds: Annotated[Positive | None, FREE] = None
     """How long, the first time; it doubles while the replica goes on failing."""
-    eject_cap: Annotated[Positive, FREE] = 30.0
+    eject_cap: Annotated[Positive | None, FREE] = None
     """The longest that it is left out."""
 
 

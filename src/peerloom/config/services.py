@@ -30,7 +30,6 @@ from peerloom.services.llm.llamacpp import LlamaCppService
 from peerloom.services.llm.openai import OpenAIService
 from peerloom.services.llm.providers import AnthropicService, AzureService, GeminiService
 from peerloom.services.llm.retry import Retry
-from peerloom.services.llm.routing import Routing
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.services.llm.service import LLMService
 from peerloom.services.llm.simulated import SimulatedService
@@ -80,7 +79,7 @@ def make_llm(llm: Llm, seed: int) -> LLMService:
 def _terms(section: Served) -> Terms:
     return Terms(
         limits=Limits(**section.limits.model_dump()),
-        routing=Routing(**section.routing.model_dump()) if section.routing is not None else None,
+        routing=section.routing.model_dump(exclude_none=True) if section.routing is not None else {},
         hedge=Hedge(**section.hedge.model_dump()) if section.hedge is not None else None,
         fallback=section.fallback,
     )

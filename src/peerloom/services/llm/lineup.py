@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from peerloom.errors import ConfigError, LLMDenied, LLMUnavailable
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
@@ -37,15 +37,23 @@ class Terms:
 
     Args:
         limits: what its provider allows.
-        routing: how calls are spread over its replicas; None leaves that to the service.
+        routing: how calls are spread over its replicas; or those fields of it that are to differ from the
+            service's own.
         hedge: when a second request is sent beside a slow one; None is never.
         fallback: the service that steps in when it is away, or has turned the run out.
+
+    Raises:
+        ConfigError: for a routing that cannot be.
     """
 
     limits: Limits = field(default_factory=Limits)
-    routing: Routing | None = None
+    routing: Routing | Mapping[str, Any] = field(default_factory=dict[str, Any])
     hedge: Hedge | None = None
     fallback: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.routing, Routing):
+            Routing().but(self.routing)
 
     def applied(self, spec: FleetSpec, name: str) -> FleetSpec:
         """The service of that name, used in this way."""
@@ -53,7 +61,7 @@ class Terms:
             spec,
             service=name,
             limits=self.limits,
-            routing=self.routing or spec.routing,
+            routing=self.routing if isinstance(self.routing, Routing) else spec.routing.but(self.routing),
             hedge=self.hedge or spec.hedge,
             patient=self.fallback is None,
         )

@@ -13,9 +13,9 @@ it anew.
 
 import math
 import zlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from peerloom.errors import ConfigError
 
@@ -57,6 +57,15 @@ class Routing:
                 f"llm.routing.eject_seconds is {self.eject_seconds}: use more than 0, and at most "
                 f"llm.routing.eject_cap, which is {self.eject_cap}"
             )
+
+    def but(self, given: Mapping[str, Any]) -> "Routing":
+        """The same, but for the fields given; the cap is never below the first time, unless it is given.
+
+        Raises:
+            ConfigError: as for those fields.
+        """
+        cap = max(self.eject_cap, given.get("eject_seconds", 0.0))
+        return replace(self, **{"eject_cap": cap, **given})
 
     def key(self, session: str, role: str) -> str:
         """What the affinity of a call hangs on; empty for none."""

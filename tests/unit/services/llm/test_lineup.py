@@ -1,6 +1,7 @@
 """Several services in one run, through the door: who answers whom, and who steps in."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,25 @@ async def test_a_service_that_was_away_is_asked_again_when_it_is_back() -> None:
             await asyncio.sleep(0.01)
         assert set(texts[:-1]) == {"second"}
         await client.close()
+
+
+@pytest.mark.parametrize(
+    ("terms", "routing"),
+    [
+        (Terms(), Routing(eject_cap=2)),
+        (Terms(routing={"affinity": "none"}), Routing(affinity="none", eject_cap=2)),
+        (Terms(routing={"eject_seconds": 5.0}), Routing(eject_seconds=5, eject_cap=5)),
+        (Terms(routing=Routing(imbalance=2)), Routing(imbalance=2)),
+    ],
+)
+def test_what_is_not_said_of_routing_is_as_the_service_has_it(terms: Terms, routing: Routing) -> None:
+    own = ScriptedService([]).spec()
+    assert terms.applied(replace(own, routing=Routing(eject_cap=2)), "llm").routing == routing
+
+
+def test_a_routing_that_cannot_be_is_refused_before_anything_starts() -> None:
+    with pytest.raises(peerloom.ConfigError, match="eject_seconds is 9"):
+        Terms(routing={"eject_seconds": 9, "eject_cap": 3})
 
 
 async def test_embeddings_go_the_same_way() -> None:
