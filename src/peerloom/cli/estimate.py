@@ -13,8 +13,7 @@ from peerloom.api.estimate import CONFIDENCE, Interval
 from peerloom.api.pilot import Forecast, forecast
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
-from peerloom.cli.models import pull_with_bar
-from peerloom.config.llm import LlamaCpp
+from peerloom.cli.models import pull_embedded
 from peerloom.observe.words import count, duration, outcomes, plain
 
 
@@ -41,8 +40,7 @@ def estimate(
 ) -> None:
     """Run a pilot, and print what all rows will come to."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
-    if isinstance(plan.config.llm, LlamaCpp):
-        pull_with_bar(plan.config.llm.model, quiet=quiet)
+    pull_embedded(plan.config, quiet=quiet)
     found = forecast(plan, sample, run_dir, progress=not quiet)
     if as_json:
         typer.echo(orjson.dumps(_plain(plan.name, found), option=orjson.OPT_INDENT_2))

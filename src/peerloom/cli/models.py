@@ -11,6 +11,8 @@ from rich.table import Table
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
+from peerloom.config.schema import Config
+from peerloom.config.services import embedded_models
 from peerloom.services.llm.models import listing, pull
 
 
@@ -46,6 +48,16 @@ def pull_model(
     """Pull a model, and print where it is."""
     path = pull_with_bar(name)
     typer.echo(orjson.dumps({"name": name, "path": str(path)}) if as_json else str(path))
+
+
+def pull_embedded(config: Config, *, quiet: bool) -> None:
+    """Fetch what a run's own llama.cpp servers need, each under a bar if it is not here.
+
+    Raises:
+        ModelError: if one of the models cannot be had.
+    """
+    for model in embedded_models(config):
+        pull_with_bar(model, quiet=quiet)
 
 
 def pull_with_bar(name: str, *, quiet: bool = False) -> Path:

@@ -17,8 +17,7 @@ from rich.console import Console
 from peerloom.api import RunResult, drive, make_plan
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
-from peerloom.cli.models import pull_with_bar
-from peerloom.config.llm import LlamaCpp
+from peerloom.cli.models import pull_embedded
 from peerloom.observe.dialogue import print_row
 from peerloom.observe.words import outcomes, plain
 
@@ -45,8 +44,7 @@ def preview(
     """Run, and print each row; with `--json` one object a line."""
     few = ("engine=local", "trials=1", f"limit={rows}")
     plan = make_plan(recipe, (*few, *(overrides or ())), config_dir=config_dir)
-    if isinstance(plan.config.llm, LlamaCpp):
-        pull_with_bar(plan.config.llm.model, quiet=quiet)
+    pull_embedded(plan.config, quiet=quiet)
     with _directory(run_dir) as directory:
         result = drive(plan, run_dir=directory, progress=not quiet)
         _print(result, as_json=as_json)

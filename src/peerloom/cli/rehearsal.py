@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from peerloom.api import Plan, default_run_dir
-from peerloom.config.llm import LlamaCpp
+from peerloom.config.services import embedded_models
 from peerloom.errors import SourceError
 from peerloom.observe.words import count
 from peerloom.protocol.view import PEER
@@ -72,12 +72,11 @@ def _directory(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: b
 
 
 def _model(plan: Plan, *, done: bool) -> dict[str, Any]:
-    """Which model would be asked, and how much of it is to be fetched first; nothing, if nothing is to do."""
+    """Which model would be asked, and how much is to be fetched first; nothing, if nothing is to do."""
     llm = plan.config.llm
     said = {} if llm is None else llm.model_dump(mode="json", include={"kind", "model", "base_url"})
-    if not isinstance(llm, LlamaCpp):
-        return said
-    return {**said, "missing_bytes": 0 if done else missing_bytes(llm.model)}
+    models = embedded_models(plan.config)
+    return {**said, "missing_bytes": 0 if done else sum(map(missing_bytes, models))} if models else said
 
 
 def _lines(found: dict[str, Any]) -> dict[str, str]:

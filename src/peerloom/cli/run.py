@@ -12,9 +12,9 @@ from rich.console import Console
 from peerloom.api import Plan, default_run_dir, drive, make_plan
 from peerloom.cli.app import INTERRUPTED, SUSPENDED, VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed, expanded
-from peerloom.cli.models import pull_with_bar
+from peerloom.cli.models import pull_embedded
 from peerloom.cli.rehearsal import rehearse
-from peerloom.config.llm import LlamaCpp
+from peerloom.config.services import embedded_models
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
 from peerloom.observe.words import plain
@@ -64,8 +64,8 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
 def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how: Any) -> None:
     """Execute a plan in a run directory, and print the summary; `how` goes to `execute`."""
-    if isinstance(plan.config.llm, LlamaCpp) and not _is_done(plan, directory, **how):
-        pull_with_bar(plan.config.llm.model, quiet=quiet)
+    if embedded_models(plan.config) and not _is_done(plan, directory, **how):
+        pull_embedded(plan.config, quiet=quiet)
     try:
         result = drive(plan, run_dir=directory, progress=not quiet, **how)
     except PeerloomError as error:

@@ -56,6 +56,12 @@ def make_lineup(config: Config) -> LLMService:
     )
 
 
+def embedded_models(config: Config) -> list[str]:
+    """The models whose weights the run's own llama.cpp servers need, each once."""
+    sections = [*([config.llm] if config.llm is not None else []), *config.llms.values()]
+    return list(dict.fromkeys(section.model for section in sections if isinstance(section, LlamaCpp)))
+
+
 def make_llm(llm: Llm, seed: int) -> LLMService:
     """The service that a section describes.
 

@@ -43,6 +43,9 @@ def test_no_model_is_asked_or_fetched(peerloom, tmp_path: Path) -> None:
     embedded = json.loads(peerloom("run", "coral", "--dry-run", "--json").out)["model"]
     assert embedded["missing_bytes"] == missing_bytes("smollm2-135m") > 10_000_000
     assert "MB to be fetched first" in peerloom("run", "coral", "--dry-run").out
+    beside = ("llms.small.kind=llamacpp", "roles.teacher.llm=small")
+    more = json.loads(peerloom("run", "coral", *given, *beside, "--dry-run", "--json").out)["model"]
+    assert more["missing_bytes"] == embedded["missing_bytes"]
     assert list(tmp_path.iterdir()) == []
 
 
