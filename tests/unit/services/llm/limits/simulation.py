@@ -6,6 +6,7 @@ makes one call after the other. The provider is `Quota`; its replies are long no
 """
 
 import asyncio
+import random
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -306,4 +307,5 @@ def simulate(plan: Plan, **changes: Any) -> Seen:
         with tempfile.TemporaryDirectory() as run_dir:
             return await World(replace(plan, **changes), Path(run_dir)).go()
 
+    random.seed(plan.seed)  # what the clients' waits are drawn from
     return run_virtually(go())

@@ -13,6 +13,7 @@ from peerloom.services.llm.limits.budget import Budget
 from peerloom.services.llm.limits.division import Limits
 
 REQUESTS = Plan(quota={"requests": 600}, limits=Limits(requests_per_minute=600), minutes=4.0)
+UNDECLARED = Plan(quota={"requests": 600}, peers=2)
 TOKENS = Plan(quota={"tokens": 300_000}, limits=Limits(tokens_per_minute=300_000), minutes=7.0, warm=2.0)
 CALLS = Plan(quota={"concurrency": 40}, limits=Limits(concurrency=40), minutes=1.5, warm=0.5)
 
@@ -38,6 +39,12 @@ def test_nobody_waits_for_ever_unnoticed() -> None:
 
     with pytest.raises(RuntimeError, match="nobody is going to do anything"):
         run_virtually(wait())
+
+
+def test_the_same_plan_gives_the_same() -> None:
+    one, other = (simulate(UNDECLARED, minutes=1.0, warm=0.0) for _ in range(2))
+    assert one.refused_at
+    assert (one.calls, one.refused_at, one.waits) == (other.calls, other.refused_at, other.waits)
 
 
 def test_requests_a_minute() -> None:
