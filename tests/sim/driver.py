@@ -1,6 +1,6 @@
 """The run's own process, around the coordinator: starts members, ends them, hears of their death."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feeders import FeederProcess
@@ -37,6 +37,7 @@ class Driver:
         )
         self._doomed: set[str] = set()
         self._view = earlier
+        self._scarce = _to_spare(scenario.members) if scenario.scarce else None
 
     def begin(self) -> None:
         """Start the run."""
@@ -109,6 +110,8 @@ class Driver:
             match effect:
                 case Send(to, message):
                     world.send(self, world.processes[to], message)
+                case Spawn(member) if self._lacks_room(member):
+                    self.coordinator.waits(member.name)
                 case Spawn(member):
                     world.put(self, self.start, member)
                     if world.scenario.hasty and world.random() < 0.3:
@@ -123,6 +126,10 @@ class Driver:
         if self.coordinator.finished:
             world.check_finished()
 
+    def _lacks_room(self, member: Member) -> bool:
+        """Whether there is no room for a member, and never will be: once, it may have been there."""
+        return member.slot == self._scarce and (member.incarnation > 0 or self.world.random() < 0.5)
+
     def _kill(self, name: str) -> None:
         process = self.world.processes.get(name)
         if process is None:
@@ -136,3 +143,12 @@ class Driver:
 
     def _drain(self, process: Process) -> None:
         self.world.send(self, process, Drain())
+
+
+def _to_spare(members: Sequence[Member]) -> tuple[str, int] | None:
+    """The slot of a peer whose roles others play too, if there is one."""
+    peers = [member for member in members if member.kind == PEER]
+    for one in reversed(peers):
+        if all(any(role in other.roles for other in peers if other is not one) for role in one.roles):
+            return one.slot
+    return None

@@ -88,16 +88,17 @@ FAULT_GAP = 60
 class Scenario:
     """One history's fixed facts.
 
-    `tasks` gives the roles on each task's way; a row that cannot be read has none and goes to its sink
-    at once. `late` is the share of events put aside for long, but half of those of a kind that is
-    `slow` in this history; `twice` is the share of messages sent twice;
-    `lazy` processes sometimes put off what they could do now; `wire` encodes every message. A `hasty`
-    driver does not wait long for a member to start. `faults` are pairs (step, kind), last first; they
-    hit members of the kind `target`, if it names one. `calls` are the calls of each turn on a task's way,
-    one after the other, or EQUAL. With a `journal`, what was done is written down; `power` may fail;
-    `sweep` has the journal emptied in the end. `poison` tasks kill their process at that hop. A peer
-    remembers tasks in `histories` bytes, of which one or two take a thousand; it forgets one, or
-    believes something wrong, before a share `forgets` of what it sends and receives.
+    `tasks` gives the roles on each task's way; a row that cannot be read has none and goes to its sink at
+    once. `late` is the share of events put aside for long, but half of those of a kind that is `slow` in
+    this history; `twice` is the share of messages sent twice; `lazy` processes sometimes put off what
+    they could do now; `wire` encodes every message. A `hasty` driver does not wait long for a member to
+    start. Where room is `scarce`, a peer that others can stand in for may never come, or not again.
+    `faults` are pairs (step, kind), last first; they hit members of the kind `target`, if it names one.
+    `calls` are the calls of each turn on a task's way, one after the other, or EQUAL. With a `journal`,
+    what was done is written down; `power` may fail; `sweep` has the journal emptied in the end. `poison`
+    tasks kill their process at that hop. A peer remembers tasks in `histories` bytes, of which one or two
+    take a thousand; it forgets one, or believes something wrong, before a share `forgets` of what it
+    sends and receives.
     """
 
     roles: tuple[str, ...]
@@ -116,6 +117,7 @@ class Scenario:
     slow: tuple[object, ...]
     target: str
     hasty: bool
+    scarce: bool
     twice: float
     faults: list[tuple[int, str]]
     poison: dict[TaskId, int]
@@ -154,6 +156,7 @@ def draw(random: Callable[[], float]) -> Scenario:
         slow=slow,
         target=target,
         hasty=random() < 0.1,
+        scarce=random() < 0.15,
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         faults=sorted(faults, reverse=True),
         poison=_poison(random, tasks) if random() < 0.2 else {},
