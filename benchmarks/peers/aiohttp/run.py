@@ -1,5 +1,6 @@
 """What a user would write by hand: one event loop, aiohttp, orjson, uvloop; no journal, nothing is kept."""
 
+import resource
 import sys
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parents[1] / "common"))
 import work
 
+RESERVE = 256  # open files that are no connections
+
 
 async def main(spec):
     url, headers = f"{spec.url}/chat/completions", {"content-type": "application/json"}
-    connector = aiohttp.TCPConnector(limit=0)
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connector = aiohttp.TCPConnector(limit=files - RESERVE)
     async with aiohttp.ClientSession(
         connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(None)
     ) as session:

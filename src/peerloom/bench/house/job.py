@@ -32,7 +32,7 @@ from peerloom.services.spawn import ChildProcess, LocalSpawner
 PROBES = 10
 """Calls beyond the work that a system may make, to see whether the model is there."""
 LOOK_SECONDS = 1.0  # between two looks whether it is enough
-_WORDS = 400  # characters of its last words
+_WORDS = 400  # characters of its last line
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,8 @@ async def watched(
     text = output.read_text(errors="replace")
     seen.said = _last_line(text) if code == 0 else {}
     if not {"begin", "end"} <= seen.said.keys():
-        raise BenchError(
-            f"it ended with code {code}: {' '.join(text.split())[-_WORDS:] or 'it says nothing'}"
-        )
+        [*_, words] = text.strip().splitlines() or ["it says nothing"]
+        raise BenchError(f"it ended with code {code}: {words[-_WORDS:]}")
     return seen
 
 
