@@ -1,4 +1,8 @@
-"""The row of the real engine: `coral` on llama.cpp against a client that only sends the same prompts."""
+"""The row of the real engine: `coral` on llama.cpp against a client that only sends the same prompts.
+
+As many dialogues are in flight as there are slots, which is the default: so a dialogue finds its beginning in
+the slot it has just left. With more of them, each call pushes another dialogue out.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +17,6 @@ from peerloom.bench.house.workloads import Workload
 from peerloom.services.llm.prose import prose
 
 SLOTS = 16
-IN_FLIGHT = 32  # so that no slot waits for a match or a commit
 LETTERS = "ABCD"
 
 
@@ -28,8 +31,8 @@ CORAL = Workload("engine", _questions, lambda rows: 0, spec={"slots": SLOTS})
 
 def cases(scope: Scope) -> list[Case]:
     """One case: both are measured by one process, beside the same idle Ray."""
-    tasks, rounds = (20, 1) if scope.quick else (48, 3)
-    job = Job(CORAL, tasks, IN_FLIGHT, more={"rounds": rounds}, limit=1_800)
+    tasks, rounds = (24, 1) if scope.quick else (32, 3)
+    job = Job(CORAL, tasks, SLOTS, more={"rounds": rounds}, limit=1_800)
     rows = partial(_rows, f"{tasks} dialogues of {rounds} round{'s' if rounds > 1 else ''}")
     return [Case("real engine", [side(US, partial(_measured, job))], rows, runs=scope.times(1))]
 

@@ -16,10 +16,7 @@ ENOUGH = 20.0  # seconds of calls of what is far slower
 
 def cases(scope: Scope) -> list[Case]:
     """Documents row by row against batches, and dialogues with a tool against threads."""
-    return [
-        _documents(scope),
-        *(_dialogues(scope, width) for width in ([1_000] if scope.quick else [1_000, 5_000])),
-    ]
+    return [_documents(scope), _dialogues(scope)]
 
 
 def _documents(scope: Scope) -> Case:
@@ -42,10 +39,10 @@ def _document_rows(in_flight: int, outcome: Outcome) -> list[Row]:
     return rows + [compared(figure, outcome, "tokens_per_second", peer=name, reach=OPEN) for name in others]
 
 
-def _dialogues(scope: Scope, in_flight: int) -> Case:
+def _dialogues(scope: Scope) -> Case:
+    in_flight = 1_000
     job = Job(TAU, in_flight, in_flight, 0.5)
-    long = in_flight > 1_000 or scope.quick
-    threads = replace(job, enough=ENOUGH if scope.quick else 6 * ENOUGH) if long else job
+    threads = replace(job, enough=ENOUGH) if scope.quick else job
     return Case(
         f"tau, {in_flight:,} in flight",
         [ours(job), theirs(scope, THREADS, threads)],
