@@ -37,7 +37,9 @@ class Driver:
         )
         self._doomed: set[str] = set()
         self._view = earlier
-        self._scarce = _to_spare(scenario.members) if scenario.scarce else None
+        # The journal of a place that is never filled again is left to the next session.
+        scarce = scenario.scarce and not scenario.sweep
+        self._scarce = _to_spare(scenario.members) if scarce else None
 
     def begin(self) -> None:
         """Start the run."""
