@@ -37,9 +37,7 @@ class Driver:
         )
         self._doomed: set[str] = set()
         self._view = earlier
-        # The journal of a place that is never filled again is left to the next session.
-        scarce = scenario.scarce and not scenario.sweep
-        self._scarce = _to_spare(scenario.members) if scarce else None
+        self.scarce = _to_spare(scenario.members) if scenario.scarce else None
 
     def begin(self) -> None:
         """Start the run."""
@@ -130,7 +128,7 @@ class Driver:
 
     def _lacks_room(self, member: Member) -> bool:
         """Whether there is no room for a member, and never will be: once, it may have been there."""
-        return member.slot == self._scarce and (member.incarnation > 0 or self.world.random() < 0.5)
+        return member.slot == self.scarce and (member.incarnation > 0 or self.world.random() < 0.5)
 
     def _kill(self, name: str) -> None:
         process = self.world.processes.get(name)

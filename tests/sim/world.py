@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from disk import Disk
+from disk import Disk, SegmentName
 from driver import Driver
 from faults import strike
 from ledger import Ledger
@@ -131,9 +131,14 @@ class World:
                     process.compaction.begin(everything=True)
                     process.after()
             self._live()
-            if all(name.kind == ALONE for name in self.disk.segments):  # it may not be needed any more
+            if all(map(self._may_be_left, self.disk.segments)):
                 return
         self.violated(f"the journal keeps {list(self.disk.segments)}, though all is done")
+
+    def _may_be_left(self, name: SegmentName) -> bool:
+        """Whether nobody may be there to look after a segment: a quarantine, or a place without room."""
+        slot = name.kind, name.index % self.slots(name.kind)
+        return name.kind == ALONE or slot == self.driver.scarce
 
     def _draw(self) -> Event | None:
         """Take any event, None if there is none; one that was put aside if there is no other, or rarely."""
