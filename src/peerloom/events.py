@@ -59,6 +59,8 @@ class Progress:
     `seconds` and `outcomes` count what earlier sessions did, `earlier_seconds` and `earlier_rows` of it;
     hops and agents are those of this session.
     `paused` says why nothing new begins; empty if it does. `turns` are under way at this moment.
+    `waiting` names the service that refuses every call, in its words, and `waiting_until` is the Unix time of
+    the next attempt; empty and None if there is no such service.
     """
 
     seconds: float
@@ -72,6 +74,8 @@ class Progress:
     earlier_seconds: float = 0.0
     paused: str = ""
     turns: int = 0
+    waiting: str = ""
+    waiting_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

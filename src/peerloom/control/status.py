@@ -64,6 +64,7 @@ class Watcher(Hooks):
         return {
             "state": "starting" if run.state == "running" and not self._view else run.state,
             "why": run.standing_still,
+            "waiting": _waiting(run),
             "recipe": self._recipe,
             "session": run.session,
             "seconds": round(progress.seconds, 3),
@@ -85,3 +86,11 @@ class Watcher(Hooks):
             "settings": {key: getattr(run.settings, key) for key in ADJUSTABLE},
             "notices": list(self._notices),
         }
+
+
+def _waiting(run: Run) -> dict[str, Any] | None:
+    """The service that the run waits for because it refuses calls, and until when (Unix time)."""
+    waiting = run.waiting
+    if waiting is None:
+        return None
+    return {"service": waiting.service, "why": waiting.why, "until": round(waiting.until, 3)}

@@ -1,5 +1,6 @@
 """Progress for a person: a live panel on a terminal, a line every few seconds elsewhere."""
 
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -107,9 +108,17 @@ def _figures(event: Progress, rates: Rates) -> str:
 
 
 def _left(event: Progress, rates: Rates) -> str:
-    if event.paused:
-        return ", paused"
+    if event.paused or event.waiting:
+        return "" if event.waiting else ", paused"
     return "" if rates.seconds_left is None else f", {duration(rates.seconds_left)} left"
+
+
+def _waiting(event: Progress) -> str:
+    """The service that the run waits for, and when it is asked again by the clock on the wall."""
+    if not event.waiting or event.waiting_until is None:
+        return ""
+    at = datetime.fromtimestamp(event.waiting_until).astimezone()
+    return f"waiting until {at:%H:%M:%S} {_short(event.waiting)}"
 
 
 def _short(why: str) -> str:
@@ -118,6 +127,7 @@ def _short(why: str) -> str:
 
 def _line(event: Progress, rates: Rates) -> str:
     why = f" ({_short(event.paused)})" if event.paused else ""
+    why = f"; {_waiting(event)}" if event.waiting else why
     done = f"{_done(event, rates)}{_left(event, rates)}{why}"
     return f"{duration(event.seconds)}  {done}; {_figures(event, rates)}"
 
@@ -127,5 +137,6 @@ def _panel(recipe: str, event: Progress, rates: Rates) -> Group:
     bar = ProgressBar(total=event.total or None, completed=rates.rows, width=30, pulse=not event.total)
     clock = Text(f"{duration(event.seconds)}{_left(event, rates)}")
     head.add_row(plain(recipe, "bold"), bar, Text(_done(event, rates)), clock)
-    why = [plain(_short(event.paused), "yellow")] if event.paused else []
+    words = _waiting(event) or _short(event.paused)
+    why = [plain(words, "yellow")] if words else []
     return Group(head, *why, plain(_figures(event, rates)), agents_table(event.agents))

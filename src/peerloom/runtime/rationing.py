@@ -16,13 +16,14 @@ from peerloom.events import Notice
 from peerloom.services.llm.limits.allowance import Allowance, Away, Sent
 from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount
 from peerloom.services.llm.limits.budget import Budget, Spending
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.division import Limits, Refusing
 from peerloom.sink.errors import DiskFull
 from peerloom.sink.ledger import Ledger, read_ledger
 
 TICK_SECONDS = 0.05  # while calls wait for time to pass
 SOON_SECONDS = 0.005  # readings that come within it are answered together
 AWAY_SECONDS = 3.0  # a shorter absence is not worth a word
+MOMENT_SECONDS = 1.0  # a shorter wait for a limit is not shown
 ROOM_SECONDS = 1.0
 
 
@@ -85,6 +86,16 @@ class Rationing:
         """Why some service that is waited for answers nobody; empty if all do."""
         return "; ".join(why for service, why in self._told.items() if service not in self._spared)
 
+    @property
+    def waiting(self) -> Refusing | None:
+        """The service that all of its calls wait for, if it refuses them for more than a moment."""
+        found = [each for each in self._allowance.refusing() if each.until - each.since >= MOMENT_SECONDS]
+        return min(found, key=lambda each: each.until, default=None)
+
+    def unix(self, seconds: float) -> float:
+        """A time of this object's clock as Unix time."""
+        return time.time() + seconds - self._clock()
+
     def take(self, member: str, data: bytes) -> None:
         """What a member's meters say."""
         self._allowance.take(member, data, self._clock())
@@ -118,7 +129,9 @@ class Rationing:
             await self._hand_out(self._allowance.grants(now))
             if self._allowance.exhausted:
                 self.exhausted.set()
-            self._look_at(self._allowance.away(), now)
+            refusing = self._allowance.refusing()
+            away = [Away(each.service, f"it refuses calls: {each.why}", False) for each in refusing]
+            self._look_at([*self._allowance.away(), *away], now)
 
     def report(self) -> dict[str, dict[str, float]]:
         """For each bounded resource what there was and what is used, for the summary."""
@@ -138,7 +151,10 @@ class Rationing:
             self._ledger.close()
 
     async def _until_there_is_something(self) -> None:
-        seconds = TICK_SECONDS if self._allowance.unmet else AWAY_SECONDS if self._away else None
+        seconds = AWAY_SECONDS if self._away else None
+        if self._allowance.unmet:
+            due = self._allowance.due(self._clock()) or TICK_SECONDS
+            seconds = min(TICK_SECONDS, max(SOON_SECONDS, due))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Literal
 
@@ -28,6 +28,7 @@ from peerloom.runtime.summary import Summary, summarise
 from peerloom.runtime.supervisor import Event, Supervisor
 from peerloom.runtime.suspension import Suspension
 from peerloom.runtime.threads import to_its_end
+from peerloom.runtime.waiting import Waiting, leave_waiting, waiting_for
 from peerloom.runtime.watchers import Watchers
 from peerloom.services.llm.service import ClientSpec, LLMService
 from peerloom.sink.errors import SinkError
@@ -36,7 +37,7 @@ from peerloom.sink.layout import POSITIONS
 from peerloom.sink.read import read_totals
 from peerloom.sink.state import How
 from peerloom.source.base import Source
-from peerloom.source.positions import Positioned
+from peerloom.source.counting import count_rows, has_rows
 from peerloom.workflow import check_agents
 
 KEEP_SECONDS = 30.0  # between two writings of what this session has cost so far
@@ -88,7 +89,7 @@ class Run:
         self._total: int | None = None
         self._client: ClientSpec | None = None
         self._over = asyncio.Event()
-        self._drained = False
+        self._drained = asyncio.Event()
         self._suspended = False
         self._paused = ""
         self._rationing: Rationing | None = None
@@ -135,7 +136,7 @@ class Run:
             self._watchers.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
             self._watchers.emit("run_finished", RunFinished("finished", str(self._run_dir.path)))
             return done
-        if not await asyncio.to_thread(self._has_rows):
+        if not await asyncio.to_thread(has_rows, self._source, self._settings.partitions):
             raise SourceError(f"the source has no rows: {self._source.describe()}")
         self._cpu_before = time.process_time()
         for told in await to_its_end(self._session.begin):
@@ -147,7 +148,7 @@ class Run:
             totals = self._figures.totals()
             if self._suspended:
                 how = "suspended"
-            elif self._drained:
+            elif self._drained.is_set():
                 how = "drained"
             else:
                 check_complete(totals, self._total, self._run_dir.path)
@@ -181,7 +182,7 @@ class Run:
             return "stopping"
         if self._paused:
             return "paused"
-        return "draining" if self._drained else "running"
+        return "draining" if self._drained.is_set() else "running"
 
     @property
     def paused(self) -> str:
@@ -192,6 +193,11 @@ class Run:
     def standing_still(self) -> str:
         """Why no rows are to be expected: it is paused, or waits for a service; empty if they are."""
         return self._paused or (self._rationing.away if self._rationing is not None else "")
+
+    @property
+    def waiting(self) -> "Waiting | None":
+        """The service that the run waits for because it refuses calls."""
+        return waiting_for(self._rationing) if self._rationing is not None else None
 
     def address(self) -> str:
         """Where other hosts of the cluster reach this process, once the run has started."""
@@ -239,13 +245,13 @@ class Run:
 
     def drain(self) -> None:
         """Admit nothing more, and finish what is in flight; a paused run goes on for it."""
-        self._drained = True
+        self._drained.set()
         self._supervisor.drain()
         self.unpause()
 
     def abort(self) -> None:
         """Stop at once; tasks in flight leave no row."""
-        self._drained = True
+        self._drained.set()
         self._over.set()
 
     def _put_aside(self, why: str) -> None:
@@ -280,8 +286,8 @@ class Run:
         if self._rationing is not None and self._rationing.spending.bounded:
             summary["budget"] = self._rationing.report()
         summary |= costs(summary, self._client, self._figures.cache())
-        if how == "suspended":
-            summary["suspended"] = self._figures.in_flight()
+        if how in ("suspended", "drained") and (in_flight := self._figures.in_flight()):
+            summary["suspended"] = in_flight
         try:
             if how == "finished":
                 clear_journal(self._run_dir.path)
@@ -318,10 +324,12 @@ class Run:
                 counted = group.create_task(self._count_rows())
                 group.create_task(self._gathering.watch(self._progress, lambda: self.standing_still))
                 group.create_task(self._keep_figures())
+                left = leave_waiting(rationing, self._drained, self._figures.turns, self.tell)
+                group.create_task(left).add_done_callback(lambda _: self._over.set())
                 self._supervisor.start(group)
                 await self._over.wait()
                 await self._gathering.ask_all()
-                if not self._drained and not self._suspended:
+                if not self._drained.is_set() and not self._suspended:
                     await counted
                 raise _Over
         except* _Over:
@@ -338,20 +346,11 @@ class Run:
             if self._rationing is not None:
                 self._rationing.close()
 
-    def _has_rows(self) -> bool:
-        partitions = self._settings.partitions
-        return any(next(self._source.rows(p, partitions), None) for p in range(partitions))
-
     async def _count_rows(self) -> None:
-        """How far there is to go; a large input is read to its end for it, so the run does not wait.
-
-        The first such reading leaves the rows' positions, and whoever resumes the run need not read again.
-        """
-        count = self._source.total
-        if isinstance(self._source, Positioned):
-            count = partial(self._source.index, self._run_dir.path / POSITIONS)
+        """Count the rows there are; a large input is read to its end for it, so the run does not wait."""
+        positions = self._run_dir.path / POSITIONS
         try:
-            self._total = await asyncio.to_thread(count) * self._settings.trials
+            self._total = await asyncio.to_thread(count_rows, self._source, positions) * self._settings.trials
         except SourceError as error:
             self._watchers.notice(f"the rows cannot be counted: {error}")
 
@@ -368,8 +367,14 @@ class Run:
                 await asyncio.to_thread(self._session.keep, self._cpu_seconds())
 
     def _progress(self) -> Progress:
-        return self._figures.progress(
+        progress = self._figures.progress(
             self._session.seconds(), self._total, self._session.wall_seconds, self.standing_still
+        )
+        waiting = self.waiting
+        return (
+            progress
+            if waiting is None
+            else replace(progress, waiting=waiting.text, waiting_until=waiting.until)
         )
 
     def _brief(self, member: Member) -> Brief:

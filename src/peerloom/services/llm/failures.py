@@ -1,7 +1,7 @@
 """What an HTTP answer that is no reply means: four kinds, told apart here for the OpenAI-like.
 
-It may pass (408, 409, 5xx: ask again), it is a limit (429, 529: ask less), it is the user's to mend (401,
-402, 403, 404, an empty account: no request of this run will do), or it is this request that will never do.
+It may pass (408, 409, 5xx: ask again), it is a limit (429, 503, 529: ask less), it is the user's to mend
+(401, 402, 403, 404, an empty account: no request of this run will do), or this request will never do.
 Servers agree on little: a prompt that is too long is recognised whatever its status, since some send it
 as 500, and so is an empty account, which OpenAI sends as 429.
 """
@@ -15,7 +15,8 @@ from peerloom.errors import ContentFiltered, ContextExceeded, LLMDenied, LLMErro
 from peerloom.services.llm.retry import Retryable, retry_after
 
 _PASSING = frozenset({408, 409, 425})
-_LIMITS = frozenset({429, 529})
+_LIMITS = frozenset({429, 503, 529})
+_UNAVAILABLE = 503
 _NOT_IMPLEMENTED = 501  # nor will it be by the next attempt
 _DENIED = {
     401: "the API key is missing or refused",
@@ -39,11 +40,13 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float)
         return ContextExceeded(words)
     if any(known in code for known in _NO_QUOTA):
         return LLMDenied(f"{words}; the account has no quota left")
+    if status == _UNAVAILABLE and _LOADING in words:
+        return Retryable(words, retry_after(headers, now), taken=False)
     if status in _LIMITS:
-        return Retryable(words, retry_after(headers, now), limit=True)
+        overload = status == _UNAVAILABLE  # of this server; what else it may mean shows in time
+        return Retryable(words, retry_after(headers, now), limit=True, overload=overload)
     if status in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED):
-        loading = status == 503 and _LOADING in words
-        return Retryable(words, retry_after(headers, now), taken=not loading)
+        return Retryable(words, retry_after(headers, now))
     return _refusal(status, headers, words, code)
 
 

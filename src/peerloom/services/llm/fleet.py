@@ -37,7 +37,6 @@ Try = Callable[[Backend], Awaitable[Reply]]
 Sleep = Callable[[float], Awaitable[None]]
 
 _REFUSED = Amount(requests=1.0)  # what a try takes that comes to nothing
-_SILENT_SECONDS = 60.0  # without any answer, and refused: the provider's limit holds up everything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +150,18 @@ class FleetClient:
                 began += away
                 if tries is not None:
                     tries.excuse(away)
+            need: Amount | None = None
+            if self._meter.limited:
+                queued = self._clock()
+                need = self._estimates.need(request)
+                await self._meter.take(request.role, need, first=number > 0)
+                began += self._clock() - queued
+                if tries is not None:
+                    tries.excuse(self._clock() - queued)
+            else:
+                self._meter.begin()
             try:
-                return await self._try(request, partial(ask, request, number), key, avoid)
+                return await self._try(request, partial(ask, request, number), key, avoid, need)
             except Failed as failed:
                 if tries is None:
                     tries = Tries(self._spec.retry, self._what, began, self._clock)
@@ -170,16 +179,25 @@ class FleetClient:
         denied[name] = self._clock()
 
     async def _back_off(self, tries: Tries, failure: Retryable) -> None:
-        """Wait before the next try; that the request was not even taken in is no fault of the call's."""
+        """Wait before the next try.
+
+        A refused call waits here only while the driver does not decide when attempts may begin. Time in which
+        nobody was answered does not count, nor does the wait of a request that no server took in.
+        """
+        began = self._clock()
         wait = tries.wait(failure)
         if failure.limit:
-            self._meter.refused(failure.retry_after or 0.0)
-            if self._clock() - self._answered_at > _SILENT_SECONDS:
-                self._replicas.silent(str(failure))
-        if self._spec.patient and (failure.limit or not failure.taken):
-            tries.excuse(wait)
-        with self._idle():
-            await self._sleep(wait)
+            self._meter.refused(tries.policy.believed(failure.retry_after), str(failure))
+            if self._meter.throttled:
+                wait = 0.0
+            with self._idle(), self._meter.pause(wait):
+                await self._sleep(wait)
+        else:
+            with self._idle():
+                await self._sleep(wait)
+        alone = failure.limit and self._answered_at < began
+        if self._spec.patient and (alone or not failure.taken):
+            tries.excuse(self._clock() - began)
 
     @contextmanager
     def _idle(self) -> Generator[None]:
@@ -189,14 +207,11 @@ class FleetClient:
         finally:
             self._meter.idle -= 1
 
-    async def _try(self, request: Request, attempt: Try[Reply], key: str, avoid: Collection[str]) -> Reply:
-        """One try, from taking what it needs to settling what it took."""
-        meter, need, took = self._meter, None, _REFUSED
-        if meter.limited:
-            need = self._estimates.need(request)
-            await meter.take(request.role, need)
-        else:
-            meter.begin()
+    async def _try(
+        self, request: Request, attempt: Try[Reply], key: str, avoid: Collection[str], need: Amount | None
+    ) -> Reply:
+        """Make one try and settle what it took of the `need` that is reserved for it."""
+        took = _REFUSED
         began = self._clock()
         try:
             delay = self._hedging.delay if self._hedging is not None else None
@@ -213,7 +228,7 @@ class FleetClient:
             took = need or took  # it may well be paid
             raise
         finally:
-            meter.end(need, took)
+            self._meter.end(need, took)
 
     def _priced(self, reply: Reply) -> Reply:
         if self._spec.price is None:

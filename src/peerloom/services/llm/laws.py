@@ -59,7 +59,7 @@ class Laws:
         prefill_tokens_per_second: if set, a reply takes longer by what of its prompt is not cached.
         rate_reasoning: share of replies with thoughts before them, as long as the law of lengths says.
         rate_429: share of calls refused with 429.
-        rate_5xx: share of calls that fail with 503.
+        rate_5xx: share of calls that fail with 500.
         rate_hang: share of calls that get no answer.
         rate_garbage: share of calls answered with a body that is no JSON.
         rate_truncation: share of replies cut in the middle, with finish_reason `length`.

@@ -144,11 +144,6 @@ class Replicas:
         """Whether that replica has answered a call that began later than `then`."""
         return self._answered.get(name, -math.inf) > then
 
-    def silent(self, why: str) -> None:
-        """Nothing is answered, though all are in use: it is the provider's limit that holds up everything."""
-        self._why = why
-        self._told(why, False)
-
     async def close(self) -> None:
         """Close all connections; calls under way end, also those that wait."""
         self._closed = True
@@ -170,9 +165,10 @@ class Replicas:
             self._told("", False)
 
     def _failed(self, name: str, failure: Retryable) -> None:
-        if not failure.limit:
-            self._router.failed(name, self._clock(), reached=failure.taken)
-            self._tell(str(failure), denied=False)
+        if failure.limit and (not failure.overload or self._router.alone):
+            return  # it is there, and there is no other that could take more
+        self._router.failed(name, self._clock(), reached=failure.taken)
+        self._tell(str(failure), denied=False)
 
     def _tell(self, why: str, *, denied: bool) -> None:
         if not self._router.live:

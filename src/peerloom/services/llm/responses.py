@@ -47,7 +47,7 @@ def spoilt(fault: Fault, made: Answer, payload: bytes, laws: Laws, draw: int) ->
         case "429":
             response = too_many("simulated rate limit", laws.retry_after)
         case "5xx":
-            response = failure(503, "simulated overload", "overloaded")
+            response = failure(500, "simulated failure", "server_error")
         case "hang":
             response = whole._replace(delay=None)
         case "garbage":

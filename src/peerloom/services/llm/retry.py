@@ -2,11 +2,11 @@
 
 An attempt raises `Retryable` for what may pass (a lost connection, 429, 5xx). The wait before the next
 one grows exponentially up to a cap and is drawn uniformly below that ("full jitter"), so that callers
-that failed together do not return together. A server's Retry-After comes on top, up to a cap of its own.
+that failed together do not return together. A server's Retry-After comes on top, unless it is absurdly long.
 
 An attempt that no server took (connection refused, model still loading), or that was refused for a limit,
-says nothing about the request, so it costs time but no attempt. Time in which the whole service was away is
-excused.
+says nothing about the request, so it costs time but no attempt. Time in which the whole service was away, or
+refused every call, is excused.
 """
 
 import random
@@ -18,6 +18,11 @@ from email.utils import parsedate_to_datetime
 
 from peerloom.errors import ConfigError, LLMUnavailable
 
+BELIEVED = 3
+"""So many times a server's Retry-After is taken at its word before the waits grow."""
+LIMIT_CAP_SECONDS = 8.0
+"""The longest drawn wait of a refused call, since a limit that others use up is free again soon."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
@@ -28,14 +33,14 @@ class Retry:
             refused. With 1 there is a single call, whatever becomes of it.
         base: the first wait is drawn from 0 to this; it doubles with every attempt.
         cap: no drawn wait is longer.
-        retry_after_cap: a longer Retry-After is cut to this.
+        retry_after_cap: a longer Retry-After is ignored, so the wait is as if the server had named none.
         max_elapsed: no new attempt begins later than this after the first.
     """
 
     attempts: int = 8
     base: float = 0.5
     cap: float = 30.0
-    retry_after_cap: float = 120.0
+    retry_after_cap: float = 60.0
     max_elapsed: float = 900.0
 
     def __post_init__(self) -> None:
@@ -44,6 +49,10 @@ class Retry:
         for name in ("base", "cap", "retry_after_cap", "max_elapsed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"retry.{name} is {getattr(self, name)}: seconds cannot be negative")
+
+    def believed(self, retry_after: float | None) -> float:
+        """The seconds of a Retry-After, or 0 if there is none, or one above the cap."""
+        return retry_after if retry_after is not None and retry_after <= self.retry_after_cap else 0.0
 
 
 class Retryable(Exception):
@@ -54,15 +63,23 @@ class Retryable(Exception):
         retry_after: what the server asked for, in seconds.
         taken: whether a server took the request.
         limit: whether it was refused for a limit on how much may be asked, not for what it is.
+        overload: whether another replica might have had room for it.
     """
 
     def __init__(
-        self, why: str, retry_after: float | None = None, *, taken: bool = True, limit: bool = False
+        self,
+        why: str,
+        retry_after: float | None = None,
+        *,
+        taken: bool = True,
+        limit: bool = False,
+        overload: bool = False,
     ) -> None:
         super().__init__(why)
         self.retry_after = retry_after
         self.taken = taken
         self.limit = limit
+        self.overload = overload
 
 
 class Tries:
@@ -107,8 +124,10 @@ class Tries:
         policy = self.policy
         self.made += 1
         self.taken += failure.taken and not failure.limit
-        wait = self._uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(self.made - 1, 32)))
-        wait += min(failure.retry_after or 0.0, policy.retry_after_cap)
+        asked = policy.believed(failure.retry_after)
+        doublings = self.made - 1 - (BELIEVED if asked else 0)
+        cap = min(policy.cap, LIMIT_CAP_SECONDS) if failure.limit else policy.cap
+        wait = asked + self._uniform(0.0, min(cap, policy.base * 2.0 ** max(-2, min(doublings, 32))))
         elapsed = self._clock() - self.began
         over = self.taken >= policy.attempts or policy.attempts == 1
         if over or elapsed + wait > policy.max_elapsed:

@@ -120,6 +120,11 @@ class Router:
         """Whether all are, and there is one."""
         return len(self._live) == len(self._replicas) > 0
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is only one replica."""
+        return len(self._replicas) == 1
+
     def update(self, names: Sequence[str]) -> None:
         """These are the replicas from now on; those that stay keep what is known of them."""
         before = self._replicas

@@ -30,7 +30,7 @@ from peerloom.services.spawn import Spawner
 MODEL = "simulated"
 _SEEN: dict[Fault, str] = {
     "429": "HTTP 429: simulated rate limit",
-    "5xx": "HTTP 503: simulated overload",
+    "5xx": "HTTP 500: simulated failure",
     "garbage": "HTTP 200 with an invalid body (simulated garbage)",
     "half_closed": "simulated disconnect before the answer",
     "cut": "simulated disconnect within the answer",

@@ -10,7 +10,6 @@ from fleets import fleet, question, reading, replicas, until
 from raw_server import RawServer, completion, error, http, raw_server
 
 from peerloom.errors import LLMDenied, LLMRejected, LLMUnavailable
-from peerloom.services.llm import fleet as module
 from peerloom.services.llm.fleet import FleetClient, FleetSpec
 from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.llm.retry import Retry
@@ -216,18 +215,26 @@ async def test_one_replica_that_refuses_the_run_is_left_alone_by_it(patient: boo
             assert reading(desk).down == ""
 
 
-async def test_a_limit_that_holds_everything_up_is_told_until_it_does_not(monkeypatch) -> None:
-    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.0)
-    limit = error(429, "slow down", headers="Retry-After: 0\r\n")
-    async with answering(limit) as (url, said, _):
+@pytest.mark.parametrize("status", [429, 503, 529])
+async def test_a_refused_call_is_told_of_and_made_again_until_it_is_accepted(status: int) -> None:
+    async with answering(error(status, "slow down")) as (url, said, _):
         async with calling(fleet(url, retry=TWICE, routing=QUICK)) as (client, desk):
             (call,) = asking(client, 1)
-            await until(lambda: "slow down" in reading(desk).down)
-            await asyncio.sleep(0.1)
+            await until(lambda: reading(desk).refused > 5)
+            assert "slow down" in reading(desk).refusal
             assert not call.done(), "a limit is no attempt"
+            assert reading(desk).down == "", "the only replica is not ejected for it"
             said[0] = YES
             await call
-            assert reading(desk).down == ""
+
+
+async def test_of_several_replicas_an_overloaded_one_is_passed_over() -> None:
+    async with answering(error(503, "<html>")) as (busy, _, _), answering(YES) as (free, _, _):
+        routing = Routing(affinity="none", eject_after=1)
+        async with calling(fleet(busy, free, routing=routing)) as (client, desk):
+            for _ in range(4):
+                await client.chat(question())
+            assert reading(desk).refused <= 1
 
 
 async def test_a_refused_request_is_an_answer_of_the_service() -> None:

@@ -90,7 +90,7 @@ async def warm(spec: FleetSpec, *, calls: int = 64) -> AsyncIterator[tuple[Fleet
     """A client that has made so many quick calls, and may make any number more."""
     desk = Desk()
     client = spec.connect(desk)
-    grant = Grant(service="llm", number=1, limited=True, granted=ANYTHING, slots=1e9, hold=0.0, moved=None)
+    grant = Grant(service="llm", number=1, limited=True, granted=ANYTHING, slots=1e9, moved=None)
     desk.hear(encode([grant]))
     try:
         async with asyncio.timeout(20):
@@ -221,7 +221,7 @@ async def test_a_cancelled_call_takes_both_with_it() -> None:
 async def test_no_second_request_without_a_grant_for_it() -> None:
     fake = Fake()
     async with warm(fake.spec()) as (client, desk):
-        one = Grant(service="llm", number=2, limited=True, granted=ANYTHING, slots=1.0, hold=0.0, moved=None)
+        one = Grant(service="llm", number=2, limited=True, granted=ANYTHING, slots=1.0, moved=None)
         desk.hear(encode([one]))
         fake.acts["home"] = [hang]
         call = asyncio.create_task(client.chat(HOME))

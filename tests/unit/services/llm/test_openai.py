@@ -185,12 +185,12 @@ async def test_retry_after_is_honoured() -> None:
 
 
 async def test_giving_up_says_what_was_called_and_what_it_said_last() -> None:
-    async with client(error(500, "one"), error(503, f"two, with {KEY}")) as (llm, server):
+    async with client(error(502, "one"), error(500, f"two, with {KEY}")) as (llm, server):
         with pytest.raises(LLMUnavailable) as caught:
             await llm.chat(HELLO)
     text = str(caught.value)
     assert text.startswith(f"m at {server.url} did not answer in 3 attempts")
-    assert text.endswith("last: HTTP 503: two, with ***")
+    assert text.endswith("last: HTTP 500: two, with ***")
 
 
 async def test_a_page_instead_of_a_reply_is_quoted() -> None:

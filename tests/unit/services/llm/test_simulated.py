@@ -127,7 +127,7 @@ async def test_faults_that_pass_are_retried_to_the_same_reply(make, rates) -> No
 @pytest.mark.parametrize(
     ("rate", "last"),
     [
-        ("rate_5xx", "HTTP 503"),
+        ("rate_5xx", "HTTP 500"),
         ("rate_hang", "timeout"),
         ("rate_garbage", "HTTP 200"),
         ("rate_half_closed", ".*[Dd]isconnect"),

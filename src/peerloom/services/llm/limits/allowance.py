@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from peerloom.services.llm.limits.amounts import Grant, decode_readings, encode
 from peerloom.services.llm.limits.budget import Spending
-from peerloom.services.llm.limits.division import Limits, Share
+from peerloom.services.llm.limits.division import Limits, Refusing, Share
 
 Sent = tuple[str, bytes]
 """A member, and encoded grants for it."""
@@ -85,6 +85,10 @@ class Allowance:
         """Whether calls wait that time alone will let go."""
         return any(share.unmet for share in self._shares.values())
 
+    def due(self, now: float) -> float:
+        """Seconds until more may be granted to calls that time alone lets go; 0 if that is not known."""
+        return min((share.due(now) for share in self._shares.values() if share.unmet), default=0.0)
+
     @property
     def exhausted(self) -> bool:
         """Whether calls wait that the budget does not cover, and none is under way that might leave some."""
@@ -107,6 +111,11 @@ class Allowance:
         """Services that some peer cannot reach, or that refuse it."""
         found = ((service, share.away()) for service, share in self._shares.items())
         return [Away(service, *why) for service, why in found if why is not None]
+
+    def refusing(self) -> list[Refusing]:
+        """Services that refuse calls, so that all of their calls wait."""
+        found = (share.refusing() for share in self._shares.values())
+        return [each for each in found if each is not None]
 
     def ever_answered(self, service: str) -> bool:
         """Whether a service has answered any call of this session."""

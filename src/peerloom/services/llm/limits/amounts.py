@@ -83,8 +83,12 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         reserved: what the calls under way may take.
         returned: what was granted and given back.
         outstanding: calls under way.
+        attempts: attempts begun.
         refused: attempts that the provider refused for a limit.
-        hold: seconds that it asked to wait, as of now.
+        retry_after: the longest wait that it still asks for, in seconds.
+        refusal: its latest refusal, in words.
+        paused: refused calls that wait for their next attempt and hold nothing.
+        next_attempt: seconds until the first of those.
         answered: attempts that were answered.
         seconds: that these took, summed.
         completion: tokens that they wrote, summed.
@@ -101,8 +105,12 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     reserved: Amount = NOTHING
     returned: Amount = NOTHING
     outstanding: int = 0
+    attempts: int = 0
     refused: int = 0
-    hold: float = 0.0
+    retry_after: float = 0.0
+    refusal: str = ""
+    paused: int = 0
+    next_attempt: float = 0.0
     answered: int = 0
     seconds: float = 0.0
     completion: float = 0.0
@@ -120,8 +128,9 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         number: counts the grants to this peer; the greatest counts.
         limited: whether calls are to be metered at all.
         granted: all that it ever got.
-        slots: calls it may have under way.
-        hold: seconds for which no call may begin.
+        slots: calls it may have under way when one begins, for as long as `lease` says.
+        lease: seconds after which no call may begin for want of a newer grant.
+        starts: attempts that may have begun, of all since the meter was made.
         moved: where the replicas are from now on, if that has changed.
     """
 
@@ -130,7 +139,8 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     limited: bool = True
     granted: Amount = ANYTHING
     slots: float = ENDLESS
-    hold: float = 0.0
+    lease: float = ENDLESS
+    starts: float = ENDLESS
     moved: list[str] | None = None
 
 

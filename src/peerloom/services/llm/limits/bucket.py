@@ -13,15 +13,14 @@ class Bucket:
         self._level = 0.0
         self._filled_at = now
 
-    def fill(self, now: float, at_least: float = 0.0, factor: float = 1.0) -> float:
+    def fill(self, now: float, at_least: float = 0.0) -> float:
         """What may be taken now.
 
         Args:
             now: seconds.
             at_least: so much it must be able to hold beside its capacity: one call that is waited for.
-            factor: the part of the rate that counts since it was last asked.
         """
-        gained = max(0.0, now - self._filled_at) * self._per_second * factor
+        gained = max(0.0, now - self._filled_at) * self._per_second
         self._filled_at = now
         self._level = max(self._level, min(self._capacity + at_least, self._level + gained))
         return self._level

@@ -9,9 +9,7 @@ from peerloom.services.llm.limits.meter import Meter
 
 SOON_SECONDS = 0.01  # what comes up within it is told together
 REGULAR_SECONDS = 0.1  # between two readings of a meter that is in use
-UNLIMITED_SECONDS = (
-    1.0  # the same while nothing is limited: should that change, it is known what is under way
-)
+IDLE_SECONDS = 1.0  # the same for one that is not, so that nothing the driver missed stays unknown to it
 
 Moved = Callable[[Sequence[str]], None]
 
@@ -57,7 +55,8 @@ class Desk:
     def _patience(self) -> float | None:
         if any(meter.active for meter in self._meters.values()):
             return REGULAR_SECONDS
-        return UNLIMITED_SECONDS if any(meter.news for meter in self._meters.values()) else None
+        told = any(meter.limited or meter.news for meter in self._meters.values())
+        return IDLE_SECONDS if told else None
 
     def hear(self, data: bytes) -> None:
         """Take encoded grants in."""

@@ -9,9 +9,11 @@ from peerloom.errors import ConfigError
 from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Grant, Reading, Want
 from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.limits.budget import Spending
-from peerloom.services.llm.limits.pace import Pace
+from peerloom.services.llm.limits.congestion import Congestion
+from peerloom.services.llm.limits.member import SLOT_SECONDS, Member
 from peerloom.services.llm.limits.rates import Rates
-from peerloom.services.llm.limits.sharing import by_role, whole
+from peerloom.services.llm.limits.sharing import by_role, max_min, whole
+from peerloom.services.llm.limits.slowness import Slowness
 
 LEASE_SECONDS = 0.25
 """What the buckets hold at most, in time; it is also how late a call may come to the provider."""
@@ -60,35 +62,21 @@ class Limits:
         return Bucket(per_second, per_second * LEASE_SECONDS, now)
 
 
-class _Member:
-    def __init__(self, name: str, granted: Amount) -> None:
-        self.name = name
-        self.reading: Reading | None = None
-        self.granted = granted
-        self.slots = 0.0
-        self.number = -1
-        self.earlier: list[tuple[int, float]] = []  # numbers and slots of grants it may still go by
-        self.moved: list[str] | None = None
-        self.dirty = True
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """A service that refuses calls, so that all of them wait.
 
-    @property
-    def wants(self) -> list[Want]:
-        return self.reading.wants if self.reading is not None else []
+    Args:
+        service: its name.
+        why: its latest refusal, in its own words.
+        since: when that began, in seconds by the caller's clock.
+        until: when the next attempt is made.
+    """
 
-    @property
-    def outstanding(self) -> int:
-        return self.reading.outstanding if self.reading is not None else 0
-
-    @property
-    def may_have(self) -> float:
-        """Calls that it may have under way, by the latest grant it is known to have heard, or later ones."""
-        return max(float(self.outstanding), self.slots, *(slots for _, slots in self.earlier))
-
-    def set_slots(self, slots: float) -> None:
-        if slots != self.slots:
-            self.earlier.append((self.number, self.slots))
-            self.slots = slots
-            self.dirty = True
+    service: str
+    why: str
+    since: float
+    until: float
 
 
 class Share:
@@ -104,17 +92,18 @@ class Share:
     def __init__(self, service: str, limits: Limits, endless: Amount, now: float) -> None:
         self._service = service
         self._limits = limits
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._rates = Rates(
             limits.bucket(limits.requests_per_minute, now),
             limits.bucket(limits.tokens_per_minute, now),
         )
-        self._pace = Pace(rates=self._rates.bounded, watch_slowness=limits.bounded, now=now)
-        self._hold_until = 0.0
+        self._congestion = Congestion(now, declared=self._rates.bounded)
+        self._slowness = Slowness()
         self._limited = limits.bounded or endless != Amount(*[ENDLESS] * len(endless))
         self._first = endless.least(self._rates.first)
         self._serving = 0
         self._served: dict[tuple[str, str], int] = {}  # when an agent, and its member, last had its turn
+        self._refusal = ""
         self.answered = 0
 
     @property
@@ -135,19 +124,35 @@ class Share:
     @property
     def unmet(self) -> bool:
         """Whether calls wait that time alone will let go."""
-        timed = self._rates.bounded or self._pace.ceiling < ENDLESS
+        timed = self._rates.bounded or self._limits.concurrency is not None or self._congestion.limiting
         return self._limited and timed and self.waiting > 0
+
+    def due(self, now: float) -> float:
+        """Seconds until more may be granted, if `unmet`; 0 if that is not known."""
+        return self._congestion.due(now)
+
+    def refusing(self) -> Refusing | None:
+        """Whether all calls wait because the service refuses them."""
+        congestion = self._congestion
+        if self.waiting and congestion.closed:
+            return Refusing(self._service, self._refusal, congestion.closed_since, congestion.closed_until)
+        if self.waiting or self.outstanding:
+            return None
+        paused = [each for each in self._members.values() if each.reading is not None and each.reading.paused]
+        if not paused:
+            return None
+        first = min(paused, key=lambda member: member.next_attempt)
+        return Refusing(self._service, self._refusal, first.read_at, first.next_attempt)
 
     def take(self, name: str, reading: Reading, now: float) -> bool:
         """Take a reading in; False if it is an old one."""
         member = self._members.get(name)
         if member is None:
-            member = self._members[name] = _Member(name, self._first)
+            member = self._members[name] = Member(name, self._first)
         before = member.reading or Reading(service=self._service, number=-1)
         if reading.number <= before.number:
             return False
-        member.reading = reading
-        member.earlier = [each for each in member.earlier if each[0] >= reading.grant]
+        member.take(reading, now)
         self._rates.take(name, member.granted, reading)
         self.answered += reading.answered - before.answered
         self._watch(before, reading, now)
@@ -174,17 +179,19 @@ class Share:
         """A member is to know that the replicas are elsewhere."""
         member = self._members.get(name)
         if member is None:
-            member = self._members[name] = _Member(name, self._first)
+            member = self._members[name] = Member(name, self._first)
         member.moved, member.dirty = urls, True
 
     def grants(self, spending: Spending, now: float) -> Iterator[tuple[str, Grant]]:
         """What to grant to whom from now on."""
         if self._limited:
-            self._pace.pass_time(self.outstanding, now)
-            self._divide_slots()
-            if now >= self._hold_until:
+            self._congestion.advance(wanted=self.waiting > 0, now=now)
+            self._divide_slots(now)
+            self._divide_starts(now)
+            if now >= self._congestion.closed_until:
                 self._divide(spending, now)
         for member in self._members.values():
+            member.renew(now)
             if member.dirty and (self._limited or member.moved is not None):
                 yield member.name, self._grant(member, now)
 
@@ -200,16 +207,18 @@ class Share:
                 return member.reading.down, member.reading.denied
         return None
 
-    def _grant(self, member: _Member, now: float) -> Grant:
-        member.number += 1
-        moved, member.moved, member.dirty = member.moved, None, False
+    def _grant(self, member: Member, now: float) -> Grant:
+        moved, member.moved = member.moved, None
+        slots = member.slots if self._limited else ENDLESS
+        member.send(slots, now)
         return Grant(
             service=self._service,
             number=member.number,
             limited=self._limited,
             granted=member.granted,
-            slots=member.slots if self._limited else ENDLESS,
-            hold=max(0.0, self._hold_until - now),
+            slots=slots,
+            lease=SLOT_SECONDS if slots < ENDLESS else ENDLESS,
+            starts=member.starts,
             moved=moved,
         )
 
@@ -217,42 +226,48 @@ class Share:
         """Find out how the provider takes it."""
         if not self._limits.adaptive:
             return
+        congestion = self._congestion
         answered = after.answered - before.answered
-        if answered:
+        if answered and self._limits.bounded:
             seconds, tokens = after.seconds - before.seconds, after.completion - before.completion
-            self._pace.answered(answered, seconds, tokens, self.outstanding, now)
-        if after.refused > before.refused:
+            if self._slowness.add(answered, seconds, tokens):
+                congestion.slow(self.outstanding, now)
+        attempts, refused = after.attempts - before.attempts, after.refused - before.refused
+        if congestion.observe(attempts, refused, after.retry_after, self.outstanding, now):
+            self._rates.refused()
+        if refused:
+            self._refusal = after.refusal
+        if congestion.limiting and not self._limited:
             self._limited = True
-            if now >= self._hold_until:
-                self._rates.refused()
-            attempts = after.refused - before.refused
-            self._hold_until = self._pace.refused(self.outstanding, now, attempts, after.hold)
             for member in self._members.values():
                 member.dirty = True
 
-    def _divide_slots(self) -> None:
+    def _divide_slots(self, now: float) -> None:
         """Divide the calls that may be under way; a member gets more only when others have let go."""
-        most = min(self._limits.concurrency or ENDLESS, self._pace.ceiling)
+        most = min(self._limits.concurrency or ENDLESS, self._congestion.ceiling)
         if most == ENDLESS:
             for member in self._members.values():
                 member.set_slots(ENDLESS)
             return
         total = max(1, math.floor(most))
         shares = whole(self._wished(total), total)
-        for member in self._members.values():
-            if shares[member.name] <= member.slots:
-                member.set_slots(float(shares[member.name]))
-        free = total - sum(member.may_have for member in self._members.values())
-        for member in self._members.values():
-            more = min(shares[member.name] - member.slots, free)
+        for name, share in shares.items():
+            if share <= self._members[name].slots:
+                self._members[name].set_slots(float(share))
+        free = total - sum(member.held(now) for member in self._members.values())
+        for name, share in shares.items():
+            member = self._members[name]
+            more = math.floor(min(share - max(member.slots, member.held(now)), free))
             if more >= 1:
                 free -= more
-                member.set_slots(member.slots + math.floor(more))
+                member.set_slots(max(member.slots, member.held(now)) + more)
+                self._serve(member)
 
     def _wished(self, total: int) -> dict[str, float]:
-        """Fair shares of the slots; what nobody needs now is divided evenly, so that they need not ask."""
+        """Fair shares of the slots; those with calls divide the rest evenly, so that they need not ask."""
         wanted: dict[tuple[str, str], float] = {}
-        for member in self._members.values():
+        members = sorted(self._members.values(), key=lambda member: member.served)
+        for member in members:
             counts = {want.role: float(want.count) for want in member.wants} or {"": 1.0}
             each = (member.outstanding + sum(want.waiting for want in member.wants)) / max(
                 1.0, sum(counts.values())
@@ -260,13 +275,43 @@ class Share:
             for role, count in counts.items():
                 wanted[role, member.name] = count * each
         shares = by_role(float(total), wanted)
-        spare = (total - sum(shares.values())) / max(1, len(self._members))
-        return {name: shares.get(name, 0.0) + spare for name in self._members}
+        active = sum(member.calls > 0 for member in members)
+        spare = (total - sum(shares.values())) / max(1, active)
+        return {
+            member.name: shares.get(member.name, 0.0) + (spare if member.calls else 0.0) for member in members
+        }
+
+    def _divide_starts(self, now: float) -> None:
+        """Divide the attempts that may begin among those with calls to make, who waited longest first."""
+        members = sorted(self._members.values(), key=lambda member: member.served)
+        if self._congestion.rate == ENDLESS:
+            for member in members:
+                member.set_starts(ENDLESS)
+            return
+        for member in members:
+            if member.starts == ENDLESS or now < self._congestion.closed_until:
+                member.set_starts(float(member.attempts))
+        needs = {
+            member.name: sum(want.count for want in member.wants) - max(0.0, member.starts - member.attempts)
+            for member in members
+            if member.wants
+        }
+        needs = {name: need for name, need in needs.items() if need >= 1}
+        there = self._congestion.take(math.floor(sum(needs.values())), now)
+        for name, more in whole(max_min(float(there), needs), there).items():
+            if more:
+                member = self._members[name]
+                member.set_starts(max(member.starts, float(member.attempts)) + more)
+                self._serve(member)
+
+    def _serve(self, member: Member) -> None:
+        self._serving += 1
+        member.served = self._serving
 
     def _divide(self, spending: Spending, now: float) -> None:
         """Meet wants out of what there is: first those of calls that wait, then those of calls to come."""
         largest = max((want.each.tokens for want in self._wants()), default=0.0)
-        there = self._rates.there(largest, self._pace.factor, now)
+        there = self._rates.there(largest, now)
         credit = {name: self._credit(member) for name, member in self._members.items()}
         left = self._meet(True, there, credit, spending)
         if left is not None:
@@ -332,7 +377,7 @@ class Share:
         if spending.bounded:
             spending.note(self._service, name, *self.committed(name))
 
-    def _credit(self, member: _Member) -> Amount:
+    def _credit(self, member: Member) -> Amount:
         """What a member has been granted and not taken yet, as far as it has said."""
         reading = member.reading
         if reading is None:

@@ -8,8 +8,9 @@ needed is given back, so that others can have it.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from itertools import count, islice
 
 from peerloom.services.llm.limits.amounts import ANYTHING, NOTHING, Amount, Grant, Reading, Want
 
@@ -45,19 +46,22 @@ class Meter:
         self._clock = clock
         self._granted = NOTHING if limited else ANYTHING
         self._slots = 0.0 if limited else math.inf
-        self._hold_until = 0.0
+        self._leased_until = self._starts = math.inf
         self._grant = -1
         self._spent = self._reserved = self._returned = NOTHING
         self._outstanding = 0
         self._queues: dict[str, deque[Waiter]] = {}
         self._turns: deque[str] = deque()  # agents with a queue, the next one first
         self._begun: dict[str, tuple[int, Amount]] = {}  # since the last reading, by agent
-        self._refused = 0
-        self._hold_asked = 0.0
+        self._attempts = self._refused = 0
+        self._retry_at = 0.0
+        self._refusal = ""
+        self._paused: dict[int, float] = {}  # when each refused call that holds nothing tries again
         self._answered = self._read_answered = 0
         self._seconds = 0.0
         self._completion = 0.0
         self._number = 0
+        self._keys = count()
         self._read_at = clock()
 
     @property
@@ -71,6 +75,11 @@ class Meter:
         return self.limited and (self._outstanding > 0 or bool(self._turns) or self._spare(()) != NOTHING)
 
     @property
+    def throttled(self) -> bool:
+        """Whether the driver decides when attempts may begin, so that calls need no backoff of their own."""
+        return self._starts < math.inf
+
+    @property
     def news(self) -> bool:
         """Whether calls are under way, or were since the last reading."""
         return self._outstanding > 0 or self._answered != self._read_answered
@@ -80,6 +89,7 @@ class Meter:
         if not self._outstanding:
             self._urgent()
         self._outstanding += 1
+        self._attempts += 1
 
     def try_take(self, need: Amount | None) -> bool:
         """As `take` and `begin`, but only if that is possible at once; whether it was."""
@@ -91,8 +101,14 @@ class Meter:
             self._reserve("", need)
         return True
 
-    async def take(self, role: str, need: Amount) -> None:
-        """Reserve for a call that is about to begin; waits until it is covered and its turn has come."""
+    async def take(self, role: str, need: Amount, *, first: bool = False) -> None:
+        """Reserve for a call that is about to begin; waits until it is covered and its turn has come.
+
+        Args:
+            role: whose call.
+            need: the most it may use.
+            first: go before the other calls of that role, since it has been refused before.
+        """
         if not self._turns and self._fits(need):
             self._reserve(role, need)
             return
@@ -103,7 +119,10 @@ class Meter:
             queue = self._queues[role] = deque()
             self._turns.append(role)
             self._urgent()
-        queue.append(waiter)
+        if first:
+            queue.appendleft(waiter)
+        else:
+            queue.append(waiter)
         try:
             await ready
         except asyncio.CancelledError:
@@ -138,12 +157,22 @@ class Meter:
         self._seconds += seconds
         self._completion += completion
 
-    def refused(self, hold: float) -> None:
-        """An attempt was refused for a limit; no other may begin for `hold` seconds."""
+    def refused(self, retry_after: float, why: str) -> None:
+        """An attempt was refused for a limit, in these words; `retry_after` is 0 if it named no seconds."""
         self._refused += 1
-        self._hold_asked = max(self._hold_asked, self._clock() + hold)
-        self._hold(hold)
+        self._retry_at = max(self._retry_at, self._clock() + retry_after)
+        self._refusal = why
         self._urgent()
+
+    @contextmanager
+    def pause(self, seconds: float) -> Generator[None]:
+        """Count a refused call that makes its next attempt in so many seconds, while it waits for it."""
+        key = next(self._keys)
+        self._paused[key] = self._clock() + seconds
+        try:
+            yield
+        finally:
+            del self._paused[key]
 
     def state(self, down: str, denied: bool = False) -> None:
         """The service answers nobody here, and why; or, empty, it does again."""
@@ -156,9 +185,9 @@ class Meter:
         if grant.number <= self._grant:
             return
         self._grant = grant.number
-        self._granted, self._slots = grant.granted, grant.slots
+        self._granted, self._slots, self._starts = grant.granted, grant.slots, grant.starts
+        self._leased_until = self._clock() + grant.lease
         self.limited = grant.limited
-        self._hold(grant.hold)
         self._serve()
 
     def read(self, *, last: bool = False) -> Reading:
@@ -177,8 +206,12 @@ class Meter:
             reserved=self._reserved,
             returned=self._returned,
             outstanding=self._outstanding,
+            attempts=self._attempts,
             refused=self._refused,
-            hold=max(0.0, self._hold_asked - now),
+            retry_after=max(0.0, self._retry_at - now),
+            refusal=self._refusal,
+            paused=len(self._paused),
+            next_attempt=max(0.0, min(self._paused.values(), default=now) - now),
             answered=self._answered,
             seconds=self._seconds,
             completion=self._completion,
@@ -188,34 +221,21 @@ class Meter:
             last=last,
         )
 
-    def _hold(self, seconds: float) -> None:
-        until = self._clock() + seconds
-        if until > self._hold_until:
-            self._hold_until = until
-            asyncio.get_running_loop().call_later(seconds, self._held)
-
-    def _held(self) -> None:
-        """The hold should be over; a timer may come a little early, and nothing else would let calls go."""
-        left = self._hold_until - self._clock()
-        if left > 0:
-            asyncio.get_running_loop().call_later(max(left, 0.001), self._held)
-        else:
-            self._serve()
-
     def _left(self) -> Amount:
         """What is granted and not yet taken."""
         taken = self._spent.plus(self._reserved).plus(self._returned)
         return self._granted.plus(taken, -1.0)
 
     def _fits(self, need: Amount) -> bool:
-        if self._outstanding >= self._slots or self._clock() < self._hold_until:
+        if self._outstanding >= self._slots or self._attempts >= self._starts:
             return False
-        return self._left().covers(need)
+        return self._clock() < self._leased_until and self._left().covers(need)
 
     def _reserve(self, role: str, need: Amount) -> None:
         if not self._outstanding:
             self._urgent()  # the driver has not asked while there was nothing to tell
         self._outstanding += 1
+        self._attempts += 1
         self._reserved = self._reserved.plus(need)
         count, sum_ = self._begun.get(role, (0, NOTHING))
         self._begun[role] = (count + 1, sum_.plus(need))
@@ -271,9 +291,8 @@ class Meter:
 
     def _give_back(self, wants: list[Want]) -> None:
         """Return what is not needed; all of it if nobody can begin with it, and nothing comes free here."""
-        held = self._clock() < self._hold_until
         stuck = bool(self._turns) and not self._outstanding
-        self._returned = self._returned.plus(self._spare(() if held or stuck else wants))
+        self._returned = self._returned.plus(self._spare(() if stuck else wants))
 
     def _spare(self, wants: Iterable[Want]) -> Amount:
         """What is left over when these have got theirs."""

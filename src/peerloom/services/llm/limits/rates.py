@@ -34,18 +34,17 @@ class Rates:
         """Whether there is any bucket."""
         return self._requests is not None or self._tokens is not None
 
-    def there(self, largest: float, factor: float, now: float) -> Amount:
+    def there(self, largest: float, now: float) -> Amount:
         """What may be granted now.
 
         Args:
             largest: tokens of one call, which a bucket must be able to hold.
-            factor: the part of the rates that is used.
             now: seconds.
         """
         return Amount(
-            ENDLESS if self._requests is None else self._requests.fill(now, 1.0, factor),
+            ENDLESS if self._requests is None else self._requests.fill(now, 1.0),
             ENDLESS,
-            ENDLESS if self._tokens is None else self._tokens.fill(now, largest, factor),
+            ENDLESS if self._tokens is None else self._tokens.fill(now, largest),
             ENDLESS,
         )
 

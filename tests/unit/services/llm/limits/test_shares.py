@@ -46,7 +46,7 @@ def test_a_bucket_fills_to_its_brim_and_to_one_call_beside_it() -> None:
     assert bucket.fill(19.0, at_least=30.0) == 35.0
     bucket.take(40.0)
     assert bucket.fill(19.2) == pytest.approx(-3.0), "what was taken too much is made up for"
-    assert bucket.fill(19.2 + 1.0, factor=0.5) == pytest.approx(2.0)
+    assert bucket.fill(19.2 + 0.5) == pytest.approx(2.0)
     assert bucket.fill(0.0) == pytest.approx(2.0), "a clock that goes back changes nothing"
 
 
@@ -172,7 +172,7 @@ async def test_a_refusal_holds_all_peers_for_as_long_as_was_asked() -> None:
         await begun()
         talk.round(0.05)
     (before,) = await begun(asked)
-    talk.meters["a"].refused(2.0)
+    talk.meters["a"].refused(2.0, "slow down")
     await begun()
     talk.round(0.05)
     (held,) = await begun(asked)
@@ -189,17 +189,17 @@ async def test_a_refusal_holds_all_peers_for_as_long_as_was_asked() -> None:
     await drop(asked)
 
 
-@pytest.mark.parametrize("hold", [5.0, 0.0])
-async def test_what_nobody_may_begin_with_or_needs_is_given_back(hold: float) -> None:
+@pytest.mark.parametrize("starts", [0.0, math.inf])
+async def test_what_nobody_may_begin_with_or_needs_is_given_back(starts: float) -> None:
     talk = Talk("a", limits=Limits(requests_per_minute=600))
     asked = talk.ask("a", call(), 5)
     await begun(asked)
     talk.read("a")
     granted = ANYTHING._replace(requests=9.0)
-    talk.desks["a"].hear(encode([Grant(service="llm", number=1, granted=granted, slots=3.0, hold=hold)]))
+    talk.desks["a"].hear(encode([Grant(service="llm", number=1, granted=granted, slots=3.0, starts=starts)]))
     (started,) = await begun(asked)
-    assert started == (0 if hold else 3)
-    assert talk.reading("a").returned.requests == (9.0 if hold else 0.0), "two wait, and more may come"
+    assert started == (3 if starts else 0)
+    assert talk.reading("a").returned.requests == (0.0 if starts else 9.0), "two wait, and more may come"
     await drop(asked[started:])
     talk.now += 1.0
     talk.read("a")  # what began before it
@@ -213,7 +213,7 @@ async def test_a_service_without_limits_gets_some_when_it_refuses_and_none_befor
             talk.meters[peer].begin()
     assert talk.round() == {}
     for _ in range(10):
-        talk.meters["a"].refused(0.0)
+        talk.meters["a"].refused(0.0, "slow down")
     for _ in range(10):
         talk.meters["a"].end(None, call())
     grants = talk.round(1.0)

@@ -1,0 +1,66 @@
+"""Waiting for a service that refuses calls: what to tell about it, and when a draining run gives up on it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peerloom.events import Notice
+from peerloom.runtime.rationing import AWAY_SECONDS, Rationing
+
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A wait for a service that refuses calls.
+
+    Args:
+        service: its name.
+        why: its latest refusal, in its own words.
+        since: when the wait began, as Unix time in seconds.
+        until: when the next attempt is made, as Unix time in seconds.
+    """
+
+    service: str
+    why: str
+    since: float
+    until: float
+
+    @property
+    def text(self) -> str:
+        """The wait in words, without its end."""
+        return f"for {self.service}, which refuses calls ({self.why})"
+
+
+def waiting_for(rationing: Rationing) -> Waiting | None:
+    """Return the wait of a run at this moment, if there is one."""
+    found = rationing.waiting
+    if found is None:
+        return None
+    return Waiting(found.service, found.why, rationing.unix(found.since), rationing.unix(found.until))
+
+
+async def leave_waiting(
+    rationing: Rationing,
+    drained: asyncio.Event,
+    turns: Callable[[], int],
+    tell: Callable[[Notice], None],
+) -> None:
+    """Return once a run that drains has nothing left to do but to wait for a service that refuses calls.
+
+    Args:
+        rationing: knows which service refuses calls.
+        drained: set when the run begins to drain.
+        turns: counts the turns under way, without those that wait for a call to be allowed.
+        tell: passes a notice to a person.
+    """
+    await drained.wait()
+    looks = 0
+    while looks < 2:  # figures are as old as they are
+        await asyncio.sleep(LOOK_SECONDS)
+        wait = waiting_for(rationing)
+        long = wait is not None and max(wait.until, time.time()) - wait.since >= AWAY_SECONDS
+        looks = looks + 1 if long and not turns() and not rationing.outstanding else 0
+        if wait is not None and looks == 2:
+            tell(Notice("warning", f"not waiting any longer {wait.text}: a resume goes on from here"))

@@ -1,0 +1,316 @@
+"""Find the load that a provider accepts, from the calls it refuses.
+
+Until refusals become frequent nothing is limited. Then the rate at which attempts begin, and the number of
+calls in flight, are cut a little below the load that was accepted. They grow again, slowly at first and
+faster the longer nothing is refused. If nearly every attempt is refused, the provider is taken to be closed:
+attempts stop for as long as it asked, or for a backoff of our own, and then a few of them try. Once some are
+accepted the rate doubles every round until it is near its average before the pause, so waiting calls resume
+gradually.
+
+Some providers refuse a share of calls whatever the load. Cutting does not help there, so that share is
+measured right after each cut and tolerated from then on; a cut that did not help is undone.
+"""
+
+import math
+
+LUMP_SECONDS = 0.1  # of the rate that may begin at once
+ROUND_SECONDS = 0.25
+"""Time in which a refusal arrives, and in which the rate may double."""
+PROBES = 8
+"""Attempts that try whether a closed provider has opened; also the fewest calls in flight to be allowed."""
+CUT = 0.95
+CLOSED = 0.9  # share of refused attempts from which on the provider is taken to be closed
+ALWAYS_TOLERATED = 0.02  # share of refused attempts
+MOST_TOLERATED = 0.5
+FEW = 4  # attempts that say nothing about a provider
+SAMPLE = 20  # attempts from which a share is measured
+SAMPLE_SECONDS = 2.0  # after which a smaller sample has to do
+RECENT_SECONDS, USUAL_SECONDS = 3.0, 60.0  # over which the rate of accepted attempts is averaged
+GROWTH_PER_SECOND = 0.004
+SHORTEST_SCALE_SECONDS, LONGEST_SCALE_SECONDS = 5.0, 60.0
+"""Growth doubles after this time without a cut: as long as the provider was last open and closed."""
+FREE_AFTER = 6.0  # times the scale without a cut, nothing is limited any more
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
+FIRST_CATCH_UP = 8.0
+"""How much faster than on average a provider is asked after its first pause; half as much after each other.
+
+Providers that count over a window let everything in at once when a new one begins.
+"""
+BELIEVED_PAUSES = 2  # in a row that a provider may choose, however short they are
+
+
+class Congestion:
+    """The state of one service, over all peers. Times in seconds by the caller's clock.
+
+    Args:
+        now: the current time.
+        declared: whether the user has declared rates. They are kept to elsewhere, so refusals are accidents:
+            they have to be frequent before less is allowed.
+
+    Attributes:
+        rate: attempts that may begin per second.
+        ceiling: calls that may be in flight.
+        closed_since: when the latest pause began.
+        closed_until: when attempts may begin again; in the past if they may begin now.
+    """
+
+    def __init__(self, now: float, *, declared: bool = False) -> None:
+        self._declared = declared
+        self.rate = math.inf
+        self.ceiling = math.inf
+        self.closed_since = self.closed_until = -math.inf
+        self._pauses = 0  # in a row
+        self._probing = False
+        self._tolerated = 0.0
+        self._sample = _Sample(now, 10 if declared else 1)
+        self._recent = _Rate(now, RECENT_SECONDS)
+        self._usual = _Rate(now, USUAL_SECONDS)
+        self._asked = 0.0
+        self._before: tuple[float, float, float] | None = None  # what the latest cut changed, for its undoing
+        self._loads = self.rate, self.ceiling  # before the pause
+        self._cut_at = -math.inf
+        self._advanced = self._cycle_began = now
+        self._accepted = 0  # since then
+        self._cycles = 0  # times that it was closed and has opened again
+        self._scale = SHORTEST_SCALE_SECONDS
+        self._knee = self._ceiling_knee = math.inf  # up to which rate and ceiling double
+        self._tokens = 0.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing but probes is sent, because nearly every attempt was refused."""
+        return self._probing
+
+    @property
+    def limiting(self) -> bool:
+        """Whether the rate or the calls in flight are limited now."""
+        return self.rate < math.inf or self.ceiling < math.inf
+
+    def observe(self, attempts: int, refused: int, retry_after: float, in_flight: int, now: float) -> bool:
+        """Take in how many attempts began and how many were refused since the last call.
+
+        Returns whether less is allowed from now on.
+
+        Args:
+            attempts: attempts begun.
+            refused: attempts refused.
+            retry_after: the longest wait that the provider asked for, as of now; 0 if it named none.
+            in_flight: calls in flight.
+            now: the current time.
+        """
+        self._accepted += attempts - refused
+        self._recent.add(attempts - refused, now)
+        self._usual.add(attempts - refused, now)
+        self._sample.add(attempts, refused, now)
+        if not refused:
+            return False
+        self._asked = max(self._asked, now + retry_after if retry_after else 0.0)
+        return self._react(in_flight, now)
+
+    def advance(self, *, wanted: bool, now: float) -> None:
+        """Let time pass; `wanted` says whether calls wait for the rate or the ceiling to grow."""
+        seconds, self._advanced = max(0.0, now - self._advanced), now
+        if not self.limiting or now < self.closed_until:
+            self._sample.renew(now)
+            return
+        if self._probing:
+            self._open(now)
+        else:
+            self._refill(seconds)
+            if now - self._cut_at >= FREE_AFTER * self._scale:
+                self.rate = self.ceiling = math.inf
+            elif wanted and self._before is None:
+                self._grow(seconds, now)
+        self._end_trial(now)
+        if self._declared and self._before is None and self._sample.complete(now) and not self._probing:
+            if self._sample.share > self._tolerance:
+                self._cut(10**9, now)
+        self._sample.renew(now)
+
+    def take(self, wanted: int, now: float) -> int:
+        """Take up to `wanted` attempts out of the rate; the number that may begin now."""
+        if now < self.closed_until:
+            return 0
+        if self.rate == math.inf:
+            return wanted
+        taken = min(wanted, math.floor(self._tokens + 1e-9))
+        self._tokens -= taken
+        return taken
+
+    def due(self, now: float) -> float:
+        """Return the seconds until the next attempt may begin; 0 if one may now, or any number."""
+        if now < self.closed_until:
+            return self.closed_until - now
+        return 0.0 if self.rate == math.inf else max(0.0, (1.0 - self._tokens) / self.rate)
+
+    def slow(self, in_flight: int, now: float) -> None:
+        """Allow fewer calls in flight, since the provider has become slow."""
+        self.ceiling = max(1.0, 0.9 * min(self.ceiling, max(in_flight, 1)))
+        self._cut_at = now
+
+    def _react(self, in_flight: int, now: float) -> bool:
+        """Pause or cut, if too many of the latest attempts were refused."""
+        sample = self._sample
+        if now < max(sample.began, self.closed_until):
+            return False
+        accident = self._declared and not self._tolerated and self._before is None
+        if self._probing:
+            shut = sample.refused >= sample.attempts
+        else:
+            long = now - sample.began >= ROUND_SECONDS / 2
+            shut = long and sample.refused >= FEW and sample.share >= CLOSED
+        if accident or shut:
+            self._close(in_flight, now)
+            return True
+        if self._probing or self._before is not None:
+            return False
+        too_many = sample.exceeds(
+            self._tolerance, least=40 if self._declared else 1 if self.limiting else FEW
+        )
+        if too_many:
+            self._cut(in_flight, now)
+        return too_many
+
+    @property
+    def _tolerance(self) -> float:
+        return (2 if self._declared else 1) * ALWAYS_TOLERATED + 1.25 * self._tolerated
+
+    def _close(self, in_flight: int, now: float) -> None:
+        """Begin no attempt for a while."""
+        asked = max(0.0, self._asked - now)
+        own = (asked or FIRST_PAUSE_SECONDS) * 2.0 ** max(0, self._pauses - BELIEVED_PAUSES + 1)
+        self._pauses += 1
+        self.closed_until = now + max(asked, min(own, LONGEST_PAUSE_SECONDS))
+        if not self._probing:
+            self.closed_since = now
+            self._loads = self.rate, self.ceiling
+            self._ceiling_knee = CUT * self.ceiling
+        self._before = None
+        self._probing = True
+        self._tokens = float(PROBES)
+        self.rate, self.ceiling = PROBES / ROUND_SECONDS, float(PROBES + in_flight)
+        self._asked, self._cut_at = 0.0, self.closed_until
+        if not self._declared:
+            self._sample.restart(self.closed_until)
+        self._recent = _Rate(self.closed_until, RECENT_SECONDS)
+
+    def _open(self, now: float) -> None:
+        """Go on once attempts have been accepted after a pause."""
+        if not self._sample.attempts or now - max(self.closed_until, self._sample.first) < ROUND_SECONDS:
+            return
+        self._probing, self._pauses, self._cut_at = False, 0, now
+        self._knee = max(PROBES, self._accepted) / max(ROUND_SECONDS, now - self._cycle_began)
+        self._knee *= max(1.0, FIRST_CATCH_UP / 2.0**self._cycles)
+        self._cycles += 1
+        self.rate = min(self.rate * (1.0 - self._sample.share), self._knee)
+        if self._declared:
+            self.rate, self.ceiling = self._loads
+        self._scale = min(LONGEST_SCALE_SECONDS, max(SHORTEST_SCALE_SECONDS, now - self._cycle_began))
+        self._cycle_began, self._accepted = now, 0
+
+    def _cut(self, in_flight: int, now: float) -> None:
+        """Go below the load that was accepted."""
+        self._before = self.rate, self.ceiling, self._sample.share
+        self.rate = max(0.5, CUT * min(self.rate, self._recent.per_second(now)))
+        self.ceiling = max(float(PROBES), CUT * min(self.ceiling, in_flight))
+        self._ceiling_knee = 0.0
+        self._knee, self._cut_at, self._tokens = CUT * self._usual.per_second(now), now, 0.0
+        self._sample.restart(now + ROUND_SECONDS)  # until then, refusals of attempts begun before arrive
+
+    def _end_trial(self, now: float) -> None:
+        """Learn from the attempts after a cut which share is refused whatever the load."""
+        sample = self._sample
+        if self._before is None or not sample.complete(now):
+            return
+        rate, ceiling, share = self._before
+        self._before = None
+        if 0.5 * share <= sample.share <= MOST_TOLERATED:
+            self.rate, self.ceiling, self._tolerated = rate, ceiling, max(self._tolerated, sample.share)
+        else:
+            self._tolerated *= 0.5
+
+    def _refill(self, seconds: float) -> None:
+        lump = max(1.0, self.rate * LUMP_SECONDS)
+        self._tokens = max(min(self._tokens, lump), min(self._tokens + seconds * self.rate, lump))
+
+    def _grow(self, seconds: float, now: float) -> None:
+        doubling = 2.0 ** (seconds / ROUND_SECONDS)
+        if self.ceiling < self._ceiling_knee:
+            self.ceiling = min(self._ceiling_knee, self.ceiling * doubling)
+        if self.rate < self._knee:
+            self.rate = min(self._knee, self.rate * doubling)
+            return
+        calm, scale = (now - self._cut_at) / self._scale, SHORTEST_SCALE_SECONDS / self._scale
+        factor = 1.0 + seconds * GROWTH_PER_SECOND * scale * 2.0**calm
+        self.rate, self.ceiling = self.rate * factor, self.ceiling * factor
+
+
+class _Rate:
+    """Events per second, averaged over that many seconds."""
+
+    def __init__(self, now: float, average: float) -> None:
+        self._at = now
+        self._average = average
+        self._count = self._seconds = 0.0
+
+    def add(self, count: int, now: float) -> None:
+        """Count some events."""
+        self._pass(now)
+        self._count += count
+
+    def per_second(self, now: float) -> float:
+        """The average, older events counting less."""
+        self._pass(now)
+        if self._seconds < ROUND_SECONDS:
+            return math.inf  # too short to tell
+        return max(0.0, self._count) / self._seconds
+
+    def _pass(self, now: float) -> None:
+        seconds, self._at = max(0.0, now - self._at), now
+        kept = math.exp(-seconds / self._average)
+        self._count *= kept
+        self._seconds = self._seconds * kept + self._average * (1.0 - kept)
+
+
+class _Sample:
+    """The latest attempts and how many of them were refused."""
+
+    def __init__(self, now: float, times: int) -> None:
+        self._enough, self._longest = SAMPLE * times, SAMPLE_SECONDS * times
+        self.restart(now)
+
+    def restart(self, at: float) -> None:
+        """Count from that time on."""
+        self.began = at
+        self.first = math.inf
+        self.attempts = self.refused = 0
+
+    def add(self, attempts: int, refused: int, now: float) -> None:
+        """Count attempts, unless it is too early for it."""
+        if now >= self.began:
+            self.first = min(self.first, now)
+            self.attempts += attempts
+            self.refused += refused
+
+    @property
+    def share(self) -> float:
+        """Refused attempts of all."""
+        return min(1.0, self.refused / max(1, self.attempts))
+
+    def exceeds(self, tolerated: float, least: int) -> bool:
+        """Whether more were refused than that share would explain (by two standard deviations)."""
+        attempts = max(self.attempts, self.refused)
+        spread = math.sqrt(attempts * tolerated * (1.0 - tolerated))
+        return attempts >= least and self.refused > attempts * tolerated + 2.0 * spread
+
+    def complete(self, now: float) -> bool:
+        """Whether it is large enough to measure a share."""
+        seconds = now - self.began
+        return seconds >= ROUND_SECONDS and (
+            self.attempts >= self._enough or (self.attempts > 0 and seconds >= self._longest)
+        )
+
+    def renew(self, now: float) -> None:
+        """Begin a new sample once this one is complete, or too old."""
+        if self.complete(now) or now - self.began >= self._longest:
+            self.restart(now)

@@ -1,0 +1,291 @@
+"""Finite work against providers that refuse calls, in virtual time: how long it takes, and what is refused.
+
+The peers and the driver are the real ones, as in `simulation`. The time is compared with that of the same
+work done without refusals, and by a plain client (eight requests at once, exponential backoff, like SDKs).
+"""
+
+import asyncio
+import random
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+
+from virtual_time import run_virtually
+
+from peerloom.runtime.rationing import Rationing
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.fleet import FleetClient, FleetSpec
+from peerloom.services.llm.limits.budget import Budget
+from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.retry import Retryable
+from peerloom.task import Usage
+
+SERVICE = "llm"
+WAY_SECONDS = 0.005
+PLAIN_CLIENTS = 8
+FENCED_SECONDS = 5.0
+
+Refuse = Callable[[float, Random], float | None]
+"""Decides on an attempt at that time: None lets it in, else the seconds until one like it would be."""
+
+
+def never() -> Refuse:
+    """Let everything in."""
+    return lambda now, rng: None
+
+
+def at_random(share: float) -> Refuse:
+    """Refuse that share of attempts, whatever the load."""
+    return lambda now, rng: 0.0 if rng.random() < share else None
+
+
+def in_bursts(share: float, length: int = 20) -> Refuse:
+    """Refuse that share of attempts, so many in a row each time."""
+    left = 0
+
+    def refuse(now: float, rng: Random) -> float | None:
+        nonlocal left
+        if not left and rng.random() < share / (length * (1.0 - share)):
+            left = length
+        left = max(0, left - 1)
+        return 0.0 if left else None
+
+    return refuse
+
+
+def in_storms(share: float, seconds: float = 1.0) -> Refuse:
+    """Refuse everything for so long, that share of the time; the first time early on."""
+    every = seconds / share
+    return lambda now, rng: seconds - (now - 0.3) % every if (now - 0.3) % every < seconds else None
+
+
+def window(requests: int, seconds: float) -> Refuse:
+    """Let in so many within any window of that length, as strictly as can be."""
+    let_in: deque[float] = deque()
+
+    def refuse(now: float, rng: Random) -> float | None:
+        while let_in and let_in[0] + seconds <= now:
+            let_in.popleft()
+        if len(let_in) >= requests:
+            return let_in[0] + seconds - now
+        let_in.append(now)
+        return None
+
+    return refuse
+
+
+def leaky_bucket(per_second: float, burst: int = 0) -> Refuse:
+    """As nginx's `limit_req` with `nodelay`: one attempt each interval, and a few more at once."""
+    excess, last = 0.0, -1e9
+
+    def refuse(now: float, rng: Random) -> float | None:
+        nonlocal excess, last
+        after = max(0.0, excess - (now - last) * per_second + 1.0) if last > -1e9 else 0.0
+        if after > burst:
+            return (after - burst) / per_second
+        excess, last = after, now
+        return None
+
+    return refuse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Tasks that make one call after the other.
+
+    Args:
+        refuse: makes the provider's rule, anew for each run.
+        retry_after: what a refusal asks for, given the seconds until it would be let in; None is nothing.
+        tasks: how many begin on each peer, at once; 0 is a peer without work.
+        calls: of each task, one after the other.
+        latency: seconds that a call takes.
+        late: peers whose tasks begin later, by their number, in seconds.
+        stopped: a peer that stands still from a time on, as after SIGSTOP: its number and the seconds. It is
+            fenced `FENCED_SECONDS` later, and another peer does its tasks anew.
+        lost: share of messages between peers and driver that never arrive.
+        limits: that are declared.
+    """
+
+    refuse: Callable[[], Refuse] = never
+    retry_after: Callable[[float], float | None] = lambda seconds: None
+    tasks: Sequence[int] = (20, 20)
+    calls: int = 6
+    latency: float = 0.1
+    late: dict[int, float] = field(default_factory=dict[int, float])
+    stopped: tuple[int, float] | None = None
+    lost: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the work: seconds, attempts, how many of them were refused, and most calls at once."""
+
+    seconds: float
+    attempts: int
+    refused: int
+    most_in_flight: int
+
+    @property
+    def share(self) -> float:
+        return self.refused / max(1, self.attempts)
+
+
+class Refusing:
+    """The provider."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._refuse = work.refuse()
+        self._rng = Random(work.seed)
+        self.attempts = self.refused = 0
+        self.in_flight = self.most_in_flight = 0
+
+    def __call__(self, name: str) -> "Refusing":
+        return self
+
+    async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
+        await asyncio.sleep(WAY_SECONDS)
+        now = asyncio.get_running_loop().time()
+        self.attempts += 1
+        seconds = self._refuse(now, self._rng)
+        if seconds is not None:
+            self.refused += 1
+            raise Retryable("HTTP 429: slow down", self._work.retry_after(seconds), limit=True)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self._work.latency)
+        finally:
+            self.in_flight -= 1
+        return ChatReply(text="", usage=Usage(10, 10, 0, 1), seconds=self._work.latency)
+
+    async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
+        raise NotImplementedError
+
+    async def healthy(self) -> bool:
+        return True
+
+    async def close(self) -> None:
+        pass
+
+    def outcome(self) -> Outcome:
+        seconds = asyncio.get_running_loop().time()
+        return Outcome(seconds, self.attempts, self.refused, self.most_in_flight)
+
+
+async def _peerloom(work: Work, run_dir: Path) -> Outcome:  # noqa: C901 - one world, many small closures
+    loop, rng, provider = asyncio.get_running_loop(), Random(work.seed), Refusing(work)
+    desks: dict[str, Desk] = {}
+
+    def send(to: Callable[..., None], *args: object) -> None:
+        if rng.random() >= work.lost:
+            loop.call_later(rng.uniform(0.001, 0.01), to, *args)
+
+    rationing = Rationing(
+        {SERVICE: work.limits},
+        Budget(),
+        run_dir,
+        members=lambda: list(desks),
+        send=lambda name, data: send(desks[name].hear, data),
+        tell=lambda notice: None,
+        clock=loop.time,
+    )
+    spec = FleetSpec(service=SERVICE, model="m", replicas=("here",), dial=provider, limits=work.limits)
+    spec = spec.metered(everything=False)
+
+    async def report(name: str) -> None:
+        while True:
+            send(rationing.take, name, await desks[name].report())
+
+    async def task(client: FleetClient, after: float) -> None:
+        await asyncio.sleep(after)
+        for _ in range(work.calls):
+            await client.chat(ChatRequest(messages=[{"role": "user", "content": "Hello"}], role="agent"))
+
+    peers: dict[int, list[asyncio.Task[None]]] = {}
+    background: list[asyncio.Task[None]] = []
+
+    def join(group: asyncio.TaskGroup, number: int, tasks: int) -> None:
+        name = f"peer-{number}"
+        desks[name] = Desk(clock=loop.time)
+        client = FleetClient(spec, desks[name])
+        after = work.late.get(number, 0.0)
+        background.append(group.create_task(report(name)))
+        peers[number] = [group.create_task(task(client, after)) for _ in range(tasks)]
+
+    async def stop(group: asyncio.TaskGroup, number: int, after: float) -> None:
+        """The provider answers what the peer has asked, and nobody hears it."""
+        await asyncio.sleep(after)
+        background[number].cancel()
+        left = sum(not each.done() for each in peers[number])
+        for each in peers[number]:
+            each.cancel()
+        await asyncio.sleep(FENCED_SECONDS)
+        rationing.lost(f"peer-{number}")
+        join(group, len(peers), left)
+
+    async with asyncio.TaskGroup() as group:
+        driver = group.create_task(rationing.run())
+        for number, tasks in enumerate(work.tasks):
+            join(group, number, tasks)
+        if work.stopped is not None:
+            await group.create_task(stop(group, *work.stopped))
+        await asyncio.wait([each for begun in peers.values() for each in begun])
+        outcome = provider.outcome()
+        for each in (driver, *background):
+            each.cancel()
+    return outcome
+
+
+async def _plain(work: Work) -> Outcome:
+    provider, rng, free = Refusing(work), Random(work.seed), asyncio.Semaphore(PLAIN_CLIENTS)
+    request = ChatRequest(messages=[{"role": "user", "content": "Hello"}], role="agent")
+
+    async def call() -> None:
+        async with free:
+            for number in range(10_000):
+                try:
+                    await provider.chat(request, number)
+                    return
+                except Retryable as refusal:
+                    asked = refusal.retry_after
+                    own = min(8.0, 0.5 * 2.0 ** min(number, 10)) * (1.0 - 0.25 * rng.random())
+                    await asyncio.sleep(asked if asked is not None and 0 < asked <= 60 else own)
+
+    async def task(after: float) -> None:
+        await asyncio.sleep(after)
+        for _ in range(work.calls):
+            await call()
+
+    async with asyncio.TaskGroup() as group:
+        for number, tasks in enumerate(work.tasks):
+            for _ in range(tasks):
+                group.create_task(task(work.late.get(number, 0.0)))
+    return provider.outcome()
+
+
+def do(work: Work) -> Outcome:
+    """Do the work with the real client and driver."""
+
+    async def go() -> Outcome:
+        with tempfile.TemporaryDirectory() as run_dir:
+            return await _peerloom(work, Path(run_dir))
+
+    random.seed(work.seed)
+    return run_virtually(go())
+
+
+def do_plainly(work: Work) -> Outcome:
+    """Do the work with the plain client."""
+    return run_virtually(_plain(work))
+
+
+def do_freely(work: Work) -> Outcome:
+    """Do the work while nothing is refused."""
+    return do(replace(work, refuse=never))
