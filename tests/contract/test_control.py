@@ -36,6 +36,11 @@ async def end(run: Steered, rows: int) -> None:
     assert len(run.rows()) == rows
 
 
+@pytest.mark.parametrize(
+    ("engine", "placement"),
+    [("local", "packed"), ("local", "spread"), pytest.param("ray", "spread", marks=pytest.mark.slow)],
+    indirect=True,
+)
 async def test_a_pause_begins_nothing_and_continue_goes_on(
     engine: str, placement: str, tmp_path: Path
 ) -> None:
