@@ -105,8 +105,13 @@ $(DEV): $(RUNTIME)
 # Their requirements contradict Peerloom's and each other's, so they have environments of their own.
 $(CLIENTS): tests/contract/clients/requirements.txt tests/contract/clients/requirements-litellm.txt | $(DEV)
 	@echo "installing the clients that only tests need into $(VENV)/clients and $(VENV)/litellm"
-	@$(BIN)/python -m venv $(VENV)/clients
-	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check install --quiet -r tests/contract/clients/requirements.txt
-	@$(BIN)/python -m venv $(VENV)/litellm
-	@$(VENV)/litellm/bin/python -m pip --disable-pip-version-check install --quiet -r tests/contract/clients/requirements-litellm.txt
+	$(call environment,$(VENV)/clients,tests/contract/clients/requirements.txt)
+	$(call environment,$(VENV)/litellm,tests/contract/clients/requirements-litellm.txt)
 	@touch $@
+
+define environment
+	@if command -v uv >/dev/null; \
+	then uv venv --quiet --clear --python $(BIN)/python $(1) && uv pip install --quiet --python $(1)/bin/python -r $(2); \
+	else $(BIN)/python -m venv --clear $(1) && $(1)/bin/python -m pip --disable-pip-version-check install --quiet -r $(2); \
+	fi
+endef
