@@ -3,34 +3,37 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from programs import stable, talk
+from programs import gated, stable
 
 from peerloom.events import Hooks, MemberJoined, MemberLost, Progress
 from peerloom.services.llm.simulated import SimulatedService
 from peerloom.testing import Finished, execute
 
-ROWS = [{"n": number} for number in range(40)]
+IN_FLIGHT = 8
 
 
 class KillsAPeer(Hooks):
-    """Kills the first peer once a row is there."""
+    """Kills the first peer once tasks are in flight, and then opens the gate."""
 
-    def __init__(self) -> None:
-        self.pids: dict[str, int] = {}
+    def __init__(self, gate: Path) -> None:
         self.lost: list[str] = []
+        self._gate = gate
+        self._pids: dict[str, int] = {}
 
     def member_joined(self, event: MemberJoined) -> None:
-        self.pids[event.member] = event.pid
+        self._pids[event.member] = event.pid
 
     def member_lost(self, event: MemberLost) -> None:
         self.lost.append(event.member)
 
     def progress(self, event: Progress) -> None:
-        if sum(event.outcomes.values()) >= 1 and "peer-0.1" in self.pids:
-            os.kill(self.pids.pop("peer-0.1"), signal.SIGKILL)
+        if event.in_flight == IN_FLIGHT and "peer-0.1" in self._pids:
+            os.kill(self._pids.pop("peer-0.1"), signal.SIGKILL)
+            self._gate.touch()
 
 
 class Smoke(NamedTuple):
@@ -43,18 +46,20 @@ class Smoke(NamedTuple):
 
 @pytest.fixture(scope="session")
 def smoke(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    killed, folder = KillsAPeer(), tmp_path_factory.mktemp("smoke")
+    folder = tmp_path_factory.mktemp("smoke")
+    gate = folder / "gate"
+    killed = KillsAPeer(gate)
+    rows = [{"n": number, "gate": str(gate)} for number in range(24)]
 
     def run(engine: str, *hooks: Hooks) -> Finished:
-        settings: dict[str, Any] = {"engine": engine, "in_flight": 8, "peers": 2}
-        model = SimulatedService(latency=0.1)
-        return asyncio.run(execute(talk(), ROWS, model, folder / engine, hooks=hooks, **settings))
+        shape: dict[str, Any] = {"engine": engine, "in_flight": IN_FLIGHT, "peers": 2}
+        return asyncio.run(execute(gated(), rows, SimulatedService(), folder / engine, hooks=hooks, **shape))
 
     return Smoke(run("ray", killed), run("local"), killed.lost)
 
 
 def test_a_run_on_ray_has_the_rows_of_a_local_one(smoke: Smoke) -> None:
-    assert smoke.ray.summary["outcomes"] == {"completed": len(ROWS)}
+    assert smoke.ray.summary["outcomes"] == {"completed": 24}
     assert [stable(row) for row in smoke.ray.rows] == [stable(row) for row in smoke.local.rows]
 
 

@@ -88,6 +88,7 @@ def test_peers_that_come_and_go_change_nothing() -> None:
     assert well_kept(seen, "requests"), seen
 
 
+@pytest.mark.slow
 def test_a_lost_peers_slots_are_given_to_others() -> None:
     seen = simulate(CALLS, comes={0.7: -2, 1.1: 3})
     assert seen.used["concurrency"] >= 0.93, seen
