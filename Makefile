@@ -2,7 +2,7 @@
 #   PYTHON=python3.12   which Python makes the virtual environment
 #   VENV=.venv          where that is
 #   ARGS="-k workflow"  passed on by the `test` targets, `bench` (to each benchmark), `sim` and `chaos`
-#   JOBS=2              how many processes the `test` targets run at once
+#   JOBS=2              how many processes the `test` targets run at once; 3 with the slow tests, which mostly wait
 #   KILLS=100           how many processes `chaos` kills
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 CLIENTS := $(VENV)/.clients-installed
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durations 15
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durations 15
 
 # Refuses a Python that cannot work, in words; it is read by that very Python, so it keeps to old syntax.
 define PREFLIGHT
@@ -44,6 +44,8 @@ demo: $(RUNTIME)  ## a dozen Coral dialogues with a small real model, on Ray
 
 test: $(DEV)  ## the quick tests: up to 3 minutes on two cores
 	$(PYTEST) -m "not slow" --ignore tests/arch $(ARGS)
+
+test-all test-rest: JOBS = 3
 
 test-all: $(CLIENTS)  ## every test
 	$(PYTEST) $(ARGS)
