@@ -3,17 +3,15 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from other_clients import ENVIRONMENTS, python_with
 from provider import provider, stats
 
 PROGRAMS = Path(__file__).parent / "clients"
-CLIENTS = {"openai": "clients", "langchain": "clients", "instructor": "clients", "litellm": "litellm"}
-"""Each client, and the environment it is installed in."""
 WINDOW = 2
 
 pytestmark = pytest.mark.slow
@@ -32,16 +30,14 @@ def free() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module", params=CLIENTS)
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
 def client(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
 def told(client: str, free: str) -> Told:
-    python = Path(sys.prefix, CLIENTS[client], "bin", "python")
-    if not python.exists():
-        pytest.skip(f"needs {client} in an environment of its own: make clients")
+    python = python_with(client)
     with provider(limit_rpm=1, limit_window=WINDOW) as limited:
         ended = subprocess.run(
             [python, PROGRAMS / f"{client}_client.py", f"{free}/v1", f"{limited}/v1"],
