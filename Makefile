@@ -31,6 +31,9 @@ except ImportError:
 endef
 export PREFLIGHT
 
+# Without bytecode each of the many processes of a test run compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test test-all test-rest clients check lint types rules format bench sim chaos clean
 .DELETE_ON_ERROR:
 
