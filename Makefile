@@ -1,8 +1,8 @@
 # What people working on Peerloom run; `make` alone lists it. Needs Python 3.11 to 3.13, nothing else.
 #   PYTHON=python3.12   which Python makes the virtual environment
 #   VENV=.venv          where that is
-#   ARGS="-k workflow"  passed on by `test`, `bench` (to each benchmark), `sim` and `chaos`
-#   JOBS=2              how many processes `test` runs at once; half of its time is waiting
+#   ARGS="-k workflow"  passed on by the `test` targets, `bench` (to each benchmark), `sim` and `chaos`
+#   JOBS=2              how many processes the `test` targets run at once; 3 with the slow tests, which mostly wait
 #   KILLS=100           how many processes `chaos` kills
 
 PYTHON ?= python3
@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+CLIENTS := $(VENV)/.clients-installed
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durations 15
 
 # Refuses a Python that cannot work, in words; it is read by that very Python, so it keeps to old syntax.
 define PREFLIGHT
@@ -29,19 +31,32 @@ except ImportError:
 endef
 export PREFLIGHT
 
-.PHONY: help install demo test check lint types rules format bench sim chaos clean
+# Without bytecode each of the many processes of a test run compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help install demo test test-all test-rest clients check lint types rules format bench sim chaos clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 install: $(DEV)  ## make .venv with everything needed to develop
 
 demo: $(RUNTIME)  ## a dozen Coral dialogues with a small real model, on Ray
 	$(BIN)/peerloom run coral llm=llamacpp limit=12 --run-dir runs/coral-demo --fresh
 
-test: $(DEV)  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(DEV)  ## the quick tests: up to 3 minutes on two cores
+	$(PYTEST) -m "not slow" --ignore tests/arch $(ARGS)
+
+test-all test-rest: JOBS = 3
+
+test-all: $(CLIENTS)  ## every test
+	$(PYTEST) $(ARGS)
+
+test-rest: $(CLIENTS)  ## the tests that `test` leaves out
+	$(PYTEST) -m slow --ignore tests/arch $(ARGS)
+
+clients: $(CLIENTS)  ## the clients of other projects that only tests need
 
 check: lint types rules  ## everything that is checked without running Peerloom
 
@@ -91,3 +106,17 @@ $(DEV): $(RUNTIME)
 	@echo "installing the developer's tools into $(VENV)"
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[documents,hub,prices]" --group dev
 	@touch $@
+
+# Their requirements contradict Peerloom's and each other's, so they have environments of their own.
+$(CLIENTS): tests/contract/clients/requirements.txt tests/contract/clients/requirements-litellm.txt | $(DEV)
+	@echo "installing the clients that only tests need into $(VENV)/clients and $(VENV)/litellm"
+	$(call environment,$(VENV)/clients,tests/contract/clients/requirements.txt)
+	$(call environment,$(VENV)/litellm,tests/contract/clients/requirements-litellm.txt)
+	@touch $@
+
+define environment
+	@if command -v uv >/dev/null; \
+	then uv venv --quiet --clear --python $(BIN)/python $(1) && uv pip install --quiet --python $(1)/bin/python -r $(2); \
+	else $(BIN)/python -m venv --clear $(1) && $(1)/bin/python -m pip --disable-pip-version-check install --quiet -r $(2); \
+	fi
+endef

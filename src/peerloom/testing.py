@@ -9,7 +9,7 @@ Installed with Peerloom, so a test only names the fixture:
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,13 +93,3 @@ def run_workflow(tmp_path: Path) -> Callable[..., Finished]:
         return asyncio.run(execute(Program(workflow, agents), rows, service, directory, **settings))
 
     return run
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A small Ray cluster of this test session's own; every run with `engine="ray"` then uses it."""
-    from peerloom.runtime.ray.cluster import start_local, stop
-
-    start_local()
-    yield
-    stop()

@@ -1,7 +1,8 @@
 import pytest
+from nginx import nginx  # noqa: F401 - a fixture
 
 
-@pytest.fixture(params=["local", "ray"])
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> str:
     """Every test that names it runs on both engines."""
     if request.param == "ray":

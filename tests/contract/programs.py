@@ -44,6 +44,20 @@ class Pause:
         return Turn("", value=task.header.hop)
 
 
+class Gate:
+    """Keeps tasks until the file that the row names is there."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        while not Path(task.input["gate"]).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+            await asyncio.sleep(0.01)
+        return Turn("", value=task.header.hop)
+
+
+def gated() -> Program:
+    """Keeps every task at a gate before it talks."""
+    return Program(Sequence("gate", "ask", "answer"), {"gate": Gate(), "ask": Talker(), "answer": Talker()})
+
+
 def picky(task: Task) -> Any:
     """One of each way a task can end, by its number."""
     kind = task.input["n"] % 4

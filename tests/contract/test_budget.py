@@ -59,6 +59,7 @@ def test_calls(tmp_path: Path) -> None:
         check_rows(tmp_path / "run", 40, url)
 
 
+@pytest.mark.slow
 def test_dollars(tmp_path: Path) -> None:
     prices = {"prices": {"simulated": {"prompt": 20, "completion": 50}}}
     with provider(**LAWS) as url:
@@ -73,6 +74,7 @@ def test_dollars(tmp_path: Path) -> None:
         check_rows(tmp_path / "run", 60, url)
 
 
+@pytest.mark.slow
 def test_minutes(tmp_path: Path) -> None:
     with provider(**{**LAWS, "latency": 0.2}) as url:
         first = run(url, tmp_path / "run", "local", 150, **{"budget.minutes": 0.03})

@@ -62,6 +62,7 @@ async def test_what_cannot_travel_fails_its_own_task_only(
     assert set(done.summary["reasons"]) == {"agent_error"}
 
 
+@pytest.mark.parametrize("engine", ["local"], indirect=True)  # the feeder is the same
 async def test_a_check_that_raises_anything_is_a_bad_row(engine: str, tmp_path: Path) -> None:
     program = Program(talk().workflow, talk().agents, forgetful)
     done = await execute(program, ROWS, SimulatedService(), tmp_path / "run", engine=engine)
@@ -74,6 +75,7 @@ async def test_an_input_that_goes_away_ends_the_run_and_says_so(engine: str, tmp
         await execute(talk(), LosesItsFile(ROWS), SimulatedService(), tmp_path / "run", engine=engine)
 
 
+@pytest.mark.parametrize("engine", ["local"], indirect=True)  # decided before a member starts
 async def test_no_rows_is_refused_before_anything_starts(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_bytes(b"\n\n")
@@ -81,6 +83,7 @@ async def test_no_rows_is_refused_before_anything_starts(engine: str, tmp_path: 
         await execute(talk(), JsonlSource(str(path)), SimulatedService(), tmp_path / "run", engine=engine)
 
 
+@pytest.mark.parametrize("engine", ["local"], indirect=True)  # decided before a member starts
 async def test_a_role_without_agent_is_refused(engine: str, tmp_path: Path) -> None:
     program = talk()
     agents = {name: agent for name, agent in program.agents.items() if name != "answer"}
@@ -90,25 +93,28 @@ async def test_a_role_without_agent_is_refused(engine: str, tmp_path: Path) -> N
         )
 
 
+FAILING = {
+    "garbage": (SimulatedService(rate_garbage=1.0, retry=TWICE), "failed", "llm_unavailable"),
+    "5xx": (SimulatedService(rate_5xx=1.0, retry=TWICE), "failed", "llm_unavailable"),
+    "hang": (SimulatedService(rate_hang=1.0, timeout=0.01, retry=TWICE), "failed", "llm_unavailable"),
+    "context": (SimulatedService(context=1), "truncated", "context_exceeded"),
+}
+
+
 @pytest.mark.parametrize(
-    ("llm", "outcome", "reason"),
-    [
-        (SimulatedService(rate_garbage=1.0, retry=TWICE), "failed", "llm_unavailable"),
-        (SimulatedService(rate_5xx=1.0, retry=TWICE), "failed", "llm_unavailable"),
-        (SimulatedService(rate_hang=1.0, timeout=0.01, retry=TWICE), "failed", "llm_unavailable"),
-        (SimulatedService(context=1), "truncated", "context_exceeded"),
-    ],
-    ids=["garbage", "5xx", "hang", "context"],
+    ("engine", "fault"),
+    [*(("local", fault) for fault in FAILING), pytest.param("ray", "5xx", marks=pytest.mark.slow)],
+    indirect=["engine"],
 )
-async def test_a_model_that_fails_is_an_outcome(
-    llm: SimulatedService, outcome: str, reason: str, engine: str, tmp_path: Path
-) -> None:
+async def test_a_model_that_fails_is_an_outcome(fault: str, engine: str, tmp_path: Path) -> None:
+    llm, outcome, reason = FAILING[fault]
     done = await execute(talk(), ROWS, llm, tmp_path / "run", engine=engine)
     assert done.summary["outcomes"] == {outcome: 12}
     assert done.summary["reasons"] == {reason: 12}
     assert all(row["detail"] for row in done.rows)
 
 
+@pytest.mark.parametrize("engine", ["local"], indirect=True)  # decided before a member starts
 async def test_an_unreachable_server_stops_the_run_at_its_start(engine: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

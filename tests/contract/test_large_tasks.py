@@ -34,7 +34,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize(
     ("engine", "most"),
-    [("local", 128), ("local", 0), ("local", FEW), ("ray", FEW)],
+    [("local", 128), ("local", 0), ("local", FEW), pytest.param("ray", FEW, marks=pytest.mark.slow)],
     indirect=["engine"],
 )
 async def test_rows_are_the_same_with_histories_without_and_with_hardly_any(

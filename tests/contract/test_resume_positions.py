@@ -72,7 +72,12 @@ async def test_only_missing_rows_are_read(engine: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("engine", "damage"),
-    [("local", "missing"), ("local", "cut"), ("local", "flipped"), ("ray", "flipped")],
+    [
+        ("local", "missing"),
+        ("local", "cut"),
+        ("local", "flipped"),
+        pytest.param("ray", "flipped", marks=pytest.mark.slow),
+    ],
     indirect=["engine"],
 )
 async def test_bad_positions_are_made_anew(engine: str, tmp_path: Path, damage: str) -> None:

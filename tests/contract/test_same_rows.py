@@ -56,6 +56,11 @@ async def test_same_rows_over_partitions_shards_and_replicas(
     assert len(list((tmp_path / "run" / "data").iterdir())) == 2
 
 
+@pytest.mark.parametrize(
+    ("engine", "placement"),
+    [("local", "packed"), ("local", "spread"), pytest.param("ray", "spread", marks=pytest.mark.slow)],
+    indirect=True,
+)
 async def test_every_outcome_is_a_row_and_they_add_up(engine: str, placement: str, tmp_path: Path) -> None:
     rows = [*ROWS, {"m": 1}]
     done = await execute(

@@ -17,13 +17,24 @@ from peerloom.idset import IdSet
 from peerloom.protocol import census
 from peerloom.protocol.coordinator import Coordinator, Member
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Deliver, Delivered, Exhausted, Have, Item, Query, Report, Resolve
+from peerloom.protocol.messages import (
+    Ack,
+    Deliver,
+    Delivered,
+    Exhausted,
+    Have,
+    Item,
+    Query,
+    Report,
+    Resolve,
+    Suspect,
+)
 from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.peer import Peer
 from peerloom.protocol.quarantine import Quarantine
 from peerloom.protocol.shard import Shard
-from peerloom.protocol.view import View
+from peerloom.protocol.view import SINK, View
 from peerloom.task import Header, TaskId
 
 Replacement = Callable[..., Any]
@@ -34,6 +45,8 @@ FOCUS: dict[str, list[tuple[tuple[str, ...], tuple[object, ...], str]]] = {
     "lost-batch-taken-for-granted": [(("deadline", "census"), (Delivered,), "")],
     "replaced-before-census": [scenario.THEMES[1]],
     "late-discard-hits-new-copy": [scenario.THEMES[0]],
+    "older-copy-wins": [(("deadline", "census"), (Delivered, Suspect, Resolve), SINK)],
+    "waits-for-nobody": [(("many",), (Ack, scenario.DISK), SINK)],
 }
 """For bugs that are rarely felt: in what histories they are."""
 

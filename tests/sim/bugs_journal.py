@@ -36,7 +36,7 @@ FOCUS.update(
         "scans-before-its-census": [(("heirs",), (AGENT,), "")],
         "vanished-segment-ignored": [(("compact", "kill"), (AGENT,), PEER)],
         "gap-accepted": [(("power", "damage", "kill"), (AGENT,), PEER)],
-        "newest-attempt-wins": [(("kill", "damage"), (AGENT,), PEER)],
+        "newest-attempt-wins": [(("blackout",), (AGENT,), "")],
         "copied-call-counted-twice": [(("compact", "kill"), (AGENT,), PEER)],
         "adopted-is-done": [(("heirs",), (AGENT,), "")],
         "fresh-feeder-calls-done": [(("heirs", "compact"), (AGENT,), "")],

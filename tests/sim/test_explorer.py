@@ -3,33 +3,53 @@ import scenario
 from bugs import BUGS, planted
 from explore import explore, main, trace
 
+HUNDREDS = [0, *(pytest.param(hundred, marks=pytest.mark.slow) for hundred in range(1, 10))]
+RARE = {
+    "asked-again-nothing-is-missing",
+    "base-known-by-its-length",
+    "company-is-blamed",
+    "crowd-let-in",
+    "counted-but-not-aboard",
+    "fresh-feeder-calls-done",
+    "old-places-told-again",
+    "older-copy-wins",
+    "vanished-segment-ignored",
+}
+"""Bugs that are found after many histories, or only at the end of long ones."""
 
-def test_a_thousand_histories_keep_every_promise():
-    findings = explore(range(1_000))
+
+@pytest.mark.parametrize("hundred", HUNDREDS)
+def test_a_hundred_histories_keep_every_promise(hundred: int):
+    findings = explore(range(100 * hundred, 100 * (hundred + 1)))
 
     assert findings.violations == []
-    assert findings.rows > 4_000
-    assert findings.redone > 100, "faults are hardly felt"
-    assert findings.sessions > 1_200
-    assert findings.recalled > 500
-    assert findings.dropped > 500
-    assert findings.chained > 500
-    assert findings.finished > 500
+    assert findings.rows > 400
+    assert findings.redone > 10, "faults are hardly felt"
+    assert findings.sessions > 110
+    assert findings.recalled > 50
+    assert findings.dropped > 50
+    assert findings.chained > 50
+    assert findings.finished > 50
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("hundred", range(3))
 def test_without_power_loss_damage_and_suspicion_of_the_living_nothing_is_paid_twice(
+    hundred: int,
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(scenario, "focus", [(("kill", "heirs", "compact", "full"), (scenario.AGENT,), "")])
 
-    findings = explore(range(300))
+    findings = explore(range(100 * hundred, 100 * (hundred + 1)))
 
     assert findings.violations == []
-    assert findings.recalled > 100
+    assert findings.recalled > 50
     assert findings.repaid == 0
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize(
+    "bug", [pytest.param(bug, marks=pytest.mark.slow) if bug in RARE else bug for bug in BUGS]
+)
 def test_a_planted_bug_is_caught(bug: str):
     with planted(bug):
         findings = explore(range(20_000), most_violations=1)

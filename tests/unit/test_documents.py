@@ -31,9 +31,12 @@ from peerloom.services.llm.server import ServerConfig, serving
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-MAKE_TARGETS = re.compile(r"^([a-z]+):", re.MULTILINE)
+MAKE_TARGETS = re.compile(r"^([a-z-]+):", re.MULTILINE)
 PORT = re.compile(r"(127\.0\.0\.1:|--port )(800[01])\b")
 EXIT_CODE = re.compile(r"exit code (\d+)")
+MADE = re.compile(r"(?:--run-dir |--to |new |serve up |cache\.path=)(\S+)")
+"""What a command makes that later ones in its block may use."""
+QUICK = re.compile(r"make |.* # needs |peerloom recipes ")
 
 
 def blocks(language: str) -> list[Any]:
@@ -44,6 +47,25 @@ def blocks(language: str) -> list[Any]:
             if match[1] == language:
                 line = text[: match.start()].count("\n") + 1
                 found.append(pytest.param(match[2], id=f"{document.name}:{line}"))
+    return found
+
+
+def scripts() -> list[Any]:
+    """The commands of the documents, each by itself, or with those before it that it builds on."""
+    found: list[Any] = []
+    for block in blocks("sh"):
+        lines = [line for line in block.values[0].splitlines() if line and not line.startswith("source ")]
+        groups: list[list[str]] = []
+        for line in lines:
+            before = "\n".join(groups[-1]) if groups else ""
+            if before.endswith("&") or any(made in line for made in MADE.findall(before)):
+                groups[-1].append(line)
+            else:
+                groups.append([line])
+        for number, group in enumerate(groups):
+            quick = all(QUICK.match(f"{line} ") for line in group)
+            marks = () if quick else pytest.mark.slow
+            found.append(pytest.param("\n".join(group), id=f"{block.id}-{number}", marks=marks))
     return found
 
 
@@ -100,11 +122,10 @@ def test_python_runs(code: str, ports: dict[str, int], no_model: None, run_workf
             value(run_workflow)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("block", blocks("sh"))
+@pytest.mark.parametrize("script", scripts())
 def test_commands_work(
-    block: str, ports: dict[str, int], tmp_path: Path, request: pytest.FixtureRequest
+    script: str, ports: dict[str, int], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}\n')
     (tmp_path / "pages").mkdir()
@@ -116,15 +137,13 @@ def test_commands_work(
         "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}",
         "PEERLOOM_FLEETS": str(tmp_path / "fleets"),
     }
-    if "simulate-llm --port" in block:
+    if "simulate-llm --port" in script:
         ports = {port: _free_port() for port in ports}
     in_readme = request.node.callspec.id.startswith("README")
     with ExitStack() as stack:
-        for line in _moved(block, ports).splitlines():
+        for line in _moved(script, ports).splitlines():
             command, _, comment = line.partition("  # ")
             words = shlex.split(command)
-            if not words or words[0] in ("source", "export"):
-                continue
             if words[0] == "make":
                 assert words[1] in MAKE_TARGETS.findall((ROOT / "Makefile").read_text())
                 continue

@@ -45,6 +45,7 @@ def test_the_pilots_own_tasks_are_known() -> None:
     assert found["seconds"] == pytest.approx((longest, longest, longest))
 
 
+@pytest.mark.slow
 def test_nine_of_ten_intervals_hold_what_comes() -> None:
     tasks, tries = 2_000, 30
     held = dict.fromkeys(("prompt", "completion", "usd"), 0)

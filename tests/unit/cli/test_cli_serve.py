@@ -71,6 +71,7 @@ def gone(*pids: int) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_fleet_from_up_to_down(peerloom, fleets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEERLOOM_FLEET_KEY", "hush-hush")
     ended = peerloom("serve", "up", "mine", *OPTIONS, "model=org/m", "served_name=m", "replicas=2")
@@ -107,6 +108,7 @@ def test_a_fleet_from_up_to_down(peerloom, fleets: Path, monkeypatch: pytest.Mon
     assert (missing.code, "there is no fleet mine" in missing.err) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_keeper_that_was_killed_is_noticed(peerloom, fleets: Path) -> None:
     assert peerloom("serve", "up", "mine", *OPTIONS, "model=org/m").code == 0
     entry = read(fleets / "mine.json")
@@ -118,6 +120,7 @@ def test_a_keeper_that_was_killed_is_noticed(peerloom, fleets: Path) -> None:
     assert not (fleets / "mine.json").exists()
 
 
+@pytest.mark.slow
 def test_a_fleet_that_cannot_come_up_says_why(peerloom, fleets: Path) -> None:
     ended = peerloom("serve", "up", "mine", *OPTIONS, "model=too/big")
     assert ended.code == 1
@@ -127,6 +130,7 @@ def test_a_fleet_that_cannot_come_up_says_why(peerloom, fleets: Path) -> None:
     assert peerloom("serve", "down", "mine").code == 0
 
 
+@pytest.mark.slow
 def test_a_fleet_that_takes_too_long_is_ended(peerloom, fleets: Path) -> None:
     ended = peerloom("serve", "up", "mine", *OPTIONS, "model=too/slow", "--timeout", "6")
     assert ended.code == 1
@@ -135,6 +139,7 @@ def test_a_fleet_that_takes_too_long_is_ended(peerloom, fleets: Path) -> None:
     assert not (fleets / "mine.json").exists()
 
 
+@pytest.mark.slow
 def test_a_program_that_is_not_there(peerloom) -> None:
     ended = peerloom("serve", "up", "mine", *OPTIONS, "model=m", "program=no-such-vllm")
     assert "cannot start 'no-such-vllm': no such program" in ended.err

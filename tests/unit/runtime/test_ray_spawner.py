@@ -17,7 +17,7 @@ from peerloom.services.fleets.group import Group
 from peerloom.services.fleets.process import Command, Seat
 from peerloom.services.spawn import PlaceLost
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 SERVER = """
 import sys

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 
-import pytest
 from fleets import client, fleet
 from raw_server import completion, error, http, raw_server, reset
 
@@ -11,7 +10,6 @@ from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.routing import Routing
 
-pytestmark = pytest.mark.usefixtures("either_http")
 HELLO = ChatRequest(messages=[{"role": "user", "content": "hi"}])
 OK = http(200, completion())
 

@@ -128,6 +128,7 @@ async def test_a_prompt_longer_than_the_context(client: FleetClient) -> None:
         await client.chat(ask("word " * 2 * CONTEXT))
 
 
+@pytest.mark.slow
 async def test_a_killed_server_is_started_again_and_calls_go_on(weights, tmp_path: Path) -> None:
     service = LlamaCppService(model=str(weights), slots=1, context=CONTEXT)
     spawner = Watched()

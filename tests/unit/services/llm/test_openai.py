@@ -29,7 +29,6 @@ from peerloom.services.llm.retry import Retry
 from peerloom.services.secret import Secret
 from peerloom.task import Usage
 
-pytestmark = pytest.mark.usefixtures("either_http")
 KEY = "sk-very-secret"
 HELLO = ChatRequest(messages=[{"role": "user", "content": "hi"}])
 OK = http(200, completion())

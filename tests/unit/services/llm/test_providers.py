@@ -30,7 +30,6 @@ from peerloom.services.llm.providers import AnthropicService, AzureService, Gemi
 from peerloom.services.secret import Secret
 from peerloom.task import Usage
 
-pytestmark = pytest.mark.usefixtures("either_http")
 KEY = "sk-very-secret"
 PROVIDERS: dict[str, tuple[Dialect, str, str]] = {
     "openai": (OpenAIDialect(), "/chat/completions", f"authorization: Bearer {KEY}"),

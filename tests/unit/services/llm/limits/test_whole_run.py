@@ -47,6 +47,7 @@ def test_the_same_plan_gives_the_same() -> None:
     assert (one.calls, one.refused_at, one.waits) == (other.calls, other.refused_at, other.waits)
 
 
+@pytest.mark.slow
 def test_requests_a_minute() -> None:
     seen = simulate(REQUESTS)
     assert well_kept(seen, "requests"), seen
@@ -66,12 +67,14 @@ def test_tokens_a_minute_though_each_call_may_take_thousands() -> None:
     assert well_kept(seen, "tokens"), seen
 
 
+@pytest.mark.slow
 def test_calls_at_once() -> None:
     seen = simulate(CALLS)
     assert well_kept(seen, "concurrency"), seen
     assert not seen.reasons
 
 
+@pytest.mark.slow
 def test_all_limits_together_hold_too() -> None:
     limits = Limits(requests_per_minute=900, tokens_per_minute=600_000, concurrency=20)
     quota = {"requests": 900, "tokens": 600_000, "concurrency": 20}
@@ -79,17 +82,20 @@ def test_all_limits_together_hold_too() -> None:
     assert well_kept(seen, "concurrency"), seen
 
 
+@pytest.mark.slow
 def test_peers_that_come_and_go_change_nothing() -> None:
     seen = simulate(REQUESTS, comes={1.5: 2, 2.0: -2, 3.0: 1})
     assert well_kept(seen, "requests"), seen
 
 
+@pytest.mark.slow
 def test_a_lost_peers_slots_are_given_to_others() -> None:
     seen = simulate(CALLS, comes={0.7: -2, 1.1: 3})
     assert seen.used["concurrency"] >= 0.93, seen
     assert seen.refused <= 0.02, "a provider goes on with a dead peer's calls for a while"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [REQUESTS, CALLS], ids=["requests", "concurrency"])
 def test_who_asks_rarely_does_not_wait_for_who_asks_all_the_time(plan: Plan) -> None:
     roles = {"flood": Role(workers=60), "rare": Role(workers=1, tokens=20.0, sigma=0.3, pause=5.0)}
@@ -100,6 +106,7 @@ def test_who_asks_rarely_does_not_wait_for_who_asks_all_the_time(plan: Plan) -> 
     assert seen.calls["rare"] > 25
 
 
+@pytest.mark.slow
 def test_large_calls_are_not_starved_by_small_ones() -> None:
     seen = simulate(TOKENS, minutes=3.0, warm=1.0)
     least, _, most = sorted(seen.calls.values())
@@ -127,12 +134,14 @@ def test_a_declared_rate_that_is_too_high_is_gone_below() -> None:
     assert seen.used["requests"] >= 0.85, seen
 
 
+@pytest.mark.slow
 def test_a_provider_whose_replies_differ_in_length_is_not_taken_for_a_slow_one() -> None:
     roles = {"a": Role(tokens=300.0, sigma=1.5), "b": Role(tokens=10.0, sigma=0.3)}
     seen = simulate(CALLS, roles=roles)
     assert well_kept(seen, "concurrency"), seen
 
 
+@pytest.mark.slow
 def test_a_budget_is_used_up_and_not_overrun() -> None:
     roles = {"solver": Role(workers=8, tokens=250.0), "judge": Role(workers=8, tokens=20.0)}
     seen = simulate(Plan(quota={}, roles=roles, budget=Budget(tokens=200_000), minutes=30.0, warm=0.0))
