@@ -20,6 +20,12 @@ OBJECT_STORE_BYTES = 256 << 20  # messages only; nothing of a run stays in the o
 _reapers: list[subprocess.Popen[bytes]] = []
 
 
+def cluster_address(address: str | None) -> str | None:
+    """Where the cluster is that `connect` would connect to; None if it would start one."""
+    where = address or os.environ.get("RAY_ADDRESS")
+    return None if where == "local" else where or None
+
+
 def connect(address: str | None) -> bool:
     """Connect this process: to `address`, else to `RAY_ADDRESS`, else to a local cluster of its own.
 
@@ -30,9 +36,9 @@ def connect(address: str | None) -> bool:
     """
     if ray.is_initialized():
         return False
-    where = address or os.environ.get("RAY_ADDRESS")
+    where = cluster_address(address)
     try:
-        if where and where != "local":
+        if where:
             _init(address=where)
         else:
             start_local()

@@ -118,6 +118,8 @@ class LlamaCppService:
         ConfigError: if a number is below 1.
     """
 
+    step = "loading the model"
+
     def __init__(
         self,
         *,
