@@ -115,7 +115,8 @@ def _figures(event: Progress, rates: Rates) -> str:
     turns = sum(agent.turns for agent in event.agents.values())
     return (
         f"{count(turns)} turns, in flight {count(event.in_flight)}, "
-        f"{count(rates.tokens_per_second)} tokens/s, {rates.calls_per_second:,.1f} calls/s; {outcomes(event.outcomes)}"
+        f"{count(rates.tokens_per_second)} tokens/s, {rates.calls_per_second:,.1f} calls/s; "
+        f"{outcomes(event.outcomes)}"
     )
 
 
