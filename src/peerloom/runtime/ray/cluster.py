@@ -56,6 +56,8 @@ def start_local() -> None:
     command = [sys.executable, "-I", "-S", reaper.__file__, mark]
     _reapers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
     os.environ[reaper.MARK] = mark
+    # Ray's default is 15: beside a busy llama.cpp server the members would hardly get to run.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         _init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
     finally:
