@@ -1,17 +1,18 @@
 # What people working on Peerloom run; `make` alone lists it. Needs Python 3.11 to 3.13, nothing else.
 #   PYTHON=python3.12   which Python makes the virtual environment
 #   VENV=.venv          where that is
+#   UV=                 install with pip even if uv is on PATH
 #   ARGS="-k workflow"  passed on by the `test` targets, `bench` (to each benchmark), `sim` and `chaos`
 #   JOBS=2              how many processes the `test` targets run at once; 3 with the slow tests, which mostly wait
 #   KILLS=100           how many processes `chaos` kills
 
 PYTHON ?= python3
 VENV ?= .venv
+UV ?= $(shell command -v uv)
 ARGS ?=
 JOBS ?= 2
 KILLS ?= 10
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 CLIENTS := $(VENV)/.clients-installed
@@ -23,13 +24,32 @@ import sys
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     sys.exit("Peerloom needs Python 3.11, 3.12 or 3.13; %s is %s. Name one: make install PYTHON=python3.12"
              % (sys.executable, sys.version.split()[0]))
-try:
-    import ensurepip, venv
-except ImportError:
-    sys.exit("%s cannot make virtual environments (no module ensurepip). On Debian or Ubuntu: "
-             "apt install python%d.%d-venv" % ((sys.executable,) + sys.version_info[:2]))
+if sys.argv[1:] == ["pip"]:
+    try:
+        import ensurepip, venv
+    except ImportError:
+        sys.exit("%s cannot make virtual environments (no module ensurepip). Install uv; or on Debian or "
+                 "Ubuntu: apt install python%d.%d-venv" % ((sys.executable,) + sys.version_info[:2]))
 endef
 export PREFLIGHT
+
+ifdef UV
+# uv does not read pip's configuration: the index named there is passed on.
+INDEX = "$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}"
+VENV_ARGS = --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+MAKE_VENV = $(UV) venv $(VENV_ARGS) $(VENV) || $(UV_FAILED)
+INSTALL = UV_DEFAULT_INDEX=$(INDEX) $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt
+UV_FAILED = { echo "$$UV_HELP" >&2; exit 1; }
+define UV_HELP
+uv failed, see above. If pip is configured with more indexes, a proxy or a certificate, tell uv too
+(UV_INDEX, ALL_PROXY, SSL_CERT_FILE), or install with pip: make clean $(MAKECMDGOALS) UV=
+endef
+export UV_HELP
+else
+MAKE_VENV = $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+UV_FAILED = false
+endif
 
 # Without bytecode each of the many processes of a test run compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -90,21 +110,20 @@ clean:  ## remove the virtual environment and all caches
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) on PATH: make install PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c "$$PREFLIGHT"
+	@$(PYTHON) -c "$$PREFLIGHT" $(if $(UV),uv,pip)
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@rm -f $(BIN)/python*
-	@$(PYTHON) -m venv $(VENV)
+	@$(MAKE_VENV)
 
 # In two steps, so that the demo need not wait for the developer's tools.
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing Peerloom and what it runs on into $(VENV)"
-	@$(PIP) install --quiet --upgrade --constraint constraints.txt pip
-	@$(PIP) install --quiet --constraint constraints.txt --editable .
+	@$(INSTALL) --editable . || $(UV_FAILED)
 	@touch $@
 
 $(DEV): $(RUNTIME)
 	@echo "installing the developer's tools into $(VENV)"
-	@$(PIP) install --quiet --constraint constraints.txt --editable ".[documents,hub,prices]" --group dev
+	@$(INSTALL) --editable ".[documents,hub,prices]" --group dev || $(UV_FAILED)
 	@touch $@
 
 # Their requirements contradict Peerloom's and each other's, so they have environments of their own.

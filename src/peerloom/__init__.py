@@ -44,6 +44,7 @@ from peerloom.events import (
     Progress,
     RunFinished,
     RunStarted,
+    Starting,
     ViewChanged,
 )
 from peerloom.task import End, Extras, Task, TaskId, Turn, Usage
@@ -178,6 +179,7 @@ __all__ = [
     "Source",
     "SourceError",
     "SourceRow",
+    "Starting",
     "Task",
     "TaskError",
     "TaskId",

@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class Starting:
+    """A step before the first task has begun; `step` says which, e.g. `starting Ray`."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
     """Model and engine are up; the members are started next."""
 
@@ -96,6 +103,9 @@ class RunFinished:
 
 class Hooks:
     """Base of everything that watches a run. Every method does nothing until overridden."""
+
+    def starting(self, event: Starting) -> None:
+        """A step of the start begins, and ends the one before."""
 
     def run_started(self, event: RunStarted) -> None:
         """The run begins."""

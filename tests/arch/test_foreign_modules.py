@@ -9,6 +9,7 @@ HOMES = {
     "ray": ("runtime/ray/",),
     "hydra": ("cli/", "config/"),
     "omegaconf": ("cli/", "config/"),
+    "gguf": ("services/llm/requantize.py",),
     "xllamacpp": ("services/llm/llamacpp_server.py",),
 }
 BANNED = {

@@ -6,14 +6,14 @@ from typing import Annotated
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
 from peerloom.config.schema import Config
 from peerloom.config.services import embedded_models
-from peerloom.services.llm.models import listing, pull
+from peerloom.services.llm.models import Step, listing, pull
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,18 +61,22 @@ def pull_embedded(config: Config, *, quiet: bool) -> None:
 
 
 def pull_with_bar(name: str, *, quiet: bool = False) -> Path:
-    """The file of a model, fetched under a progress bar on stderr if it is not here.
+    """The file of a model, fetched and converted under progress bars on stderr if it is not here.
 
     Raises:
         ModelError: if there is no such model, or it cannot be had.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
-    task = bar.add_task(f"pulling {name}", total=None)
+    tasks: dict[Step, TaskID] = {}
 
-    def report(done: int, total: int | None) -> None:
+    def report(step: Step, done: int, total: int | None) -> None:
         bar.start()  # not before there is something to fetch
-        bar.update(task, completed=done, total=total)
+        if step not in tasks:
+            if not (quiet or bar.console.is_terminal):
+                bar.console.print(f"{step} {name}")  # elsewhere the bars come when all is done
+            tasks[step] = bar.add_task(f"{step} {name}", total=None)
+        bar.update(tasks[step], completed=done, total=total)
 
     try:
         return pull(name, report)

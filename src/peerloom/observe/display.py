@@ -4,13 +4,13 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from peerloom.events import Hooks, MemberLost, Notice, Progress, RunFinished, RunStarted
+from peerloom.events import Hooks, MemberLost, Notice, Progress, RunFinished, RunStarted, Starting
 from peerloom.observe.rates import Rates
 from peerloom.observe.words import agents_table, count, duration, outcomes, plain
 
@@ -28,8 +28,9 @@ class _Display(Hooks):
         self._recipe = ""
 
     def run_started(self, event: RunStarted) -> None:
-        """Remember what runs."""
+        """Remember what runs; its members are started next."""
         self._recipe = event.recipe
+        self.starting(Starting("starting the peers"))
 
     def notice(self, event: Notice) -> None:
         """Print it."""
@@ -58,6 +59,10 @@ class LineDisplay(_Display):
         super().__init__(console)
         self._due = LINE_SECONDS
 
+    def starting(self, event: Starting) -> None:
+        """Print the step."""
+        self._console.print(plain(event.step), soft_wrap=True)
+
     def progress(self, event: Progress) -> None:
         """Print a line if one is due."""
         self._rates.add(event)
@@ -74,11 +79,14 @@ class LiveDisplay(_Display):
         # Drawn when a snapshot comes and by no thread of its own; stdout stays free for data.
         self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
 
+    def starting(self, event: Starting) -> None:
+        """Show the step where the panel will be."""
+        self._draw(plain(f"{event.step}...", "dim"))
+
     def progress(self, event: Progress) -> None:
         """Draw it."""
         self._rates.add(event)
-        self._live.start()
-        self._live.update(_panel(self._recipe, event, self._rates), refresh=True)
+        self._draw(_panel(self._recipe, event, self._rates))
 
     def run_finished(self, event: RunFinished) -> None:
         """Take the panel away."""
@@ -87,6 +95,10 @@ class LiveDisplay(_Display):
     def close(self) -> None:
         """Take the panel away."""
         self._live.stop()
+
+    def _draw(self, content: RenderableType) -> None:
+        self._live.start()
+        self._live.update(content, refresh=True)
 
 
 def open_display(console: Console) -> LineDisplay | LiveDisplay:
@@ -101,9 +113,11 @@ def _done(event: Progress, rates: Rates) -> str:
 
 
 def _figures(event: Progress, rates: Rates) -> str:
+    turns = sum(agent.turns for agent in event.agents.values())
     return (
-        f"in flight {count(event.in_flight)}, {count(rates.tokens_per_second)} tokens/s, "
-        f"{rates.calls_per_second:,.1f} calls/s; {outcomes(event.outcomes)}"
+        f"{count(turns)} turns, in flight {count(event.in_flight)}, "
+        f"{count(rates.tokens_per_second)} tokens/s, {rates.calls_per_second:,.1f} calls/s; "
+        f"{outcomes(event.outcomes)}"
     )
 
 

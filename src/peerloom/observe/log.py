@@ -12,6 +12,7 @@ from peerloom.events import (
     Progress,
     RunFinished,
     RunStarted,
+    Starting,
     ViewChanged,
 )
 
@@ -30,6 +31,10 @@ class LogHooks(Hooks):
     def __init__(self, write: Write) -> None:
         self._write = write
         self._due = 0.0
+
+    def starting(self, event: Starting) -> None:
+        """Log it."""
+        self._log("info", "starting", event)
 
     def run_started(self, event: RunStarted) -> None:
         """Log it."""

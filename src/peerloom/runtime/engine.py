@@ -18,6 +18,11 @@ from peerloom.sink.errors import DiskFull, SinkError
 class Engine(Protocol):
     """Members by name. Whatever reaches out to one raises `Unreachable` if it is gone."""
 
+    @property
+    def step(self) -> str:
+        """What `start` does, for a person to read; empty if it takes no time."""
+        ...
+
     async def start(self) -> None:
         """Make ready to start members.
 

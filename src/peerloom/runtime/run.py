@@ -30,7 +30,7 @@ from peerloom.runtime.suspension import Suspension
 from peerloom.runtime.threads import to_its_end
 from peerloom.runtime.waiting import Waiting, leave_waiting, waiting_for
 from peerloom.runtime.watchers import Watchers
-from peerloom.services.llm.service import ClientSpec, LLMService
+from peerloom.services.llm.service import ClientSpec, LLMService, start_step
 from peerloom.sink.errors import SinkError
 from peerloom.sink.journal.prune import clear as clear_journal
 from peerloom.sink.layout import POSITIONS
@@ -299,6 +299,7 @@ class Run:
 
     async def _execute(self) -> None:
         # The model first: a wrong address or name shows at once, before any process of Ray is started.
+        self._watchers.starting(start_step(self._llm))
         client = await self._llm.start(self._engine.spawner(), self._watchers.notice, self._run_dir.logs)
         await to_its_end(self._session.know_model, client)
         self._rationing = rationing = Rationing(
@@ -311,6 +312,7 @@ class Run:
             spared=[fleet.service for fleet in client.fleets if not fleet.patient],
         )
         self._client = prepared(client, self._settings, everything=rationing.spending.bounded)
+        self._watchers.starting(self._engine.step)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
         if again:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, ViewChanged
+from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, Starting, ViewChanged
 from peerloom.runtime.supervisor import Event
 
 
@@ -26,6 +26,11 @@ class Watchers:
     def notice(self, text: str) -> None:
         """Something to read."""
         self.emit("notice", Notice("info", text))
+
+    def starting(self, step: str) -> None:
+        """A step of the start begins; none if `step` is empty."""
+        if step:
+            self.emit("starting", Starting(step))
 
     def member(self, event: Event) -> None:
         """What the supervisor tells."""

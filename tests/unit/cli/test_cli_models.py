@@ -35,8 +35,9 @@ def test_a_model_that_is_here_is_not_pulled_again(peerloom, tmp_path: Path) -> N
 
 def test_a_pull_shows_how_far_it_is(peerloom, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def pull(name: str, progress: models.Progress) -> Path:
-        progress(1_000_000, 4_000_000)
-        progress(4_000_000, 4_000_000)
+        progress("pulling", 1_000_000, 4_000_000)
+        progress("pulling", 4_000_000, 4_000_000)
+        progress("converting", 2_000_000, 2_000_000)
         return own_cache / name
 
     monkeypatch.setattr("peerloom.cli.models.pull", pull)
@@ -44,6 +45,8 @@ def test_a_pull_shows_how_far_it_is(peerloom, own_cache: Path, monkeypatch: pyte
     assert ended.out == f"{own_cache / 'smollm2-135m'}\n"
     assert "pulling smollm2-135m" in ended.err
     assert "4.0/4.0 MB" in ended.err
+    assert ended.err.index("pulling") < ended.err.index("converting smollm2-135m")
+    assert "2.0/2.0 MB" in ended.err
 
 
 def test_an_unknown_model_is_refused_with_the_nearest(peerloom) -> None:

@@ -101,7 +101,7 @@ def test_a_service_that_does_not_answer(peerloom, tmp_path: Path) -> None:
         "--run-dir", tmp_path / "run",
     )  # fmt: skip
     assert ended.code == 1
-    assert ended.err.startswith("error: no LLM server answers at http://127.0.0.1:9/v1")
+    assert "\nerror: no LLM server answers at http://127.0.0.1:9/v1" in ended.err
     assert len(ended.err.splitlines()) == 1
 
 

@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from peerloom.events import AgentTotals, MemberLost, Notice, Progress, RunFinished, RunStarted
+from peerloom.events import AgentTotals, MemberLost, Notice, Progress, RunFinished, RunStarted, Starting
 from peerloom.observe import LineDisplay, LiveDisplay, open_display
 
 
@@ -35,7 +35,8 @@ def test_a_line_every_few_seconds() -> None:
     lines = printed(on).splitlines()
     assert len(lines) == 2
     assert lines[0] == (
-        "0:10  20/100 rows, 20%, 0:40 left; in flight 8, 50 tokens/s, 5.0 calls/s; completed 19, failed 1"
+        "0:10  20/100 rows, 20%, 0:40 left; 40 turns, in flight 8, 50 tokens/s, 5.0 calls/s; "
+        "completed 19, failed 1"
     )
 
 
@@ -46,7 +47,7 @@ def test_the_panel_shows_progress_and_agents_and_goes_away() -> None:
         display.progress(snapshot(10))
         shown = printed(on)
         display.run_finished(RunFinished("finished", "runs/x"))
-    for text in ("coral", "20/100 rows, 20%", "in flight 8", "tea[red]cher", "1,000", "1.50"):
+    for text in ("coral", "20/100 rows, 20%", "40 turns, in flight 8", "tea[red]cher", "1,000", "1.50"):
         assert text in shown
     after = printed(on).removeprefix(shown)
     assert "\x1b[2K" in after  # its lines are erased
@@ -59,6 +60,26 @@ def test_the_terminal_is_given_back_when_the_run_breaks_off() -> None:
         display.progress(snapshot(10))
         raise RuntimeError
     assert "\x1b[?25h" in printed(on)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_steps_before_the_first_task_are_shown_as_they_begin(terminal: bool) -> None:
+    on = console(terminal=terminal)
+    with open_display(on) as display:
+        for step in ("loading the model", "starting Ray"):
+            display.starting(Starting(step))
+            assert printed(on).rstrip(" .\n").endswith(step)
+        display.run_started(RunStarted("runs/x", "coral"))
+        assert printed(on).rstrip(" .\n").endswith("starting the peers")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_turns_are_counted_before_there_is_a_row(terminal: bool) -> None:
+    on = console(terminal=terminal)
+    agents = {"teacher": AgentTotals(turns=1200), "student": AgentTotals(turns=34)}
+    with open_display(on) as display:
+        display.progress(Progress(10, 100, 8, 8, agents=agents))
+        assert "1,234 turns, in flight 8" in printed(on)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

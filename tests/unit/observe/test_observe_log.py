@@ -1,17 +1,19 @@
 from typing import Any
 
-from peerloom.events import MemberLost, Notice, Progress, RunFinished, RunStarted
+from peerloom.events import MemberLost, Notice, Progress, RunFinished, RunStarted, Starting
 from peerloom.observe import LogHooks
 
 
 def test_events_are_logged_with_their_fields() -> None:
     written: list[tuple[str, str, dict[str, Any]]] = []
     log = LogHooks(lambda level, event, **fields: written.append((level, event, fields)))
+    log.starting(Starting("starting Ray"))
     log.run_started(RunStarted("d", "coral"))
     log.member_lost(MemberLost("peer-1.1", "killed"))
     log.notice(Notice("error", "text"))
     log.run_finished(RunFinished("failed", "d"))
     assert written == [
+        ("info", "starting", {"step": "starting Ray"}),
         ("info", "run_started", {"run_dir": "d", "recipe": "coral"}),
         ("warning", "member_lost", {"member": "peer-1.1", "why": "killed"}),
         ("error", "notice", {"text": "text"}),

@@ -20,6 +20,12 @@ OBJECT_STORE_BYTES = 256 << 20  # messages only; nothing of a run stays in the o
 _reapers: list[subprocess.Popen[bytes]] = []
 
 
+def cluster_address(address: str | None) -> str | None:
+    """Where the cluster is that `connect` would connect to; None if it would start one."""
+    where = address or os.environ.get("RAY_ADDRESS")
+    return None if where == "local" else where or None
+
+
 def connect(address: str | None) -> bool:
     """Connect this process: to `address`, else to `RAY_ADDRESS`, else to a local cluster of its own.
 
@@ -30,9 +36,9 @@ def connect(address: str | None) -> bool:
     """
     if ray.is_initialized():
         return False
-    where = address or os.environ.get("RAY_ADDRESS")
+    where = cluster_address(address)
     try:
-        if where and where != "local":
+        if where:
             _init(address=where)
         else:
             start_local()
@@ -50,6 +56,8 @@ def start_local() -> None:
     command = [sys.executable, "-I", "-S", reaper.__file__, mark]
     _reapers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
     os.environ[reaper.MARK] = mark
+    # Ray's default is 15: beside a busy llama.cpp server the members would hardly get to run.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         _init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
     finally:

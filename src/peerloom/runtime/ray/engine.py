@@ -23,7 +23,7 @@ from peerloom.runtime.patience import patience
 from peerloom.runtime.ray.actor import Actor
 from peerloom.runtime.ray.api import Handle, NodeAffinitySchedulingStrategy, RayError, RayTaskError, ray
 from peerloom.runtime.ray.capacity import OWN_OPTIONS, check_capacity, lacking
-from peerloom.runtime.ray.cluster import connect, node_address, reason, stop
+from peerloom.runtime.ray.cluster import cluster_address, connect, node_address, reason, stop
 from peerloom.runtime.ray.spawner import RaySpawner
 from peerloom.runtime.settings import RoleSettings, RunSettings
 
@@ -44,6 +44,11 @@ class RayEngine:
         self._places: dict[str, tuple[str, int]] = {}
         self._connecting: asyncio.Future[bool] | None = None
         self._node = ""
+
+    @property
+    def step(self) -> str:
+        """Whether a cluster is started or one is there."""
+        return "connecting to Ray" if cluster_address(self._settings.address) else "starting Ray"
 
     async def start(self) -> None:
         """Connect to the cluster, or start one; a service that has processes on its nodes may come first."""

@@ -20,7 +20,7 @@ from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.llm.limits.division import Limits
 from peerloom.services.llm.prices import Prices
 from peerloom.services.llm.routing import Routing
-from peerloom.services.llm.service import ClientSpec, LLMService, Moved
+from peerloom.services.llm.service import ClientSpec, LLMService, Moved, start_step
 from peerloom.services.spawn import Spawner
 
 DEFAULT = "llm"
@@ -91,6 +91,11 @@ class Lineup:
         problems = broken_line({name: each.fallback for name, each in self._terms.items()}, self._roles)
         if problems:
             raise ConfigError("\n".join(problems))
+
+    @property
+    def step(self) -> str:
+        """What `start` does, for a person to read."""
+        return ", ".join(dict.fromkeys(map(start_step, self._services.values())))
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> ClientSpec:
         """Start all of them, one after the other.

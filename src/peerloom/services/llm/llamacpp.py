@@ -95,6 +95,12 @@ def named(model: str, path: Path) -> str:
     return path.stem if model not in models.KNOWN else model
 
 
+def identity(model: str, path: Path) -> str:
+    """What decides a model's replies, for run directories and the cache: of a known one, the format too."""
+    name = named(model, path)
+    return f"{name} ({path.stem.rpartition('.')[2]})" if model in models.KNOWN else name
+
+
 def llamacpp_dialect() -> OpenAIDialect:
     """How llama.cpp's server is spoken to."""
     return OpenAIDialect(structured="none", shape=shape)
@@ -117,6 +123,8 @@ class LlamaCppService:
     Raises:
         ConfigError: if a number is below 1.
     """
+
+    step = "loading the model"
 
     def __init__(
         self,
@@ -153,6 +161,7 @@ class LlamaCppService:
             ServiceError: if a server does not come up; with its last words.
         """
         path = await self._pull(notify)
+        model = identity(self._model, path)
         name, dialect = named(self._model, path), llamacpp_dialect()
         run = command(self._model, path, slots=self._slots, context=self._context, threads=self._threads)
         self._group = Group(run, self._count, everywhere=self._everywhere, host=self._host)
@@ -164,9 +173,9 @@ class LlamaCppService:
             await self.stop()
             raise
         many = f"{self._count} servers, each " if self._count > 1 else ""
-        notify(f"model {name} on llama.cpp, {many}{self._slots} slots of {self._context} tokens")
+        notify(f"model {model} on llama.cpp, {many}{self._slots} slots of {self._context} tokens")
         self._spec = FleetSpec(
-            model=name,
+            model=model,
             replicas=self._group.urls,
             dial=HttpDial(endpoint, dialect, name),
             retry=_RETRY,
@@ -203,10 +212,10 @@ class LlamaCppService:
         report = self._progress or _Notices(self._model, notify)
         cancelled = threading.Event()
 
-        def progress(done: int, total: int | None) -> None:
+        def progress(step: models.Step, done: int, total: int | None) -> None:
             if cancelled.is_set():
                 raise ServiceError(f"the pull of model {self._model} was cancelled")
-            report(done, total)
+            report(step, done, total)
 
         try:
             return await asyncio.to_thread(models.pull, self._model, progress)
@@ -215,17 +224,19 @@ class LlamaCppService:
 
 
 class _Notices:
-    """Tells of a pull in notices: at its begin, and at every quarter."""
+    """Tells of each step of a pull in notices: at its begin, and at every quarter."""
 
     def __init__(self, model: str, notify: Callable[[str], None]) -> None:
         self._model = model
         self._notify = notify
+        self._step = ""
         self._next = 0.0
 
-    def __call__(self, done: int, total: int | None) -> None:
+    def __call__(self, step: models.Step, done: int, total: int | None) -> None:
         share = done / total if total else 0.0
+        if step != self._step:
+            self._step, self._next = step, 0.0
         if share >= self._next:
-            self._notify(
-                f"pulling model {self._model}: {share:.0%}" + (f" of {total >> 20} MB" if total else "")
-            )
+            size = f" of {total >> 20} MB" if total else ""
+            self._notify(f"{step} model {self._model}: {share:.0%}{size}")
             self._next = (int(share * 4) + 1) / 4

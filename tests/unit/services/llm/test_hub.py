@@ -85,7 +85,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
 def test_pulled_once(model: str, asked: list[str], tmp_path: Path) -> None:
     assert models.missing_bytes(model) == len(WEIGHTS)
     seen: list[tuple[int, int | None]] = []
-    path = models.pull(model, lambda done, total: seen.append((done, total)))
+    path = models.pull(model, lambda step, done, total: seen.append((done, total)))
     assert path.is_relative_to(tmp_path / "cache")
     assert path.read_bytes() == WEIGHTS
     assert seen[-1] == (len(WEIGHTS), len(WEIGHTS))
@@ -166,7 +166,7 @@ def test_what_is_no_gguf_is_refused() -> None:
 
 
 def test_progress_ends_the_pull() -> None:
-    def enough(done: int, total: int | None) -> None:
+    def enough(step: str, done: int, total: int | None) -> None:
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):

@@ -72,7 +72,7 @@ def ask(text: str, **options) -> ChatRequest:
 
 
 async def test_it_says_what_runs(spec: FleetSpec, notices: list[str]) -> None:
-    assert notices[-1] == "model smollm2-135m on llama.cpp, 2 slots of 256 tokens"
+    assert notices[-1] == "model smollm2-135m (Q4_0-attn-Q8_0) on llama.cpp, 2 slots of 256 tokens"
 
 
 async def test_a_call(client: FleetClient) -> None:

