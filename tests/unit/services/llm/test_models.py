@@ -185,7 +185,7 @@ def test_a_path(tmp_path: Path) -> None:
 
 
 def gguf_file(path: Path, kind: gguf.GGMLQuantizationType, file_type: gguf.LlamaFileType) -> None:
-    """Write weights as Q4_1, or the same ones as `kind` and the attention as Q8_0; others are never converted."""
+    """Write weights as Q4_1, or the same ones as `kind` and attention as Q8_0; others are never converted."""
     values = np.random.default_rng(7).standard_normal((6, 96), np.float32)
     packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q4_1)
     values = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_1)
