@@ -26,6 +26,7 @@ MODELS = orjson.dumps({"data": [{"id": "held"}]})
 REPLY = orjson.dumps(
     {"choices": [{"message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}]}
 )
+LIMIT = orjson.dumps({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
 
 
 class HeldModel:
@@ -37,6 +38,7 @@ class HeldModel:
         self.waiting: list[Connection] = []
         self.connections: set[Connection] = set()
         self._open = False
+        self._refusal = b""
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._port = 0
@@ -67,6 +69,9 @@ class HeldModel:
             connection.reply(200, MODELS)
             return
         self.calls += 1
+        if self._refusal:
+            connection.reply(429, LIMIT, headers=self._refusal)
+            return
         if self._open:
             connection.reply(200, REPLY)
             return
@@ -85,9 +90,13 @@ class HeldModel:
         for connection in waiting:
             connection.reply(200, REPLY)
 
+    def refuse(self, retry_after: str) -> None:
+        """From now on refuse calls, with that Retry-After."""
+        self._refusal = f"Retry-After: {retry_after}\r\n".encode()
+
     def open(self) -> None:
         """From now on nothing waits."""
-        self._open = True
+        self._open, self._refusal = True, b""
         self.release()
 
 

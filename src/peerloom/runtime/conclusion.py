@@ -3,7 +3,7 @@
 from pathlib import Path
 from shlex import quote
 
-from peerloom.errors import EngineError
+from peerloom.errors import EngineError, PeerloomError
 from peerloom.events import Notice
 from peerloom.sink.totals import Totals
 from peerloom.task import FAILED
@@ -32,3 +32,9 @@ def failures(totals: Totals, run_dir: Path) -> Notice | None:
     text += str(run_dir / "rejected")
     again = f"peerloom resume {quote(str(run_dir))} --retry-failed"
     return Notice("warning", f"{text}; {again} (in Python retry_failed=True) does them again")
+
+
+def first_error(group: BaseExceptionGroup[PeerloomError]) -> PeerloomError:
+    """Return the first error of a group; the others are its consequences."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -17,7 +17,7 @@ from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, Progress, R
 from peerloom.protocol.view import ALONE, FEEDER, PEER, Member
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.client import costs, prepared
-from peerloom.runtime.conclusion import check_complete, failures
+from peerloom.runtime.conclusion import check_complete, failures, first_error
 from peerloom.runtime.engines import make_engine
 from peerloom.runtime.gathering import Gathering
 from peerloom.runtime.program import Program
@@ -156,7 +156,7 @@ class Run:
             if (notice := failures(totals, self._run_dir.path)) is not None:
                 self.tell(notice)
         except* PeerloomError as group:
-            raise _first(group) from None
+            raise first_error(group) from None
         finally:
             await self._wind_down()
             summary = self._conclude(how)
@@ -397,9 +397,3 @@ class Run:
 
 class _Over(Exception):
     """Ends the run's task group; what still watches is cancelled."""
-
-
-def _first(group: BaseExceptionGroup[PeerloomError]) -> PeerloomError:
-    """The first error in a group; the others are its consequences."""
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

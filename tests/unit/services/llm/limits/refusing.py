@@ -28,6 +28,7 @@ SERVICE = "llm"
 WAY_SECONDS = 0.005
 PLAIN_CLIENTS = 8
 FENCED_SECONDS = 5.0
+REQUEST = ChatRequest(messages=[{"role": "user", "content": "Hello"}], role="agent")
 
 Refuse = Callable[[float, Random], float | None]
 """Decides on an attempt at that time: None lets it in, else the seconds until one like it would be."""
@@ -179,79 +180,85 @@ class Refusing:
         return Outcome(seconds, self.attempts, self.refused, self.most_in_flight)
 
 
-async def _peerloom(work: Work, run_dir: Path) -> Outcome:  # noqa: C901 - one world, many small closures
-    loop, rng, provider = asyncio.get_running_loop(), Random(work.seed), Refusing(work)
-    desks: dict[str, Desk] = {}
+class _Run:
+    """The work in the hands of real clients and a real driver."""
 
-    def send(to: Callable[..., None], *args: object) -> None:
-        if rng.random() >= work.lost:
-            loop.call_later(rng.uniform(0.001, 0.01), to, *args)
+    def __init__(self, work: Work, run_dir: Path, group: asyncio.TaskGroup) -> None:
+        self.work = work
+        self.loop = asyncio.get_running_loop()
+        self.rng = Random(work.seed)
+        self.provider = Refusing(work)
+        self.group = group
+        self.desks: dict[str, Desk] = {}
+        self.peers: list[list[asyncio.Task[None]]] = []
+        self.reports: list[asyncio.Task[None]] = []
+        self.rationing = Rationing(
+            {SERVICE: work.limits},
+            Budget(),
+            run_dir,
+            members=lambda: list(self.desks),
+            send=lambda name, data: self.send(self.desks[name].hear, data),
+            tell=lambda notice: None,
+            clock=self.loop.time,
+        )
+        spec = FleetSpec(
+            service=SERVICE, model="m", replicas=("here",), dial=self.provider, limits=work.limits
+        )
+        self.spec = spec.metered(everything=False)
 
-    rationing = Rationing(
-        {SERVICE: work.limits},
-        Budget(),
-        run_dir,
-        members=lambda: list(desks),
-        send=lambda name, data: send(desks[name].hear, data),
-        tell=lambda notice: None,
-        clock=loop.time,
-    )
-    spec = FleetSpec(service=SERVICE, model="m", replicas=("here",), dial=provider, limits=work.limits)
-    spec = spec.metered(everything=False)
+    def send(self, to: Callable[..., None], *args: object) -> None:
+        if self.rng.random() >= self.work.lost:
+            self.loop.call_later(self.rng.uniform(0.001, 0.01), to, *args)
 
-    async def report(name: str) -> None:
+    async def report(self, name: str) -> None:
         while True:
-            send(rationing.take, name, await desks[name].report())
+            self.send(self.rationing.take, name, await self.desks[name].report())
 
-    async def task(client: FleetClient, after: float) -> None:
+    async def task(self, client: FleetClient, after: float) -> None:
         await asyncio.sleep(after)
-        for _ in range(work.calls):
-            await client.chat(ChatRequest(messages=[{"role": "user", "content": "Hello"}], role="agent"))
+        for _ in range(self.work.calls):
+            await client.chat(REQUEST)
 
-    peers: dict[int, list[asyncio.Task[None]]] = {}
-    background: list[asyncio.Task[None]] = []
-
-    def join(group: asyncio.TaskGroup, number: int, tasks: int) -> None:
+    def join(self, tasks: int) -> None:
+        number = len(self.peers)
         name = f"peer-{number}"
-        desks[name] = Desk(clock=loop.time)
-        client = FleetClient(spec, desks[name])
-        after = work.late.get(number, 0.0)
-        background.append(group.create_task(report(name)))
-        peers[number] = [group.create_task(task(client, after)) for _ in range(tasks)]
+        self.desks[name] = Desk(clock=self.loop.time)
+        client, after = FleetClient(self.spec, self.desks[name]), self.work.late.get(number, 0.0)
+        self.reports.append(self.group.create_task(self.report(name)))
+        self.peers.append([self.group.create_task(self.task(client, after)) for _ in range(tasks)])
 
-    async def stop(group: asyncio.TaskGroup, number: int, after: float) -> None:
-        """The provider answers what the peer has asked, and nobody hears it."""
+    async def stop(self, number: int, after: float) -> None:
+        """Stop a peer: the provider answers what it has asked, and nobody hears it."""
         await asyncio.sleep(after)
-        background[number].cancel()
-        left = sum(not each.done() for each in peers[number])
-        for each in peers[number]:
+        self.reports[number].cancel()
+        left = sum(not each.done() for each in self.peers[number])
+        for each in self.peers[number]:
             each.cancel()
         await asyncio.sleep(FENCED_SECONDS)
-        rationing.lost(f"peer-{number}")
-        join(group, len(peers), left)
+        self.rationing.lost(f"peer-{number}")
+        self.join(left)
 
-    async with asyncio.TaskGroup() as group:
-        driver = group.create_task(rationing.run())
-        for number, tasks in enumerate(work.tasks):
-            join(group, number, tasks)
-        if work.stopped is not None:
-            await group.create_task(stop(group, *work.stopped))
-        await asyncio.wait([each for begun in peers.values() for each in begun])
-        outcome = provider.outcome()
-        for each in (driver, *background):
+    async def go(self) -> Outcome:
+        driver = self.group.create_task(self.rationing.run())
+        for tasks in self.work.tasks:
+            self.join(tasks)
+        if self.work.stopped is not None:
+            await self.stop(*self.work.stopped)
+        await asyncio.wait([each for begun in self.peers for each in begun])
+        outcome = self.provider.outcome()
+        for each in (driver, *self.reports):
             each.cancel()
-    return outcome
+        return outcome
 
 
 async def _plain(work: Work) -> Outcome:
     provider, rng, free = Refusing(work), Random(work.seed), asyncio.Semaphore(PLAIN_CLIENTS)
-    request = ChatRequest(messages=[{"role": "user", "content": "Hello"}], role="agent")
 
     async def call() -> None:
         async with free:
             for number in range(10_000):
                 try:
-                    await provider.chat(request, number)
+                    await provider.chat(REQUEST, number)
                     return
                 except Retryable as refusal:
                     asked = refusal.retry_after
@@ -275,7 +282,8 @@ def do(work: Work) -> Outcome:
 
     async def go() -> Outcome:
         with tempfile.TemporaryDirectory() as run_dir:
-            return await _peerloom(work, Path(run_dir))
+            async with asyncio.TaskGroup() as group:
+                return await _Run(work, Path(run_dir), group).go()
 
     random.seed(work.seed)
     return run_virtually(go())
