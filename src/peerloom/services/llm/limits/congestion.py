@@ -13,9 +13,9 @@ measured right after each cut and tolerated from then on; a cut that did not hel
 
 import math
 
+from peerloom.services.llm.limits.samples import ROUND_SECONDS, Average, Sample
+
 LUMP_SECONDS = 0.1  # of the rate that may begin at once
-ROUND_SECONDS = 0.25
-"""Time in which a refusal arrives, and in which the rate may double."""
 PROBES = 8
 """Attempts that try whether a closed provider has opened; also the fewest calls in flight to be allowed."""
 CUT = 0.95
@@ -25,6 +25,7 @@ MOST_TOLERATED = 0.5
 FEW = 4  # attempts that say nothing about a provider
 SAMPLE = 20  # attempts from which a share is measured
 SAMPLE_SECONDS = 2.0  # after which a smaller sample has to do
+DECLARED_TIMES = 10  # as large are samples where rates are declared
 RECENT_SECONDS, USUAL_SECONDS = 3.0, 60.0  # over which the rate of accepted attempts is averaged
 GROWTH_PER_SECOND = 0.004
 SHORTEST_SCALE_SECONDS, LONGEST_SCALE_SECONDS = 5.0, 60.0
@@ -62,9 +63,10 @@ class Congestion:
         self._pauses = 0  # in a row
         self._probing = False
         self._tolerated = 0.0
-        self._sample = _Sample(now, 10 if declared else 1)
-        self._recent = _Rate(now, RECENT_SECONDS)
-        self._usual = _Rate(now, USUAL_SECONDS)
+        times = DECLARED_TIMES if declared else 1
+        self._sample = Sample(now, SAMPLE * times, SAMPLE_SECONDS * times)
+        self._recent = Average(now, RECENT_SECONDS)
+        self._usual = Average(now, USUAL_SECONDS)
         self._asked = 0.0
         self._before: tuple[float, float, float] | None = None  # what the latest cut changed, for its undoing
         self._loads = self.rate, self.ceiling  # before the pause
@@ -122,9 +124,8 @@ class Congestion:
             elif wanted and self._before is None:
                 self._grow(seconds, now)
         self._end_trial(now)
-        if self._declared and self._before is None and self._sample.complete(now) and not self._probing:
-            if self._sample.share > self._tolerance:
-                self._cut(10**9, now)
+        if self._declared and not self._probing and self._before is None:
+            self._review(now)
         self._sample.renew(now)
 
     def take(self, wanted: int, now: float) -> int:
@@ -150,26 +151,28 @@ class Congestion:
 
     def _react(self, in_flight: int, now: float) -> bool:
         """Pause or cut, if too many of the latest attempts were refused."""
-        sample = self._sample
-        if now < max(sample.began, self.closed_until):
+        if now < max(self._sample.began, self.closed_until):
             return False
-        accident = self._declared and not self._tolerated and self._before is None
-        if self._probing:
-            shut = sample.refused >= sample.attempts
-        else:
-            long = now - sample.began >= ROUND_SECONDS / 2
-            shut = long and sample.refused >= FEW and sample.share >= CLOSED
-        if accident or shut:
+        if self._shut(now):
             self._close(in_flight, now)
-            return True
-        if self._probing or self._before is not None:
+        elif self._probing or self._before is not None or not self._too_many():
             return False
-        too_many = sample.exceeds(
-            self._tolerance, least=40 if self._declared else 1 if self.limiting else FEW
-        )
-        if too_many:
+        else:
             self._cut(in_flight, now)
-        return too_many
+        return True
+
+    def _shut(self, now: float) -> bool:
+        """Whether nothing is accepted at present."""
+        sample = self._sample
+        if self._probing:
+            return sample.refused >= sample.attempts
+        if self._declared and not self._tolerated and self._before is None:
+            return True  # the window is full, for it was asked no more than was declared
+        long = now - sample.began >= ROUND_SECONDS / 2
+        return long and sample.refused >= FEW and sample.share >= CLOSED
+
+    def _too_many(self) -> bool:
+        return self._sample.exceeds(self._tolerance, least=1 if self.limiting else FEW)
 
     @property
     def _tolerance(self) -> float:
@@ -192,7 +195,7 @@ class Congestion:
         self._asked, self._cut_at = 0.0, self.closed_until
         if not self._declared:
             self._sample.restart(self.closed_until)
-        self._recent = _Rate(self.closed_until, RECENT_SECONDS)
+        self._recent = Average(self.closed_until, RECENT_SECONDS)
 
     def _open(self, now: float) -> None:
         """Go on once attempts have been accepted after a pause."""
@@ -208,7 +211,7 @@ class Congestion:
         self._scale = min(LONGEST_SCALE_SECONDS, max(SHORTEST_SCALE_SECONDS, now - self._cycle_began))
         self._cycle_began, self._accepted = now, 0
 
-    def _cut(self, in_flight: int, now: float) -> None:
+    def _cut(self, in_flight: float, now: float) -> None:
         """Go below the load that was accepted."""
         self._before = self.rate, self.ceiling, self._sample.share
         self.rate = max(0.5, CUT * min(self.rate, self._recent.per_second(now)))
@@ -216,6 +219,11 @@ class Congestion:
         self._ceiling_knee = 0.0
         self._knee, self._cut_at, self._tokens = CUT * self._usual.per_second(now), now, 0.0
         self._sample.restart(now + ROUND_SECONDS)  # until then, refusals of attempts begun before arrive
+
+    def _review(self, now: float) -> None:
+        """Go below declared rates if more than accidents are refused in the long run."""
+        if self._sample.complete(now) and self._sample.share > self._tolerance:
+            self._cut(math.inf, now)
 
     def _end_trial(self, now: float) -> None:
         """Learn from the attempts after a cut which share is refused whatever the load."""
@@ -243,74 +251,3 @@ class Congestion:
         calm, scale = (now - self._cut_at) / self._scale, SHORTEST_SCALE_SECONDS / self._scale
         factor = 1.0 + seconds * GROWTH_PER_SECOND * scale * 2.0**calm
         self.rate, self.ceiling = self.rate * factor, self.ceiling * factor
-
-
-class _Rate:
-    """Events per second, averaged over that many seconds."""
-
-    def __init__(self, now: float, average: float) -> None:
-        self._at = now
-        self._average = average
-        self._count = self._seconds = 0.0
-
-    def add(self, count: int, now: float) -> None:
-        """Count some events."""
-        self._pass(now)
-        self._count += count
-
-    def per_second(self, now: float) -> float:
-        """The average, older events counting less."""
-        self._pass(now)
-        if self._seconds < ROUND_SECONDS:
-            return math.inf  # too short to tell
-        return max(0.0, self._count) / self._seconds
-
-    def _pass(self, now: float) -> None:
-        seconds, self._at = max(0.0, now - self._at), now
-        kept = math.exp(-seconds / self._average)
-        self._count *= kept
-        self._seconds = self._seconds * kept + self._average * (1.0 - kept)
-
-
-class _Sample:
-    """The latest attempts and how many of them were refused."""
-
-    def __init__(self, now: float, times: int) -> None:
-        self._enough, self._longest = SAMPLE * times, SAMPLE_SECONDS * times
-        self.restart(now)
-
-    def restart(self, at: float) -> None:
-        """Count from that time on."""
-        self.began = at
-        self.first = math.inf
-        self.attempts = self.refused = 0
-
-    def add(self, attempts: int, refused: int, now: float) -> None:
-        """Count attempts, unless it is too early for it."""
-        if now >= self.began:
-            self.first = min(self.first, now)
-            self.attempts += attempts
-            self.refused += refused
-
-    @property
-    def share(self) -> float:
-        """Refused attempts of all."""
-        return min(1.0, self.refused / max(1, self.attempts))
-
-    def exceeds(self, tolerated: float, least: int) -> bool:
-        """Whether more were refused than that share would explain (by two standard deviations)."""
-        attempts = max(self.attempts, self.refused)
-        spread = math.sqrt(attempts * tolerated * (1.0 - tolerated))
-        return attempts >= least and self.refused > attempts * tolerated + 2.0 * spread
-
-    def complete(self, now: float) -> bool:
-        """Whether it is large enough to measure a share."""
-        seconds = now - self.began
-        return seconds >= ROUND_SECONDS and (
-            self.attempts >= self._enough or (self.attempts > 0 and seconds >= self._longest)
-        )
-
-    def renew(self, now: float) -> None:
-        """Begin a new sample once this one is complete, or too old."""
-        if self.complete(now) or now - self.began >= self._longest:
-            self.restart(now)
