@@ -68,6 +68,7 @@ def listed(*ports: int) -> tuple[Listed, ...]:
     return tuple(Listed(url=f"http://127.0.0.1:{port}/v1") for port in ports)
 
 
+@pytest.mark.slow
 async def test_endpoints_move_while_a_run_lasts(engine: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     move = asyncio.Event()
@@ -102,6 +103,7 @@ async def test_endpoints_move_while_a_run_lasts(engine: str, tmp_path: Path) -> 
     assert any(notice.startswith("fleet mine has 1 endpoints up") for notice in hooks.notices)
 
 
+@pytest.mark.slow
 async def test_a_fleet_that_is_away_makes_the_run_stand_still(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     hooks = Once(file.unlink)

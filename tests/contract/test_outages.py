@@ -38,6 +38,7 @@ def away(snapshot: peerloom.Progress) -> bool:
     return snapshot.paused.startswith("llm does not answer (")
 
 
+@pytest.mark.slow
 async def test_a_dead_service_pauses_the_run_instead_of_failing_its_tasks(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ async def test_no_request_outlives_a_run_that_is_stopped(engine: str, tmp_path: 
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_a_budget_of_time_ends_a_run_that_waits_for_its_service(tmp_path: Path) -> None:
     budget = Budget(minutes=2 / 60)
     async with going(calls(2), ROWS, tmp_path / "run", engine="local", in_flight=4, budget=budget) as run:

@@ -102,7 +102,7 @@ def test_a_service_that_does_not_answer(peerloom, tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.code == 1
     assert "\nerror: no LLM server answers at http://127.0.0.1:9/v1" in ended.err
-    assert len(ended.err.splitlines()) == 1
+    assert len(ended.err.strip().splitlines()) == 2, "after the step that failed"
 
 
 def test_a_service_that_dies_says_where_the_finished_rows_are(peerloom, tmp_path: Path, monkeypatch) -> None:
