@@ -27,7 +27,10 @@ _DENIED = {
 _NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _LOADING = "Loading model"  # llama.cpp, with 503, until it can answer
 _LONGEST = 300  # characters of a server's own words that an error repeats
-_TOO_LONG = ("maximum context length", "exceeds the available context size", "exceeds the context window")
+_TOO_LONG = (
+    *("maximum context length", "exceeds the available context size", "exceeds the context window"),
+    "Request too large",  # OpenAI, with 429, for one that is above the tokens of a whole minute
+)
 _TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 
 

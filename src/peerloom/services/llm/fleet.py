@@ -166,7 +166,7 @@ class FleetClient:
                 if tries is None:
                     tries = Tries(self._spec.retry, self._what, began, self._clock)
                 number += 1
-                avoid = (*avoid, failed.name)
+                avoid = avoid if failed.name in avoid else (*avoid, failed.name)
                 if isinstance(failed.__cause__, LLMDenied):
                     denied = denied or {}
                     self._check_denial(failed.name, failed.__cause__, denied)
@@ -181,11 +181,11 @@ class FleetClient:
     async def _back_off(self, tries: Tries, failure: Retryable) -> None:
         """Wait before the next try.
 
-        A refused call waits here only while the driver does not decide when attempts may begin. Time in which
-        nobody was answered does not count, nor does the wait of a request that no server took in.
+        A refused call waits here only while the driver does not decide when attempts may begin. The wait does
+        not count if nobody else was answered meanwhile, nor if no server took the request in.
         """
         began = self._clock()
-        wait = tries.wait(failure)
+        wait = tries.wait(failure, answering=self._answered_at)
         if failure.limit:
             self._meter.refused(tries.policy.believed(failure.retry_after), str(failure))
             if self._meter.throttled:
@@ -195,8 +195,8 @@ class FleetClient:
         else:
             with self._idle():
                 await self._sleep(wait)
-        alone = failure.limit and self._answered_at < began
-        if self._spec.patient and (alone or not failure.taken):
+        refused = failure.limit and self._answered_at < began
+        if self._spec.patient and (refused or not failure.taken):
             tries.excuse(self._clock() - began)
 
     @contextmanager

@@ -166,7 +166,7 @@ class Replicas:
 
     def _failed(self, name: str, failure: Retryable) -> None:
         if failure.limit and (not failure.overload or self._router.alone):
-            return  # it is there, and there is no other that could take more
+            return  # it is there, and no other could take more
         self._router.failed(name, self._clock(), reached=failure.taken)
         self._tell(str(failure), denied=False)
 

@@ -9,6 +9,7 @@ says nothing about the request, so it costs time but no attempt. Time in which t
 refused every call, is excused.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from peerloom.errors import ConfigError, LLMUnavailable
 
 BELIEVED = 3
 """So many times a server's Retry-After is taken at its word before the waits grow."""
+SINGLED_OUT = 30
+"""A call that is refused so often, others being answered each time, is refused for what it is."""
 LIMIT_CAP_SECONDS = 8.0
 """The longest drawn wait of a refused call, since a limit that others use up is free again soon."""
 
@@ -93,7 +96,7 @@ class Tries:
         uniform: draws a number between two others.
     """
 
-    __slots__ = ("_clock", "_uniform", "began", "made", "policy", "taken", "what")
+    __slots__ = ("_clock", "_refused_at", "_uniform", "began", "made", "policy", "singled", "taken", "what")
 
     def __init__(
         self,
@@ -108,15 +111,21 @@ class Tries:
         self.began = began
         self._clock = clock
         self._uniform = uniform
+        self._refused_at = math.inf
         self.made = 0
         self.taken = 0
+        self.singled = 0  # refusals since the last of which others were answered
 
     def excuse(self, seconds: float) -> None:
         """Time that does not count: nobody could have answered then."""
         self.began += seconds
 
-    def wait(self, failure: Retryable) -> float:
+    def wait(self, failure: Retryable, answering: float = -math.inf) -> float:
         """Count a failed try; the seconds to wait before the next one.
+
+        Args:
+            failure: how it failed.
+            answering: when another call was answered last.
 
         Raises:
             LLMUnavailable: if there is to be none, with the failure.
@@ -124,12 +133,15 @@ class Tries:
         policy = self.policy
         self.made += 1
         self.taken += failure.taken and not failure.limit
+        if failure.limit:
+            self.singled += answering > self._refused_at
+            self._refused_at = self._clock()
         asked = policy.believed(failure.retry_after)
         doublings = self.made - 1 - (BELIEVED if asked else 0)
         cap = min(policy.cap, LIMIT_CAP_SECONDS) if failure.limit else policy.cap
         wait = asked + self._uniform(0.0, min(cap, policy.base * 2.0 ** max(-2, min(doublings, 32))))
         elapsed = self._clock() - self.began
-        over = self.taken >= policy.attempts or policy.attempts == 1
+        over = self.taken >= policy.attempts or self.singled >= SINGLED_OUT or policy.attempts == 1
         if over or elapsed + wait > policy.max_elapsed:
             tries = "1 attempt" if self.made == 1 else f"{self.made} attempts"
             raise LLMUnavailable(

@@ -122,8 +122,8 @@ class Router:
 
     @property
     def alone(self) -> bool:
-        """Whether there is only one replica."""
-        return len(self._replicas) == 1
+        """Whether no more than one replica is in use."""
+        return len(self._live) <= 1
 
     def update(self, names: Sequence[str]) -> None:
         """These are the replicas from now on; those that stay keep what is known of them."""

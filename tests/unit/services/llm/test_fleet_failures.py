@@ -228,6 +228,25 @@ async def test_a_refused_call_is_told_of_and_made_again_until_it_is_accepted(sta
             await call
 
 
+async def test_a_call_that_alone_is_refused_fails_in_the_end() -> None:
+    """Some providers say 429 to a request that is above their limit, and would say so for ever."""
+
+    async def limit(writer: asyncio.StreamWriter) -> None:
+        body = server.bodies[-1]
+        asked = body["messages"][0]["content"] if body else ""
+        writer.write(error(429, "too much") if asked == "student asks 13" else YES)
+
+    retry = Retry(base=0.001, cap=0.001)
+    async with raw_server(limit) as server, calling(fleet(server.url, retry=retry)) as (client, _):
+        (refused,) = asking(client, 13)
+        numbers = iter(range(100, 100_000))
+        async with asyncio.timeout(20):
+            while not refused.done():
+                assert (await client.chat(question(next(numbers)))).text == "yes"
+        with pytest.raises(LLMUnavailable, match="too much"):
+            await refused
+
+
 async def test_of_several_replicas_an_overloaded_one_is_passed_over() -> None:
     async with answering(error(503, "<html>")) as (busy, _, _), answering(YES) as (free, _, _):
         routing = Routing(affinity="none", eject_after=1)
