@@ -11,6 +11,7 @@ from provider import dialogues, provider, stats
 from steering import Steered, going
 
 import peerloom
+from peerloom.cli import ctl
 from peerloom.runtime.program import Program
 from peerloom.workflow import Sequence
 
@@ -33,7 +34,9 @@ async def until_refused(run: Steered) -> float:
     return seen.waiting_until
 
 
-async def test_the_wait_is_told_with_its_end(engine: str, tmp_path: Path) -> None:
+async def test_the_wait_is_told_with_its_end(
+    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with going(TALK, ROWS, tmp_path / "run", engine=engine, in_flight=8) as run:
         await run.model.until_waiting(8)
         until = await until_refused(run)
@@ -42,6 +45,8 @@ async def test_the_wait_is_told_with_its_end(engine: str, tmp_path: Path) -> Non
         assert status["waiting"]["service"] == "llm"
         assert status["waiting"]["why"] == "HTTP 429: slow down"
         assert status["waiting"]["until"] == pytest.approx(until, abs=1.0)
+        await asyncio.to_thread(ctl.status, run.run_dir)
+        assert "for llm, which refuses calls (HTTP 429: slow down)" in capsys.readouterr().out
         await run.ask("cancel")
         await run.ending
 

@@ -1,6 +1,5 @@
 """`peerloom ctl`: ask or steer a run that goes on, from its host or another one."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json, expanded
 from peerloom.control.client import TOKEN_VARIABLE, NotRunning, find, last_state
 from peerloom.errors import ConfigError
-from peerloom.observe.words import count, duration, outcomes, plain
+from peerloom.observe.words import clock, count, duration, outcomes, plain
 from peerloom.sink.layout import CONTROL
 
 RunDirectory = Annotated[
@@ -100,8 +99,7 @@ def _print(document: dict[str, Any], run: Path | None) -> None:
     for name, text in _lines(document, run):
         console.print(plain(f"{name:<11}", "dim"), plain(text), sep="", soft_wrap=True)
     for notice in document.get("notices", ()):
-        clock = time.strftime("%H:%M:%S", time.localtime(notice["time"]))
-        console.print(plain(f"{clock} {notice['text']}"), soft_wrap=True)
+        console.print(plain(f"{clock(notice['time'])} {notice['text']}"), soft_wrap=True)
     address = document.get("address", "")
     if run is not None and address and not address.startswith("127."):
         console.print(
@@ -128,7 +126,7 @@ def _lines(document: dict[str, Any], run: Path | None) -> list[tuple[str, str]]:
     rows = count(document["committed"]) + (f"/{count(total)}" if total else "")
     members = (f"{each['name']} (process {each['pid']}{_node(each)})" for each in document["members"])
     return [
-        ("state", f"{state}: {document['why']}" if document["why"] else state),
+        ("state", _state(state, document)),
         ("rows", rows + (f", {duration(left)} left" if left is not None else "")),
         ("in flight", f"{count(document['in_flight'])}, {count(document['turns'])} turns under way"),
         ("outcomes", outcomes(document["outcomes"])),
@@ -141,6 +139,15 @@ def _lines(document: dict[str, Any], run: Path | None) -> list[tuple[str, str]]:
         ("view", count(document["view"])),
         ("can be set", " ".join(f"{key}={value:g}" for key, value in document["settings"].items())),
     ]
+
+
+def _state(state: str, document: dict[str, Any]) -> str:
+    """The state, and what the run waits for."""
+    waiting = document["waiting"]
+    if waiting is not None:
+        at = clock(waiting["until"])
+        return f"{state}: waiting until {at} for {waiting['service']}, which refuses calls ({waiting['why']})"
+    return f"{state}: {document['why']}" if document["why"] else state
 
 
 def _node(member: dict[str, Any]) -> str:

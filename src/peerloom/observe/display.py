@@ -1,6 +1,5 @@
 """Progress for a person: a live panel on a terminal, a line every few seconds elsewhere."""
 
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from peerloom.events import Hooks, MemberLost, Notice, Progress, RunFinished, RunStarted, Starting
 from peerloom.observe.rates import Rates
-from peerloom.observe.words import agents_table, count, duration, outcomes, plain
+from peerloom.observe.words import agents_table, clock, count, duration, outcomes, plain
 
 LINE_SECONDS = 5.0
 WHY_CHARACTERS = 120  # of the reason why a run is paused; the notice has all of it
@@ -131,8 +130,7 @@ def _waiting(event: Progress) -> str:
     """The service that the run waits for, and when it is asked again by the clock on the wall."""
     if not event.waiting or event.waiting_until is None:
         return ""
-    at = datetime.fromtimestamp(event.waiting_until).astimezone()
-    return f"waiting until {at:%H:%M:%S} {_short(event.waiting)}"
+    return f"waiting until {clock(event.waiting_until)} {_short(event.waiting)}"
 
 
 def _short(why: str) -> str:
@@ -149,8 +147,8 @@ def _line(event: Progress, rates: Rates) -> str:
 def _panel(recipe: str, event: Progress, rates: Rates) -> Group:
     head = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=event.total or None, completed=rates.rows, width=30, pulse=not event.total)
-    clock = Text(f"{duration(event.seconds)}{_left(event, rates)}")
-    head.add_row(plain(recipe, "bold"), bar, Text(_done(event, rates)), clock)
+    passed = Text(f"{duration(event.seconds)}{_left(event, rates)}")
+    head.add_row(plain(recipe, "bold"), bar, Text(_done(event, rates)), passed)
     words = _waiting(event) or _short(event.paused)
     why = [plain(words, "yellow")] if words else []
     return Group(head, *why, plain(_figures(event, rates)), agents_table(event.agents))

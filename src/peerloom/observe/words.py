@@ -1,5 +1,6 @@
 """Figures and foreign text as a person reads them on a terminal."""
 
+import time
 from collections.abc import Mapping
 
 from rich.table import Table
@@ -14,6 +15,11 @@ def plain(text: str, style: str = "") -> Text:
         char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text
     )
     return Text(safe, style)
+
+
+def clock(seconds: float) -> str:
+    """Return a Unix time as `14:03:20`, in this machine's time zone."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def duration(seconds: float) -> str:

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from io import StringIO
 
@@ -38,6 +39,18 @@ def test_a_line_every_few_seconds() -> None:
         "0:10  20/100 rows, 20%, 0:40 left; 40 turns, in flight 8, 50 tokens/s, 5.0 calls/s; "
         "completed 19, failed 1"
     )
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_wait_for_a_service_is_shown_with_its_end(terminal: bool) -> None:
+    on = console(terminal=terminal)
+    words = "for llm, which refuses calls (HTTP 429: \x1b[31mslow down)"
+    with open_display(on) as display:
+        display.progress(replace(snapshot(10), paused="llm", waiting=words, waiting_until=1_800_000_000.0))
+    shown = " ".join(printed(on).split())
+    at = time.strftime("%H:%M:%S", time.localtime(1_800_000_000.0))
+    assert f"waiting until {at} for llm, which refuses calls (HTTP 429: \ufffd[31mslow down)" in shown
+    assert ", paused" not in shown
 
 
 def test_the_panel_shows_progress_and_agents_and_goes_away() -> None:
