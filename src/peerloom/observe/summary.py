@@ -50,7 +50,7 @@ def _run(summary: Mapping[str, Any]) -> Table:
     if (budget := summary.get("budget")) is not None:
         table.add_row("budget", _budget(budget))
     if summary.get("suspended"):
-        table.add_row("suspended", f"{count(summary['suspended'])} tasks wait for more budget")
+        table.add_row("suspended", f"{count(summary['suspended'])} tasks wait for a resume")
     if (cache := summary.get("cache")) is not None:
         table.add_row("cache", _cache(cache))
     table.add_row("time", f"{duration(summary['wall_seconds'])} ({summary['cpu_seconds']:,.1f} CPU s)")

@@ -89,7 +89,9 @@ class Rationing:
     @property
     def waiting(self) -> Refusing | None:
         """The service that all of its calls wait for, if it refuses them for more than a moment."""
-        found = [each for each in self._allowance.refusing() if each.until - each.since >= MOMENT_SECONDS]
+        now = self._clock()
+        found = self._allowance.refusing()
+        found = [each for each in found if max(each.until, now) - each.since >= MOMENT_SECONDS]
         return min(found, key=lambda each: each.until, default=None)
 
     def unix(self, seconds: float) -> float:

@@ -20,12 +20,14 @@ class Waiting:
         why: its latest refusal, in its own words.
         since: when the wait began, as Unix time in seconds.
         until: when the next attempt is made, as Unix time in seconds.
+        trying: attempts under way that may yet be refused.
     """
 
     service: str
     why: str
     since: float
     until: float
+    trying: int
 
     @property
     def text(self) -> str:
@@ -38,7 +40,8 @@ def waiting_for(rationing: Rationing) -> Waiting | None:
     found = rationing.waiting
     if found is None:
         return None
-    return Waiting(found.service, found.why, rationing.unix(found.since), rationing.unix(found.until))
+    since, until = rationing.unix(found.since), rationing.unix(found.until)
+    return Waiting(found.service, found.why, since, max(until, time.time()), found.trying)
 
 
 async def leave_waiting(
@@ -60,7 +63,7 @@ async def leave_waiting(
     while looks < 2:  # figures are as old as they are
         await asyncio.sleep(LOOK_SECONDS)
         wait = waiting_for(rationing)
-        long = wait is not None and max(wait.until, time.time()) - wait.since >= AWAY_SECONDS
-        looks = looks + 1 if long and not turns() and not rationing.outstanding else 0
+        idle = wait is not None and turns() <= wait.trying and rationing.outstanding <= wait.trying
+        looks = looks + 1 if wait is not None and idle and wait.until - wait.since >= AWAY_SECONDS else 0
         if wait is not None and looks == 2:
             tell(Notice("warning", f"not waiting any longer {wait.text}: a resume goes on from here"))

@@ -160,6 +160,7 @@ class FleetClient:
                     tries.excuse(self._clock() - queued)
             else:
                 self._meter.begin()
+            sent = self._clock()
             try:
                 return await self._try(request, partial(ask, request, number), key, avoid, need)
             except Failed as failed:
@@ -170,7 +171,7 @@ class FleetClient:
                 if isinstance(failed.__cause__, LLMDenied):
                     denied = denied or {}
                     self._check_denial(failed.name, failed.__cause__, denied)
-                await self._back_off(tries, failed.failure)
+                await self._back_off(tries, failed.failure, self._clock() - sent)
 
     def _check_denial(self, name: str, denial: LLMDenied, denied: dict[str, float]) -> None:
         """Raise it if the replica has denied this call before, and answered later ones: it means this one."""
@@ -178,8 +179,8 @@ class FleetClient:
             raise denial
         denied[name] = self._clock()
 
-    async def _back_off(self, tries: Tries, failure: Retryable) -> None:
-        """Wait before the next try.
+    async def _back_off(self, tries: Tries, failure: Retryable, seconds: float) -> None:
+        """Wait before the next try, after one that took so many seconds.
 
         A refused call waits here only while the driver does not decide when attempts may begin. The wait does
         not count if nobody else was answered meanwhile, nor if no server took the request in.
@@ -187,7 +188,7 @@ class FleetClient:
         began = self._clock()
         wait = tries.wait(failure, answering=self._answered_at)
         if failure.limit:
-            self._meter.refused(tries.policy.believed(failure.retry_after), str(failure))
+            self._meter.refused(tries.policy.believed(failure.retry_after), str(failure), seconds)
             if self._meter.throttled:
                 wait = 0.0
             with self._idle(), self._meter.pause(wait):

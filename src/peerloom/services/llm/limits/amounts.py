@@ -87,6 +87,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         refused: attempts that the provider refused for a limit.
         retry_after: the longest wait that it still asks for, in seconds.
         refusal: its latest refusal, in words.
+        refusal_seconds: how long refusals took to arrive, lately.
         paused: refused calls that wait for their next attempt and hold nothing.
         next_attempt: seconds until the first of those.
         answered: attempts that were answered.
@@ -109,6 +110,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     refused: int = 0
     retry_after: float = 0.0
     refusal: str = ""
+    refusal_seconds: float = 0.0
     paused: int = 0
     next_attempt: float = 0.0
     answered: int = 0

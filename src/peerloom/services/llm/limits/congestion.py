@@ -4,20 +4,26 @@ Until refusals become frequent nothing is limited. Then the rate at which attemp
 calls in flight, are cut a little below the load that was accepted. They grow again, slowly at first and
 faster the longer nothing is refused. If nearly every attempt is refused, the provider is taken to be closed:
 attempts stop for as long as it asked, or for a backoff of our own, and then a few of them try. Once some are
-accepted the rate doubles every round until it is near its average before the pause, so waiting calls resume
-gradually.
+accepted the rate doubles every round, so waiting calls resume gradually; after several pauses it stays near
+its average.
 
 Some providers refuse a share of calls whatever the load. Cutting does not help there, so that share is
 measured right after each cut and tolerated from then on; a cut that did not help is undone.
 """
 
 import math
+from collections import deque
+from typing import NamedTuple
 
 from peerloom.services.llm.limits.samples import ROUND_SECONDS, Average, Sample
 
 LUMP_SECONDS = 0.1  # of the rate that may begin at once
 PROBES = 8
-"""Attempts that try whether a closed provider has opened; also the fewest calls in flight to be allowed."""
+"""Attempts that try whether a closed provider has opened.
+
+It is also the fewest calls in flight that are ever allowed: as many as a plain client has.
+"""
+LONGEST_ROUND_SECONDS = 5.0
 CUT = 0.95
 CLOSED = 0.9  # share of refused attempts from which on the provider is taken to be closed
 ALWAYS_TOLERATED = 0.02  # share of refused attempts
@@ -25,19 +31,27 @@ MOST_TOLERATED = 0.5
 FEW = 4  # attempts that say nothing about a provider
 SAMPLE = 20  # attempts from which a share is measured
 SAMPLE_SECONDS = 2.0  # after which a smaller sample has to do
-DECLARED_TIMES = 10  # as large are samples where rates are declared
+DECLARED_TIMES = 2  # as large are samples where rates are declared
 RECENT_SECONDS, USUAL_SECONDS = 3.0, 60.0  # over which the rate of accepted attempts is averaged
 GROWTH_PER_SECOND = 0.004
 SHORTEST_SCALE_SECONDS, LONGEST_SCALE_SECONDS = 5.0, 60.0
 """Growth doubles after this time without a cut: as long as the provider was last open and closed."""
 FREE_AFTER = 6.0  # times the scale without a cut, nothing is limited any more
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
-FIRST_CATCH_UP = 8.0
-"""How much faster than on average a provider is asked after its first pause; half as much after each other.
+WINDOWS = 2
+"""After so many pauses a provider is taken to count over a window, and is asked at its average rate.
 
-Providers that count over a window let everything in at once when a new one begins.
+Until then the rate doubles until calls are refused, since a new window lets many in at once.
 """
+ACCIDENT_SECONDS = 2.0  # the longest pause for one refusal below a declared rate
 BELIEVED_PAUSES = 2  # in a row that a provider may choose, however short they are
+
+
+class Load(NamedTuple):
+    """Calls in flight, and all there are: in flight, waiting to begin, or waiting for their next attempt."""
+
+    in_flight: float
+    calls: float
 
 
 class Congestion:
@@ -67,12 +81,17 @@ class Congestion:
         self._sample = Sample(now, SAMPLE * times, SAMPLE_SECONDS * times)
         self._recent = Average(now, RECENT_SECONDS)
         self._usual = Average(now, USUAL_SECONDS)
+        self._probes = Sample(now, SAMPLE, SAMPLE_SECONDS)  # since the latest pause
         self._asked = 0.0
         self._before: tuple[float, float, float] | None = None  # what the latest cut changed, for its undoing
         self._loads = self.rate, self.ceiling  # before the pause
         self._cut_at = -math.inf
         self._advanced = self._cycle_began = now
         self._accepted = 0  # since then
+        self._young: deque[tuple[float, int]] = deque()  # attempts that may yet be refused, by their time
+        self._row = 0  # refusals since the last attempt that was accepted
+        self._row_began = now
+        self._round = ROUND_SECONDS  # in which a refusal arrives
         self._cycles = 0  # times that it was closed and has opened again
         self._scale = SHORTEST_SCALE_SECONDS
         self._knee = self._ceiling_knee = math.inf  # up to which rate and ceiling double
@@ -84,49 +103,88 @@ class Congestion:
         return self._probing
 
     @property
+    def trying(self) -> int:
+        """Attempts that may yet be refused."""
+        return sum(attempts for _, attempts in self._young)
+
+    @property
     def limiting(self) -> bool:
         """Whether the rate or the calls in flight are limited now."""
         return self.rate < math.inf or self.ceiling < math.inf
 
-    def observe(self, attempts: int, refused: int, retry_after: float, in_flight: int, now: float) -> bool:
+    def observe(
+        self, attempts: int, refused: int, now: float, *, retry_after: float, lag: float, load: Load
+    ) -> bool:
         """Take in how many attempts began and how many were refused since the last call.
-
-        Returns whether less is allowed from now on.
 
         Args:
             attempts: attempts begun.
             refused: attempts refused.
-            retry_after: the longest wait that the provider asked for, as of now; 0 if it named none.
-            in_flight: calls in flight.
             now: the current time.
+            retry_after: the longest wait that the provider asked for, as of now; 0 if it named none.
+            lag: seconds that a refusal takes to arrive.
+            load: the calls there are.
+
+        Returns:
+            Whether less is allowed from now on.
         """
-        self._accepted += attempts - refused
-        self._recent.add(attempts - refused, now)
-        self._usual.add(attempts - refused, now)
+        self._round = min(LONGEST_ROUND_SECONDS, max(ROUND_SECONDS, 1.5 * lag))
+        self._ripen(now)
+        if attempts:
+            self._young.append((now, attempts))
         self._sample.add(attempts, refused, now)
+        self._probes.add(attempts, refused, now)
         if not refused:
             return False
+        self._row_began = now if not self._row else self._row_began
+        self._row += refused
+        self._forget(refused)
         self._asked = max(self._asked, now + retry_after if retry_after else 0.0)
-        return self._react(in_flight, now)
+        return self._react(load, now)
 
-    def advance(self, *, wanted: bool, now: float) -> None:
+    def advance(self, *, wanted: bool, load: Load, now: float) -> None:
         """Let time pass; `wanted` says whether calls wait for the rate or the ceiling to grow."""
         seconds, self._advanced = max(0.0, now - self._advanced), now
+        self._ripen(now)
         if not self.limiting or now < self.closed_until:
             self._sample.renew(now)
             return
-        if self._probing:
-            self._open(now)
-        else:
+        if load.calls <= PROBES or (not self._probing and now - self._cut_at >= FREE_AFTER * self._scale):
+            self._free()
+        elif not self._probing:
             self._refill(seconds)
-            if now - self._cut_at >= FREE_AFTER * self._scale:
-                self.rate = self.ceiling = math.inf
-            elif wanted and self._before is None:
+            if wanted and self._before is None:
                 self._grow(seconds, now)
         self._end_trial(now)
         if self._declared and not self._probing and self._before is None:
             self._review(now)
         self._sample.renew(now)
+
+    def _forget(self, refused: int) -> None:
+        """Take refused attempts out of those that may yet be refused, the oldest first."""
+        while refused and self._young:
+            at, attempts = self._young.popleft()
+            if attempts > refused:
+                self._young.appendleft((at, attempts - refused))
+            refused = max(0, refused - attempts)
+
+    def _ripen(self, now: float) -> None:
+        """Count attempts as accepted that would have been refused by now."""
+        while self._young and self._young[0][0] <= now - self._round:
+            at, attempts = self._young.popleft()
+            self._row = 0
+            self._accepted += attempts
+            self._recent.add(attempts, now)
+            self._usual.add(attempts, now)
+            if self._probing and at >= self.closed_until:
+                self._open(now)
+        if self._probing and not self._young and self._probes.attempts > self._probes.refused:
+            self._open(now)
+
+    def _free(self) -> None:
+        """Limit nothing any more; so few calls do no harm with waits of their own."""
+        self.rate = self.ceiling = math.inf
+        self._probing, self._before, self._pauses = False, None, 0
 
     def take(self, wanted: int, now: float) -> int:
         """Take up to `wanted` attempts out of the rate; the number that may begin now."""
@@ -149,38 +207,48 @@ class Congestion:
         self.ceiling = max(1.0, 0.9 * min(self.ceiling, max(in_flight, 1)))
         self._cut_at = now
 
-    def _react(self, in_flight: int, now: float) -> bool:
+    def _react(self, load: Load, now: float) -> bool:
         """Pause or cut, if too many of the latest attempts were refused."""
-        if now < max(self._sample.began, self.closed_until):
+        sample = self._probes if self._probing else self._sample
+        if now < sample.began or load.calls <= PROBES:
             return False
         if self._shut(now):
-            self._close(in_flight, now)
+            self._close(load.in_flight, now)
         elif self._probing or self._before is not None or not self._too_many():
             return False
         else:
-            self._cut(in_flight, now)
+            self._cut(load.in_flight, now)
         return True
 
     def _shut(self, now: float) -> bool:
         """Whether nothing is accepted at present."""
         sample = self._sample
         if self._probing:
-            return sample.refused >= sample.attempts
-        if self._declared and not self._tolerated and self._before is None:
-            return True  # the window is full, for it was asked no more than was declared
-        long = now - sample.began >= ROUND_SECONDS / 2
+            return self._probes.refused >= self._probes.attempts
+        if self._accident:
+            return True
+        if self._row >= FEW and now - self._row_began >= 2.0 * self._round:
+            return True
+        long = now - sample.began >= self._round / 2
         return long and sample.refused >= FEW and sample.share >= CLOSED
+
+    @property
+    def _accident(self) -> bool:
+        """Whether a refusal says that a window is full, for no more was asked than is declared."""
+        return self._declared and not self._probing and not self._tolerated and self._before is None
 
     def _too_many(self) -> bool:
         return self._sample.exceeds(self._tolerance, least=1 if self.limiting else FEW)
 
     @property
     def _tolerance(self) -> float:
-        return (2 if self._declared else 1) * ALWAYS_TOLERATED + 1.25 * self._tolerated
+        return ALWAYS_TOLERATED + 1.25 * self._tolerated
 
-    def _close(self, in_flight: int, now: float) -> None:
+    def _close(self, in_flight: float, now: float) -> None:
         """Begin no attempt for a while."""
         asked = max(0.0, self._asked - now)
+        if self._accident:
+            asked = min(asked or FIRST_PAUSE_SECONDS, ACCIDENT_SECONDS)
         own = (asked or FIRST_PAUSE_SECONDS) * 2.0 ** max(0, self._pauses - BELIEVED_PAUSES + 1)
         self._pauses += 1
         self.closed_until = now + max(asked, min(own, LONGEST_PAUSE_SECONDS))
@@ -193,22 +261,24 @@ class Congestion:
         self._tokens = float(PROBES)
         self.rate, self.ceiling = PROBES / ROUND_SECONDS, float(PROBES + in_flight)
         self._asked, self._cut_at = 0.0, self.closed_until
+        self._probes.restart(self.closed_until)
         if not self._declared:
             self._sample.restart(self.closed_until)
         self._recent = Average(self.closed_until, RECENT_SECONDS)
+        self._row = 0
 
     def _open(self, now: float) -> None:
         """Go on once attempts have been accepted after a pause."""
-        if not self._sample.attempts or now - max(self.closed_until, self._sample.first) < ROUND_SECONDS:
-            return
+        cycle = max(ROUND_SECONDS, now - self._cycle_began)
+        self._cycles += not self._declared
         self._probing, self._pauses, self._cut_at = False, 0, now
-        self._knee = max(PROBES, self._accepted) / max(ROUND_SECONDS, now - self._cycle_began)
-        self._knee *= max(1.0, FIRST_CATCH_UP / 2.0**self._cycles)
-        self._cycles += 1
-        self.rate = min(self.rate * (1.0 - self._sample.share), self._knee)
+        self._knee, self._scale = math.inf, SHORTEST_SCALE_SECONDS
+        if self._cycles >= WINDOWS:
+            self._knee = max(PROBES, self._accepted) / cycle
+            self._scale = min(LONGEST_SCALE_SECONDS, max(SHORTEST_SCALE_SECONDS, cycle))
+        self.rate = min(self.rate * (1.0 - self._probes.share), self._knee)
         if self._declared:
             self.rate, self.ceiling = self._loads
-        self._scale = min(LONGEST_SCALE_SECONDS, max(SHORTEST_SCALE_SECONDS, now - self._cycle_began))
         self._cycle_began, self._accepted = now, 0
 
     def _cut(self, in_flight: float, now: float) -> None:
@@ -218,11 +288,11 @@ class Congestion:
         self.ceiling = max(float(PROBES), CUT * min(self.ceiling, in_flight))
         self._ceiling_knee = 0.0
         self._knee, self._cut_at, self._tokens = CUT * self._usual.per_second(now), now, 0.0
-        self._sample.restart(now + ROUND_SECONDS)  # until then, refusals of attempts begun before arrive
+        self._sample.restart(now + self._round)  # until then, refusals of attempts begun before arrive
 
     def _review(self, now: float) -> None:
         """Go below declared rates if more than accidents are refused in the long run."""
-        if self._sample.complete(now) and self._sample.share > self._tolerance:
+        if self._sample.complete(now) and self._too_many():
             self._cut(math.inf, now)
 
     def _end_trial(self, now: float) -> None:
@@ -242,7 +312,7 @@ class Congestion:
         self._tokens = max(min(self._tokens, lump), min(self._tokens + seconds * self.rate, lump))
 
     def _grow(self, seconds: float, now: float) -> None:
-        doubling = 2.0 ** (seconds / ROUND_SECONDS)
+        doubling = 2.0 ** (seconds / self._round)
         if self.ceiling < self._ceiling_knee:
             self.ceiling = min(self._ceiling_knee, self.ceiling * doubling)
         if self.rate < self._knee:

@@ -9,7 +9,7 @@ from peerloom.errors import ConfigError
 from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Grant, Reading, Want
 from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.limits.budget import Spending
-from peerloom.services.llm.limits.congestion import Congestion
+from peerloom.services.llm.limits.congestion import Congestion, Load
 from peerloom.services.llm.limits.member import SLOT_SECONDS, Member
 from peerloom.services.llm.limits.rates import Rates
 from peerloom.services.llm.limits.sharing import by_role, max_min, whole
@@ -70,13 +70,15 @@ class Refusing:
         service: its name.
         why: its latest refusal, in its own words.
         since: when that began, in seconds by the caller's clock.
-        until: when the next attempt is made.
+        until: when the next attempt is made; it may be a moment ago.
+        trying: attempts under way that may yet be refused.
     """
 
     service: str
     why: str
     since: float
     until: float
+    trying: int
 
 
 class Share:
@@ -104,12 +106,18 @@ class Share:
         self._serving = 0
         self._served: dict[tuple[str, str], int] = {}  # when an agent, and its member, last had its turn
         self._refusal = ""
+        self._refused_since: float | None = None  # an attempt was refused then, and none answered since
         self.answered = 0
 
     @property
     def outstanding(self) -> int:
         """Calls under way."""
         return sum(member.outstanding for member in self._members.values())
+
+    @property
+    def _load(self) -> Load:
+        paused = sum(each.reading.paused for each in self._members.values() if each.reading is not None)
+        return Load(self.outstanding, self.outstanding + self.waiting + paused)
 
     @property
     def limited(self) -> bool:
@@ -132,17 +140,14 @@ class Share:
         return self._congestion.due(now)
 
     def refusing(self) -> Refusing | None:
-        """Whether all calls wait because the service refuses them."""
-        congestion = self._congestion
-        if self.waiting and congestion.closed:
-            return Refusing(self._service, self._refusal, congestion.closed_since, congestion.closed_until)
-        if self.waiting or self.outstanding:
+        """Whether no call has been accepted for a while, and none is under way that may have been."""
+        trying = self._congestion.trying
+        if self._refused_since is None or self.outstanding > trying:
             return None
-        paused = [each for each in self._members.values() if each.reading is not None and each.reading.paused]
-        if not paused:
-            return None
-        first = min(paused, key=lambda member: member.next_attempt)
-        return Refusing(self._service, self._refusal, first.read_at, first.next_attempt)
+        paused = min((member.next_attempt for member in self._members.values()), default=math.inf)
+        until = min(paused, math.inf if paused < math.inf else self._congestion.closed_until)
+        since = self._refused_since
+        return Refusing(self._service, self._refusal, since, max(since, until), trying)
 
     def take(self, name: str, reading: Reading, now: float) -> bool:
         """Take a reading in; False if it is an old one."""
@@ -185,7 +190,7 @@ class Share:
     def grants(self, spending: Spending, now: float) -> Iterator[tuple[str, Grant]]:
         """What to grant to whom from now on."""
         if self._limited:
-            self._congestion.advance(wanted=self.waiting > 0, now=now)
+            self._congestion.advance(wanted=self.waiting > 0, load=self._load, now=now)
             self._divide_slots(now)
             self._divide_starts(now)
             if now >= self._congestion.closed_until:
@@ -224,19 +229,26 @@ class Share:
 
     def _watch(self, before: Reading, after: Reading, now: float) -> None:
         """Find out how the provider takes it."""
+        answered = after.answered - before.answered
+        refused = after.refused - before.refused
+        if answered:
+            self._refused_since = None
+        elif refused and self._refused_since is None:
+            self._refused_since = now
+        if refused:
+            self._refusal = after.refusal
         if not self._limits.adaptive:
             return
         congestion = self._congestion
-        answered = after.answered - before.answered
         if answered and self._limits.bounded:
             seconds, tokens = after.seconds - before.seconds, after.completion - before.completion
             if self._slowness.add(answered, seconds, tokens):
                 congestion.slow(self.outstanding, now)
-        attempts, refused = after.attempts - before.attempts, after.refused - before.refused
-        if congestion.observe(attempts, refused, after.retry_after, self.outstanding, now):
+        attempts = after.attempts - before.attempts
+        if congestion.observe(
+            attempts, refused, now, retry_after=after.retry_after, lag=after.refusal_seconds, load=self._load
+        ):
             self._rates.refused()
-        if refused:
-            self._refusal = after.refusal
         if congestion.limiting and not self._limited:
             self._limited = True
             for member in self._members.values():

@@ -56,6 +56,7 @@ class Meter:
         self._attempts = self._refused = 0
         self._retry_at = 0.0
         self._refusal = ""
+        self._refusal_seconds = 0.0
         self._paused: dict[int, float] = {}  # when each refused call that holds nothing tries again
         self._answered = self._read_answered = 0
         self._seconds = 0.0
@@ -157,9 +158,16 @@ class Meter:
         self._seconds += seconds
         self._completion += completion
 
-    def refused(self, retry_after: float, why: str) -> None:
-        """An attempt was refused for a limit, in these words; `retry_after` is 0 if it named no seconds."""
+    def refused(self, retry_after: float, why: str, seconds: float) -> None:
+        """Count an attempt that was refused for a limit.
+
+        Args:
+            retry_after: the wait that the provider asks for, in seconds; 0 if it named none.
+            why: the refusal in words.
+            seconds: how long it took to arrive.
+        """
         self._refused += 1
+        self._refusal_seconds = max(seconds, self._refusal_seconds + 0.1 * (seconds - self._refusal_seconds))
         self._retry_at = max(self._retry_at, self._clock() + retry_after)
         self._refusal = why
         self._urgent()
@@ -210,6 +218,7 @@ class Meter:
             refused=self._refused,
             retry_after=max(0.0, self._retry_at - now),
             refusal=self._refusal,
+            refusal_seconds=self._refusal_seconds,
             paused=len(self._paused),
             next_attempt=max(0.0, min(self._paused.values(), default=now) - now),
             answered=self._answered,

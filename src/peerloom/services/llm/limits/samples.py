@@ -49,13 +49,11 @@ class Sample:
     def restart(self, at: float) -> None:
         """Count from that time on."""
         self.began = at
-        self.first = math.inf
         self.attempts = self.refused = 0
 
     def add(self, attempts: int, refused: int, now: float) -> None:
         """Count attempts, unless it is too early for it."""
         if now >= self.began:
-            self.first = min(self.first, now)
             self.attempts += attempts
             self.refused += refused
 

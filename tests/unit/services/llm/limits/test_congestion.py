@@ -7,9 +7,16 @@ from random import Random
 
 import pytest
 
-from peerloom.services.llm.limits.congestion import FREE_AFTER, PROBES, SHORTEST_SCALE_SECONDS, Congestion
+from peerloom.services.llm.limits.congestion import (
+    FREE_AFTER,
+    PROBES,
+    SHORTEST_SCALE_SECONDS,
+    Congestion,
+    Load,
+)
 
 STEP = 0.05
+MANY = Load(1_000, 2_000)
 
 
 class Provider:
@@ -33,13 +40,14 @@ class Provider:
         for _ in range(round(seconds / STEP)):
             self.now += STEP
             self.owed = min(self.owed + self.demand * STEP, 50.0)
-            self.congestion.advance(wanted=True, now=self.now)
+            self.congestion.advance(wanted=True, load=MANY, now=self.now)
             attempts = self.congestion.take(math.floor(self.owed), self.now)
             self.owed -= attempts
             refused = self.refuse(attempts, self.now) if attempts else 0
             self.attempts.append((self.now, attempts))
             self.refused.append((self.now, refused))
-            self.congestion.observe(attempts, refused, retry_after if refused else 0.0, attempts, self.now)
+            asked = retry_after if refused else 0.0
+            self.congestion.observe(attempts, refused, self.now, retry_after=asked, lag=0.0, load=MANY)
         return self
 
     def rate(self, begin: float, end: float) -> float:
@@ -118,7 +126,8 @@ def test_calls_resume_gradually_once_some_are_accepted() -> None:
     first = counts[0][0]
     assert counts[0][1] <= PROBES
     rates = [provider.rate(first + 0.5 * each, first + 0.5 * each + 0.5) for each in range(4)]
-    assert rates[0] < 40.0 and rates == sorted(rates)
+    assert rates[0] < 40.0
+    assert rates[0] < rates[1] < rates[2]
     assert provider.rate(20.0, 30.0) > 0.8 * provider.demand
 
 
@@ -131,15 +140,45 @@ def test_nothing_is_limited_any_more_after_a_while_without_a_refusal() -> None:
 
 def test_a_refusal_or_two_limit_nothing() -> None:
     congestion = Congestion(0.0)
-    assert not congestion.observe(2, 2, 60.0, 0, 0.5)
+    assert not congestion.observe(2, 2, 0.5, retry_after=60.0, lag=0.0, load=MANY)
     assert congestion.take(100, 0.6) == 100
 
 
 def test_where_rates_are_declared_one_refusal_is_enough_to_wait() -> None:
     congestion = Congestion(0.0, declared=True)
-    assert congestion.observe(50, 1, 2.0, 10, 0.5)
-    assert congestion.take(100, 2.4) == 0
-    assert congestion.take(100, 2.6) == PROBES
+    assert congestion.observe(50, 1, 0.5, retry_after=0.7, lag=0.0, load=MANY)
+    assert congestion.take(100, 1.1) == 0
+    assert congestion.take(100, 1.3) == PROBES
+
+
+def test_as_few_calls_as_a_plain_client_has_are_left_alone() -> None:
+    congestion = Congestion(0.0)
+    for step in range(100):
+        few = Load(0, PROBES)
+        assert not congestion.observe(1, 1, step / 10, retry_after=0.0, lag=0.0, load=few)
+    assert congestion.take(100, 11.0) == 100
+
+
+@pytest.mark.parametrize("lag", [0.3, 1.0, 2.0])
+def test_a_provider_that_takes_its_time_to_refuse_is_found_to_be_closed(lag: float) -> None:
+    congestion, under_way = Congestion(0.0), list[tuple[float, int]]()
+    closed = 0
+    for step in range(1_200):
+        now = step * STEP
+        congestion.advance(wanted=True, load=MANY, now=now)
+        attempts = congestion.take(100, now)
+        under_way.append((now, attempts))
+        refused = 0
+        while under_way[0][0] <= now - lag:
+            refused += under_way.pop(0)[1]
+        congestion.observe(attempts, refused, now, retry_after=0.0, lag=lag, load=MANY)
+        closed += now > 20.0 and congestion.closed
+    assert closed == pytest.approx(40.0 / STEP, rel=0.02)
+
+
+def test_a_provider_that_is_closed_at_first_is_as_fast_as_any_once_it_opens() -> None:
+    provider = Provider(shut((0.0, 60.0))).run(90.0)
+    assert provider.rate(75.0, 90.0) > 0.8 * provider.demand
 
 
 def test_a_slow_provider_gets_fewer_calls_at_once() -> None:

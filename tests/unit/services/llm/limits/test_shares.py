@@ -172,7 +172,7 @@ async def test_a_refusal_holds_all_peers_for_as_long_as_was_asked() -> None:
         await begun()
         talk.round(0.05)
     (before,) = await begun(asked)
-    talk.meters["a"].refused(2.0, "slow down")
+    talk.meters["a"].refused(2.0, "slow down", 0.0)
     await begun()
     talk.round(0.05)
     (held,) = await begun(asked)
@@ -213,7 +213,7 @@ async def test_a_service_without_limits_gets_some_when_it_refuses_and_none_befor
             talk.meters[peer].begin()
     assert talk.round() == {}
     for _ in range(10):
-        talk.meters["a"].refused(0.0, "slow down")
+        talk.meters["a"].refused(0.0, "slow down", 0.0)
     for _ in range(10):
         talk.meters["a"].end(None, call())
     grants = talk.round(1.0)
