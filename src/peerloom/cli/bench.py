@@ -6,14 +6,16 @@ from typing import Annotated
 import typer
 
 from peerloom.bench.house.main import install_peers, measure_all
+from peerloom.bench.limits import main as measure_limits
 from peerloom.bench.main import main as measure
 from peerloom.bench.offload import main as measure_offload
 from peerloom.bench.points import Placement, Without
+from peerloom.bench.refusals import Engine
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json, expanded
 from peerloom.errors import ConfigError
 
-ALL, INSTALL, OFFLOAD = "all", "install", "offload"
+ALL, INSTALL, OFFLOAD, LIMITS = "all", "install", "offload", "limits"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +27,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     name: Annotated[
         str,
         typer.Argument(
-            help="hops, calls, recovery, affinity, offload; all for the table beside other systems, "
+            help="hops, calls, recovery, affinity, limits, offload; all for the table beside other systems, "
             "install for those."
         ),
     ],
@@ -47,15 +49,23 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     quick: Annotated[
         bool, typer.Option("--quick", help="With all: one run each of less work, few other systems.")
     ] = False,
-    only: Annotated[str, typer.Option(help="With all: cases with this in their name only.")] = "",
+    only: Annotated[str, typer.Option(help="With all or limits: cases with this in their name only.")] = "",
     results: Annotated[
         Path | None, typer.Option(help="With all: the Markdown file to write.", show_default=False)
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="With all: go on with those results.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With limits: every case, which takes hours.")
+    ] = False,
+    engine: Annotated[Engine | None, typer.Option(help="With limits: this engine only.")] = None,
+    peers: Annotated[int | None, typer.Option(min=1, help="With limits: so many peers only.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure, and print a point for each setting, or a row for each figure."""
-    _check(name, which, all={"--quick": quick, "--only": only, "--results": results, "--keep": keep})
+    _check_names(name, which)
+    _check(name, {ALL}, **{"--quick": quick, "--results": results, "--keep": keep})
+    _check(name, {ALL, LIMITS}, **{"--only": only})
+    _check(name, {LIMITS}, **{"--all": everything, "--engine": engine, "--peers": peers})
     if name == ALL:
         measure_all(
             quick=quick,
@@ -68,8 +78,19 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         )
     elif name == INSTALL:
         install_peers(which or ())
+    elif name == LIMITS:
+        _refuse_shape(name, in_flight=in_flight, placement=placement, without=without)
+        measure_limits(
+            everything=everything,
+            engine=engine,
+            peers=peers,
+            only=only,
+            tasks=tasks,
+            runs=runs,
+            json=as_json,
+        )
     elif name == OFFLOAD:
-        _refuse_shape(in_flight=in_flight, tasks=tasks, placement=placement, runs=runs, without=without)
+        _refuse_shape(name, in_flight=in_flight, tasks=tasks, placement=placement, runs=runs, without=without)
         measure_offload(json=as_json)
     else:
         measure(
@@ -83,17 +104,22 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         )
 
 
-def _check(name: str, which: list[str] | None, all: dict[str, object]) -> None:
-    """Refuse what would be ignored."""
+def _check_names(name: str, which: list[str] | None) -> None:
+    """Refuse names of systems where they would be ignored."""
     if which and name not in (ALL, INSTALL):
         raise ConfigError(f"bench {name} takes no names of systems: only bench all and bench install do")
-    for option, value in all.items():
-        if value and name != ALL:
-            raise ConfigError(f"{option} is for bench all")
 
 
-def _refuse_shape(**options: object) -> None:
-    """Refuse what has no meaning where no tasks run."""
+def _check(name: str, where: set[str], **options: object) -> None:
+    """Refuse options that would be ignored."""
+    for option, value in options.items():
+        if value and name not in where:
+            raise ConfigError(f"{option} is for bench {' and bench '.join(sorted(where))}")
+
+
+def _refuse_shape(name: str, /, **options: object) -> None:
+    """Refuse options that mean nothing to a benchmark with work of its own."""
     for option, value in options.items():
         if value is not None:
-            raise ConfigError(f"--{option.replace('_', '-')} is not for bench offload: it runs no tasks")
+            flag = f"--{option.replace('_', '-')}"
+            raise ConfigError(f"{flag} is not for bench {name}: the work is its own")
