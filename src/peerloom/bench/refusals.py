@@ -12,7 +12,7 @@ from peerloom.services.llm.waits import RetryAfterAs
 Engine = Literal["local", "ray"]
 PEERS = (1, 2, 4, 8)
 SHARES = (0.01, 0.05, 0.1, 0.2)
-STORM_EVERY = 0.5  # seconds; short, so that every run meets some
+STORM_EVERY = 0.6  # seconds; short, so that every run meets some, and in step with no backoff
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ RANDOM = {share: Rule(f"{share:.0%} at random", rate_429=share) for share in SHA
 STORMS = {
     share: Rule(f"{share:.0%} in storms", storms=(STORM_EVERY, share * STORM_EVERY)) for share in SHARES
 }
-OUTAGES = Rule("1 s of each 2.5 s", storms=(2.5, 1.0))
+OUTAGES = Rule("1 s of each 1.6 s", storms=(1.6, 1.0))
 SHORT_WINDOW = Rule("60 in 2 s", window=(60, 2.0))
 LONG_WINDOW = Rule("100 in 5 s", window=(100, 5.0))
 RULES = (*RANDOM.values(), *STORMS.values(), OUTAGES, SHORT_WINDOW, LONG_WINDOW)
