@@ -78,7 +78,7 @@ RANDOM = {share: Rule(f"{share:.0%} at random", rate_429=share) for share in SHA
 STORMS = {
     share: Rule(f"{share:.0%} in storms", storms=(STORM_EVERY, share * STORM_EVERY)) for share in SHARES
 }
-OUTAGES = Rule("1 s of each 1.6 s", storms=(1.6, 1.0))
+OUTAGES = Rule("0.5 s of each 0.7 s", storms=(0.7, 0.5))
 SHORT_WINDOW = Rule("60 in 2 s", window=(60, 2.0))
 LONG_WINDOW = Rule("100 in 5 s", window=(100, 5.0))
 RULES = (*RANDOM.values(), *STORMS.values(), OUTAGES, SHORT_WINDOW, LONG_WINDOW)
