@@ -78,10 +78,9 @@ RANDOM = {share: Rule(f"{share:.0%} at random", rate_429=share) for share in SHA
 STORMS = {
     share: Rule(f"{share:.0%} in storms", storms=(STORM_EVERY, share * STORM_EVERY)) for share in SHARES
 }
-OUTAGES = Rule("0.5 s of each 0.7 s", storms=(0.7, 0.5))
 SHORT_WINDOW = Rule("60 in 2 s", window=(60, 2.0))
 LONG_WINDOW = Rule("100 in 5 s", window=(100, 5.0))
-RULES = (*RANDOM.values(), *STORMS.values(), OUTAGES, SHORT_WINDOW, LONG_WINDOW)
+RULES = (*RANDOM.values(), *STORMS.values(), SHORT_WINDOW, LONG_WINDOW)
 
 REPRESENTATIVE = (
     Case(RANDOM[0.01], "seconds"),
@@ -91,7 +90,6 @@ REPRESENTATIVE = (
     Case(RANDOM[0.2], "year"),
     Case(STORMS[0.05], "garbage"),
     Case(STORMS[0.2], "none"),
-    Case(OUTAGES, "date"),
     Case(SHORT_WINDOW, "none"),
     Case(SHORT_WINDOW, "seconds"),
     *(Case(RANDOM[0.05], "none", peers=peers) for peers in (1, 4, 8)),
