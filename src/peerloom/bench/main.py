@@ -69,7 +69,7 @@ def main(
     """
     bench = BENCHES.get(name)
     if bench is None:
-        raise ConfigError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}, offload")
+        raise ConfigError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}, limits, offload")
     if without is not None and bench is recovery.BENCH:
         raise ConfigError("recovery is measured with everything on: without a journal nothing is recovered")
     if without is not None and (without == "affinity" or bench.compared is not None):

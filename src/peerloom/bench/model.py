@@ -16,6 +16,7 @@ from peerloom.services.spawn import ChildProcess, LocalSpawner
 PEERLOOM = (sys.executable, "-c", "from peerloom.cli import main; main()")
 START_SECONDS = 30.0
 LOOK_SECONDS = 0.05
+_REFUSED = 429
 
 
 class Served(NamedTuple):
@@ -25,6 +26,15 @@ class Served(NamedTuple):
     first: float
     last: float
     tokens: int = 0  # of the replies
+
+
+class Asked(NamedTuple):
+    """What the model was asked, by its own log: from the first attempt's arrival to the last answer."""
+
+    seconds: float
+    attempts: int
+    served: int
+    refused: int
 
 
 class _Call(msgspec.Struct):
@@ -38,7 +48,7 @@ class _Call(msgspec.Struct):
 
 @asynccontextmanager
 async def simulated_llm(
-    log: Path, *, latency: float, tokens: int, **laws: float
+    log: Path, *, latency: float, tokens: int, **laws: float | str
 ) -> AsyncGenerator[tuple[str, int]]:
     """A simulated model in a process of its own; its URL and process id.
 
@@ -118,6 +128,14 @@ def _summed(log: Path, expected: int, more: int) -> Served:
 def _sum(good: list[_Call]) -> Served:
     first, last = min(call.received for call in good), max(call.t for call in good)
     return Served(len(good), first, last, sum(call.completion_tokens for call in good))
+
+
+def asked(log: Path) -> Asked:
+    """Every attempt of a run that was refused some of them."""
+    calls = _calls(log)
+    first, last = min(call.received for call in calls), max(call.t for call in calls)
+    refused = sum(call.status == _REFUSED for call in calls)
+    return Asked(last - first, len(calls), len(_good(calls)), refused)
 
 
 def count_served(log: Path) -> int:

@@ -6,7 +6,7 @@ Its options are the keys of `llm=simulated`, taken from that group's own descrip
 from collections.abc import Iterator
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -52,8 +52,15 @@ def _laws() -> Iterator[Parameter]:
     for name, field in Simulated.model_fields.items():
         if name in _OF_THE_CLIENT:
             continue
-        kinds = (field.annotation, *get_args(field.annotation))
-        kind: Any = int if any(int in (each, *get_args(each)) for each in kinds) else float
+        kind = _kind(field.annotation)
         option = typer.Option(help=field.description, show_default=field.default is not None)
         hint = Annotated[kind | None if field.default is None else kind, option]
         yield Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
+
+
+def _kind(annotation: Any) -> Any:
+    """The type of an option for a key of that type."""
+    if get_origin(annotation) is Literal:
+        return annotation
+    kinds = (annotation, *get_args(annotation))
+    return int if any(int in (each, *get_args(each)) for each in kinds) else float

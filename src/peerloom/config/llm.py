@@ -13,6 +13,7 @@ from peerloom.services.llm.dialects.gemini import GeminiStructured
 from peerloom.services.llm.endpoint import Http
 from peerloom.services.llm.llamacpp import Placement
 from peerloom.services.llm.routing import Affinity
+from peerloom.services.llm.waits import RetryAfterAs
 from peerloom.services.llm.wire import Structured
 
 
@@ -227,6 +228,8 @@ class Simulated(Served):
     """Seconds that a slow reply trickles."""
     retry_after: Annotated[NotNegative, FREE] = 1.0
     """Seconds that a 429 asks to wait, unless a limit says when it will do."""
+    retry_after_as: Annotated[RetryAfterAs, FREE] = "seconds"
+    """How a 429 states that wait: whole seconds, no header, decimals, an HTTP date, words, or a year."""
     storm_every: Annotated[Positive | None, FREE] = None
     """Seconds from one storm, in which all calls get 429, to the next."""
     storm_seconds: Annotated[NotNegative, FREE] = 5.0

@@ -84,7 +84,7 @@ def test_the_table_says_what_something_costs(
 
 def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:
     with pytest.raises(
-        ConfigError, match="no benchmark 'hop'; there are hops, calls, recovery, affinity, offload"
+        ConfigError, match="no benchmark 'hop'; there are hops, calls, recovery, affinity, limits, offload"
     ):
         main("hop")
 

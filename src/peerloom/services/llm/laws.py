@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from random import Random
 from statistics import NormalDist
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import orjson
 
@@ -23,6 +23,7 @@ from peerloom.services.llm import opinion
 from peerloom.services.llm.ask import CHARS_PER_TOKEN, Ask, BadRequest, EmbedAsk, Tool
 from peerloom.services.llm.instances import UnsupportedSchema, instance
 from peerloom.services.llm.prose import prose
+from peerloom.services.llm.waits import RetryAfterAs
 from peerloom.services.llm.wire import unwrap
 
 Fault = Literal[
@@ -69,6 +70,7 @@ class Laws:
         rate_content_type: share of calls answered, with status 200, by an HTML page.
         slow_seconds: how long a slow reply trickles.
         retry_after: seconds that a 429 asks to wait, unless a limit says when it will do.
+        retry_after_as: how a 429 states that wait, see `waits.RetryAfterAs`.
         storm_every: seconds from one storm, in which all calls get 429, to the next; None is never.
         storm_seconds: how long a storm lasts.
         limit_rpm: calls let in within any `limit_window`; the next one gets 429. None is no limit.
@@ -102,6 +104,7 @@ class Laws:
     rate_content_type: float = 0.0
     slow_seconds: float = 1.0
     retry_after: float = 1.0
+    retry_after_as: RetryAfterAs = "seconds"
     storm_every: float | None = None
     storm_seconds: float = 5.0
     limit_rpm: int | None = None
@@ -119,6 +122,9 @@ class Laws:
         for name in _ABOVE_0:
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ConfigError(f"llm.{name} is {getattr(self, name)}: it must be more than 0")
+        if self.retry_after_as not in get_args(RetryAfterAs):
+            known = ", ".join(get_args(RetryAfterAs))
+            raise ConfigError(f"llm.retry_after_as is {self.retry_after_as!r}: it must be one of {known}")
         if sum(rate for _, rate in self.fault_rates) > 1.0:
             raise ConfigError("the llm.rate_* of faults add up to more than 1: they are shares of all calls")
         if self.storm_every is not None and self.storm_seconds >= self.storm_every:

@@ -1,6 +1,5 @@
 """What a client sees of a call to the simulated server: status, headers, body, and what is wrong with it."""
 
-from math import ceil
 from typing import NamedTuple
 
 import orjson
@@ -8,6 +7,7 @@ import orjson
 from peerloom.services.llm import bodies
 from peerloom.services.llm.http1 import Flaw
 from peerloom.services.llm.laws import Answer, Fault, Laws
+from peerloom.services.llm.waits import RetryAfterAs, wait_headers
 
 _BROKEN_OFF = 444
 
@@ -34,10 +34,10 @@ def failure(status: int, message: str, code: str) -> Response:
     return Response(status, payload, logged=status)
 
 
-def too_many(message: str, wait: float) -> Response:
-    """A refusal for a limit; what it asks to wait is never less than `wait`, in seconds."""
-    headers = f"Retry-After: {ceil(wait)}\r\nretry-after-ms: {ceil(wait * 1000)}\r\n".encode()
-    return failure(429, message, "rate_limit_exceeded")._replace(headers=headers)
+def too_many(message: str, wait: float, stated_as: RetryAfterAs) -> Response:
+    """A refusal for a limit that lasts `wait` seconds more."""
+    refusal = failure(429, message, "rate_limit_exceeded")
+    return refusal._replace(headers=wait_headers(wait, stated_as))
 
 
 def spoilt(fault: Fault, made: Answer, payload: bytes, laws: Laws, draw: int) -> Response:
@@ -45,7 +45,7 @@ def spoilt(fault: Fault, made: Answer, payload: bytes, laws: Laws, draw: int) ->
     whole = Response(200, payload, made.seconds, logged=200, kept=True)
     match fault:
         case "429":
-            response = too_many("simulated rate limit", laws.retry_after)
+            response = too_many("simulated rate limit", laws.retry_after, laws.retry_after_as)
         case "5xx":
             response = failure(500, "simulated failure", "server_error")
         case "hang":

@@ -180,8 +180,9 @@ class SimulatedServer:
             send()
 
     def _turn_away(self, refusal: Refusal, request: Request, connection: Connection, received: float) -> None:
-        wait = self._provider.laws.retry_after if refusal.seconds is None else refusal.seconds
-        response = too_many(f"simulated rate limit: {REFUSED[refusal.reason]}", wait)
+        laws = self._provider.laws
+        wait = laws.retry_after if refusal.seconds is None else refusal.seconds
+        response = too_many(f"simulated rate limit: {REFUSED[refusal.reason]}", wait, laws.retry_after_as)
         _send(connection, response, self._noted(request, received, 429, None))
 
     def _refuse(self, error: ValueError, request: Request, connection: Connection, received: float) -> None:

@@ -24,6 +24,7 @@ from peerloom.services.llm.prices import FREE
 from peerloom.services.llm.provider import REFUSED, Provider
 from peerloom.services.llm.quota import Refusal
 from peerloom.services.llm.retry import Retry, Retryable
+from peerloom.services.llm.waits import understood
 from peerloom.services.llm.wire import to_body, to_reply, to_vectors
 from peerloom.services.spawn import Spawner
 
@@ -153,7 +154,8 @@ class SimulatedBackend:
         """
         laws = self._service
         if isinstance(made, Refusal):
-            wait = laws.retry_after if made.seconds is None else made.seconds
+            seconds = laws.retry_after if made.seconds is None else made.seconds
+            wait = understood(seconds, laws.retry_after_as)
             raise Retryable(f"HTTP 429: simulated rate limit: {REFUSED[made.reason]}", wait, limit=True)
         got: Answer | None = None
         try:
@@ -167,7 +169,8 @@ class SimulatedBackend:
             self._provider.over(fault, got)
         if fault not in REPLIES:
             limited = fault == "429"
-            raise Retryable(_SEEN[fault], laws.retry_after if limited else None, limit=limited)
+            wait = understood(laws.retry_after, laws.retry_after_as) if limited else None
+            raise Retryable(_SEEN[fault], wait, limit=limited)
         return made._replace(seconds=seconds)
 
 

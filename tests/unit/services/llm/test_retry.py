@@ -102,6 +102,8 @@ def test_time_that_is_excused_does_not_count() -> None:
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}, None),
+        ({"Retry-After": "Fri, 31 Dec 2026 23:59:59 +99999999999999999999"}, None),
     ],
 )
 def test_retry_after_reads_seconds_milliseconds_and_dates(headers, seconds) -> None:
