@@ -32,12 +32,14 @@ FEW = 4  # attempts that say nothing about a provider
 SAMPLE = 20  # attempts from which a share is measured
 SAMPLE_SECONDS = 2.0  # after which a smaller sample has to do
 DECLARED_TIMES = 2  # as large are samples where rates are declared
+SURE_SECONDS = 1.5  # of attempts, from which the rate of accepted ones is known well enough
 RECENT_SECONDS, USUAL_SECONDS = 3.0, 60.0  # over which the rate of accepted attempts is averaged
-GROWTH_PER_SECOND = 0.004
+GROWTH_PER_SECOND = 0.0035
 SHORTEST_SCALE_SECONDS, LONGEST_SCALE_SECONDS = 5.0, 60.0
 """Growth doubles after this time without a cut: as long as the provider was last open and closed."""
 FREE_AFTER = 6.0  # times the scale without a cut, nothing is limited any more
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
+FIRST_PAUSE_SECONDS, SHORT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 2.0, 8.0
+"""Pauses of our own: the first, and the longest if the provider asks for short ones, or for none."""
 WINDOWS = 2
 """After so many pauses a provider is taken to count over a window, and is asked at its average rate.
 
@@ -249,9 +251,10 @@ class Congestion:
         asked = max(0.0, self._asked - now)
         if self._accident:
             asked = min(asked or FIRST_PAUSE_SECONDS, ACCIDENT_SECONDS)
-        own = (asked or FIRST_PAUSE_SECONDS) * 2.0 ** max(0, self._pauses - BELIEVED_PAUSES + 1)
+        longest = max(SHORT_PAUSE_SECONDS, 4.0 * asked) if asked else LONGEST_PAUSE_SECONDS
+        own = (asked or FIRST_PAUSE_SECONDS) * 2.0 ** min(30, max(0, self._pauses - BELIEVED_PAUSES + 1))
         self._pauses += 1
-        self.closed_until = now + max(asked, min(own, LONGEST_PAUSE_SECONDS))
+        self.closed_until = now + max(asked, min(own, longest, LONGEST_PAUSE_SECONDS))
         if not self._probing:
             self.closed_since = now
             self._loads = self.rate, self.ceiling
@@ -284,7 +287,12 @@ class Congestion:
     def _cut(self, in_flight: float, now: float) -> None:
         """Go below the load that was accepted."""
         self._before = self.rate, self.ceiling, self._sample.share
-        self.rate = max(0.5, CUT * min(self.rate, self._recent.per_second(now)))
+        accepted = self._recent.per_second(now)
+        if self.rate == math.inf:  # it was not the rate that bounded what was accepted
+            accepted = max(accepted, PROBES / ROUND_SECONDS)
+        elif self._recent.seconds < SURE_SECONDS and accepted < self.rate / 2.0:
+            accepted, self._before = self.rate / 2.0, None  # that is not known well enough for a trial
+        self.rate = max(0.5, CUT * min(self.rate, accepted))
         self.ceiling = max(float(PROBES), CUT * min(self.ceiling, in_flight))
         self._ceiling_knee = 0.0
         self._knee, self._cut_at, self._tokens = CUT * self._usual.per_second(now), now, 0.0

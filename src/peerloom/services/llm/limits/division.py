@@ -145,9 +145,8 @@ class Share:
         if self._refused_since is None or self.outstanding > trying:
             return None
         paused = min((member.next_attempt for member in self._members.values()), default=math.inf)
-        until = min(paused, math.inf if paused < math.inf else self._congestion.closed_until)
-        since = self._refused_since
-        return Refusing(self._service, self._refusal, since, max(since, until), trying)
+        until = paused if paused < math.inf else self._congestion.closed_until
+        return Refusing(self._service, self._refusal, self._refused_since, until, trying)
 
     def take(self, name: str, reading: Reading, now: float) -> bool:
         """Take a reading in; False if it is an old one."""

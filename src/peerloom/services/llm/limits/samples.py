@@ -14,6 +14,11 @@ class Average:
         self._average = seconds
         self._count = self._seconds = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """The time that it is taken over."""
+        return self._seconds
+
     def add(self, count: int, now: float) -> None:
         """Count some events."""
         self._pass(now)
