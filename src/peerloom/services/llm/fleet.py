@@ -8,6 +8,7 @@ it would the whole run, while it answers others, fails alone.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,7 @@ class FleetClient:
         self._estimates = Estimates(spec.price)
         self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
         self._answered_at = self._clock()
+        self._pausing: deque[tuple[float, asyncio.Task[None]]] = deque()  # refused calls, and since when
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
         """Answer one request.
@@ -192,13 +194,29 @@ class FleetClient:
             if self._meter.throttled:
                 wait = 0.0
             with self._idle(), self._meter.pause(wait):
-                await self._sleep(wait)
+                await self._pause(wait)
         else:
             with self._idle():
                 await self._sleep(wait)
         refused = failure.limit and self._answered_at < began
         if self._spec.patient and (refused or not failure.taken):
             tries.excuse(self._clock() - began)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but only until a call that began later is answered: then the service accepts calls again."""
+        while self._pausing and self._pausing[0][1].done():
+            self._pausing.popleft()
+        async with asyncio.TaskGroup() as group:
+            sleeping = group.create_task(_wait(self._sleep(seconds)))
+            self._pausing.append((self._clock(), sleeping))
+
+    def _wake(self, began: float) -> None:
+        """Let one refused call go, if it was refused before that time: a call that began then was answered."""
+        pausing = self._pausing
+        while pausing and (pausing[0][1].done() or pausing[0][0] < began):
+            _, sleeping = pausing.popleft()
+            if sleeping.cancel():
+                return
 
     @contextmanager
     def _idle(self) -> Generator[None]:
@@ -224,6 +242,8 @@ class FleetClient:
             reply = self._priced(reply)
             took = _taken(reply)
             self._learn(request, reply, self._clock() - began)
+            if self._pausing:
+                self._wake(began)
             return reply
         except asyncio.CancelledError:
             took = need or took  # it may well be paid
@@ -296,6 +316,10 @@ def _chat(request: ChatRequest, number: int, backend: Backend) -> Awaitable[Chat
 
 def _embed(request: EmbedRequest, number: int, backend: Backend) -> Awaitable[EmbedReply]:
     return backend.embed(request, number)
+
+
+async def _wait(sleeping: Awaitable[None]) -> None:
+    await sleeping
 
 
 async def _outcome(asked: Awaitable[Reply]) -> Reply | Exception:

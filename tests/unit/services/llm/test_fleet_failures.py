@@ -228,6 +228,18 @@ async def test_a_refused_call_is_told_of_and_made_again_until_it_is_accepted(sta
             await call
 
 
+async def test_a_refused_call_waits_no_longer_than_until_a_later_one_is_answered() -> None:
+    async with answering(error(429, "slow down", headers="Retry-After: 50\r\n")) as (url, said, _):
+        async with calling(fleet(url)) as (client, desk):
+            (call,) = asking(client, 1)
+            await until(lambda: reading(desk).paused == 1)
+            assert 40.0 < reading(desk).next_attempt <= 50.5
+            said[0] = YES
+            await client.chat(question())
+            async with asyncio.timeout(5):
+                await call
+
+
 async def test_a_call_that_alone_is_refused_fails_in_the_end() -> None:
     """Some providers say 429 to a request that is above their limit, and would say so for ever."""
 
