@@ -211,7 +211,7 @@ class FleetClient:
             self._pausing.append((self._clock(), sleeping))
 
     def _wake(self, began: float) -> None:
-        """Let one refused call go, if it was refused before that time: a call that began then was answered."""
+        """Let one call go that was refused before then: one that began at that time was answered."""
         pausing = self._pausing
         while pausing and (pausing[0][1].done() or pausing[0][0] < began):
             _, sleeping = pausing.popleft()
