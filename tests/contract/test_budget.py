@@ -49,6 +49,7 @@ def test_200_000_tokens(engine: str, tmp_path: Path) -> None:
         check_rows(tmp_path / "run", tasks, url)
 
 
+@pytest.mark.slow
 def test_calls(tmp_path: Path) -> None:
     with provider(**LAWS) as url:
         first = run(url, tmp_path / "run", "local", 40, **{"budget.calls": 50})

@@ -72,6 +72,7 @@ async def test_a_pause_begins_nothing_and_continue_goes_on(
         assert all(" from " in text for text in told if text.startswith("ctl"))
 
 
+@pytest.mark.slow
 async def test_a_long_pause_asks_for_no_census(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=2) as run:
         await run.model.until_waiting(2)

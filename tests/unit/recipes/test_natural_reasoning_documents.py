@@ -160,6 +160,7 @@ def test_the_bundled_documents_are_varied(curate: Callable[..., Curated]) -> Non
     assert sum("html" in row for row in sample()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_ROWS.exists(), reason="the shared data is not here")
 def test_real_web_documents_all_come_to_an_end(tmp_path: Path) -> None:
     result = peerloom.run(

@@ -118,7 +118,7 @@ async def test_a_schema_is_followed(client: FleetClient) -> None:
 
 
 async def test_more_calls_than_slots_wait_their_turn(client: FleetClient) -> None:
-    requests = [ask(f"{number}", choices=("A", "B"), max_tokens=2) for number in range(8)]
+    requests = [ask(f"{number}", choices=("A", "B"), max_tokens=2) for number in range(4)]
     replies = await asyncio.gather(*map(client.chat, requests))
     assert {reply.text for reply in replies} <= {"A", "B"}
 

@@ -184,6 +184,7 @@ async def test_a_server_that_cannot_live_ends_the_run(tmp_path: Path) -> None:
     assert [notice.count("started again") for notice in run.notices] == [0, 1, 1]
 
 
+@pytest.mark.slow
 async def test_servers_that_lived_may_die_without_end(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(replica, "SHORT_SECONDS", 0.05)
     async with running(tmp_path, "serves") as run:
@@ -252,6 +253,7 @@ async def test_replicas_come_back_each_by_itself(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_the_run_goes_on_with_the_replicas_that_are_left(tmp_path: Path) -> None:
     async with running(tmp_path, "serves", "serves", "dies", replicas=2) as run:
         survivor, lost = run.spawner.children

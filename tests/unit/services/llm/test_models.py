@@ -69,6 +69,7 @@ def test_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_pulled_once_and_only_the_weights_are_kept(cache: Path, index: Path) -> None:
     assert models.listing()[0].path is None
     assert models.resolve(NAME) == cache / "tiny.gguf"
