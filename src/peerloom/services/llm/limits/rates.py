@@ -7,7 +7,7 @@ way for long are the long ones.
 from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Reading
 from peerloom.services.llm.limits.bucket import Bucket
 
-SHORT_SECONDS = 0.5
+SHORT_SECONDS = 0.25
 """So much of the rates is left out after a refusal, or the next calls would be refused too."""
 
 
