@@ -43,7 +43,7 @@ def check(value: object, name: str) -> None:
 
 def too_deep(value: object) -> bool:
     """Whether lists and objects in a value are nested more than `MAX_DEPTH` levels deep."""
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         inside = (inner for item in level for inner in _inside(item))
         level = [inner for inner in inside if isinstance(inner, dict | list | tuple)]
