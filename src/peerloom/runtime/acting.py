@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from peerloom.agents.base import Agent, Immediate, Services
-from peerloom.errors import TaskError
+from peerloom.errors import LLMError, TaskError
 from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.sink.totals import AgentTally
@@ -67,7 +67,12 @@ class StepLLM:
         reply = self._saved.answer(digest, kind) if self._saved is not None else None
         if reply is None:
             self._task.forget_input()
-            reply = await ask(self._signed(request))
+            try:
+                reply = await ask(self._signed(request))
+            except LLMError as error:
+                if isinstance(error.usage, Usage):
+                    self.usage += error.usage
+                raise
             call = save(digest, reply)
             if call is not None and self._on_call is not None:
                 self._on_call(self._task.header, call)

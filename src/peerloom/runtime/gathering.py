@@ -49,6 +49,7 @@ class Gathering:
         self._patience = patience
         self._on_readings = on_readings
         self.figures = Figures()
+        self._facts: set[str] = set()
 
     async def watch(self, progress: Callable[[], Progress], standing_still: Callable[[], str]) -> None:
         """Ask, tell and look for progress, for as long as the run lasts.
@@ -87,6 +88,10 @@ class Gathering:
             self._on_readings(name, stats.readings)
         for text in stats.notices:
             self._watchers.notice(f"{name}: {text}")
+        for text in stats.facts:
+            if text not in self._facts:
+                self._facts.add(text)
+                self._watchers.notice(text)
 
     async def _ask(self, name: str) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):

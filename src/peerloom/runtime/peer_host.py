@@ -215,6 +215,7 @@ class PeerHost(Host):
         if self._desk is not None:
             stats.turns = max(0, stats.turns - self._desk.waiting)
             stats.readings = self._desk.read(last=True) if self._stopping.is_set() else b""
+            stats.facts = self._desk.unsaid()
         if isinstance(self._llm, CachingLLM):
             stats.cache = self._llm.tally
             stats.notices += self._llm.told
