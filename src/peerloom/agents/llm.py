@@ -122,12 +122,13 @@ class LLMAgent:
         """Ask until there is an answer.
 
         Raises:
+            PromptError: if a template fails on this task, or leaves nothing to ask.
             AnswerError: if none of `1 + retries` replies is one.
             OutputTruncated: if a reply was cut by the token limit; see `on_length`.
             ContentFiltered: if the provider withheld a reply.
             LLMError: what the service raises.
         """
-        question = messages = self.messages(task)
+        question = messages = _asking(self.messages(task), task)
         answer = self._answer or self._choice(task)
         problem, text = "", ""
         for call in range(1 + self.retries):
@@ -234,6 +235,13 @@ class LLMAgent:
         return Choice(choices)
 
 
+def _asking(messages: list[Message], task: Task) -> list[Message]:
+    """The messages, of which one at least has to be more than an instruction."""
+    if all(message.get("role") in _INSTRUCTIONS or not message.get("content") for message in messages):
+        raise PromptError(f"the prompt of {task.next_role!r} is empty for this row: there is nothing to ask")
+    return messages
+
+
 def _mended(answer: Answer, text: str, error: ValueError) -> Any:
     """The value of a reply that was refused; the error it was refused with, if it cannot be mended."""
     try:
@@ -263,6 +271,7 @@ def _seed(task: Task, call: int) -> int:
     return (mixed ^ mixed >> 31) >> 33
 
 
+_INSTRUCTIONS = ("system", "developer")
 _SHOWN = 2000  # characters of an unusable reply that the model sees again
 _CALLS = 1024  # more than one turn ever makes
 _64_BITS = (1 << 64) - 1
