@@ -1,7 +1,7 @@
 """What carries a request to a server and its answer back: bytes on both sides, and no opinion on either.
 
 There are two. `thin` is for the plain case and costs a fifth of the CPU time; `through_aiohttp` is for all
-others, proxies above all. Both make one attempt, follow no redirect, keep no cookies, inflate nothing.
+others, proxies above all. Both make one attempt, follow no redirect, keep no cookies, and decompress bodies.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """The address of an OpenAI-compatible server, its key and timeouts, and the connection pool to it.
 
 The pool is what a call's CPU time hangs on: as many keep-alive connections as there are calls at once, which
-admission bounds (aiohttp's own limit is 100), headers made once, no cookies, no inflating, the proxy looked
-up once. `thin` is the cheapest; what it has no way for goes through aiohttp.
+admission bounds (aiohttp's own limit is 100), headers made once, no cookies, plain bodies preferred, the
+proxy looked up once. `thin` is the cheapest; what it has no way for goes through aiohttp.
 """
 
 from collections.abc import Mapping

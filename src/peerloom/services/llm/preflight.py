@@ -13,7 +13,7 @@ from peerloom.errors import ServiceError
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Provider
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, trimmed
-from peerloom.services.llm.through_aiohttp import open_session
+from peerloom.services.llm.through_aiohttp import open_session, read_answer
 
 _SECONDS = 30.0
 _NO_LIST = (404, 405, 501)
@@ -98,7 +98,8 @@ class _Look:
             async with self._session.request(
                 method, url, data=body, timeout=timeout, allow_redirects=False
             ) as response:
-                return response.status, await response.read()
+                answer = await read_answer(response)
+                return answer.status, answer.body
         except TimeoutError as error:
             raise ServiceError(
                 f"{endpoint.shown(path)} does not answer in {seconds:g} s: "

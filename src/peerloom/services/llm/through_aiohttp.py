@@ -8,6 +8,7 @@ from yarl import URL
 
 from peerloom.services.llm.carrier import Answer, Unanswered
 from peerloom.services.llm.endpoint import JSON, Endpoint
+from peerloom.services.llm.inflating import ACCEPTED, inflated
 from peerloom.services.llm.thin.dialing import tls_context
 from peerloom.services.llm.thin.pool import KEEPALIVE_SECONDS
 
@@ -26,13 +27,17 @@ def open_session(endpoint: Endpoint, headers: Mapping[str, str]) -> aiohttp.Clie
             ttl_dns_cache=_DNS_SECONDS,
             ssl=tls,
         ),
-        headers={**JSON, **headers},
-        skip_auto_headers=("Accept-Encoding",),
+        headers={**JSON, "Accept-Encoding": ACCEPTED, **headers},
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=endpoint.timeout, sock_connect=endpoint.connect_timeout),
         proxy=endpoint.proxy,
     )
+
+
+async def read_answer(response: aiohttp.ClientResponse) -> Answer:
+    """Read a whole response, and decompress its body."""
+    return inflated(Answer(response.status, response.raw_headers, await response.read()))
 
 
 class AiohttpCarrier:
@@ -49,7 +54,7 @@ class AiohttpCarrier:
             async with self._session.request(
                 method, url, data=data if body else None, headers=headers, allow_redirects=False
             ) as response:
-                return Answer(response.status, response.raw_headers, await response.read())
+                return await read_answer(response)
         except TimeoutError as error:
             why = f"timeout ({str(error) or f'no reply in {self._seconds:g} s'})"
             raise Unanswered(why, taken=not isinstance(error, _NOT_TAKEN)) from error

@@ -14,6 +14,7 @@ from contextlib import suppress
 from yarl import URL
 
 from peerloom.services.llm.carrier import Answer, Unanswered
+from peerloom.services.llm.inflating import ACCEPTED, inflated
 from peerloom.services.llm.thin.connection import Connection, Disconnected
 from peerloom.services.llm.thin.dialing import Dialer
 
@@ -48,7 +49,7 @@ class ThinCarrier:
     ) -> None:
         self._dialer = Dialer(base)
         self._common = _lines(
-            {"Host": base.host_port_subcomponent or "", "Accept-Encoding": "identity", **headers}
+            {"Host": base.host_port_subcomponent or "", "Accept-Encoding": ACCEPTED, **headers}
         )
         self._seconds = seconds
         self._connect_seconds = connect_seconds
@@ -95,7 +96,7 @@ class ThinCarrier:
         timer = self._loop.call_at(until, self._late, connection, waiter)
         connection.send(head, body, waiter)
         try:
-            return await waiter
+            return inflated(await waiter)
         except asyncio.CancelledError:
             connection.drop(waiter)
             raise
