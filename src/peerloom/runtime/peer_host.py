@@ -62,7 +62,7 @@ class PeerHost(Host):
         self._llm = self._brief.llm.connect(self._desk)
         program = self._brief.program
         on_call = self._journal.call if self._journal is not None else None
-        self._stage = Stage(program.workflow, program.agents, self._llm, on_call)
+        self._stage = Stage(program.workflow, program.agents, self._llm, on_call, self.ending)
 
     async def _close(self) -> None:
         if self._llm is not None:
