@@ -9,6 +9,7 @@ is a history entry, `next_role` and `end` are the result of the routing function
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -209,15 +210,36 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         _decoded(self).pop("input", None)
 
     def by(self, agent: str) -> tuple[Turn, ...]:
-        """The turns of one role, oldest first."""
+        """The turns of one role, oldest first.
+
+        Raises:
+            ValueError: if the workflow has no such role.
+        """
+        self._check_role(agent)
         return tuple(turn for turn in self.turns if turn.agent == agent)
 
     def value(self, agent: str, default: Any = None) -> Any:
-        """What that role returned last, or `default` if it has not acted."""
+        """What that role returned last, or `default` if it has not acted.
+
+        Raises:
+            ValueError: if the workflow has no such role.
+        """
+        self._check_role(agent)
         for turn in reversed(self.turns):
             if turn.agent == agent:
                 return turn.value
         return default
+
+    def know_roles(self, roles: Sequence[str]) -> None:
+        """Have `by` and `value` refuse other roles than these, which are the workflow's."""
+        _decoded(self)["roles"] = roles
+
+    def _check_role(self, agent: str) -> None:
+        roles: Sequence[str] = _decoded(self).get("roles", ())
+        if roles and agent not in roles:
+            close = get_close_matches(agent, roles, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"there is no role {agent!r}; {hint}The roles are: {', '.join(roles)}")
 
     def with_turns(self, *turns: Turn) -> "Task":
         """This task after one agent has acted: the turns appended, one hop further.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import peerloom
-from peerloom import End, FunctionAgent, Sequence, Task, Turn, Usage
+from peerloom import End, FunctionAgent, LLMAgent, Sequence, Task, Turn, Usage
 from peerloom.agents.base import Services
 from peerloom.errors import TaskError
 
@@ -73,14 +73,14 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "nothing": (lambda: [], "ValueError: Hostile.act returned no turn; return at least one"),
     "nan": (lambda: Turn("", value=float("nan")), "ValueError: value: nan is not JSON"),
     "infinite": (lambda: Turn("", value={"a": [float("inf")]}), "ValueError: value.a[0]: inf is not JSON"),
-    "set": (lambda: Turn("", value={1}), "ValueError: value: a set is not JSON"),
-    "bytes": (lambda: Turn("", value=b"\xff"), "ValueError: value: a bytes is not JSON"),
+    "set": (lambda: Turn("", value={1}), "ValueError: value: of type set, not JSON"),
+    "bytes": (lambda: Turn("", value=b"\xff"), "ValueError: value: of type bytes, not JSON"),
     "key": (lambda: Turn("", value={1: 2}), "ValueError: value: a key of type int; use only strings"),
     "integer": (lambda: Turn("", value=1 << 64), "ValueError: value: an integer of more than 64 bits"),
     "value_surrogate": (lambda: Turn("", value="\udce9"), "ValueError: value: '\\udce9' holds a lone"),
     "recursive": (lambda: Turn("", value=recursive()), "ValueError: value[0][0]"),
     "deep": (lambda: Turn("", value=nested(101)), "ValueError: value[0][0]"),
-    "result": (lambda: Turn("", end=End(result={1})), "ValueError: end.result: a set is not JSON"),
+    "result": (lambda: Turn("", end=End(result={1})), "ValueError: end.result: of type set, not JSON"),
 }
 
 
@@ -123,7 +123,7 @@ class NotAsync:
 
 @pytest.mark.parametrize(
     ("value", "detail"),
-    [({1}, "result: a set is not JSON"), (float("nan"), "result: nan is not JSON")],
+    [({1}, "result: of type set, not JSON"), (float("nan"), "result: nan is not JSON")],
 )
 def test_a_result_that_cannot_be_kept_names_itself(value: Any, detail: str, tmp_path: Path) -> None:
     row = only_row(FunctionAgent(lambda task: 1), Sequence("a", result=lambda task: value), tmp_path)
@@ -149,3 +149,47 @@ def only_row(agent: Any, workflow: Sequence, tmp_path: Path) -> dict[str, Any]:
     )
     [row] = result.rows(rejected=True)
     return row
+
+
+@pytest.mark.parametrize(
+    ("ask", "problem"),
+    [
+        (
+            lambda task: task.value("citric"),
+            "there is no role 'citric'; did you mean 'critic'? The roles are:",
+        ),
+        (lambda task: task.by("zzz"), "there is no role 'zzz'; The roles are: writer, critic"),
+        (lambda task: task.value("critic", "none yet"), ""),
+    ],
+)
+def test_a_role_that_there_is_not_is_an_error(
+    ask: Callable[[Task], Any], problem: str, engine: str, tmp_path: Path
+) -> None:
+    agents = {"writer": FunctionAgent(ask), "critic": FunctionAgent(lambda task: None)}
+    done = peerloom.run(
+        workflow=Sequence("writer", "critic"),
+        agents=agents,
+        source=[{"n": 1}],
+        llm="simulated",
+        engine="local" if engine == "local" else "ray",
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    (row,) = done.rows(rejected=True)
+    assert row["outcome"] == ("failed" if problem else "completed")
+    assert problem in row.get("detail", "")
+
+
+def test_a_template_that_names_no_role_fails_its_row(tmp_path: Path) -> None:
+    done = peerloom.run(
+        workflow=Sequence("critic"),
+        agents={"critic": LLMAgent("{{ task.value('citric') }}")},
+        source=[{"n": 1}],
+        llm=["never asked"],
+        engine="local",
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    (row,) = done.rows(rejected=True)
+    assert (row["outcome"], row["reason"]) == ("failed", "prompt")
+    assert "did you mean 'critic'?" in row["detail"]

@@ -130,6 +130,7 @@ class Stage:
     def begin(self, task: Task) -> "Task | Awaitable[Task]":
         """As `step`, in this very moment if the agent need not wait; otherwise what to await."""
         role = task.next_role
+        task.know_roles(self._workflow.roles)
         at_once = self._prompt.get(role)
         if at_once is None:
             return self._ask(task)
@@ -214,6 +215,7 @@ def routed(task: Task, workflow: Workflow) -> Task:
     last = task.last
     if last is not None and last.end is not None:
         return task.go_to(last.end)
+    task.know_roles(workflow.roles)
     try:
         where: Any = workflow.next(task)
         if isinstance(where, End):
