@@ -83,7 +83,7 @@ class HttpService:
         """
         model = self._model
         for endpoint in self._endpoints:
-            model = await choose_model(endpoint, self._dialect, model)
+            model = await choose_model(endpoint, self._dialect, model, notify)
         assert model is not None
         where = ", ".join(endpoint.shown() for endpoint in self._endpoints)
         notify(f"model {model} at {where}")

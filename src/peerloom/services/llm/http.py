@@ -5,6 +5,7 @@ as bytes and comes back whole, and nothing is parsed but the reply. What carries
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import orjson
 
-from peerloom.errors import LLMError
+from peerloom.errors import LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.carrier import Answer, Unanswered
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Post
@@ -25,6 +26,10 @@ from peerloom.services.llm.wire import usage_of
 Read = TypeVar("Read")
 
 _HEALTH_SECONDS = 5.0
+_NO_MODEL = re.compile(
+    r"model.{0,200}(not[ _]?found|not exist|no access)|(no such|unknown|no) model|model: |deployment",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,38 +67,79 @@ class HttpBackend:
         key = endpoint.api_key
         self._carrier = endpoint.open_carrier(dialect.auth(key) if key is not None else {})
         self._urls: dict[str, Any] = {}
+        self._answered: set[str] = set()  # paths
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
         """See `Backend.chat`."""
         post = self._dialect.chat(request, self._model)
         try:
-            return await self._exchange(post, request, self._dialect.reply)
+            reply = await self._exchange(post, request, self._dialect.reply)
         except (Retryable, LLMError) as error:
             self._hide_key(error)
             raise
+        self._answered.add(post.path)
+        return reply
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
         """See `Backend.embed`."""
         post = self._dialect.embed(request, self._model)
         try:
-            return await self._exchange(post, request, self._dialect.vectors)
+            reply = await self._exchange(post, request, self._dialect.vectors)
         except (Retryable, LLMError) as error:
             self._hide_key(error)
             raise
+        self._answered.add(post.path)
+        return reply
 
     async def healthy(self) -> bool:
         """Whether the server lists its models; also if it only does not have that list."""
-        url = self._endpoint.url(self._dialect.models_path)
-        try:
-            async with asyncio.timeout(_HEALTH_SECONDS):
-                answer = await self._carrier.send("GET", url, b"", {})
-        except (TimeoutError, Unanswered):
-            return False
-        return answer.status < 500 and answer.status != 429
+        answer = await self._look("GET", Post(self._dialect.models_path, b"", {}))
+        return answer is not None and answer.status < 500 and answer.status != 429
 
     async def close(self) -> None:
         """Close all connections."""
         await self._carrier.close()
+
+    async def _look(self, method: str, post: Post) -> Answer | None:
+        """Send a request that costs nothing; None if it is not answered."""
+        try:
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                return await self._carrier.send(
+                    method, self._endpoint.url(post.path), post.body, post.headers
+                )
+        except (TimeoutError, Unanswered):
+            return None
+
+    async def _accepts_others(self, status: int, body: bytes, path: str, *, chat: bool) -> bool:
+        """Whether the server refuses one request in words that usually mean the whole run.
+
+        With 404 it does if it lists the model, or has answered there before and has no list. With 401 or 403
+        it does if it has answered there before and accepts the key of a request without content.
+
+        Args:
+            status: of its answer.
+            body: its answer.
+            path: where the request went.
+            chat: whether it was a chat; a server may list a model that has no embeddings.
+        """
+        if status == 404 and _NO_MODEL.search(body.decode(errors="replace")) is None:
+            listed = await self._listed()
+            return path in self._answered if listed is None or not chat else listed
+        if status in (401, 403) and path in self._answered:
+            probed = await self._look("POST", self._dialect.probe(self._model))
+            return probed is not None and probed.status in (400, 422)
+        return False
+
+    async def _listed(self) -> bool | None:
+        """Whether the server lists the model; None if it has no list."""
+        answer = await self._look("GET", Post(self._dialect.models_path, b"", {}))
+        if answer is None or answer.status != 200:
+            return None
+        try:
+            names = self._dialect.listed(orjson.loads(answer.body))
+        except (orjson.JSONDecodeError, MalformedBody):
+            return None
+        return None if names is None else self._model in names or f"{self._model}:latest" in names
 
     def _hide_key(self, error: Exception) -> None:
         """Take the key out of an error's words: servers quote it anywhere."""
@@ -114,7 +160,12 @@ class HttpBackend:
             raise Retryable(trimmed(words), taken=error.taken) from error
         if answer.status != 200:
             hidden = self._endpoint.hidden(answer.body)
-            raise self._dialect.failure(answer.status, answer.headers, hidden, time.time())
+            failure = self._dialect.failure(answer.status, answer.headers, hidden, time.time())
+            if isinstance(failure, LLMDenied) and await self._accepts_others(
+                answer.status, hidden, post.path, chat=isinstance(request, ChatRequest)
+            ):
+                raise LLMRejected(f"{failure}; or this request alone is refused: the server takes others")
+            raise failure
         try:
             payload = payload_of(answer.body)
         except MalformedBody as error:

@@ -3,32 +3,52 @@
 Each way it can go wrong has words of its own, since this is where a first run most often ends.
 """
 
+import asyncio
 import difflib
+import time
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
-from peerloom.errors import ServiceError
+from peerloom.errors import LLMDenied, ServiceError
+from peerloom.services.llm.carrier import Answer
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Provider
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, trimmed
+from peerloom.services.llm.retry import retry_after
 from peerloom.services.llm.through_aiohttp import open_session, read_answer
 
 _SECONDS = 30.0
 _NO_LIST = (404, 405, 501)
 _DENIED = (401, 403)
+_BUSY = (429, 503, 529)
+_WAITED_SECONDS = 120.0
+"""The longest that a busy server is waited for."""
+_LONGEST_WAIT = 15.0
 
 
-async def choose_model(endpoint: Endpoint, dialect: Dialect, wanted: str | None) -> str:
+async def choose_model(
+    endpoint: Endpoint, dialect: Dialect, wanted: str | None, notify: Callable[[str], None] | None = None
+) -> str:
     """The name of the model to use: `wanted` if the server has it, or the first it lists.
+
+    A server need not list its models if `wanted` is given. A server that is busy is waited for.
+
+    Args:
+        endpoint: where the server is.
+        dialect: how it is spoken to.
+        wanted: the model's name, if it is known.
+        notify: told what is waited for.
 
     Raises:
         ServiceError: if the server does not answer, refuses the key, or lacks the model.
     """
     key = endpoint.api_key
     async with open_session(endpoint, dialect.auth(key) if key is not None else {}) as session:
-        look = _Look(endpoint, dialect, session)
+        look = _Look(endpoint, dialect, session, notify)
         described = dialect.model_path(wanted) if wanted else None
         if wanted and described and await look.found(described):
             return wanted
@@ -44,52 +64,93 @@ async def choose_model(endpoint: Endpoint, dialect: Dialect, wanted: str | None)
 class _Look:
     """Requests to one server."""
 
-    def __init__(self, endpoint: Endpoint, dialect: Dialect, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        dialect: Dialect,
+        session: aiohttp.ClientSession,
+        notify: Callable[[str], None] | None,
+    ) -> None:
         self._endpoint = endpoint
         self._dialect = dialect
         self._session = session
+        self._notify = notify
 
     async def found(self, path: str) -> bool:
         """Whether a model is described at `path`."""
-        status, body = await self._ask("GET", path)
-        if status not in (200, 400, *_NO_LIST):  # 400 is Gemini's word for a key it refuses, too
-            raise self._refused(path, status, body)
-        return status == 200
+        answer = await self._ask("GET", path)
+        if answer.status not in (200, 400, *_NO_LIST):  # 400 is Gemini's word for a key it refuses, too
+            raise self._refused(path, answer)
+        return answer.status == 200
 
     async def listed(self, wanted: str | None) -> list[str] | None:
         """The models listed; None if they are not, though chats may be answered."""
         path = self._dialect.models_path
-        status, body = await self._ask("GET", path)
-        if status in _NO_LIST and wanted and await self._refuses_an_empty_chat(wanted):
-            return [wanted]  # it only does not list its models
-        if status != 200:
-            raise self._refused(path, status, body)
-        try:
-            return self._dialect.listed(orjson.loads(body))
-        except (orjson.JSONDecodeError, MalformedBody) as error:
-            raise ServiceError(
-                f"{self._endpoint.shown(path)} answers, but with no list of models: "
-                f"{_words(self._endpoint, body)!r}. Is llm.base_url the right address?"
-            ) from error
+        answer = await self._ask("GET", path)
+        failure = None
+        if answer.status == 200:
+            try:
+                return self._dialect.listed(orjson.loads(answer.body))
+            except (orjson.JSONDecodeError, MalformedBody):
+                failure = ServiceError(
+                    f"{self._endpoint.shown(path)} answers, but with no list of models: "
+                    f"{_words(self._endpoint, answer.body)!r}. Is llm.base_url the right address?"
+                )
+        if wanted and answer.status in (200, *_NO_LIST, *_DENIED) and await self._is_there(wanted):
+            return [wanted]  # it only does not list its models, or not with this key
+        raise failure or self._refused(path, answer)
 
     async def takes_chats(self, model: str) -> None:
         """Raise ServiceError unless an empty chat is refused for what it is."""
         post = self._dialect.probe(model)
-        status, body = await self._ask("POST", post.path, post.body)
-        if status in _NO_LIST:
-            words = _words(self._endpoint, body)
-            raise ServiceError(
-                f"{self._endpoint.shown()} has no model {model!r} (HTTP {status}: {words}). Set llm.model"
-            )
-        if status not in (200, 400, 422):
-            raise self._refused(post.path, status, body)
+        answer = await self._ask("POST", post.path, post.body)
+        if answer.status in _NO_LIST:
+            said = f"HTTP {answer.status}: {_words(self._endpoint, answer.body)}"
+            raise ServiceError(f"{self._endpoint.shown()} has no model {model!r} ({said}). Set llm.model")
+        if answer.status not in (200, 400, 422):
+            raise self._refused(post.path, answer)
 
-    async def _refuses_an_empty_chat(self, model: str) -> bool:
+    async def _is_there(self, model: str) -> bool:
+        """Whether an empty chat is refused, or at least answered as a program answers, not a web page.
+
+        A stand-in may answer 404 to a request it does not know. If nothing is there, the first call says so.
+        """
         post = self._dialect.probe(model)
-        status, _ = await self._ask("POST", post.path, post.body)
-        return status in (400, 422)
+        answer = await self._ask("POST", post.path, post.body)
+        if answer.status in (400, 422):
+            return True
+        if answer.status in _DENIED or answer.status // 100 == 3:
+            raise self._refused(post.path, answer)
+        lost = answer.status in _NO_LIST and _forgotten(self._endpoint, self._dialect.provider)
+        return not lost and answer.body.lstrip().startswith(b"{")
 
-    async def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    async def _ask(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        """Have a request answered; a server that is busy is asked again, for a limited time."""
+        until, pause, told = time.monotonic() + _WAITED_SECONDS, 0.5, False
+        while True:
+            answer = await self._once(method, path, body)
+            if answer.status not in _BUSY or self._is_denied(answer):
+                return answer
+            asked = retry_after(answer.headers, time.time())
+            wait = pause if asked is None else asked
+            if time.monotonic() + wait > until:
+                return answer
+            if self._notify is not None and not told:
+                words = _words(self._endpoint, answer.body)
+                self._notify(
+                    f"{self._endpoint.shown(path)} is busy (HTTP {answer.status}: {words}): "
+                    f"waiting for up to {_WAITED_SECONDS:g} s"
+                )
+            told = True
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, _LONGEST_WAIT)
+
+    def _is_denied(self, answer: Answer) -> bool:
+        """Whether no wait helps: the account is empty, say."""
+        failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
+        return isinstance(failure, LLMDenied)
+
+    async def _once(self, method: str, path: str, body: bytes | None) -> Answer:
         endpoint, variable = self._endpoint, self._dialect.provider.url_env
         seconds = min(_SECONDS, endpoint.timeout)
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=endpoint.connect_timeout)
@@ -98,8 +159,7 @@ class _Look:
             async with self._session.request(
                 method, url, data=body, timeout=timeout, allow_redirects=False
             ) as response:
-                answer = await read_answer(response)
-                return answer.status, answer.body
+                return await read_answer(response)
         except TimeoutError as error:
             raise ServiceError(
                 f"{endpoint.shown(path)} does not answer in {seconds:g} s: "
@@ -111,7 +171,8 @@ class _Look:
                 f"or set llm.base_url ({variable}) to where it is"
             ) from error
 
-    def _refused(self, path: str, status: int, body: bytes) -> ServiceError:
+    def _refused(self, path: str, answer: Answer) -> ServiceError:
+        status, body = answer.status, answer.body
         where, provider = self._endpoint.shown(path), self._dialect.provider
         if status in _DENIED or b"API_KEY_INVALID" in body:
             refused = (
@@ -120,7 +181,21 @@ class _Look:
             return ServiceError(f"{where}: {refused} (HTTP {status}): set {provider.key_env}")
         if status == 404:
             return ServiceError(f"{where} is not found (HTTP 404){_forgotten(self._endpoint, provider)}")
+        if status // 100 == 3:
+            there = _target(self._endpoint.url(path), answer.headers.get("Location", ""))
+            return ServiceError(f"{where} redirects{there} (HTTP {status}): set llm.base_url to that place")
         return ServiceError(f"{where} answered HTTP {status}: {_words(self._endpoint, body)}")
+
+
+def _target(url: URL, location: str) -> str:
+    """Where a redirect leads, without what may be secret in it."""
+    if not location:
+        return ""
+    try:
+        there = url.join(URL(location))
+        return f" to {there.with_user(None).with_query(None).with_fragment(None)}"
+    except ValueError:
+        return f" to {location[:80]!r}"
 
 
 def _forgotten(endpoint: Endpoint, provider: Provider) -> str:
@@ -129,11 +204,13 @@ def _forgotten(endpoint: Endpoint, provider: Provider) -> str:
 
 
 def _pick(endpoint: Endpoint, listed: list[str], wanted: str | None) -> str:
-    if not listed:
+    if not listed and wanted is None:
         raise ServiceError(f"{endpoint.shown('/models')} lists no model: load one there")
     if wanted is None:
         return listed[0]
-    if wanted in listed or f"{wanted}:latest" in listed:  # Ollama lists a tag and takes names without it
+    if (
+        not listed or wanted in listed or f"{wanted}:latest" in listed
+    ):  # Ollama lists a tag and takes names without it
         return wanted
     close = difflib.get_close_matches(wanted, listed, n=1, cutoff=0.3)
     few = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
