@@ -4,6 +4,7 @@ A value crosses processes as MessagePack and ends in a row as JSON. Both must gi
 value that either of them would change, such as NaN, a set, or an integer of more than 64 bits, is refused.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from math import isfinite
@@ -15,6 +16,8 @@ MAX_DEPTH = 100
 _SMALLEST, _LARGEST = -(1 << 63), (1 << 64) - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_DIGITS = bytes(ord("0") if 48 <= byte <= 57 else ord(" ") for byte in range(256))
+_LONG = b"0" * 19  # the fewest digits of an integer that needs more than 63 bits
 _LONGEST_TEXT = 40  # characters of a key or text in a message
 _LONGEST_PATH = 120
 
@@ -57,6 +60,48 @@ def escaped(text: str) -> str:
     if text.isascii():
         return text
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def changed_by_parsing(data: bytes, value: object, name: str) -> str:
+    """Return the reason why a parsed value is not what its JSON says, or cannot be carried; empty if it is.
+
+    A parser turns integers of more than 64 bits into floats without a word.
+
+    Args:
+        data: the value as JSON.
+        value: the same, parsed.
+        name: what the value is called in the reason.
+    """
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and too_deep(value):
+        return f"{name}: nested more than {MAX_DEPTH} levels deep"
+    if _LONG not in data.translate(_DIGITS):  # a microsecond for 2 KB
+        return ""
+    try:
+        check(json.loads(data), name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def mended(text: str) -> Any:
+    """Parse JSON as some programs write it: NaN and infinities become null, lone surrogates U+FFFD.
+
+    Raises:
+        ValueError: if it is no JSON even so.
+        RecursionError: if it is nested too deep to be read.
+    """
+    value = json.loads(text, parse_constant=_null, parse_float=_finite)
+    kept = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+    return json.loads(kept.decode("utf-16-le", "replace"))
+
+
+def _null(_: str) -> None:
+    return None
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if isfinite(number) else None
 
 
 def _inside(item: object) -> Iterable[object]:

@@ -5,14 +5,15 @@ takes time that grows with the square of some inputs, and runs in the peer's eve
 counted and it is stopped when they are spent. What it makes of numbers or nesting is bounded like the rest.
 """
 
+from contextlib import suppress
 from typing import Any, SupportsIndex, cast
 
 import orjson
 
+from peerloom.values import MAX_DEPTH, changed_by_parsing, check, mended
+
 LONGEST = 1_000_000
 """Characters of JSON that are read."""
-DEEPEST = 64
-"""Levels of lists and objects inside each other."""
 MENDABLE = 65_536
 """Characters that mending is tried on."""
 STEPS = 500_000
@@ -31,8 +32,8 @@ def read_json(text: str) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error}): reply with the JSON value alone") from error
-    if _too_deep(value):
-        raise ValueError(f"it is nested more than {DEEPEST} levels deep: reply with less")
+    if problem := changed_by_parsing(text.encode(), value, "it"):
+        raise ValueError(f"{problem}: reply with another value")
     return value
 
 
@@ -42,19 +43,23 @@ def mend_json(text: str) -> Any:
     Raises:
         ValueError: if that cannot be made out.
     """
-    if len(text) > MENDABLE or _depth_of(text) > DEEPEST:
+    if len(text) > MENDABLE or _depth_of(text) > MAX_DEPTH:
         raise ValueError("it is too long or too deep to be mended")
+    with suppress(ValueError, RecursionError):
+        value = mended(text)
+        if value and isinstance(value, dict | list):
+            return _checked(cast("Any", value))
     from json_repair import loads  # noqa: PLC0415 - few replies need it
 
     try:
         # Through bytes and back: what it makes is plain JSON then, or an error.
-        mended = loads(_Metered.of(text, [STEPS]), skip_json_loads=True)
-        value = orjson.loads(orjson.dumps(mended, option=orjson.OPT_NON_STR_KEYS))
+        repaired = loads(_Metered.of(text, [STEPS]), skip_json_loads=True)
+        value = orjson.loads(orjson.dumps(repaired, option=orjson.OPT_NON_STR_KEYS))
     except (_Spent, ValueError, TypeError, RecursionError, IndexError, KeyError, AttributeError) as error:
         raise ValueError("it cannot be mended") from error
-    if not isinstance(value, dict | list) or not value or _too_deep(value):
+    if not isinstance(value, dict | list) or not value:
         raise ValueError("it is no object or list")
-    return cast("Any", value)
+    return _checked(cast("Any", value))
 
 
 class _Spent(Exception):
@@ -84,19 +89,9 @@ class _Metered(str):
         return _Metered.of(str.__add__(self, other), self._left)
 
 
-def _too_deep(value: Any) -> bool:
-    level: list[Any] = [value]
-    for _ in range(DEEPEST):
-        inside: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                inside += cast("dict[str, Any]", each).values()
-            elif isinstance(each, list):
-                inside += cast("list[Any]", each)
-        level = [each for each in inside if isinstance(each, dict | list)]
-        if not level:
-            return False
-    return True
+def _checked(value: Any) -> Any:
+    check(value, "it")
+    return value
 
 
 def _depth_of(text: str) -> int:

@@ -20,7 +20,7 @@ from peerloom.source.urls import is_url
 
 _NO_SHAPE = {
     *("recipe", "source", "sink", "limit", "llm", "llms", "roles", "ray", "journal"),
-    *("budget", "prices", "cache"),
+    *("agents", "budget", "prices", "cache"),
 }
 
 
@@ -100,6 +100,7 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
         **shape,
         roles=placed,
         address=config.ray.address,
+        timeouts={name: agent.timeout for name, agent in config.agents.items() if agent.timeout},
         journal=config.journal == "on",
         budget=make_budget(config.budget),
         prices=make_prices(config.prices),

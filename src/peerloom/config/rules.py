@@ -14,11 +14,12 @@ def broken_rules(config: Config) -> list[str]:
 
 
 def unknown_roles(config: Config, roles: Iterable[str]) -> list[str]:
-    """A line for each placed role that the workflow does not have."""
+    """A line for each role of the configuration that the workflow does not have."""
     known = list(roles)
     return [
-        f"roles.{name}: the workflow has no role {name!r}.{did_you_mean(name, known, all_of=known)}"
-        for name in config.roles
+        f"{section}.{name}: the workflow has no role {name!r}.{did_you_mean(name, known, all_of=known)}"
+        for section, names in (("roles", config.roles), ("agents", config.agents))
+        for name in names
         if name not in known
     ]
 

@@ -66,6 +66,14 @@ class Role(Section):
         return self.replicas is not None or bool(self.resources)
 
 
+class AgentOptions(Section):
+    """What one agent may do."""
+
+    timeout: Annotated[Positive | None, FREE] = None
+    """Seconds that a turn may take, not counting the time in which its calls are answered; then its task
+    fails, reason `agent_timeout`."""
+
+
 class Ray(Section):
     """The Ray cluster, with `engine=ray`."""
 
@@ -111,6 +119,8 @@ class Config(Section):
     shards: Annotated[Count, SAME] = 1
     """Sinks that write rows side by side."""
     roles: dict[str, Role] = Field(default_factory=dict[str, Role])
+    agents: dict[str, AgentOptions] = Field(default_factory=dict[str, AgentOptions])
+    """Of the agent in each role."""
     ray: Ray = Ray()
     max_failed: Annotated[Whole | FailedShare | None, FREE] = None
     """Failed rows (a whole number) or share of failed rows (0.2) above which a run stops; by default it stops

@@ -17,6 +17,7 @@ import msgspec
 from peerloom.agents.base import Agent, Immediate, Services
 from peerloom.errors import LLMError, WorkflowError
 from peerloom.runtime.faults import classify
+from peerloom.runtime.own_time import OwnTime
 from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
 from peerloom.runtime.turns import appended, check_end, checked
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
@@ -40,7 +41,7 @@ class StepLLM:
     they are: the task is the conversation.
     """
 
-    __slots__ = ("_llm", "_on_call", "_saved", "_task", "finish_reason", "model", "usage")
+    __slots__ = ("_llm", "_on_call", "_saved", "_task", "finish_reason", "model", "own_time", "usage")
 
     def __init__(self, llm: LLM, task: Task, on_call: OnCall | None) -> None:
         self._llm = llm
@@ -50,6 +51,7 @@ class StepLLM:
         self.usage = Usage()
         self.model = ""
         self.finish_reason = ""
+        self.own_time: OwnTime | None = None
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
         """Pass the call on, unless its reply is known."""
@@ -69,12 +71,17 @@ class StepLLM:
         reply = self._saved.answer(digest, kind) if self._saved is not None else None
         if reply is None:
             self._task.forget_input()
+            if self.own_time is not None:
+                self.own_time.stop()
             try:
                 reply = await ask(self._signed(request))
             except LLMError as error:
                 if isinstance(error.usage, Usage):
                     self.usage += error.usage
                 raise
+            finally:
+                if self.own_time is not None:
+                    self.own_time.go_on()
             call = save(digest, reply)
             if call is not None and self._on_call is not None:
                 self._on_call(self._task.header, call)
@@ -101,6 +108,7 @@ class Stage:
         llm: the peer's client.
         on_call: hears of the calls that were paid.
         ending: whether the peer ends, so that tasks are cancelled by it and not by an agent.
+        timeouts: seconds that a turn of a role may take, without its calls.
     """
 
     def __init__(
@@ -110,17 +118,24 @@ class Stage:
         llm: LLM,
         on_call: OnCall | None = None,
         ending: Callable[[], bool] = lambda: False,
+        timeouts: Mapping[str, float] | None = None,
     ) -> None:
         self._workflow = workflow
         self._agents = agents
         self._llm = llm
         self._on_call = on_call
         self._ending = ending
+        self._timeouts = timeouts or {}
         self._prompt = {
             role: it.at_once for role, it in agents.items() if isinstance(it, Immediate) and _is_immediate(it)
         }
         self.hops = 0
         self.tallies: dict[str, AgentTally] = {}
+
+    @classmethod
+    def code(cls) -> frozenset[object]:
+        """The code below which an agent's own runs, for those who look at the stack."""
+        return frozenset({cls.begin.__code__, cls._ask.__code__, cls._wait.__code__})
 
     async def step(self, task: Task) -> Task:
         """The task one hop further, routed to its next role or ended."""
@@ -147,7 +162,8 @@ class Stage:
 
     def _ask(self, task: Task) -> "Task | Awaitable[Task]":
         counting = StepLLM(self._llm, task, self._on_call)
-        agent = self._agents[task.next_role]
+        role = task.next_role
+        agent = self._agents[role]
         started, clock = time.time(), time.perf_counter()
         try:
             acting = agent.act(task, Services(counting))
@@ -173,7 +189,8 @@ class Stage:
         if mine is not None and mine.cancelling() and not self._ending():
             await _undo_cancelling(mine)  # by an agent that has acted here before
         try:
-            acted = await acting
+            limit = self._timeouts.get(role)
+            acted = await (acting if limit is None else _in_time(acting, role, limit, counting))
             seconds = time.perf_counter() - clock
             turns = checked(acted, self._agents[role])
             after = appended(task, _filled(turns, role, counting, started, seconds))
@@ -276,6 +293,16 @@ def _filled(
         last.extras,
     )
     return [*filled, final]
+
+
+async def _in_time(
+    acting: Awaitable[Turn | list[Turn]], role: str, seconds: float, counting: StepLLM | None
+) -> Turn | list[Turn]:
+    """Await a turn, for so long at most."""
+    async with OwnTime(role, seconds) as own_time:
+        if counting is not None:
+            counting.own_time = own_time
+        return await acting
 
 
 async def _undo_cancelling(mine: "asyncio.Task[Any]") -> None:

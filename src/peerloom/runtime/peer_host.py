@@ -9,6 +9,7 @@ already need not go there once more.
 """
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable
@@ -22,6 +23,7 @@ from peerloom.runtime.brief import Brief, MemberStats
 from peerloom.runtime.host import Host
 from peerloom.runtime.journaling import open_journal
 from peerloom.runtime.link import Link
+from peerloom.runtime.own_time import Watchdog
 from peerloom.runtime.rows import finish
 from peerloom.runtime.settings import members
 from peerloom.runtime.tidying import Tidying
@@ -62,7 +64,8 @@ class PeerHost(Host):
         self._llm = self._brief.llm.connect(self._desk)
         program = self._brief.program
         on_call = self._journal.call if self._journal is not None else None
-        self._stage = Stage(program.workflow, program.agents, self._llm, on_call, self.ending)
+        timeouts = self._brief.settings.timeouts
+        self._stage = Stage(program.workflow, program.agents, self._llm, on_call, self.ending, timeouts)
 
     async def _close(self) -> None:
         if self._llm is not None:
@@ -70,12 +73,18 @@ class PeerHost(Host):
 
     def _begin(self) -> None:
         self.spawn(self._report())
+        self.spawn(Watchdog(Stage.code(), self._warn).run())
         if self._journal is not None:
             kind, settings = self._brief.member.kind, self._brief.settings
             slots = members(settings, self._brief.program.workflow.roles)
             places = settings.partitions if kind == ALONE else sum(slot.kind == kind for slot in slots)
             tidying = Tidying(self._journal, places, self._ask_feeders)
             self.spawn(tidying.run())
+
+    def _warn(self, text: str) -> None:
+        """Tell a person at once, since the loop that passes notices on may not come round again."""
+        print(f"{self.machine.name}: {text}", file=sys.stderr, flush=True)
+        self.notice(text)
 
     def _take_delivery(self, message: Deliver) -> Delivered:
         return self.machine.deliver(message)

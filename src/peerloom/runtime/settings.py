@@ -62,6 +62,7 @@ class RunSettings:
     prices: Prices = UNKNOWN
     cache: CacheSettings | None = None
     max_failed: float | None = None
+    timeouts: Mapping[str, float] = field(default_factory=dict[str, float])
     address: str | None = None
 
 

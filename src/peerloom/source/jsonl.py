@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 
-from peerloom.source.exact import problem_in
 from peerloom.source.files import SourceFile, find_files
 from peerloom.source.fingerprint import file_fingerprint
 from peerloom.source.lines import Line, open_file, read_line_at, read_lines
 from peerloom.source.part import Entry, LinesPart
 from peerloom.source.parts import PartsSource
+from peerloom.values import changed_by_parsing
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -91,7 +91,7 @@ class JsonlPart(LinesPart):
             value = orjson.loads(data)
         except orjson.JSONDecodeError as error:
             return Entry(line.row, None, where, _explain(where, data, error), self._offset(line))
-        if problem := problem_in(data, value):
+        if problem := changed_by_parsing(data, value, "row"):
             return Entry(line.row, None, where, f"{where}: {problem}", self._offset(line))
         label = None
         if self._convert is not None:

@@ -7,9 +7,8 @@ from typing import Any
 import orjson
 
 from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
-from peerloom.source.exact import problem_in
 from peerloom.source.fingerprint import rows_digest
-from peerloom.values import check
+from peerloom.values import changed_by_parsing, check
 
 
 class RowsSource:
@@ -72,7 +71,7 @@ class RowsSource:
         try:
             data = orjson.dumps(plain)
             value = orjson.loads(data)
-            if value != plain or problem_in(data, value):
+            if value != plain or changed_by_parsing(data, value, where):
                 check(plain, where)
         except (TypeError, ValueError, RecursionError) as error:
             return bad_row(position, _explained(plain, where, error))

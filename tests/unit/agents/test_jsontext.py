@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from peerloom.agents.answers import Json
-from peerloom.agents.jsontext import DEEPEST, LONGEST, MENDABLE, mend_json, read_json
+from peerloom.agents.jsontext import LONGEST, MENDABLE, mend_json, read_json
+from peerloom.values import MAX_DEPTH
 
 
 @pytest.mark.parametrize(
@@ -69,8 +70,8 @@ def test_numbers_that_fit_nowhere_are_no_answer(digits: int) -> None:
 
 def test_deep_and_long_values_are_refused_before_they_are_checked() -> None:
     nested = {"type": "array", "items": {"$ref": "#"}}
-    deep = "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1)
-    with pytest.raises(ValueError, match="levels deep: reply with less"):
+    deep = "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)
+    with pytest.raises(ValueError, match="levels deep: reply with another value"):
         Json(nested).read(deep)
     assert Json(nested).read(deep[1:-1]) is not None
     with pytest.raises(ValueError, match="not JSON"):
@@ -90,3 +91,15 @@ def test_a_fence_of_blanks_takes_no_time() -> None:
     with pytest.raises(ValueError, match="not JSON"):
         Json({}).read("```" + " " * 200_000 + "x")
     assert time.process_time() - began < 5
+
+
+def test_big_integers_in_an_answer_are_not_rounded():
+    with pytest.raises(ValueError, match=r"it\.n: an integer of more than 64 bits; make it a string"):
+        read_json('{"n": 340282366920938463463374607431768211455}')
+    with pytest.raises(ValueError, match="it cannot be mended"):
+        mend_json('{"n": 340282366920938463463374607431768211455, "x": NaN}')
+
+
+def test_nan_becomes_null_and_half_a_pair_a_replacement_character():
+    assert mend_json('{"x": NaN, "y": [-Infinity, 1e999]}') == {"x": None, "y": [None, None]}
+    assert mend_json(r'{"smile": "\ud83d"}') == {"smile": "\ufffd"}

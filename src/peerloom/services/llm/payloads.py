@@ -4,15 +4,13 @@ Nearly all bodies are plain JSON and cost one parse. The others are mended where
 words: a lone surrogate and bytes that are not UTF-8 become U+FFFD, NaN and infinities become null.
 """
 
-import json
 from collections.abc import Iterator
-from math import isfinite
 from typing import Any, cast
 
 import orjson
 
 from peerloom.services.llm.dialect import MalformedBody
-from peerloom.values import MAX_DEPTH, too_deep
+from peerloom.values import MAX_DEPTH, mended, too_deep
 
 _MENDABLE = 16_000_000  # bytes of a body that is read again with the slower parser
 _BOM = b"\xef\xbb\xbf"
@@ -45,24 +43,9 @@ def _lenient(body: bytes, error: orjson.JSONDecodeError) -> Any:
     if start.startswith(_STREAM):
         return _joined(list(_events(start)))
     try:
-        return _mended(start)
-    except (ValueError, RecursionError):
+        return orjson.loads(orjson.dumps(mended(start.decode(errors="replace"))))
+    except (ValueError, TypeError, RecursionError):
         raise MalformedBody(f"not JSON: {error}") from error
-
-
-def _mended(body: bytes) -> Any:
-    value = json.loads(body.decode(errors="replace"), parse_constant=_null, parse_float=_finite)
-    text = json.dumps(value, ensure_ascii=False)
-    return orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-
-
-def _null(_: str) -> None:
-    return None
-
-
-def _finite(text: str) -> float | None:
-    number = float(text)
-    return number if isfinite(number) else None
 
 
 def _pruned(value: Any, depth: int) -> Any:
@@ -82,7 +65,7 @@ def _events(body: bytes) -> Iterator[dict[str, Any]]:
         if not data or data == _DONE:
             continue
         try:
-            value = _mended(data.encode())
+            value = mended(data)
         except (ValueError, RecursionError) as error:
             raise MalformedBody("an event of its stream is not JSON") from error
         if isinstance(value, dict):

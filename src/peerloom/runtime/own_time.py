@@ -1,0 +1,118 @@
+"""Limit the time that an agent takes for a turn, and report agents that block the event loop."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from peerloom.errors import TaskError
+
+TICK_SECONDS = 1.0
+TICKS = 5
+"""Ticks of the watchdog in a row without a turn of the event loop, after which that is reported."""
+
+
+class AgentTimeout(TaskError):
+    """An agent has not returned in time."""
+
+    reason = "agent_timeout"
+
+
+class OwnTime:
+    """Ends an agent that takes longer than it may, not counting the time in which its calls are answered.
+
+    Args:
+        role: whose turn it is.
+        seconds: how long a turn may take, without calls of services.
+    """
+
+    def __init__(self, role: str, seconds: float) -> None:
+        self._role = role
+        self._seconds = self._left = seconds
+        self._scope = asyncio.timeout(seconds)
+        self._since = 0.0
+        self._calls = 0
+
+    async def __aenter__(self) -> "OwnTime":
+        await self._scope.__aenter__()
+        self._since = asyncio.get_running_loop().time()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._scope.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            key = f"agents.{self._role}.timeout"
+            raise AgentTimeout(f"{self._role} has not returned within {self._seconds:g} s ({key})") from None
+
+    def stop(self) -> None:
+        """A call begins."""
+        if not self._calls:
+            self._left -= asyncio.get_running_loop().time() - self._since
+            self._reschedule(None)
+        self._calls += 1
+
+    def go_on(self) -> None:
+        """A call is over."""
+        self._calls -= 1
+        if not self._calls:
+            self._since = asyncio.get_running_loop().time()
+            self._reschedule(self._since + max(0.0, self._left))
+
+    def _reschedule(self, when: float | None) -> None:
+        with suppress(RuntimeError):  # it has expired, or the agent has returned before its call
+            self._scope.reschedule(when)
+
+
+class Watchdog:
+    """Reports agents that keep the event loop from running, such as by `time.sleep`.
+
+    A thread counts ticks in which the loop has not come round, so that neither a stopped process nor a busy
+    machine looks like an agent that blocks.
+
+    Args:
+        code: the code objects that run agents, with a local variable `role`.
+        tell: passes a text to a person; called from the thread.
+    """
+
+    def __init__(self, code: "frozenset[object]", tell: Callable[[str], None]) -> None:
+        self._code = code
+        self._tell = tell
+        self._thread = threading.Thread(target=self._watch, name="peerloom-watchdog", daemon=True)
+        self._over = threading.Event()
+        self._rounds = 0
+
+    async def run(self) -> None:
+        """Watch the running loop until cancelled."""
+        self._loop_thread = threading.get_ident()
+        self._thread.start()
+        try:
+            while True:
+                self._rounds += 1
+                await asyncio.sleep(TICK_SECONDS / 2)
+        finally:
+            self._over.set()
+
+    def _watch(self) -> None:
+        seen, ticks = -1, 0
+        while not self._over.wait(TICK_SECONDS):
+            ticks = ticks + 1 if seen == self._rounds else 0
+            seen = self._rounds
+            if ticks == TICKS:
+                self._report(sys._current_frames().get(self._loop_thread))
+
+    def _report(self, frame: FrameType | None) -> None:
+        place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else "?"
+        while frame is not None and frame.f_code not in self._code:
+            frame = frame.f_back
+        if frame is not None and "role" in frame.f_locals:
+            self._tell(
+                f"agent {frame.f_locals['role']!r} has blocked the event loop for {TICKS * TICK_SECONDS:g} s "
+                f"({place}), so no other task of its peer goes on: await what takes time, or put it into "
+                "asyncio.to_thread"
+            )
