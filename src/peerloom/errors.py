@@ -25,7 +25,7 @@
 Whoever extends Peerloom raises plain Python errors; the runtime classifies them at one place.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PeerloomError(Exception):
@@ -94,9 +94,18 @@ class AnswerError(TaskError):
 
 
 class LLMError(TaskError):
-    """The language model service failed this call."""
+    """The language model service failed this call.
+
+    Args:
+        why: what is wrong, for people.
+        usage: what the call has used nevertheless, as a `Usage`, if it was answered.
+    """
 
     reason = "llm"
+
+    def __init__(self, why: str, *, usage: Any = None) -> None:
+        super().__init__(why)
+        self.usage = usage
 
 
 class LLMUnavailable(LLMError):

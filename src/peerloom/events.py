@@ -95,7 +95,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over and its summary is written. `how` is `finished`, `drained` or `failed`."""
+    """The run is over and its summary is written. `how` is `finished`, `drained`, `suspended` or `failed`."""
 
     how: str
     run_dir: str

@@ -9,6 +9,7 @@ is a history entry, `next_role` and `end` are the result of the routing function
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -58,14 +59,6 @@ class Header(NamedTuple):
         return self.attempt, self.hop
 
 
-class Ref(msgspec.Struct, frozen=True, array_like=True):
-    """A large value that travels by name: content hash, size in bytes, and who owns the bytes."""
-
-    digest: str
-    size: int
-    owner: str
-
-
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Tokens and calls of one turn, and what they cost in dollars, if that is known.
 
@@ -88,13 +81,27 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
+class Fault(msgspec.Struct, frozen=True, array_like=True):
+    """An exception that an agent or a workflow raised, and the place in the user's code, if known."""
+
+    role: str
+    type: str
+    message: str
+    file: str = ""
+    line: int = 0
+
+
 class End(msgspec.Struct, frozen=True, array_like=True):
-    """How a task ended: one of `OUTCOMES`, why, and what it produced (any JSON value)."""
+    """How a task ended: one of `OUTCOMES`, why, and what it produced (any JSON value).
+
+    `error` is the exception that ended it, filled in by the runtime.
+    """
 
     outcome: str = COMPLETED
     reason: str = ""
     result: Any = None
     detail: str = ""
+    error: Fault | None = None
 
 
 class Extras(msgspec.Struct, frozen=True, array_like=True):
@@ -170,7 +177,6 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
     raw_turns: list[msgspec.Raw] = []
     next_role: str = ""
     end: End | None = None
-    refs: list[Ref] = []
     calls: list[SavedCall] = []
 
     @property
@@ -204,23 +210,42 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         _decoded(self).pop("input", None)
 
     def by(self, agent: str) -> tuple[Turn, ...]:
-        """The turns of one role, oldest first."""
+        """The turns of one role, oldest first.
+
+        Raises:
+            ValueError: if the workflow has no such role.
+        """
+        self._check_role(agent)
         return tuple(turn for turn in self.turns if turn.agent == agent)
 
     def value(self, agent: str, default: Any = None) -> Any:
-        """What that role returned last, or `default` if it has not acted."""
+        """What that role returned last, or `default` if it has not acted.
+
+        Raises:
+            ValueError: if the workflow has no such role.
+        """
+        self._check_role(agent)
         for turn in reversed(self.turns):
             if turn.agent == agent:
                 return turn.value
         return default
 
+    def know_roles(self, roles: Sequence[str]) -> None:
+        """Have `by` and `value` refuse other roles than these, which are the workflow's."""
+        _decoded(self)["roles"] = roles
+
+    def _check_role(self, agent: str) -> None:
+        roles: Sequence[str] = _decoded(self).get("roles", ())
+        if roles and agent not in roles:
+            close = get_close_matches(agent, roles, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"there is no role {agent!r}; {hint}The roles are: {', '.join(roles)}")
+
     def with_turns(self, *turns: Turn) -> "Task":
         """This task after one agent has acted: the turns appended, one hop further.
 
         Raises:
-            TypeError: if a turn holds what MessagePack cannot.
-            OverflowError: if it holds an integer of more than 64 bits.
-            msgspec.ValidationError: if a field of a turn is of the wrong type.
+            TypeError, ValueError, OverflowError, RecursionError: if a turn cannot be encoded.
         """
         raw = [_turn_encoder.encode(turn) for turn in turns]
         # Decoded again at once: a turn is the same value here and on the next peer, or refused here.
@@ -275,7 +300,6 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
             raw_turns,
             next_role,
             end,
-            self.refs,
             calls,
         )
 
@@ -353,7 +377,6 @@ def encode_rest(task: Task, turns: int) -> bytes:
         task.raw_turns[turns:],
         task.next_role,
         task.end,
-        task.refs,
         task.calls,
     )
     return _task_encoder.encode(rest)
@@ -376,7 +399,6 @@ def decode_rest(data: bytes, raw_input: msgspec.Raw, raw_turns: list[msgspec.Raw
         [*raw_turns, *rest.raw_turns],
         rest.next_role,
         rest.end,
-        rest.refs,
         rest.calls,
     )
 

@@ -96,7 +96,7 @@ def _problem(item: object, depth: int) -> str:
             deep = depth >= MAX_DEPTH
             return f"nested more than {MAX_DEPTH} levels deep" if deep else ""
         case _:
-            return f"a {type(item).__name__} is not JSON; use None, bool, int, float, str, list, or dict"
+            return f"of type {type(item).__name__}, not JSON; use None, bool, int, float, str, list, or dict"
 
 
 def _quoted(text: str) -> str:

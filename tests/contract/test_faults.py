@@ -57,7 +57,7 @@ async def test_what_cannot_travel_fails_its_own_task_only(
     failed = {row["input"]["n"]: row["detail"] for row in done.rows if row["outcome"] == "failed"}
     assert set(failed) == {1, 2, 3, 6, 7, 8}
     assert "CancelledError" in failed[1]
-    assert "OverflowError" in failed[6]
+    assert "an integer of more than 64 bits" in failed[6]
     assert done.rows[4]["result"] == [1, 2]
     assert set(done.summary["reasons"]) == {"agent_error"}
 
@@ -67,7 +67,7 @@ async def test_a_check_that_raises_anything_is_a_bad_row(engine: str, tmp_path: 
     program = Program(talk().workflow, talk().agents, forgetful)
     done = await execute(program, ROWS, SimulatedService(), tmp_path / "run", engine=engine)
     assert done.summary["reasons"] == {"bad_row": 1}
-    assert done.rows[3]["detail"] == "KeyError: 'a check that fails by itself'"
+    assert done.rows[3]["detail"].startswith("KeyError: 'a check that fails by itself' (programs.py:")
 
 
 async def test_an_input_that_goes_away_ends_the_run_and_says_so(engine: str, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ async def test_every_outcome_is_a_row_and_they_add_up(engine: str, placement: st
     assert done.summary["reasons"] == {"dull": 6, "agent_error": 6, "bad_row": 1}
     assert done.summary["admitted"] == len(done.rows) == 25
     wrong = next(row for row in done.rows if row["reason"] == "agent_error")
-    assert wrong["detail"] == "ZeroDivisionError: an agent's own mistake"
+    assert wrong["detail"].startswith("first: ZeroDivisionError: an agent's own mistake (programs.py:")
     assert done.rows[24]["detail"] == "field 'n' is missing"
 
 

@@ -6,7 +6,6 @@ from peerloom.task import (
     SCHEMA_VERSION,
     End,
     Header,
-    Ref,
     Task,
     TaskId,
     Turn,
@@ -39,7 +38,7 @@ def test_a_new_task_travels_whole():
     assert task.input == ROW
     assert task.turns == ()
     assert task.last is None
-    assert (task.next_role, task.end, task.refs) == ("", None, [])
+    assert (task.next_role, task.end) == ("", None)
 
 
 @pytest.mark.parametrize("row", [{}, [], "text", 3, None, {"long": "x" * 100_000}])
@@ -124,16 +123,13 @@ def test_usage_adds_up():
     assert Usage(1, 2, 3, 4) + Usage(10, 20, 30, 40) == Usage(11, 22, 33, 44)
 
 
-def test_room_for_fan_out_and_large_values():
+def test_room_for_fan_out():
     header = Header(TaskId(0, 0, 0), 1, 2, (0, 3))
-    ref = Ref("sha256:00", 5_000_000, "peer-1")
-    task = travelled(fresh(header=header, refs=[ref]).with_turns(Turn("a")))
+    task = travelled(fresh(header=header).with_turns(Turn("a")))
     assert task.header.branch == (0, 3)
-    assert task.refs == [ref]
 
 
 def test_tasks_do_not_share_their_lists():
-    assert fresh().refs is not fresh().refs
     assert fresh().raw_turns is not fresh().raw_turns
 
 

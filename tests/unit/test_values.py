@@ -34,8 +34,8 @@ def test_values_that_are_kept(value: Any) -> None:
     [
         (float("nan"), "value: nan is not JSON; use None or a string"),
         ({"a": {"b c": [1, float("-inf")]}}, "value.a['b c'][1]: -inf is not JSON; use None or a string"),
-        ([{1, 2}], "value[0]: a set is not JSON; use None, bool, int, float, str, list, or dict"),
-        (b"x", "value: a bytes is not JSON; use None, bool, int, float, str, list, or dict"),
+        ([{1, 2}], "value[0]: of type set, not JSON; use None, bool, int, float, str, list, or dict"),
+        (b"x", "value: of type bytes, not JSON; use None, bool, int, float, str, list, or dict"),
         (2**64, "value: an integer of more than 64 bits; make it a string"),
         (-(2**63) - 1, "value: an integer of more than 64 bits; make it a string"),
         ("caf\udce9", r"value: 'caf\udce9' holds a lone surrogate"),

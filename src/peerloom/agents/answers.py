@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from peerloom.agents.jsontext import mend_json, read_json
-from peerloom.errors import ConfigError
+from peerloom.agents.schemas import validator_of
 
 
 class Answer:
@@ -112,14 +112,7 @@ class Json(Answer):
 
     @cached_property
     def _validator(self) -> Any:
-        # Imported here: jsonschema takes 0.1 s to import, and most runs have no schema.
-        from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
-
-        try:
-            Draft202012Validator.check_schema(self._schema)
-        except SchemaError as error:
-            raise ConfigError(f"schema: at {error.json_path}: {error.message}") from error
-        return Draft202012Validator(self._schema)
+        return validator_of(self._schema)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"schema": self._schema, "_schema": self._schema}

@@ -17,7 +17,7 @@ import orjson
 
 from peerloom.agents.answers import Answer, Choice, FreeText, Json, Parsed, whole_sentences
 from peerloom.agents.base import Services
-from peerloom.agents.messages import Message, dialogue, merge
+from peerloom.agents.messages import Message, call_ids, dialogue, merge
 from peerloom.agents.prompts import Prompt, as_prompt
 from peerloom.agents.toolcalls import Tools
 from peerloom.errors import AnswerError, ConfigError, ContentFiltered, OutputTruncated, PromptError
@@ -122,18 +122,19 @@ class LLMAgent:
         """Ask until there is an answer.
 
         Raises:
+            PromptError: if a template fails on this task, or leaves nothing to ask.
             AnswerError: if none of `1 + retries` replies is one.
             OutputTruncated: if a reply was cut by the token limit; see `on_length`.
             ContentFiltered: if the provider withheld a reply.
             LLMError: what the service raises.
         """
-        question = messages = self.messages(task)
+        question = messages = _asking(self.messages(task), task)
         answer = self._answer or self._choice(task)
         problem, text = "", ""
         for call in range(1 + self.retries):
             reply = await services.llm.chat(self._request(task, messages, answer, call))
             try:
-                return self._turn(reply, answer)
+                return self._turn(task, reply, answer)
             except ValueError as error:
                 problem, text = str(error), _shown(reply)
                 again = {"role": "user", "content": f"That reply cannot be used: {problem}."}
@@ -157,12 +158,12 @@ class LLMAgent:
             role=task.next_role,
         )
 
-    def _turn(self, reply: ChatReply, answer: Answer) -> Turn:
+    def _turn(self, task: Task, reply: ChatReply, answer: Answer) -> Turn:
         """The turn that a reply makes; ValueError if the reply is no answer."""
         if reply.finish_reason == "content_filter":
             raise ContentFiltered("the provider withheld the reply")
         if self.tools and reply.tool_calls:
-            return self._calling(reply)
+            return self._calling(task, reply)
         if self._tools.demanded:
             raise self._tools.missing() if reply.finish_reason != "length" else self._truncated(reply)
         text, repaired = reply.text.strip(), False
@@ -183,11 +184,12 @@ class LLMAgent:
             extras=_extras(reply, repaired),
         )
 
-    def _calling(self, reply: ChatReply) -> Turn:
+    def _calling(self, task: Task, reply: ChatReply) -> Turn:
         """The turn of a reply that calls tools; what it says beside is part of the message."""
         whole = reply.finish_reason != "length"
         try:
-            calls = self._tools.read(reply.tool_calls, mend=whole)
+            hop, taken = task.header.hop, call_ids(task)
+            calls = self._tools.read(reply.tool_calls, mend=whole, hop=hop, taken=taken)
         except ValueError:
             if whole:
                 raise
@@ -233,6 +235,13 @@ class LLMAgent:
         return Choice(choices)
 
 
+def _asking(messages: list[Message], task: Task) -> list[Message]:
+    """The messages, of which one at least has to be more than an instruction."""
+    if all(message.get("role") in _INSTRUCTIONS or not message.get("content") for message in messages):
+        raise PromptError(f"the prompt of {task.next_role!r} is empty for this row: there is nothing to ask")
+    return messages
+
+
 def _mended(answer: Answer, text: str, error: ValueError) -> Any:
     """The value of a reply that was refused; the error it was refused with, if it cannot be mended."""
     try:
@@ -262,6 +271,7 @@ def _seed(task: Task, call: int) -> int:
     return (mixed ^ mixed >> 31) >> 33
 
 
+_INSTRUCTIONS = ("system", "developer")
 _SHOWN = 2000  # characters of an unusable reply that the model sees again
 _CALLS = 1024  # more than one turn ever makes
 _64_BITS = (1 << 64) - 1

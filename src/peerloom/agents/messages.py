@@ -30,6 +30,13 @@ def dialogue(task: Task) -> list[Message]:
     return messages
 
 
+def call_ids(task: Task) -> set[str]:
+    """Return the ids of all tool calls of a task so far."""
+    messages = (turn.message or {} for turn in task.turns)
+    calls = [call for each in messages for call in cast("list[dict[str, Any]]", each.get("tool_calls") or [])]
+    return {str(call.get("id")) for call in calls}
+
+
 def merge(messages: Sequence[Message]) -> list[Message]:
     """The same messages with neighbours of one role made one, as many chat templates demand.
 

@@ -3,7 +3,7 @@
 A `Prompt` is compiled once per process: pickling one (agents travel to the peers) carries its text
 only. A template sees `input` (the row), `task`, `turns` (the history) and `last` (the newest turn);
 a name that is none of these is refused when the prompt is made, a field that a row lacks when it is
-rendered. On a dict, `row.items` is the field of that name, not Python's method.
+rendered. On an object, `row.items` is the field of that name, never a method; `row|items` are its pairs.
 """
 
 import difflib
@@ -114,14 +114,16 @@ class _Missing(StrictUndefined):
     def _undefined_message(self) -> str:
         name, owner = str(self._undefined_name), self._undefined_obj
         if isinstance(owner, dict):
-            return _absent(name, map(str, cast("dict[Any, Any]", owner)), "the fields")
+            absent = _absent(name, map(str, cast("dict[Any, Any]", owner)), "the fields")
+            return f"{absent}; for an object's pairs write |items" if name in _PAIRS else absent
         return f"{'None' if owner is None else type(owner).__name__} has no {name!r}"
 
 
 class _Environment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, dict) and attribute in obj:
-            return cast("dict[str, Any]", obj)[attribute]
+        if isinstance(obj, dict):
+            fields = cast("dict[str, Any]", obj)
+            return fields[attribute] if attribute in fields else self.undefined(obj=obj, name=attribute)
         value = cast("object", obj)
         if attribute in _KNOWN_SAFE.get(type(value), ()):
             return getattr(value, attribute)
@@ -134,7 +136,17 @@ _KNOWN_SAFE: dict[type, frozenset[str]] = {
 }
 """What templates use most, known to be mere values: the sandbox's checks cost more than all else of it."""
 
-_environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True)
+_PAIRS = ("items", "keys", "values")
+
+
+def _written(value: Any) -> Any:
+    """What an expression writes into the prompt; null would become the word None."""
+    if value is None:
+        raise UndefinedError("an expression is null: test for it, or write |default('...', true)")
+    return value
+
+
+_environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True, finalize=_written)
 _globals: dict[str, Any] = cast("Any", _environment).globals
 
 

@@ -1,6 +1,6 @@
 """What counts as a call of a tool: a name there is, and arguments that follow the tool's schema."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -66,8 +66,18 @@ class Tools:
             f"it calls no tool: call {'one of ' if len(self._schemas) > 1 else ''}{self._names()}"
         )
 
-    def read(self, calls: Sequence[dict[str, Any]], *, mend: bool) -> Calls:
-        """The calls, checked; arguments that are no JSON are mended, if they may be.
+    def read(
+        self, calls: Sequence[dict[str, Any]], *, mend: bool, hop: int = 0, taken: Iterable[str] = ()
+    ) -> Calls:
+        """Check the calls of a reply.
+
+        A call without an id of its own gets one, the same whenever this turn is made again.
+
+        Args:
+            calls: in OpenAI's form.
+            mend: whether arguments that are no JSON may be mended.
+            hop: the number of the turn in its task.
+            taken: ids of earlier calls of the task.
 
         Raises:
             ValueError: what is wrong with one, and what to call instead.
@@ -75,6 +85,7 @@ class Tools:
         value: list[dict[str, Any]] = []
         said: list[dict[str, Any]] = []
         repaired = False
+        used = set(taken)
         for call in calls:
             name, text = _named(call)
             schema = self._schemas.get(name)
@@ -82,13 +93,25 @@ class Tools:
                 raise ValueError(f"it calls {name[:_NAME]!r}, which is no tool: there are {self._names()}")
             arguments, mended = _arguments(schema, name, text, mend)
             repaired |= mended
-            value.append({"id": call.get("id", ""), "name": name, "arguments": arguments})
+            call_id = _own_id(call.get("id"), used, hop)
+            value.append({"id": call_id, "name": name, "arguments": arguments})
             given = orjson.dumps(arguments).decode() if mended else text
-            said.append({**call, "function": {"name": name, "arguments": given}})
+            function = {"name": name, "arguments": given}
+            said.append({**call, "id": call_id, "type": "function", "function": function})
         return Calls(value, said, repaired)
 
     def _names(self) -> str:
         return ", ".join(self._schemas) or "none"
+
+
+def _own_id(given: Any, used: set[str], hop: int) -> str:
+    """The id of a call if it has one that no other has, else a new one; `used` grows by it."""
+    own = given if isinstance(given, str) and given.strip() and given not in used else ""
+    number = len(used)
+    while not own or own in used:
+        own, number = f"call_{hop}_{number}", number + 1
+    used.add(own)
+    return own
 
 
 def _named(call: dict[str, Any]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from peerloom.api.estimate import Estimate, Shape, predict, work_of
 from peerloom.api.plan import Plan
 from peerloom.api.runner import drive
-from peerloom.errors import ConfigError
+from peerloom.errors import ConfigError, PeerloomError
 from peerloom.services.llm.fleet import FleetSpec
 from peerloom.services.llm.limits.division import Limits
 from peerloom.services.llm.service import ClientSpec, LLMService, Moved
@@ -56,7 +56,7 @@ def forecast(plan: Plan, sample: int = 20, run_dir: Path | None = None, **how: A
 
     Raises:
         ConfigError: if the pilot has too few tasks to conclude anything from.
-        PeerloomError: what a run raises.
+        PeerloomError: what a run raises; if the pilot failed, its reason.
     """
     source, rows = take_sample(plan.source, sample, plan.settings.seed)
     cache = plan.settings.cache
@@ -69,6 +69,10 @@ def forecast(plan: Plan, sample: int = 20, run_dir: Path | None = None, **how: A
         if run_dir is None:
             run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peerloom-"))) / "pilot"
         result = drive(pilot, run_dir=run_dir, **how)
+        if result.how == "failed":
+            raise PeerloomError(
+                f"nothing can be estimated: {result.summary.get('error', 'every row failed')}"
+            )
         timed = [(work_of(row), row["timing"]) for row in read_rows(run_dir)]
     tasks = rows * plan.settings.trials
     works = [work for work, _ in timed]

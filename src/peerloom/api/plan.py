@@ -12,7 +12,7 @@ from peerloom.config.build import make_settings, make_source, settle
 from peerloom.config.resume import kept_on_resume
 from peerloom.config.secrets import refuse_secrets
 from peerloom.config.services import make_lineup
-from peerloom.errors import ConfigError, WorkflowError
+from peerloom.errors import ConfigError, UsageError, WorkflowError
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.scripted import Script, ScriptedService
@@ -21,7 +21,10 @@ from peerloom.sink.state import Fingerprint
 from peerloom.source.base import Source
 from peerloom.source.fingerprint import fingerprint
 from peerloom.source.memory import RowsSource
+from peerloom.values import escaped
 from peerloom.workflow import check_agents
+
+LONGEST_MESSAGE = 4_000
 
 Rows = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Mapping[str, Any]] | Source
 """Input: a path or pattern, several of them, rows, or a source object."""
@@ -77,6 +80,8 @@ def make_plan(
 ) -> Plan:
     """Check everything that can be checked without starting anything.
 
+    A message never gets longer than `LONGEST_MESSAGE` characters, however long what it quotes is.
+
     Args:
         recipe: a recipe's name, import path, or run file; None if a program is given.
         overrides: `key=value`, as on the command line.
@@ -89,11 +94,28 @@ def make_plan(
     Raises:
         UsageError: naming what is wrong, and where.
     """
-    given = dict(values or {})
+    try:
+        return _plan(recipe, overrides, program, source, llm, dict(values or {}), config_dir)
+    except UsageError as error:
+        text = escaped(str(error))
+        if text == str(error) and len(text) <= LONGEST_MESSAGE:
+            raise
+        raise type(error)(f"{text[:LONGEST_MESSAGE]}{'...' * (len(text) > LONGEST_MESSAGE)}") from None
+
+
+def _plan(
+    recipe: str | None,
+    overrides: Sequence[str],
+    program: Program | None,
+    source: Rows | None,
+    llm: Model | None,
+    given: dict[str, Any],
+    config_dir: str | os.PathLike[str] | None,
+) -> Plan:
     rows = _rows(source, given)
     service = _service(llm, given)
     composed = compose(recipe, overrides, values=given, config_dir=config_dir)
-    found = _recipe(composed["recipe"].get("name") if "recipe" in composed else None, program)
+    found = _recipe(_recipe_name(composed), program)
     config = check(composed, found.params if found else None)
     config = settle(config, found.sample if found and rows is None else None)
     if found is not None:
@@ -110,6 +132,14 @@ def make_plan(
         llm=service or make_lineup(config),
         settings=settings,
     )
+
+
+def _recipe_name(composed: Mapping[str, Any]) -> str | None:
+    section: Any = composed.get("recipe", {})
+    name: Any = cast("dict[str, Any]", section).get("name") if isinstance(section, Mapping) else section
+    if not isinstance(section, Mapping) or not isinstance(name, str | None):
+        raise ConfigError(f"recipe.name is {name!r}: it must be the name of a recipe, in quotes if need be")
+    return name
 
 
 def _recipe(name: str | None, program: Program | None) -> "recipes.Recipe[Any] | None":

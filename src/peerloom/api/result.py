@@ -9,6 +9,8 @@ from typing import Any, Literal
 from peerloom.sink.export import export
 from peerloom.sink.read import read_rows
 
+Ended = Literal["finished", "drained", "suspended", "failed"]
+
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
@@ -16,13 +18,14 @@ class RunResult:
 
     Attributes:
         run_dir: where its rows, log and summary are.
-        how: `finished`; `drained` if it was interrupted: it finished what was in flight, no more; or
+        how: `finished`; `failed` if every row failed, or more than `max_failed` allows, with the reason in
+            `summary["error"]`; `drained` if it was interrupted: it finished what was in flight, no more; or
             `suspended` if its budget was used up: what was in flight is kept for a session with more.
         summary: the content of `summary.json`.
     """
 
     run_dir: Path
-    how: Literal["finished", "drained", "suspended"]
+    how: Ended
     summary: Mapping[str, Any]
 
     def rows(self, *, rejected: bool = False) -> Iterator[dict[str, Any]]:

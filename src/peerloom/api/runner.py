@@ -18,7 +18,7 @@ from rich.console import Console
 from peerloom.agents.base import Agent
 from peerloom.api.interrupts import Interrupts
 from peerloom.api.plan import Model, Plan, Rows, make_plan
-from peerloom.api.result import RunResult
+from peerloom.api.result import Ended, RunResult
 from peerloom.config.nearest import did_you_mean
 from peerloom.control.server import Control
 from peerloom.errors import ConfigError
@@ -40,6 +40,8 @@ class Options(TypedDict, total=False):
     `llm` is a group's name (`"llamacpp"`, `"openai"`, `"simulated"`), a service object, or a script as
     `ScriptedService` takes it: a list of replies, say, or a function from request to reply. `config` is
     any other key of the configuration, with dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`.
+    `max_failed` is how many rows (a whole number), or which share of them (0.2), may fail before the run
+    stops, with `how` as `failed`; by default it stops when its first 20 rows all failed.
     `check_row` raises `RowError` for rows that the agents could not work on. `progress` shows the run on
     stderr; by default if that is a terminal.
 
@@ -56,6 +58,7 @@ class Options(TypedDict, total=False):
     limit: int | None
     trials: int
     seed: int
+    max_failed: float | None
     config: Mapping[str, Any]
     config_dir: str | os.PathLike[str]
     check_row: Callable[[Any], None]
@@ -66,7 +69,7 @@ class Options(TypedDict, total=False):
     hooks: Sequence[Hooks]
 
 
-_KEYS = ("engine", "placement", "peers", "in_flight", "limit", "trials", "seed")
+_KEYS = ("engine", "placement", "peers", "in_flight", "limit", "trials", "seed", "max_failed")
 
 
 def run(
@@ -225,10 +228,10 @@ class _Cancelled(Exception):
 class _Ended(Hooks):
     """Remembers how the run ended."""
 
-    how: Literal["finished", "drained", "suspended"] = "finished"
+    how: Ended = "finished"
 
     def run_finished(self, event: RunFinished) -> None:
-        if event.how in ("drained", "suspended"):
+        if event.how in ("drained", "suspended", "failed"):
             self.how = event.how
 
 

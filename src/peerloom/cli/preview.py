@@ -15,11 +15,14 @@ import typer
 from rich.console import Console
 
 from peerloom.api import RunResult, drive, make_plan
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED, VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
 from peerloom.cli.models import pull_embedded
+from peerloom.cli.run import tell_why
 from peerloom.observe.dialogue import print_row
 from peerloom.observe.words import outcomes, plain
+
+_CODES = {"drained": INTERRUPTED, "failed": FAILED, "suspended": SUSPENDED}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,8 +51,9 @@ def preview(
     with _directory(run_dir) as directory:
         result = drive(plan, run_dir=directory, progress=not quiet)
         _print(result, as_json=as_json)
-    if result.how == "drained":
-        raise typer.Exit(130)
+    tell_why(result, quiet=quiet)
+    if result.how in _CODES:
+        raise typer.Exit(_CODES[result.how])
 
 
 @contextmanager

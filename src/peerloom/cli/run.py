@@ -9,8 +9,8 @@ import orjson
 import typer
 from rich.console import Console
 
-from peerloom.api import Plan, default_run_dir, drive, make_plan
-from peerloom.cli.app import INTERRUPTED, SUSPENDED, VERBS, guarded
+from peerloom.api import Plan, RunResult, default_run_dir, drive, make_plan
+from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED, VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed, expanded
 from peerloom.cli.models import pull_embedded
 from peerloom.cli.rehearsal import rehearse
@@ -84,8 +84,17 @@ def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how:
     if result.how == "drained":
         _tell_how_to_go_on(directory)
         raise typer.Exit(INTERRUPTED)
+    if result.how == "failed":
+        tell_why(result, quiet=quiet)
+        raise typer.Exit(FAILED)
     if result.how == "suspended":
         raise typer.Exit(SUSPENDED)
+
+
+def tell_why(result: RunResult, *, quiet: bool) -> None:
+    """Print why a run failed, unless the display has told of it."""
+    if quiet and result.how == "failed":
+        typer.echo(f"error: {result.summary.get('error', 'every row failed')}", err=True)
 
 
 def _has_rows(directory: Path) -> bool:

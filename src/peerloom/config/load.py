@@ -1,11 +1,11 @@
 """From the composed dictionary to a checked, frozen `Config`, and to the text of `run.yaml`."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
-import orjson
 import yaml
 from pydantic import Field, ValidationError, create_model
 
@@ -15,6 +15,7 @@ from peerloom.config.rules import broken_rules
 from peerloom.config.schema import Config, Recipe
 from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError
+from peerloom.values import check as check_value
 
 _BOUNDS = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length")
 
@@ -32,7 +33,7 @@ def check(composed: Mapping[str, Any], options: type | None = None) -> Config:
     refuse_secrets(composed)
     model = _with_options(options)
     try:
-        config = model.model_validate_json(orjson.dumps(composed, default=str))
+        config = model.model_validate_json(_as_json(composed))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, model))) from error
     problems = broken_rules(config)
@@ -46,6 +47,16 @@ def to_yaml(config: Config, comment: str = "") -> str:
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     plain = literal(config.model_dump(mode="json"))
     return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _as_json(composed: Mapping[str, Any]) -> str:
+    """The configuration as JSON; dates and other values of YAML's own become text."""
+    text = json.dumps(composed, default=str)
+    try:
+        check_value(json.loads(text), "configuration")
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(str(error)) from error
+    return text
 
 
 def _with_options(options: type | None) -> type[Config]:

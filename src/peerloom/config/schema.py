@@ -4,7 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from peerloom.config.base import FREE, MAY_GROW, SAME, Count, NotNegative, Positive, Section, Whole
+from peerloom.config.base import (
+    FREE,
+    MAY_GROW,
+    SAME,
+    Count,
+    FailedShare,
+    NotNegative,
+    Positive,
+    Section,
+    Whole,
+)
 from peerloom.config.llm import Llm
 from peerloom.config.money import Budget, Cache, Given
 from peerloom.runtime.compression import Compress
@@ -102,6 +112,9 @@ class Config(Section):
     """Sinks that write rows side by side."""
     roles: dict[str, Role] = Field(default_factory=dict[str, Role])
     ray: Ray = Ray()
+    max_failed: Annotated[Whole | FailedShare | None, FREE] = None
+    """Failed rows (a whole number) or share of failed rows (0.2) above which a run stops; by default it stops
+    when its first 20 rows all failed. With 1.0 it is never stopped."""
     heartbeat_seconds: Annotated[Positive, FREE] = 1.0
     """How often a process is asked for a sign of life."""
     suspect_seconds: Annotated[Positive, FREE] = 10.0

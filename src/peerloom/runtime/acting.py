@@ -5,22 +5,24 @@ own outcome and reason, anything else with `failed`; siblings never notice.
 """
 
 import asyncio
+import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import CoroutineType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from peerloom.agents.base import Agent, Immediate, Services
-from peerloom.errors import TaskError
+from peerloom.errors import LLMError, WorkflowError
+from peerloom.runtime.faults import classify
 from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
+from peerloom.runtime.turns import appended, check_end, checked
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.sink.totals import AgentTally
-from peerloom.task import FAILED, End, Header, SavedCall, Task, Turn, Usage
+from peerloom.task import End, Header, SavedCall, Task, Turn, Usage
 from peerloom.workflow import Workflow
-
-DETAIL_CHARACTERS = 2_000
 
 _NO_USAGE = Usage()
 
@@ -67,7 +69,12 @@ class StepLLM:
         reply = self._saved.answer(digest, kind) if self._saved is not None else None
         if reply is None:
             self._task.forget_input()
-            reply = await ask(self._signed(request))
+            try:
+                reply = await ask(self._signed(request))
+            except LLMError as error:
+                if isinstance(error.usage, Usage):
+                    self.usage += error.usage
+                raise
             call = save(digest, reply)
             if call is not None and self._on_call is not None:
                 self._on_call(self._task.header, call)
@@ -93,15 +100,22 @@ class Stage:
         agents: by role.
         llm: the peer's client.
         on_call: hears of the calls that were paid.
+        ending: whether the peer ends, so that tasks are cancelled by it and not by an agent.
     """
 
     def __init__(
-        self, workflow: Workflow, agents: Mapping[str, Agent], llm: LLM, on_call: OnCall | None = None
+        self,
+        workflow: Workflow,
+        agents: Mapping[str, Agent],
+        llm: LLM,
+        on_call: OnCall | None = None,
+        ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._workflow = workflow
         self._agents = agents
         self._llm = llm
         self._on_call = on_call
+        self._ending = ending
         self._prompt = {
             role: it.at_once for role, it in agents.items() if isinstance(it, Immediate) and _is_immediate(it)
         }
@@ -116,6 +130,7 @@ class Stage:
     def begin(self, task: Task) -> "Task | Awaitable[Task]":
         """As `step`, in this very moment if the agent need not wait; otherwise what to await."""
         role = task.next_role
+        task.know_roles(self._workflow.roles)
         at_once = self._prompt.get(role)
         if at_once is None:
             return self._ask(task)
@@ -124,17 +139,24 @@ class Stage:
             acted = at_once(task)
             if not isinstance(acted, Turn | list):
                 return self._wait(task, acted, started, clock)
-            after = task.with_turns(*_filled(acted, role, None, started, time.perf_counter() - clock))
-        except (Exception, asyncio.CancelledError) as error:
+            turns = checked(acted, self._agents[role])
+            after = appended(task, _filled(turns, role, None, started, time.perf_counter() - clock))
+        except BaseException as error:  # also SystemExit: an agent ends its own task only
             after = _failed(task, error, None, started, time.perf_counter() - clock)
         return self._end(task, after, None, time.perf_counter() - clock)
 
     def _ask(self, task: Task) -> "Task | Awaitable[Task]":
         counting = StepLLM(self._llm, task, self._on_call)
+        agent = self._agents[task.next_role]
         started, clock = time.time(), time.perf_counter()
         try:
-            acting = self._agents[task.next_role].act(task, Services(counting))
-        except Exception as error:  # it is no coroutine function, and has not come to its first wait
+            acting = agent.act(task, Services(counting))
+            if type(acting) is not CoroutineType and not inspect.isawaitable(acting):
+                raise TypeError(
+                    f"{type(agent).__name__}.act returned a {type(acting).__name__} without being awaited; "
+                    "define it with `async def`"
+                )
+        except BaseException as error:  # it is no coroutine function, and has not come to its first wait
             seconds = time.perf_counter() - clock
             return self._end(task, _failed(task, error, counting, started, seconds), counting, seconds)
         return self._wait(task, acting, started, clock, counting)
@@ -147,16 +169,28 @@ class Stage:
         clock: float,
         counting: StepLLM | None = None,
     ) -> Task:
+        role, mine = task.next_role, asyncio.current_task()
+        if mine is not None and mine.cancelling() and not self._ending():
+            await _undo_cancelling(mine)  # by an agent that has acted here before
         try:
             acted = await acting
             seconds = time.perf_counter() - clock
-            after = task.with_turns(*_filled(acted, task.next_role, counting, started, seconds))
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+            turns = checked(acted, self._agents[role])
+            after = appended(task, _filled(turns, role, counting, started, seconds))
+        except BaseException as error:
+            if self._is_ours(error, mine):
                 raise
             seconds = time.perf_counter() - clock
             after = _failed(task, error, counting, started, seconds)
+        if mine is not None and mine.cancelling() and not self._ending():
+            await _undo_cancelling(mine)
         return self._end(task, after, counting, seconds)
+
+    def _is_ours(self, error: BaseException, mine: "asyncio.Task[Any] | None") -> bool:
+        """Whether an exception ends the peer's work on the task, rather than comes from the agent."""
+        if isinstance(error, asyncio.CancelledError):
+            return mine is not None and mine.cancelling() > 0 and self._ending()
+        return isinstance(error, GeneratorExit) and _running_task() is not mine
 
     def _end(self, task: Task, after: Task, counting: StepLLM | None, seconds: float) -> Task:
         self._count(task.next_role, counting.usage if counting is not None else _NO_USAGE, seconds)
@@ -181,10 +215,26 @@ def routed(task: Task, workflow: Workflow) -> Task:
     last = task.last
     if last is not None and last.end is not None:
         return task.go_to(last.end)
+    task.know_roles(workflow.roles)
     try:
-        return task.go_to(workflow.next(task))
-    except Exception as error:
+        where: Any = workflow.next(task)
+        if isinstance(where, End):
+            if last is None or where.result is not last.value or where.reason or where.detail:
+                check_end(where, "result")
+            return task.go_to(where)
+        if isinstance(where, str) and where in workflow.roles:
+            return task.go_to(where)
+        raise _no_such_role(where, workflow)
+    except BaseException as error:
         return task.go_to(classify(error, "workflow_error"))
+
+
+def _no_such_role(where: object, workflow: Workflow) -> WorkflowError:
+    named = repr(where) if type(where) is str else f"a {type(where).__name__}"
+    return WorkflowError(
+        f"next() returned {named}; it must return an End, or a role of the workflow: "
+        + ", ".join(workflow.roles)
+    )
 
 
 def _is_immediate(agent: Agent) -> bool:
@@ -198,16 +248,20 @@ def _is_immediate(agent: Agent) -> bool:
 def _failed(
     task: Task, error: BaseException, counting: StepLLM | None, started: float, seconds: float
 ) -> Task:
-    turn = Turn(task.next_role, end=classify(error, "agent_error"))
-    return task.with_turns(*_filled(turn, task.next_role, counting, started, seconds))
+    role = task.next_role
+    turn = Turn(role, end=classify(error, "agent_error", role))
+    try:
+        return task.with_turns(*_filled([turn], role, counting, started, seconds))
+    except OverflowError:  # the calls' usage; how the task ended matters more
+        return task.with_turns(*_filled([turn], role, None, started, seconds))
 
 
 def _filled(
-    acted: "Turn | Iterable[Turn]", role: str, counting: StepLLM | None, started: float, seconds: float
+    turns: list[Turn], role: str, counting: StepLLM | None, started: float, seconds: float
 ) -> list[Turn]:
     """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
-    *earlier, last = (acted,) if isinstance(acted, Turn) else acted or _none(role)
-    filled = [msgspec.structs.replace(turn, agent=role, started=started) for turn in earlier]
+    *earlier, last = turns
+    filled = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in earlier]
     counted = counting is not None and counting.usage.calls
     final = Turn(
         role,
@@ -224,18 +278,16 @@ def _filled(
     return [*filled, final]
 
 
-def _none(role: str) -> NoReturn:
-    raise ValueError(f"agent {role!r} returned no turn")
+async def _undo_cancelling(mine: "asyncio.Task[Any]") -> None:
+    """Forget that an agent has cancelled the task of the peer in which it acts."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while mine.cancelling():
+        mine.uncancel()
 
 
-def _being_cancelled() -> bool:
-    """Whether it is this task that is to end, not something that an agent waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def classify(error: BaseException, reason: str) -> End:
-    """How what was raised ends a task; `reason` is for errors that do not say themselves."""
-    if isinstance(error, TaskError):
-        return End(error.outcome, error.reason, detail=str(error)[:DETAIL_CHARACTERS])
-    return End(FAILED, reason, detail=f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS])
+def _running_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

@@ -41,7 +41,8 @@ class MemberStats(msgspec.Struct, array_like=True):
     rows as they are committed, over the whole life of the run directory; `found` rows were committed
     before this member began.
     `in_flight` tasks are admitted and `turns` turns under way at this moment. `readings` are what a peer's
-    meters say at its end; `cache` is what that was good for in this process.
+    meters say at its end; `cache` is what that was good for in this process. `facts` are notices that are
+    told once in a run, whichever member comes upon them.
     """
 
     cpu_seconds: float = 0.0
@@ -54,6 +55,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     turns: int = 0
     readings: bytes = b""
     cache: CacheTally | None = None
+    facts: list[str] = []
 
 
 _encoder = msgspec.msgpack.Encoder()

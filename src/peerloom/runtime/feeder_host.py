@@ -16,8 +16,9 @@ from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import Ack, Ask, Deliver, Delivered, Drain, Item, Message, Pace, Passed
 from peerloom.protocol.quarantine import POISON, POISON_AFTER
 from peerloom.protocol.view import TO_SINK
-from peerloom.runtime.acting import classify, routed
+from peerloom.runtime.acting import routed
 from peerloom.runtime.brief import Brief, MemberStats
+from peerloom.runtime.faults import classify
 from peerloom.runtime.host import Host
 from peerloom.runtime.journaling import open_journal
 from peerloom.runtime.link import Link
@@ -194,7 +195,7 @@ class FeederHost(Host):
                 raise RowError(row.error)
             if program.check_row is not None:
                 program.check_row(row.data)
-        except Exception as error:
+        except BaseException as error:
             return task.with_next(classify(error, RowError.reason))
         return routed(task, program.workflow)
 

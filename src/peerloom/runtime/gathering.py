@@ -19,6 +19,7 @@ from peerloom.runtime.supervisor import Supervisor
 from peerloom.runtime.watchers import Watchers
 
 FIGURES_SECONDS = 0.5
+FIRST_SECONDS = 0.02  # after the members are there; twice as long each time: an early failure shows early
 CENSUS_SECONDS = 2.0  # without a new row; twice as long after each census that has brought none
 MOST_CENSUS_SECONDS = 60.0
 
@@ -49,6 +50,7 @@ class Gathering:
         self._patience = patience
         self._on_readings = on_readings
         self.figures = Figures()
+        self._facts: set[str] = set()
 
     async def watch(self, progress: Callable[[], Progress], standing_still: Callable[[], str]) -> None:
         """Ask, tell and look for progress, for as long as the run lasts.
@@ -58,6 +60,7 @@ class Gathering:
             standing_still: why no rows are to be expected; empty if they are.
         """
         committed, poisoned, since, hope = -1, 0, time.monotonic(), CENSUS_SECONDS
+        pause = min(FIGURES_SECONDS, FIRST_SECONDS)
         while True:
             await self.ask_all()
             self._watchers.emit("progress", progress())
@@ -72,7 +75,8 @@ class Gathering:
             elif time.monotonic() - since > hope:
                 self._supervisor.census()
                 since, hope = time.monotonic(), min(MOST_CENSUS_SECONDS, 2 * hope)
-            await asyncio.sleep(FIGURES_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(FIGURES_SECONDS, 2 * pause if self._supervisor.names else FIRST_SECONDS)
 
     async def ask_all(self) -> None:
         """Take in what each member says now, of those that answer."""
@@ -87,6 +91,10 @@ class Gathering:
             self._on_readings(name, stats.readings)
         for text in stats.notices:
             self._watchers.notice(f"{name}: {text}")
+        for text in stats.facts:
+            if text not in self._facts:
+                self._facts.add(text)
+                self._watchers.notice(text)
 
     async def _ask(self, name: str) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):

@@ -54,12 +54,15 @@ class Host(ABC):
         self._ready = asyncio.Event()
         self._poked = False
         self._group: asyncio.TaskGroup | None = None
+        self._main: asyncio.Task[Any] | None = None
+        self._defect = False
         self._failure: Exception | None = None
         self._notices: list[str] = []
         self._journal: Journaling | None = None
 
     async def run(self) -> MemberStats:
         """Live until `stop`; the last figures. Raises whatever ended the member before that."""
+        self._main = asyncio.current_task()
         await self._open()
         try:
             async with asyncio.TaskGroup() as group:
@@ -131,7 +134,19 @@ class Host(ABC):
         if self._group is None or self._stopping.is_set():
             work.close()
         else:
-            self._group.create_task(work)
+            self._group.create_task(work).add_done_callback(self._note_defect)
+
+    def ending(self) -> bool:
+        """Whether the member ends, so that its group cancels what runs in it."""
+        return (
+            self._group is None
+            or self._defect
+            or self._stopping.is_set()
+            or (self._main is not None and self._main.cancelling() > 0)
+        )
+
+    def _note_defect(self, work: "asyncio.Task[None]") -> None:
+        self._defect = self._defect or not (work.cancelled() or work.exception() is None)
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error

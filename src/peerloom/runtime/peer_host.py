@@ -62,7 +62,7 @@ class PeerHost(Host):
         self._llm = self._brief.llm.connect(self._desk)
         program = self._brief.program
         on_call = self._journal.call if self._journal is not None else None
-        self._stage = Stage(program.workflow, program.agents, self._llm, on_call)
+        self._stage = Stage(program.workflow, program.agents, self._llm, on_call, self.ending)
 
     async def _close(self) -> None:
         if self._llm is not None:
@@ -215,6 +215,7 @@ class PeerHost(Host):
         if self._desk is not None:
             stats.turns = max(0, stats.turns - self._desk.waiting)
             stats.readings = self._desk.read(last=True) if self._stopping.is_set() else b""
+            stats.facts = self._desk.unsaid()
         if isinstance(self._llm, CachingLLM):
             stats.cache = self._llm.tally
             stats.notices += self._llm.told

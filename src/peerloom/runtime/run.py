@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Literal
 
@@ -19,6 +18,7 @@ from peerloom.runtime.brief import Brief
 from peerloom.runtime.client import costs, prepared
 from peerloom.runtime.conclusion import check_complete, failures, first_error
 from peerloom.runtime.engines import make_engine
+from peerloom.runtime.failing import Failing
 from peerloom.runtime.gathering import Gathering
 from peerloom.runtime.program import Program
 from peerloom.runtime.rationing import Rationing
@@ -28,7 +28,7 @@ from peerloom.runtime.summary import Summary, summarise
 from peerloom.runtime.supervisor import Event, Supervisor
 from peerloom.runtime.suspension import Suspension
 from peerloom.runtime.threads import to_its_end
-from peerloom.runtime.waiting import Waiting, leave_waiting, waiting_for
+from peerloom.runtime.waiting import Waiting, leave_waiting, waiting_for, with_waiting
 from peerloom.runtime.watchers import Watchers
 from peerloom.services.llm.service import ClientSpec, LLMService, start_step
 from peerloom.sink.errors import SinkError
@@ -100,6 +100,7 @@ class Run:
             pause=self._put_aside,
             tell=self.tell,
         )
+        self._failing = Failing(settings.max_failed, self._run_dir.path, self.tell)
         self._engine = make_engine(settings)
         self._supervisor = Supervisor(
             self._engine,
@@ -131,10 +132,10 @@ class Run:
             ServiceError: if the model cannot be started, or has died; finished rows are kept.
             EngineError: if processes cannot be started; finished rows are kept.
         """
-        done = self._session.done
-        if done is not None:
+        if (done := self._session.done) is not None:
             self._watchers.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
-            self._watchers.emit("run_finished", RunFinished("finished", str(self._run_dir.path)))
+            ended = "failed" if self._failing.judge(done["outcomes"]) else "finished"
+            self._watchers.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
             return done
         if not await asyncio.to_thread(has_rows, self._source, self._settings.partitions):
             raise SourceError(f"the source has no rows: {self._source.describe()}")
@@ -149,11 +150,12 @@ class Run:
             if self._suspended:
                 how = "suspended"
             elif self._drained.is_set():
-                how = "drained"
+                how = "failed" if self._failing.stopped else "drained"
             else:
                 check_complete(totals, self._total, self._run_dir.path)
                 how = "finished"
-            if (notice := failures(totals, self._run_dir.path)) is not None:
+                await asyncio.to_thread(self._failing.judge, totals.outcomes)
+            if not self._failing.why and (notice := failures(totals, self._run_dir.path)) is not None:
                 self.tell(notice)
         except* PeerloomError as group:
             raise first_error(group) from None
@@ -162,7 +164,8 @@ class Run:
             summary = self._conclude(how)
             if how == "suspended":
                 self._suspension.conclude(summary["suspended"])
-            self._watchers.emit("run_finished", RunFinished(how, str(self._run_dir.path)))
+            ended = "failed" if self._failing.why else how
+            self._watchers.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
         return summary
 
     @property
@@ -261,9 +264,9 @@ class Run:
         self.tell(Notice("warning", f"{why}. Calls under way are finished"))
 
     def _on_event(self, event: Event) -> None:
-        if self._rationing is not None and isinstance(event, MemberJoined):
+        if isinstance(event, MemberJoined) and self._rationing is not None:
             self._rationing.joined(event.member)
-        if self._rationing is not None and isinstance(event, MemberLost):
+        elif isinstance(event, MemberLost) and self._rationing is not None:
             self._rationing.lost(event.member)
         self._watchers.member(event)
 
@@ -285,7 +288,7 @@ class Run:
         )
         if self._rationing is not None and self._rationing.spending.bounded:
             summary["budget"] = self._rationing.report()
-        summary |= costs(summary, self._client, self._figures.cache())
+        summary |= costs(summary, self._client, self._figures.cache()) | self._failing.report()
         if how in ("suspended", "drained") and (in_flight := self._figures.in_flight()):
             summary["suspended"] = in_flight
         try:
@@ -315,6 +318,7 @@ class Run:
         self._watchers.starting(self._engine.step)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
+        await to_its_end(self._failing.skip_earlier)
         if again:
             self._watchers.notice(f"{again} failed tasks are done again")
         self._watchers.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
@@ -328,6 +332,7 @@ class Run:
                 group.create_task(self._keep_figures())
                 left = leave_waiting(rationing, self._drained, self._figures.turns, self.tell)
                 group.create_task(left).add_done_callback(lambda _: self._over.set())
+                group.create_task(self._failing.watch(self._figures.totals, self.drain))
                 self._supervisor.start(group)
                 await self._over.wait()
                 await self._gathering.ask_all()
@@ -372,12 +377,7 @@ class Run:
         progress = self._figures.progress(
             self._session.seconds(), self._total, self._session.wall_seconds, self.standing_still
         )
-        waiting = self.waiting
-        return (
-            progress
-            if waiting is None
-            else replace(progress, waiting=waiting.text, waiting_until=waiting.until)
-        )
+        return with_waiting(progress, self.waiting)
 
     def _brief(self, member: Member) -> Brief:
         return Brief(

@@ -39,7 +39,8 @@ class RunSettings:
     done is not done again. `compress` says which of the members' connections are: those to other hosts,
     all, or none. `histories` are the megabytes in which each peer remembers large tasks, so that
     what it has seen of them need not come again; 0 is none. `budget` is the most that all sessions together
-    may use, `prices` what is known of costs, and `cache` where replies are kept for later runs.
+    may use, `max_failed` how many rows or which share of them may fail (see `Failing`), `prices` what is
+    known of costs, and `cache` where replies are kept for later runs.
     """
 
     engine: Literal["ray", "local"] = "ray"
@@ -60,6 +61,7 @@ class RunSettings:
     budget: Budget = field(default_factory=Budget)
     prices: Prices = UNKNOWN
     cache: CacheSettings | None = None
+    max_failed: float | None = None
     address: str | None = None
 
 

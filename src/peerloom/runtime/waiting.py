@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from peerloom.events import Notice
+from peerloom.events import Notice, Progress
 from peerloom.runtime.rationing import AWAY_SECONDS, Rationing
 
 LOOK_SECONDS = 0.2
@@ -42,6 +42,13 @@ def waiting_for(rationing: Rationing) -> Waiting | None:
         return None
     since, until = rationing.unix(found.since), rationing.unix(found.until)
     return Waiting(found.service, found.why, since, max(until, time.time()), found.trying)
+
+
+def with_waiting(progress: Progress, waiting: Waiting | None) -> Progress:
+    """Return a snapshot that also tells of the wait, if there is one."""
+    if waiting is None:
+        return progress
+    return replace(progress, waiting=waiting.text, waiting_until=waiting.until)
 
 
 async def leave_waiting(

@@ -34,6 +34,7 @@ class Secret:
         self._value = value.strip()
         _known[id(self)] = self
         _needles.cache_clear()
+        _raw_needles.cache_clear()
 
     @classmethod
     def from_env(cls, name: str) -> Self | None:
@@ -76,7 +77,7 @@ def mask(text: str) -> str:
 
 def mask_bytes(raw: bytes) -> bytes:
     """Replace the secrets that this process knows in bytes of any kind."""
-    for needle in _raw_needles(_needles()):
+    for needle in _raw_needles():
         if needle in raw:
             raw = raw.replace(needle, MASK.encode())
     return raw
@@ -125,8 +126,8 @@ def _needles() -> tuple[str, ...]:
 
 
 @cache
-def _raw_needles(needles: tuple[str, ...]) -> tuple[bytes, ...]:
-    return tuple(needle.encode(errors="replace") for needle in needles)
+def _raw_needles() -> tuple[bytes, ...]:
+    return tuple(needle.encode(errors="replace") for needle in _needles())
 
 
 def _in_json(value: str) -> str:

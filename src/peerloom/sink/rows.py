@@ -30,7 +30,6 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Row)
-_lenient_json = msgspec.json.Encoder()
 _no_usage = Usage()
 
 
@@ -72,10 +71,10 @@ def render(task: Task, workflow: Workflow, provenance: dict[str, Any], *, finish
     tally = _tally(task.turns)
     frame = _frame(task, tally, provenance, finished)
     try:
-        line = _dump(_as_object(task, end, workflow, frame))
+        line = orjson.dumps(_as_object(task, end, workflow, frame))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         end = End(FAILED, "not_json", detail=f"the task's values cannot be written as JSON: {error}")
-        line = _dump({**frame, "outcome": end.outcome, "reason": end.reason, "detail": end.detail})
+        line = orjson.dumps({**frame, "outcome": end.outcome, "reason": end.reason, "detail": end.detail})
     return Row(task.id, end.outcome, end.reason, line, tally)
 
 
@@ -102,6 +101,8 @@ def _as_object(task: Task, end: End, workflow: Workflow, frame: dict[str, Any]) 
     }
     if end.detail:
         row["detail"] = end.detail
+    if end.error is not None:
+        row["error"] = msgspec.structs.asdict(end.error)
     return row
 
 
@@ -143,7 +144,7 @@ def _frame(
 def _opening(workflow: Workflow, task: Task) -> list[dict[str, Any]]:
     try:
         return list(workflow.opening(task))
-    except Exception:
+    except BaseException:
         return []  # the user's function on an input it was not made for; the row says what went wrong
 
 
@@ -196,11 +197,3 @@ def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
             mine.cached += usage.cached
             mine.usd += usage.usd
     return tally
-
-
-def _dump(value: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        # What MessagePack carries and orjson refuses: keys that are no strings, bytes, deep nesting.
-        return _lenient_json.encode(value)

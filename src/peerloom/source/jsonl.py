@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from peerloom.source.exact import problem_in
 from peerloom.source.files import SourceFile, find_files
 from peerloom.source.fingerprint import file_fingerprint
 from peerloom.source.lines import Line, open_file, read_line_at, read_lines
@@ -90,6 +91,8 @@ class JsonlPart(LinesPart):
             value = orjson.loads(data)
         except orjson.JSONDecodeError as error:
             return Entry(line.row, None, where, _explain(where, data, error), self._offset(line))
+        if problem := problem_in(data, value):
+            return Entry(line.row, None, where, f"{where}: {problem}", self._offset(line))
         label = None
         if self._convert is not None:
             value, label = self._convert(value)

@@ -7,14 +7,16 @@ from typing import Any
 import orjson
 
 from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
+from peerloom.source.exact import problem_in
 from peerloom.source.fingerprint import rows_digest
+from peerloom.values import check
 
 
 class RowsSource:
     """A sequence of mappings as a source: file 0, one row each.
 
-    Every row is taken as the JSON it would be in a file: tuples become arrays, dates strings, NaN null.
-    A row that JSON cannot hold is a bad row.
+    Every row is taken as the JSON it would be in a file; tuples become arrays. A row with a value that JSON
+    would change or cannot hold, such as a date, a set, or NaN, is a bad row.
 
     Args:
         rows: the rows.
@@ -66,9 +68,21 @@ class RowsSource:
         position = (0, row, -1)
         given = self._rows[row]
         where = f"rows[{row}]"
+        plain = dict(given) if isinstance(given, Mapping) else given  # pyright: ignore[reportUnnecessaryIsInstance]
         try:
-            plain = dict(given) if isinstance(given, Mapping) else given  # pyright: ignore[reportUnnecessaryIsInstance]
-            value = orjson.loads(orjson.dumps(plain, option=orjson.OPT_NON_STR_KEYS))
-        except (TypeError, orjson.JSONDecodeError) as error:
-            return bad_row(position, f"{where}: cannot be written as JSON: {error}")
+            data = orjson.dumps(plain)
+            value = orjson.loads(data)
+            if value != plain or problem_in(data, value):
+                check(plain, where)
+        except (TypeError, ValueError, RecursionError) as error:
+            return bad_row(position, _explained(plain, where, error))
         return finish_row(position, where, value, self._key)
+
+
+def _explained(row: Any, where: str, error: Exception) -> str:
+    """Why a row cannot be kept, with the item that is the cause if it can be found."""
+    try:
+        check(row, where)
+    except ValueError as found:
+        return str(found)
+    return f"{where}: cannot be written as JSON: {error}"

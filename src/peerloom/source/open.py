@@ -19,6 +19,7 @@ from peerloom.source.jsonl import JsonlPart
 from peerloom.source.many import for_all
 from peerloom.source.parquet import ParquetPart
 from peerloom.source.parts import AnyPart, PartsSource
+from peerloom.source.probing import check_formats
 from peerloom.source.urls import is_url
 
 Format = Literal["auto", "jsonl", "parquet", "text", "html", "hf", "run"]
@@ -66,6 +67,7 @@ def open_source(
     ]
     if not parts and not paths:
         raise SourceError("no source file was given: set source.path")
+    check_formats(parts)
     return PartsSource(parts, key=key, field=field, limit=limit)
 
 

@@ -28,9 +28,25 @@ def test_blocks_leave_no_blank_lines():
     assert Prompt(text).render(task()) == "Options:\n1. a\n2. b"
 
 
-def test_a_field_wins_over_the_method_of_a_dict():
+def test_an_attribute_of_an_object_is_its_field():
     assert Prompt("{{ input.items }}").render(task()) == "a field of that name"
-    assert Prompt("{{ input.keys() | list | length }}").render(task()) == "4"
+    assert (
+        Prompt("{% for name, _ in input|items %}{{ name }} {% endfor %}")
+        .render(task())
+        .startswith("question")
+    )
+
+
+@pytest.mark.parametrize("name", ["copy", "values", "keys", "get", "pop", "update", "__class__"])
+def test_an_attribute_of_an_object_is_never_a_method(name: str):
+    with pytest.raises(PromptError, match=f"<prompt>:1: there is no '{name}'"):
+        Prompt(f"Say {{{{ input.{name} }}}}").render(task())
+
+
+def test_null_is_not_written_as_a_word():
+    with pytest.raises(PromptError, match="<prompt>:2: an expression is null"):
+        Prompt("Say\n{{ none }}").render(task())
+    assert Prompt("{{ none | default('nothing', true) }}").render(task()) == "nothing"
 
 
 def test_absent_fields_may_be_asked_for():

@@ -80,14 +80,15 @@ def raising(error: Exception) -> FunctionAgent:
     [
         (LLMUnavailable("gone"), "failed", "llm_unavailable", "gone"),
         (OutputTruncated("long"), "truncated", "max_tokens", "long"),
-        (KeyError("x"), "failed", "agent_error", "KeyError: 'x'"),
+        (KeyError("x"), "failed", "agent_error", "a: KeyError: 'x' (test_acting.py:73)"),
     ],
 )
 async def test_what_an_agent_raises_ends_its_task(
     error: Exception, outcome: str, reason: str, detail: str
 ) -> None:
     after = await stage(raising(error)).step(task())
-    assert after.end == End(outcome, reason, detail=detail)
+    assert after.end is not None
+    assert (after.end.outcome, after.end.reason, after.end.detail) == (outcome, reason, detail)
 
 
 async def test_an_agent_that_returns_no_turn_is_at_fault() -> None:
@@ -104,7 +105,11 @@ async def test_a_workflow_that_raises_ends_the_task() -> None:
         raise ValueError("no result")
 
     after = await stage(TwoCalls(), Sequence("a", result=broken)).step(task())
-    assert after.end == End("failed", "workflow_error", detail="ValueError: no result")
+    assert after.end is not None
+    assert (after.end.reason, after.end.detail) == (
+        "workflow_error",
+        "ValueError: no result (test_acting.py:105)",
+    )
     assert len(after.turns) == 2
 
 

@@ -114,21 +114,10 @@ def nested(depth: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        (float("nan"), None),
-        ({1: "one"}, {"1": "one"}),
-        (b"bytes", "Ynl0ZXM="),
-        ({"s": {3}}, {"s": [3]}),
-        (2**64 - 1, 2**64 - 1),
-        (nested(400), nested(400)),
-    ],
-)
-def test_values_that_json_does_not_know_are_written_all_the_same(value: Any, written: Any):
+@pytest.mark.parametrize("value", [{1: "one"}, b"bytes", nested(400)])
+def test_values_that_are_not_json_are_not_changed(value: Any):
     row = rendered(finished_task(Turn("x", value=value)))
-    assert row["outcome"] == "completed"
-    assert row["turns"][0]["value"] == written
+    assert (row["outcome"], row["reason"]) == ("failed", "not_json")
 
 
 def test_a_value_that_cannot_be_written_is_a_recorded_failure():

@@ -13,6 +13,7 @@ import orjson
 
 from peerloom.errors import ContentFiltered, ContextExceeded, LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.retry import Retryable, retry_after
+from peerloom.services.llm.too_long import is_too_long
 
 _PASSING = frozenset({408, 409, 425})
 _LIMITS = frozenset({429, 503, 529})
@@ -27,11 +28,6 @@ _DENIED = {
 _NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _LOADING = "Loading model"  # llama.cpp, with 503, until it can answer
 _LONGEST = 300  # characters of a server's own words that an error repeats
-_TOO_LONG = (
-    *("maximum context length", "exceeds the available context size", "exceeds the context window"),
-    "Request too large",  # OpenAI, with 429, for one that is above the tokens of a whole minute
-)
-_TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 
 
 def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Retryable | LLMError:
@@ -39,7 +35,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float)
     error = error_in(body)
     words = worded(status, body)
     code = f"{error.get('code', '')} {error.get('type', '')}"
-    if any(known in code for known in _TOO_LONG_CODES) or any(known in words for known in _TOO_LONG):
+    if is_too_long(body):
         return ContextExceeded(words)
     if any(known in code for known in _NO_QUOTA):
         return LLMDenied(f"{words}; the account has no quota left")

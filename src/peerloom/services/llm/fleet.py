@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from peerloom.errors import LLMDenied
+from peerloom.errors import LLMDenied, LLMError
 from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.finish_reasons import KNOWN
 from peerloom.services.llm.hedge import Hedge, Hedging
 from peerloom.services.llm.limits.amounts import Amount
 from peerloom.services.llm.limits.desk import Desk
@@ -29,6 +30,7 @@ from peerloom.services.llm.prices import Price, Prices
 from peerloom.services.llm.replicas import Dial, Failed, Replicas
 from peerloom.services.llm.retry import Retry, Retryable, Tries
 from peerloom.services.llm.routing import Routing
+from peerloom.task import Usage
 
 Request = TypeVar("Request", ChatRequest, EmbedRequest)
 Reply = TypeVar("Reply", ChatReply, EmbedReply)
@@ -109,6 +111,7 @@ class FleetClient:
         )
         self._estimates = Estimates(spec.price)
         self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
+        self._say_once = desk.say_once
         self._answered_at = self._clock()
         self._pausing: deque[tuple[float, asyncio.Task[None]]] = deque()  # refused calls, and since when
 
@@ -145,6 +148,7 @@ class FleetClient:
         avoid: tuple[str, ...] = ()
         denied: dict[str, float] | None = None
         tries: Tries | None = None
+        discarded: Usage | None = None
         while True:
             if not self._replicas.well:
                 with self._idle():
@@ -164,16 +168,20 @@ class FleetClient:
                 self._meter.begin()
             sent = self._clock()
             try:
-                return await self._try(request, partial(ask, request, number), key, avoid, need)
+                with _charged(discarded):
+                    reply = await self._try(request, partial(ask, request, number), key, avoid, need)
+                return reply if discarded is None else _replaced(reply, reply.usage + discarded)
             except Failed as failed:
                 if tries is None:
                     tries = Tries(self._spec.retry, self._what, began, self._clock)
                 number += 1
                 avoid = avoid if failed.name in avoid else (*avoid, failed.name)
-                if isinstance(failed.__cause__, LLMDenied):
-                    denied = denied or {}
-                    self._check_denial(failed.name, failed.__cause__, denied)
-                await self._back_off(tries, failed.failure, self._clock() - sent)
+                discarded = _sum(discarded, self._priced(failed.failure.usage))
+                with _charged(discarded):
+                    if isinstance(failed.__cause__, LLMDenied):
+                        denied = denied or {}
+                        self._check_denial(failed.name, failed.__cause__, denied)
+                    await self._back_off(tries, failed.failure, self._clock() - sent)
 
     def _check_denial(self, name: str, denial: LLMDenied, denied: dict[str, float]) -> None:
         """Raise it if the replica has denied this call before, and answered later ones: it means this one."""
@@ -239,8 +247,8 @@ class FleetClient:
                 reply = await self._replicas.ask(name, attempt)
             else:
                 reply = await self._hedged(name, attempt, avoid, delay, need)
-            reply = self._priced(reply)
-            took = _taken(reply)
+            reply = _replaced(reply, self._priced(reply.usage) or reply.usage)
+            took = self._took(reply.usage, need, _is_known(reply))
             self._learn(request, reply, self._clock() - began)
             if self._pausing:
                 self._wake(began)
@@ -248,21 +256,44 @@ class FleetClient:
         except asyncio.CancelledError:
             took = need or took  # it may well be paid
             raise
+        except (Failed, LLMError) as error:
+            usage = self._priced(error.failure.usage if isinstance(error, Failed) else error.usage)
+            if usage is not None:  # it was answered, and is paid
+                took = self._took(usage, need, usage.prompt > 0)
+                if isinstance(error, LLMError):
+                    error.usage = usage
+            raise
         finally:
             self._meter.end(need, took)
 
-    def _priced(self, reply: Reply) -> Reply:
-        if self._spec.price is None:
-            return reply
-        usage = msgspec.structs.replace(reply.usage, usd=self._spec.price.cost(reply.usage))
-        return msgspec.structs.replace(reply, usage=usage)
+    def _priced(self, usage: Usage | None) -> Usage | None:
+        if self._spec.price is None or usage is None:
+            return usage
+        return msgspec.structs.replace(usage, usd=self._spec.price.cost(usage))
+
+    def _took(self, usage: Usage, need: Amount | None, known: bool) -> Amount:
+        """The amount that an answered call is charged; of what is unknown, all that was reserved."""
+        tokens, usd = float(usage.prompt + usage.completion), usage.usd
+        if not known:
+            self._say_once(
+                f"{self._spec.service} does not say how many tokens a reply took; "
+                "limits and budget count what was reserved for it, and rows what is known"
+            )
+            if need is not None:
+                tokens, usd = max(tokens, need.tokens), max(usd, need.usd)
+        return Amount(1.0, 1.0, tokens, usd)
 
     def _learn(self, request: Request, reply: Reply, seconds: float) -> None:
         """Take in what there is to learn from a reply, and how long it took with a second request, if any."""
         self._answered_at = self._clock()
         self._meter.answered(reply.seconds, reply.usage.completion)
-        if self._meter.limited:
+        if self._meter.limited and _is_known(reply):
             self._estimates.learn(request, reply.usage)
+        if isinstance(reply, ChatReply) and reply.finish_reason not in KNOWN:
+            self._say_once(
+                f"{self._spec.service} ended a reply with the unknown finish_reason {reply.finish_reason!r}; "
+                "such replies are taken as whole"
+            )
         if self._hedging is not None:
             self._hedging.took(seconds)
 
@@ -296,7 +327,11 @@ class FleetClient:
         took = need or _REFUSED
         try:
             outcome = await _outcome(self._elsewhere(attempt, avoid))
-            took = _REFUSED if isinstance(outcome, Exception) else _taken(self._priced(outcome))
+            if isinstance(outcome, Exception):
+                took = _REFUSED
+            else:
+                usage = self._priced(outcome.usage) or outcome.usage
+                took = self._took(usage, need, _is_known(outcome))
             return outcome
         finally:
             self._meter.end(need, took)
@@ -305,9 +340,32 @@ class FleetClient:
         return await self._replicas.ask(self._replicas.choose("", avoid), attempt)
 
 
-def _taken(reply: ChatReply | EmbedReply) -> Amount:
-    usage = reply.usage
-    return Amount(1.0, 1.0, usage.prompt + usage.completion, usage.usd)
+def _is_known(reply: ChatReply | EmbedReply) -> bool:
+    """Whether the server has said how many tokens a reply took."""
+    if isinstance(reply, EmbedReply):
+        return reply.usage.prompt > 0
+    said = bool(reply.text or reply.reasoning or reply.tool_calls)
+    return reply.usage.prompt > 0 and (reply.usage.completion > 0 or not said)
+
+
+@contextmanager
+def _charged(discarded: Usage | None) -> Generator[None]:
+    """Add what earlier attempts have used to an error that ends the call."""
+    try:
+        yield
+    except LLMError as error:
+        error.usage = _sum(error.usage, discarded)
+        raise
+
+
+def _replaced(reply: Reply, usage: Usage) -> Reply:
+    return reply if usage is reply.usage else msgspec.structs.replace(reply, usage=usage)
+
+
+def _sum(first: Usage | None, second: Usage | None) -> Usage | None:
+    if first is None or second is None:
+        return first or second
+    return first + second
 
 
 def _chat(request: ChatRequest, number: int, backend: Backend) -> Awaitable[ChatReply]:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 
@@ -19,8 +19,10 @@ from peerloom.services.llm.carrier import Answer, Unanswered
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Post
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, trimmed
+from peerloom.services.llm.payloads import payload_of
 from peerloom.services.llm.retry import Retryable
-from peerloom.services.secret import mask, mask_json
+from peerloom.services.llm.wire import usage_of
+from peerloom.services.secret import mask, mask_bytes, mask_json
 
 Read = TypeVar("Read")
 
@@ -165,15 +167,25 @@ class HttpBackend:
                 raise LLMRejected(f"{failure}; or this request alone is refused: the server takes others")
             raise failure
         try:
-            return read(orjson.loads(answer.body), request, time.perf_counter() - begin)
-        except (orjson.JSONDecodeError, MalformedBody) as error:
-            raise self._not_a_reply(answer, error) from error
+            payload = payload_of(answer.body)
+        except MalformedBody as error:
+            raise self._not_a_reply(answer, None, error) from error
+        try:
+            return read(payload, request, time.perf_counter() - begin)
+        except MalformedBody as error:
+            raise self._not_a_reply(answer, payload, error) from error
 
-    def _not_a_reply(self, answer: Answer, error: Exception) -> Exception:
+    def _not_a_reply(self, answer: Answer, payload: Any, error: Exception) -> Exception:
         """What a 200 without a reply means; some gateways send an upstream's error that way."""
-        safe = answer.body
+        safe = answer.body if payload is None else mask_bytes(orjson.dumps(payload))
         status = error_in(safe).get("code")
         if isinstance(status, int) and 400 <= status < 600:
             return self._dialect.failure(status, answer.headers, safe, time.time())
-        start = trimmed(safe[:120].decode(errors="replace"))
-        return Retryable(f"HTTP 200 with an invalid body ({answer.content_type}; {error}): {start!r}")
+        start, usage = trimmed(safe[:120].decode(errors="replace")), usage_of(_field(payload, "usage"))
+        return Retryable(
+            f"HTTP 200 with an invalid body ({answer.content_type}; {error}): {start!r}", usage=usage
+        )
+
+
+def _field(payload: Any, name: str) -> Any:
+    return cast("dict[str, Any]", payload).get(name) if isinstance(payload, dict) else None

@@ -18,6 +18,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from peerloom.errors import ConfigError, LLMUnavailable
+from peerloom.task import Usage
 
 BELIEVED = 3
 """So many times a server's Retry-After is taken at its word before the waits grow."""
@@ -67,6 +68,7 @@ class Retryable(Exception):
         taken: whether a server took the request.
         limit: whether it was refused for a limit on how much may be asked, not for what it is.
         overload: whether another replica might have had room for it.
+        usage: what it has used, if it was answered in a way that cannot be taken.
     """
 
     def __init__(
@@ -77,8 +79,10 @@ class Retryable(Exception):
         taken: bool = True,
         limit: bool = False,
         overload: bool = False,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(why)
+        self.usage = usage
         self.retry_after = retry_after
         self.taken = taken
         self.limit = limit

@@ -13,6 +13,8 @@ import orjson
 from peerloom.errors import ContentFiltered
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.dialect import MalformedBody
+from peerloom.services.llm.finish_reasons import finish_reason
+from peerloom.services.llm.retry import Retryable
 from peerloom.task import Usage
 
 Structured = Literal["auto", "json_schema", "choice", "none"]
@@ -21,7 +23,9 @@ Structured = Literal["auto", "json_schema", "choice", "none"]
 
 _WRAP_TOKENS = 16  # what the braces and the key around a wrapped choice may cost
 _THINK, _THOUGHT, _MARK = "<think>", "</think>", "think>"
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 _APART = ("reasoning", "reasoning_content", "reasoning_details")  # what is no part of the message said
+_DIGITS = 12
 _REFUSAL = 300  # characters of a refusal that an error repeats
 
 
@@ -88,47 +92,61 @@ def unwrap(text: str, choices: Sequence[str]) -> str:
 
 
 def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: float) -> ChatReply:
-    """The reply in a decoded chat completion.
+    """The reply in a decoded chat completion; fields that are not needed and not as expected are dropped.
 
     Raises:
-        MalformedBody: if `payload` is not shaped like one.
+        MalformedBody: if it has no message.
+        Retryable: if the reply broke off for a reason that may pass.
         ContentFiltered: if the provider withheld the reply, or the model refused to give one.
     """
-    try:
-        choice = payload["choices"][0]
-        message = choice["message"]
-        finish = choice.get("finish_reason") or "stop"
-        usage = _usage(payload.get("usage"))
-        model = payload.get("model") or ""
-        text, reasoning = _told(message)
-        calls = groups(message.get("tool_calls"))
-        logprobs, token_ids = _tokens(choice)
-        refused = message.get("refusal")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise MalformedBody("it has no choices[0].message") from error
-    if not isinstance(finish, str) or not isinstance(model, str):
-        raise MalformedBody("its finish_reason or model is no text")
+    choice, message = _message(payload)
+    usage = usage_of(payload.get("usage"))
+    text, reasoning = _told(message)
+    calls = groups(message.get("tool_calls"))
+    logprobs, token_ids = _tokens(choice)
+    refused = message.get("refusal")
     if refused and not text:
-        raise ContentFiltered(f"the model refused: {str(refused)[:_REFUSAL]}")
+        raise ContentFiltered(f"the model refused: {str(refused)[:_REFUSAL]}", usage=usage)
     if wrapped:
         text = unwrap(text, request.choices)
-    if reasoning or text != message.get("content"):
+    if reasoning or text != message.get("content") or calls != message.get("tool_calls", calls):
         message = {key: value for key, value in message.items() if key not in _APART}
         message["content"] = text or (None if calls else "")
-    return unfiltered(
+        message["tool_calls"] = calls
+        if not calls:
+            del message["tool_calls"]
+    failure = group(choice.get("error"))
+    return accepted(
         ChatReply(
             text=text,
-            finish_reason=finish,
+            finish_reason="error"
+            if failure
+            else finish_reason(choice.get("finish_reason"), called=bool(calls)),
             usage=usage,
-            model=model,
+            model=text_or_nothing(payload.get("model")),
             seconds=seconds,
             message=message,
             reasoning=reasoning,
             tool_calls=calls,
             logprobs=logprobs,
             token_ids=token_ids,
-        )
+        ),
+        str(failure.get("message") or choice.get("finish_reason")),
     )
+
+
+def _message(payload: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first choice and its message; a plain completion's text is one too."""
+    choices = groups(group(payload).get("choices"))
+    if not choices:
+        raise MalformedBody("it has no choices[0]")
+    choice = choices[0]
+    message = choice.get("message")
+    if isinstance(message, dict):
+        return choice, cast("dict[str, Any]", message)
+    if isinstance(choice.get("text"), str):
+        return choice, {"role": "assistant", "content": choice["text"]}
+    raise MalformedBody("it has no choices[0].message")
 
 
 def message_of(text: str, tool_calls: list[dict[str, Any]]) -> dict[str, Any]:
@@ -160,16 +178,31 @@ def split_thought(text: str) -> tuple[str, str]:
 
 def _told(message: dict[str, Any]) -> tuple[str, str]:
     """The words of a message and what was thought before them, wherever this server puts either."""
-    content: Any = message.get("content") or ""
-    apart: Any = message.get("reasoning_content") or message.get("reasoning") or ""
+    content: Any = message.get("content")
+    apart = _words(message.get("reasoning_content")) or _words(message.get("reasoning"))
     if isinstance(content, list):  # Mistral's: parts, of which some are thoughts
-        parts = cast("list[dict[str, Any]]", content)
-        thoughts = [inner for part in parts if part["type"] == "thinking" for inner in part["thinking"]]
-        apart = apart or "".join(each["text"] for each in thoughts)
-        content = "".join(part["text"] for part in parts if part["type"] == "text")
-    if not isinstance(content, str) or not isinstance(apart, str):
-        raise MalformedBody("its content or reasoning is no text")
+        parts = cast("list[Any]", content)
+        thoughts = [part for part in parts if group(part).get("type") in _THOUGHTS]
+        apart = apart or "".join(_words(part.get("thinking")) for part in thoughts)
+        content = "".join(_words(part) for part in parts if part not in thoughts)
+    elif isinstance(content, dict):
+        content = _words(content)
+    elif content is None:
+        content = ""
+    if not isinstance(content, str):
+        raise MalformedBody("its content is no text")
     return (content, apart) if apart else split_thought(content)
+
+
+def _words(value: Any) -> str:
+    """The text in a value: a string, an object with a text, or a list of either."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(_words(item) for item in cast("list[Any]", value) if not isinstance(item, list))
+    found = group(value)
+    text = found.get("text", found.get("content"))
+    return text if isinstance(text, str) else ""
 
 
 def to_vectors(payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
@@ -181,12 +214,24 @@ def to_vectors(payload: Any, request: EmbedRequest, seconds: float) -> EmbedRepl
     try:
         data = sorted(payload["data"], key=lambda item: item["index"])
         vectors = [item["embedding"] for item in data]
-        usage, model = _usage(payload.get("usage")), payload.get("model") or ""
+        usage, model = usage_of(payload.get("usage")), text_or_nothing(payload.get("model"))
     except (KeyError, TypeError, AttributeError) as error:
         raise MalformedBody("it has no data[].embedding") from error
     if len(vectors) != len(request.texts) or not all(isinstance(vector, list) for vector in vectors):
         raise MalformedBody(f"it has {len(vectors)} vectors for {len(request.texts)} texts")
     return EmbedReply(vectors=vectors, usage=usage, model=model, seconds=seconds)
+
+
+def accepted(reply: ChatReply, why: str) -> ChatReply:
+    """`reply`, if it is whole or was cut at a limit. `why` is the server's word for how it ended.
+
+    Raises:
+        ContentFiltered: if the provider withheld it.
+        Retryable: if it broke off for a reason that may pass.
+    """
+    if reply.finish_reason == "error":
+        raise Retryable(f"the reply broke off: {why[:_REFUSAL]}", usage=reply.usage)
+    return unfiltered(reply)
 
 
 def unfiltered(reply: ChatReply) -> ChatReply:
@@ -196,7 +241,8 @@ def unfiltered(reply: ChatReply) -> ChatReply:
         ContentFiltered: if it did.
     """
     if reply.finish_reason == "content_filter":
-        raise ContentFiltered(f"the provider withheld the reply of {reply.model or 'the model'}")
+        withheld = f"the provider withheld the reply of {reply.model or 'the model'}"
+        raise ContentFiltered(withheld, usage=reply.usage)
     return reply
 
 
@@ -210,42 +256,48 @@ def _tokens(choice: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def group(value: Any) -> dict[str, Any]:
-    """A JSON object where a server may put null, or nothing.
-
-    Raises:
-        TypeError: if it put something else.
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise TypeError(f"{type(value).__name__} instead of an object")
-    return cast("dict[str, Any]", value)
+    """A JSON object; an empty one for anything else that a server may put in its place."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def groups(value: Any) -> list[dict[str, Any]]:
-    """The same of a list of objects."""
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise TypeError(f"{type(value).__name__} instead of a list")
-    return [group(each) for each in cast("list[Any]", value)]
+    """The objects in a list; none of anything else."""
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
+
+
+def text_or_nothing(value: Any) -> str:
+    """A text; an empty one for anything else."""
+    return value if isinstance(value, str) else ""
 
 
 def whole_numbers(values: Any) -> list[int]:
     """A list of whole numbers; an empty one for anything else."""
     numbers = cast("list[Any]", values) if isinstance(values, list) else []
-    return cast("list[int]", numbers) if all(type(each) is int for each in numbers) else []
+    kept = all(type(each) is int and 0 <= each <= MOST_TOKENS for each in numbers)
+    return cast("list[int]", numbers) if kept else []
+
+
+MOST_TOKENS = 1_000_000_000
+"""A greater number of tokens is taken for an error of the server's, and for unknown."""
 
 
 def count(value: Any) -> int:
-    """A number of tokens that a server states; 0 for anything else."""
-    return value if isinstance(value, int) and value > 0 else 0
+    """A number of tokens that a server states, as a number or a text; 0 if it is unknown."""
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) <= _DIGITS:
+        value = int(value)
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 < value <= MOST_TOKENS else 0
 
 
-def _usage(usage: Any) -> Usage:
+def usage_of(usage: Any) -> Usage:
+    """The tokens that a reply has used, of whatever a server says about it."""
     told = group(usage)
-    cached = group(told.get("prompt_tokens_details")).get("cached_tokens")
-    return Usage(count(told.get("prompt_tokens")), count(told.get("completion_tokens")), count(cached), 1)
+    cached = count(group(told.get("prompt_tokens_details")).get("cached_tokens"))
+    prompt = count(told.get("prompt_tokens")) or count(told.get("input_tokens"))
+    completion = count(told.get("completion_tokens")) or count(told.get("output_tokens"))
+    return Usage(prompt, completion, min(cached, prompt), 1)
 
 
 def _response_format(schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
-from peerloom.errors import ConfigError, ContentFiltered, ContextExceeded, LLMDenied, LLMError, LLMRejected
+from peerloom.errors import ConfigError, ContentFiltered, LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.dialect import MalformedBody, Post, Provider, check_structured
 from peerloom.services.llm.dialects.messages import (
@@ -27,8 +27,18 @@ from peerloom.services.llm.dialects.messages import (
 )
 from peerloom.services.llm.dialects.openai import ids_in
 from peerloom.services.llm.failures import failure_of, worded
+from peerloom.services.llm.finish_reasons import finish_reason
 from peerloom.services.llm.retry import Retryable
-from peerloom.services.llm.wire import choice_schema, count, group, groups, message_of, unfiltered, unwrap
+from peerloom.services.llm.wire import (
+    accepted,
+    choice_schema,
+    count,
+    group,
+    groups,
+    message_of,
+    text_or_nothing,
+    unwrap,
+)
 from peerloom.services.secret import Secret
 from peerloom.task import Usage
 
@@ -40,15 +50,6 @@ format), `auto` (a tool where one can be forced, else a format), `none` (not at 
 
 _ANSWER = "answer"  # the tool that is forced, and the key around what is no object
 _TOOL_TOKENS = 64  # what the call around a short answer may cost
-_FINISH = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-}
-_TOO_LONG = ("prompt is too long", "exceed context limit")
 _NO_CREDIT = "credit balance is too low"
 _FILTERED = "content filtering policy"
 
@@ -132,31 +133,26 @@ class AnthropicDialect:
 
     def reply(self, payload: Any, request: ChatRequest, seconds: float) -> ChatReply:
         """The blocks sorted by kind; the forced tool's input is the text."""
-        way = self._way(request)
-        try:
-            read = _Blocks(groups(payload["content"]), way == "tool")
-            reason = payload.get("stop_reason") or "end_turn"
-            usage = _usage(group(payload["usage"]))
-            model = str(payload.get("model") or "")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise MalformedBody("it has no content blocks, or no usage") from error
+        way, answer = self._way(request), group(payload)
+        if not isinstance(answer.get("content"), list):
+            raise MalformedBody("it has no content blocks")
+        read = _Blocks(groups(answer["content"]), way == "tool")
         text = read.text
         if way in ("tool", "json_schema"):
             text = _unwrapped(text, request)
-        finish = _FINISH.get(reason, "stop")
-        if finish == "tool_calls" and not read.calls:
-            finish = "stop"
-        return unfiltered(
+        reason = "end_turn" if read.forced else answer.get("stop_reason")
+        return accepted(
             ChatReply(
                 text=text,
-                finish_reason=finish,
-                usage=usage,
-                model=model,
+                finish_reason=finish_reason(reason, called=bool(read.calls)),
+                usage=_usage(group(answer.get("usage"))),
+                model=text_or_nothing(answer.get("model")),
                 seconds=seconds,
                 message=message_of(text, read.calls),
                 reasoning=read.reasoning,
                 tool_calls=read.calls,
-            )
+            ),
+            str(reason),
         )
 
     def embed(self, request: EmbedRequest, model: str) -> Post:
@@ -172,8 +168,6 @@ class AnthropicDialect:
     ) -> Retryable | LLMError:
         """What OpenAI's statuses mean, but for three that are told by their words."""
         words = worded(status, body)
-        if any(known in words for known in _TOO_LONG):
-            return ContextExceeded(words)
         if _NO_CREDIT in words:
             return LLMDenied(words)
         if status == 400 and _FILTERED in words:
@@ -195,17 +189,18 @@ class _Blocks:
     """The content of a message: its text, thoughts and tool calls."""
 
     def __init__(self, blocks: list[Part], forced: bool) -> None:
-        thoughts = [block for block in blocks if block["type"] in ("thinking", "redacted_thinking")]
-        used = [block for block in blocks if block["type"] == "tool_use"]
-        self.reasoning = "\n\n".join(block.get("thinking") or "" for block in thoughts).strip()
-        self.text = "".join(block["text"] for block in blocks if block["type"] == "text")
-        answers = [block["input"] for block in used if forced and block["name"] == _ANSWER]
+        thoughts = [block for block in blocks if block.get("type") in ("thinking", "redacted_thinking")]
+        used = [block for block in blocks if block.get("type") == "tool_use"]
+        self.reasoning = "\n\n".join(text_or_nothing(block.get("thinking")) for block in thoughts).strip()
+        self.text = "".join(text_or_nothing(block.get("text")) for block in blocks if block not in thoughts)
+        answers = [block.get("input") for block in used if forced and block.get("name") == _ANSWER]
+        self.forced = bool(answers)
         if answers:
             self.text, used = orjson.dumps(answers[0]).decode(), []
         # Thoughts before a call must be sent back with it, as they were signed.
         extras = [{"anthropic": thoughts} if thoughts and not place else None for place in range(len(used))]
         self.calls = [
-            tool_call(block["id"], block["name"], block["input"], extra)
+            tool_call(block.get("id"), block.get("name"), block.get("input"), extra)
             for block, extra in zip(used, extras, strict=True)
         ]
 

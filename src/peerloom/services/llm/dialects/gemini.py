@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 import orjson
 
-from peerloom.errors import ContentFiltered, ContextExceeded, LLMDenied, LLMError
+from peerloom.errors import ContentFiltered, LLMDenied, LLMError
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.dialect import MalformedBody, Post, Provider, check_structured
 from peerloom.services.llm.dialects.messages import (
@@ -26,8 +26,17 @@ from peerloom.services.llm.dialects.messages import (
     tool_call,
 )
 from peerloom.services.llm.failures import error_in, failure_of, worded
+from peerloom.services.llm.finish_reasons import KNOWN, finish_reason
 from peerloom.services.llm.retry import Retryable
-from peerloom.services.llm.wire import count, group, groups, message_of, unfiltered, whole_numbers
+from peerloom.services.llm.wire import (
+    accepted,
+    count,
+    group,
+    groups,
+    message_of,
+    text_or_nothing,
+    whole_numbers,
+)
 from peerloom.services.secret import Secret
 from peerloom.task import Usage
 
@@ -38,18 +47,6 @@ GEMINI = Provider(
 GeminiStructured = Literal["auto", "json_schema", "none"]
 """How choices and schemas are asked for: as a response schema (what `auto` means), or not at all."""
 
-_FINISH = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "LANGUAGE": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-}
-_TOO_LONG = "exceeds the maximum number of tokens allowed"
 _NOT_ALLOWED = ("API_KEY_INVALID", "FAILED_PRECONDITION")  # both sent as 400
 _A_DAY = "PerDay"
 
@@ -114,33 +111,34 @@ class GeminiDialect:
 
     def reply(self, payload: Any, request: ChatRequest, seconds: float) -> ChatReply:
         """The first candidate's parts sorted by kind."""
-        try:
-            candidate = _candidate(payload)
-            found = groups(group(candidate.get("content")).get("parts"))
-            reason = candidate.get("finishReason") or "STOP"
-            reasoning = "".join(part["text"] for part in found if part.get("thought") and "text" in part)
-            text = "".join(part["text"] for part in found if "text" in part and not part.get("thought"))
-            calls = _calls(found, str(payload.get("responseId") or ""))
-            logprobs, ids = _logprobs(group(candidate.get("logprobsResult")))
-            usage = _usage(group(payload.get("usageMetadata")))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise MalformedBody("it has no candidates[0] with parts") from error
-        if reason not in _FINISH and not text:
-            raise MalformedBody(f"it was given up: {reason}")  # e.g. a call that could not be written
-        finish = _FINISH.get(reason, "stop")
-        return unfiltered(
+        answer = group(payload)
+        usage = _usage(group(answer.get("usageMetadata")))
+        candidate = _candidate(answer, usage)
+        found = groups(group(candidate.get("content")).get("parts"))
+        reasoning = "".join(text_or_nothing(part.get("text")) for part in found if part.get("thought"))
+        text = "".join(text_or_nothing(part.get("text")) for part in found if not part.get("thought"))
+        calls = _calls(found, text_or_nothing(answer.get("responseId")))
+        logprobs, ids = _logprobs(group(candidate.get("logprobsResult")))
+        reason = candidate.get("finishReason")
+        finish = finish_reason(reason, called=bool(calls))
+        if calls and finish == "stop":
+            finish = "tool_calls"
+        if not text and not calls and finish not in KNOWN:
+            finish = "error"  # such as OTHER: it was given up
+        return accepted(
             ChatReply(
                 text=text,
-                finish_reason="tool_calls" if calls and finish == "stop" else finish,
+                finish_reason=finish,
                 usage=usage,
-                model=str(payload.get("modelVersion") or ""),
+                model=text_or_nothing(answer.get("modelVersion")),
                 seconds=seconds,
                 message=message_of(text, calls),
                 reasoning=reasoning,
                 tool_calls=calls,
                 logprobs=logprobs,
                 token_ids=ids,
-            )
+            ),
+            str(reason),
         )
 
     def embed(self, request: EmbedRequest, model: str) -> Post:
@@ -166,8 +164,6 @@ class GeminiDialect:
     ) -> Retryable | LLMError:
         """What OpenAI's statuses mean, but for what the details say."""
         error, words = error_in(body), worded(status, body)
-        if _TOO_LONG in words:
-            return ContextExceeded(words)
         details = orjson.dumps(error.get("details") or []).decode()
         if status == 400 and any(known in f"{error.get('status')} {details}" for known in _NOT_ALLOWED):
             return LLMDenied(f"{words}; the API key is refused, or may not do this")
@@ -262,32 +258,36 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def _candidate(payload: dict[str, Any]) -> dict[str, Any]:
+def _candidate(answer: dict[str, Any], usage: Usage) -> dict[str, Any]:
     """The first reply; ContentFiltered if the prompt was blocked."""
-    blocked = group(payload.get("promptFeedback")).get("blockReason")
+    blocked = group(answer.get("promptFeedback")).get("blockReason")
     if blocked:
-        raise ContentFiltered(f"the provider blocked the prompt: {blocked}")
-    return payload["candidates"][0]
+        raise ContentFiltered(f"the provider blocked the prompt: {blocked}", usage=usage)
+    candidates = groups(answer.get("candidates"))
+    if not candidates:
+        raise MalformedBody("it has no candidates[0]")
+    return candidates[0]
 
 
 def _calls(found: list[Part], reply_id: str) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
     for part in found:
-        called = part.get("functionCall")
+        called = group(part.get("functionCall"))
         if called:
             signature = part.get("thoughtSignature")
             extra = {"google": {"thought_signature": signature}} if signature else None
             made_up = f"call_{reply_id}_{len(calls)}"
-            calls.append(
-                tool_call(called.get("id") or made_up, called["name"], called.get("args") or {}, extra)
-            )
+            call_id, given = called.get("id") or made_up, group(called.get("args"))
+            calls.append(tool_call(call_id, called.get("name"), given, extra))
     return calls
 
 
 def _logprobs(result: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
     """OpenAI's records, and the tokens' ids if all are told."""
     chosen = groups(result.get("chosenCandidates"))
-    others = groups(result.get("topCandidates")) or [{} for _ in chosen]
+    others = groups(result.get("topCandidates"))
+    if len(others) != len(chosen):
+        others: list[dict[str, Any]] = [{} for _ in chosen]
     records = [
         {
             **_probability(token),
@@ -299,7 +299,7 @@ def _logprobs(result: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def _probability(token: dict[str, Any]) -> dict[str, Any]:
-    return {"token": token["token"], "logprob": token["logProbability"]}
+    return {"token": token.get("token"), "logprob": token.get("logProbability")}
 
 
 def _usage(usage: dict[str, Any]) -> Usage:

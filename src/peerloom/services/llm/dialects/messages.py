@@ -65,7 +65,7 @@ def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
     return cast("dict[str, Any]", given) if isinstance(given, dict) else {}
 
 
-def tool_call(call_id: str, name: str, given: Any, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+def tool_call(call_id: Any, name: Any, given: Any, extra: dict[str, Any] | None = None) -> dict[str, Any]:
     """A tool call in OpenAI's form. `extra` is what a provider wants back with it."""
     function = {"name": name, "arguments": orjson.dumps(given).decode()}
     call: dict[str, Any] = {"id": call_id, "type": "function", "function": function}

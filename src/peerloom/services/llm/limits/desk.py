@@ -23,6 +23,17 @@ class Desk:
         self._moved: dict[str, Moved] = {}
         self._moved_at: dict[str, int] = {}  # the number of the grant that has said it
         self._urgent = asyncio.Event()
+        self._said: dict[str, bool] = {}
+
+    def say_once(self, text: str) -> None:
+        """Have a person told something about a service, unless that was said before."""
+        self._said.setdefault(text, False)
+
+    def unsaid(self) -> list[str]:
+        """Return the texts of `say_once` that this has not returned yet."""
+        texts = [text for text, said in self._said.items() if not said]
+        self._said.update(dict.fromkeys(texts, True))
+        return texts
 
     @property
     def waiting(self) -> int:

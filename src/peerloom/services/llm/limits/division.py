@@ -232,8 +232,8 @@ class Share:
         refused = after.refused - before.refused
         if answered:
             self._refused_since = None
-        elif refused and self._refused_since is None:
-            self._refused_since = now
+        if refused and self._refused_since is None:
+            self._refused_since = now  # an answer in the same reading may have come before
         if refused:
             self._refusal = after.refusal
         if not self._limits.adaptive:

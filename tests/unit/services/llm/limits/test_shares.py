@@ -266,3 +266,21 @@ async def test_while_nothing_is_limited_a_peer_reports_now_and_then() -> None:
     meter.end(None, call())
     reading = talk.reading("a")
     assert (reading.outstanding, reading.answered, reading.seconds, reading.completion) == (0, 1, 0.5, 10)
+
+
+def test_a_refusal_that_is_read_together_with_an_answer_is_known() -> None:
+    talk = Talk("a")
+    meter = talk.meters["a"]
+    talk.round()
+    for _ in range(2):
+        meter.begin()
+    talk.round(0.1)
+    meter.end(None, call())
+    meter.answered(0.1, 1)
+    meter.end(None, call())
+    meter.refused(40.0, "HTTP 429", 0.1)
+    with meter.pause(40.0):
+        talk.round(0.1)
+        (refusing,) = talk.allowance.refusing()
+        assert refusing.until == pytest.approx(40.1)
+        assert refusing.why == "HTTP 429"

@@ -1,0 +1,90 @@
+"""Check JSON schemas when an agent is created, so that no call is paid for one that cannot work."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from peerloom.errors import ConfigError
+from peerloom.values import MAX_DEPTH, too_deep
+
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_ALL_APPLY = ("allOf", "anyOf", "oneOf")
+_EACH_APPLIES = ("not", "if", "then", "else")
+_LONGEST = 120
+
+
+def validator_of(schema: Any) -> Any:
+    """Return a validator of values for a JSON schema (draft 2020-12).
+
+    Raises:
+        ConfigError: if it is no JSON schema, is nested too deep, has a pattern that Python cannot read, or a
+            reference that leads nowhere, out of it, or in a circle; the text names the place.
+    """
+    # Imported here: jsonschema takes 0.1 s to import, and most runs have no schema.
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
+
+    if too_deep(schema):
+        raise ConfigError(f"schema: nested more than {MAX_DEPTH} levels deep")
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ConfigError(f"schema: at {error.json_path}: {error.message}") from error
+    _check_parts(schema)
+    return Draft202012Validator(schema)
+
+
+def _check_parts(schema: Any) -> None:
+    from referencing import Registry  # noqa: PLC0415
+    from referencing.jsonschema import DRAFT202012  # noqa: PLC0415
+
+    root = DRAFT202012.create_resource(schema)
+    registry = cast("Any", Registry)().with_resource("", root)
+    seen: dict[int, list[int]] = {}  # of each part: those that apply to the same value
+    pending: list[tuple[Any, Any]] = [(root, registry.resolver())]
+    while pending:
+        part, resolver = pending.pop()
+        if id(part.contents) in seen or not isinstance(part.contents, Mapping):
+            continue
+        contents = cast("Mapping[str, Any]", part.contents)
+        resolver = resolver.in_subresource(part)
+        led = [_followed(resolver, contents[name], name) for name in _REFERENCES if name in contents]
+        pending += [(DRAFT202012.create_resource(found.contents), found.resolver) for found in led]
+        pending += [(inner, resolver) for inner in part.subresources()]
+        seen[id(contents)] = [id(found.contents) for found in led] + [id(each) for each in _applied(contents)]
+    _check_ends(seen)
+
+
+def _followed(resolver: Any, reference: Any, name: str) -> Any:
+    """The part that a reference leads to."""
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+    shown = f"schema: {name} {str(reference)[:_LONGEST]!r}"
+    try:
+        return resolver.lookup(str(reference))
+    except Unresolvable as error:
+        where = "leads nowhere" if str(reference).startswith("#") else "leads out of the schema"
+        raise ConfigError(f"{shown} {where}: define it below $defs at the schema's root") from error
+
+
+def _applied(contents: Mapping[str, Any]) -> Iterator[Any]:
+    """The parts inside a part that apply to the very same value."""
+    for name in _ALL_APPLY:
+        yield from contents.get(name, ())
+    yield from (contents[name] for name in _EACH_APPLIES if name in contents)
+    yield from contents.get("dependentSchemas", {}).values()
+
+
+def _check_ends(leads_to: Mapping[int, list[int]]) -> None:
+    """Check that no part applies itself to the value it applies to, in any number of steps."""
+    done: set[int] = set()
+    for start in leads_to:
+        path: dict[int, Iterator[int]] = {} if start in done else {start: iter(leads_to[start])}
+        while path:
+            here = next(reversed(path))
+            following = next(path[here], None)
+            if following is None:
+                done.add(here)
+                del path[here]
+            elif following in path:
+                raise ConfigError("schema: a $ref leads back to itself, so that checking a value never ends")
+            elif following not in done:
+                path[following] = iter(leads_to.get(following, ()))

@@ -1,0 +1,184 @@
+"""Checks the turns and ends that agents and workflows return: a row must keep them exactly.
+
+The fast path encodes and compares; only a turn that fails there is searched for the field to name.
+"""
+
+from math import isfinite
+from typing import Any, NoReturn, cast
+
+import msgspec
+import orjson
+
+from peerloom import values
+from peerloom.agents.base import Agent
+from peerloom.runtime.faults import is_reason
+from peerloom.task import OUTCOMES, End, Extras, Task, Turn, Usage
+
+MOST = (1 << 53) - 1
+"""The largest count of tokens or calls in one turn: sums of a thousand of them fit in 64 bits."""
+
+_PASS_THROUGH = (
+    orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+_SCALARS = frozenset((str, int, bool, type(None)))  # MessagePack alone finds all that is wrong with them
+_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
+_NO_USAGE = Usage()
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
+_TYPES: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+    ("agent", str, "a string"),
+    ("message", (dict, type(None)), "a dict or None"),
+    ("end", (End, type(None)), "an End or None"),
+    ("usage", Usage, "a Usage"),
+    ("model", str, "a string"),
+    ("finish_reason", str, "a string"),
+    ("extras", (Extras, type(None)), "an Extras or None"),
+)
+
+
+def checked(acted: object, agent: Agent) -> list[Turn]:
+    """Check that what an agent returned are turns.
+
+    Raises:
+        TypeError: if it is anything else; the text says what to return.
+    """
+    if isinstance(acted, Turn):
+        return [acted]
+    if not isinstance(acted, list):
+        hint = ""
+        if isinstance(acted, type):
+            hint = f" (the class {acted.__name__} itself)"
+        raise TypeError(
+            f"{type(agent).__name__}.act returned a {type(acted).__name__}{hint}; "
+            "return a Turn or a list of them"
+        )
+    turns = cast("list[object]", acted)
+    if not turns:
+        raise ValueError(f"{type(agent).__name__}.act returned no turn; return at least one")
+    for number, turn in enumerate(turns):
+        if not isinstance(turn, Turn):
+            raise TypeError(
+                f"{type(agent).__name__}.act returned a list with a {type(turn).__name__} at [{number}]; "
+                "return only instances of Turn"
+            )
+    return cast("list[Turn]", turns)
+
+
+def appended(task: Task, turns: list[Turn]) -> Task:
+    """Append turns to a task.
+
+    Raises:
+        ValueError: if a turn holds a value that would be changed; the text names the field.
+        TypeError: if a field is of the wrong type.
+    """
+    try:
+        after = task.with_turns(*turns)
+    except _ENCODING_ERRORS as error:
+        for turn in turns:
+            _explain(turn)
+        raise ValueError(f"a turn cannot be encoded: {error}") from error
+    last = after.last
+    kept = (last,) if len(turns) == 1 else tuple(after.turns[-len(turns) :])
+    for turn, copy in zip(turns, kept, strict=True):
+        if turn.usage is not _NO_USAGE:
+            _check_usage(turn.usage)
+        if turn.end is not None:
+            _check_end(turn.end)
+        if turn != copy or not _is_json(turn):
+            _explain(turn)
+    return after
+
+
+def check_end(end: End, name: str) -> None:
+    """Check an end that a workflow returned.
+
+    Raises:
+        ValueError: if its outcome is unknown, or it holds a value that would be changed.
+    """
+    if end.reason or end.outcome != "completed" or end.detail:
+        _check_end(end)
+    result = end.result
+    if type(result) in _SCALARS and not isinstance(result, int | str):
+        return
+    try:
+        exact = _decode(_encode(result)) == result and (type(result) in _SCALARS or _fits([result]))
+    except _ENCODING_ERRORS:
+        exact = False
+    if not exact:
+        values.check(result, name)
+
+
+def _is_json(turn: Turn) -> bool:
+    """Whether the values of a turn are surely JSON; False means that they must be searched."""
+    parts: list[Any] = []
+    if turn.message is not None:
+        parts.append(turn.message)
+    if type(turn.value) not in _SCALARS:
+        parts.append(turn.value)
+    if turn.end is not None and turn.end.result is not None:
+        parts.append(turn.end.result)
+    if turn.extras is not None:
+        parts += (turn.extras.logprobs, turn.extras.token_ids)
+    return not parts or _fits(parts)
+
+
+def _fits(parts: list[Any]) -> bool:
+    try:
+        text = orjson.dumps(parts, option=_PASS_THROUGH)
+    except TypeError:
+        return False
+    # orjson writes an infinite number as null; each level has an opening bracket
+    return b"null" not in text and text.count(b"[") + text.count(b"{") <= values.MAX_DEPTH
+
+
+def _explain(turn: Turn) -> None:
+    """Raise an error that names the field of a turn that cannot be kept; return if none is found."""
+    for name, types, expected in _TYPES:
+        value = getattr(turn, name)
+        if not isinstance(value, types):
+            raise TypeError(f"{name}: a {type(value).__name__}; it must be {expected}")
+    _check_usage(turn.usage)
+    for name in ("message", "value", "model", "finish_reason"):
+        values.check(getattr(turn, name), name)
+    if turn.end is not None:
+        _check_end(turn.end)
+        values.check(turn.end.result, "end.result")
+    if turn.extras is not None:
+        _explain_extras(turn.extras)
+
+
+def _explain_extras(extras: Extras) -> None:
+    for name, kind in (("reasoning", str), ("logprobs", list), ("token_ids", list), ("repaired", bool)):
+        value: Any = getattr(extras, name)
+        if not isinstance(value, kind):
+            raise TypeError(f"extras.{name}: a {type(value).__name__}; it must be a {kind.__name__}")
+        values.check(cast("object", value), f"extras.{name}")
+
+
+def _check_usage(usage: Usage) -> None:
+    for name in ("prompt", "completion", "cached", "calls"):
+        number = getattr(usage, name)
+        if type(number) is not int or not 0 <= number <= MOST:
+            _refuse(f"usage.{name}", number, f"a whole number from 0 to {MOST}")
+    usd: object = usage.usd
+    if type(usd) not in (int, float) or not isfinite(usage.usd) or usage.usd < 0:
+        _refuse("usage.usd", usd, "a finite number of dollars, at least 0")
+
+
+def _check_end(end: End) -> None:
+    if end.outcome not in OUTCOMES:
+        _refuse("end.outcome", end.outcome, f"one of {', '.join(OUTCOMES)}")
+    if not is_reason(end.reason):
+        _refuse("end.reason", end.reason, "one line of printable text, at most 200 characters")
+    detail: Any = end.detail
+    if not isinstance(detail, str):
+        _refuse("end.detail", detail, "a string")
+    values.check(detail, "end.detail")
+
+
+def _refuse(name: str, value: object, expected: str) -> NoReturn:
+    shown = (
+        repr(value)[:40]
+        if type(value) in (str, int, float, bool, type(None))
+        else f"a {type(value).__name__}"
+    )
+    raise ValueError(f"{name}: {shown}; it must be {expected}")

@@ -1,0 +1,195 @@
+"""Agents that misbehave: each ends its own row, with the reason, and no other row is touched."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import peerloom
+from peerloom import End, FunctionAgent, LLMAgent, Sequence, Task, Turn, Usage
+from peerloom.agents.base import Services
+from peerloom.errors import TaskError
+
+
+class NoText(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class UnknownOutcome(TaskError):
+    outcome = "weird"
+    reason = "x"
+
+
+def throw(error: BaseException) -> Any:
+    raise error
+
+
+async def cancel_itself() -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.Event().wait()
+
+
+def recursive() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+WRONG: Any = 5
+
+# By name: what the agent does, and how the row's detail goes on after the role.
+CASES: dict[str, tuple[Callable[[], Any], str]] = {
+    "exit": (lambda: sys.exit(3), "SystemExit: 3 (test_hostile_agents.py:"),
+    "interrupt": (lambda: throw(KeyboardInterrupt()), "KeyboardInterrupt (test_hostile_agents.py:"),
+    "generator_exit": (lambda: throw(GeneratorExit()), "GeneratorExit (test_hostile_agents.py:"),
+    "base": (lambda: throw(BaseException("b")), "BaseException: b (test_hostile_agents.py:"),
+    "group": (
+        lambda: throw(BaseExceptionGroup("g", [KeyboardInterrupt()])),
+        "BaseExceptionGroup: g (1 sub-exception) (test_hostile_agents.py:",
+    ),
+    "cancel_itself": (cancel_itself, "CancelledError (test_hostile_agents.py:"),
+    "no_text": (lambda: throw(NoText()), "NoText: (its message could not be read)"),
+    "surrogate": (lambda: throw(ValueError("caf\udce9")), "ValueError: caf\\udce9 (test_hostile"),
+    "outcome": (lambda: throw(UnknownOutcome("x")), "UnknownOutcome: x: a TaskError needs an outcome of"),
+    "end_outcome": (lambda: Turn("", end=End("weird", "x")), "ValueError: end.outcome: 'weird'; it must"),
+    "end_reason": (lambda: Turn("", end=End("failed", "a\nb")), "ValueError: end.reason: 'a\\nb'; it must"),
+    "message": (lambda: Turn("", message=WRONG), "TypeError: message: a int; it must be a dict or None"),
+    "usage": (lambda: Turn("", usage=Usage(-1)), "ValueError: usage.prompt: -1; it must be a whole"),
+    "huge": (lambda: Turn("", usage=Usage(1 << 63)), "ValueError: usage.prompt: 9223372036854775808;"),
+    "text": (lambda: "x", "TypeError: Hostile.act returned a str; return a Turn or a list of them"),
+    "nothing": (lambda: [], "ValueError: Hostile.act returned no turn; return at least one"),
+    "nan": (lambda: Turn("", value=float("nan")), "ValueError: value: nan is not JSON"),
+    "infinite": (lambda: Turn("", value={"a": [float("inf")]}), "ValueError: value.a[0]: inf is not JSON"),
+    "set": (lambda: Turn("", value={1}), "ValueError: value: of type set, not JSON"),
+    "bytes": (lambda: Turn("", value=b"\xff"), "ValueError: value: of type bytes, not JSON"),
+    "key": (lambda: Turn("", value={1: 2}), "ValueError: value: a key of type int; use only strings"),
+    "integer": (lambda: Turn("", value=1 << 64), "ValueError: value: an integer of more than 64 bits"),
+    "value_surrogate": (lambda: Turn("", value="\udce9"), "ValueError: value: '\\udce9' holds a lone"),
+    "recursive": (lambda: Turn("", value=recursive()), "ValueError: value[0][0]"),
+    "deep": (lambda: Turn("", value=nested(101)), "ValueError: value[0][0]"),
+    "result": (lambda: Turn("", end=End(result={1})), "ValueError: end.result: of type set, not JSON"),
+}
+
+
+class Hostile:
+    async def act(self, task: Task, services: Services) -> Any:
+        name = task.input["case"]
+        if name not in CASES:
+            return Turn("", value={"kept": [1, 2.5, None, nested(90), (1 << 64) - 1, (1, 2)]})
+        acted = CASES[name][0]()
+        return await acted if asyncio.iscoroutine(acted) else acted
+
+
+def test_each_ends_its_own_row_only(engine: str, tmp_path: Path) -> None:
+    rows = [{"case": name} for case in CASES for name in (case, f"good beside {case}")]
+    result = peerloom.run(
+        workflow=Sequence("hostile", "next"),
+        agents={"hostile": Hostile(), "next": FunctionAgent(lambda task: task.value("hostile"))},
+        source=rows,
+        llm="simulated",
+        engine=engine,
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    ended = {row["input"]["case"]: row for row in result.rows(rejected=True)}
+    assert len(ended) == len(rows)
+    for name, (_, detail) in CASES.items():
+        row = ended[name]
+        assert (row["outcome"], row["reason"]) == ("failed", "agent_error"), name
+        assert row["detail"].startswith(f"hostile: {detail}"), row["detail"]
+        assert row["error"]["role"] == "hostile"
+        good = ended[f"good beside {name}"]
+        assert good["outcome"] == "completed"
+        assert good["result"] == {"kept": [1, 2.5, None, nested(90), (1 << 64) - 1, [1, 2]]}
+
+
+class NotAsync:
+    def act(self, task: Task, services: Services) -> Any:
+        return Turn("", value=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [({1}, "result: of type set, not JSON"), (float("nan"), "result: nan is not JSON")],
+)
+def test_a_result_that_cannot_be_kept_names_itself(value: Any, detail: str, tmp_path: Path) -> None:
+    row = only_row(FunctionAgent(lambda task: 1), Sequence("a", result=lambda task: value), tmp_path)
+    assert (row["outcome"], row["reason"]) == ("failed", "workflow_error")
+    assert row["detail"].startswith(f"ValueError: {detail}")
+
+
+def test_an_agent_that_is_not_async_is_told_so(tmp_path: Path) -> None:
+    row = only_row(NotAsync(), Sequence("a"), tmp_path)
+    assert row["reason"] == "agent_error"
+    assert "define it with `async def`" in row["detail"]
+
+
+def only_row(agent: Any, workflow: Sequence, tmp_path: Path) -> dict[str, Any]:
+    result = peerloom.run(
+        workflow=workflow,
+        agents={"a": agent},
+        source=[{"n": 1}],
+        llm="simulated",
+        engine="local",
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    [row] = result.rows(rejected=True)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("ask", "problem"),
+    [
+        (
+            lambda task: task.value("citric"),
+            "there is no role 'citric'; did you mean 'critic'? The roles are:",
+        ),
+        (lambda task: task.by("zzz"), "there is no role 'zzz'; The roles are: writer, critic"),
+        (lambda task: task.value("critic", "none yet"), ""),
+    ],
+)
+def test_a_role_that_there_is_not_is_an_error(
+    ask: Callable[[Task], Any], problem: str, engine: str, tmp_path: Path
+) -> None:
+    agents = {"writer": FunctionAgent(ask), "critic": FunctionAgent(lambda task: None)}
+    done = peerloom.run(
+        workflow=Sequence("writer", "critic"),
+        agents=agents,
+        source=[{"n": 1}],
+        llm="simulated",
+        engine="local" if engine == "local" else "ray",
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    (row,) = done.rows(rejected=True)
+    assert row["outcome"] == ("failed" if problem else "completed")
+    assert problem in row.get("detail", "")
+
+
+def test_a_template_that_names_no_role_fails_its_row(tmp_path: Path) -> None:
+    done = peerloom.run(
+        workflow=Sequence("critic"),
+        agents={"critic": LLMAgent("{{ task.value('citric') }}")},
+        source=[{"n": 1}],
+        llm=["never asked"],
+        engine="local",
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    (row,) = done.rows(rejected=True)
+    assert (row["outcome"], row["reason"]) == ("failed", "prompt")
+    assert "did you mean 'critic'?" in row["detail"]

@@ -1,0 +1,260 @@
+"""Replies as servers write them: unknown words, odd fields, broken encodings, streams nobody asked for."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+
+from peerloom.errors import ContentFiltered, ContextExceeded
+from peerloom.services.llm.base import ChatReply, ChatRequest
+from peerloom.services.llm.dialect import Dialect, MalformedBody
+from peerloom.services.llm.dialects.anthropic import AnthropicDialect
+from peerloom.services.llm.dialects.gemini import GeminiDialect
+from peerloom.services.llm.dialects.openai import OpenAIDialect
+from peerloom.services.llm.failures import failure_of
+from peerloom.services.llm.finish_reasons import finish_reason
+from peerloom.services.llm.payloads import payload_of
+from peerloom.services.llm.retry import Retryable
+from peerloom.task import Usage
+
+HELLO = ChatRequest(messages=[{"role": "user", "content": "Hello?"}])
+
+
+def completion(
+    finish: Any = "stop", content: Any = "Rain.", choice: Any = None, **fields: Any
+) -> dict[str, Any]:
+    message = {"role": "assistant", "content": content, **fields.pop("message", {})}
+    first = {"index": 0, "message": message, "finish_reason": finish, **(choice or {})}
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    return {"model": "m", "choices": [first], "usage": usage, **fields}
+
+
+def read(payload: Any, dialect: Dialect | None = None) -> ChatReply:
+    return (dialect or OpenAIDialect()).reply(payload, HELLO, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "meaning"),
+    [
+        ("stop", "stop"),
+        (None, "stop"),
+        ("eos_token", "stop"),
+        ("STOP_SEQUENCE", "stop"),
+        ("end_turn", "stop"),
+        ("tool_use", "stop"),  # none was called
+        ("LENGTH", "length"),
+        ("maxTokens", "length"),
+        ("model_length", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("SAFETY", "content_filter"),
+        ("guardrail_intervened", "content_filter"),
+        ("abort", "error"),
+        ("insufficient_system_resource", "error"),
+        ("network_error", "error"),
+        ("MALFORMED_FUNCTION_CALL", "error"),
+        ("nirvana", "nirvana"),
+        ("a\nb\x1b[31m" + "c" * 50, "a b [31m" + "c" * 32),
+        (7, "7"),
+    ],
+)
+def test_finish_reasons(given: Any, meaning: str) -> None:
+    assert finish_reason(given) == meaning
+
+
+@pytest.mark.parametrize(
+    ("dialect", "broken_off", "withheld", "cut"),
+    [
+        (OpenAIDialect(), completion("abort"), completion("safety"), completion("model_length")),
+        (
+            AnthropicDialect(),
+            {"content": [], "stop_reason": "error"},
+            {"content": [], "stop_reason": "refusal"},
+            {"content": [{"type": "text", "text": "Rain."}], "stop_reason": "max_tokens"},
+        ),
+        (
+            GeminiDialect(),
+            {"candidates": [{"finishReason": "OTHER"}]},
+            {"candidates": [{"finishReason": "SPII"}]},
+            {"candidates": [{"content": {"parts": [{"text": "Rain."}]}, "finishReason": "MAX_TOKENS"}]},
+        ),
+    ],
+    ids=["openai", "anthropic", "gemini"],
+)
+def test_only_whole_replies_are_whole(dialect: Dialect, broken_off: Any, withheld: Any, cut: Any) -> None:
+    with pytest.raises(Retryable, match="the reply broke off: "):
+        read(broken_off, dialect)
+    with pytest.raises(ContentFiltered):
+        read(withheld, dialect)
+    assert read(cut, dialect).finish_reason == "length"
+
+
+def test_an_error_within_a_choice_is_one() -> None:
+    with pytest.raises(Retryable, match="Upstream died") as failed:
+        read(completion("error", choice={"error": {"code": 502, "message": "Upstream died"}}))
+    assert failed.value.usage == Usage(10, 5, 0, 1), "what was answered is paid"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"usage": []},
+        {"usage": {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": []}},
+        {"message": {"reasoning": ["hm", 5]}},
+        {"message": {"tool_calls": "none"}},
+        {"message": {"tool_calls": [None, 5]}},
+        {"content": ["Ra", "in."]},
+        {"content": [{"type": "output_text", "text": "Rain."}]},
+        {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Rain."}]},
+        {"content": [{"type": "image"}, None, 7, {"type": "text", "text": "Rain."}]},
+        {"model": {"name": "m"}},
+        {"choice": {"logprobs": {"content": "none"}}},
+        {"choice": {"logprobs": 7, "token_ids": ["a"]}},
+    ],
+    ids=str,
+)
+def test_fields_that_are_not_needed_do_not_spoil_a_reply(odd: dict[str, Any]) -> None:
+    reply = read(completion(**odd))
+    assert (reply.text, reply.finish_reason, reply.tool_calls) == ("Rain.", "stop", [])
+    assert orjson.loads(orjson.dumps(reply.message))
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5}, (10, 5)),
+        ({"prompt_tokens": 10.0, "completion_tokens": "5"}, (10, 5)),
+        ({"input_tokens": 10, "output_tokens": 5}, (10, 5)),
+        ({"prompt_tokens": 2**63, "completion_tokens": 10**30}, (0, 0)),
+        ({"prompt_tokens": -1, "completion_tokens": True}, (0, 0)),
+        ({"prompt_tokens": 1.5, "completion_tokens": "1e3"}, (0, 0)),
+        ({"prompt_tokens": None}, (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+def test_counts_of_tokens_are_numbers_or_unknown(usage: Any, tokens: tuple[int, int]) -> None:
+    reply = read(completion(usage=usage))
+    assert (reply.usage.prompt, reply.usage.completion) == tokens
+    assert reply.usage.calls == 1
+
+
+def as_python_writes_it(payload: Any) -> bytes:
+    return json.dumps(payload).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (as_python_writes_it(completion(content="smile \ud83d end")), "smile \ufffd end"),
+        (as_python_writes_it(completion(content="smile \ud83d\ude00 end")), "smile \U0001f600 end"),
+        (as_python_writes_it(completion(metrics={"x": float("nan"), "y": float("-inf")})), "Rain."),
+        (as_python_writes_it(completion()).replace(b"Rain", b"Caf\xe2\x82"), "Caf\ufffd."),
+        (b"\xef\xbb\xbf" + as_python_writes_it(completion()), "Rain."),
+        (as_python_writes_it(completion()).replace(b"10", b"1e999"), "Rain."),
+        (as_python_writes_it(completion()).replace(b"10", b"[" * 500 + b"]" * 500), "Rain."),
+    ],
+)
+def test_bodies_that_are_almost_json(body: bytes, text: str) -> None:
+    reply = read(payload_of(body))
+    assert reply.text == text
+    assert orjson.loads(orjson.dumps(reply.message))["content"] == text
+
+
+def stream(*events: Any, end: str = "data: [DONE]\n\n") -> bytes:
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode() + end.encode()
+
+
+def delta(finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": fields, "finish_reason": finish}],
+    }
+
+
+def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
+    called = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": '{"a"'}}
+    body = stream(
+        delta(role="assistant", content=""),
+        delta(reasoning_content="hm"),
+        delta(content="Rain "),
+        delta(content="in Oslo."),
+        delta(tool_calls=[called]),
+        delta(tool_calls=[{"index": 0, "function": {"arguments": ": 1}"}}]),
+        delta("tool_calls"),
+        {"model": "m", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5}},
+    )
+    reply = read(payload_of(body))
+    assert (reply.text, reply.reasoning, reply.finish_reason) == ("Rain in Oslo.", "hm", "tool_calls")
+    assert [call["function"] for call in reply.tool_calls] == [{"name": "look", "arguments": '{"a": 1}'}]
+    assert reply.usage == Usage(10, 5, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>welcome</html>",
+        b'{"choices": [{"mess',
+        b"[" * 100_000,
+        stream(delta(content="Rain "), end=""),
+        stream({"type": "message_start"}),
+        b"data: {broken\n\n",
+        b'{"a": ' + b"9" * 5000 + b"e",
+    ],
+)
+def test_bodies_that_are_no_reply(body: bytes) -> None:
+    with pytest.raises(MalformedBody):
+        payload_of(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            400,
+            "This model's maximum context length is 8192 tokens. However, you requested 9000.",
+        ),
+        (400, "The decoder prompt (length 9000) is longer than the maximum model length of 8192."),
+        (400, "The input (9000 tokens) is longer than the model's context length (8192 tokens)."),
+        (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 3000"),
+        (413, "`inputs` must have less than 512 tokens. Given: 700"),
+        (400, "the request exceeds the available context size, try increasing it"),
+        (400, "the input length exceeds the context length"),
+        (400, "The number of tokens to keep from the initial prompt is greater than the context length"),
+        (500, "Prompt length (9000) exceeds maximum input length (8192)"),
+        (400, "prompt is too long: 210000 tokens > 200000 maximum"),
+        (400, "Input is too long for requested model."),
+        (400, "The input token count (9000) exceeds the maximum number of tokens allowed (8192)."),
+        (400, "too many tokens: total number of tokens in the prompt cannot exceed 4081"),
+        (400, "This model's maximum prompt length is 131072 but the request contains 537812 tokens."),
+        (400, "Prompt contains 40000 tokens, too large for model with 32768 maximum context length"),
+        (400, "litellm.BadRequestError: ContextWindowExceededError: VertexAIException"),
+    ],
+)
+def test_a_prompt_that_is_too_long_in_the_words_of_many_servers(status: int, words: str) -> None:
+    for body in (
+        {"error": {"message": words}},
+        {"message": words},
+        {"detail": [{"msg": words}]},
+        {
+            "error": {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {"raw": json.dumps({"m": words})},
+            }
+        },
+    ):
+        assert isinstance(failure_of(status, {}, orjson.dumps(body), 0.0), ContextExceeded)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Too many tokens, please wait before trying again.",
+        "max_tokens is too large: 100000. This model supports at most 16384 completion tokens",
+        "Rate limit reached for tokens per min. Limit 30000, used 29000",
+    ],
+)
+def test_other_words_about_tokens_are_no_long_prompt(words: str) -> None:
+    assert not isinstance(
+        failure_of(429, {}, orjson.dumps({"error": {"message": words}}), 0.0), ContextExceeded
+    )
