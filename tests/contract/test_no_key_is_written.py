@@ -36,8 +36,26 @@ def failing(status: int) -> bytes:
 
 
 def answering() -> bytes:
-    message = {"role": "assistant", "content": "fine"}
-    return response(200, orjson.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}))
+    message = {"role": "assistant", "content": SAYS, "reasoning_content": f"the key is {KEY}"}
+    choice = {"message": message, "finish_reason": "stop"}
+    return response(200, orjson.dumps({"model": f"m of {KEY}", "choices": [choice]}))
+
+
+def escaping() -> bytes:
+    """A reply whose characters are all escaped, so that the key shows only when it is decoded."""
+    text = "".join(f"\\u{ord(letter):04x}" for letter in SAYS)
+    return response(200, b'{"choices": [{"message": {"content": "' + text.encode() + b'"}}]}')
+
+
+class Tells:
+    """An agent that puts the key where it can."""
+
+    async def act(self, task: peerloom.Task, services: peerloom.Services) -> peerloom.Turn:
+        if task.input["n"] % 4 == 0:
+            raise ValueError(KEY)
+        reason = f"because of {KEY}" if task.input["n"] % 4 == 1 else ""
+        end = peerloom.End("filtered", reason, detail=KEY) if reason else None
+        return peerloom.Turn("", {"role": "assistant", "content": KEY}, {KEY: [KEY, 1]}, end)
 
 
 ANSWERS = (
@@ -49,6 +67,7 @@ ANSWERS = (
     response(308, b"", f"Location: https://elsewhere/?key={KEY}\r\n"),
     f"HTTP/1.1 nonsense {SAYS}\r\n\r\n".encode(),
     answering(),
+    escaping(),
 )
 
 
@@ -114,3 +133,24 @@ def _ray_logs(engine: str) -> list[Path]:
     import ray
 
     return [Path(ray._private.worker._global_node.get_logs_dir_path())]
+
+
+async def test_a_key_that_an_agent_tells_is_in_no_row(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    async with quoting_provider() as url:
+        ran = await peerloom.arun(
+            workflow=peerloom.Sequence("teller"),
+            agents={"teller": Tells()},
+            source=[{"n": number} for number in range(8)],
+            llm="openai",
+            config={"llm.base_url": url},
+            run_dir=tmp_path / "run",
+            engine=engine,
+        )
+    assert ran.summary["outcomes"] == {"completed": 4, "filtered": 2, "failed": 2}
+    assert ran.summary["reasons"]["because of ***"] == 2
+    rows = list(ran.rows(rejected=True))
+    assert sum(row["turns"][-1].get("value") == {"***": ["***", 1]} for row in rows if row["turns"]) == 6
+    assert holding(KEY, [path for path in (tmp_path / "run").iterdir() if path.name != "journal"]) == []

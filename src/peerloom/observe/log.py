@@ -15,6 +15,7 @@ from peerloom.events import (
     Starting,
     ViewChanged,
 )
+from peerloom.services.secret import masked_value
 
 PROGRESS_SECONDS = 30.0
 
@@ -67,4 +68,4 @@ class LogHooks(Hooks):
         self._log("error" if event.how == "failed" else "info", "run_finished", event)
 
     def _log(self, level: str, name: str, event: Any) -> None:
-        self._write(level, name, **asdict(event))
+        self._write(level, name, **masked_value(asdict(event)))

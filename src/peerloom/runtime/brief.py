@@ -1,7 +1,7 @@
 """What a process is told when it starts, and what it tells about itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,17 @@ from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.cache.caching import CacheTally
 from peerloom.services.llm.service import ClientSpec
+from peerloom.services.secret import Secret, known
 from peerloom.sink.totals import AgentTally, Totals
 from peerloom.source.base import Source
 
 
 @dataclass(frozen=True)
 class Brief:
-    """Everything a member needs to start. Only feeders get the source, only peers the model."""
+    """Everything a member needs to start. Only feeders get the source, only peers the model.
+
+    Every member gets the secrets that the driver knows, to mask them.
+    """
 
     member: Member
     program: Program
@@ -27,6 +31,7 @@ class Brief:
     provenance: Mapping[str, Any]
     source: Source | None = None
     llm: ClientSpec | None = None
+    secrets: tuple[Secret, ...] = field(default_factory=known)
 
 
 class MemberStats(msgspec.Struct, array_like=True):

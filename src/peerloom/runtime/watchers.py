@@ -5,6 +5,7 @@ from typing import Any
 
 from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, Starting, ViewChanged
 from peerloom.runtime.supervisor import Event
+from peerloom.services.secret import mask
 
 
 class Watchers:
@@ -25,7 +26,7 @@ class Watchers:
 
     def notice(self, text: str) -> None:
         """Something to read."""
-        self.emit("notice", Notice("info", text))
+        self.emit("notice", Notice("info", mask(text)))
 
     def starting(self, step: str) -> None:
         """A step of the start begins; none if `step` is empty."""

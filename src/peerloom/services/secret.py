@@ -1,20 +1,40 @@
-"""A value that must never be seen: an API key on its way from the environment to a request header.
+"""Values that must never be seen, such as an API key on its way from the environment to a request header.
 
-It is pickled to the peers in memory, and shows itself nowhere else: not in `repr`, formatted text,
-`dataclasses.asdict` or JSON.
+A secret is pickled to the members of a run in memory, and shows itself nowhere else: not in `repr`, formatted
+text, `dataclasses.asdict` or JSON. While it exists, `mask` and `mask_json` replace it in what others write.
 """
 
+import json
 import os
-from typing import Self
+from functools import cache
+from typing import Any, Self, cast
+from urllib.parse import quote
+from weakref import WeakValueDictionary
+
+import orjson
+
+MASK = "***"
+SHORTEST = 8
+"""Characters of a secret that is masked; a shorter one would be found in words of other meaning."""
+
+_PLACEHOLDERS = frozenset(
+    {
+        *("anything", "dummy-key", "dummykey", "lm-studio", "no-api-key", "no-key-required", "not-needed"),
+        *("not-required", "not-used", "not_needed", "notneeded", "placeholder", "sk-no-key-required"),
+    }
+)
 
 
 class Secret:
     """Holds a secret; only `reveal()` gives it away. Surrounding whitespace is dropped."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("__weakref__", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value.strip()
+        _known[id(self)] = self
+        _needles.cache_clear()
+        _raw_needles.cache_clear()
 
     @classmethod
     def from_env(cls, name: str) -> Self | None:
@@ -26,9 +46,8 @@ class Secret:
         """The value itself: call it only where the value is used."""
         return self._value
 
-    def hide_in(self, text: str) -> str:
-        """`text` with this secret blotted out, for words that come back from a server."""
-        return text.replace(self._value, "***") if self._value else text
+    def __reduce__(self) -> "tuple[type[Secret], tuple[str]]":
+        return Secret, (self._value,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and other._value == self._value
@@ -37,4 +56,79 @@ class Secret:
         return hash(self._value)
 
     def __repr__(self) -> str:
-        return "Secret('***')"
+        return f"Secret('{MASK}')"
+
+
+_known: WeakValueDictionary[int, Secret] = WeakValueDictionary()
+
+
+def known() -> tuple[Secret, ...]:
+    """The secrets that this process holds, each once."""
+    return tuple(set(_known.values()))
+
+
+def mask(text: str) -> str:
+    """Replace the secrets that this process knows in a text."""
+    for needle in _needles():
+        if needle in text:
+            text = text.replace(needle, MASK)
+    return text
+
+
+def mask_bytes(raw: bytes) -> bytes:
+    """Replace the secrets that this process knows in bytes of any kind."""
+    for needle in _raw_needles():
+        if needle in raw:
+            raw = raw.replace(needle, MASK.encode())
+    return raw
+
+
+def mask_json(raw: bytes) -> bytes:
+    """Replace the secrets that this process knows in encoded JSON, which stays JSON.
+
+    A secret that is also a number, or begins within an escape, is replaced in texts only.
+    """
+    masked = mask_bytes(raw)
+    if masked is raw:
+        return raw
+    try:
+        json.loads(masked)
+    except (ValueError, RecursionError):
+        try:
+            return json.dumps(masked_value(json.loads(raw)), separators=(",", ":")).encode()
+        except (ValueError, RecursionError):
+            pass  # it was not JSON before
+    return masked
+
+
+def masked_value(value: Any) -> Any:
+    """A copy of a JSON value with the secrets that this process knows replaced in its texts and keys."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, list):
+        return [masked_value(each) for each in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {mask(key): masked_value(each) for key, each in items}
+    return value
+
+
+@cache
+def _needles() -> tuple[str, ...]:
+    """The forms of each secret: as it is, in JSON, in JSON within JSON, and in a URL; long ones first."""
+    found: set[str] = set()
+    for secret in known():
+        value = secret.reveal()
+        if len(value) >= SHORTEST and value.lower() not in _PLACEHOLDERS:
+            once = _in_json(value)
+            found |= {value, once, _in_json(once), value.replace("/", "\\/"), quote(value, safe="")}
+    return tuple(sorted(found, key=lambda needle: (-len(needle), needle)))
+
+
+@cache
+def _raw_needles() -> tuple[bytes, ...]:
+    return tuple(needle.encode(errors="replace") for needle in _needles())
+
+
+def _in_json(value: str) -> str:
+    return orjson.dumps(value.encode(errors="replace").decode()).decode()[1:-1]

@@ -13,7 +13,7 @@ from peerloom.control.signing import (
 )
 from peerloom.services.secret import Secret
 
-TOKEN = Secret("the token")
+TOKEN = Secret("token-0f3a9c")
 
 
 class Clock:

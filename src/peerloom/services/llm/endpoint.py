@@ -5,6 +5,7 @@ admission bounds (aiohttp's own limit is 100), headers made once, no cookies, pl
 proxy looked up once. `thin` is the cheapest; what it has no way for goes through aiohttp.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -24,6 +25,7 @@ Http = Literal["auto", "thin", "aiohttp"]
 AUTO: Http = "thin"
 _SOCKETS = 65_536  # as many as the hard limit of open files lets in
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+_SECRET_NAME = re.compile(r"key|token|secret|passw|auth|sig|code|credential", re.IGNORECASE)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -77,10 +79,14 @@ class Endpoint:
         """The URL of `path` as messages show it, without the query."""
         return str(self.url(path).with_query(None))
 
-    def hidden(self, raw: bytes) -> bytes:
-        """A server's words without our key, should it repeat it."""
-        key = self.api_key
-        return raw if key is None else key.hide_in(raw.decode(errors="replace")).encode()
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What is secret in the address and in that of the proxy; masked for as long as it is held."""
+        url, proxy = URL(self.base_url), self.proxy
+        found = [value for name, value in url.query.items() if _SECRET_NAME.search(name)]
+        if proxy is not None:
+            found.append(URL(proxy).password or "")
+        return tuple(Secret(value) for value in found if value)
 
     def open_carrier(self, headers: Mapping[str, str]) -> Carrier:
         """What carries requests, for the running event loop; `headers` carry the key."""

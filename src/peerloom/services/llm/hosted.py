@@ -74,6 +74,7 @@ class HttpService:
             )
             for url in addresses(dialect, base_url)
         ]
+        self._secrets = [endpoint.secrets for endpoint in self._endpoints]
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
         """Check that all servers answer and have the model.

@@ -22,6 +22,7 @@ from peerloom.services.llm.failures import error_in, trimmed
 from peerloom.services.llm.payloads import payload_of
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.wire import usage_of
+from peerloom.services.secret import mask, mask_bytes, mask_json
 
 Read = TypeVar("Read")
 
@@ -68,6 +69,7 @@ class HttpBackend:
         self._carrier = endpoint.open_carrier(dialect.auth(key) if key is not None else {})
         self._urls: dict[str, Any] = {}
         self._answered: set[str] = set()  # paths
+        self._secrets = endpoint.secrets
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
         """See `Backend.chat`."""
@@ -143,10 +145,7 @@ class HttpBackend:
 
     def _hide_key(self, error: Exception) -> None:
         """Take the key out of an error's words: servers quote it anywhere."""
-        hidden = self._endpoint.hidden
-        error.args = tuple(
-            hidden(word.encode()).decode() if isinstance(word, str) else word for word in error.args
-        )
+        error.args = tuple(mask(word) if isinstance(word, str) else word for word in error.args)
 
     async def _exchange(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
         begin = time.perf_counter()
@@ -156,13 +155,14 @@ class HttpBackend:
         try:
             answer = await self._carrier.send("POST", url, post.body, post.headers)
         except Unanswered as error:
-            words = self._endpoint.hidden(str(error).encode(errors="replace")).decode()
-            raise Retryable(trimmed(words), taken=error.taken) from error
+            raise Retryable(trimmed(mask(str(error))), taken=error.taken) from error
+        body = mask_json(answer.body)
+        if body is not answer.body:
+            answer = Answer(answer.status, answer.fields, body)
         if answer.status != 200:
-            hidden = self._endpoint.hidden(answer.body)
-            failure = self._dialect.failure(answer.status, answer.headers, hidden, time.time())
+            failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
             if isinstance(failure, LLMDenied) and await self._accepts_others(
-                answer.status, hidden, post.path, chat=isinstance(request, ChatRequest)
+                answer.status, answer.body, post.path, chat=isinstance(request, ChatRequest)
             ):
                 raise LLMRejected(f"{failure}; or this request alone is refused: the server takes others")
             raise failure
@@ -177,7 +177,7 @@ class HttpBackend:
 
     def _not_a_reply(self, answer: Answer, payload: Any, error: Exception) -> Exception:
         """What a 200 without a reply means; some gateways send an upstream's error that way."""
-        safe = self._endpoint.hidden(answer.body if payload is None else orjson.dumps(payload))
+        safe = answer.body if payload is None else mask_bytes(orjson.dumps(payload))
         status = error_in(safe).get("code")
         if isinstance(status, int) and 400 <= status < 600:
             return self._dialect.failure(status, answer.headers, safe, time.time())

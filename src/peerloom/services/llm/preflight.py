@@ -20,6 +20,7 @@ from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import error_in, trimmed
 from peerloom.services.llm.retry import retry_after
 from peerloom.services.llm.through_aiohttp import open_session, read_answer
+from peerloom.services.secret import mask, mask_bytes
 
 _SECONDS = 30.0
 _NO_LIST = (404, 405, 501)
@@ -94,7 +95,7 @@ class _Look:
             except (orjson.JSONDecodeError, MalformedBody):
                 failure = ServiceError(
                     f"{self._endpoint.shown(path)} answers, but with no list of models: "
-                    f"{_words(self._endpoint, answer.body)!r}. Is llm.base_url the right address?"
+                    f"{_words(answer.body)!r}. Is llm.base_url the right address?"
                 )
         if wanted and answer.status in (200, *_NO_LIST, *_DENIED) and await self._is_there(wanted):
             return [wanted]  # it only does not list its models, or not with this key
@@ -105,7 +106,7 @@ class _Look:
         post = self._dialect.probe(model)
         answer = await self._ask("POST", post.path, post.body)
         if answer.status in _NO_LIST:
-            said = f"HTTP {answer.status}: {_words(self._endpoint, answer.body)}"
+            said = f"HTTP {answer.status}: {_words(answer.body)}"
             raise ServiceError(f"{self._endpoint.shown()} has no model {model!r} ({said}). Set llm.model")
         if answer.status not in (200, 400, 422):
             raise self._refused(post.path, answer)
@@ -136,7 +137,7 @@ class _Look:
             if time.monotonic() + wait > until:
                 return answer
             if self._notify is not None and not told:
-                words = _words(self._endpoint, answer.body)
+                words = _words(answer.body)
                 self._notify(
                     f"{self._endpoint.shown(path)} is busy (HTTP {answer.status}: {words}): "
                     f"waiting for up to {_WAITED_SECONDS:g} s"
@@ -167,7 +168,7 @@ class _Look:
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise ServiceError(
-                f"no LLM server answers at {endpoint.shown()} ({error}): start it, "
+                f"no LLM server answers at {endpoint.shown()} ({mask(str(error))}): start it, "
                 f"or set llm.base_url ({variable}) to where it is"
             ) from error
 
@@ -182,9 +183,9 @@ class _Look:
         if status == 404:
             return ServiceError(f"{where} is not found (HTTP 404){_forgotten(self._endpoint, provider)}")
         if status // 100 == 3:
-            there = _target(self._endpoint.url(path), answer.headers.get("Location", ""))
+            there = mask(_target(self._endpoint.url(path), answer.headers.get("Location", "")))
             return ServiceError(f"{where} redirects{there} (HTTP {status}): set llm.base_url to that place")
-        return ServiceError(f"{where} answered HTTP {status}: {_words(self._endpoint, body)}")
+        return ServiceError(f"{where} answered HTTP {status}: {_words(body)}")
 
 
 def _target(url: URL, location: str) -> str:
@@ -218,7 +219,7 @@ def _pick(endpoint: Endpoint, listed: list[str], wanted: str | None) -> str:
     raise ServiceError(f"{endpoint.shown()} has no model {wanted!r}. {hint} Set llm.model")
 
 
-def _words(endpoint: Endpoint, body: bytes) -> str:
-    safe = endpoint.hidden(body)
+def _words(body: bytes) -> str:
+    safe = mask_bytes(body)
     message: Any = error_in(safe).get("message")
     return trimmed(message if isinstance(message, str) else safe[:400].decode(errors="replace"))
