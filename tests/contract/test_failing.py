@@ -58,12 +58,12 @@ def test_a_run_whose_first_rows_all_failed_stops_and_can_be_resumed(engine: str,
 
 def test_a_stopped_run_goes_on_when_the_cause_is_mended(engine: str, tmp_path: Path) -> None:
     for session in (1, 2):  # the second one counts its own rows only, so it stops again
-        stopped = run(engine, tmp_path / "run", fail_some, 1200, max_failed=0)
+        stopped = run(engine, tmp_path / "run", fail_some, 400, max_failed=0)
         assert (stopped.how, stopped.summary["sessions"]) == ("failed", session)
         assert 1 <= stopped.summary["outcomes"]["failed"]
-    done = run(engine, tmp_path / "run", fail_some, 1200, max_failed=1.0)
+    done = run(engine, tmp_path / "run", fail_some, 400, max_failed=1.0)
     assert done.how == "finished"
-    assert done.summary["outcomes"] == {"completed": 900, "failed": 300}
+    assert done.summary["outcomes"] == {"completed": 300, "failed": 100}
     assert "error" not in done.summary
 
 
@@ -92,13 +92,13 @@ def test_a_few_rows_that_all_fail_are_a_failed_run(engine: str, rows: int, tmp_p
 @pytest.mark.parametrize("engine", ["local"], indirect=True)
 def test_malformed_rows_do_not_stop_a_run_by_default(engine: str, tmp_path: Path) -> None:
     def check(row: Any) -> None:
-        if row["n"] < 1000:
+        if row["n"] < 100:
             raise ValueError("too small")
 
-    result = run(engine, tmp_path / "a", lambda task: task.input["n"], 1001, check_row=check)
-    assert (result.how, result.summary["outcomes"]) == ("finished", {"failed": 1000, "completed": 1})
-    all_bad = run(engine, tmp_path / "b", lambda task: task.input["n"], 1000, check_row=check)
-    assert (all_bad.how, all_bad.summary["reasons"]) == ("failed", {"bad_row": 1000})
+    result = run(engine, tmp_path / "a", lambda task: task.input["n"], 101, check_row=check)
+    assert (result.how, result.summary["outcomes"]) == ("finished", {"failed": 100, "completed": 1})
+    all_bad = run(engine, tmp_path / "b", lambda task: task.input["n"], 100, check_row=check)
+    assert (all_bad.how, all_bad.summary["reasons"]) == ("failed", {"bad_row": 100})
     assert "too small" in all_bad.summary["error"]
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from peerloom.errors import EngineError
 from peerloom.runtime.ray import reaper
-from peerloom.runtime.ray.api import RayError, ray
+from peerloom.runtime.ray.api import ray
+from peerloom.runtime.ray.probe import check_local, check_reachable
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b.*:")
@@ -37,12 +38,17 @@ def connect(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     where = cluster_address(address)
+    if where:
+        check_reachable(where)
+    else:
+        check_local()
     try:
         if where:
             _init(address=where)
         else:
             start_local()
-    except (RayError, ConnectionError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones too, as for a node that does not start in time
+        stop()
         raise EngineError(
             f"cannot use Ray at {where or 'a local cluster'}: {reason(error)}. "
             "Check RAY_ADDRESS, or unset it for a local cluster, or choose engine=local"
