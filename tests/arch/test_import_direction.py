@@ -8,6 +8,7 @@ from source_tree import PACKAGE, Import, Module, expect_none, read_modules, writ
 DOOR = "__init__"
 LAYERS = (
     {"errors", "values"},
+    {"turn"},
     {"task"},
     {"idset"},
     {"workflow", "events"},

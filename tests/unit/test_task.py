@@ -146,8 +146,8 @@ def test_another_schema_version_is_named(fields: list[object]):
 
 
 def test_another_version_of_the_same_shape_is_refused_too():
-    with pytest.raises(CodecError, match="schema version 2"):
-        decode(encode(fresh(version=2)))
+    with pytest.raises(CodecError, match=f"schema version {SCHEMA_VERSION + 1}"):
+        decode(encode(fresh(version=SCHEMA_VERSION + 1)))
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,8 @@ class Watchdog:
             ticks = ticks + 1 if seen == self._rounds else 0
             seen = self._rounds
             if ticks == TICKS:
-                self._report(sys._current_frames().get(self._loop_thread))
+                frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - there is no other way
+                self._report(frames.get(self._loop_thread))
 
     def _report(self, frame: FrameType | None) -> None:
         place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else "?"

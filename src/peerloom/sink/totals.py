@@ -5,6 +5,10 @@ from collections.abc import Mapping
 import msgspec
 
 
+MOST = (1 << 63) - 1
+"""The largest sum of counts: a row of another program may hold any number, and sums must still be written."""
+
+
 class AgentTally(msgspec.Struct, array_like=True):
     """What one role did in some rows, summed: turns, LLM calls, tokens, seconds of its turns, dollars."""
 
@@ -19,10 +23,10 @@ class AgentTally(msgspec.Struct, array_like=True):
     def add(self, other: "AgentTally") -> None:
         """Add another tally to this one."""
         self.turns += other.turns
-        self.calls += other.calls
-        self.prompt += other.prompt
-        self.completion += other.completion
-        self.cached += other.cached
+        self.calls = min(self.calls + other.calls, MOST)
+        self.prompt = min(self.prompt + other.prompt, MOST)
+        self.completion = min(self.completion + other.completion, MOST)
+        self.cached = min(self.cached + other.cached, MOST)
         self.seconds += other.seconds
         self.usd += other.usd
 
