@@ -33,7 +33,7 @@ def read_json(text: str) -> Any:
     except orjson.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error}): reply with the JSON value alone") from error
     if problem := changed_by_parsing(text.encode(), value, "it"):
-        raise ValueError(f"{problem}: reply with another value")
+        raise ValueError(f"{problem.partition(';')[0]}: reply with another value")
     return value
 
 

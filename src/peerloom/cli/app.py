@@ -17,6 +17,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 
 from peerloom.errors import PeerloomError, UsageError
+from peerloom.printable import printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,6 +41,7 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process."""
+    _reopen_closed()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _find_own_modules()
     app = typer.Typer(
@@ -84,6 +86,19 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def _reopen_closed() -> None:
+    """Open the null device for closed standard streams, so that no file of a run gets their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - Python's mark of a closed one
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
+
+
 def _find_own_modules() -> None:
     """Recipes in the current directory can be imported; it comes last, so no file there hides a package."""
     here = os.getcwd()
@@ -93,7 +108,7 @@ def _find_own_modules() -> None:
 
 def _failed(error: PeerloomError, code: int) -> typer.Exit:
     for line in str(error).splitlines():
-        typer.echo(f"error: {line}", err=True)
+        typer.echo(f"error: {printable(line)}", err=True)
     return typer.Exit(code)
 
 

@@ -18,6 +18,7 @@ from peerloom.config.services import embedded_models
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
 from peerloom.observe.words import plain
+from peerloom.printable import printable
 from peerloom.runtime.session import Session
 from peerloom.sink.layout import STATE
 from peerloom.sink.read import read_rows
@@ -94,7 +95,8 @@ def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how:
 def tell_why(result: RunResult, *, quiet: bool) -> None:
     """Print why a run failed, unless the display has told of it."""
     if quiet and result.how == "failed":
-        typer.echo(f"error: {result.summary.get('error', 'every row failed')}", err=True)
+        why = printable(str(result.summary.get("error", "every row failed")))
+        typer.echo(f"error: {why}", err=True)
 
 
 def _has_rows(directory: Path) -> bool:

@@ -7,14 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from peerloom.events import AgentTotals
+from peerloom.printable import printable
 
 
 def plain(text: str, style: str = "") -> Text:
     """Text from a row, a model or a log: never markup, and no control characters reach the terminal."""
-    safe = "".join(
-        char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text
-    )
-    return Text(safe, style)
+    return Text(printable(text), style)
 
 
 def clock(seconds: float) -> str:

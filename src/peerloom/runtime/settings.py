@@ -66,6 +66,9 @@ class RunSettings:
     address: str | None = None
 
 
+MOST_IN_FLIGHT = 1_000_000
+MOST_SECONDS = 86_400.0
+
 ADJUSTABLE = ("in_flight", "heartbeat_seconds", "suspect_seconds")
 """What can be set while a run goes on."""
 
@@ -82,9 +85,11 @@ def adjusted(settings: RunSettings, key: str, value: str) -> RunSettings:
         number = int(value) if key == "in_flight" else float(value)
     except ValueError:
         number = math.nan
-    least = settings.partitions if key == "in_flight" else 0
-    if not math.isfinite(number) or number < least or number == 0:
-        must = f"a whole number, at least {least}" if key == "in_flight" else "a number of seconds above 0"
+    whole = key == "in_flight"
+    least, most = (settings.partitions, MOST_IN_FLIGHT) if whole else (0, MOST_SECONDS)
+    if not least <= number <= most or number == 0:  # NaN too
+        must = f"a whole number, at least {least}" if whole else "a number of seconds above 0"
+        must += f" and at most {most:,.0f}"
         why = ", one for each partition" if key == "in_flight" and least > 1 else ""
         raise ConfigError(f"{key}={value}: must be {must}{why}")
     return replace(settings, **{key: number})

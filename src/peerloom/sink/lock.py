@@ -27,7 +27,7 @@ class ShardLock:
     def __init__(self, path: Path, incarnation: int) -> None:
         self._path = path
         self._incarnation = incarnation
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             owner = self._owner()
@@ -66,7 +66,7 @@ class ShardLock:
 
 def revoke(path: Path) -> None:
     """Tell whoever still writes the shard that it is lost, for good, before its lock file is removed."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _write(fd, _REVOKED)
     finally:

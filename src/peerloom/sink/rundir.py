@@ -236,7 +236,7 @@ class RunDir:
 def _lock(directory: Path) -> int:
     """The descriptor that holds the claim."""
     path = directory / RUN_LOCK
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         _lock_within(lock, CLAIM_SECONDS)
     except BlockingIOError as error:
@@ -253,9 +253,8 @@ def _in_use(directory: Path) -> RunDirError:
 
 
 def _unusable(directory: Path, error: OSError) -> RunDirError:
-    return RunDirError(
-        f"{error.filename or directory} cannot be used for a run: {error.strerror}: {_ANOTHER}"
-    )
+    why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+    return RunDirError(f"{error.filename or directory} cannot be used for a run: {why}: {_ANOTHER}")
 
 
 def _refuse_unwritable(directory: Path) -> None:
@@ -282,7 +281,7 @@ def _lock_within(lock: int, seconds: float) -> None:
 def in_use(directory: Path) -> bool:
     """Whether some process has claimed a run directory."""
     try:
-        lock = os.open(directory / RUN_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(directory / RUN_LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -343,7 +342,8 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def _open_log(directory: Path) -> int:
-    return os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(directory / LOG, flags, 0o644)
 
 
 def _clear(directory: Path) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-
 MOST = (1 << 63) - 1
 """The largest sum of counts: a row of another program may hold any number, and sums must still be written."""
 

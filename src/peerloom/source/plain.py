@@ -9,9 +9,13 @@ from typing import Any
 
 import orjson
 
+from peerloom.values import MAX_DEPTH, too_deep
+
 
 def plain_row(row: Mapping[str, Any]) -> tuple[Any, str]:
     """The row as JSON values, or which field is in the way."""
+    if too_deep(row):
+        return None, f"it is nested more than {MAX_DEPTH} levels deep"
     try:
         return _plain(row), ""
     except (TypeError, orjson.JSONDecodeError):
@@ -19,7 +23,7 @@ def plain_row(row: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _plain(value: Any) -> Any:
-    return orjson.loads(orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS))
+    return orjson.loads(orjson.dumps(value, default=_text))
 
 
 def _culprit(row: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ def test_a_cluster_that_is_gone_is_named_before_ray_is_asked() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(EngineError, match=f"no Ray cluster answers at {address}.*RAY_ADDRESS"):
+        with pytest.raises(EngineError, match=rf"no Ray cluster answers at {address}.*RAY_ADDRESS"):
             cluster.connect(address)
 
 
@@ -50,7 +50,7 @@ def test_a_temporary_directory_whose_path_is_too_long(
 
 def test_a_temporary_directory_that_is_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/dev/null")
-    with pytest.raises(EngineError, match="Ray cannot write to /dev/null"):
+    with pytest.raises(EngineError, match=r"Ray cannot write to /dev/null"):
         cluster.connect("local")
 
 
