@@ -33,7 +33,8 @@ class RunResult:
         """The three most common errors of the last session's agents and workflow, the most common first.
 
         Each has `role` (empty: the workflow), `reason`, `type`, `message`, `file`, `line`, `count`, and
-        `example`, the id of a row. A `TaskError` counts by its reason. Errors are counted when they are raised.
+        `example`, the id of a row. Errors of type `TaskError` are counted by reason. A turn that is done
+        again after a crash counts again.
         """
         return list(self.summary.get("errors", ()))
 

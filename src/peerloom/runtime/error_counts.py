@@ -15,7 +15,7 @@ from peerloom.task import FAILED, End, Task
 from peerloom.values import escaped
 
 MOST_ERRORS = 100
-"""Distinct errors that a member keeps apart; further ones are in their rows only."""
+"""Distinct errors that a member counts, and that the log has; further ones are in their rows only."""
 
 TRACEBACK_CHARACTERS = 4_000
 MESSAGE_CHARACTERS = 300
@@ -113,7 +113,8 @@ class SessionErrors:
                 known = merged.setdefault(key, msgspec.structs.replace(error, count=0))
                 known.count += error.count
                 known.traceback = known.traceback or error.traceback
-        entries = [_entry(error) for error in sorted(merged.values(), key=lambda each: -each.count)]
+        common = sorted(merged.values(), key=lambda each: -each.count)[:MOST_ERRORS]
+        entries = [_entry(error) for error in common]
         for entry, shown in entries:
             log("error", "task_error", **entry, **({"traceback": shown} if shown else {}))
         return [entry for entry, _ in entries[:MOST_COMMON]]

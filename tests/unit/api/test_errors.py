@@ -12,6 +12,8 @@ import peerloom
 from peerloom import FunctionAgent, Sequence, Task
 from peerloom.errors import AnswerError, ContentFiltered
 from peerloom.observe import print_summary
+from peerloom.runtime.error_counts import ErrorCounts, SessionErrors
+from peerloom.task import Header, TaskId, new_task
 
 
 class Odd(Exception):
@@ -103,6 +105,36 @@ def test_the_log_is_bounded(tmp_path: Path) -> None:
     assert len(entries) == 100
     assert all(1000 < len(entry["traceback"]) <= 4_000 for entry in entries)
     assert all(len(entry["message"]) <= 300 for entry in entries)
+
+
+def count(counts: ErrorCounts, error: Exception) -> None:
+    task = new_task(Header(TaskId(0, 0, 0)), {}, seed=0)
+    counts.classify(error, "agent_error", task, "worker")
+
+
+def test_a_member_counts_a_hundred_errors_and_sends_no_traceback_twice() -> None:
+    counts = ErrorCounts()
+    for number in range(150):
+        count(counts, type(f"Error{number}", (Exception,), {})("x"))
+    assert len(counts.read(last=False)) == 100
+    count(counts, type("Error7", (Exception,), {})("x"))
+    (again,) = counts.read(last=False)
+    assert (again.type, again.count, again.traceback) == ("Error7", 2, "")
+    assert counts.read(last=False) == []
+    assert all(error.traceback for error in counts.read(last=True))
+
+
+def test_the_errors_of_all_members_add_up_and_keep_their_traceback() -> None:
+    session, lines = SessionErrors(), list[dict[str, Any]]()
+    for name in ("peer.1", "peer.2"):
+        counts = ErrorCounts()
+        for _ in range(2):
+            count(counts, ValueError("broken"))
+            session.take(name, counts.read(last=False))
+    (error,) = session.report(lambda level, event, **fields: lines.append(fields))
+    (line,) = lines
+    assert error["count"] == line["count"] == 4
+    assert line["traceback"] == "ValueError: broken\n"
 
 
 @pytest.mark.parametrize("after", [0, 1])
