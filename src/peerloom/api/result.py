@@ -28,6 +28,16 @@ class RunResult:
     how: Ended
     summary: Mapping[str, Any]
 
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The three most common errors of the last session's agents and workflow, the most common first.
+
+        Each has `role` (empty: the workflow), `reason`, `type`, `message`, `file`, `line`, `count`, and
+        `example`, the id of a row. Errors of type `TaskError` are counted by reason. A turn that is done
+        again after a crash counts again.
+        """
+        return list(self.summary.get("errors", ()))
+
     def rows(self, *, rejected: bool = False) -> Iterator[dict[str, Any]]:
         """The completed rows; with `rejected` also the filtered, truncated and failed ones."""
         return read_rows(self.run_dir, rejected=rejected)

@@ -37,6 +37,8 @@ def _run(summary: Mapping[str, Any]) -> Table:
     reasons = {reason: number for reason, number in summary["reasons"].items() if reason}
     if reasons:
         table.add_row("reasons", plain(outcomes(reasons)))
+    for number, error in enumerate(summary.get("errors", ())):
+        table.add_row("" if number else "errors", plain(_error(error)))
     table.add_row("LLM calls", count(summary["llm_calls"]))
     table.add_row(
         "tokens",
@@ -55,6 +57,14 @@ def _run(summary: Mapping[str, Any]) -> Table:
         table.add_row("cache", _cache(cache))
     table.add_row("time", f"{duration(summary['wall_seconds'])} ({summary['cpu_seconds']:,.1f} CPU s)")
     return table
+
+
+def _error(error: Mapping[str, Any]) -> str:
+    place = f" ({error['file']}:{error['line']})" if error["file"] else ""
+    kind = error["reason"] if error["type"] == "TaskError" else error["type"]
+    message = " ".join(error["message"].split())
+    who = error["role"] or "workflow"
+    return f"{count(error['count'])} x {who}: {kind}: {message}{place}, e.g. row {error['example']}"
 
 
 def _budget(budget: Mapping[str, Mapping[str, float]]) -> str:

@@ -16,7 +16,7 @@ import msgspec
 
 from peerloom.agents.base import Agent, Immediate, Services
 from peerloom.errors import LLMError, WorkflowError
-from peerloom.runtime.faults import classify
+from peerloom.runtime.error_counts import ErrorCounts
 from peerloom.runtime.own_time import OwnTime
 from peerloom.runtime.saved_calls import SavedCalls, digest_of, save
 from peerloom.runtime.turns import appended, check_end, checked
@@ -131,6 +131,7 @@ class Stage:
         }
         self.hops = 0
         self.tallies: dict[str, AgentTally] = {}
+        self.errors = ErrorCounts()
 
     @classmethod
     def code(cls) -> frozenset[object]:
@@ -157,7 +158,7 @@ class Stage:
             turns = checked(acted, self._agents[role])
             after = appended(task, _filled(turns, role, None, started, time.perf_counter() - clock))
         except BaseException as error:  # also SystemExit: an agent ends its own task only
-            after = _failed(task, error, None, started, time.perf_counter() - clock)
+            after = self._failed(task, error, None, started, time.perf_counter() - clock)
         return self._end(task, after, None, time.perf_counter() - clock)
 
     def _ask(self, task: Task) -> "Task | Awaitable[Task]":
@@ -174,7 +175,7 @@ class Stage:
                 )
         except BaseException as error:  # it is no coroutine function, and has not come to its first wait
             seconds = time.perf_counter() - clock
-            return self._end(task, _failed(task, error, counting, started, seconds), counting, seconds)
+            return self._end(task, self._failed(task, error, counting, started, seconds), counting, seconds)
         return self._wait(task, acting, started, clock, counting)
 
     async def _wait(
@@ -198,7 +199,7 @@ class Stage:
             if self._is_ours(error, mine):
                 raise
             seconds = time.perf_counter() - clock
-            after = _failed(task, error, counting, started, seconds)
+            after = self._failed(task, error, counting, started, seconds)
         if mine is not None and mine.cancelling() and not self._ending():
             await _undo_cancelling(mine)
         return self._end(task, after, counting, seconds)
@@ -211,7 +212,17 @@ class Stage:
 
     def _end(self, task: Task, after: Task, counting: StepLLM | None, seconds: float) -> Task:
         self._count(task.next_role, counting.usage if counting is not None else _NO_USAGE, seconds)
-        return routed(after, self._workflow)
+        return routed(after, self._workflow, self.errors)
+
+    def _failed(
+        self, task: Task, error: BaseException, counting: StepLLM | None, started: float, seconds: float
+    ) -> Task:
+        role = task.next_role
+        turn = Turn(role, end=self.errors.classify(error, "agent_error", task, role))
+        try:
+            return task.with_turns(*_filled([turn], role, counting, started, seconds))
+        except OverflowError:  # the calls' usage; how the task ended matters more
+            return task.with_turns(*_filled([turn], role, None, started, seconds))
 
     def _count(self, role: str, usage: Usage, seconds: float) -> None:
         self.hops += 1
@@ -227,7 +238,7 @@ class Stage:
         tally.usd += usage.usd
 
 
-def routed(task: Task, workflow: Workflow) -> Task:
+def routed(task: Task, workflow: Workflow, errors: ErrorCounts) -> Task:
     """The task, which must be new, sent to its next role, or ended: by its last turn, or by the workflow."""
     last = task.last
     if last is not None and last.end is not None:
@@ -243,7 +254,7 @@ def routed(task: Task, workflow: Workflow) -> Task:
             return task.go_to(where)
         raise _no_such_role(where, workflow)
     except BaseException as error:
-        return task.go_to(classify(error, "workflow_error"))
+        return task.go_to(errors.classify(error, "workflow_error", task))
 
 
 def _no_such_role(where: object, workflow: Workflow) -> WorkflowError:
@@ -260,17 +271,6 @@ def _is_immediate(agent: Agent) -> bool:
         kind for kind in type(agent).__mro__ if "act" in kind.__dict__ or "at_once" in kind.__dict__
     ]
     return "at_once" in owner.__dict__
-
-
-def _failed(
-    task: Task, error: BaseException, counting: StepLLM | None, started: float, seconds: float
-) -> Task:
-    role = task.next_role
-    turn = Turn(role, end=classify(error, "agent_error", role))
-    try:
-        return task.with_turns(*_filled([turn], role, counting, started, seconds))
-    except OverflowError:  # the calls' usage; how the task ended matters more
-        return task.with_turns(*_filled([turn], role, None, started, seconds))
 
 
 def _filled(

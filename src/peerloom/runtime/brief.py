@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from peerloom.protocol.view import Member
+from peerloom.runtime.error_counts import ErrorCount
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.cache.caching import CacheTally
@@ -42,7 +43,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     before this member began.
     `in_flight` tasks are admitted and `turns` turns under way at this moment. `readings` are what a peer's
     meters say at its end; `cache` is what that was good for in this process. `facts` are notices that are
-    told once in a run, whichever member comes upon them.
+    told once in a run, whichever member comes upon them. `errors` are those that have changed.
     """
 
     cpu_seconds: float = 0.0
@@ -56,6 +57,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     readings: bytes = b""
     cache: CacheTally | None = None
     facts: list[str] = []
+    errors: list[ErrorCount] = []
 
 
 _encoder = msgspec.msgpack.Encoder()

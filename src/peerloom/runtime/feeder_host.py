@@ -18,7 +18,7 @@ from peerloom.protocol.quarantine import POISON, POISON_AFTER
 from peerloom.protocol.view import TO_SINK
 from peerloom.runtime.acting import routed
 from peerloom.runtime.brief import Brief, MemberStats
-from peerloom.runtime.faults import classify
+from peerloom.runtime.error_counts import ErrorCounts
 from peerloom.runtime.host import Host
 from peerloom.runtime.journaling import open_journal
 from peerloom.runtime.link import Link
@@ -49,6 +49,7 @@ class FeederHost(Host):
         self._offers = Offers(
             self._source, brief.member.index, settings, machine.past, brief.run_dir / POSITIONS
         )
+        self._errors = ErrorCounts()
         self._reading = False
         self._offsets: dict[TaskId, int] = {}  # of the rows in flight, to read them again
         self._fetching = False
@@ -196,11 +197,12 @@ class FeederHost(Host):
             if program.check_row is not None:
                 program.check_row(row.data)
         except BaseException as error:
-            return task.with_next(classify(error, RowError.reason))
-        return routed(task, program.workflow)
+            return task.with_next(self._errors.classify(error, RowError.reason, task))
+        return routed(task, program.workflow, self._errors)
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.in_flight = self.machine.permits
+        stats.errors = self._errors.read(last=self._stopping.is_set())
 
 
 def share(in_flight: int, partition: int, partitions: int) -> int:

@@ -13,6 +13,7 @@ from peerloom.events import Progress
 from peerloom.protocol.quarantine import POISON
 from peerloom.runtime.brief import MemberStats, decode_stats
 from peerloom.runtime.engine import Engine
+from peerloom.runtime.error_counts import SessionErrors
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.summary import Figures
 from peerloom.runtime.supervisor import Supervisor
@@ -50,6 +51,7 @@ class Gathering:
         self._patience = patience
         self._on_readings = on_readings
         self.figures = Figures()
+        self.errors = SessionErrors()
         self._facts: set[str] = set()
 
     async def watch(self, progress: Callable[[], Progress], standing_still: Callable[[], str]) -> None:
@@ -87,6 +89,7 @@ class Gathering:
     def take(self, name: str, stats: MemberStats) -> None:
         """Take in what a member says."""
         self.figures.take(name, stats)
+        self.errors.take(name, stats.errors)
         if stats.readings:
             self._on_readings(name, stats.readings)
         for text in stats.notices:

@@ -232,6 +232,7 @@ class PeerHost(Host):
         if self._stage is not None:
             stats.hops = self._stage.hops
             stats.agents = self._stage.tallies
+            stats.errors = self._stage.errors.read(last=self._stopping.is_set())
 
 
 def _target(task: Task) -> str:

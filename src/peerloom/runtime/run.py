@@ -289,6 +289,7 @@ class Run:
         if self._rationing is not None and self._rationing.spending.bounded:
             summary["budget"] = self._rationing.report()
         summary |= costs(summary, self._client, self._figures.cache()) | self._failing.report()
+        summary["errors"] = self._gathering.errors.report(self._run_dir.log)
         if how in ("suspended", "drained") and (in_flight := self._figures.in_flight()):
             summary["suspended"] = in_flight
         try:
