@@ -133,7 +133,11 @@ async def test_what_cannot_be_set_is_refused_by_name(tmp_path: Path) -> None:
     async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=2, partitions=2) as run:
         for key, value, message in (
             ("seed", "3", "seed cannot be set.*only in_flight, heartbeat_seconds, suspect_seconds can"),
-            ("in_flight", "1", "in_flight=1: must be a whole number, at least 2, one for each partition"),
+            (
+                "in_flight",
+                "1",
+                "in_flight=1: must be a whole number, at least 2 and at most 1,000,000, one for each partition",
+            ),
             ("in_flight", "many", "in_flight=many: must be a whole number"),
             ("suspect_seconds", "nan", "suspect_seconds=nan: must be a number of seconds above 0"),
         ):
