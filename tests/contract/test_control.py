@@ -136,7 +136,7 @@ async def test_what_cannot_be_set_is_refused_by_name(tmp_path: Path) -> None:
             (
                 "in_flight",
                 "1",
-                "in_flight=1: must be a whole number, at least 2 and at most 1,000,000, one for each partition",
+                "in_flight=1: must be a whole number, at least 2 and at most 1,000,000, one for each",
             ),
             ("in_flight", "many", "in_flight=many: must be a whole number"),
             ("suspect_seconds", "nan", "suspect_seconds=nan: must be a number of seconds above 0"),
