@@ -3,7 +3,7 @@
 The fast path encodes and compares; only a turn that fails there is searched for the field to name.
 """
 
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -20,6 +20,7 @@ MOST = (1 << 53) - 1
 _PASS_THROUGH = (
     orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+_INFINITE, _MINUS_INFINITE = msgspec.msgpack.encode(inf), msgspec.msgpack.encode(-inf)
 _SCALARS = frozenset((str, int, bool, type(None)))  # MessagePack alone finds all that is wrong with them
 _ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 _NO_USAGE = Turn("").usage
@@ -127,8 +128,17 @@ def _fits(parts: list[Any]) -> bool:
         text = orjson.dumps(parts, option=_PASS_THROUGH)
     except TypeError:
         return False
-    # orjson writes an infinite number as null; each level has an opening bracket
-    return b"null" not in text and text.count(b"[") + text.count(b"{") <= values.MAX_DEPTH
+    if b"null" in text and _holds_infinity(parts):  # which orjson writes as null
+        return False
+    # Each level has an opening bracket.
+    deep = text.count(b"[") + text.count(b"{") > values.MAX_DEPTH
+    return not deep or not any(map(values.too_deep, parts))
+
+
+def _holds_infinity(parts: list[Any]) -> bool:
+    """Whether an infinite number may be in there; text with the same bytes counts as one."""
+    packed = _encode(parts)
+    return _INFINITE in packed or _MINUS_INFINITE in packed
 
 
 def _explain(turn: Turn) -> None:
