@@ -181,19 +181,31 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         Raises:
             TypeError, ValueError, OverflowError, RecursionError: if a turn cannot be encoded.
         """
-        raw = [_turn_encoder.encode(turn) for turn in turns]
+        raw = [msgspec.Raw(_turn_encoder.encode(turn)) for turn in turns]
         # Decoded again at once: a turn is the same value here and on the next peer, or refused here.
-        turns = tuple([_turn_decoder.decode(encoded) for encoded in raw])
+        return self._one_hop_further(raw, tuple([_turn_decoder.decode(encoded) for encoded in raw]))
+
+    def with_exact_turn(self, turn: Turn) -> "Task":
+        """As `with_turns`, of a turn that would be the same after encoding and decoding it.
+
+        Raises:
+            ValueError, OverflowError: if it holds a lone surrogate, or an integer of more than 64 bits.
+        """
+        return self._one_hop_further([msgspec.Raw(_turn_encoder.encode(turn))], (turn,))
+
+    def _one_hop_further(self, raw: list[msgspec.Raw], turns: tuple[Turn, ...]) -> "Task":
         id, attempt, hop, branch = self.header
         after = self._successor(
             Header._make((id, attempt, hop + 1, branch)),
-            [*self.raw_turns, *map(msgspec.Raw, raw)],
+            self.raw_turns + raw,
             self.next_role,
             self.end,
             [],
         )
         mine, known = _decoded(self), _decoded(after)
         known["_last"] = turns[-1] if turns else self.last
+        if "roles" in mine:
+            known["roles"] = mine["roles"]
         if "input" in mine:
             known["input"] = mine["input"]
         if "turns" in mine or not self.raw_turns:

@@ -237,9 +237,10 @@ class LLMAgent:
 
 def _asking(messages: list[Message], task: Task) -> list[Message]:
     """The messages, of which one at least has to be more than an instruction."""
-    if all(message.get("role") in _INSTRUCTIONS or not message.get("content") for message in messages):
-        raise PromptError(f"the prompt of {task.next_role!r} is empty for this row: there is nothing to ask")
-    return messages
+    for message in reversed(messages):
+        if message.get("content") and message.get("role") not in _INSTRUCTIONS:
+            return messages
+    raise PromptError(f"the prompt of {task.next_role!r} is empty for this row: there is nothing to ask")
 
 
 def _mended(answer: Answer, text: str, error: ValueError) -> Any:

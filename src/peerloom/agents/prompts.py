@@ -8,11 +8,12 @@ rendered. On an object, `row.items` is the field of that name, never a method; `
 
 import difflib
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import Environment, StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -62,7 +63,10 @@ class Prompt:
             return self.text.strip()
         variables = {name: getattr(task, name) for name in self._uses if name != "task"}
         try:
-            return self._template.render(variables, task=task).strip()
+            text = self._template.render(variables, task=task)
+            if _NULL in text:  # perhaps an expression that is null
+                self._strict.render(variables, task=task)
+            return text.strip()
         except Exception as error:  # whatever an expression in the template raises
             where = f"{self.name}:{_line(error.__traceback__, self.name)}"
             what = error.message if isinstance(error, UndefinedError) else f"{type(error).__name__}: {error}"
@@ -71,7 +75,7 @@ class Prompt:
     def _compile(self) -> None:
         try:
             tree = _environment.parse(self.text, self.name, self.name)
-            code = _environment.compile(tree, self.name, self.name)
+            self._template = self._compiled(_environment)
         except TemplateSyntaxError as error:
             raise ConfigError(f"{self.name}:{error.lineno}: {error.message}") from error
         names = meta.find_undeclared_variables(tree)
@@ -79,8 +83,16 @@ class Prompt:
             raise ConfigError(f"{self.name}: {_absent(unknown, VARIABLES, 'the template variables')}")
         self._uses = tuple(name for name in VARIABLES if name in names)
         self._constant = "{" not in self.text  # most system messages: there is nothing to render
+
+    def _compiled(self, environment: Environment) -> Template:
+        code = environment.compile(self.text, self.name, self.name)
         # The plain dict: what make_globals() gives is copied key by key at every rendering.
-        self._template = Template.from_code(_environment, code, _globals)
+        return Template.from_code(environment, code, _globals)
+
+    @cached_property
+    def _strict(self) -> Template:
+        """The template that refuses null; it takes a function call for each expression."""
+        return self._compiled(_strict_environment)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only where a pickled prompt has arrived without its compiled half.
@@ -140,13 +152,15 @@ _PAIRS = ("items", "keys", "values")
 
 
 def _written(value: Any) -> Any:
-    """What an expression writes into the prompt; null would become the word None."""
+    """Return the value of an expression, unless it is null, which would be written as None."""
     if value is None:
         raise UndefinedError("an expression is null: test for it, or write |default('...', true)")
     return value
 
 
-_environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True, finalize=_written)
+_NULL = str(None)
+_environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True)
+_strict_environment = _environment.overlay(finalize=_written)
 _globals: dict[str, Any] = cast("Any", _environment).globals
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -153,7 +153,7 @@ class Stage:
         started, clock = time.time(), time.perf_counter()
         try:
             acted = at_once(task)
-            if not isinstance(acted, Turn | list):
+            if not isinstance(acted, (Turn, list)):
                 return self._wait(task, acted, started, clock)
             turns = checked(acted, self._agents[role])
             after = appended(task, _filled(turns, role, None, started, time.perf_counter() - clock))
@@ -230,11 +230,13 @@ class Stage:
         if tally is None:
             tally = self.tallies[role] = AgentTally()
         tally.turns += 1
+        tally.seconds += seconds
+        if usage is _NO_USAGE:
+            return
         tally.calls += usage.calls
         tally.prompt += usage.prompt
         tally.completion += usage.completion
         tally.cached += usage.cached
-        tally.seconds += seconds
         tally.usd += usage.usd
 
 
@@ -243,16 +245,14 @@ def routed(task: Task, workflow: Workflow, errors: ErrorCounts) -> Task:
     last = task.last
     if last is not None and last.end is not None:
         return task.go_to(last.end)
-    task.know_roles(workflow.roles)
     try:
         where: Any = workflow.next(task)
         if isinstance(where, End):
             if last is None or where.result is not last.value or where.reason or where.detail:
                 check_end(where, "result")
-            return task.go_to(where)
-        if isinstance(where, str) and where in workflow.roles:
-            return task.go_to(where)
-        raise _no_such_role(where, workflow)
+        elif not isinstance(where, str) or where not in workflow.roles:
+            raise _no_such_role(where, workflow)
+        return task.go_to(where)
     except BaseException as error:
         return task.go_to(errors.classify(error, "workflow_error", task))
 
@@ -276,23 +276,31 @@ def _is_immediate(agent: Agent) -> bool:
 def _filled(
     turns: list[Turn], role: str, counting: StepLLM | None, started: float, seconds: float
 ) -> list[Turn]:
-    """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
-    *earlier, last = turns
-    filled = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in earlier]
-    counted = counting is not None and counting.usage.calls
-    final = Turn(
-        role,
+    """The turns with what the runtime knows; usage and time go to the last one, so that sums are right.
+
+    Objects are copied, since an agent may change them after it has returned them.
+    """
+    last = turns[-1]
+    message, value, usage, model, finish = (
         last.message,
         last.value,
-        last.end,
-        counting.usage if counting is not None and counted else last.usage,
-        last.model or (counting.model if counting is not None else ""),
-        last.finish_reason or (counting.finish_reason if counting is not None else ""),
-        started,
-        seconds,
-        last.extras,
+        last.usage,
+        last.model,
+        last.finish_reason,
     )
-    return [*filled, final]
+    if counting is not None:
+        usage = counting.usage if counting.usage.calls else usage
+        model = model or counting.model
+        finish = finish or counting.finish_reason
+    if type(message) is dict:
+        message = message.copy()
+    if type(value) is dict:
+        value = cast("dict[str, Any]", value).copy()
+    final = Turn(role, message, value, last.end, usage, model, finish, started, seconds, last.extras)
+    if len(turns) == 1:
+        return [final]
+    earlier = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in turns[:-1]]
+    return [*earlier, final]
 
 
 async def _in_time(

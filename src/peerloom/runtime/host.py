@@ -55,7 +55,7 @@ class Host(ABC):
         self._poked = False
         self._group: asyncio.TaskGroup | None = None
         self._main: asyncio.Task[Any] | None = None
-        self._defect = False
+        self._ending = False
         self._failure: Exception | None = None
         self._notices: list[str] = []
         self._journal: Journaling | None = None
@@ -68,8 +68,8 @@ class Host(ABC):
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._ready.set()
-                group.create_task(self._until_stopped())
                 self._begin()
+                await self._until_stopped()
         except* _Stopped:
             pass
         except* Exception as errors:
@@ -134,19 +134,16 @@ class Host(ABC):
         if self._group is None or self._stopping.is_set():
             work.close()
         else:
-            self._group.create_task(work).add_done_callback(self._note_defect)
+            self._group.create_task(work)
 
     def ending(self) -> bool:
         """Whether the member ends, so that its group cancels what runs in it."""
         return (
             self._group is None
-            or self._defect
+            or self._ending
             or self._stopping.is_set()
             or (self._main is not None and self._main.cancelling() > 0)
         )
-
-    def _note_defect(self, work: "asyncio.Task[None]") -> None:
-        self._defect = self._defect or not (work.cancelled() or work.exception() is None)
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
@@ -230,7 +227,10 @@ class Host(ABC):
         return done
 
     async def _until_stopped(self) -> None:
-        await self._stopping.wait()
+        try:
+            await self._stopping.wait()
+        finally:  # or what it has spawned has failed
+            self._ending = True
         raise _Stopped
 
     @abstractmethod

@@ -14,7 +14,8 @@ from peerloom.agents.base import Agent
 from peerloom.runtime.faults import is_reason
 from peerloom.task import OUTCOMES, End, Extras, Task, Turn, Usage
 
-MOST = (1 << 53) - 1
+MOST_BITS = 53
+MOST = (1 << MOST_BITS) - 1
 """The largest count of tokens or calls in one turn: sums of a thousand of them fit in 64 bits."""
 
 _PASS_THROUGH = (
@@ -22,8 +23,8 @@ _PASS_THROUGH = (
 )
 _INFINITE, _MINUS_INFINITE = msgspec.msgpack.encode(inf), msgspec.msgpack.encode(-inf)
 _SCALARS = frozenset((str, int, bool, type(None)))  # MessagePack alone finds all that is wrong with them
-_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 _NO_USAGE = Turn("").usage
+_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
 _TYPES: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
     ("agent", str, "a string"),
@@ -72,22 +73,51 @@ def appended(task: Task, turns: list[Turn]) -> Task:
         TypeError: if a field is of the wrong type.
     """
     try:
+        if len(turns) == 1 and _is_plain(turns[0]):
+            return task.with_exact_turn(turns[0])
         after = task.with_turns(*turns)
     except _ENCODING_ERRORS as error:
         for turn in turns:
             _explain(turn)
         raise ValueError(f"a turn cannot be encoded: {error}") from error
-    kept = (after.last,) if len(turns) == 1 else after.turns[-len(turns) :]
-    for turn, copy in zip(turns, kept, strict=True):
-        if turn.usage is not _NO_USAGE:
-            _check_usage(turn.usage)
+    copies = (after.last,) if len(turns) == 1 else after.turns[-len(turns) :]  # the last one is decoded
+    for turn, copy in zip(turns, copies, strict=True):
+        _check_usage(turn.usage)
         if turn.end is not None:
             _check_end(turn.end)
-        elif turn.message is None and turn.extras is None and type(turn.value) in _SCALARS:
-            continue  # encoding and decoding it has checked all there is
         if turn != copy or not _is_json(turn):
             _explain(turn)
     return after
+
+
+def _is_plain(turn: Turn) -> bool:
+    """Whether encoding a turn checks all there is to check, as of nearly all turns."""
+    value, message = turn.value, turn.message
+    return (
+        turn.end is None
+        and turn.extras is None
+        and type(turn.model) is type(turn.finish_reason) is str
+        and (turn.usage is _NO_USAGE or _is_usual(turn.usage))
+        and (type(value) in _SCALARS or (type(value) is dict and _is_flat(cast("dict[Any, Any]", value))))
+        and (message is None or (type(message) is dict and _is_flat(message)))
+    )
+
+
+def _is_usual(usage: Usage) -> bool:
+    prompt, completion, cached, calls = usage.prompt, usage.completion, usage.cached, usage.calls
+    return (
+        type(prompt) is type(completion) is type(cached) is type(calls) is int
+        and (prompt | completion | cached | calls) >> MOST_BITS == 0
+        and type(usage.usd) is float
+        and 0 <= usage.usd < inf
+    )
+
+
+def _is_flat(value: dict[Any, Any]) -> bool:
+    for key, item in value.items():
+        if type(item) not in _SCALARS or type(key) is not str:
+            return False
+    return True
 
 
 def check_end(end: End, name: str) -> None:

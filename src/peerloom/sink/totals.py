@@ -22,12 +22,15 @@ class AgentTally(msgspec.Struct, array_like=True):
     def add(self, other: "AgentTally") -> None:
         """Add another tally to this one."""
         self.turns += other.turns
-        self.calls = min(self.calls + other.calls, MOST)
-        self.prompt = min(self.prompt + other.prompt, MOST)
-        self.completion = min(self.completion + other.completion, MOST)
-        self.cached = min(self.cached + other.cached, MOST)
+        self.calls += other.calls
+        self.prompt += other.prompt
+        self.completion += other.completion
+        self.cached += other.cached
         self.seconds += other.seconds
         self.usd += other.usd
+        if (self.calls | self.prompt | self.completion | self.cached) > MOST:
+            self.calls, self.prompt = min(self.calls, MOST), min(self.prompt, MOST)
+            self.completion, self.cached = min(self.completion, MOST), min(self.cached, MOST)
 
     def subtract(self, other: "AgentTally") -> None:
         """Take another tally, of some of the same rows, out of this one."""

@@ -3,6 +3,8 @@
 Case, spaces, hyphens and underscores do not matter, so `MAX_TOKENS` and `maxTokens` are one word.
 """
 
+from peerloom.printable import printable
+
 STOP, LENGTH, FILTERED, CALLED = "stop", "length", "content_filter", "tool_calls"
 FAILED = "error"
 """The reply broke off for a reason that may pass, so the call is to be made again."""
@@ -46,7 +48,8 @@ def _plain(word: str) -> str:
     return "".join(character for character in word.casefold() if character.isalnum())
 
 
-_MEANING = {_plain(word): meaning for meaning, words in _WORDS.items() for word in words.split()}
+_MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
+_PLAIN_MEANING = {_plain(word): meaning for word, meaning in _MEANING.items()}
 _LONGEST = 40
 KNOWN = frozenset({STOP, LENGTH, FILTERED, CALLED})
 
@@ -65,7 +68,7 @@ def finish_reason(given: object, *, called: bool = False) -> str:
     if given is None or given == "":
         return CALLED if called else STOP
     word = given if isinstance(given, str) else repr(given)
-    meaning = _MEANING.get(_plain(word))
+    meaning = _MEANING.get(word) or _PLAIN_MEANING.get(_plain(word))
     if meaning == CALLED and not called:
         return STOP
-    return meaning or "".join(each if each.isprintable() else " " for each in word[:_LONGEST]).strip()
+    return meaning or printable(" ".join(word[:_LONGEST].split()))

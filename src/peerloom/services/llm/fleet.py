@@ -168,9 +168,11 @@ class FleetClient:
                 self._meter.begin()
             sent = self._clock()
             try:
-                with _charged(discarded):
-                    reply = await self._try(request, partial(ask, request, number), key, avoid, need)
+                reply = await self._try(request, partial(ask, request, number), key, avoid, need)
                 return reply if discarded is None else _replaced(reply, reply.usage + discarded)
+            except LLMError as error:
+                error.usage = _sum(error.usage, discarded)
+                raise
             except Failed as failed:
                 if tries is None:
                     tries = Tries(self._spec.retry, self._what, began, self._clock)
@@ -247,9 +249,12 @@ class FleetClient:
                 reply = await self._replicas.ask(name, attempt)
             else:
                 reply = await self._hedged(name, attempt, avoid, delay, need)
-            reply = _replaced(reply, self._priced(reply.usage) or reply.usage)
-            took = self._took(reply.usage, need, _is_known(reply))
-            self._learn(request, reply, self._clock() - began)
+            if self._spec.price is not None:
+                reply = _replaced(reply, self._priced(reply.usage) or reply.usage)
+            usage = reply.usage
+            known = usage.prompt > 0 and (usage.completion > 0 or not _says_something(reply))
+            took = self._took(usage, need, known)
+            self._learn(request, reply, known, self._clock() - began)
             if self._pausing:
                 self._wake(began)
             return reply
@@ -273,21 +278,22 @@ class FleetClient:
 
     def _took(self, usage: Usage, need: Amount | None, known: bool) -> Amount:
         """The amount that an answered call is charged; of what is unknown, all that was reserved."""
-        tokens, usd = float(usage.prompt + usage.completion), usage.usd
-        if not known:
-            self._say_once(
-                f"{self._spec.service} does not say how many tokens a reply took; "
-                "limits and budget count what was reserved for it, and rows what is known"
-            )
-            if need is not None:
-                tokens, usd = max(tokens, need.tokens), max(usd, need.usd)
-        return Amount(1.0, 1.0, tokens, usd)
+        took = Amount(1.0, 1.0, usage.prompt + usage.completion, usage.usd)
+        if known:
+            return took
+        self._say_once(
+            f"{self._spec.service} does not say how many tokens a reply took; "
+            "limits and budget count what was reserved for it, and rows what is known"
+        )
+        return (
+            took if need is None else Amount(1.0, 1.0, max(took.tokens, need.tokens), max(took.usd, need.usd))
+        )
 
-    def _learn(self, request: Request, reply: Reply, seconds: float) -> None:
+    def _learn(self, request: Request, reply: Reply, known: bool, seconds: float) -> None:
         """Take in what there is to learn from a reply, and how long it took with a second request, if any."""
         self._answered_at = self._clock()
         self._meter.answered(reply.seconds, reply.usage.completion)
-        if self._meter.limited and _is_known(reply):
+        if known and self._meter.limited:
             self._estimates.learn(request, reply.usage)
         if isinstance(reply, ChatReply) and reply.finish_reason not in KNOWN:
             self._say_once(
@@ -331,7 +337,7 @@ class FleetClient:
                 took = _REFUSED
             else:
                 usage = self._priced(outcome.usage) or outcome.usage
-                took = self._took(usage, need, _is_known(outcome))
+                took = self._took(usage, need, usage.prompt > 0)
             return outcome
         finally:
             self._meter.end(need, took)
@@ -340,12 +346,8 @@ class FleetClient:
         return await self._replicas.ask(self._replicas.choose("", avoid), attempt)
 
 
-def _is_known(reply: ChatReply | EmbedReply) -> bool:
-    """Whether the server has said how many tokens a reply took."""
-    if isinstance(reply, EmbedReply):
-        return reply.usage.prompt > 0
-    said = bool(reply.text or reply.reasoning or reply.tool_calls)
-    return reply.usage.prompt > 0 and (reply.usage.completion > 0 or not said)
+def _says_something(reply: ChatReply | EmbedReply) -> bool:
+    return isinstance(reply, ChatReply) and bool(reply.text or reply.reasoning or reply.tool_calls)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def payload_of(body: bytes) -> Any:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         payload = _lenient(body, error)
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(payload):
+    if len(body) > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(payload):
         return _pruned(payload, _KEPT_DEPTH)
     return payload
 

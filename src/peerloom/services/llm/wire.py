@@ -109,19 +109,17 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
         raise ContentFiltered(f"the model refused: {str(refused)[:_REFUSAL]}", usage=usage)
     if wrapped:
         text = unwrap(text, request.choices)
-    if reasoning or text != message.get("content") or calls != message.get("tool_calls", calls):
+    if reasoning or text != message.get("content") or (calls or None) != message.get("tool_calls"):
         message = {key: value for key, value in message.items() if key not in _APART}
         message["content"] = text or (None if calls else "")
         message["tool_calls"] = calls
         if not calls:
             del message["tool_calls"]
-    failure = group(choice.get("error"))
+    failure, finish = group(choice.get("error")), choice.get("finish_reason")
     return accepted(
         ChatReply(
             text=text,
-            finish_reason="error"
-            if failure
-            else finish_reason(choice.get("finish_reason"), called=bool(calls)),
+            finish_reason="error" if failure else finish_reason(finish, called=bool(calls)),
             usage=usage,
             model=text_or_nothing(payload.get("model")),
             seconds=seconds,
@@ -131,12 +129,18 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
             logprobs=logprobs,
             token_ids=token_ids,
         ),
-        str(failure.get("message") or choice.get("finish_reason")),
+        str(failure.get("message") or finish),
     )
 
 
 def _message(payload: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first choice and its message; a plain completion's text is one too."""
+    try:
+        choice = payload["choices"][0]
+        if isinstance(choice["message"], dict):
+            return choice, choice["message"]
+    except (LookupError, TypeError):
+        pass
     choices = groups(group(payload).get("choices"))
     if not choices:
         raise MalformedBody("it has no choices[0]")
@@ -196,8 +200,8 @@ def _told(message: dict[str, Any]) -> tuple[str, str]:
 
 def _words(value: Any) -> str:
     """The text in a value: a string, an object with a text, or a list of either."""
-    if isinstance(value, str):
-        return value
+    if value is None or isinstance(value, str):
+        return value or ""
     if isinstance(value, list):
         return "".join(_words(item) for item in cast("list[Any]", value) if not isinstance(item, list))
     found = group(value)
@@ -284,17 +288,23 @@ MOST_TOKENS = 1_000_000_000
 
 def count(value: Any) -> int:
     """A number of tokens that a server states, as a number or a text; 0 if it is unknown."""
+    if type(value) is not int:
+        value = _whole(value)
+    return value if 0 < value <= MOST_TOKENS else 0
+
+
+def _whole(value: Any) -> int:
+    """A whole number that is written as a float or a text; 0 for anything else."""
     if type(value) is str and value.isascii() and value.isdigit() and len(value) <= _DIGITS:
-        value = int(value)
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 < value <= MOST_TOKENS else 0
+        return int(value)
+    return int(value) if type(value) is float and value.is_integer() else 0
 
 
 def usage_of(usage: Any) -> Usage:
     """The tokens that a reply has used, of whatever a server says about it."""
     told = group(usage)
-    cached = count(group(told.get("prompt_tokens_details")).get("cached_tokens"))
+    details = told.get("prompt_tokens_details")
+    cached = count(group(details).get("cached_tokens")) if details else 0
     prompt = count(told.get("prompt_tokens")) or count(told.get("input_tokens"))
     completion = count(told.get("completion_tokens")) or count(told.get("output_tokens"))
     return Usage(prompt, completion, min(cached, prompt), 1)

@@ -54,7 +54,7 @@ def read(payload: Any, dialect: Dialect | None = None) -> ChatReply:
         ("network_error", "error"),
         ("MALFORMED_FUNCTION_CALL", "error"),
         ("nirvana", "nirvana"),
-        ("a\nb\x1b[31m" + "c" * 50, "a b [31m" + "c" * 32),
+        ("a\nb\x1b[31m" + "c" * 50, "a b\ufffd[31m" + "c" * 32),
         (7, "7"),
     ],
 )
