@@ -1,8 +1,17 @@
 """Text that a terminal only shows."""
 
+_KEPT = "\n\t\u200c\u200d"  # the last two join letters in several scripts, and emoji
+_SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+
 
 def printable(text: str) -> str:
     """Replace control characters, escape sequences included, and invisible ones; keep newlines and tabs."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text
-    )
+    if text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def _shown(char: str) -> str:
+    if char.isprintable() or char in _KEPT:
+        return char
+    return " " if char in _SPACES else "\N{REPLACEMENT CHARACTER}"

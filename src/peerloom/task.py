@@ -123,6 +123,10 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """The input row, decoded: any JSON value, normally an object."""
         return _value_decoder.decode(self.raw_input)
 
+    def decode_input(self) -> Any:
+        """The input row, decoded anew: without what an agent may have changed in `input`."""
+        return _value_decoder.decode(self.raw_input)
+
     @cached_property
     def turns(self) -> tuple[Turn, ...]:
         """The whole history, oldest first, decoded."""

@@ -7,7 +7,7 @@ from source_tree import PACKAGE, Import, Module, expect_none, read_modules, writ
 
 DOOR = "__init__"
 LAYERS = (
-    {"errors", "printable", "values"},
+    {"connection_limit", "errors", "printable", "values"},
     {"turn"},
     {"task"},
     {"idset"},

@@ -12,8 +12,8 @@ import pytest
 from programs import Talker
 from steering import Steered, going
 
+from peerloom.connection_limit import ConnectionLimit
 from peerloom.control.client import Channel, NotRunning, find, last_state
-from peerloom.control.door import Door
 from peerloom.errors import ConfigError, EngineError
 from peerloom.runtime.program import Program
 from peerloom.services.secret import Secret
@@ -225,7 +225,7 @@ async def test_a_malformed_request_does_no_harm(tmp_path: Path, capfd: pytest.Ca
 async def test_idle_connections_are_closed_and_do_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("peerloom.control.server.Door", lambda: Door(most=8, seconds=0.5))
+    monkeypatch.setattr("peerloom.control.server.ConnectionLimit", lambda: ConnectionLimit(8, 0.5))
     async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=3) as run:
         host, _, port = find(run.run_dir).address.partition(":")
         idle = [await asyncio.open_connection(host, int(port)) for _ in range(30)]

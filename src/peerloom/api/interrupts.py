@@ -1,6 +1,7 @@
 """What Ctrl-C does to a run: the first drains it, the second stops it at once, a third breaks off.
 
-SIGTERM counts as Ctrl-C. Before the first task is admitted there is nothing to drain, so the first
+SIGTERM and SIGHUP, of a terminal that is closed, count as Ctrl-C. Signals that the process was started to
+ignore, as by nohup, stay ignored. Before the first task is admitted there is nothing to drain, so the first
 already breaks off.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 from peerloom.events import Hooks, ViewChanged
 from peerloom.runtime.run import Run
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts(Hooks):
@@ -27,6 +28,11 @@ class Interrupts(Hooks):
         self._say: Callable[[str], None] | None = None
         self._admitting = False
         self._hits = 0
+
+    @property
+    def hits(self) -> int:
+        """How often the run was interrupted."""
+        return self._hits
 
     def attach(self, run: Run, say: Callable[[str], None]) -> None:
         """From now on `run` is what is interrupted; `say` tells the user what happens."""
@@ -46,6 +52,7 @@ class Interrupts(Hooks):
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         main = threading.current_thread() is threading.main_thread()
         before = {number: signal.getsignal(number) for number in _SIGNALS if main}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
         for number in before:
             self._loop.add_signal_handler(number, self._hit)
         try:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast
 
 import uvloop
-from rich.console import Console
 
 from peerloom.agents.base import Agent
 from peerloom.api.interrupts import Interrupts
@@ -21,9 +19,10 @@ from peerloom.api.plan import Model, Plan, Rows, make_plan
 from peerloom.api.result import Ended, RunResult
 from peerloom.config.nearest import did_you_mean
 from peerloom.control.server import Control
-from peerloom.errors import ConfigError
+from peerloom.errors import ConfigError, EngineError
 from peerloom.events import Hooks, Notice, RunFinished
 from peerloom.observe import LogHooks, open_display
+from peerloom.observe.console import open_console
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
 from peerloom.runtime.session import Session
@@ -42,8 +41,8 @@ class Options(TypedDict, total=False):
     any other key of the configuration, with dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`.
     `max_failed` is how many rows (a whole number), or which share of them (0.2), may fail before the run
     stops, with `how` as `failed`; by default it stops when its first 20 rows all failed.
-    `check_row` raises `RowError` for rows that the agents could not work on. `progress` shows the run on
-    stderr; by default if that is a terminal.
+    `check_row` raises `RowError` for rows that the agents could not work on. `progress=False` shows
+    neither the run's progress nor its warnings on stderr.
 
     If `run_dir` holds a run already, it goes on where that was: finished rows are kept, missing ones done,
     with `retry_failed` failed ones too. `fresh` replaces it instead.
@@ -65,7 +64,7 @@ class Options(TypedDict, total=False):
     run_dir: str | os.PathLike[str]
     fresh: bool
     retry_failed: bool
-    progress: bool | None
+    progress: bool
     hooks: Sequence[Hooks]
 
 
@@ -129,6 +128,11 @@ def drive(plan: Plan, **execution: Any) -> RunResult:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(work())
         except asyncio.CancelledError:
+            if not interrupts.hits:
+                raise EngineError(
+                    "the run was cancelled by code in its own process, such as an agent that cancels all "
+                    "tasks; with engine=ray agents run in other processes"
+                ) from None
             raise KeyboardInterrupt from None
 
     if not _in_event_loop():
@@ -151,7 +155,7 @@ async def execute(
     fresh: bool = False,
     retry_failed: bool = False,
     start_over: bool = True,
-    progress: bool | None = None,
+    progress: bool = True,
     hooks: Sequence[Hooks] = (),
     interrupts: Interrupts | None = None,
 ) -> RunResult:
@@ -163,7 +167,7 @@ async def execute(
         fresh: replace an earlier run in that directory.
         retry_failed: do its failed rows again.
         start_over: replace another run in that directory if it has done nothing yet.
-        progress: show the run on stderr; None if that is a terminal.
+        progress: show the run and its warnings on stderr.
         hooks: others who watch.
         interrupts: what the run is attached to, so that it can be drained.
 
@@ -176,11 +180,11 @@ async def execute(
     ended, control = _Ended(), Control()
     watching: list[Hooks] = [LogHooks(claimed.log), ended, control, *hooks]
     with ExitStack() as stack:
-        stack.callback(claimed.release)
+        stack.push(claimed)
         fingerprint = await asyncio.to_thread(plan.fingerprint)
         session = Session(claimed, fingerprint, retry_failed=retry_failed, start_over=start_over)
-        if sys.stderr.isatty() if progress is None else progress:
-            watching.append(stack.enter_context(open_display(Console(stderr=True))))
+        if progress:
+            watching.append(stack.enter_context(open_display(open_console(stderr=True))))
         if interrupts is not None:
             watching.append(interrupts)
         run = Run(

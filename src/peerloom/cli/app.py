@@ -16,8 +16,9 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
+from peerloom.cli.output import echo
 from peerloom.errors import PeerloomError, UsageError
-from peerloom.printable import printable
+from peerloom.values import escaped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             importlib.import_module(f"peerloom.cli.{verb.replace('-', '_')}").add_to(app)
         else:
             app.command(verb, help=summary)(_not_asked)
-    app(args=given, prog_name="peerloom")
+    try:
+        _check_encoding(given)
+        app(args=given, prog_name="peerloom")
+    finally:
+        _flush()
 
 
 FAILED = 1
@@ -80,7 +85,7 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
         except PeerloomError as error:
             raise _failed(error, FAILED) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted", err=True)
+            echo("interrupted", stderr=True)
             raise typer.Exit(INTERRUPTED) from error
 
     return call
@@ -99,6 +104,28 @@ def _reopen_closed() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
 
 
+def _flush() -> None:
+    """Write what is buffered; if nobody reads it, drop it, or Python would end with exit code 120."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, number)
+            os.close(null)
+
+
+def _check_encoding(given: Sequence[str]) -> None:
+    """Refuse arguments that are no text, before anything starts: rows and logs could not name them."""
+    for number, word in enumerate((*given, os.getcwd()), 1):
+        if escaped(word) != word:
+            what = f"argument {number}" if number <= len(given) else "the current directory"
+            locale = sys.getfilesystemencoding()
+            hint = "" if locale == "utf-8" else f" (this locale's encoding is {locale}: set PYTHONUTF8=1)"
+            echo(f"error: {what} is not UTF-8: {escaped(word)}{hint}. Rename it, or use a link", stderr=True)
+            raise SystemExit(USAGE)
+
+
 def _find_own_modules() -> None:
     """Recipes in the current directory can be imported; it comes last, so no file there hides a package."""
     here = os.getcwd()
@@ -108,13 +135,13 @@ def _find_own_modules() -> None:
 
 def _failed(error: PeerloomError, code: int) -> typer.Exit:
     for line in str(error).splitlines():
-        typer.echo(f"error: {printable(line)}", err=True)
+        echo(f"error: {line}", stderr=True)
     return typer.Exit(code)
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(version("peerloom"))
+        echo(version("peerloom"))
         raise typer.Exit
 
 

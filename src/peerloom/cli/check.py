@@ -1,11 +1,11 @@
 """`peerloom check`: all that can be found wrong without starting anything."""
 
-import orjson
 import typer
 
 from peerloom.api import make_plan
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, RecipeName
+from peerloom.cli.output import echo, echo_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,8 +27,8 @@ def check(
             "tasks": rows * plan.settings.trials,
             "config": plan.config.model_dump(mode="json"),
         }
-        typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+        echo_json(shown, indent=True)
         return
-    typer.echo(plan.yaml, nl=False)
-    typer.echo(f"# {plan.name} is ready: {rows} rows x {plan.settings.trials} trials", nl=False)
-    typer.echo(f", roles {', '.join(plan.program.workflow.roles)}")
+    echo(plan.yaml, end="")
+    echo(f"# {plan.name} is ready: {rows} rows x {plan.settings.trials} trials", end="")
+    echo(f", roles {', '.join(plan.program.workflow.roles)}")

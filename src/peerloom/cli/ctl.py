@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json, expanded
+from peerloom.cli.output import echo, echo_json
 from peerloom.control.client import TOKEN_VARIABLE, NotRunning, find, last_state
 from peerloom.errors import ConfigError
+from peerloom.observe.console import open_console
 from peerloom.observe.words import clock, count, duration, outcomes, plain
 from peerloom.sink.layout import CONTROL
 
@@ -56,7 +56,7 @@ def status(run: RunDirectory = None, address: Address = None, as_json: Json = Fa
             raise
         document = last_state(run)
     if as_json:
-        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        echo_json(document, indent=True)
     else:
         _print(document, run)
 
@@ -86,7 +86,7 @@ def _tell(
 ) -> None:
     _check_given(run, address)
     told = find(run, address).ask(verb, content)
-    typer.echo(orjson.dumps(told) if as_json else told["told"])
+    echo_json(told) if as_json else echo(told["told"])
 
 
 def _check_given(run: Path | None, address: str | None) -> None:
@@ -95,7 +95,7 @@ def _check_given(run: Path | None, address: str | None) -> None:
 
 
 def _print(document: dict[str, Any], run: Path | None) -> None:
-    console = Console()
+    console = open_console()
     for name, text in _lines(document, run):
         console.print(plain(f"{name:<11}", "dim"), plain(text), sep="", soft_wrap=True)
     for notice in document.get("notices", ()):

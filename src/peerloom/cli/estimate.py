@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +13,8 @@ from peerloom.api.pilot import Forecast, forecast
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
 from peerloom.cli.models import pull_embedded
+from peerloom.cli.output import echo_json
+from peerloom.observe.console import open_console
 from peerloom.observe.words import count, duration, outcomes, plain
 
 
@@ -43,9 +44,9 @@ def estimate(
     pull_embedded(plan.config, quiet=quiet)
     found = forecast(plan, sample, run_dir, progress=not quiet)
     if as_json:
-        typer.echo(orjson.dumps(_plain(plan.name, found), option=orjson.OPT_INDENT_2))
+        echo_json(_plain(plan.name, found), indent=True)
     else:
-        _print(Console(), found)
+        _print(open_console(), found)
 
 
 def _plain(recipe: str, found: Forecast) -> dict[str, Any]:

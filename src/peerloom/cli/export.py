@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json, expanded
+from peerloom.cli.output import echo_json
+from peerloom.observe.console import open_console
 from peerloom.observe.words import count, plain
 from peerloom.sink.export import export
 
@@ -49,9 +49,9 @@ def export_rows(
     """Write the file, and print where it is."""
     path, rows, texts = export(run_dir, to, rejected=rejected)
     if as_json:
-        typer.echo(orjson.dumps({"path": str(path), "rows": rows, "json": texts}))
+        echo_json({"path": str(path), "rows": rows, "json": texts})
         return
-    console = Console()
+    console = open_console()
     console.print(plain(f"{count(rows)} rows in {path}"), soft_wrap=True)
     if texts:
         console.print(plain(f"as JSON text, for the rows differ there: {', '.join(texts)}"), soft_wrap=True)

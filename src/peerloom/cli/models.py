@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
+from peerloom.cli.output import echo, echo_json
 from peerloom.config.schema import Config
 from peerloom.config.services import embedded_models
+from peerloom.observe.console import open_console
 from peerloom.services.llm.models import Step, listing, pull
 
 
@@ -28,7 +28,7 @@ def list_models(as_json: Json = False) -> None:
     """Print every known model, and whether it is here."""
     if as_json:
         listed = [model._asdict() for model in listing()]
-        typer.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2, default=str))
+        echo_json(listed, indent=True)
         return
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("model", "size", "licence", "weights", "pulled"):
@@ -36,7 +36,7 @@ def list_models(as_json: Json = False) -> None:
     for model in listing():
         pulled = "yes" if model.path else "no"
         table.add_row(model.name, f"{model.size / 1e6:.0f} MB", model.licence, model.file, pulled)
-    Console().print(table)
+    open_console().print(table)
 
 
 def pull_model(
@@ -47,7 +47,7 @@ def pull_model(
 ) -> None:
     """Pull a model, and print where it is."""
     path = pull_with_bar(name)
-    typer.echo(orjson.dumps({"name": name, "path": str(path)}) if as_json else str(path))
+    echo_json({"name": name, "path": str(path)}) if as_json else echo(str(path))
 
 
 def pull_embedded(config: Config, *, quiet: bool) -> None:
@@ -67,7 +67,7 @@ def pull_with_bar(name: str, *, quiet: bool = False) -> Path:
         ModelError: if there is no such model, or it cannot be had.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+    bar = Progress(*columns, console=open_console(stderr=True), disable=quiet)
     tasks: dict[Step, TaskID] = {}
 
     def report(step: Step, done: int, total: int | None) -> None:

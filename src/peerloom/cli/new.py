@@ -14,11 +14,11 @@ from pathlib import Path
 from string import Template
 from typing import Annotated
 
-import orjson
 import typer
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json, expanded
+from peerloom.cli.output import echo, echo_json
 from peerloom.errors import ConfigError
 
 _SCAFFOLD = Path(__file__).parent / "scaffold"
@@ -49,15 +49,15 @@ def new(
         raise ConfigError(f"{error.filename or target} cannot be made: {error.strerror}") from error
     recipe = f"{name}:RECIPE"
     if as_json:
-        typer.echo(orjson.dumps({"path": str(target), "recipe": recipe}))
+        echo_json({"path": str(target), "recipe": recipe})
         return
-    typer.echo(f"{target} is made: begin with its recipe.py and prompts")
+    echo(f"{target} is made: begin with its recipe.py and prompts")
     if directory != Path():
-        typer.echo(f"cd {shlex.quote(str(directory))}")
-    typer.echo(f"peerloom preview {recipe} llm=simulated   # without a model")
-    typer.echo(f"peerloom preview {recipe}                 # with a small one on this machine")
-    typer.echo(f"peerloom run {recipe} source.path=FILE.jsonl")
-    typer.echo(f"pytest {name}")
+        echo(f"cd {shlex.quote(str(directory))}")
+    echo(f"peerloom preview {recipe} llm=simulated   # without a model")
+    echo(f"peerloom preview {recipe}                 # with a small one on this machine")
+    echo(f"peerloom run {recipe} source.path=FILE.jsonl")
+    echo(f"pytest {name}")
 
 
 def _check(name: str, target: Path) -> None:

@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
 
 from peerloom.api import RunResult, drive, make_plan
 from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED, VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
 from peerloom.cli.models import pull_embedded
+from peerloom.cli.output import echo_json
 from peerloom.cli.run import tell_why
+from peerloom.observe.console import open_console
 from peerloom.observe.dialogue import print_row
 from peerloom.observe.words import outcomes, plain
 
@@ -66,10 +66,10 @@ def _directory(kept: Path | None) -> Generator[Path]:
 
 
 def _print(result: RunResult, *, as_json: bool) -> None:
-    console = Console()
+    console = open_console()
     for row in sorted(result.rows(rejected=True), key=_place):
         if as_json:
-            typer.echo(orjson.dumps(row))
+            echo_json(row)
         else:
             print_row(console, row)
             console.print()

@@ -3,16 +3,16 @@
 import dataclasses
 from typing import Any
 
-import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from peerloom import recipes as found
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
+from peerloom.cli.output import echo_json
 from peerloom.config.explain import given
 from peerloom.errors import ConfigError
+from peerloom.observe.console import open_console
 from peerloom.observe.words import plain
 
 
@@ -25,7 +25,7 @@ def recipes(as_json: Json = False) -> None:
     """List all recipes with their options."""
     listed = [_described(name) for name in found.names()]
     if as_json:
-        typer.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2, default=str))
+        echo_json(listed, indent=True)
         return
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("recipe", "what it makes", "options and their defaults"):
@@ -33,7 +33,7 @@ def recipes(as_json: Json = False) -> None:
     for recipe in listed:
         options = "\n".join(f"recipe.{name}={given(value)}" for name, value in recipe["options"].items())
         table.add_row(plain(recipe["name"], "bold"), plain(recipe["summary"]), plain(options))
-    Console().print(table)
+    open_console().print(table)
 
 
 def _described(name: str) -> dict[str, Any]:

@@ -7,10 +7,8 @@ and what is there already; that an embedded model's weights are here, or can be 
 from pathlib import Path
 from typing import Any
 
-import orjson
-import typer
-
 from peerloom.api import Plan, default_run_dir
+from peerloom.cli.output import echo, echo_json
 from peerloom.config.services import embedded_models
 from peerloom.errors import SourceError
 from peerloom.observe.words import count
@@ -30,11 +28,11 @@ def rehearse(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: boo
     found = _findings(plan, run_dir, fresh=fresh, retry_failed=retry_failed)
     if as_json:
         shown = {**found, "config": plan.config.model_dump(mode="json")}
-        typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+        echo_json(shown, indent=True)
         return
-    typer.echo(plan.yaml, nl=False)
+    echo(plan.yaml, end="")
     for name, text in _lines(found).items():
-        typer.echo(f"# {name}: {text}")
+        echo(f"# {name}: {text}")
 
 
 def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool) -> dict[str, Any]:

@@ -5,18 +5,18 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
 
 from peerloom.api import Plan, RunResult, default_run_dir, drive, make_plan
 from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED, VERBS, guarded
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed, expanded
 from peerloom.cli.models import pull_embedded
+from peerloom.cli.output import echo, echo_json
 from peerloom.cli.rehearsal import rehearse
 from peerloom.config.services import embedded_models
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
+from peerloom.observe.console import open_console
 from peerloom.observe.words import plain
 from peerloom.printable import printable
 from peerloom.runtime.session import Session
@@ -59,7 +59,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         return
     directory = run_dir or default_run_dir(plan.name)
     if run_dir is None:  # however the run ends, even if it is killed
-        typer.echo(f"run directory: {directory}", err=True)
+        echo(f"run directory: {directory}", stderr=True)
     carry_out(plan, directory, as_json=as_json, quiet=quiet, fresh=fresh, retry_failed=retry_failed)
 
 
@@ -71,14 +71,14 @@ def carry_out(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **how:
         result = drive(plan, run_dir=directory, progress=not quiet, **how)
     except PeerloomError as error:
         if not isinstance(error, UsageError) and _has_rows(directory):
-            typer.echo(f"rows written before the error are in {directory}", err=True)
+            echo(f"rows written before the error are in {directory}", stderr=True)
             _tell_how_to_go_on(directory)
         raise
     if as_json:
         shown = {"run_dir": str(result.run_dir), "how": result.how, **result.summary}
-        typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2))
+        echo_json(shown, indent=True)
     else:
-        console = Console()
+        console = open_console()
         print_summary(console, result.summary, directory)
         if plan.config.sink.format == "parquet":
             console.print(plain(f"the same in {directory / '*.parquet'}"), soft_wrap=True)
@@ -96,7 +96,7 @@ def tell_why(result: RunResult, *, quiet: bool) -> None:
     """Print why a run failed, unless the display has told of it."""
     if quiet and result.how == "failed":
         why = printable(str(result.summary.get("error", "every row failed")))
-        typer.echo(f"error: {why}", err=True)
+        echo(f"error: {why}", stderr=True)
 
 
 def _has_rows(directory: Path) -> bool:
@@ -122,4 +122,4 @@ def _is_done(plan: Plan, directory: Path, *, fresh: bool = False, **how: Any) ->
 
 
 def _tell_how_to_go_on(directory: Path) -> None:
-    typer.echo(f"to go on: peerloom resume {shlex.quote(str(directory))}", err=True)
+    echo(f"to go on: peerloom resume {shlex.quote(str(directory))}", stderr=True)

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
 from peerloom.cli.models import pull_with_bar
+from peerloom.cli.output import echo, echo_json
 from peerloom.cli.serve_keep import Order, keep
 from peerloom.config.serve import LlamaCppServers, RayServe, Served, read_served
 from peerloom.errors import ConfigError
+from peerloom.observe.console import open_console
 from peerloom.observe.words import duration
 from peerloom.services.fleets.control import end, launch
 from peerloom.services.fleets.directory import Entry, directory, names, path_of, read
@@ -73,10 +73,10 @@ def up(
     )
     entry = launch(path, _KEEPER, msgspec.json.encode(order), timeout)
     if as_json:
-        typer.echo(orjson.dumps(_document(path, entry), option=orjson.OPT_INDENT_2))
+        echo_json(_document(path, entry), indent=True)
         return
-    typer.echo(f"fleet {path.stem}: {entry.model} at {', '.join(entry.urls)}")
-    typer.echo(f"llm=fleet llm.name={name} uses it; logs are in {entry.log}")
+    echo(f"fleet {path.stem}: {entry.model} at {', '.join(entry.urls)}")
+    echo(f"llm=fleet llm.name={name} uses it; logs are in {entry.log}")
 
 
 def status(
@@ -91,10 +91,10 @@ def status(
     if as_json:
         documents = [_document(path, entry) for path, entry in entries]
         told: Any = documents[0] if name is not None else documents
-        typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+        echo_json(told, indent=True)
         return
     if not entries:
-        typer.echo(f"there are no fleets in {directory()}")
+        echo(f"there are no fleets in {directory()}")
     elif name is None:
         _print_all(entries)
     else:
@@ -110,7 +110,7 @@ def down(name: Name) -> None:
         from peerloom.runtime.ray.serving import delete  # noqa: PLC0415 - Ray is slow to import
 
         delete(entry.ray, path.stem)
-    typer.echo(f"fleet {path.stem} is down" + ("" if by_itself else "; its keeper was gone already"))
+    echo(f"fleet {path.stem} is down" + ("" if by_itself else "; its keeper was gone already"))
 
 
 def _settled(served: Served) -> Served:
@@ -163,7 +163,7 @@ def _print_all(entries: list[tuple[Path, Entry]]) -> None:
     for path, entry in entries:
         up = f"{0 if _state(entry) == 'dead' else len(entry.urls)} of {len(entry.endpoints)}"
         table.add_row(path.stem, entry.model, entry.engine or "-", _state(entry), up)
-    Console().print(table)
+    open_console().print(table)
 
 
 def _print_one(path: Path, entry: Entry) -> None:
@@ -182,4 +182,4 @@ def _print_one(path: Path, entry: Entry) -> None:
     if entry.log:
         lines.append(("logs", entry.log))
     for name, text in lines:
-        typer.echo(f"{name:<10}{text}")
+        echo(f"{name:<10}{text}")

@@ -16,6 +16,7 @@ from peerloom.control.signing import NONCE, SIGNATURE, WINDOW_SECONDS, answers, 
 from peerloom.errors import ConfigError, EngineError, RunDirError
 from peerloom.services.secret import Secret
 from peerloom.sink.layout import CONTROL, RUN_LOCK, SUMMARY
+from peerloom.sink.read import read_totals
 from peerloom.sink.rundir import in_use
 from peerloom.sink.state import read_state
 
@@ -114,7 +115,7 @@ def find(run_dir: Path | None = None, address: str | None = None) -> Channel:
 
 
 def last_state(run_dir: Path) -> dict[str, Any]:
-    """What the directory of a run that cannot be asked tells: `state` and, if it has ended, its figures.
+    """What the directory of a run that cannot be asked tells: `state` and its figures.
 
     `state` is `finished`, `drained` or `failed` after an orderly end; `not running` if its driver was
     killed; `starting` if somebody has the directory, but does not answer yet or any more.
@@ -127,7 +128,8 @@ def last_state(run_dir: Path) -> dict[str, Any]:
         return {"state": "starting"}
     left = read_state(run_dir)
     if left is None or left.how == "running":
-        return {"state": "not running"}
+        totals = read_totals(run_dir)
+        return {"state": "not running", "outcomes": dict(totals.outcomes), "reasons": dict(totals.reasons)}
     try:
         summary: dict[str, Any] = orjson.loads((run_dir / SUMMARY).read_bytes())
     except (OSError, orjson.JSONDecodeError):

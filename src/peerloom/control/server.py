@@ -18,7 +18,7 @@ from typing import Any, cast
 import orjson
 from aiohttp import web
 
-from peerloom.control.door import Door
+from peerloom.connection_limit import ConnectionLimit
 from peerloom.control.signing import SIGNATURE, Guard, Refused, sign_answer
 from peerloom.control.status import Watcher
 from peerloom.errors import ConfigError
@@ -70,8 +70,8 @@ class Control(Watcher):
     async def _serve(self, run: Run, run_dir: RunDir) -> None:
         await self._started.wait()
         app = web.Application(client_max_size=MAX_BODY)
-        door = Door()
-        app.router.add_route("*", "/{path:.*}", _Handler(self, run, door).handle)
+        limit = ConnectionLimit()
+        app.router.add_route("*", "/{path:.*}", _Handler(self, run, limit).handle)
         runner = web.AppRunner(
             app, access_log=None, logger=_silent(), handle_signals=False, shutdown_timeout=1
         )
@@ -79,8 +79,8 @@ class Control(Watcher):
         try:
             await runner.setup()
             assert runner.server is not None
-            visitor = partial(door.visitor, runner.server)
-            server = await asyncio.get_running_loop().create_server(visitor, run.address(), 0)
+            protocol = partial(limit.protocol, runner.server)
+            server = await asyncio.get_running_loop().create_server(protocol, run.address(), 0)
             run_dir.write_control(self._document(server.sockets[0].getsockname()))
             await asyncio.Event().wait()
         except (OSError, SinkError) as error:
@@ -117,10 +117,10 @@ class Control(Watcher):
 class _Handler:
     """Answers the requests to one run."""
 
-    def __init__(self, control: Control, run: Run, door: Door) -> None:
+    def __init__(self, control: Control, run: Run, limit: ConnectionLimit) -> None:
         self._control = control
         self._run = run
-        self._door = door
+        self._limit = limit
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request."""
@@ -129,7 +129,7 @@ class _Handler:
             nonce = self._control.admit(request, body)
         except Refused:
             return web.Response(status=401)
-        self._door.keep(request.transport)
+        self._limit.keep(request.transport)
         try:
             status, content = 200, await self._result(request, body)
         except ConfigError as error:

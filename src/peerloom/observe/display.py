@@ -1,5 +1,6 @@
 """Progress for a person: a live panel on a terminal, a line every few seconds elsewhere."""
 
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -93,7 +94,8 @@ class LiveDisplay(_Display):
 
     def close(self) -> None:
         """Take the panel away."""
-        self._live.stop()
+        with suppress(OSError, ValueError):  # the terminal is gone
+            self._live.stop()
 
     def _draw(self, content: RenderableType) -> None:
         self._live.start()

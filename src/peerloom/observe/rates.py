@@ -18,11 +18,12 @@ class _Sample(NamedTuple):
 class Rates:
     """Fed with snapshots in order; all figures are those of the newest.
 
-    What earlier sessions did is no speed of this one.
+    They leave out what earlier sessions did, and the time before the first task of this one was admitted.
     """
 
     def __init__(self) -> None:
         self._samples = deque([_Sample(0.0, 0, 0, 0)])
+        self._fed = self._begun = False
         self._earlier = 0
         self._total: int | None = None
 
@@ -31,6 +32,11 @@ class Rates:
         agents = progress.agents.values()
         self._earlier = progress.earlier_rows
         seconds = progress.seconds - progress.earlier_seconds
+        if not self._begun:  # starting the engine and the model is no speed of the run
+            self._begun = progress.admitted > progress.earlier_rows
+            if not self._begun or not self._fed:
+                self._samples.clear()
+        self._fed = True
         self._samples.append(
             _Sample(
                 seconds,

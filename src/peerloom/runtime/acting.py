@@ -290,8 +290,8 @@ def _filled(
     )
     if counting is not None:
         usage = counting.usage if counting.usage.calls else usage
-        model = model or counting.model
-        finish = finish or counting.finish_reason
+        model = counting.model if model == "" else model
+        finish = counting.finish_reason if finish == "" else finish
     if type(message) is dict:
         message = message.copy()
     if type(value) is dict:

@@ -39,8 +39,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     """A member's own figures since it started; each kind of member fills in what it knows.
 
     `agents` counts turns as they are made, whether or not their task ever finishes; `totals` counts
-    rows as they are committed, over the whole life of the run directory; `found` rows were committed
-    before this member began.
+    rows as they are committed, over the whole life of the run directory.
     `in_flight` tasks are admitted and `turns` turns under way at this moment. `readings` are what a peer's
     meters say at its end; `cache` is what that was good for in this process. `facts` are notices that are
     told once in a run, whichever member comes upon them. `errors` are those that have changed.
@@ -51,7 +50,6 @@ class MemberStats(msgspec.Struct, array_like=True):
     in_flight: int = 0
     agents: dict[str, AgentTally] = {}
     totals: Totals | None = None
-    found: int = 0
     notices: list[str] = []
     turns: int = 0
     readings: bytes = b""

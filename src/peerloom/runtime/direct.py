@@ -22,6 +22,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.compression import LEAST, Compress, Damaged, Packer, Unpacker, worth_it
 from peerloom.runtime.link import Unreachable
 
@@ -52,11 +53,15 @@ class Door:
     Args:
         secret: of the run.
         receive: takes a message in, at once; its answer, empty if it has none.
+        limit: of the callers that have not proved yet that they know the secret.
     """
 
-    def __init__(self, secret: bytes, receive: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, secret: bytes, receive: Callable[[bytes], bytes], limit: ConnectionLimit | None = None
+    ) -> None:
         self.secret = secret
         self.receive = receive
+        self.limit = limit or ConnectionLimit(seconds=KNOCK_SECONDS)
         self.callers: set[_Caller] = set()
         self._server: asyncio.Server | None = None
 
@@ -231,18 +236,19 @@ class _Caller(_Framed):
     def __init__(self, door: Door) -> None:
         super().__init__(door.secret)
         self._door = door
-        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._door.limit.admit(cast("asyncio.Transport", transport)):
+            self.broken = True
+            return
         super().connection_made(transport)
         self._door.callers.add(self)
-        self._deadline = asyncio.get_running_loop().call_later(KNOCK_SECONDS, self.hang_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._door.callers.discard(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._transport is not None:
+            self._door.limit.release(self._transport)
 
     def _greet(self) -> bool:
         if len(self._buffer) < _NONCE + _PROOF + 1:
@@ -254,8 +260,8 @@ class _Caller(_Framed):
             return False
         if codec == _ZSTD:
             self._unpacker = Unpacker(MAX_FRAME)
-        assert self._transport is not None and self._deadline is not None
-        self._deadline.cancel()
+        assert self._transport is not None
+        self._door.limit.release(self._transport)
         self._transport.write(self._prove(nonce, b"called"))
         self._trusted = True
         return True

@@ -10,7 +10,7 @@ from shlex import quote
 from peerloom.errors import RowError
 from peerloom.events import Notice
 from peerloom.sink.layout import REJECTED
-from peerloom.sink.read import list_extents, parse_lines, read_totals
+from peerloom.sink.read import list_extents, parse_lines
 from peerloom.sink.totals import Totals
 from peerloom.task import FAILED
 
@@ -33,6 +33,7 @@ class Failing:
         tell: passes a notice to a person.
 
     Attributes:
+        earlier: what other sessions have committed, which is left out.
         stopped: whether the session was stopped for its failed rows.
         why: why it failed; empty if it did not.
     """
@@ -41,17 +42,9 @@ class Failing:
         self._most = most
         self._run_dir = run_dir
         self._tell = tell
-        self._earlier = Totals()
+        self.earlier = Totals()
         self.stopped = False
         self.why = ""
-
-    def skip_earlier(self) -> None:
-        """Leave out the rows that are there now. Blocks; call it before a sink begins.
-
-        Raises:
-            RunDirError: if an index is of another version.
-        """
-        self._earlier = read_totals(self._run_dir)
 
     async def watch(self, totals: Callable[[], Totals], drain: Callable[[], None]) -> None:
         """Drain the session as soon as too many of its own rows have failed.
@@ -82,7 +75,7 @@ class Failing:
             return ""
         if failed == sum(outcomes.values()):
             self.why = "the only row failed" if failed == 1 else f"all {failed} rows failed"
-        elif self._over(failed - self._earlier.outcomes.get(FAILED, 0), self._finished(outcomes)):
+        elif self._over(failed - self.earlier.outcomes.get(FAILED, 0), self._finished(outcomes)):
             self.why = f"{failed} rows failed ({self._limit()})"
         if self.why:
             self.why += f". {most_common(self._run_dir)}"
@@ -106,12 +99,12 @@ class Failing:
 
     def _own(self, totals: Totals) -> tuple[int, int, int]:
         """Count the failed, the finished and the malformed rows of this session."""
-        failed = totals.outcomes.get(FAILED, 0) - self._earlier.outcomes.get(FAILED, 0)
-        bad = totals.reasons.get(RowError.reason, 0) - self._earlier.reasons.get(RowError.reason, 0)
+        failed = totals.outcomes.get(FAILED, 0) - self.earlier.outcomes.get(FAILED, 0)
+        bad = totals.reasons.get(RowError.reason, 0) - self.earlier.reasons.get(RowError.reason, 0)
         return failed, self._finished(totals.outcomes), max(0, bad)
 
     def _finished(self, outcomes: Mapping[str, int]) -> int:
-        return sum(outcomes.values()) - self._earlier.admitted
+        return sum(outcomes.values()) - self.earlier.admitted
 
     def _limit(self) -> str:
         if self._most is None:

@@ -12,7 +12,16 @@ from importlib.metadata import version
 from typing import Literal
 
 from peerloom.errors import PeerloomError, SourceError
-from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, Progress, RunFinished, RunStarted
+from peerloom.events import (
+    Hooks,
+    MemberJoined,
+    MemberLost,
+    Notice,
+    Progress,
+    RunFinished,
+    RunStarted,
+    ViewChanged,
+)
 from peerloom.protocol.view import ALONE, FEEDER, PEER, Member
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.client import costs, prepared
@@ -39,8 +48,6 @@ from peerloom.sink.state import How
 from peerloom.source.base import Source
 from peerloom.source.counting import count_rows, has_rows
 from peerloom.workflow import check_agents
-
-KEEP_SECONDS = 30.0  # between two writings of what this session has cost so far
 
 State = Literal["running", "paused", "draining", "stopping"]
 
@@ -264,7 +271,9 @@ class Run:
         self.tell(Notice("warning", f"{why}. Calls under way are finished"))
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, MemberJoined) and self._rationing is not None:
+        if isinstance(event, ViewChanged):
+            self._session.end_startup()
+        elif isinstance(event, MemberJoined) and self._rationing is not None:
             self._rationing.joined(event.member)
         elif isinstance(event, MemberLost) and self._rationing is not None:
             self._rationing.lost(event.member)
@@ -283,6 +292,7 @@ class Run:
         summary = summarise(
             read_totals(self._run_dir.path),
             wall_seconds=self._session.seconds(),
+            startup_seconds=self._session.startup_seconds(),
             cpu_seconds=self._cpu_seconds(),
             sessions=self._session.count,
         )
@@ -319,7 +329,7 @@ class Run:
         self._watchers.starting(self._engine.step)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
-        await to_its_end(self._failing.skip_earlier)
+        self._failing.earlier = self._figures.earlier = await to_its_end(read_totals, self._run_dir.path)
         if again:
             self._watchers.notice(f"{again} failed tasks are done again")
         self._watchers.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
@@ -330,7 +340,7 @@ class Run:
                 group.create_task(self._suspension.run(rationing, self._figures.turns, self._over.set))
                 counted = group.create_task(self._count_rows())
                 group.create_task(self._gathering.watch(self._progress, lambda: self.standing_still))
-                group.create_task(self._keep_figures())
+                group.create_task(self._session.keep_regularly(self._cpu_seconds))
                 left = leave_waiting(rationing, self._drained, self._figures.turns, self.tell)
                 group.create_task(left).add_done_callback(lambda _: self._over.set())
                 group.create_task(self._failing.watch(self._figures.totals, self.drain))
@@ -367,13 +377,6 @@ class Run:
         here = time.process_time() - self._cpu_before
         return self._session.cpu_seconds + self._figures.cpu_seconds() + here
 
-    async def _keep_figures(self) -> None:
-        """So that a session that is killed has cost something too."""
-        while True:
-            await asyncio.sleep(KEEP_SECONDS)
-            with contextlib.suppress(SinkError):  # a full disk is told of elsewhere
-                await asyncio.to_thread(self._session.keep, self._cpu_seconds())
-
     def _progress(self) -> Progress:
         progress = self._figures.progress(
             self._session.seconds(), self._total, self._session.wall_seconds, self.standing_still
@@ -381,16 +384,13 @@ class Run:
         return with_waiting(progress, self.waiting)
 
     def _brief(self, member: Member) -> Brief:
+        provenance = {"recipe": self._recipe, "run": self._run_dir.path.name, "peerloom": version("peerloom")}
         return Brief(
             member=member,
             program=self._program,
             settings=self._settings,
             run_dir=self._run_dir.path,
-            provenance={
-                "recipe": self._recipe,
-                "run": self._run_dir.path.name,
-                "peerloom": version("peerloom"),
-            },
+            provenance=provenance,
             source=self._source if member.kind == FEEDER else None,
             llm=self._client if member.kind in (PEER, ALONE) else None,
         )

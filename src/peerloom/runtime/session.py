@@ -5,19 +5,24 @@ a killed session still says, writes or holds is older than anything of this one.
 durable before any member is started.
 """
 
+import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 
 from peerloom.errors import ConfigError, RunDirError
 from peerloom.runtime.summary import Summary
 from peerloom.services.llm.service import ClientSpec
+from peerloom.sink.errors import SinkError
 from peerloom.sink.rundir import RunDir
 from peerloom.sink.state import Fingerprint, How, State, differences
 from peerloom.sink.withdraw import withdraw_failed
 from peerloom.task import FAILED
 
 SPAN = 1_000_000
+KEEP_SECONDS = 30.0  # between two writings of what this session has cost so far
 
 
 class Session:
@@ -63,7 +68,9 @@ class Session:
         self.wall_seconds = earlier.wall_seconds if earlier is not None else 0.0
         self.cpu_seconds = earlier.cpu_seconds if earlier is not None else 0.0
         self._model = earlier.model if earlier is not None else ""
+        self._earlier_startup = earlier.startup_seconds if earlier is not None else 0.0
         self._started = time.monotonic()
+        self._ready: float | None = None
         self._writing = threading.Lock()
         self._ended = False
 
@@ -142,6 +149,21 @@ class Session:
         """Wall time of all sessions so far."""
         return self.wall_seconds + time.monotonic() - self._started
 
+    def end_startup(self) -> None:
+        """Note that tasks can be admitted from now on, unless they could before."""
+        self._ready = self._ready or time.monotonic()
+
+    def startup_seconds(self) -> float:
+        """Wall time of all sessions before their tasks could begin."""
+        return self._earlier_startup + (self._ready or time.monotonic()) - self._started
+
+    async def keep_regularly(self, cpu_seconds: Callable[[], float]) -> None:
+        """Write the figures down again and again, so that a session that is killed has cost something too."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            with contextlib.suppress(SinkError):  # a full disk is told of elsewhere
+                await asyncio.to_thread(self.keep, cpu_seconds())
+
     def keep(self, cpu_seconds: float, how: How = "running") -> None:
         """Write the figures down: `cpu_seconds` of all sessions so far, and how this one ended. Blocks.
 
@@ -162,6 +184,7 @@ class Session:
                 how=how,
                 wall_seconds=round(wall_seconds, 3),
                 cpu_seconds=round(cpu_seconds, 3),
+                startup_seconds=round(self.startup_seconds(), 3),
                 model=self._model,
                 fingerprint=self._fingerprint,
             )

@@ -32,7 +32,6 @@ class SinkHost(Host):
         self._brief = brief
         self._files: ShardFiles | None = None
         self._totals = Totals()  # as of the last commit: those of the files belong to the thread
-        self._found = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=brief.member.name)
 
     async def _open(self) -> None:
@@ -43,7 +42,6 @@ class SinkHost(Host):
         )
         self.machine.committed.merge(files.committed)
         self._totals = copy.deepcopy(files.totals)
-        self._found = files.totals.admitted
         self._files = files
 
     async def _close(self) -> None:
@@ -90,7 +88,6 @@ class SinkHost(Host):
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.totals = self._totals
-        stats.found = self._found
 
 
 def _commit(files: ShardFiles, items: list[Item]) -> Totals:

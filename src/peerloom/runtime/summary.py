@@ -14,32 +14,26 @@ Summary = dict[str, Any]
 
 
 class Figures:
-    """The newest figures of each member; those of the dead count on."""
+    """The newest figures of each member; those of the dead count on.
+
+    Attributes:
+        earlier: what was committed before this session.
+    """
 
     def __init__(self) -> None:
         self._stats: dict[str, MemberStats] = {}
+        self.earlier = Totals()
 
     def take(self, name: str, stats: MemberStats) -> None:
         """A member's newest figures."""
         self._stats[name] = stats
-
-    def earlier(self) -> int:
-        """How many rows were committed before this session, as far as its sinks have said yet."""
-        first: dict[str, tuple[int, int]] = {}
-        for name, stats in self._stats.items():
-            if stats.totals is not None:
-                slot, _, incarnation = name.rpartition(".")
-                first[slot] = min(
-                    first.get(slot, (int(incarnation), stats.found)), (int(incarnation), stats.found)
-                )
-        return sum(found for _, found in first.values())
 
     def totals(self) -> Totals:
         """What is committed; of each shard the newest incarnation counts, since it counts all before it."""
         totals = Totals()
         for stats in self._newest(lambda stats: stats.totals is not None):
             totals.add(cast("Totals", stats.totals))
-        return totals
+        return totals if totals.admitted >= self.earlier.admitted else self.earlier  # not all have spoken yet
 
     def progress(
         self, seconds: float, total: int | None, earlier_seconds: float = 0.0, paused: str = ""
@@ -56,7 +50,7 @@ class Figures:
             outcomes=dict(committed.outcomes),
             hops=sum(stats.hops for stats in self._stats.values()),
             agents={name: _totals_of(tally) for name, tally in agents.items()},
-            earlier_rows=self.earlier(),
+            earlier_rows=self.earlier.admitted,
             earlier_seconds=earlier_seconds,
             paused=paused,
             turns=self.turns(),
@@ -92,13 +86,23 @@ class Figures:
         return sum(stats.cpu_seconds for stats in self._stats.values())
 
 
-def summarise(totals: Totals, *, wall_seconds: float, cpu_seconds: float, sessions: int = 1) -> Summary:
+def summarise(
+    totals: Totals,
+    *,
+    wall_seconds: float,
+    cpu_seconds: float,
+    sessions: int = 1,
+    startup_seconds: float = 0.0,
+) -> Summary:
     """The content of `summary.json`, from what is committed; seconds are those of all sessions.
+
+    `tokens_per_second` leaves the startup out.
 
     Each agent's `cache_hit_rate` is the share of its prompt tokens that the service had in its prefix cache.
     """
     agents = totals.agents
     completion = sum(tally.completion for tally in agents.values())
+    working = max(0.0, wall_seconds - startup_seconds)
     return {
         "admitted": totals.admitted,
         "outcomes": dict(totals.outcomes),
@@ -108,9 +112,10 @@ def summarise(totals: Totals, *, wall_seconds: float, cpu_seconds: float, sessio
             "completion": completion,
             "cached": sum(tally.cached for tally in agents.values()),
         },
-        "tokens_per_second": round(completion / wall_seconds, 3) if wall_seconds else 0.0,
+        "tokens_per_second": round(completion / working, 3) if working else 0.0,
         "llm_calls": sum(tally.calls for tally in agents.values()),
         "wall_seconds": round(wall_seconds, 3),
+        "startup_seconds": round(startup_seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
         "sessions": sessions,
         "agents": {name: _figures_of(tally) for name, tally in agents.items()},

@@ -94,7 +94,7 @@ def _as_object(task: Task, end: End, workflow: Workflow, frame: dict[str, Any]) 
         **frame,
         "outcome": end.outcome,
         "reason": end.reason,
-        "input": task.input,
+        "input": task.decode_input(),
         "messages": [*_opening(workflow, task), *spoken],
         "turns": [_turn_object(turn) for turn in turns],
         "result": end.result,

@@ -5,19 +5,21 @@ that is not empty is Peerloom's only if it has a `run.lock`, and only files with
 removed from it: nothing is, if there are others.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 import orjson
 
 from peerloom.errors import RunDirError
+from peerloom.sink.clearing import ANOTHER, clear, is_leftover, refuse_foreign
 from peerloom.sink.files import sync_folder, write_whole
 from peerloom.sink.layout import (
     CONTROL,
@@ -25,7 +27,6 @@ from peerloom.sink.layout import (
     FOLDERS,
     INDEX,
     JOURNAL,
-    LOCKS,
     LOG,
     LOGS,
     REJECTED,
@@ -36,29 +37,17 @@ from peerloom.sink.layout import (
     list_parts,
     list_segments,
 )
-from peerloom.sink.lock import revoke
 from peerloom.sink.state import State, read_state
-
-_ANOTHER = "choose another run directory (--run-dir, or run_dir= in Python)"
+from peerloom.values import escaped
 
 CLAIM_SECONDS = 0.2
-
-_OURS = {
-    "": re.compile(
-        r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json|control\.json|input\.pos|ledger)(\.tmp)?"
-        r"|(data|rejected)\.parquet|\.(data|rejected)\.parquet\.\d+\.tmp"
-    ),
-    DATA: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
-    REJECTED: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.jsonl(\.tmp)?"),
-    INDEX: re.compile(r"\.?part-\d{3,}-\d{4,}-\d{4,}\.idx(\.tmp)?"),
-    LOCKS: re.compile(r"shard-\d{3,}\.lock"),
-    JOURNAL: re.compile(r"\.?(peer|feeder|alone)-\d{3,}-\d{4,}-\d{4,}\.jnl(\.tmp)?"),
-    LOGS: re.compile(r"[^.].*\.(log|jsonl)"),
-}
 
 
 class RunDir:
     """A claimed run directory, with its folders. Made by `claim`.
+
+    As a context manager it releases the directory; if the block fails before there is anything to keep, it
+    removes the directory that `claim` has made.
 
     Attributes:
         path: the directory, absolute.
@@ -70,8 +59,9 @@ class RunDir:
     state: State | None
     last_session: int
 
-    def __init__(self, path: Path, lock: int, last_session: int = 0) -> None:
+    def __init__(self, path: Path, lock: int, last_session: int = 0, made: Sequence[Path] = ()) -> None:
         self.path = path
+        self._made = made
         self.state = read_state(path)
         self.last_session = last_session if self.state is None else self.state.session
         self._lock = lock
@@ -91,8 +81,9 @@ class RunDir:
                 Peerloom's, it holds a run whose state is missing or cannot be read (and `fresh` is False), or
                 it cannot be written.
         """
-        directory = Path(path).expanduser().absolute()
+        directory = _absolute(path)
         try:
+            made = [each for each in (directory, *directory.parents) if not each.exists()]
             directory.mkdir(parents=True, exist_ok=True)
             _refuse_no_run(directory)
             lock = _lock(directory)
@@ -100,15 +91,15 @@ class RunDir:
             try:
                 if fresh:
                     last_session = _last_session(directory)
-                    _clear(directory)
+                    clear(directory)
                 elif read_state(directory) is None:
-                    _refuse_foreign(directory)
+                    refuse_foreign(directory)
                     _refuse_run_without_state(directory)
-                    _clear(directory)
+                    clear(directory)
                 for folder in FOLDERS:
                     (directory / folder).mkdir(exist_ok=True)
                 sync_folder(directory)
-                return cls(directory, lock, last_session)
+                return cls(directory, lock, last_session, made)
             except BaseException:
                 os.close(lock)
                 raise
@@ -123,7 +114,7 @@ class RunDir:
             RunDirError: as `claim` would.
         """
         seen = cls.__new__(cls)
-        seen.path = directory = Path(path).expanduser().absolute()
+        seen.path = directory = _absolute(path)
         seen.state, seen.last_session, seen._released = None, 0, True
         try:
             if not directory.is_dir():
@@ -134,11 +125,11 @@ class RunDir:
                 raise _in_use(directory)
             if fresh:
                 seen.last_session = _last_session(directory)
-                _refuse_foreign(directory)
+                refuse_foreign(directory)
                 return seen
             seen.state = read_state(directory)
             if seen.state is None:
-                _refuse_foreign(directory)
+                refuse_foreign(directory)
                 _refuse_run_without_state(directory)
             else:
                 seen.last_session = seen.state.session
@@ -163,7 +154,7 @@ class RunDir:
             RunDirError: if something cannot be removed, or is not Peerloom's.
         """
         try:
-            _clear(self.path)
+            clear(self.path)
         except OSError as error:
             raise RunDirError(f"{error.filename} cannot be removed: {error.strerror}") from error
         self.state = None
@@ -225,12 +216,40 @@ class RunDir:
         except OSError:
             return
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._made and self._is_unused():
+            with contextlib.suppress(OSError):
+                clear(self.path)
+                for folder in FOLDERS:
+                    (self.path / folder).rmdir()
+                (self.path / RUN_LOCK).unlink()
+                for each in self._made:
+                    each.rmdir()
+        self.release()
+
+    def _is_unused(self) -> bool:
+        """Whether there is nothing to go on with here, and nothing that tells why."""
+        return not self.has_work and not any(each.stat().st_size for each in self.logs.iterdir())
+
     def release(self) -> None:
         """Let other processes claim the directory."""
         if not self._released:
             self._released = True
             os.close(self._log)
             os.close(self._lock)
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path; refuse one that is not UTF-8, which no row or log could name."""
+    directory = Path(path).expanduser().absolute()
+    if escaped(str(directory)) != str(directory):
+        raise RunDirError(f"{escaped(str(directory))} is not UTF-8: {ANOTHER}")
+    return directory
 
 
 def _lock(directory: Path) -> int:
@@ -249,12 +268,12 @@ def _lock(directory: Path) -> int:
 
 def _in_use(directory: Path) -> RunDirError:
     holder = (directory / RUN_LOCK).read_text("ascii", "replace").strip() or "unknown"
-    return RunDirError(f"{directory} is in use by another run (process {holder}): wait for it, or {_ANOTHER}")
+    return RunDirError(f"{directory} is in use by another run (process {holder}): wait for it, or {ANOTHER}")
 
 
 def _unusable(directory: Path, error: OSError) -> RunDirError:
     why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-    return RunDirError(f"{error.filename or directory} cannot be used for a run: {why}: {_ANOTHER}")
+    return RunDirError(f"{error.filename or directory} cannot be used for a run: {why}: {ANOTHER}")
 
 
 def _refuse_unwritable(directory: Path) -> None:
@@ -294,22 +313,12 @@ def in_use(directory: Path) -> bool:
 
 
 def _refuse_no_run(directory: Path) -> None:
-    names = sorted(entry.name for entry in directory.iterdir() if not _is_leftover(entry))
+    names = sorted(entry.name for entry in directory.iterdir() if not is_leftover(entry))
     if names and RUN_LOCK not in names:
         raise RunDirError(
             f"{directory} is not empty and holds no run of Peerloom (it has {', '.join(names[:5])}): "
-            f"{_ANOTHER}"
+            f"{ANOTHER}"
         )
-
-
-def _refuse_foreign(directory: Path) -> None:
-    for path in _entries(directory):
-        folder = "" if path.parent == directory else path.parent.name
-        if not _OURS[folder].fullmatch(path.name) or not path.is_file():
-            raise RunDirError(
-                f"{directory} holds {path.relative_to(directory)}, which is not Peerloom's: "
-                f"move it away, or {_ANOTHER}"
-            )
 
 
 def _refuse_run_without_state(directory: Path) -> None:
@@ -319,7 +328,7 @@ def _refuse_run_without_state(directory: Path) -> None:
     if found:
         raise RunDirError(
             f"{directory} holds a run ({', '.join(found)}) without {STATE}, as early versions left it: "
-            f"it cannot be resumed. Replace it with --fresh (fresh=True in Python), or {_ANOTHER}"
+            f"it cannot be resumed. Replace it with --fresh (fresh=True in Python), or {ANOTHER}"
         )
 
 
@@ -344,27 +353,3 @@ def _json(value: dict[str, Any]) -> bytes:
 def _open_log(directory: Path) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(directory / LOG, flags, 0o644)
-
-
-def _clear(directory: Path) -> None:
-    """Remove an earlier run, whose processes may still be writing; nothing if a file is not Peerloom's."""
-    _refuse_foreign(directory)
-    for path in (directory / LOCKS).glob("shard-*.lock"):
-        revoke(path)  # before anything is removed, so that nobody makes a new file afterwards
-    for path in _entries(directory):
-        if path.name != RUN_LOCK:
-            path.unlink()
-
-
-def _entries(directory: Path) -> Iterator[Path]:
-    """What is in the directory and in Peerloom's folders there."""
-    for path in sorted(directory.iterdir()):
-        if path.name in FOLDERS and path.is_dir():
-            yield from sorted(inner for inner in path.iterdir() if not _is_leftover(inner))
-        elif not _is_leftover(path):
-            yield path
-
-
-def _is_leftover(path: Path) -> bool:
-    """Whether NFS keeps a file that was removed under this name, for as long as some process has it open."""
-    return path.name.startswith(".nfs")

@@ -38,7 +38,8 @@ class State(msgspec.Struct, kw_only=True):
 
     `session` is the number of the last session, `began` that of the run's first one, and `how` is how the
     last one ended (`running`: it goes on, or was killed). `wall_seconds` and `cpu_seconds` are those of all
-    sessions of the run, as far as they were written down. `model` is what the service said that it is, empty
+    sessions of the run, as far as they were written down; in `startup_seconds` of the wall time no task could
+    begin yet. `model` is what the service said that it is, empty
     if it did not.
     """
 
@@ -49,6 +50,7 @@ class State(msgspec.Struct, kw_only=True):
     how: How = "running"
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    startup_seconds: float = 0.0
     model: str = ""
     fingerprint: Fingerprint
 

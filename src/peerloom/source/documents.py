@@ -14,7 +14,7 @@ from typing import Any
 
 from peerloom.errors import SourceError
 from peerloom.source.extras import need
-from peerloom.source.files import SourceFile, local_file, reading
+from peerloom.source.files import SourceFile, check_name, local_file, reading
 from peerloom.source.fingerprint import SAMPLES, WHOLE_BYTES, file_fingerprint
 from peerloom.source.html import NoText, decode_page, main_text
 from peerloom.source.many import for_all
@@ -134,6 +134,7 @@ def find_documents(folder: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
         for name in names:
             if name.lower().endswith(suffixes) and not name.startswith("."):
                 path = os.path.join(where, name)
+                check_name(path)
                 found.append(SourceFile(os.path.abspath(path), path, _size(path)))
     return sorted(found, key=lambda file: Path(file.path).parts)
 

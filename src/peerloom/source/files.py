@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from peerloom.errors import SourceError
 from peerloom.source.urls import find_urls, is_url, open_url, said, url_suffix
+from peerloom.values import escaped
 
 
 class SourceFile(NamedTuple):
@@ -83,7 +84,18 @@ def local_file(name: str) -> SourceFile:
     Raises:
         SourceError: if it is no regular file, or cannot be read.
     """
+    check_name(name)
     return SourceFile(os.path.abspath(name), name, _readable_size(name))
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is not UTF-8, which no row or message could repeat.
+
+    Raises:
+        SourceError: if it is not.
+    """
+    if escaped(name) != name:
+        raise SourceError(f"the name of {escaped(name)} is not UTF-8: rename it, or link to it")
 
 
 def identity(file: SourceFile) -> str:

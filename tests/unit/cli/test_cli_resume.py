@@ -64,6 +64,7 @@ def test_what_decides_rows_may_not_change(
 
 
 def test_a_run_that_has_done_nothing_is_not_replaced_by_another(peerloom, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()  # or it would be removed
     nobody = ("engine=local", "llm=openai", "llm.base_url=http://127.0.0.1:9/v1", "llm.model=m")
     assert peerloom("run", "coral", *nobody, "-q", "--run-dir", tmp_path / "run").code == 1
     before = (tmp_path / "run" / "state.json").read_text()

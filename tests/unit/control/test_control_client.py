@@ -73,7 +73,7 @@ def test_a_killed_driver_has_left_its_file(claimed: RunDir, changes: dict[str, s
     run_dir = ended(claimed.path, "running")
     with pytest.raises(NotRunning, match=rf"not running; `peerloom resume {run_dir}` goes on with it"):
         find(run_dir)
-    assert last_state(run_dir) == {"state": "not running"}
+    assert last_state(run_dir) == {"state": "not running", "outcomes": {}, "reasons": {}}
 
 
 def test_a_driver_is_killed_while_it_is_asked(claimed: RunDir) -> None:

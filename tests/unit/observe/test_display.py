@@ -31,6 +31,7 @@ def test_a_terminal_gets_the_panel_and_a_pipe_gets_lines() -> None:
 def test_a_line_every_few_seconds() -> None:
     on = console(terminal=False)
     with open_display(on) as display:
+        display.progress(Progress(0.0, 100, 0, 0))
         for second in range(10, 18):
             display.progress(snapshot(second))
     lines = printed(on).splitlines()

@@ -14,6 +14,7 @@ def test_nothing_is_known_before_the_first_snapshot() -> None:
 
 def test_speeds_and_the_time_left() -> None:
     rates = Rates()
+    rates.add(snapshot(0, 0))
     rates.add(snapshot(10, 20, 500))
     assert (rates.tokens_per_second, rates.calls_per_second) == (50.0, 2.0)
     assert rates.seconds_left == 40.0
@@ -52,3 +53,16 @@ def test_what_earlier_sessions_did_is_there_but_is_no_speed() -> None:
         )
     assert rates.rows == 90
     assert rates.seconds_left == 50.0  # 40 rows in 20 seconds
+
+
+def test_the_start_is_no_part_of_the_speed() -> None:
+    rates = Rates()
+    for second in range(20):  # the engine and the model start
+        rates.add(snapshot(second, 0))
+    rates.add(snapshot(24, 10))
+    assert (rates.calls_per_second, rates.seconds_left) == (2.0, 45.0)  # 10 rows since second 19
+    late = Rates()
+    late.add(snapshot(20, 10))  # the first that is known of it
+    assert late.seconds_left is None
+    late.add(snapshot(22, 20))
+    assert late.seconds_left == 16.0

@@ -55,12 +55,21 @@ def test_a_completed_row_has_its_price_if_tokens_have() -> None:
     assert costs(nothing, known, CacheTally()) == {"usd": 0.0}
 
 
-def test_rows_of_earlier_sessions_are_those_that_the_first_sinks_found() -> None:
+def test_rows_of_earlier_sessions_count_before_the_sinks_have_spoken() -> None:
     figures = Figures()
-    assert figures.earlier() == 0
-    figures.take("sink-0.1000001", MemberStats(totals=committed("completed", 5), found=3))
-    figures.take("sink-0.1000002", MemberStats(totals=committed("completed", 7), found=5))
-    figures.take("sink-1.1000001", MemberStats(totals=committed("completed", 4), found=4))
+    figures.earlier = committed("completed", 7)
     progress = figures.progress(20.0, None, 12.0)
     assert (progress.earlier_rows, progress.earlier_seconds) == (7, 12.0)
-    assert progress.outcomes == {"completed": 11}
+    assert progress.outcomes == {"completed": 7}
+    figures.take("sink-0.1000001", MemberStats(totals=committed("completed", 4)))  # one of two shards
+    assert figures.progress(20.0, None).outcomes == {"completed": 7}
+    figures.take("sink-1.1000001", MemberStats(totals=committed("completed", 5)))
+    assert figures.progress(20.0, None).outcomes == {"completed": 9}
+
+
+def test_the_start_is_no_part_of_the_speed() -> None:
+    totals = committed("completed", 1)
+    slow = summarise(totals, wall_seconds=10.0, cpu_seconds=1.0)["tokens_per_second"]
+    quick = summarise(totals, wall_seconds=10.0, startup_seconds=8.0, cpu_seconds=1.0)
+    assert quick["tokens_per_second"] == 5 * slow > 0
+    assert quick["startup_seconds"] == 8.0

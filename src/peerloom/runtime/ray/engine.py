@@ -24,6 +24,7 @@ from peerloom.runtime.ray.actor import Actor
 from peerloom.runtime.ray.api import Handle, NodeAffinitySchedulingStrategy, RayError, RayTaskError, ray
 from peerloom.runtime.ray.capacity import OWN_OPTIONS, check_capacity, lacking
 from peerloom.runtime.ray.cluster import cluster_address, connect, node_address, reason, stop
+from peerloom.runtime.ray.pickling import find_unpicklable
 from peerloom.runtime.ray.spawner import RaySpawner
 from peerloom.runtime.settings import RoleSettings, RunSettings
 
@@ -78,10 +79,12 @@ class RayEngine:
         try:
             handle: Handle = Actor.options(**options).remote(self._secret, sys.path)
             running = asyncio.ensure_future(_result(handle.run.remote(brief)))
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # also what an object's __reduce__ raises
+            found = find_unpicklable(brief.program)
             raise EngineError(
-                f"{name} cannot be sent to another process: {reason(error)}. An agent must not hold open "
-                "files, locks or connections: make them in act(), or choose engine=local"
+                f"{name} cannot be sent to another process: {reason(error)}"
+                f"{f' (in {found})' if found else ''}. An agent must not hold open files, locks or "
+                "connections: make them in act(), or choose engine=local"
             ) from error
         placed = asyncio.ensure_future(_result(handle.place.remote()))
         ready = asyncio.ensure_future(_result(handle.ready.remote()))

@@ -3,34 +3,65 @@
 import os
 import resource
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from peerloom.errors import EngineError
 
 CONNECT_SECONDS = 5.0
+STATUS_SECONDS = 8.0
+_STATUS = "from ray.scripts.scripts import main; main()"
+_LONGEST = 300  # characters of Ray's words
 LEAST_FILES = 1024  # open files; the processes of an idle cluster of one node use some hundreds
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path, on Linux
 SESSION_CHARACTERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 
 
 def check_reachable(address: str) -> None:
-    """Make sure that something listens at a cluster's address. Blocks, for seconds at most.
+    """Make sure that a cluster at an address takes this process in. Blocks, for 10 seconds at most.
 
     Raises:
-        EngineError: if nothing does.
+        EngineError: if nothing answers there, or it is of another version, or asks for another token.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "://" in address:
         return  # `auto`, or Ray Client: Ray knows where that is
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
-            return
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise EngineError(
             f"no Ray cluster answers at {address} ({error}). Start it, or correct RAY_ADDRESS (ray.address); "
             "unset it for a cluster of the run's own, or choose engine=local"
         ) from error
+    _check_status(address)
+
+
+def _check_status(address: str) -> None:
+    """Run `ray status` in a process that can be killed, as Ray waits long for a server that says nothing."""
+    command = [sys.executable, "-c", _STATUS, "status", "--address", address]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=STATUS_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"what listens at {address} does not answer as a Ray cluster does. Correct RAY_ADDRESS "
+            "(ray.address), to the port of the head node's GCS (6379 by default)"
+        ) from error
+    if done.returncode == 0:
+        return
+    told = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    if "Authentication" in told or "InvalidAuthToken" in told:
+        raise EngineError(
+            f"the Ray cluster at {address} asks for another token: set RAY_AUTH_MODE=token, and its token in "
+            "RAY_AUTH_TOKEN or in the file that RAY_AUTH_TOKEN_PATH names"
+        )
+    if "version mismatch" in told.lower():
+        raise EngineError(
+            f"the Ray cluster at {address} is of another version ({told[:_LONGEST]}): install the same "
+            "version of ray on both sides"
+        )
+    raise EngineError(f"cannot use Ray at {address}: {told[:_LONGEST]}")
 
 
 def check_local() -> None:

@@ -3,7 +3,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
 
-from peerloom.control.door import Door
+from peerloom.connection_limit import ConnectionLimit
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -11,8 +11,8 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Echo(asyncio.Protocol):
     """Says what it hears; `keep` is a request that counts."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, limit: ConnectionLimit) -> None:
+        self._limit = limit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -20,15 +20,15 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if data == b"keep":
-            self._door.keep(self._transport)
+            self._limit.keep(self._transport)
         self._transport.write(data)
 
 
 @contextlib.asynccontextmanager
-async def served(door: Door) -> AsyncIterator[int]:
+async def served(limit: ConnectionLimit) -> AsyncIterator[int]:
     async with asyncio.timeout(30):
-        visitor = partial(door.visitor, lambda: Echo(door))
-        server = await asyncio.get_running_loop().create_server(visitor, "127.0.0.1", 0)
+        protocol = partial(limit.protocol, lambda: Echo(limit))
+        server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
         yield server.sockets[0].getsockname()[1]
         server.close()
         await server.wait_closed()
@@ -56,7 +56,7 @@ async def close(*all_ends: Ends) -> None:
 
 
 async def test_no_more_than_so_many_at_once() -> None:
-    async with served(Door(most=2)) as port:
+    async with served(ConnectionLimit(most=2)) as port:
         first, second = await connected(port), await connected(port)
         assert [await echo(each, b"x") for each in (first, second)] == [b"x", b"x"]
         third = await connected(port)
@@ -72,7 +72,7 @@ async def test_no_more_than_so_many_at_once() -> None:
 
 
 async def test_who_says_nothing_that_counts_is_closed() -> None:
-    async with served(Door(seconds=0.05)) as port:
+    async with served(ConnectionLimit(seconds=0.05)) as port:
         silent, kept, talker = [await connected(port) for _ in range(3)]
         assert await echo(kept, b"keep") == b"keep"
         assert await echo(talker, b"x") == b"x"
