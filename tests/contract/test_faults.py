@@ -1,5 +1,6 @@
 """What goes wrong outside becomes a located message or a recorded outcome; finished rows are kept."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from programs import LosesItsFile, awkward, forgetful, slow, talk
+from steering import going
 
 from peerloom.errors import EngineError, ServiceError, SourceError, WorkflowError
 from peerloom.events import Hooks, Notice
@@ -154,3 +156,15 @@ async def test_a_full_disk_is_waited_out(engine: str, small_disk: Path) -> None:
     assert any("room on the disk again" in text for text in notices)
     assert done.summary["outcomes"] == {"completed": 100}
     assert len({row["id"] for row in done.rows}) == len(done.rows) == 100
+
+
+async def test_a_drain_does_not_wait_for_room(engine: str, small_disk: Path) -> None:
+    rows = [{"n": number, "pad": "x" * 4_000} for number in range(600)]
+    async with going(slow(0.0, hops=2), rows, small_disk / "run", engine=engine, in_flight=50) as run:
+        while not any("Waiting for room" in text for text in run.watch.notices):
+            await run.watch.next()
+        await run.ask("drain")
+        async with asyncio.timeout(15):
+            summary = await run.ending
+        assert any("not waiting any longer for room on the disk" in text for text in run.watch.notices)
+        assert 0 < summary["outcomes"]["completed"] == len(run.rows()) < 600

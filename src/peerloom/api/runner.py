@@ -29,6 +29,7 @@ from peerloom.runtime.session import Session
 from peerloom.runtime.threads import to_its_end
 from peerloom.sink.export import export_parquet
 from peerloom.sink.rundir import RunDir
+from peerloom.standard_streams import reopen_closed
 from peerloom.workflow import Workflow
 
 
@@ -117,6 +118,7 @@ def drive(plan: Plan, **execution: Any) -> RunResult:
     Raises:
         KeyboardInterrupt: if it was interrupted before the first task, or for the third time.
     """
+    reopen_closed()  # before the event loop opens its own files
     interrupts = Interrupts()
 
     async def work() -> RunResult:

@@ -18,6 +18,7 @@ import typer
 
 from peerloom.cli.output import echo
 from peerloom.errors import PeerloomError, UsageError
+from peerloom.standard_streams import reopen_closed
 from peerloom.values import escaped
 
 P = ParamSpec("P")
@@ -42,7 +43,7 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process."""
-    _reopen_closed()
+    reopen_closed()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _find_own_modules()
     app = typer.Typer(
@@ -89,19 +90,6 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(INTERRUPTED) from error
 
     return call
-
-
-def _reopen_closed() -> None:
-    """Open the null device for closed standard streams, so that no file of a run gets their numbers."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - Python's mark of a closed one
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
 
 
 def _flush() -> None:

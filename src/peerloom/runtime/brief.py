@@ -43,6 +43,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     `in_flight` tasks are admitted and `turns` turns under way at this moment. `readings` are what a peer's
     meters say at its end; `cache` is what that was good for in this process. `facts` are notices that are
     told once in a run, whichever member comes upon them. `errors` are those that have changed.
+    `stuck` is whether there is no room on the disk for what it has to write.
     """
 
     cpu_seconds: float = 0.0
@@ -56,6 +57,7 @@ class MemberStats(msgspec.Struct, array_like=True):
     cache: CacheTally | None = None
     facts: list[str] = []
     errors: list[ErrorCount] = []
+    stuck: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -120,6 +120,8 @@ class Host(ABC):
         """The member's figures; notices are handed out once."""
         notices, self._notices = self._notices, []
         stats = MemberStats(cpu_seconds=time.process_time(), notices=notices)
+        if self._journal is not None:
+            stats.stuck = self._journal.stuck
         self._add_stats(stats)
         return stats
 

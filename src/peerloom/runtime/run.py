@@ -341,7 +341,7 @@ class Run:
                 counted = group.create_task(self._count_rows())
                 group.create_task(self._gathering.watch(self._progress, lambda: self.standing_still))
                 group.create_task(self._session.keep_regularly(self._cpu_seconds))
-                left = leave_waiting(rationing, self._drained, self._figures.turns, self.tell)
+                left = leave_waiting(rationing, self._drained, self._figures, self.tell)
                 group.create_task(left).add_done_callback(lambda _: self._over.set())
                 group.create_task(self._failing.watch(self._figures.totals, self.drain))
                 self._supervisor.start(group)

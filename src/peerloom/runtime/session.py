@@ -152,6 +152,7 @@ class Session:
     def end_startup(self) -> None:
         """Note that tasks can be admitted from now on, unless they could before."""
         self._ready = self._ready or time.monotonic()
+        self.run_dir.begun = True
 
     def startup_seconds(self) -> float:
         """Wall time of all sessions before their tasks could begin."""

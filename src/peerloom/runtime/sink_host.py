@@ -32,6 +32,7 @@ class SinkHost(Host):
         self._brief = brief
         self._files: ShardFiles | None = None
         self._totals = Totals()  # as of the last commit: those of the files belong to the thread
+        self._stuck = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=brief.member.name)
 
     async def _open(self) -> None:
@@ -79,8 +80,9 @@ class SinkHost(Host):
             except DiskFull as error:
                 if not told:
                     self.notice(f"{error} Waiting for room; nothing is lost.")
-                    told = True
+                    told = self._stuck = True
                 await asyncio.sleep(DISK_FULL_SECONDS)
+        self._stuck = False
         if told:
             self.notice("There is room on the disk again: going on.")
         self.machine.group_committed()
@@ -88,6 +90,7 @@ class SinkHost(Host):
 
     def _add_stats(self, stats: MemberStats) -> None:
         stats.totals = self._totals
+        stats.stuck = self._stuck
 
 
 def _commit(files: ShardFiles, items: list[Item]) -> Totals:

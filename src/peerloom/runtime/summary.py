@@ -64,6 +64,10 @@ class Figures:
         """Turns under way, without those that wait for a call to be allowed."""
         return sum(stats.turns for stats in self._newest())
 
+    def stuck(self) -> bool:
+        """Whether a member has no room on the disk for what it has to write."""
+        return any(stats.stuck for stats in self._newest())
+
     def cache(self) -> CacheTally:
         """What the cache was good for in this session, to members that are gone too."""
         total = CacheTally()

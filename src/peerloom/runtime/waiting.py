@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 
 from peerloom.events import Notice, Progress
 from peerloom.runtime.rationing import AWAY_SECONDS, Rationing
+from peerloom.runtime.summary import Figures
 
 LOOK_SECONDS = 0.2
+FULL_LOOKS = 10
+"""Looks at a full disk in a row, after which a run that drains does not wait for room any longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +57,27 @@ def with_waiting(progress: Progress, waiting: Waiting | None) -> Progress:
 async def leave_waiting(
     rationing: Rationing,
     drained: asyncio.Event,
-    turns: Callable[[], int],
+    figures: Figures,
     tell: Callable[[Notice], None],
 ) -> None:
-    """Return once a run that drains has nothing left to do but to wait for a service that refuses calls.
+    """Return once a run that drains can only wait, for a service that refuses calls or for room on the disk.
 
     Args:
         rationing: knows which service refuses calls.
         drained: set when the run begins to drain.
-        turns: counts the turns under way, without those that wait for a call to be allowed.
+        figures: what the members have said last.
         tell: passes a notice to a person.
     """
     await drained.wait()
-    looks = 0
+    looks = full = 0
     while looks < 2:  # figures are as old as they are
         await asyncio.sleep(LOOK_SECONDS)
+        full = full + 1 if figures.stuck() else 0
+        if full >= FULL_LOOKS:
+            tell(Notice("warning", "not waiting any longer for room on the disk: a resume goes on from here"))
+            return
         wait = waiting_for(rationing)
-        idle = wait is not None and turns() <= wait.trying and rationing.outstanding <= wait.trying
+        idle = wait is not None and figures.turns() <= wait.trying and rationing.outstanding <= wait.trying
         looks = looks + 1 if wait is not None and idle and wait.until - wait.since >= AWAY_SECONDS else 0
         if wait is not None and looks == 2:
             tell(Notice("warning", f"not waiting any longer {wait.text}: a resume goes on from here"))

@@ -46,12 +46,13 @@ CLAIM_SECONDS = 0.2
 class RunDir:
     """A claimed run directory, with its folders. Made by `claim`.
 
-    As a context manager it releases the directory; if the block fails before there is anything to keep, it
-    removes the directory that `claim` has made.
+    As a context manager it releases the directory; if the block fails before a task could begin, it removes
+    the directory that `claim` has made, unless a service has left a log there.
 
     Attributes:
         path: the directory, absolute.
         state: what the last session left; None if there was none, or its run was removed.
+        begun: whether tasks could begin.
         last_session: its number, 0 if there was none; no later one has it again, even of another run.
     """
 
@@ -62,6 +63,7 @@ class RunDir:
     def __init__(self, path: Path, lock: int, last_session: int = 0, made: Sequence[Path] = ()) -> None:
         self.path = path
         self._made = made
+        self.begun = False
         self.state = read_state(path)
         self.last_session = last_session if self.state is None else self.state.session
         self._lock = lock
@@ -222,7 +224,7 @@ class RunDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._made and self._is_unused():
+        if error is not None and self._made and not self.begun and self._is_unused():
             with contextlib.suppress(OSError):
                 clear(self.path)
                 for folder in FOLDERS:

@@ -89,3 +89,21 @@ async def test_after_the_run_an_interruption_breaks_off() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.create_task(work())
     assert run.calls == []
+
+
+async def test_a_closed_terminal_drains_and_an_ignored_signal_stays_ignored() -> None:
+    interrupts, run, _ = await attached()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupts.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.01)
+            assert run.calls == []
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with interrupts.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            await run.changed.wait()
+        assert run.calls == ["drain"]
+    finally:
+        signal.signal(signal.SIGHUP, before)

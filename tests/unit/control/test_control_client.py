@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from peerloom import FunctionAgent, Sequence, api
 from peerloom.control.client import TOKEN_VARIABLE, Channel, NotRunning, find, last_state
 from peerloom.errors import ConfigError, EngineError, RunDirError
 from peerloom.services.llm.http1 import Connection, Request
@@ -168,3 +169,26 @@ def test_an_unreadable_token_is_another_users(claimed: RunDir) -> None:
         pytest.skip("root reads everything")
     with pytest.raises(RunDirError, match="Only who started the run can"):
         find(claimed.path)
+
+
+def test_the_rows_of_a_killed_run_are_counted(tmp_path: Path) -> None:
+    rows, agents = (
+        [{"n": number} for number in range(5)],
+        {"a": FunctionAgent(lambda task: 6 // task.input["n"])},
+    )
+    run_dir = tmp_path / "run"
+    api.run(
+        workflow=Sequence("a"),
+        agents=agents,
+        source=rows,
+        llm="simulated",
+        engine="local",
+        run_dir=run_dir,
+        progress=False,
+    )
+    ended(run_dir, "running")
+    assert last_state(run_dir) == {
+        "state": "not running",
+        "outcomes": {"completed": 4, "failed": 1},
+        "reasons": {"agent_error": 1},
+    }

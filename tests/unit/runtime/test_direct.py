@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.direct import Address, Door, NoDoor, Wire
 from peerloom.runtime.link import Unreachable
 
@@ -45,6 +46,21 @@ async def test_whoever_does_not_know_the_secret_is_not_heard() -> None:
             assert len(await reader.read()) == 16
         writer.close()
     assert heard == []
+
+
+async def test_strangers_take_no_more_than_their_places_and_their_time() -> None:
+    async with listening(Door(SECRET, echo, ConnectionLimit(4, 0.1))) as address:
+        known = [await Wire.dial(address, SECRET) for _ in range(6)]  # these do not count
+        idle = [await asyncio.open_connection(*address) for _ in range(20)]
+        ends = await asyncio.gather(*(reader.read() for reader, _ in idle), return_exceptions=True)
+        assert sum(end != b"" for end in ends) <= 4, "the others were closed before the nonce"
+        late = await Wire.dial(address, SECRET)
+        assert await late.send(b"ab") == b"ba"
+        assert [await wire.send(b"cd") for wire in known] == [b"dc"] * 6
+        for wire in (*known, late):
+            wire.close()
+        for _, writer in idle:
+            writer.close()
 
 
 async def test_one_who_only_pretends_to_be_the_member_is_not_told_anything() -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import resource
 import socket
 import tempfile
@@ -63,3 +64,39 @@ def test_a_bare_exception_of_ray_is_an_engine_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
     with pytest.raises(EngineError, match=r"timed out during startup.*engine=local"):
         cluster.connect("local")
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def test_a_server_that_is_silent_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_STATUS", "import time; time.sleep(60)")
+    monkeypatch.setattr(probe, "STATUS_SECONDS", 0.05)
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(
+            EngineError, match=f"{address} does not answer as a Ray cluster does.*RAY_ADDRESS"
+        ):
+            await probe.check_reachable(address)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "RuntimeError: Ray version mismatch: cluster has Ray version 2.53.0 but local is 2.60.0",
+            r"another version \(.*2\.53\.0.*install the same version",
+        ),
+        (
+            "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: missing or incorrect",
+            r"asks for another token: set RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN",
+        ),
+        ("OSError: no such thing", "cannot use Ray at .*OSError: no such thing"),
+    ],
+)
+async def test_why_a_cluster_refuses_is_told(monkeypatch: pytest.MonkeyPatch, said: str, told: str) -> None:
+    monkeypatch.setattr(probe, "_STATUS", f"import sys; sys.exit({said!r})")
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        with pytest.raises(EngineError, match=told):
+            await probe.check_reachable(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")

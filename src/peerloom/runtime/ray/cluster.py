@@ -1,11 +1,14 @@
 """Connecting to a Ray cluster, or starting one that ends with this process."""
 
+import asyncio
 import logging
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
+import threading
 from typing import Any
 
 from peerloom.errors import EngineError
@@ -27,10 +30,11 @@ def cluster_address(address: str | None) -> str | None:
     return None if where == "local" else where or None
 
 
-def connect(address: str | None) -> bool:
+def connect(address: str | None, *, checked: bool = False) -> bool:
     """Connect this process: to `address`, else to `RAY_ADDRESS`, else to a local cluster of its own.
 
-    A process that is connected already stays so. True if it was not.
+    A process that is connected already stays so. True if it was not. Blocks; `checked` is whether the caller
+    has called `check_reachable`.
 
     Raises:
         EngineError: if there is no cluster at the address, or none can be started here.
@@ -38,9 +42,9 @@ def connect(address: str | None) -> bool:
     if ray.is_initialized():
         return False
     where = cluster_address(address)
-    if where:
-        check_reachable(where)
-    else:
+    if where and not checked:
+        asyncio.run(check_reachable(where))
+    elif not where:
         check_local()
     try:
         if where:
@@ -68,6 +72,16 @@ def start_local() -> None:
         _init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
     finally:
         del os.environ[reaper.MARK]
+
+
+def take_sigterm_back() -> None:
+    """Reinstall Python's handler of SIGTERM, if this is the main thread.
+
+    Ray installs its own, which aborts the process 3 seconds after it has passed the signal on.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def node_address() -> str:

@@ -23,8 +23,16 @@ from peerloom.runtime.patience import patience
 from peerloom.runtime.ray.actor import Actor
 from peerloom.runtime.ray.api import Handle, NodeAffinitySchedulingStrategy, RayError, RayTaskError, ray
 from peerloom.runtime.ray.capacity import OWN_OPTIONS, check_capacity, lacking
-from peerloom.runtime.ray.cluster import cluster_address, connect, node_address, reason, stop
+from peerloom.runtime.ray.cluster import (
+    cluster_address,
+    connect,
+    node_address,
+    reason,
+    stop,
+    take_sigterm_back,
+)
 from peerloom.runtime.ray.pickling import find_unpicklable
+from peerloom.runtime.ray.probe import check_reachable
 from peerloom.runtime.ray.spawner import RaySpawner
 from peerloom.runtime.settings import RoleSettings, RunSettings
 
@@ -44,6 +52,7 @@ class RayEngine:
         self._running: dict[str, asyncio.Future[bytes]] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._connecting: asyncio.Future[bool] | None = None
+        self._probing = False
         self._node = ""
 
     @property
@@ -54,11 +63,20 @@ class RayEngine:
     async def start(self) -> None:
         """Connect to the cluster, or start one; a service that has processes on its nodes may come first."""
         if self._connecting is None:
-            loop = asyncio.get_running_loop()
-            self._connecting = loop.run_in_executor(None, connect, self._settings.address)
+            self._connecting = asyncio.ensure_future(self._connect())
         await asyncio.shield(self._connecting)
         self._node = ray.get_runtime_context().get_node_id()
         check_capacity(self._settings)
+
+    async def _connect(self) -> bool:
+        where = cluster_address(self._settings.address)
+        if where and not ray.is_initialized():
+            self._probing = True
+            await check_reachable(where)
+            self._probing = False
+        owned = await asyncio.to_thread(connect, self._settings.address, checked=True)
+        take_sigterm_back()
+        return owned
 
     def spawner(self) -> RaySpawner:
         """Here, or on all nodes of the cluster."""
@@ -160,8 +178,11 @@ class RayEngine:
             running.cancel()
         owned = False
         if self._connecting is not None:
-            with suppress(EngineError):
-                owned = await self._connecting
+            if self._probing:
+                self._connecting.cancel()
+            await asyncio.wait((self._connecting,))
+            with suppress(EngineError, asyncio.CancelledError):
+                owned = self._connecting.result()
         if owned:
             await asyncio.get_running_loop().run_in_executor(None, stop)
 

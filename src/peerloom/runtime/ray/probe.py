@@ -1,26 +1,26 @@
 """Checks before Ray is asked: its own attempts take minutes, and end in tracebacks or in an exit."""
 
+import asyncio
 import os
 import resource
-import socket
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from peerloom.errors import EngineError
 
-CONNECT_SECONDS = 5.0
-STATUS_SECONDS = 8.0
+CONNECT_SECONDS = 3.0
+STATUS_SECONDS = 6.0
 _STATUS = "from ray.scripts.scripts import main; main()"
+_NULL, _PIPE = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
 _LONGEST = 300  # characters of Ray's words
 LEAST_FILES = 1024  # open files; the processes of an idle cluster of one node use some hundreds
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path, on Linux
 SESSION_CHARACTERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 
 
-def check_reachable(address: str) -> None:
-    """Make sure that a cluster at an address takes this process in. Blocks, for 10 seconds at most.
+async def check_reachable(address: str) -> None:
+    """Make sure that a cluster at an address takes this process in; takes 10 seconds at most.
 
     Raises:
         EngineError: if nothing answers there, or it is of another version, or asks for another token.
@@ -29,28 +29,37 @@ def check_reachable(address: str) -> None:
     if not host or not port.isdigit() or "://" in address:
         return  # `auto`, or Ray Client: Ray knows where that is
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError, UnicodeError) as error:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, TimeoutError, OverflowError, UnicodeError) as error:
         raise EngineError(
-            f"no Ray cluster answers at {address} ({error}). Start it, or correct RAY_ADDRESS (ray.address); "
-            "unset it for a cluster of the run's own, or choose engine=local"
+            f"no Ray cluster answers at {address} ({error or 'timed out'}). Start it, or correct RAY_ADDRESS "
+            "(ray.address); unset it for a cluster of the run's own, or choose engine=local"
         ) from error
-    _check_status(address)
+    await _check_status(address)
 
 
-def _check_status(address: str) -> None:
+async def _check_status(address: str) -> None:
     """Run `ray status` in a process that can be killed, as Ray waits long for a server that says nothing."""
-    command = [sys.executable, "-c", _STATUS, "status", "--address", address]
+    command = (sys.executable, "-c", _STATUS, "status", "--address", address)
+    process = await asyncio.create_subprocess_exec(*command, stdin=_NULL, stdout=_NULL, stderr=_PIPE)
     try:
-        done = subprocess.run(command, capture_output=True, timeout=STATUS_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
+        async with asyncio.timeout(STATUS_SECONDS):
+            _, stderr = await process.communicate()
+    except TimeoutError as error:
         raise EngineError(
             f"what listens at {address} does not answer as a Ray cluster does. Correct RAY_ADDRESS "
             "(ray.address), to the port of the head node's GCS (6379 by default)"
         ) from error
-    if done.returncode == 0:
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == 0:
         return
-    told = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    told = stderr.decode(errors="replace").strip().rpartition("\n")[2]
     if "Authentication" in told or "InvalidAuthToken" in told:
         raise EngineError(
             f"the Ray cluster at {address} asks for another token: set RAY_AUTH_MODE=token, and its token in "
