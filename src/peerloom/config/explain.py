@@ -3,6 +3,7 @@
 A line names the key with its dots, what was given and what is allowed, and the nearest right key.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, cast, get_args, get_origin
 
@@ -34,7 +35,7 @@ _ALLOWED = {
     "less_than_equal": "{le:g} or less",
     "less_than": "less than {lt:g}",
 }
-_MEMBERS_OF_UNIONS = ("str", "int", "float", "bool")
+_MEMBER_OF_UNION = re.compile(r"str|int|float|bool|constrained-.*|.*\[.*")
 _LONGEST = 80
 
 
@@ -81,7 +82,7 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
     """The key as the user types it: without pydantic's own marks for members of a union."""
     parts: list[str] = []
     for place, part in enumerate(loc):
-        if isinstance(part, int) or part in _MEMBERS_OF_UNIONS or "[" in part:
+        if isinstance(part, int) or _MEMBER_OF_UNION.fullmatch(part):
             break
         if not _is_kind(loc, place):
             parts.append(part)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from peerloom.errors import TaskError
 from peerloom.runtime.faults import classify
 from peerloom.services.secret import mask, masked_value
 from peerloom.task import FAILED, End, Task
@@ -28,7 +29,8 @@ Key = tuple[str, str, str, str, int]
 class ErrorCount(msgspec.Struct, array_like=True):
     """A distinct error: its first message, the row it ended first, its number, and its first traceback.
 
-    A `TaskError` is distinguished by its role and reason only, and has no traceback.
+    A `TaskError` that was not raised in the user's code is distinguished by its role and reason only, and has
+    no traceback.
     """
 
     role: str
@@ -78,14 +80,16 @@ class ErrorCounts:
 
     def _count(self, error: BaseException, end: End, task: Task, role: str) -> None:
         fault = end.error
-        kind, file, line = ("TaskError", "", 0) if fault is None else (fault.type, fault.file, fault.line)
+        assert fault is not None
+        told = isinstance(error, TaskError) and not fault.file  # by an agent or a service of Peerloom
+        kind, file, line = ("TaskError", "", 0) if told else (fault.type, fault.file, fault.line)
         key = role, end.reason, kind, file, line
         known = self._errors.get(key)
         if known is None:
             if len(self._errors) >= MOST_ERRORS:
                 return
-            message = mask(end.detail if fault is None else fault.message)[:MESSAGE_CHARACTERS]
-            shown = "" if fault is None else traceback_of(error)
+            message = mask(fault.message)[:MESSAGE_CHARACTERS]
+            shown = "" if told else traceback_of(error)
             known = self._errors[key] = ErrorCount(*key, message, str(task.id), 0, shown)
         known.count += 1
 

@@ -33,7 +33,7 @@ def classify(error: BaseException, reason: str, role: str = "") -> End:
     if isinstance(error, TaskError):
         named = _outcome_and_reason(error)
         if named is not None:
-            return End(*named, detail=message)
+            return End(*named, detail=message, error=_fault(error, role, message))
         message = (
             f"{message}: a TaskError needs an outcome of {', '.join(_ENDS_A_TASK)}, and a reason that is a "
             "line of text"

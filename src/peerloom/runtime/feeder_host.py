@@ -178,7 +178,7 @@ class FeederHost(Host):
         if task.end is None:
             self.machine.admit([Item(task.header, encode(task))], task.next_role)
         else:
-            self.machine.admit([Item(task.header, finish(task, self._brief))], TO_SINK)
+            self.machine.admit([Item(task.header, finish(task, self._brief, self._errors))], TO_SINK)
 
     def _new_task(self, id: TaskId, row: SourceRow, recalled: Recalled | None) -> Task:
         program = self._brief.program

@@ -203,8 +203,9 @@ class PeerHost(Host):
 
     def _finish(self, before: Header, task: Task) -> None:
         """Make the row of a task that has ended, and send it to its sink."""
+        assert self._stage is not None
         self._histories.drop(task.header)
-        self.machine.send(before, TO_SINK, Item(task.header, finish(task, self._brief)))
+        self.machine.send(before, TO_SINK, Item(task.header, finish(task, self._brief, self._stage.errors)))
 
     def _maker(self, task: Task) -> str:
         """Where a task that has ended goes: its row to the sink; or itself to a peer on the sink's host.

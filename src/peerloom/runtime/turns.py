@@ -128,15 +128,22 @@ def check_end(end: End, name: str) -> None:
     """
     if end.reason or end.outcome != "completed" or end.detail:
         _check_end(end)
-    result = end.result
-    if type(result) in _SCALARS and not isinstance(result, int | str):
-        return
+    if end.result is not None:
+        check_exact(end.result, name)
+
+
+def check_exact(value: object, name: str) -> None:
+    """As `values.check`, at the cost of encoding the value if it is good.
+
+    Raises:
+        ValueError: if it cannot be kept exactly.
+    """
     try:
-        exact = _decode(_encode(result)) == result and (type(result) in _SCALARS or _fits([result]))
+        exact = _decode(_encode(value)) == value and _is_json_text([value])
     except _ENCODING_ERRORS:
         exact = False
     if not exact:
-        values.check(result, name)
+        values.check(value, name)
 
 
 def _is_json(turn: Turn) -> bool:
@@ -150,10 +157,11 @@ def _is_json(turn: Turn) -> bool:
         parts.append(turn.end.result)
     if turn.extras is not None:
         parts += (turn.extras.logprobs, turn.extras.token_ids)
-    return not parts or _fits(parts)
+    return not parts or _is_json_text(parts)
 
 
-def _fits(parts: list[Any]) -> bool:
+def _is_json_text(parts: list[Any]) -> bool:
+    """Whether values that encoding has not changed are surely JSON; if not, they must be searched."""
     try:
         text = orjson.dumps(parts, option=_PASS_THROUGH)
     except TypeError:

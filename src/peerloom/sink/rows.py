@@ -3,6 +3,7 @@
 A peer renders a row once, when the task ends; the sink copies its bytes and never parses them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +12,6 @@ import orjson
 from peerloom.errors import CodecError
 from peerloom.sink.totals import AgentTally
 from peerloom.task import FAILED, End, Task, TaskId, Turn, Usage
-from peerloom.workflow import Workflow
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -50,7 +50,9 @@ def decode(data: bytes) -> Row:
         raise CodecError(f"not an encoded row: {error}") from error
 
 
-def render(task: Task, workflow: Workflow, provenance: dict[str, Any], *, finished: float) -> Row:
+def render(
+    task: Task, opening: Sequence[dict[str, Any]], provenance: dict[str, Any], *, finished: float
+) -> Row:
     """The row of a task that has ended.
 
     A task whose values cannot be written as JSON gets a row all the same: failed, reason `not_json`,
@@ -58,7 +60,7 @@ def render(task: Task, workflow: Workflow, provenance: dict[str, Any], *, finish
 
     Args:
         task: the finished task.
-        workflow: asked for the messages that precede those of the turns.
+        opening: the messages that precede those of the turns.
         provenance: what made the row (recipe, versions, ...); the task's label and attempt are added.
         finished: when the task ended, in Unix seconds.
 
@@ -71,7 +73,7 @@ def render(task: Task, workflow: Workflow, provenance: dict[str, Any], *, finish
     tally = _tally(task.turns)
     frame = _frame(task, tally, provenance, finished)
     try:
-        line = orjson.dumps(_as_object(task, end, workflow, frame))
+        line = orjson.dumps(_as_object(task, end, opening, frame))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         end = End(FAILED, "not_json", detail=f"the task's values cannot be written as JSON: {error}")
         line = orjson.dumps({**frame, "outcome": end.outcome, "reason": end.reason, "detail": end.detail})
@@ -87,7 +89,9 @@ def tally_of(row: dict[str, Any]) -> dict[str, AgentTally]:
     return tally
 
 
-def _as_object(task: Task, end: End, workflow: Workflow, frame: dict[str, Any]) -> dict[str, Any]:
+def _as_object(
+    task: Task, end: End, opening: Sequence[dict[str, Any]], frame: dict[str, Any]
+) -> dict[str, Any]:
     turns = task.turns
     spoken = [turn.message for turn in turns if turn.message is not None]
     row = {
@@ -95,7 +99,7 @@ def _as_object(task: Task, end: End, workflow: Workflow, frame: dict[str, Any]) 
         "outcome": end.outcome,
         "reason": end.reason,
         "input": task.decode_input(),
-        "messages": [*_opening(workflow, task), *spoken],
+        "messages": [*opening, *spoken],
         "turns": [_turn_object(turn) for turn in turns],
         "result": end.result,
     }
@@ -139,13 +143,6 @@ def _frame(
         },
         "provenance": {**provenance, "label": task.label, "attempt": header.attempt},
     }
-
-
-def _opening(workflow: Workflow, task: Task) -> list[dict[str, Any]]:
-    try:
-        return list(workflow.opening(task))
-    except BaseException:
-        return []  # the user's function on an input it was not made for; the row says what went wrong
 
 
 def _turn_object(turn: Turn) -> dict[str, Any]:

@@ -54,14 +54,14 @@ def test_the_three_most_common_errors_are_in_the_result_and_the_summary(tmp_path
     told = [(each["role"], each["reason"], each["type"], each["count"]) for each in result.errors]
     assert told == [
         ("worker", "agent_error", "ValueError", 4),
-        ("worker", "answer", "TaskError", 3),
+        ("worker", "answer", "AnswerError", 3),
         ("worker", "agent_error", "KeyError", 2),
     ]
     value, answer, _ = result.errors
     assert Path(value["file"]).name == Path(__file__).name
     source = Path(__file__).read_text().splitlines()
     assert "raise ValueError" in source[value["line"] - 1]
-    assert (answer["file"], answer["line"]) == ("", 0)
+    assert "raise AnswerError" in source[answer["line"] - 1]
     rows = {row["id"]: row for row in result.rows(rejected=True)}
     assert "the tool is broken" in rows[value["example"]]["detail"]
     assert rows[answer["example"]]["detail"] == answer["message"]
@@ -76,7 +76,7 @@ def test_the_end_of_a_run_shows_them_without_escape_sequences(tmp_path: Path) ->
     (shown,) = (line for line in lines if "ValueError" in line)
     assert "4 x worker: ValueError: the tool is broken" in shown and "test_errors.py:" in shown
     assert f"e.g. row {result.errors[0]['example']}" in shown
-    assert any("3 x worker: answer: no answer" in line for line in lines)
+    assert any("3 x worker: AnswerError: no answer" in line for line in lines)
     assert "\x1b" not in out.getvalue()
 
 
@@ -85,14 +85,14 @@ def test_the_log_has_each_traceback_once_with_its_count(tmp_path: Path) -> None:
     entries = {entry["type"]: entry for entry in logged(tmp_path / "run")}
     assert {kind: entry["count"] for kind, entry in entries.items()} == {
         "ValueError": 4,
-        "TaskError": 3,
+        "AnswerError": 3,
         "KeyError": 2,
         "Odd": 1,
     }
     assert len(logged(tmp_path / "run")) == 4
     assert "in fail_in_five_ways\n" in entries["ValueError"]["traceback"]
     assert "\\ud83d" in entries["KeyError"]["traceback"]
-    assert "traceback" not in entries["TaskError"]
+    assert "in fail_in_five_ways\n" in entries["AnswerError"]["traceback"]
 
 
 def test_the_log_is_bounded(tmp_path: Path) -> None:

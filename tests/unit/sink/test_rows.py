@@ -8,10 +8,8 @@ from peerloom.sink import rows
 from peerloom.sink.rows import Row, render
 from peerloom.sink.totals import AgentTally, Totals
 from peerloom.task import End, Header, Task, TaskId, Turn, Usage, decode, encode, new_task
-from peerloom.workflow import Sequence
 
 KEYS = ["id", "trial", "seed", "outcome", "reason", "input", "messages", "turns", "result", "usage", "timing"]
-WORKFLOW = Sequence("teacher", opening=lambda task: [{"role": "user", "content": task.input["question"]}])
 
 
 def finished_task(*turns: Turn, end: End | None = None, row: Any = None) -> Task:
@@ -22,8 +20,9 @@ def finished_task(*turns: Turn, end: End | None = None, row: Any = None) -> Task
     return task.with_next(end or End(result={"agreed": True}))
 
 
-def rendered(task: Task, workflow: Sequence = WORKFLOW) -> dict[str, Any]:
-    row = render(task, workflow, {"recipe": "coral"}, finished=102.5)
+def rendered(task: Task) -> dict[str, Any]:
+    opening = [{"role": "user", "content": "why?"}]
+    row = render(task, opening, {"recipe": "coral"}, finished=102.5)
     assert b"\n" not in row.line
     return orjson.loads(row.line)
 
@@ -76,7 +75,7 @@ def test_turns_leave_out_what_is_empty():
 def test_a_task_that_came_over_the_wire_gives_the_same_row():
     task = finished_task(*teacher_and_extractor(), Turn("x", value={"pair": (1, 2)}))
     again = decode(encode(task))
-    assert render(task, WORKFLOW, {}, finished=1.0) == render(again, WORKFLOW, {}, finished=1.0)
+    assert render(task, (), {}, finished=1.0) == render(again, (), {}, finished=1.0)
 
 
 def test_detail_is_there_if_there_is_any():
@@ -90,16 +89,9 @@ def test_detail_is_there_if_there_is_any():
     )
 
 
-@pytest.mark.parametrize("opening", [lambda _: 1 / 0, lambda task: task.input["missing"], lambda _: None])
-def test_an_opening_that_fails_gives_no_messages(opening: Any):
-    workflow = Sequence("teacher", opening=opening)
-    task = finished_task(*teacher_and_extractor(), end=End("failed", "bad_row"))
-    assert rendered(task, workflow)["messages"] == [{"role": "assistant", "content": "because"}]
-
-
 def test_the_tally_is_by_role():
     first, second = teacher_and_extractor()
-    row = render(finished_task(first, second, first), WORKFLOW, {}, finished=1.0)
+    row = render(finished_task(first, second, first), (), {}, finished=1.0)
     assert (row.id, row.outcome, row.reason) == (TaskId(2, 17, 1), "completed", "")
     assert row.tally == {
         "teacher": AgentTally(turns=2, calls=2, prompt=100, completion=40, cached=20, seconds=3.0),
@@ -127,17 +119,17 @@ def test_a_value_that_cannot_be_written_is_a_recorded_failure():
     assert (row["id"], row["outcome"], row["reason"]) == ("2-17-1", "failed", "not_json")
     assert row["detail"].startswith("the task's values cannot be written as JSON")
     assert (row["turns"], row["result"], row["usage"]["calls"]) == ([], None, 1)
-    assert render(task, WORKFLOW, {}, finished=1.0).outcome == "failed"
+    assert render(task, (), {}, finished=1.0).outcome == "failed"
 
 
 def test_a_task_that_has_not_ended_has_no_row():
     task = new_task(Header(TaskId(0, 0, 0)), {}, seed=0)
     with pytest.raises(ValueError, match="task 0-0-0 has not ended"):
-        render(task, WORKFLOW, {}, finished=1.0)
+        render(task, (), {}, finished=1.0)
 
 
 def test_rows_travel_as_messagepack():
-    row = render(finished_task(*teacher_and_extractor()), WORKFLOW, {}, finished=1.0)
+    row = render(finished_task(*teacher_and_extractor()), (), {}, finished=1.0)
     assert rows.decode(rows.encode(row)) == row
     for damaged in (b"", b"\x01", rows.encode(row)[:-1]):
         with pytest.raises(CodecError, match="not an encoded row"):

@@ -169,16 +169,16 @@ class FleetClient:
             sent = self._clock()
             try:
                 reply = await self._try(request, partial(ask, request, number), key, avoid, need)
-                return reply if discarded is None else _replaced(reply, reply.usage + discarded)
+                return reply if discarded is None else replaced(reply, reply.usage + discarded)
             except LLMError as error:
-                error.usage = _sum(error.usage, discarded)
+                error.usage = total(error.usage, discarded)
                 raise
             except Failed as failed:
                 if tries is None:
                     tries = Tries(self._spec.retry, self._what, began, self._clock)
                 number += 1
                 avoid = avoid if failed.name in avoid else (*avoid, failed.name)
-                discarded = _sum(discarded, self._priced(failed.failure.usage))
+                discarded = total(discarded, self._priced(failed.failure.usage))
                 with _charged(discarded):
                     if isinstance(failed.__cause__, LLMDenied):
                         denied = denied or {}
@@ -250,7 +250,7 @@ class FleetClient:
             else:
                 reply = await self._hedged(name, attempt, avoid, delay, need)
             if self._spec.price is not None:
-                reply = _replaced(reply, self._priced(reply.usage) or reply.usage)
+                reply = replaced(reply, self._priced(reply.usage) or reply.usage)
             usage = reply.usage
             known = usage.prompt > 0 and (usage.completion > 0 or not _says_something(reply))
             took = self._took(usage, need, known)
@@ -356,15 +356,17 @@ def _charged(discarded: Usage | None) -> Generator[None]:
     try:
         yield
     except LLMError as error:
-        error.usage = _sum(error.usage, discarded)
+        error.usage = total(error.usage, discarded)
         raise
 
 
-def _replaced(reply: Reply, usage: Usage) -> Reply:
+def replaced(reply: Reply, usage: Usage) -> Reply:
+    """Return a reply with another usage."""
     return reply if usage is reply.usage else msgspec.structs.replace(reply, usage=usage)
 
 
-def _sum(first: Usage | None, second: Usage | None) -> Usage | None:
+def total(first: Usage | None, second: Usage | None) -> Usage | None:
+    """Add what was used, as far as it is known."""
     if first is None or second is None:
         return first or second
     return first + second

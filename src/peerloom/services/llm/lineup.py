@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peerloom.errors import ConfigError, LLMDenied, LLMUnavailable
+from peerloom.errors import ConfigError, LLMDenied, LLMError, LLMUnavailable
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.fleet import FleetSpec, replaced, total
 from peerloom.services.llm.hedge import Hedge
 from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.llm.limits.division import Limits
@@ -22,6 +22,7 @@ from peerloom.services.llm.prices import Prices
 from peerloom.services.llm.routing import Routing
 from peerloom.services.llm.service import ClientSpec, LLMService, Moved, start_step
 from peerloom.services.spawn import Spawner
+from peerloom.task import Usage
 
 DEFAULT = "llm"
 """The service of every role that names none."""
@@ -186,11 +187,14 @@ class LineupClient:
 
     async def _ask(self, request: Request, ask: Ask[Request, Reply]) -> Reply:
         name = self._roles.get(request.role, self._first)
+        discarded: Usage | None = None
         while True:
             try:
-                return await ask(self._clients[name], request)
-            except (LLMUnavailable, LLMDenied):
-                if name not in self._fallbacks:
+                reply = await ask(self._clients[name], request)
+                return reply if discarded is None else replaced(reply, reply.usage + discarded)
+            except LLMError as error:
+                error.usage = discarded = total(error.usage, discarded)
+                if name not in self._fallbacks or not isinstance(error, LLMUnavailable | LLMDenied):
                     raise
                 name = self._fallbacks[name]
 

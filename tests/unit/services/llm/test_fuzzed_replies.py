@@ -157,7 +157,7 @@ async def follow(chance: random.Random, name: str) -> str:
     task = new_task(Header(TaskId(0, 0, 0), 1), {}, seed=1).with_next(role)
     done = await Stage(Sequence(role), {role: AGENTS[role]}, model).step(task)
     assert done.end is not None
-    row = orjson.loads(render(done, Sequence(role), {}, finished=0.0).line)
+    row = orjson.loads(render(done, (), {}, finished=0.0).line)
     assert row["reason"] in REASONS, (row["reason"], row.get("detail"), body)
     if row["outcome"] == "completed" and role == "plain":
         assert model.reply is not None

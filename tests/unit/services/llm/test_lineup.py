@@ -93,6 +93,25 @@ async def test_a_service_that_was_away_is_asked_again_when_it_is_back() -> None:
         await client.close()
 
 
+async def test_what_the_first_has_used_counts_in_the_reply_of_the_second() -> None:
+    broken = completion("half")
+    broken["choices"][0]["finish_reason"] = "error"
+    broken["usage"] = {"prompt_tokens": 7, "completion_tokens": 3}
+    async with raw_server(MODELS, http(200, broken)) as server:
+        first = OpenAIService(base_url=server.url, retry=Retry(attempts=1))
+        client = await started(
+            Lineup(
+                {"first": first, "second": ScriptedService(lambda _: "second")},
+                terms={"first": Terms(fallback="second")},
+            )
+        )
+        reply = await client.chat(ask())
+        await client.close()
+    assert reply.text == "second"
+    assert reply.usage.calls == 2
+    assert reply.usage.prompt > 7
+
+
 @pytest.mark.parametrize(
     ("terms", "routing"),
     [
