@@ -70,8 +70,7 @@ async def test_the_wait_can_be_ended_and_the_run_resumed(verb: str, engine: str,
         assert run.model.calls <= 16 and paid >= 16
 
 
-@pytest.mark.parametrize("status", ["", "limit_req_status 429;"], ids=["503", "429"])
-@pytest.mark.parametrize("peers", [1, 2])
+@pytest.mark.parametrize(("peers", "status"), [(1, ""), (2, "limit_req_status 429;")], ids=["1-503", "2-429"])
 @pytest.mark.slow
 def test_behind_nginx_all_rows_are_completed(
     nginx: Callable[..., str], peers: int, status: str, engine: str, tmp_path: Path

@@ -206,5 +206,5 @@ async def test_the_text_survives_damage_to_fields_that_are_not_needed(name: str,
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_damaged_replies_for_two_minutes() -> None:
+async def test_damaged_replies_for_a_minute() -> None:
     assert sum((await fuzz(seed=1, rounds=1_000_000, seconds=60.0)).values()) > 1000
