@@ -1,5 +1,6 @@
 """Probe the first lines of files read as JSON Lines, so that another format is named before a run starts."""
 
+import json
 from collections.abc import Iterable
 from itertools import islice
 
@@ -41,11 +42,20 @@ def check_formats(parts: Iterable[object]) -> None:
     files = (part for part in parts if isinstance(part, JsonlPart) and not part.remote)
     for part in islice(files, _FILES):
         lines = list(islice(part.lines(), _LINES))
-        entries = [part.entry(line) for line in lines]
-        bad = [entry for entry in entries if entry.error or not isinstance(entry.value, dict)]
-        if entries and len(bad) == len(entries) and not lines[0].error:
-            problem = bad[0].error or f"{bad[0].where}: a row must be a JSON object"
+        if lines and not lines[0].error and not any(_is_object(line) for line in lines):
+            first = part.entry(lines[0])
+            problem = first.error or f"{first.where}: a row must be a JSON object"
             raise SourceError(f"{part.name} is not JSON Lines. {_advice(part.name, lines[0])} ({problem})")
+
+
+def _is_object(line: Line) -> bool:
+    """Whether a line is a JSON object, though it may hold what a row must not."""
+    try:
+        return isinstance(json.loads(line.data.decode(errors="replace")), dict)
+    except ValueError:
+        return False
+    except RecursionError:
+        return True
 
 
 def _advice(name: str, line: Line) -> str:

@@ -43,3 +43,10 @@ def test_a_file_with_bad_lines_first_is_read(tmp_path: Path) -> None:
     file.write_text("# a comment\n[1]\n" + '{"question": "a"}\n')
     rows = list(open_source(file).rows(0, 1))
     assert [bool(row.error) for row in rows] == [True, True, False]
+
+
+def test_objects_that_no_row_can_hold_are_bad_rows_and_no_other_format(tmp_path: Path) -> None:
+    deep = '{"a":' * 2_000 + "1" + "}" * 2_000
+    (tmp_path / "q.jsonl").write_text(f'{{"id": {2**70}}}\n{{"x": NaN}}\n{deep}\n')
+    source = open_source(tmp_path / "q.jsonl")
+    assert [bool(row.error) for row in source.rows(0, 1)] == [True, True, True]
