@@ -92,6 +92,7 @@ class Header(NamedTuple):
 _turn_encoder = msgspec.msgpack.Encoder()
 _turn_decoder = msgspec.msgpack.Decoder(Turn)
 _value_decoder = msgspec.msgpack.Decoder()
+_LONGEST_HEAD = 5  # bytes of MessagePack before the items of a list
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
@@ -130,6 +131,14 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @cached_property
     def turns(self) -> tuple[Turn, ...]:
         """The whole history, oldest first, decoded."""
+        return tuple(_turn_decoder.decode(raw) for raw in self.raw_turns)
+
+    def decode_turns(self) -> tuple[Turn, ...]:
+        """The whole history as it was appended: without what an agent may have changed in `turns`."""
+        if "turns" in _decoded(self):
+            encoded, original = _turn_encoder.encode(self.turns), b"".join(self.raw_turns)
+            if encoded.endswith(original) and len(encoded) - len(original) <= _LONGEST_HEAD:
+                return self.turns
         return tuple(_turn_decoder.decode(raw) for raw in self.raw_turns)
 
     @property

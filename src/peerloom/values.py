@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from math import isfinite
 from typing import Any, cast
 
+import msgspec
+
 MAX_DEPTH = 100
 """Levels of lists and objects inside each other: of an input row, a value, a schema, and a reply."""
 
@@ -90,7 +92,16 @@ def mended(text: str) -> Any:
         ValueError: if it is no JSON even so.
         RecursionError: if it is nested too deep to be read.
     """
-    value = json.loads(text, parse_constant=_null, parse_float=_finite)
+    return without_surrogates(parsed(text))
+
+
+def parsed(text: str) -> Any:
+    """As `mended`, with lone surrogates left in: halves of a pair may still be joined."""
+    return json.loads(text, parse_constant=_null, parse_float=_finite)
+
+
+def without_surrogates(value: Any) -> Any:
+    """A copy of a JSON value in which lone surrogates are U+FFFD, and halves of a pair one character."""
     kept = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
     return json.loads(kept.decode("utf-16-le", "replace"))
 
@@ -124,11 +135,13 @@ def _items(item: object, path: str) -> Iterator[tuple[object, str]]:
             yield inner, f"[{number}]"
 
 
-def _problem(item: object, depth: int) -> str:
+def _problem(item: object, depth: int) -> str:  # noqa: PLR0911 - one for each kind
     """The reason why one item, apart from those inside it, cannot be kept; empty if it can."""
     match item:
         case None | bool():
             return ""
+        case str() | int() | float() if not _is_plain(item):
+            return f"of type {type(item).__name__}, not JSON; use a plain str, int, or float"
         case str():
             return f"{_quoted(item)} holds a lone surrogate" if _SURROGATE.search(item) else ""
         case int():
@@ -142,6 +155,17 @@ def _problem(item: object, depth: int) -> str:
             return f"nested more than {MAX_DEPTH} levels deep" if deep else ""
         case _:
             return f"of type {type(item).__name__}, not JSON; use None, bool, int, float, str, list, or dict"
+
+
+def _is_plain(item: object) -> bool:
+    """Whether a text or number is of a basic type, or is encoded as one, as a member of an enumeration is."""
+    if type(item) in (str, int, float):
+        return True
+    try:
+        msgspec.msgpack.encode(item)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _quoted(text: str) -> str:

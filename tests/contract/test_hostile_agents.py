@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,33 @@ def nested(levels: int) -> Any:
 
 
 WRONG: Any = 5
+OUTCOMES: Any = []
+
+
+@dataclass
+class NoUsage:
+    """What has the fields of a usage, but is encoded as an object."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    calls: int = 0
+    usd: float = 0.0
+
+
+class Key(str):
+    """A key that is equal to no other."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class Real(float):
+    """As numpy's: a float that is encoded by nobody."""
+
 
 # By name: what the agent does, and how the row's detail goes on after the role.
 CASES: dict[str, tuple[Callable[[], Any], str]] = {
@@ -69,6 +97,19 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "message": (lambda: Turn("", message=WRONG), "TypeError: message: a int; it must be a dict or None"),
     "usage": (lambda: Turn("", usage=Usage(-1)), "ValueError: usage.prompt: -1; it must be a whole"),
     "huge": (lambda: Turn("", usage=Usage(1 << 63)), "ValueError: usage.prompt: 9223372036854775808;"),
+    "usage_type": (lambda: Turn("", usage=NoUsage(1, 2)), "TypeError: usage: a NoUsage; it must be a Usage"),
+    "dollars": (lambda: Turn("", usage=Usage(usd=10**400)), "ValueError: usage.usd: 1000"),
+    "sum": (lambda: Turn("", usage=Usage(usd=1.7e308)), "ValueError: usage.usd: 1.7e+308; it must be a num"),
+    "end_type": (lambda: Turn("", end=End(OUTCOMES)), "ValueError: end.outcome: a list; it must be one of"),
+    "end_falsy": (lambda: Turn("", end=End(reason=WRONG - 5)), "ValueError: end.reason: 0; it must be"),
+    "end_error": (lambda: Turn("", end=End(error="boo")), "ValueError: end.error: 'boo'; it must be None"),
+    "early_end": (
+        lambda: [Turn("", end=End("filtered", "why")), Turn("")],
+        "ValueError: Hostile.act returned a list whose turn [0] has an end; only the last one may",
+    ),
+    "lost_key": (lambda: Turn("", value={"a": 1, Key("a"): 2}), "ValueError: value: "),
+    "subclass": (lambda: Turn("", value={"x": [Real(1)]}), "ValueError: value.x[0]: of type Real, not JSON"),
+    "stop": (lambda: throw(StopIteration()), "RuntimeError: coroutine raised StopIteration (test_hostile"),
     "text": (lambda: "x", "TypeError: Hostile.act returned a str; return a Turn or a list of them"),
     "nothing": (lambda: [], "ValueError: Hostile.act returned no turn; return at least one"),
     "nan": (lambda: Turn("", value=float("nan")), "ValueError: value: nan is not JSON"),
@@ -131,13 +172,70 @@ def test_a_result_that_cannot_be_kept_names_itself(value: Any, detail: str, tmp_
     assert row["detail"].startswith(f"ValueError: {detail}")
 
 
+class Ends:
+    """A workflow that ends as it is told, with the value of the only turn."""
+
+    roles = ("a",)
+
+    def __init__(self, end: Callable[[Any], Any], opening: Any = ()) -> None:
+        self._end = end
+        self._opening = opening
+
+    def opening(self, task: Task) -> Any:
+        return self._opening(task) if callable(self._opening) else self._opening
+
+    def next(self, task: Task) -> Any:
+        return self._end(task.last.value) if task.last is not None else "a"
+
+
+@pytest.mark.parametrize(
+    ("end", "detail"),
+    [
+        (lambda value: End(OUTCOMES, result=value), "end.outcome: a list; it must be one of completed"),
+        (lambda value: End("bogus", result=value), "end.outcome: 'bogus'; it must be one of completed"),
+        (lambda value: End("\ud800", result=value), "end.outcome: '\\ud800'; it must be one of"),
+        (lambda value: End(reason=OUTCOMES, result=value), "end.reason: a list; it must be one line"),
+        (lambda value: End(detail=WRONG, result=value), "end.detail: 5; it must be a string"),
+        (lambda value: End(error="boo", result=value), "end.error: 'boo'; it must be None"),
+        (lambda value: value.update(v=float("nan")) or End(result=value), "result.v: nan is not JSON"),
+    ],
+)
+def test_an_end_of_a_workflow_is_checked(end: Callable[[Any], Any], detail: str, tmp_path: Path) -> None:
+    row = only_row(FunctionAgent(lambda task: {"v": 1}), Ends(end), tmp_path)
+    assert (row["outcome"], row["reason"]) == ("failed", "workflow_error")
+    assert row["detail"].startswith(f"ValueError: {detail}")
+    assert row["turns"][0]["value"] == {"v": 1}
+
+
+def test_turns_are_kept_as_they_were_made(tmp_path: Path) -> None:
+    kept: dict[str, Any] = {"v": [1], "flat": 1}
+    flat: dict[str, Any] = {"role": "assistant", "content": "said"}
+
+    def tamper(value: Any) -> End:
+        kept["flat"] = flat["content"] = value["flat"] = "changed"
+        value["v"].append(float("nan"))
+        return End(result="fine")
+
+    def act(task: Task) -> Turn:
+        return Turn("", message=flat, value=kept)
+
+    def opening(task: Task) -> list[Any]:
+        task.turns[0].message["content"] = "changed"
+        return []
+
+    row = only_row(FunctionAgent(act), Ends(tamper, opening), tmp_path)
+    assert (row["outcome"], row["result"]) == ("completed", "fine")
+    assert row["turns"][0]["value"] == {"v": [1], "flat": 1}
+    assert row["turns"][0]["message"]["content"] == row["messages"][0]["content"] == "said"
+
+
 def test_an_agent_that_is_not_async_is_told_so(tmp_path: Path) -> None:
     row = only_row(NotAsync(), Sequence("a"), tmp_path)
     assert row["reason"] == "agent_error"
     assert "define it with `async def`" in row["detail"]
 
 
-def only_row(agent: Any, workflow: Sequence, tmp_path: Path) -> dict[str, Any]:
+def only_row(agent: Any, workflow: Any, tmp_path: Path) -> dict[str, Any]:
     result = peerloom.run(
         workflow=workflow,
         agents={"a": agent},

@@ -248,8 +248,7 @@ def routed(task: Task, workflow: Workflow, errors: ErrorCounts) -> Task:
     try:
         where: Any = workflow.next(task)
         if isinstance(where, End):
-            if last is None or where.result is not last.value or where.reason or where.detail:
-                check_end(where, "result")
+            check_end(where, "result")
         elif not isinstance(where, str) or where not in workflow.roles:
             raise _no_such_role(where, workflow)
         return task.go_to(where)

@@ -63,8 +63,15 @@ def _outcome_and_reason(error: TaskError) -> tuple[str, str] | None:
 
 def _fault(error: BaseException, role: str, message: str) -> Fault:
     kind = _clean(str(type.__dict__["__name__"].__get__(type(error))))
-    file, line = _attempt(lambda: _place(error.__traceback__), ("", 0))
+    file, line = _attempt(lambda: _place(_traceback_of(error)), ("", 0))
+    if not file and isinstance(error, RuntimeError):  # as Python makes of StopIteration
+        file, line = _attempt(lambda: _place(_traceback_of(error.__cause__)), ("", 0))
     return Fault(role, kind, message, file, line)
+
+
+def _traceback_of(error: BaseException | None) -> TracebackType | None:
+    """The traceback of an exception, whose class may override the attribute."""
+    return None if error is None else BaseException.__dict__["__traceback__"].__get__(error)
 
 
 def _place(traceback: TracebackType | None) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 The fast path encodes and compares; only a turn that fails there is searched for the field to name.
 """
 
-from math import inf, isfinite
+from math import inf
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -15,6 +15,7 @@ from peerloom.runtime.faults import is_reason
 from peerloom.task import OUTCOMES, End, Extras, Task, Turn, Usage
 
 MOST_BITS = 53
+MOST_USD = 1e12
 MOST = (1 << MOST_BITS) - 1
 """The largest count of tokens or calls in one turn: sums of a thousand of them fit in 64 bits."""
 
@@ -62,6 +63,11 @@ def checked(acted: object, agent: Agent) -> list[Turn]:
                 f"{type(agent).__name__}.act returned a list with a {type(turn).__name__} at [{number}]; "
                 "return only instances of Turn"
             )
+        if turn.end is not None and number < len(turns) - 1:
+            raise ValueError(
+                f"{type(agent).__name__}.act returned a list whose turn [{number}] has an end; "
+                "only the last one may end the task"
+            )
     return cast("list[Turn]", turns)
 
 
@@ -87,6 +93,7 @@ def appended(task: Task, turns: list[Turn]) -> Task:
             _check_end(turn.end)
         if turn != copy or not _is_json(turn):
             _explain(turn)
+            _compare(turn, copy)
     return after
 
 
@@ -97,7 +104,7 @@ def _is_plain(turn: Turn) -> bool:
         turn.end is None
         and turn.extras is None
         and type(turn.model) is type(turn.finish_reason) is str
-        and (turn.usage is _NO_USAGE or _is_usual(turn.usage))
+        and (turn.usage is _NO_USAGE or (type(turn.usage) is Usage and _is_usual(turn.usage)))
         and (type(value) in _SCALARS or (type(value) is dict and _is_flat(cast("dict[Any, Any]", value))))
         and (message is None or (type(message) is dict and _is_flat(message)))
     )
@@ -109,7 +116,7 @@ def _is_usual(usage: Usage) -> bool:
         type(prompt) is type(completion) is type(cached) is type(calls) is int
         and (prompt | completion | cached | calls) >> MOST_BITS == 0
         and type(usage.usd) is float
-        and 0 <= usage.usd < inf
+        and 0 <= usage.usd <= MOST_USD
     )
 
 
@@ -126,8 +133,7 @@ def check_end(end: End, name: str) -> None:
     Raises:
         ValueError: if its outcome is unknown, or it holds a value that would be changed.
     """
-    if end.reason or end.outcome != "completed" or end.detail:
-        _check_end(end)
+    _check_end(end)
     if end.result is not None:
         check_exact(end.result, name)
 
@@ -195,6 +201,25 @@ def _explain(turn: Turn) -> None:
         _explain_extras(turn.extras)
 
 
+def _compare(turn: Turn, copy: Turn | None) -> None:
+    """Raise an error if a turn and its copy differ in more than tuples, which are lists in the copy."""
+    for name in Turn.__struct_fields__:
+        if not _same(getattr(turn, name), getattr(copy, name)):
+            raise ValueError(f"{name}: it would be changed by encoding it; use plain JSON values")
+
+
+def _same(before: Any, after: Any) -> bool:
+    if isinstance(before, msgspec.Struct):
+        return all(_same(getattr(before, name), getattr(after, name)) for name in before.__struct_fields__)
+    if isinstance(before, list | tuple):
+        pairs = zip(cast("list[Any]", before), after, strict=True)
+        return len(cast("list[Any]", before)) == len(after) and all(_same(*pair) for pair in pairs)
+    if isinstance(before, dict):
+        values = cast("dict[str, Any]", before).values()
+        return len(values) == len(after) and all(map(_same, values, after.values()))
+    return before == after
+
+
 def _explain_extras(extras: Extras) -> None:
     for name, kind in (("reasoning", str), ("logprobs", list), ("token_ids", list), ("repaired", bool)):
         value: Any = getattr(extras, name)
@@ -209,8 +234,8 @@ def _check_usage(usage: Usage) -> None:
         if type(number) is not int or not 0 <= number <= MOST:
             _refuse(f"usage.{name}", number, f"a whole number from 0 to {MOST}")
     usd: object = usage.usd
-    if type(usd) not in (int, float) or not isfinite(usage.usd) or usage.usd < 0:
-        _refuse("usage.usd", usd, "a finite number of dollars, at least 0")
+    if type(usd) not in (int, float) or not 0 <= usage.usd <= MOST_USD:
+        _refuse("usage.usd", usd, f"a number of dollars from 0 to {MOST_USD:g}")
 
 
 def _check_end(end: End) -> None:
@@ -222,6 +247,8 @@ def _check_end(end: End) -> None:
     if not isinstance(detail, str):
         _refuse("end.detail", detail, "a string")
     values.check(detail, "end.detail")
+    if end.error is not None:
+        _refuse("end.error", end.error, "None: it is filled in when an agent raises")
 
 
 def _refuse(name: str, value: object, expected: str) -> NoReturn:

@@ -70,10 +70,11 @@ def render(
     end = task.end
     if end is None:
         raise ValueError(f"task {task.id} has not ended, so it has no row yet")
-    tally = _tally(task.turns)
+    turns = task.decode_turns()
+    tally = _tally(turns)
     frame = _frame(task, tally, provenance, finished)
     try:
-        line = orjson.dumps(_as_object(task, end, opening, frame))
+        line = orjson.dumps(_as_object(task, turns, end, opening, frame))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         end = End(FAILED, "not_json", detail=f"the task's values cannot be written as JSON: {error}")
         line = orjson.dumps({**frame, "outcome": end.outcome, "reason": end.reason, "detail": end.detail})
@@ -90,9 +91,8 @@ def tally_of(row: dict[str, Any]) -> dict[str, AgentTally]:
 
 
 def _as_object(
-    task: Task, end: End, opening: Sequence[dict[str, Any]], frame: dict[str, Any]
+    task: Task, turns: tuple[Turn, ...], end: End, opening: Sequence[dict[str, Any]], frame: dict[str, Any]
 ) -> dict[str, Any]:
-    turns = task.turns
     spoken = [turn.message for turn in turns if turn.message is not None]
     row = {
         **frame,
@@ -174,8 +174,8 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
 
 
 def _usd(usd: float) -> dict[str, float]:
-    """What it cost, if that is known."""
-    return {"usd": round(usd, 9)} if usd else {}
+    """What it cost, if that is known, without the noise of a sum's last digits."""
+    return {"usd": float(f"{usd:.12g}")} if usd else {}
 
 
 def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:

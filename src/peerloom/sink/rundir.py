@@ -260,8 +260,12 @@ def _lock(directory: Path) -> int:
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         _lock_within(lock, CLAIM_SECONDS)
-    except BlockingIOError as error:
+        if not os.path.samestat(os.fstat(lock), os.stat(path)):  # removed by who had it until now
+            raise BlockingIOError
+    except OSError as error:
         os.close(lock)
+        if not isinstance(error, BlockingIOError | FileNotFoundError):
+            raise
         raise _in_use(directory) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -269,7 +273,10 @@ def _lock(directory: Path) -> int:
 
 
 def _in_use(directory: Path) -> RunDirError:
-    holder = (directory / RUN_LOCK).read_text("ascii", "replace").strip() or "unknown"
+    holder = ""
+    with contextlib.suppress(OSError):
+        holder = (directory / RUN_LOCK).read_text("ascii", "replace").strip()
+    holder = holder or "unknown"
     return RunDirError(f"{directory} is in use by another run (process {holder}): wait for it, or {ANOTHER}")
 
 

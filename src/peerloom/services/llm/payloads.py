@@ -10,7 +10,7 @@ from typing import Any, cast
 import orjson
 
 from peerloom.services.llm.dialect import MalformedBody
-from peerloom.values import MAX_DEPTH, mended, too_deep
+from peerloom.values import MAX_DEPTH, mended, parsed, too_deep, without_surrogates
 
 _MENDABLE = 16_000_000  # bytes of a body that is read again with the slower parser
 _BOM = b"\xef\xbb\xbf"
@@ -41,7 +41,7 @@ def _lenient(body: bytes, error: orjson.JSONDecodeError) -> Any:
         raise MalformedBody(f"not JSON: {error}") from error
     start = body.removeprefix(_BOM).lstrip()
     if start.startswith(_STREAM):
-        return _joined(list(_events(start)))
+        return without_surrogates(_joined(list(_events(start))))
     try:
         return orjson.loads(orjson.dumps(mended(start.decode(errors="replace"))))
     except (ValueError, TypeError, RecursionError):
@@ -59,13 +59,14 @@ def _pruned(value: Any, depth: int) -> Any:
 
 def _events(body: bytes) -> Iterator[dict[str, Any]]:
     """The JSON objects of an event stream (HTML standard, section 9.2)."""
-    for event in body.decode(errors="replace").replace("\r\n", "\n").split("\n\n"):
+    text = body.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    for event in text.split("\n\n"):
         lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
         data = "\n".join(lines).strip()
         if not data or data == _DONE:
             continue
         try:
-            value = mended(data)
+            value = parsed(data)
         except (ValueError, RecursionError) as error:
             raise MalformedBody("an event of its stream is not JSON") from error
         if isinstance(value, dict):
@@ -83,7 +84,7 @@ def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
             return chunk
         whole |= {key: value for key, value in chunk.items() if key != "choices" and value is not None}
         for each in _dicts(chunk.get("choices")):
-            if each.get("index") in (0, None):
+            if each.get("index") in (0, "0", None):
                 found = True
                 _add(choice, each)
     if not found:
@@ -106,6 +107,10 @@ def _add(choice: dict[str, Any], chunk: dict[str, Any]) -> None:
         if key == "tool_calls":
             for call in _dicts(value):
                 _add_call(message.setdefault("tool_calls", []), call)
+        elif key == "content" and isinstance(value, list) and isinstance(message.get(key), list):
+            message[key] += value
+        elif key == "content" and isinstance(value, list) and not message.get(key):
+            message[key] = list(cast("list[Any]", value))
         elif isinstance(value, str) and key != "role":
             before = message.get(key)
             message[key] = (before if isinstance(before, str) else "") + value

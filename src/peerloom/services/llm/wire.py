@@ -115,6 +115,8 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
         message["tool_calls"] = calls
         if not calls:
             del message["tool_calls"]
+    if message.get("role") != "assistant":
+        message = {**message, "role": "assistant"}
     failure, finish = group(choice.get("error")), choice.get("finish_reason")
     return accepted(
         ChatReply(

@@ -190,6 +190,42 @@ def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
 
 
 @pytest.mark.parametrize(
+    ("events", "text"),
+    [
+        ([delta(content="Ra"), delta("stop", content="in.")], "Rain."),
+        (
+            [
+                {
+                    **delta("stop"),
+                    "choices": [{"index": "0", "delta": {"content": "Rain."}, "finish_reason": "stop"}],
+                }
+            ],
+            "Rain.",
+        ),
+        (
+            [
+                delta(content=[{"type": "text", "text": "Ra"}]),
+                delta("stop", content=[{"type": "text", "text": "in."}]),
+            ],
+            "Rain.",
+        ),
+        ([delta(content="smile \ud83d"), delta("stop", content="\ude00")], "smile \U0001f600"),
+        ([delta(content="smile \ud83d"), delta("stop", content=" end")], "smile \ufffd end"),
+    ],
+)
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+def test_no_word_of_a_stream_is_lost(events: list[Any], text: str, newline: bytes) -> None:
+    reply = read(payload_of(stream(*events).replace(b"\n", newline)))
+    assert reply.text == text
+    assert orjson.loads(orjson.dumps(reply.message))["role"] == "assistant"
+
+
+@pytest.mark.parametrize("role", [5, "user", None])
+def test_a_reply_is_the_assistants(role: Any) -> None:
+    assert read(completion(message={"role": role})).message["role"] == "assistant"
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"<html>welcome</html>",
