@@ -120,6 +120,13 @@ def _is_usual(usage: Usage) -> bool:
     )
 
 
+def _is_flat_json(value: object) -> bool:
+    """Whether a value is text, a number, or an object of those, or a list of such objects."""
+    if type(value) is list:
+        return all([type(item) is dict and _is_flat(item) for item in cast("list[Any]", value)])
+    return type(value) in _SCALARS or (type(value) is dict and _is_flat(cast("dict[Any, Any]", value)))
+
+
 def _is_flat(value: dict[Any, Any]) -> bool:
     for key, item in value.items():
         if type(item) not in _SCALARS or type(key) is not str:
@@ -145,6 +152,9 @@ def check_exact(value: object, name: str) -> None:
         ValueError: if it cannot be kept exactly.
     """
     try:
+        if _is_flat_json(value):
+            _encode(value)
+            return
         exact = _decode(_encode(value)) == value and _is_json_text([value])
     except _ENCODING_ERRORS:
         exact = False
@@ -241,12 +251,13 @@ def _check_usage(usage: Usage) -> None:
 def _check_end(end: End) -> None:
     if end.outcome not in OUTCOMES:
         _refuse("end.outcome", end.outcome, f"one of {', '.join(OUTCOMES)}")
-    if not is_reason(end.reason):
+    if end.reason != "" and not is_reason(end.reason):
         _refuse("end.reason", end.reason, "one line of printable text, at most 200 characters")
     detail: Any = end.detail
     if not isinstance(detail, str):
         _refuse("end.detail", detail, "a string")
-    values.check(detail, "end.detail")
+    if detail:
+        values.check(detail, "end.detail")
     if end.error is not None:
         _refuse("end.error", end.error, "None: it is filled in when an agent raises")
 
