@@ -22,6 +22,35 @@ class Endless:
         return Turn("", value=task.input["n"])
 
 
+class Stubborn:
+    """Goes on after it was cancelled; the second one in a way that comes to an end."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        if task.input["n"] < 2:
+            tries = 0
+            while task.input["n"] == 0 or tries < 2:
+                tries += 1
+                try:
+                    await asyncio.Event().wait() if tries < 3 else await asyncio.sleep(0.01)
+                except BaseException:
+                    continue
+        return Turn("", value=task.input["n"])
+
+
+class TidiesUp:
+    """Waits for something in its cleanup."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            TidiesUp.tidied += 1
+        return Turn("", value=1)
+
+    tidied = 0
+
+
 class SlowlyAnswered:
     async def act(self, task: Task, services: Services) -> Turn:
         request = ChatRequest(messages=[{"role": "user", "content": "Slow?"}])
@@ -55,6 +84,21 @@ def test_an_agent_that_never_returns_fails_its_task(engine: str, tmp_path: Path)
     assert (row["input"]["n"], row["reason"]) == (1, "agent_timeout")
     assert row["detail"] == "thinker has not returned within 0.2 s (agents.thinker.timeout)"
     assert row["usage"]["calls"] == 1, "what it has asked is paid"
+
+
+def test_an_agent_that_ignores_its_cancellation_is_let_go(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_time, "GRACE_SECONDS", 0.2)
+    done = run(Stubborn(), tmp_path, engine, **{"agents.thinker.timeout": 0.1})
+    assert done.summary["outcomes"] == {"completed": 2, "failed": 2}
+    assert done.summary["reasons"] == {"agent_timeout": 2}
+
+
+def test_an_agent_may_tidy_up(tmp_path: Path) -> None:
+    done = run(TidiesUp(), tmp_path, **{"agents.thinker.timeout": 0.1})
+    assert done.summary["reasons"] == {"agent_timeout": 4}
+    assert TidiesUp.tidied == 4
 
 
 def test_time_in_which_calls_are_answered_does_not_count(tmp_path: Path) -> None:

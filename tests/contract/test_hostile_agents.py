@@ -13,6 +13,7 @@ import peerloom
 from peerloom import End, FunctionAgent, LLMAgent, Sequence, Task, Turn, Usage
 from peerloom.agents.base import Services
 from peerloom.errors import TaskError
+from peerloom.services.llm.base import ChatReply, ChatRequest
 
 
 class NoText(Exception):
@@ -291,3 +292,32 @@ def test_a_template_that_names_no_role_fails_its_row(tmp_path: Path) -> None:
     (row,) = done.rows(rejected=True)
     assert (row["outcome"], row["reason"]) == ("failed", "prompt")
     assert "did you mean 'critic'?" in row["detail"]
+
+
+class Asks:
+    """Asks the model itself, and returns what it said."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        reply = await services.llm.chat(ChatRequest(messages=[{"role": "user", "content": "hi"}]))
+        return Turn("", message=reply.message, value=reply.tool_calls)
+
+
+def test_tool_calls_have_ids_of_their_own_whoever_asks(tmp_path: Path) -> None:
+    function = {"name": "f", "arguments": "{}"}
+    calls = [{"id": given, "type": "function", "function": function} for given in ("a", "a", "", None, 5)]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    reply = ChatReply(text="", finish_reason="tool_calls", message=message, tool_calls=calls)
+    done = peerloom.run(
+        workflow=Sequence("a", "b"),
+        agents={"a": Asks(), "b": Asks()},
+        source=[{"n": 1}],
+        llm=lambda request: reply,
+        engine="local",
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    (row,) = done.rows()
+    ids = [[call["id"] for call in turn["value"]] for turn in row["turns"]]
+    assert [call["id"] for said in row["messages"] for call in said["tool_calls"]] == [*ids[0], *ids[1]]
+    assert len({*ids[0], *ids[1]}) == 10
+    assert ids[0][0] == "a"

@@ -17,7 +17,7 @@ import orjson
 
 from peerloom.agents.answers import Answer, Choice, FreeText, Json, Parsed, whole_sentences
 from peerloom.agents.base import Services
-from peerloom.agents.messages import Message, call_ids, dialogue, merge
+from peerloom.agents.messages import Message, dialogue, merge
 from peerloom.agents.prompts import Prompt, as_prompt
 from peerloom.agents.toolcalls import Tools
 from peerloom.errors import AnswerError, ConfigError, ContentFiltered, OutputTruncated, PromptError
@@ -134,7 +134,7 @@ class LLMAgent:
         for call in range(1 + self.retries):
             reply = await services.llm.chat(self._request(task, messages, answer, call))
             try:
-                return self._turn(task, reply, answer)
+                return self._turn(reply, answer)
             except ValueError as error:
                 problem, text = str(error), _shown(reply)
                 again = {"role": "user", "content": f"That reply cannot be used: {problem}."}
@@ -158,12 +158,12 @@ class LLMAgent:
             role=task.next_role,
         )
 
-    def _turn(self, task: Task, reply: ChatReply, answer: Answer) -> Turn:
+    def _turn(self, reply: ChatReply, answer: Answer) -> Turn:
         """The turn that a reply makes; ValueError if the reply is no answer."""
         if reply.finish_reason == "content_filter":
             raise ContentFiltered("the provider withheld the reply")
         if self.tools and reply.tool_calls:
-            return self._calling(task, reply)
+            return self._calling(reply)
         if self._tools.demanded:
             raise self._tools.missing() if reply.finish_reason != "length" else self._truncated(reply)
         text, repaired = reply.text.strip(), False
@@ -184,12 +184,11 @@ class LLMAgent:
             extras=_extras(reply, repaired),
         )
 
-    def _calling(self, task: Task, reply: ChatReply) -> Turn:
+    def _calling(self, reply: ChatReply) -> Turn:
         """The turn of a reply that calls tools; what it says beside is part of the message."""
         whole = reply.finish_reason != "length"
         try:
-            hop, taken = task.header.hop, call_ids(task)
-            calls = self._tools.read(reply.tool_calls, mend=whole, hop=hop, taken=taken)
+            calls = self._tools.read(reply.tool_calls, mend=whole)
         except ValueError:
             if whole:
                 raise

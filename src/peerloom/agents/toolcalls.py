@@ -1,6 +1,6 @@
 """What counts as a call of a tool: a name there is, and arguments that follow the tool's schema."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -66,18 +66,12 @@ class Tools:
             f"it calls no tool: call {'one of ' if len(self._schemas) > 1 else ''}{self._names()}"
         )
 
-    def read(
-        self, calls: Sequence[dict[str, Any]], *, mend: bool, hop: int = 0, taken: Iterable[str] = ()
-    ) -> Calls:
+    def read(self, calls: Sequence[dict[str, Any]], *, mend: bool) -> Calls:
         """Check the calls of a reply.
 
-        A call without an id of its own gets one, the same whenever this turn is made again.
-
         Args:
-            calls: in OpenAI's form.
+            calls: in OpenAI's form, each with its own id.
             mend: whether arguments that are no JSON may be mended.
-            hop: the number of the turn in its task.
-            taken: ids of earlier calls of the task.
 
         Raises:
             ValueError: what is wrong with one, and what to call instead.
@@ -85,7 +79,6 @@ class Tools:
         value: list[dict[str, Any]] = []
         said: list[dict[str, Any]] = []
         repaired = False
-        used = set(taken)
         for call in calls:
             name, text = _named(call)
             schema = self._schemas.get(name)
@@ -93,7 +86,7 @@ class Tools:
                 raise ValueError(f"it calls {name[:_NAME]!r}, which is no tool: there are {self._names()}")
             arguments, mended = _arguments(schema, name, text, mend)
             repaired |= mended
-            call_id = _own_id(call.get("id"), used, hop)
+            call_id = call.get("id")
             value.append({"id": call_id, "name": name, "arguments": arguments})
             given = orjson.dumps(arguments).decode() if mended else text
             function = {"name": name, "arguments": given}
@@ -102,6 +95,17 @@ class Tools:
 
     def _names(self) -> str:
         return ", ".join(self._schemas) or "none"
+
+
+def with_ids(calls: Sequence[dict[str, Any]], hop: int, taken: set[str]) -> list[dict[str, Any]]:
+    """Give each call without an id of its own one, the same whenever this turn is made again.
+
+    Args:
+        calls: in OpenAI's form.
+        hop: the number of the turn in its task.
+        taken: ids of earlier calls of the task; grows by those of these calls.
+    """
+    return [{**call, "id": _own_id(call.get("id"), taken, hop)} for call in calls]
 
 
 def _own_id(given: Any, used: set[str], hop: int) -> str:

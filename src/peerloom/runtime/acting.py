@@ -15,6 +15,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from peerloom.agents.base import Agent, Immediate, Services
+from peerloom.agents.messages import call_ids
+from peerloom.agents.toolcalls import with_ids
 from peerloom.errors import LLMError, WorkflowError
 from peerloom.runtime.error_counts import ErrorCounts
 from peerloom.runtime.own_time import OwnTime
@@ -41,7 +43,17 @@ class StepLLM:
     they are: the task is the conversation.
     """
 
-    __slots__ = ("_llm", "_on_call", "_saved", "_task", "finish_reason", "model", "own_time", "usage")
+    __slots__ = (
+        "_call_ids",
+        "_llm",
+        "_on_call",
+        "_saved",
+        "_task",
+        "finish_reason",
+        "model",
+        "own_time",
+        "usage",
+    )
 
     def __init__(self, llm: LLM, task: Task, on_call: OnCall | None) -> None:
         self._llm = llm
@@ -52,6 +64,7 @@ class StepLLM:
         self.model = ""
         self.finish_reason = ""
         self.own_time: OwnTime | None = None
+        self._call_ids: set[str] | None = None  # of the task so far
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
         """Pass the call on, unless its reply is known."""
@@ -89,7 +102,19 @@ class StepLLM:
         self.model = reply.model
         if isinstance(reply, ChatReply):
             self.finish_reason = reply.finish_reason
+            if reply.tool_calls:
+                reply = self._with_ids(reply)
         return reply
+
+    def _with_ids(self, reply: ChatReply) -> ChatReply:
+        """The reply with tool calls that can be told apart, in the calls and in the message."""
+        if self._call_ids is None:
+            self._call_ids = call_ids(self._task)
+        calls = with_ids(reply.tool_calls, self._task.header.hop, self._call_ids)
+        if calls == reply.tool_calls:
+            return reply
+        message = {**reply.message, "tool_calls": calls}
+        return msgspec.structs.replace(reply, tool_calls=calls, message=message)
 
     def _signed(self, request: Request) -> Request:
         if request.session and request.role:
@@ -155,11 +180,13 @@ class Stage:
             acted = at_once(task)
             if not isinstance(acted, (Turn, list)):
                 return self._wait(task, acted, started, clock)
-            turns = checked(acted, self._agents[role])
-            after = appended(task, _filled(turns, role, None, started, time.perf_counter() - clock))
+            seconds = time.perf_counter() - clock
+            turns = [acted] if isinstance(acted, Turn) else checked(acted, self._agents[role])
+            after = appended(task, _filled(turns, role, None, started, seconds))
         except BaseException as error:  # also SystemExit: an agent ends its own task only
-            after = self._failed(task, error, None, started, time.perf_counter() - clock)
-        return self._end(task, after, None, time.perf_counter() - clock)
+            seconds = time.perf_counter() - clock
+            after = self._failed(task, error, None, started, seconds)
+        return self._end(task, after, None, seconds)
 
     def _ask(self, task: Task) -> "Task | Awaitable[Task]":
         counting = StepLLM(self._llm, task, self._on_call)
@@ -309,7 +336,7 @@ async def _in_time(
     async with OwnTime(role, seconds) as own_time:
         if counting is not None:
             counting.own_time = own_time
-        return await acting
+        return await own_time.bound(acting)
 
 
 async def _undo_cancelling(mine: "asyncio.Task[Any]") -> None:

@@ -3,16 +3,25 @@
 import asyncio
 import sys
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 from peerloom.errors import TaskError
 
+GRACE_SECONDS = 1.0
+"""For an agent that is cancelled; one that still goes on is never resumed."""
 TICK_SECONDS = 1.0
 TICKS = 5
 """Ticks of the watchdog in a row without a turn of the event loop, after which that is reported."""
+
+
+Acted = TypeVar("Acted")
+
+_abandoned: list[object] = []  # kept, as Python would resume them once more to finalize them
 
 
 class AgentTimeout(TaskError):
@@ -35,8 +44,38 @@ class OwnTime:
         self._scope = asyncio.timeout(seconds)
         self._since = 0.0
         self._calls = 0
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._insisted = False
+
+    @types.coroutine
+    def bound(self, acting: Awaitable[Acted]) -> Generator[Any, None, Acted]:
+        """Await an agent within this context; let go of one that goes on after it was cancelled."""
+        steps = acting.__await__()
+        error: BaseException | None = None
+        while True:
+            try:
+                waited = next(steps) if error is None else steps.throw(error)
+            except StopIteration as done:
+                return done.value
+            if error is not None and self._scope.expired() and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._insist)
+            error = None
+            try:
+                yield waited
+            except BaseException as raised:
+                if self._insisted:
+                    _abandoned.append(steps)
+                    raise
+                error = raised
+
+    def _insist(self) -> None:
+        assert self._task is not None
+        self._insisted = True
+        self._task.cancel()
 
     async def __aenter__(self) -> "OwnTime":
+        self._task = asyncio.current_task()
         await self._scope.__aenter__()
         self._since = asyncio.get_running_loop().time()
         return self
@@ -44,6 +83,10 @@ class OwnTime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._insisted and self._task is not None:
+            self._task.uncancel()
         try:
             await self._scope.__aexit__(kind, error, traceback)
         except TimeoutError:

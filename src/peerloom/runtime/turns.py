@@ -99,15 +99,14 @@ def appended(task: Task, turns: list[Turn]) -> Task:
 
 def _is_plain(turn: Turn) -> bool:
     """Whether encoding a turn checks all there is to check, as of nearly all turns."""
-    value, message = turn.value, turn.message
-    return (
-        turn.end is None
-        and turn.extras is None
-        and type(turn.model) is type(turn.finish_reason) is str
-        and (turn.usage is _NO_USAGE or (type(turn.usage) is Usage and _is_usual(turn.usage)))
-        and (type(value) in _SCALARS or (type(value) is dict and _is_flat(cast("dict[Any, Any]", value))))
-        and (message is None or (type(message) is dict and _is_flat(message)))
-    )
+    usage, message, value = turn.usage, turn.message, turn.value
+    if usage is not _NO_USAGE and not (type(usage) is Usage and _is_usual(usage)):
+        return False
+    if message is not None and not (type(message) is dict and _is_flat(message)):
+        return False
+    if type(value) not in _SCALARS and not (type(value) is dict and _is_flat(cast("dict[Any, Any]", value))):
+        return False
+    return turn.end is turn.extras is None and type(turn.model) is type(turn.finish_reason) is str
 
 
 def _is_usual(usage: Usage) -> bool:
