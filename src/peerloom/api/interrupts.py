@@ -51,8 +51,8 @@ class Interrupts(Hooks):
         """Inside, in the current task, `hit` works; in the main thread signals do too."""
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         main = threading.current_thread() is threading.main_thread()
-        before = {number: signal.getsignal(number) for number in _SIGNALS if main}
-        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        found = {number: signal.getsignal(number) for number in _SIGNALS if main}
+        before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
         for number in before:
             self._loop.add_signal_handler(number, self._hit)
         try:

@@ -224,15 +224,20 @@ class RunDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._made and not self.begun and self._is_unused():
-            with contextlib.suppress(OSError):
-                clear(self.path)
-                for folder in FOLDERS:
-                    (self.path / folder).rmdir()
-                (self.path / RUN_LOCK).unlink()
-                for each in self._made:
-                    each.rmdir()
+        if error is not None and self._made and not self.begun:
+            with contextlib.suppress(OSError, RunDirError):  # a file of somebody else's, say: all is left
+                self._remove_unused()
         self.release()
+
+    def _remove_unused(self) -> None:
+        if not self._is_unused():
+            return
+        clear(self.path)
+        for folder in FOLDERS:
+            (self.path / folder).rmdir()
+        (self.path / RUN_LOCK).unlink()
+        for each in self._made:
+            each.rmdir()
 
     def _is_unused(self) -> bool:
         """Whether there is nothing to go on with here, and nothing that tells why."""

@@ -11,6 +11,7 @@ import pytest
 import peerloom
 from peerloom import FunctionAgent, Sequence
 from peerloom.errors import EngineError, RunDirError, ServiceError, SourceError
+from peerloom.events import Hooks, Starting
 from peerloom.services.llm.openai import OpenAIService
 from peerloom.task import Task
 
@@ -40,6 +41,19 @@ def test_a_start_that_fails_leaves_no_directory(tmp_path: Path, there: bool) -> 
     assert not (tmp_path / "runs" / "run").exists()
 
 
+def test_a_file_of_somebody_elses_outlives_a_start_that_fails(tmp_path: Path) -> None:
+    class Writes(Hooks):
+        def starting(self, event: Starting) -> None:
+            (tmp_path / "run" / "mine.txt").write_text("mine")
+
+    nobody = OpenAIService(base_url="http://127.0.0.1:9/v1", model="m")
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9"):
+        run(tmp_path / "run", llm=nobody, hooks=[Writes()])
+    assert (tmp_path / "run" / "mine.txt").read_text() == "mine"
+    (tmp_path / "run" / "mine.txt").unlink()
+    assert run(tmp_path / "run", fresh=True).how == "finished", "it was released"
+
+
 def test_a_directory_with_rows_outlives_a_start_that_fails(tmp_path: Path) -> None:
     run(tmp_path / "run")
     nobody = OpenAIService(base_url="http://127.0.0.1:9/v1", model="m")
@@ -58,7 +72,7 @@ def test_progress_and_warnings_are_shown_unless_told_otherwise(
     out, err = capfd.readouterr()
     assert out == ""
     assert "starting the peers" in err
-    assert "1 of 3 rows failed" in err or "failed" in err
+    assert "1 of 3 tasks failed (agent_error 1)" in err
     run(tmp_path / "silent", fails)
     assert capfd.readouterr() == ("", "")
 

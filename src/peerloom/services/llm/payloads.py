@@ -4,6 +4,7 @@ Nearly all bodies are plain JSON and cost one parse. The others are mended where
 words: a lone surrogate and bytes that are not UTF-8 become U+FFFD, NaN and infinities become null.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ def payload_of(body: bytes) -> Any:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         payload = _lenient(body, error)
-    if len(body) > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(payload):
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(payload):
         return _pruned(payload, _KEPT_DEPTH)
     return payload
 
@@ -40,11 +41,13 @@ def _lenient(body: bytes, error: orjson.JSONDecodeError) -> Any:
     if len(body) > _MENDABLE:
         raise MalformedBody(f"not JSON: {error}") from error
     start = body.removeprefix(_BOM).lstrip()
-    if start.startswith(_STREAM):
-        return without_surrogates(_joined(list(_events(start))))
     try:
-        return orjson.loads(orjson.dumps(mended(start.decode(errors="replace"))))
-    except (ValueError, TypeError, RecursionError):
+        if start.startswith(_STREAM):
+            value = without_surrogates(_joined(list(_events(start))))
+        else:
+            value = mended(start.decode(errors="replace"))
+        return orjson.loads(json.dumps(value))  # as it reads other bodies: long integers become floats
+    except (ValueError, RecursionError):
         raise MalformedBody(f"not JSON: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """Replies as servers write them: unknown words, odd fields, broken encodings, streams nobody asked for."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -218,6 +219,20 @@ def test_no_word_of_a_stream_is_lost(events: list[Any], text: str, newline: byte
     reply = read(payload_of(stream(*events).replace(b"\n", newline)))
     assert reply.text == text
     assert orjson.loads(orjson.dumps(reply.message))["role"] == "assistant"
+
+
+def test_a_field_that_is_not_needed_costs_no_reply() -> None:
+    odd = {"x": 2**70, "y": float("nan")}
+    assert read(payload_of(as_python_writes_it(completion(metrics=odd)))).text == "Rain."
+    assert read(payload_of(stream({**delta("stop", content="Rain."), "created": 2**70}))).text == "Rain."
+
+
+def test_a_stream_that_is_nested_too_deep_is_no_reply_and_no_crash() -> None:
+    for depth in (500, 900, 950, 980, 990, 995):
+        deep = b"[" * depth + b"]" * depth
+        body = stream(delta("stop", content="Rain.")).replace(b'"Rain."', b'"Rain.", "x": ' + deep)
+        with suppress(MalformedBody):
+            assert read(payload_of(body)).text == "Rain."
 
 
 @pytest.mark.parametrize("role", [5, "user", None])
