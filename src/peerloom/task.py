@@ -89,6 +89,8 @@ class Header(NamedTuple):
         return self.attempt, self.hop
 
 
+_set = msgspec.structs.force_setattr
+_new_tuple = cast("Any", tuple).__new__
 _turn_encoder = msgspec.msgpack.Encoder()
 _turn_decoder = msgspec.msgpack.Decoder(Turn)
 _value_decoder = msgspec.msgpack.Decoder()
@@ -125,7 +127,9 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return _value_decoder.decode(self.raw_input)
 
     def decode_input(self) -> Any:
-        """The input row, decoded anew: without what an agent may have changed in `input`."""
+        """The input row as it was read: without what an agent may have changed in `input`."""
+        if "input" in _decoded(self) and _turn_encoder.encode(self.input) == bytes(self.raw_input):
+            return self.input
         return _value_decoder.decode(self.raw_input)
 
     @cached_property
@@ -208,8 +212,13 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     def _one_hop_further(self, raw: list[msgspec.Raw], turns: tuple[Turn, ...]) -> "Task":
         id, attempt, hop, branch = self.header
-        after = self._successor(
-            Header._make((id, attempt, hop + 1, branch)),
+        after = Task(
+            self.version,
+            _new_tuple(Header, (id, attempt, hop + 1, branch)),  # a third of the cost of Header(...)
+            self.seed,
+            self.label,
+            self.started,
+            self.raw_input,
             self.raw_turns + raw,
             self.next_role,
             self.end,
@@ -229,38 +238,17 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """This task sent to a role, or ended."""
         end = where if isinstance(where, End) else None
         role = "" if isinstance(where, End) else where
-        after = self._successor(self.header, self.raw_turns, role, end, self.calls)
+        after = msgspec.structs.replace(self, next_role=role, end=end)
         _decoded(after).update(_decoded(self))
         return after
 
     def go_to(self, where: "str | End") -> "Task":
         """As `with_next`, but in place: only for a version that nobody else has seen yet."""
-        ends = isinstance(where, End)
-        msgspec.structs.force_setattr(self, "next_role", "" if ends else where)
-        msgspec.structs.force_setattr(self, "end", where if ends else None)
+        end = where if isinstance(where, End) else None
+        _set(self, "next_role", "" if end is not None else where)
+        if end is not self.end:
+            _set(self, "end", end)
         return self
-
-    def _successor(
-        self,
-        header: Header,
-        raw_turns: list[msgspec.Raw],
-        next_role: str,
-        end: End | None,
-        calls: list[SavedCall],
-    ) -> "Task":
-        """What `msgspec.structs.replace` would make, at a third of its cost."""
-        return Task(
-            self.version,
-            header,
-            self.seed,
-            self.label,
-            self.started,
-            self.raw_input,
-            raw_turns,
-            next_role,
-            end,
-            calls,
-        )
 
 
 def _decoded(task: Any) -> dict[str, Any]:

@@ -178,11 +178,15 @@ class Stage:
         started, clock = time.time(), time.perf_counter()
         try:
             acted = at_once(task)
-            if not isinstance(acted, (Turn, list)):
+            if isinstance(acted, Turn):
+                seconds = time.perf_counter() - clock
+                after = appended(task, _last_filled(acted, role, None, started, seconds))
+            elif isinstance(acted, list):
+                seconds = time.perf_counter() - clock
+                turns = checked(acted, self._agents[role])
+                after = appended(task, *_filled(turns, role, None, started, seconds))
+            else:
                 return self._wait(task, acted, started, clock)
-            seconds = time.perf_counter() - clock
-            turns = [acted] if isinstance(acted, Turn) else checked(acted, self._agents[role])
-            after = appended(task, _filled(turns, role, None, started, seconds))
         except BaseException as error:  # also SystemExit: an agent ends its own task only
             seconds = time.perf_counter() - clock
             after = self._failed(task, error, None, started, seconds)
@@ -221,7 +225,7 @@ class Stage:
             acted = await (acting if limit is None else _in_time(acting, role, limit, counting))
             seconds = time.perf_counter() - clock
             turns = checked(acted, self._agents[role])
-            after = appended(task, _filled(turns, role, counting, started, seconds))
+            after = appended(task, *_filled(turns, role, counting, started, seconds))
         except BaseException as error:
             if self._is_ours(error, mine):
                 raise
@@ -274,10 +278,11 @@ def routed(task: Task, workflow: Workflow, errors: ErrorCounts) -> Task:
         return task.go_to(last.end)
     try:
         where: Any = workflow.next(task)
-        if isinstance(where, End):
-            check_end(where, "result")
-        elif not isinstance(where, str) or where not in workflow.roles:
+        if isinstance(where, str) and where in workflow.roles:
+            return task.go_to(where)
+        if not isinstance(where, End):
             raise _no_such_role(where, workflow)
+        check_end(where, "result")
         return task.go_to(where)
     except BaseException as error:
         return task.go_to(errors.classify(error, "workflow_error", task))
@@ -302,18 +307,15 @@ def _is_immediate(agent: Agent) -> bool:
 def _filled(
     turns: list[Turn], role: str, counting: StepLLM | None, started: float, seconds: float
 ) -> list[Turn]:
-    """The turns with what the runtime knows; usage and time go to the last one, so that sums are right.
+    """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
+    earlier = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in turns[:-1]]
+    return [*earlier, _last_filled(turns[-1], role, counting, started, seconds)]
 
-    Objects are copied, since an agent may change them after it has returned them.
-    """
-    last = turns[-1]
-    message, value, usage, model, finish = (
-        last.message,
-        last.value,
-        last.usage,
-        last.model,
-        last.finish_reason,
-    )
+
+def _last_filled(turn: Turn, role: str, counting: StepLLM | None, started: float, seconds: float) -> Turn:
+    """As `_filled`, of the last turn. Objects are copied: an agent may change what it has returned."""
+    message, usage, model, finish = turn.message, turn.usage, turn.model, turn.finish_reason
+    value: Any = turn.value
     if counting is not None:
         usage = counting.usage if counting.usage.calls else usage
         model = counting.model if model == "" else model
@@ -322,11 +324,7 @@ def _filled(
         message = message.copy()
     if type(value) is dict:
         value = cast("dict[str, Any]", value).copy()
-    final = Turn(role, message, value, last.end, usage, model, finish, started, seconds, last.extras)
-    if len(turns) == 1:
-        return [final]
-    earlier = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in turns[:-1]]
-    return [*earlier, final]
+    return Turn(role, message, value, turn.end, usage, model, finish, started, seconds, turn.extras)
 
 
 async def _in_time(

@@ -71,7 +71,7 @@ def checked(acted: object, agent: Agent) -> list[Turn]:
     return cast("list[Turn]", turns)
 
 
-def appended(task: Task, turns: list[Turn]) -> Task:
+def appended(task: Task, *turns: Turn) -> Task:
     """Append turns to a task.
 
     Raises:
@@ -99,17 +99,20 @@ def appended(task: Task, turns: list[Turn]) -> Task:
 
 def _is_plain(turn: Turn) -> bool:
     """Whether encoding a turn checks all there is to check, as of nearly all turns."""
-    usage, message, value = turn.usage, turn.message, turn.value
-    if usage is not _NO_USAGE and not (type(usage) is Usage and _is_usual(usage)):
+    usage, message = turn.usage, turn.message
+    value: Any = turn.value
+    if usage is not _NO_USAGE and not _is_usual(usage):
         return False
-    if message is not None and not (type(message) is dict and _is_flat(message)):
+    if message is not None and not _is_flat(message):
         return False
-    if type(value) not in _SCALARS and not (type(value) is dict and _is_flat(cast("dict[Any, Any]", value))):
+    if type(value) not in _SCALARS and not _is_flat(value):
         return False
     return turn.end is turn.extras is None and type(turn.model) is type(turn.finish_reason) is str
 
 
 def _is_usual(usage: Usage) -> bool:
+    if type(usage) is not Usage:
+        return False
     prompt, completion, cached, calls = usage.prompt, usage.completion, usage.cached, usage.calls
     return (
         type(prompt) is type(completion) is type(cached) is type(calls) is int
@@ -122,12 +125,14 @@ def _is_usual(usage: Usage) -> bool:
 def _is_flat_json(value: object) -> bool:
     """Whether a value is text, a number, or an object of those, or a list of such objects."""
     if type(value) is list:
-        return all([type(item) is dict and _is_flat(item) for item in cast("list[Any]", value)])
-    return type(value) in _SCALARS or (type(value) is dict and _is_flat(cast("dict[Any, Any]", value)))
+        return all(map(_is_flat, cast("list[Any]", value)))
+    return type(value) in _SCALARS or _is_flat(value)
 
 
-def _is_flat(value: dict[Any, Any]) -> bool:
-    for key, item in value.items():
+def _is_flat(value: Any) -> bool:
+    if type(value) is not dict:
+        return False
+    for key, item in cast("dict[Any, Any]", value).items():
         if type(item) not in _SCALARS or type(key) is not str:
             return False
     return True

@@ -30,7 +30,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Row)
-_no_usage = Usage()
+_no_usage = Turn("").usage
 
 
 def encode(row: Row) -> bytes:
@@ -128,13 +128,7 @@ def _frame(
         "messages": [],
         "turns": [],
         "result": None,
-        "usage": {
-            "prompt": used.prompt,
-            "completion": used.completion,
-            "cached": used.cached,
-            "calls": used.calls,
-            **_usd(used.usd),
-        },
+        "usage": _usage_object(Usage(used.prompt, used.completion, used.cached, used.calls, used.usd)),
         "timing": {
             "started": task.started,
             "finished": finished,
@@ -152,14 +146,8 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
     if turn.value is not None:
         item["value"] = turn.value
     usage = turn.usage
-    if usage != _no_usage:
-        item["usage"] = {
-            "prompt": usage.prompt,
-            "completion": usage.completion,
-            "cached": usage.cached,
-            "calls": usage.calls,
-            **_usd(usage.usd),
-        }
+    if usage is not _no_usage and usage != _no_usage:
+        item["usage"] = _usage_object(usage)
     if turn.model:
         item["model"] = turn.model
     if turn.finish_reason:
@@ -173,9 +161,12 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
     return item
 
 
-def _usd(usd: float) -> dict[str, float]:
-    """What it cost, if that is known, without the noise of a sum's last digits."""
-    return {"usd": float(f"{usd:.12g}")} if usd else {}
+def _usage_object(usage: Usage) -> dict[str, Any]:
+    item = msgspec.structs.asdict(usage)
+    usd = item.pop("usd")
+    if usd:
+        item["usd"] = float(f"{usd:.12g}")  # without the noise of a sum's last digits
+    return item
 
 
 def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
@@ -187,7 +178,7 @@ def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
         mine.turns += 1
         mine.seconds += turn.seconds
         usage = turn.usage
-        if usage != _no_usage:
+        if usage is not _no_usage and usage != _no_usage:
             mine.calls += usage.calls
             mine.prompt += usage.prompt
             mine.completion += usage.completion
