@@ -7,13 +7,15 @@ as 500, and so is an empty account, which OpenAI sends as 429.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
 from peerloom.errors import ContentFiltered, ContextExceeded, LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.retry import Retryable, retry_after
 from peerloom.services.llm.too_long import is_too_long
+from peerloom.services.llm.wire import count, group, groups, text_or_nothing
+from peerloom.values import too_deep
 
 _PASSING = frozenset({408, 409, 425})
 _LIMITS = frozenset({429, 503, 529})
@@ -35,7 +37,7 @@ def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float)
     error = error_in(body)
     words = worded(status, body)
     code = f"{error.get('code', '')} {error.get('type', '')}"
-    if is_too_long(body):
+    if status not in _DENIED and is_too_long(_without_request(error, body)):
         return ContextExceeded(words)
     if any(known in code for known in _NO_QUOTA):
         return LLMDenied(f"{words}; the account has no quota left")
@@ -73,15 +75,37 @@ def error_in(body: bytes) -> dict[str, Any]:
 
     OpenAI nests it under `error`; others send it bare, or as a string.
     """
+    fields = group(_json(body))
+    error = fields.get("error", fields)
+    return group(error) if isinstance(error, dict) else {"message": error}
+
+
+def _json(body: bytes) -> object:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return {}
-    if not isinstance(payload, dict):
-        return {}
-    fields = cast("dict[str, Any]", payload)
-    error = fields.get("error", fields)
-    return cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": error}
+        return None
+    return None if too_deep(payload) else payload
+
+
+def _without_request(error: Mapping[str, Any], body: bytes) -> bytes:
+    """The body without the parts of the request that FastAPI's validation errors repeat."""
+    details = groups(error.get("detail"))
+    if not details:
+        return body
+    return "\n".join(text_or_nothing(detail.get("msg")) for detail in details).encode(errors="replace")
+
+
+def status_in(body: bytes) -> int:
+    """The HTTP status that the error in a 200 stands for; 0 if there is none.
+
+    Gateways send an upstream's error that way, with its status as `code`: a number, or a text.
+    """
+    error = error_in(body)
+    code = count(error.get("code"))
+    if 400 <= code < 600:
+        return code
+    return 400 if "error" in group(_json(body)) and is_too_long(body) else 0
 
 
 def trimmed(text: str) -> str:

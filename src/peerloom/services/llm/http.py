@@ -18,7 +18,7 @@ from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, Embed
 from peerloom.services.llm.carrier import Answer, Unanswered
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Post
 from peerloom.services.llm.endpoint import Endpoint
-from peerloom.services.llm.failures import error_in, trimmed
+from peerloom.services.llm.failures import status_in, trimmed
 from peerloom.services.llm.payloads import payload_of
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.wire import usage_of
@@ -178,8 +178,8 @@ class HttpBackend:
     def _not_a_reply(self, answer: Answer, payload: Any, error: Exception) -> Exception:
         """What a 200 without a reply means; some gateways send an upstream's error that way."""
         safe = answer.body if payload is None else mask_bytes(orjson.dumps(payload))
-        status = error_in(safe).get("code")
-        if isinstance(status, int) and 400 <= status < 600:
+        status = status_in(safe)
+        if status:
             return self._dialect.failure(status, answer.headers, safe, time.time())
         start, usage = trimmed(safe[:120].decode(errors="replace")), usage_of(_field(payload, "usage"))
         return Retryable(
