@@ -1,6 +1,9 @@
 """Text that a terminal only shows."""
 
+from unicodedata import category
+
 _KEPT = "\n\t\u200c\u200d"  # the last two join letters in several scripts, and emoji
+_UNSEEN = ("Cc", "Cf")  # control and format characters, such as U+200B
 _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 
 
@@ -15,3 +18,8 @@ def _shown(char: str) -> str:
     if char.isprintable() or char in _KEPT:
         return char
     return " " if char in _SPACES else "\N{REPLACEMENT CHARACTER}"
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has no visible character: only spaces, controls, and characters of no width."""
+    return all(char.isspace() or category(char) in _UNSEEN for char in text)

@@ -58,12 +58,12 @@ def test_a_run_whose_first_rows_all_failed_stops_and_can_be_resumed(engine: str,
 
 def test_a_stopped_run_goes_on_when_the_cause_is_mended(engine: str, tmp_path: Path) -> None:
     for session in (1, 2):  # the second one counts its own rows only, so it stops again
-        stopped = run(engine, tmp_path / "run", fail_some, 400, max_failed=0)
+        stopped = run(engine, tmp_path / "run", fail_some, 2000, max_failed=0)
         assert (stopped.how, stopped.summary["sessions"]) == ("failed", session)
         assert 1 <= stopped.summary["outcomes"]["failed"]
-    done = run(engine, tmp_path / "run", fail_some, 400, max_failed=1.0)
+    done = run(engine, tmp_path / "run", fail_some, 2000, max_failed=1.0)
     assert done.how == "finished"
-    assert done.summary["outcomes"] == {"completed": 300, "failed": 100}
+    assert done.summary["outcomes"] == {"completed": 1500, "failed": 500}
     assert "error" not in done.summary
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from peerloom.agents.jsontext import mend_json, read_json
 from peerloom.agents.schemas import validator_of
+from peerloom.printable import is_blank
 
 
 class Answer:
@@ -42,7 +43,7 @@ class FreeText(Answer):
 
     def read(self, text: str) -> None:
         """Refuse an empty reply."""
-        if not text:
+        if is_blank(text):
             raise ValueError("it is empty: reply in words")
 
 

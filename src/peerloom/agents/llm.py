@@ -21,6 +21,7 @@ from peerloom.agents.messages import Message, dialogue, merge
 from peerloom.agents.prompts import Prompt, as_prompt
 from peerloom.agents.toolcalls import Tools
 from peerloom.errors import AnswerError, ConfigError, ContentFiltered, OutputTruncated, PromptError
+from peerloom.printable import is_blank
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.task import Extras, Task, Turn
 
@@ -237,7 +238,10 @@ class LLMAgent:
 def _asking(messages: list[Message], task: Task) -> list[Message]:
     """The messages, of which one at least has to be more than an instruction."""
     for message in reversed(messages):
-        if message.get("content") and message.get("role") not in _INSTRUCTIONS:
+        content = message.get("content")
+        if not content or message.get("role") in _INSTRUCTIONS:
+            continue
+        if not isinstance(content, str) or not is_blank(content):
             return messages
     raise PromptError(f"the prompt of {task.next_role!r} is empty for this row: there is nothing to ask")
 

@@ -121,6 +121,17 @@ async def test_a_row_without_choices_says_so():
         await acted(LLMAgent("Q", choices=lambda task: ()), "C")
 
 
+@pytest.mark.parametrize("text", ["", " \n\t", "\u200b", "\ufeff \u2060\x00"])
+async def test_a_prompt_without_a_visible_character_is_not_sent(text: str):
+    with pytest.raises(PromptError, match="the prompt of 'me' is empty for this row"):
+        await acted(LLMAgent("{{ input.text }}"), "Yes", on=task(row={"text": text}))
+
+
+async def test_a_prompt_of_one_visible_character_is_sent():
+    _, (request,) = await acted(LLMAgent("{{ input.text }}"), "Yes", on=task(row={"text": "\u200b?"}))
+    assert request.messages[-1]["content"] == "\u200b?"
+
+
 async def test_a_schema_goes_into_the_request_and_is_checked():
     schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
     turn, (request,) = await acted(LLMAgent("Q", schema=schema), '{"n": 4}')
