@@ -6,7 +6,7 @@ value that either of them would change, such as NaN, a set, or an integer of mor
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
 from typing import Any, cast
 
@@ -95,9 +95,12 @@ def mended(text: str) -> Any:
     return without_surrogates(parsed(text))
 
 
-def parsed(text: str) -> Any:
-    """As `mended`, with lone surrogates left in: halves of a pair may still be joined."""
-    return json.loads(text, parse_constant=_null, parse_float=_finite)
+def parsed(text: str, parse_int: Callable[[str], Any] = int) -> Any:
+    """As `mended`, with lone surrogates left in: halves of a pair may still be joined.
+
+    Control characters in strings are kept, and `parse_int` decides on integers.
+    """
+    return json.loads(text, strict=False, parse_int=parse_int, parse_constant=_null, parse_float=_finite)
 
 
 def without_surrogates(value: Any) -> Any:

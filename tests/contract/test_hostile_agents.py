@@ -12,7 +12,7 @@ import pytest
 import peerloom
 from peerloom import End, FunctionAgent, LLMAgent, Sequence, Task, Turn, Usage
 from peerloom.agents.base import Services
-from peerloom.errors import TaskError
+from peerloom.errors import EngineError, TaskError
 from peerloom.services.llm.base import ChatReply, ChatRequest
 
 
@@ -48,6 +48,15 @@ def nested(levels: int) -> Any:
     for _ in range(levels):
         value = [value]
     return value
+
+
+def unfriendly() -> Exception:
+    """An exception that exits when asked for its class; made here, since Ray cannot pickle such classes."""
+
+    class Unfriendly(Exception):
+        __class__ = property(lambda self: sys.exit(0))  # type: ignore[assignment]
+
+    return Unfriendly("no class")
 
 
 WRONG: Any = 5
@@ -123,6 +132,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "recursive": (lambda: Turn("", value=recursive()), "ValueError: value[0][0]"),
     "deep": (lambda: Turn("", value=nested(101)), "ValueError: value[0][0]"),
     "result": (lambda: Turn("", end=End(result={1})), "ValueError: end.result: of type set, not JSON"),
+    "class": (lambda: throw(unfriendly()), "Unfriendly: no class"),
 }
 
 
@@ -156,6 +166,41 @@ def test_each_ends_its_own_row_only(engine: str, tmp_path: Path) -> None:
         good = ended[f"good beside {name}"]
         assert good["outcome"] == "completed"
         assert good["result"] == {"kept": [1, 2.5, None, nested(90), (1 << 64) - 1, [1, 2]]}
+
+
+async def exit_in_the_background(task: Task) -> int:
+    async def leave() -> None:
+        sys.exit(0)
+
+    if task.input["n"] == 1:
+        going = asyncio.create_task(leave())
+        await asyncio.sleep(0)
+        await asyncio.wait((going,))
+    return task.input["n"]
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+def test_an_exit_in_the_background_is_no_success(
+    engine: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> peerloom.RunResult:
+        return peerloom.run(
+            workflow=Sequence("a"),
+            agents={"a": FunctionAgent(exit_in_the_background)},
+            source=[{"n": number} for number in range(3)],
+            llm="simulated",
+            engine=engine,
+            run_dir=tmp_path / "run",
+            progress=False,
+        )
+
+    if engine == "local":
+        with pytest.raises(EngineError, match=r"called sys.exit\(0\) outside of an agent's turn"):
+            run()
+    else:
+        ended = {row["input"]["n"]: row["reason"] for row in run().rows(rejected=True)}
+        assert ended == {0: "", 1: "poison", 2: ""}
+    capfd.readouterr()  # what asyncio and Ray say of it
 
 
 class NotAsync:

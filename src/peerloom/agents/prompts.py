@@ -4,16 +4,27 @@ A `Prompt` is compiled once per process: pickling one (agents travel to the peer
 only. A template sees `input` (the row), `task`, `turns` (the history) and `last` (the newest turn);
 a name that is none of these is refused when the prompt is made, a field that a row lacks when it is
 rendered. On an object, `row.items` is the field of that name, never a method; `row|items` are its pairs.
+What would be written as `None` or as an object's address is refused.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import (
+    Environment,
+    StrictUndefined,
+    Template,
+    TemplateSyntaxError,
+    UndefinedError,
+    meta,
+    nodes,
+    pass_context,
+)
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -64,8 +75,9 @@ class Prompt:
         variables = {name: getattr(task, name) for name in self._uses if name != "task"}
         try:
             text = self._template.render(variables, task=task)
-            if _NULL in text:  # perhaps an expression that is null
+            if _SUSPECT.search(text) is not None:  # perhaps an expression that is null, or a method
                 self._strict.render(variables, task=task)
+            text.encode()  # refuses lone surrogates, which a template can make
             return text.strip()
         except Exception as error:  # whatever an expression in the template raises
             where = f"{self.name}:{_line(error.__traceback__, self.name)}"
@@ -78,6 +90,8 @@ class Prompt:
             self._template = self._compiled(_environment)
         except TemplateSyntaxError as error:
             raise ConfigError(f"{self.name}:{error.lineno}: {error.message}") from error
+        except Exception as error:  # of a constant expression, which is computed now
+            raise ConfigError(f"{self.name}: {type(error).__name__}: {error}") from error
         names = meta.find_undeclared_variables(tree)
         for unknown in sorted(names.difference(VARIABLES, _FUNCTIONS)):
             raise ConfigError(f"{self.name}: {_absent(unknown, VARIABLES, 'the template variables')}")
@@ -85,13 +99,17 @@ class Prompt:
         self._constant = "{" not in self.text  # most system messages: there is nothing to render
 
     def _compiled(self, environment: Environment) -> Template:
-        code = environment.compile(self.text, self.name, self.name)
+        tree = environment.parse(self.text, self.name, self.name)
+        if environment is _strict_environment:
+            for joined in tree.find_all(nodes.Concat):  # a ~ b
+                joined.nodes = [_finalized(node) for node in joined.nodes]
+        code = environment.compile(tree, self.name, self.name)
         # The plain dict: what make_globals() gives is copied key by key at every rendering.
         return Template.from_code(environment, code, _globals)
 
     @cached_property
     def _strict(self) -> Template:
-        """The template that refuses null; it takes a function call for each expression."""
+        """The template that looks at all it writes; it takes a function call for each expression."""
         return self._compiled(_strict_environment)
 
     def __getattr__(self, name: str) -> Any:
@@ -132,11 +150,18 @@ class _Missing(StrictUndefined):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(argument, str):
+            return self.getattr(obj, argument)
+        return super().getitem(obj, argument)
+
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, dict):
             fields = cast("dict[str, Any]", obj)
             return fields[attribute] if attribute in fields else self.undefined(obj=obj, name=attribute)
         value = cast("object", obj)
+        if isinstance(value, int | float):
+            return self.undefined(obj=obj, name=attribute)
         if attribute in _KNOWN_SAFE.get(type(value), ()):
             return getattr(value, attribute)
         return super().getattr(obj, attribute)
@@ -152,15 +177,47 @@ _PAIRS = ("items", "keys", "values")
 
 
 def _written(value: Any) -> Any:
-    """Return the value of an expression, unless it is null, which would be written as None."""
+    """Return the value of an expression, unless it is null, which would be written as None, or no data.
+
+    Raises:
+        UndefinedError: if it is; also if a list or object holds a field that a row lacks.
+    """
     if value is None:
         raise UndefinedError("an expression is null: test for it, or write |default('...', true)")
-    return value
+    if isinstance(value, dict):
+        value = cast("dict[Any, Any]", value)
+        _check_inside(value.values())
+    elif isinstance(value, list | tuple):
+        _check_inside(cast("list[Any]", value))
+    elif not isinstance(value, str) and (_ADDRESS in str(value) or callable(value)):
+        hint = "call it" if callable(value) else "write a field of it, or |list"
+        raise UndefinedError(f"an expression is a {type(value).__name__}, not data: {hint}")
+    return cast("Any", value)
 
 
-_NULL = str(None)
+def _check_inside(values: Iterable[Any]) -> None:
+    for value in values:
+        if value is not None:
+            _written(value)
+
+
+def _finalized(node: nodes.Expr) -> nodes.Expr:
+    return nodes.Filter(node, "written", [], [], None, None, lineno=node.lineno)
+
+
+def _join(context: Any, value: Any, d: str = "", attribute: Any = None) -> Any:
+    """Jinja's `join`, of items that are all data."""
+    items = value if attribute is None else _map(context, value, attribute=attribute)
+    return _plain_join(context.eval_ctx, [_written(item) for item in items], d)
+
+
+_ADDRESS = " at 0x"
+_SUSPECT = re.compile(f"None|Undefined|<class |{_ADDRESS}")
 _environment = _Environment(undefined=_Missing, trim_blocks=True, lstrip_blocks=True)
 _strict_environment = _environment.overlay(finalize=_written)
+_filters: dict[str, Any] = cast("Any", _environment).filters
+_map, _plain_join = _filters["map"], _filters["join"]
+_strict_environment.filters = {**_filters, "written": _written, "join": pass_context(_join)}
 _globals: dict[str, Any] = cast("Any", _environment).globals
 
 

@@ -23,6 +23,7 @@ from peerloom.errors import ConfigError, EngineError
 from peerloom.events import Hooks, Notice, RunFinished
 from peerloom.observe import LogHooks, open_display
 from peerloom.observe.console import open_console
+from peerloom.runtime.conclusion import first_error
 from peerloom.runtime.program import Program
 from peerloom.runtime.run import Run
 from peerloom.runtime.session import Session
@@ -136,6 +137,11 @@ def drive(plan: Plan, **execution: Any) -> RunResult:
                     "tasks; with engine=ray agents run in other processes"
                 ) from None
             raise KeyboardInterrupt from None
+        except SystemExit as error:
+            raise EngineError(
+                f"code in the process of the run called sys.exit({error.code!r}) outside of an agent's turn, "
+                "in a background task or a callback; with engine=ray agents run in other processes"
+            ) from error
 
     if not _in_event_loop():
         return whole()
@@ -202,12 +208,20 @@ async def execute(
         if interrupts is not None:
             interrupts.attach(run, lambda text: _tell(watching, text))
         async with control.serving(run, claimed):
-            summary = await run.execute()
+            summary = await _executed(run)
         if plan.config.sink.format == "parquet":
             if interrupts is not None:
                 interrupts.detach()
             await _to_parquet(claimed.path)
     return RunResult(claimed.path, ended.how, summary)
+
+
+async def _executed(run: Run) -> dict[str, Any]:
+    try:
+        return await run.execute()
+    except ExceptionGroup as group:
+        error = first_error(group)
+        raise EngineError(f"the run broke off: {type(error).__name__}: {error}") from group
 
 
 def default_run_dir(name: str) -> Path:

@@ -237,9 +237,9 @@ class Stage:
 
     def _is_ours(self, error: BaseException, mine: "asyncio.Task[Any] | None") -> bool:
         """Whether an exception ends the peer's work on the task, rather than comes from the agent."""
-        if isinstance(error, asyncio.CancelledError):
+        if issubclass(type(error), asyncio.CancelledError):
             return mine is not None and mine.cancelling() > 0 and self._ending()
-        return isinstance(error, GeneratorExit) and _running_task() is not mine
+        return issubclass(type(error), GeneratorExit) and _running_task() is not mine
 
     def _end(self, task: Task, after: Task, counting: StepLLM | None, seconds: float) -> Task:
         self._count(task.next_role, counting.usage if counting is not None else _NO_USAGE, seconds)

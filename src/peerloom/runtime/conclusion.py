@@ -2,11 +2,14 @@
 
 from pathlib import Path
 from shlex import quote
+from typing import TypeVar, cast
 
-from peerloom.errors import EngineError, PeerloomError
+from peerloom.errors import EngineError
 from peerloom.events import Notice
 from peerloom.sink.totals import Totals
 from peerloom.task import FAILED
+
+AnyError = TypeVar("AnyError", bound=BaseException)
 
 
 def check_complete(totals: Totals, tasks: int | None, run_dir: Path) -> None:
@@ -34,7 +37,9 @@ def failures(totals: Totals, run_dir: Path) -> Notice | None:
     return Notice("warning", f"{text}; {again} (in Python retry_failed=True) does them again")
 
 
-def first_error(group: BaseExceptionGroup[PeerloomError]) -> PeerloomError:
-    """Return the first error of a group; the others are its consequences."""
+def first_error(group: BaseExceptionGroup[AnyError]) -> AnyError:
+    """Return the first error of a group, and of the groups in it; the others are its consequences."""
     error = group.exceptions[0]
-    return first_error(error) if isinstance(error, BaseExceptionGroup) else error
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[AnyError]", error).exceptions[0]
+    return error

@@ -81,7 +81,7 @@ class ErrorCounts:
     def _count(self, error: BaseException, end: End, task: Task, role: str) -> None:
         fault = end.error
         assert fault is not None
-        told = isinstance(error, TaskError) and not fault.file  # by an agent or a service of Peerloom
+        told = issubclass(type(error), TaskError) and not fault.file  # by an agent or a service of Peerloom
         kind, file, line = ("TaskError", "", 0) if told else (fault.type, fault.file, fault.line)
         key = role, end.reason, kind, file, line
         known = self._errors.get(key)

@@ -30,7 +30,7 @@ _LIBRARIES = tuple(
 def classify(error: BaseException, reason: str, role: str = "") -> End:
     """Describe how an exception ends a task; `reason` is for exceptions that do not name one."""
     message = message_of(error)
-    if isinstance(error, TaskError):
+    if issubclass(type(error), TaskError):  # isinstance would ask the exception itself
         named = _outcome_and_reason(error)
         if named is not None:
             return End(*named, detail=message, error=_fault(error, role, message))
@@ -54,7 +54,7 @@ def is_reason(reason: object) -> bool:
     return isinstance(reason, str) and (not reason or reason.isprintable()) and len(reason) <= 200
 
 
-def _outcome_and_reason(error: TaskError) -> tuple[str, str] | None:
+def _outcome_and_reason(error: BaseException) -> tuple[str, str] | None:
     named: Any = error
     outcome, reason = _attempt(lambda: (named.outcome, named.reason), ("", ""))
     known = isinstance(outcome, str) and outcome in _ENDS_A_TASK
@@ -64,7 +64,7 @@ def _outcome_and_reason(error: TaskError) -> tuple[str, str] | None:
 def _fault(error: BaseException, role: str, message: str) -> Fault:
     kind = _clean(str(type.__dict__["__name__"].__get__(type(error))))
     file, line = _attempt(lambda: _place(_traceback_of(error)), ("", 0))
-    if not file and isinstance(error, RuntimeError):  # as Python makes of StopIteration
+    if not file and issubclass(type(error), RuntimeError):  # as Python makes of StopIteration
         file, line = _attempt(lambda: _place(_traceback_of(error.__cause__)), ("", 0))
     return Fault(role, kind, message, file, line)
 

@@ -1,29 +1,227 @@
-"""The launcher of child processes: asks to die with the parent, then becomes the program.
+"""Supervises a child process, so that it and all it has started end with it, and with its parent.
 
-Run by path, as `python -I -S children.py PARENT_PID PROGRAM [ARG ...]`, so it knows nothing but the
-standard library. Asking here, in the child, avoids `preexec_fn`, which is unsafe in a process with
-threads; the request survives the exec.
+Run by path, as `python -I -S children.py CONTROL_FD PROGRAM [ARG ...]`, so it knows nothing but the standard
+library and forks while it has one thread. CONTROL_FD is a socket whose other end the parent holds.
+
+An engine such as vLLM is a tree of processes, and the kernel's parent-death signal reaches only the direct
+child. So two supervisors stand between the parent and the program. Both are subreapers: a process that
+leaves its group or session, or loses its parent, becomes their child. Whatever is left when the program has
+ended is ended too, and only then does the outer supervisor exit, as the program did. The same happens when
+the socket closes, which is how the death of the parent shows, and when either supervisor is killed: then the
+other one ends what is left.
+
+The inner supervisor writes the program's process id and a newline to the socket. The parent may send `T` to
+have the program's process group get SIGTERM, and `K` to have everything killed at once.
 """
 
 import ctypes
 import os
+import resource
+import select
 import signal
+import socket
 import sys
+import time
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PARENT_DIED = signal.SIGUSR2
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_GRACE_SECONDS = 1.0  # between SIGTERM and SIGKILL, for what the program has left behind
+_POLL_SECONDS = 0.02
 
 
 def main(argv: list[str]) -> None:
-    """Become `argv[1:]`, to be killed when the process `argv[0]` dies."""
-    parent, program = int(argv[0]), argv[1:]
-    if ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL)) != 0:
-        sys.exit("the kernel refused PR_SET_PDEATHSIG, so this child could outlive its parent")
-    if os.getppid() != parent:  # it died before the request: the signal will never come
-        sys.exit("the parent is gone")
+    """Run `argv[1:]` under two supervisors, of which this process becomes the outer one."""
+    control = socket.socket(fileno=int(argv[0]))
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    outer = os.getpid()
+    inner = os.fork()
+    if inner == 0:
+        _Inner(outer, control, argv[1:]).run()
+    control.close()
+    for number in _FORWARDED:
+        signal.signal(number, lambda signum, _: os.kill(inner, signum))
+    status = _wait_for(inner)
+    _end_descendants(_GRACE_SECONDS)
+    _exit_like(status)
+
+
+class _Inner:
+    """The supervisor that is the program's parent."""
+
+    def __init__(self, outer: int, control: socket.socket, program: list[str]) -> None:
+        self._control = control
+        self._orphaned = False
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
+        self._woken = reading
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _wake)
+        signal.signal(_PARENT_DIED, self._lose_parent)
+        for number in _FORWARDED:
+            signal.signal(number, lambda signum, _: self._signal(signum))
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        _be_told_when_parent_dies(outer, _PARENT_DIED)
+        self._program = _start(program)
+
+    def run(self) -> None:
+        """Wait until the program has ended, or is to end, and end what is left of it."""
+        try:
+            self._control.sendall(b"%d\n" % self._program)
+        except OSError:
+            self._orphaned = True
+        status, grace = None, _GRACE_SECONDS
+        while status is None and not self._orphaned:
+            select.select([self._control, self._woken], [], [])
+            self._drain()
+            grace = self._obey()
+            status = _reap(self._program)
+        _end_descendants(grace)
+        # The program was among these if it was still running.
+        _exit_like(status if status is not None else int(signal.SIGKILL))
+
+    def _obey(self) -> float:
+        """Do as the parent says; the grace that is left for the program, if it is to end."""
+        if not select.select([self._control], [], [], 0)[0]:
+            return _GRACE_SECONDS
+        try:
+            orders = self._control.recv(64)
+        except OSError:
+            orders = b""
+        if b"T" in orders:
+            self._signal(signal.SIGTERM)
+        if not orders or b"K" in orders:
+            self._orphaned = True
+        return 0.0 if b"K" in orders else _GRACE_SECONDS
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._woken, 4096)
+        except BlockingIOError:
+            pass
+
+    def _lose_parent(self, *_: object) -> None:
+        self._orphaned = True
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._program, number)
+        except ProcessLookupError:
+            pass
+
+
+def _wake(*_: object) -> None:
+    """Handle a signal by nothing but the byte that Python writes to the wakeup descriptor."""
+
+
+def _start(program: list[str]) -> int:
+    """Start a program in a process group of its own; its process id."""
+    supervisor = os.getpid()
+    pid = os.fork()
+    if pid:
+        try:
+            os.setpgid(pid, pid)  # here too, or a signal could come before its group is there
+        except OSError:
+            pass
+        return pid
+    os.setpgid(0, 0)
+    _be_told_when_parent_dies(supervisor, signal.SIGKILL)
+    for number in (*_FORWARDED, signal.SIGCHLD, _PARENT_DIED):
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execv(program[0], program)
     except OSError as error:
-        sys.exit(f"cannot start {program[0]}: {error.strerror}")
+        print(f"cannot start {program[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None).prctl(option, value, 0, 0, 0) != 0:
+        sys.exit(f"the kernel refused prctl({option}), so this child could outlive its parent")
+
+
+def _be_told_when_parent_dies(parent: int, number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent dies, even if that has happened already."""
+    _prctl(_PR_SET_PDEATHSIG, int(number))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def _reap(program: int) -> int | None:
+    """Reap all children that have ended; the wait status of the program if it is among them."""
+    status = None
+    while True:
+        try:
+            pid, ended = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if pid == 0:
+            return status
+        if pid == program:
+            status = ended
+
+
+def _wait_for(child: int) -> int:
+    """Wait for a child, and reap others meanwhile; its wait status."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            return status
+
+
+def _end_descendants(grace: float) -> None:
+    """End all processes below this one: SIGTERM, and SIGKILL after `grace` seconds; return when none is left.
+
+    Helpers such as Python's resource tracker, which frees shared memory, end by themselves when they are the
+    last ones: that is what the grace is for.
+    """
+    asked: set[int] = set()
+    deadline = time.monotonic() + grace
+    while below := _descendants():
+        late = time.monotonic() >= deadline
+        for pid in below if late else below - asked:
+            try:
+                os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+            except ProcessLookupError:
+                pass
+        asked |= below
+        time.sleep(_POLL_SECONDS)
+        _reap(0)
+
+
+def _descendants() -> set[int]:
+    """The processes below this one that have not ended."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if state not in (b"Z", b"X"):
+            children.setdefault(int(parent), []).append(int(name))
+    found: set[int] = set()
+    pending = [os.getpid()]
+    while pending:
+        below = children.get(pending.pop(), [])
+        found.update(below)
+        pending += below
+    return found
+
+
+def _exit_like(status: int) -> None:
+    """End as the process with this wait status did: with its exit code, or by its signal."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one core dump is enough
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Starts the processes a service needs, so that none of them outlives the process that asked for it.
 
 A service says what to run and never how: it is handed a `Spawner`, which is bound to one machine and can
-be spread over all there are. `LocalSpawner` starts children of this process. Each goes through a launcher
-(`peerloom.services.children`) that asks the kernel to kill it when its parent dies, even by SIGKILL, before
-it becomes the program.
+be spread over all there are. `LocalSpawner` starts children of this process. Each runs under supervisors
+(`peerloom.services.children`), which end it and all that it has started when it ends, and when this process
+does, even by SIGKILL.
 """
 
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
-import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,10 @@ import psutil
 
 from peerloom.errors import ServiceError
 from peerloom.services import children
+from peerloom.services.orphans import end_marked
 
+_MARK = "PEERLOOM_CHILD"
+_KILL_SECONDS = 5.0  # after which a supervisor that does not obey is killed
 _OUTPUT_BYTES = 65_536
 _LOOPBACK = "127.0.0.1"
 
@@ -44,11 +47,18 @@ class ChildProcess(Protocol):
         ...
 
     async def wait(self) -> int:
-        """Wait for its end; the exit code, or minus the number of the signal that ended it."""
+        """Wait until it and all that it has started have ended.
+
+        Returns:
+            Its exit code, or minus the number of the signal that ended it.
+        """
         ...
 
     async def stop(self, grace: float = 5) -> None:
-        """End it: SIGTERM, and SIGKILL after `grace` seconds. Does nothing if it has ended."""
+        """End it and all that it has started: SIGTERM, and SIGKILL after `grace` seconds.
+
+        Does nothing if it has ended.
+        """
         ...
 
     async def output(self) -> str:
@@ -131,11 +141,7 @@ class Spawner(Protocol):
 
 
 class LocalSpawner:
-    """Starts children of this process, each in a session of its own: a Ctrl-C does not reach them.
-
-    The kernel counts as parent the *thread* that started the child, so call it from the thread that
-    lives longest, normally the main thread's event loop.
-    """
+    """Starts children of this process, each in a session of its own: a Ctrl-C does not reach them."""
 
     place = ""
 
@@ -159,22 +165,29 @@ class LocalSpawner:
         log: Path | None = None,
     ) -> ChildProcess:
         """See `Spawner`."""
-        environ = {**os.environ, **(env or {})}
+        mark = secrets.token_hex(16)
+        environ = {**os.environ, **(env or {}), _MARK: mark}
         program = shutil.which(argv[0], path=environ.get("PATH"))
         if program is None:
             raise ServiceError(f"{name}: cannot start {argv[0]!r}: no such program")
-        launcher = [sys.executable, "-I", "-S", children.__file__, str(os.getpid()), program, *argv[1:]]
-        with _opened(name, log) as output:
-            log_start = output.seek(0, os.SEEK_END)
-            process = await asyncio.create_subprocess_exec(
-                *launcher,
-                env=environ,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        return _LocalChild(process, log, log_start)
+        control, theirs = socket.socketpair()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.enter_context(control)  # closing it ends all that may have started
+            with theirs, _opened(name, log) as output:
+                log_start = output.seek(0, os.SEEK_END)
+                process = await asyncio.create_subprocess_exec(
+                    *supervised([program, *argv[1:]], theirs),
+                    env=environ,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    pass_fds=[theirs.fileno()],
+                )
+            control.setblocking(False)
+            told = await asyncio.get_running_loop().sock_recv(control, 32)
+            on_failure.pop_all()
+        return _LocalChild(process, int(told or process.pid), control, mark, log, log_start)
 
 
 class LocalHeld:
@@ -212,46 +225,72 @@ class LocalHeld:
         self._held.close()
 
 
+def supervised(command: Sequence[str], control: socket.socket) -> list[str]:
+    """The command that runs another one under supervisors; see `services.children`.
+
+    Args:
+        command: the path of a program, and its arguments.
+        control: a socket that the process is to inherit; when its peer is closed, all is ended.
+    """
+    return [sys.executable, "-I", "-S", children.__file__, str(control.fileno()), *command]
+
+
 class _LocalChild:
-    def __init__(self, process: asyncio.subprocess.Process, log: Path | None, log_start: int) -> None:
-        self._process = process
+    def __init__(
+        self,
+        supervisor: asyncio.subprocess.Process,
+        pid: int,
+        control: socket.socket,
+        mark: str,
+        log: Path | None,
+        log_start: int,
+    ) -> None:
+        self._supervisor = supervisor
+        self._control = control
+        self._mark = mark
         self._log = log
         self._log_start = log_start
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self._ended = False
+        self.pid = pid
 
     @property
     def log(self) -> str:
         return str(self._log)
 
     async def wait(self) -> int:
-        return await self._process.wait()
+        code = await self._supervisor.wait()
+        if not self._ended:
+            await end_marked(_MARK, self._mark)  # what is left if the supervisor was killed
+            self._control.close()
+            self._ended = True
+        return code
 
     async def stop(self, grace: float = 5) -> None:
-        if self._process.returncode is not None:
+        if self._ended:
             return
-        self._signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._process.wait()
-        self._signal(signal.SIGKILL)  # whatever is left of it, or of the processes it started
-        await self._process.wait()
+        for order, seconds in ((b"T", grace), (b"K", _KILL_SECONDS)):
+            self._order(order)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.wait()
+                    return
+        with contextlib.suppress(ProcessLookupError):
+            self._supervisor.kill()  # it is stopped, or stuck
+        await self.wait()
 
     async def output(self) -> str:
         return _tail(self._log, self._log_start) if self._log is not None else ""
 
     async def cpu_seconds(self) -> float:
         try:
-            times = psutil.Process(self._process.pid).cpu_times()
+            times = psutil.Process(self.pid).cpu_times()
         except psutil.Error:  # it has just ended
             return 0.0
         return times.user + times.system
 
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+    def _order(self, order: bytes) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has ended
+            self._control.send(order)
 
 
 def _opened(name: str, log: Path | None) -> IO[bytes]:

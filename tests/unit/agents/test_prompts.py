@@ -49,6 +49,41 @@ def test_null_is_not_written_as_a_word():
     assert Prompt("{{ none | default('nothing', true) }}").render(task()) == "nothing"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ 'a' ~ none }}", "an expression is null"),
+        ("{{ [none, 1] | join(',') }}", "an expression is null"),
+        ("{{ input['get'] }}", "there is no 'get'"),
+        ("{{ [input] | map(attribute='keys') | list }}", "there is no 'keys'"),
+        ("{{ [input] | selectattr('keys') | list }}", "there is no 'keys'"),
+        ("{{ input.question.title }}", "an expression is a builtin_function_or_method, not data: call it"),
+        ("{{ input.options.index }}", "not data: call it"),
+        ("{{ input.n.real }}", "int has no 'real'"),
+        ("{{ task.value }}", "an expression is a method, not data: call it"),
+        ("{{ task.raw_input }}", "an expression is a Raw, not data"),
+        ("{{ range }}", "not data: call it"),
+        ("{{ input.options | map('upper') }}", r"an expression is a generator, not data: .*\|list"),
+        ("{{ '\\ud800' }}", "surrogates not allowed"),
+    ],
+)
+def test_what_is_no_data_is_not_written(text: str, message: str):
+    with pytest.raises(PromptError, match=message):
+        Prompt(text).render(task())
+
+
+def test_data_that_looks_like_no_data_is_written():
+    row = {"text": "None <class at 0x", "rows": [{"n": 1}, {"n": 2}]}
+    text = "{{ input.text ~ '!' }} {{ input.rows | join('+', attribute='n') }} {{ [none] }} {{ 'a'.upper() }}"
+    made = new_task(Header(TaskId(0, 1, 0)), row, seed=5)
+    assert Prompt(text).render(made) == "None <class at 0x! 1+2 [None] A"
+
+
+def test_a_constant_that_cannot_be_computed_is_refused_when_made():
+    with pytest.raises(ConfigError, match="<p>: ValueError"):
+        Prompt("{{ 10**5000 }}", "<p>")
+
+
 def test_absent_fields_may_be_asked_for():
     assert (
         Prompt("{% if input.hint is defined %}x{% endif %}{{ input.hint | default('none') }}").render(task())

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import sys
+import threading
 
 from peerloom.runtime.brief import Brief, encode_stats
 from peerloom.runtime.compression import Compress
@@ -19,6 +20,8 @@ from peerloom.runtime.garbage import rarely_collected
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.ray.api import Handle, RayError, ray
+
+_LOOK_SECONDS = 1.0
 
 
 class RayLink:
@@ -88,6 +91,16 @@ def _close(dialling: asyncio.Future[Wire | None]) -> None:
         wire.close()
 
 
+def _end_with_loop(loop: asyncio.AbstractEventLoop, over: threading.Event) -> None:
+    """End the process if its event loop has ended, which agents can do: it would hear no message any more."""
+    while not over.wait(_LOOK_SECONDS):
+        if not loop.is_running():
+            print(
+                "the event loop was ended by an agent, and this process with it", file=sys.stderr, flush=True
+            )
+            os._exit(1)
+
+
 class MemberActor:
     """One member in a process of its own. `run` comes first: it brings the member to life.
 
@@ -112,10 +125,13 @@ class MemberActor:
         self._host = build(brief, self._link)
         self._address = await self._door.open(ray.util.get_node_ip_address())
         self._begun.set()
+        over = threading.Event()
+        threading.Thread(target=_end_with_loop, args=(asyncio.get_running_loop(), over), daemon=True).start()
         try:
             with rarely_collected():
                 return encode_stats(await self._host.run())
         finally:
+            over.set()
             self._door.close()
             self._link.close()
 

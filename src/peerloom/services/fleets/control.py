@@ -1,5 +1,6 @@
 """Starting and ending keepers, from whatever process is asked to: blocking, the directory between them."""
 
+import asyncio
 import contextlib
 import shutil
 import socket
@@ -13,8 +14,9 @@ import psutil
 
 from peerloom.errors import ServiceError
 from peerloom.services.fleets import daemon
-from peerloom.services.fleets.directory import Entry, NoFleet, read
+from peerloom.services.fleets.directory import KEEPER_MARK, Entry, NoFleet, read
 from peerloom.services.fleets.keeper import in_use
+from peerloom.services.orphans import end_marked
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0
@@ -41,8 +43,10 @@ def launch(path: Path, argv: Sequence[str], spec: bytes, timeout: float) -> Entr
         ServiceError: if the name is in use, or the fleet does not come up; with its last words.
     """
     with contextlib.suppress(NoFleet):
-        if read(path).life in ("alive", "none"):
+        before = read(path)
+        if before.life in ("alive", "none"):
             raise in_use(path)
+        _end_servers(before)
     logs = log_dir_of(path)
     log = logs / "keeper.log"
     try:
@@ -57,6 +61,8 @@ def launch(path: Path, argv: Sequence[str], spec: bytes, timeout: float) -> Entr
         return _wait(path, pid, log, timeout)
     except BaseException:
         _stop(pid)
+        with contextlib.suppress(ServiceError):
+            _end_servers(read(path))
         raise
 
 
@@ -79,8 +85,15 @@ def end(path: Path) -> bool:
             f"`peerloom serve down {path.stem}` has to be called there"
         )
     by_itself = life == "alive" and _stop(entry.keeper.pid)
+    _end_servers(entry)
     path.unlink(missing_ok=True)
     return by_itself
+
+
+def _end_servers(entry: Entry) -> None:
+    """Wait for the servers on this machine of a keeper that is gone, and kill what is left of them."""
+    if entry.keeper is not None and entry.keeper.host == socket.gethostname():
+        asyncio.run(end_marked(KEEPER_MARK, entry.keeper.mark))
 
 
 def _wait(path: Path, pid: int, log: Path, timeout: float) -> Entry:

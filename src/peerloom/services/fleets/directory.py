@@ -22,6 +22,9 @@ BEAT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 """A keeper on another machine that has not written for so long is taken for dead."""
 
+KEEPER_MARK = "PEERLOOM_KEEPER"
+"""The environment variable by which the servers of a keeper are told from others."""
+
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -51,6 +54,11 @@ class KeptBy(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
     pid: int
     began: float
+
+    @property
+    def mark(self) -> str:
+        """What its servers have in their environment, as `KEEPER_MARK`."""
+        return f"{self.boot}-{self.pid}-{self.began}"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

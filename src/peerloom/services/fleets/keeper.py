@@ -1,12 +1,13 @@
 """The keeper of a fleet: starts it, keeps it alive, and says in the directory where its endpoints are.
 
-It is a process of its own that nobody waits for. Its servers die with it; whoever finds an entry whose
-keeper is gone knows that nothing is there any more. A lock beside the entry makes sure there is one keeper of
-a name.
+It is a process of its own that nobody waits for. Its servers end with it (`services.children`), and
+`serve down` and the next keeper wait until they have. A lock beside the entry makes sure there is one keeper
+of a name.
 """
 
 import asyncio
 import fcntl
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,16 @@ from typing import Protocol
 import msgspec
 
 from peerloom.errors import ServiceError
-from peerloom.services.fleets.directory import BEAT_SECONDS, Entry, Listed, NoFleet, read, this_process, write
+from peerloom.services.fleets.directory import (
+    BEAT_SECONDS,
+    KEEPER_MARK,
+    Entry,
+    Listed,
+    NoFleet,
+    read,
+    this_process,
+    write,
+)
 from peerloom.services.fleets.group import Group
 from peerloom.services.fleets.replica import first
 from peerloom.services.spawn import Spawner
@@ -113,6 +123,8 @@ class Keeper:
             ServiceError: if the name is in use, or the fleet did not come up or has died; its entry says so.
         """
         with _claimed(self._path):
+            assert self._entry.keeper is not None
+            os.environ[KEEPER_MARK] = self._entry.keeper.mark
             self._write()
             try:
                 await self._until(stopped)

@@ -159,7 +159,7 @@ class HttpBackend:
         body = mask_json(answer.body)
         if body is not answer.body:
             answer = Answer(answer.status, answer.fields, body)
-        if answer.status != 200:
+        if not 200 <= answer.status < 300:
             failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
             if isinstance(failure, LLMDenied) and await self._accepts_others(
                 answer.status, answer.body, post.path, chat=isinstance(request, ChatRequest)

@@ -24,6 +24,7 @@ _GZIP_BEGINS = b"\x1f\x8b"
 _PLAIN = (b"{", b"[")
 _MEMBERS = 16  # of a gzip file; each costs a copy of the rest
 _CODINGS = 4  # one on top of the other
+_NO_CODING = ("", "identity", "none", "utf-8")  # the last two are no codings, but sent with plain bodies
 _HEADER = b"content-encoding"
 _WINDOW = 8 << 20  # bytes of memory for a zstd window, the most that RFC 8878 recommends to support
 
@@ -49,7 +50,7 @@ def inflated(answer: Answer) -> Answer:
 
 
 def _plain(body: bytes, codings: Sequence[str]) -> bytes:
-    applied = [coding for coding in reversed(codings) if coding not in ("", "identity")]
+    applied = [coding for coding in reversed(codings) if coding not in _NO_CODING]
     if not body or not applied:
         return body
     most = min(MOST, max(ANY_RATIO, RATIO * len(body)))

@@ -11,9 +11,10 @@ from typing import Any, cast
 import orjson
 
 from peerloom.services.llm.dialect import MalformedBody
-from peerloom.values import MAX_DEPTH, mended, parsed, too_deep, without_surrogates
+from peerloom.values import MAX_DEPTH, parsed, too_deep, without_surrogates
 
 _MENDABLE = 16_000_000  # bytes of a body that is read again with the slower parser
+_LONGEST_INTEGER = 300  # digits; longer ones are no number to orjson, not even an infinite one
 _BOM = b"\xef\xbb\xbf"
 _DONE = "[DONE]"
 _STREAM = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -43,12 +44,17 @@ def _lenient(body: bytes, error: orjson.JSONDecodeError) -> Any:
     start = body.removeprefix(_BOM).lstrip()
     try:
         if start.startswith(_STREAM):
-            value = without_surrogates(_joined(list(_events(start))))
+            value = _joined(start.decode(errors="replace"))
         else:
-            value = mended(start.decode(errors="replace"))
-        return orjson.loads(json.dumps(value))  # as it reads other bodies: long integers become floats
+            value = parsed(start.decode(errors="replace"), _as_number)
+        # As it reads other bodies: long integers become floats.
+        return orjson.loads(json.dumps(without_surrogates(value)))
     except (ValueError, RecursionError):
         raise MalformedBody(f"not JSON: {error}") from error
+
+
+def _as_number(text: str) -> int | None:
+    return int(text) if len(text) <= _LONGEST_INTEGER else None
 
 
 def _pruned(value: Any, depth: int) -> Any:
@@ -60,29 +66,30 @@ def _pruned(value: Any, depth: int) -> Any:
     return value
 
 
-def _events(body: bytes) -> Iterator[dict[str, Any]]:
+def _events(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects of an event stream (HTML standard, section 9.2)."""
-    text = body.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     for event in text.split("\n\n"):
         lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
         data = "\n".join(lines).strip()
         if not data or data == _DONE:
             continue
         try:
-            value = parsed(data)
+            value = parsed(data, _as_number)
         except (ValueError, RecursionError) as error:
             raise MalformedBody("an event of its stream is not JSON") from error
         if isinstance(value, dict):
             yield cast("dict[str, Any]", value)
 
 
-def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+def _joined(stream: str) -> dict[str, Any]:
     """The chat completion that OpenAI's chunks add up to; the chunk that reports an error, if one does."""
+    stream = stream.replace("\r\n", "\n").replace("\r", "\n")
+    done = any(line.startswith("data:") and line[5:].strip() == _DONE for line in stream.split("\n"))
     whole: dict[str, Any] = {}
     message: dict[str, Any] = {"role": "assistant", "content": ""}
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": None}
     found = False
-    for chunk in chunks:
+    for chunk in _events(stream):
         if chunk.get("error"):
             return chunk
         whole |= {key: value for key, value in chunk.items() if key != "choices" and value is not None}
@@ -92,7 +99,7 @@ def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
                 _add(choice, each)
     if not found:
         raise MalformedBody("an event stream without chat completion chunks")
-    if choice["finish_reason"] is None:
+    if choice["finish_reason"] is None and not done:
         raise MalformedBody("its event stream breaks off")
     return {**whole, "object": "chat.completion", "choices": [choice]}
 

@@ -6,13 +6,14 @@ the place of its temporary files does not. pip dies with this process (`peerloom
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from peerloom.errors import ModelError
-from peerloom.services import children
+from peerloom.services.spawn import supervised
 
 _POLL_SECONDS = 0.1
 _OPTIONS = (
@@ -42,20 +43,21 @@ def download(requirement: str, directory: Path, report: Callable[[int], None]) -
             "(in an environment made by uv: `uv pip install pip`), or give the path of a .gguf file"
         )
     command = [sys.executable, "-m", "pip", "download", *_OPTIONS, "--dest", str(directory), requirement]
-    launcher = [sys.executable, "-I", "-S", children.__file__, str(os.getpid()), *command]
     environ = {**os.environ, "TMPDIR": str(directory)}
     log = directory / "pip.log"
-    with log.open("wb") as output:
+    control, theirs = socket.socketpair()
+    with log.open("wb") as output, theirs:
         process = subprocess.Popen(
-            launcher, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            supervised(command, theirs),
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[theirs.fileno()],
         )
-        with process:
-            try:
-                while _runs(process):
-                    report(_size(directory))
-            except BaseException:
-                process.kill()
-                raise
+    with process, control:  # closed first, which ends it
+        while _runs(process):
+            report(_size(directory))
     wheels = list(directory.glob("*.whl"))
     if process.returncode != 0 or not wheels:
         lines = log.read_text(errors="replace").strip().splitlines()[-6:]

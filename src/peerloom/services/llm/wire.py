@@ -117,7 +117,7 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
             del message["tool_calls"]
     if message.get("role") != "assistant":
         message = {**message, "role": "assistant"}
-    failure, finish = group(choice.get("error")), choice.get("finish_reason")
+    failure, finish = _error_in(payload, choice, message), choice.get("finish_reason")
     return accepted(
         ChatReply(
             text=text,
@@ -131,8 +131,17 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
             logprobs=logprobs,
             token_ids=token_ids,
         ),
-        str(failure.get("message") or finish),
+        failure or str(finish),
     )
+
+
+def _error_in(*places: dict[str, Any]) -> str:
+    """The words of an error that a gateway has put beside a reply that broke off; empty if there is none."""
+    for place in places:
+        error = place.get("error")
+        if error:
+            return str(group(error).get("message") or error)
+    return ""
 
 
 def _message(payload: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -207,8 +216,10 @@ def _words(value: Any) -> str:
     if isinstance(value, list):
         return "".join(_words(item) for item in cast("list[Any]", value) if not isinstance(item, list))
     found = group(value)
-    text = found.get("text", found.get("content"))
-    return text if isinstance(text, str) else ""
+    text: Any = found.get("text", found.get("content"))
+    if isinstance(text, dict):  # as OpenAI's assistants write it
+        text = cast("dict[str, Any]", text).get("value")
+    return text_or_nothing(text)
 
 
 def to_vectors(payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:

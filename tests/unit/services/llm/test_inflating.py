@@ -59,6 +59,8 @@ def coded(status: int, body: bytes, coding: str) -> bytes:
         ("zstd", zstandard.compress),
         ("zstd", unsized_zstd),
         ("identity", bytes),
+        ("utf-8", bytes),
+        ("none", bytes),
         ("deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
         ("deflate\r\nContent-Encoding: gzip", lambda data: gzip.compress(zlib.compress(data))),
         ("gzip", lambda data: gzip.compress(data[:20]) + gzip.compress(data[20:])),
@@ -68,6 +70,11 @@ def coded(status: int, body: bytes, coding: str) -> bytes:
 )
 async def test_a_compressed_reply_is_read(coding: str, compress: Callable[[bytes], bytes]) -> None:
     assert (await ask(coded(200, compress(BODY), coding))).text == "Rain in Oslo."
+
+
+@pytest.mark.parametrize("status", [201, 202, 203])
+async def test_a_reply_with_another_status_of_success_is_read(status: int) -> None:
+    assert (await ask(coded(status, BODY, "identity"))).text == "Rain in Oslo."
 
 
 async def test_a_compressed_reply_in_chunks_is_read() -> None:

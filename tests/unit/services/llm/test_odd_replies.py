@@ -133,6 +133,7 @@ def test_an_error_within_a_choice_is_one() -> None:
         {"content": [{"type": "image"}, None, 7, {"type": "text", "text": "Rain."}]},
         {"model": {"name": "m"}},
         {"choice": {"logprobs": {"content": "none"}}},
+        {"content": [{"type": "text", "text": {"value": "Rain.", "annotations": []}}]},
         {"choice": {"logprobs": 7, "token_ids": ["a"]}},
     ],
     ids=str,
@@ -176,6 +177,9 @@ def as_python_writes_it(payload: Any) -> bytes:
         (b"\xef\xbb\xbf" + as_python_writes_it(completion()), "Rain."),
         (as_python_writes_it(completion()).replace(b"10", b"1e999"), "Rain."),
         (as_python_writes_it(completion()).replace(b"10", b"[" * 500 + b"]" * 500), "Rain."),
+        (as_python_writes_it(completion()).replace(b"10", b"9" * 401), "Rain."),
+        (as_python_writes_it(completion(created=7)).replace(b"7", b"9" * 5000), "Rain."),
+        (as_python_writes_it(completion(content="a?b")).replace(b"?", b"\n\t\x01"), "a\n\t\x01b"),
     ],
 )
 def test_bodies_that_are_almost_json(body: bytes, text: str) -> None:
@@ -242,6 +246,28 @@ def test_no_word_of_a_stream_is_lost(events: list[Any], text: str, newline: byte
     reply = read(payload_of(stream(*events).replace(b"\n", newline)))
     assert reply.text == text
     assert orjson.loads(orjson.dumps(reply.message))["role"] == "assistant"
+
+
+def test_a_stream_is_whole_if_it_says_so() -> None:
+    assert read(payload_of(stream(delta(content="Rain.")))).text == "Rain."
+    with pytest.raises(MalformedBody, match="breaks off"):
+        payload_of(stream(delta(content="data: [DONE]"), end=""))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        completion(error={"code": 502, "message": "upstream died"}),
+        completion(error="upstream died"),
+        completion(message={"error": {"message": "upstream died"}}),
+        completion(choice={"error": {"message": "upstream died"}}),
+    ],
+    ids=["beside", "text", "in the message", "in the choice"],
+)
+def test_a_reply_with_an_error_broke_off(broken: dict[str, Any]) -> None:
+    with pytest.raises(Retryable, match="the reply broke off: upstream died"):
+        read(broken)
+    assert read(completion(error=None)).text == read(completion(error={})).text == "Rain."
 
 
 def test_a_field_that_is_not_needed_costs_no_reply() -> None:
