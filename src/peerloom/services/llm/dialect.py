@@ -72,6 +72,15 @@ class Dialect(Protocol):
         """A request that costs nothing: it is refused (400 or 422) where a chat would be answered."""
         ...
 
+    @property
+    def constraint(self) -> str:
+        """The option by which answers are constrained, for messages; empty if that is not to be observed."""
+        ...
+
+    def alternatives(self) -> "Sequence[Dialect]":
+        """The same with other ways to constrain answers, to be tried if the server ignores this one."""
+        ...
+
     def auth(self, key: Secret) -> dict[str, str]:
         """The headers that carry the key."""
         ...

@@ -197,6 +197,8 @@ class FleetClient:
         A refused call waits here only while the driver does not decide when attempts may begin. The wait does
         not count if nobody else was answered meanwhile, nor if no server took the request in.
         """
+        if failure.notice:
+            self._say_once(f"{self._spec.service}: {failure.notice}")
         began = self._clock()
         wait = tries.wait(failure, answering=self._answered_at)
         if failure.limit:

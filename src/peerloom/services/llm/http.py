@@ -16,6 +16,7 @@ import orjson
 from peerloom.errors import LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.carrier import Answer, Unanswered
+from peerloom.services.llm.constraints import Constraints
 from peerloom.services.llm.dialect import Dialect, MalformedBody, Post
 from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.failures import status_in, trimmed
@@ -64,6 +65,7 @@ class HttpBackend:
     def __init__(self, endpoint: Endpoint, dialect: Dialect, model: str) -> None:
         self._endpoint = endpoint
         self._dialect = dialect
+        self._constraints = Constraints(dialect)
         self._model = model
         key = endpoint.api_key
         self._carrier = endpoint.open_carrier(dialect.auth(key) if key is not None else {})
@@ -73,9 +75,15 @@ class HttpBackend:
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
         """See `Backend.chat`."""
-        post = self._dialect.chat(request, self._model)
+        dialect = self._constraints.dialect
+        post = dialect.chat(request, self._model)
         try:
-            reply = await self._exchange(post, request, self._dialect.reply)
+            reply = await self._exchange(post, request, dialect.reply)
+            self._constraints.heard(dialect, request, reply)
+        except LLMRejected as error:
+            self._hide_key(error)
+            self._constraints.refused(dialect, request, str(error))
+            raise
         except (Retryable, LLMError) as error:
             self._hide_key(error)
             raise

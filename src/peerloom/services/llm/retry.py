@@ -69,6 +69,7 @@ class Retryable(Exception):
         limit: whether it was refused for a limit on how much may be asked, not for what it is.
         overload: whether another replica might have had room for it.
         usage: what it has used, if it was answered in a way that cannot be taken.
+        notice: what a person is to be told, once.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Retryable(Exception):
         limit: bool = False,
         overload: bool = False,
         usage: Usage | None = None,
+        notice: str = "",
     ) -> None:
         super().__init__(why)
+        self.notice = notice
         self.usage = usage
         self.retry_after = retry_after
         self.taken = taken

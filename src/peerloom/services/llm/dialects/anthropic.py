@@ -98,6 +98,15 @@ class AnthropicDialect:
         """A message without content."""
         return Post("/v1/messages", b"{}", {})
 
+    @property
+    def constraint(self) -> str:
+        """Not observed: there is one server of this kind."""
+        return ""
+
+    def alternatives(self) -> tuple[()]:
+        """None."""
+        return ()
+
     def auth(self, key: Secret) -> dict[str, str]:
         """The key in a header of its own."""
         return {"x-api-key": key.reveal()}

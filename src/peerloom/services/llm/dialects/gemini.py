@@ -94,6 +94,15 @@ class GeminiDialect:
         """A request without contents."""
         return Post(f"/v1beta/{_name(model)}:generateContent", b"{}", {})
 
+    @property
+    def constraint(self) -> str:
+        """Not observed: there is one server of this kind."""
+        return ""
+
+    def alternatives(self) -> tuple[()]:
+        """None."""
+        return ()
+
     def auth(self, key: Secret) -> dict[str, str]:
         """The key in a header of its own, which no log of addresses has."""
         return {"x-goog-api-key": key.reveal()}

@@ -1,8 +1,8 @@
 """OpenAI's chat completions and embeddings, which most servers speak: vLLM, SGLang, llama.cpp, gateways."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, cast, get_args
 
 import orjson
 
@@ -63,6 +63,17 @@ class OpenAIDialect:
     def probe(self, model: str) -> Post:
         """A chat without messages."""
         return Post("/chat/completions", b"{}", {})
+
+    @property
+    def constraint(self) -> str:
+        """The field of the body that it goes by."""
+        return {"none": "", "choice": "structured_outputs"}.get(self.structured, "response_format")
+
+    def alternatives(self) -> tuple[Self, ...]:
+        """VLLM's own way for choices if OpenAI's was asked for, and the other way round."""
+        if self.structured == "none":
+            return ()
+        return (replace(self, structured="json_schema" if self.structured == "choice" else "choice"),)
 
     def auth(self, key: Secret) -> dict[str, str]:
         """A bearer token."""
