@@ -3,12 +3,15 @@
 import os
 import sys
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
@@ -19,11 +22,13 @@ from peerloom.config.serve import LlamaCppServers, RayServe, Served, read_served
 from peerloom.errors import ConfigError
 from peerloom.observe.console import open_console
 from peerloom.observe.words import duration
+from peerloom.printable import printable
 from peerloom.services.fleets.control import end, launch
 from peerloom.services.fleets.directory import Entry, directory, names, path_of, read
 from peerloom.services.fleets.service import KEY_VARIABLE
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The fleet's name.", show_default=False)]
+_LINE_SECONDS = 10.0
 _KEEPER = (sys.executable, "-m", "peerloom", "serve", "keep")
 
 
@@ -71,7 +76,8 @@ def up(
     order = Order(
         path=str(path.absolute()), keys=served.model_dump(mode="json"), ray=ray, key_variable=variable
     )
-    entry = launch(path, _KEEPER, msgspec.json.encode(order), timeout)
+    with _progress_shown() as report:
+        entry = launch(path, _KEEPER, msgspec.json.encode(order), timeout, report)
     if as_json:
         echo_json(_document(path, entry), indent=True)
         return
@@ -111,6 +117,25 @@ def down(name: Name) -> None:
 
         delete(entry.ray, path.stem)
     echo(f"fleet {path.stem} is down" + ("" if by_itself else "; its keeper was gone already"))
+
+
+@contextmanager
+def _progress_shown() -> Generator[Callable[[str], None]]:
+    """Show how far it is on standard error: in place on a terminal, else a line now and then."""
+    console = open_console(stderr=True)
+    if console.is_terminal:
+        with console.status("starting") as line:
+            yield lambda text: line.update(Text(printable(text)[: console.width - 4]))
+        return
+    told, told_at = "", time.monotonic()
+
+    def report(text: str) -> None:
+        nonlocal told, told_at
+        if text != told and time.monotonic() - told_at > _LINE_SECONDS:
+            told, told_at = text, time.monotonic()
+            echo(text, stderr=True)
+
+    yield report
 
 
 def _settled(served: Served) -> Served:

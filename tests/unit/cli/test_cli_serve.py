@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from peerloom.services.fleets.directory import Entry, KeptBy, Listed, read, this
 
 PATIENCE = 60.0  # seconds, for a busy machine
 VLLM = f"""#!{sys.executable}
-import argparse, os, sys
+import argparse, os, signal, sys, time
 from peerloom.services.llm.server import ServerConfig, run_server
 
 parser = argparse.ArgumentParser()
@@ -26,13 +27,24 @@ for option in ("host", "served-model-name"):
     parser.add_argument("--" + option, required=True)
 for option in ("port", "tensor-parallel-size", "max-model-len"):
     parser.add_argument("--" + option, type=int, required=True)
-parser.add_argument("--enable-prefix-caching", action="store_true", required=True)
+for option in ("prefix-caching", "prompt-tokens-details"):
+    parser.add_argument("--enable-" + option, action="store_true", required=True)
 given = parser.parse_args()
 print("key of", len(os.environ.get("VLLM_API_KEY", "")), "letters", flush=True)
+for name in ("engine", "worker"):
+    if os.fork() == 0:
+        if name == "worker":
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print(name, os.getpid(), flush=True)
+        while True:
+            time.sleep(1000)
 if given.model == "too/big":
-    sys.exit("CUDA out of memory")
+    print("RuntimeError: CUDA out of memory")
+    print("engine: gone\\n" * 20)
+    sys.exit("see above")
 if given.model == "too/slow":
-    import time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print("still loading", flush=True)
     time.sleep(1000)
 run_server(ServerConfig(host=given.host, port=given.port, model=given.served_model_name))
@@ -65,6 +77,12 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def tree(fleets: Path) -> list[int]:
+    """The processes that the servers of fleet mine have started, as their logs say."""
+    logs = "".join(log.read_text() for log in (fleets / "logs" / "mine").glob("vllm*.log"))
+    return [int(pid) for pid in re.findall(r"^(?:engine|worker) (\d+)$", logs, re.MULTILINE)]
+
+
 def gone(*pids: int) -> bool:
     return not any(
         psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids
@@ -92,9 +110,14 @@ def test_a_fleet_from_up_to_down(peerloom, fleets: Path, monkeypatch: pytest.Mon
     assert "there is a fleet mine already" in again.err
 
     assert first.pid is not None and second.pid is not None and entry.keeper is not None
+    assert len(tree(fleets)) == 4
     os.kill(first.pid, signal.SIGKILL)
     until(lambda: [each.restarts for each in read(fleets / "mine.json").endpoints] == [1, 0])
     until(lambda: len(read(fleets / "mine.json").urls) == 2)
+    assert len(tree(fleets)) == 6
+    assert (
+        sum(not gone(pid) for pid in tree(fleets)) == 4
+    )  # those of the killed one ended before its next life
     assert "restarted 1 times" in peerloom("serve", "status", "mine").out
 
     written = "".join(file.read_text() for file in fleets.rglob("*") if file.is_file())
@@ -102,7 +125,7 @@ def test_a_fleet_from_up_to_down(peerloom, fleets: Path, monkeypatch: pytest.Mon
     assert "hush-hush" not in written
     servers = [each.pid for each in read(fleets / "mine.json").endpoints]
     assert peerloom("serve", "down", "mine").out == "fleet mine is down\n"
-    assert gone(entry.keeper.pid, *filter(None, servers))
+    assert gone(entry.keeper.pid, *filter(None, servers), *tree(fleets))
     assert "there are no fleets" in peerloom("serve", "status").out
     missing = peerloom("serve", "status", "mine")
     assert (missing.code, "there is no fleet mine" in missing.err) == (1, True)
@@ -114,9 +137,10 @@ def test_a_keeper_that_was_killed_is_noticed(peerloom, fleets: Path) -> None:
     entry = read(fleets / "mine.json")
     assert entry.keeper is not None and entry.endpoints[0].pid is not None
     os.kill(entry.keeper.pid, signal.SIGKILL)
-    until(lambda: gone(entry.keeper.pid, entry.endpoints[0].pid))
+    until(lambda: gone(entry.keeper.pid))
     assert "its keeper is gone, and its servers with it" in peerloom("serve", "status", "mine").out
     assert peerloom("serve", "down", "mine").out == "fleet mine is down; its keeper was gone already\n"
+    assert gone(entry.endpoints[0].pid, *tree(fleets))
     assert not (fleets / "mine.json").exists()
 
 
@@ -125,7 +149,9 @@ def test_a_fleet_that_cannot_come_up_says_why(peerloom, fleets: Path) -> None:
     ended = peerloom("serve", "up", "mine", *OPTIONS, "model=too/big")
     assert ended.code == 1
     assert "the vllm server of model too/big ended with exit code 1" in ended.err
-    assert "CUDA out of memory" in ended.err
+    assert "RuntimeError: CUDA out of memory" in ended.err  # the cause, though it is not among the last lines
+    assert "see above" in ended.err
+    assert gone(*tree(fleets))
     assert "failed" in peerloom("serve", "status").out
     assert peerloom("serve", "down", "mine").code == 0
 
@@ -136,6 +162,7 @@ def test_a_fleet_that_takes_too_long_is_ended(peerloom, fleets: Path) -> None:
     assert ended.code == 1
     assert "was not up after 6 s (--timeout)" in ended.err
     assert "still loading" in ended.err
+    assert tree(fleets) and gone(*tree(fleets))  # it ignores SIGTERM
     assert not (fleets / "mine.json").exists()
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -16,13 +17,15 @@ from peerloom.errors import ServiceError
 from peerloom.services.fleets import daemon
 from peerloom.services.fleets.directory import KEEPER_MARK, Entry, NoFleet, read
 from peerloom.services.fleets.keeper import in_use
+from peerloom.services.fleets.process import told_by
 from peerloom.services.orphans import end_marked
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0
 """What a keeper may take to stop its servers, before it is killed and they with it."""
 
-_TAIL_LINES = 12
+REPORT_SECONDS = 1.0
+_LOG_BYTES = 65_536
 
 
 def log_dir_of(path: Path) -> Path:
@@ -30,7 +33,9 @@ def log_dir_of(path: Path) -> Path:
     return path.parent / "logs" / path.stem
 
 
-def launch(path: Path, argv: Sequence[str], spec: bytes, timeout: float) -> Entry:
+def launch(
+    path: Path, argv: Sequence[str], spec: bytes, timeout: float, report: Callable[[str], None]
+) -> Entry:
     """Start a keeper, and wait until its fleet is up; what the directory says of it then.
 
     Args:
@@ -38,6 +43,7 @@ def launch(path: Path, argv: Sequence[str], spec: bytes, timeout: float) -> Entr
         argv: the keeper's program and arguments.
         spec: what it reads from its standard input.
         timeout: seconds that may take; then the keeper is ended.
+        report: told now and then how far it is, in a line.
 
     Raises:
         ServiceError: if the name is in use, or the fleet does not come up; with its last words.
@@ -58,7 +64,7 @@ def launch(path: Path, argv: Sequence[str], spec: bytes, timeout: float) -> Entr
         raise ServiceError(f"no keeper could be started for fleet {path.stem}: {error}") from error
     pid = int(started.stdout)
     try:
-        return _wait(path, pid, log, timeout)
+        return _wait(path, pid, log, timeout, report)
     except BaseException:
         _stop(pid)
         with contextlib.suppress(ServiceError):
@@ -96,8 +102,8 @@ def _end_servers(entry: Entry) -> None:
         asyncio.run(end_marked(KEEPER_MARK, entry.keeper.mark))
 
 
-def _wait(path: Path, pid: int, log: Path, timeout: float) -> Entry:
-    deadline = time.monotonic() + timeout
+def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str], None]) -> Entry:
+    deadline, reported = time.monotonic() + timeout, 0.0
     while True:
         entry = None
         gone = not _lives(pid)  # looked at first: what it wrote last is read then
@@ -109,11 +115,15 @@ def _wait(path: Path, pid: int, log: Path, timeout: float) -> Entry:
             if entry.state == "failed":
                 raise ServiceError(f"fleet {path.stem} did not come up: {entry.detail}")
         if gone:
-            raise ServiceError(f"the keeper of fleet {path.stem} has ended. {_last_words(log)}")
+            raise ServiceError(f"the keeper of fleet {path.stem} has ended. {told_by(str(log), _text(log))}")
+        if time.monotonic() - reported > REPORT_SECONDS:
+            reported = time.monotonic()
+            report(_progress(entry, log))
         if time.monotonic() > deadline:
-            newest = max(log.parent.glob("*.log"), key=lambda file: file.stat().st_mtime, default=log)
+            newest = _newest(log)
             raise ServiceError(
-                f"fleet {path.stem} was not up after {timeout:g} s (--timeout). {_last_words(newest)}"
+                f"fleet {path.stem} was not up after {timeout:g} s (--timeout). "
+                + told_by(str(newest), _text(newest))
             )
         time.sleep(POLL_SECONDS)
 
@@ -140,10 +150,25 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def _last_words(log: Path) -> str:
+def _progress(entry: Entry | None, log: Path) -> str:
+    """How many servers are up, and the last line in the log of the one that has written last."""
+    states = [endpoint.state for endpoint in entry.endpoints] if entry is not None else []
+    newest = _newest(log)
+    lines = _text(newest).rstrip().splitlines()
+    said = f"; {newest.name}: {lines[-1].strip()}" if lines else ""
+    return f"{states.count('up')} of {len(states)} servers up{said}" if states else f"starting{said}"
+
+
+def _newest(log: Path) -> Path:
+    """The log that was written last, beside the keeper's own."""
+    return max(log.parent.glob("*.log"), key=lambda file: file.stat().st_mtime, default=log)
+
+
+def _text(log: Path) -> str:
+    """The end of a log; empty if it cannot be read."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
+            return file.read().decode(errors="replace")
     except OSError:
-        lines = []
-    tail = "".join(f"\n  {line}" for line in lines[-_TAIL_LINES:])
-    return f"The log {log} ends with:{tail}" if tail else f"The log {log} is empty"
+        return ""

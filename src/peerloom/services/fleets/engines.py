@@ -57,6 +57,7 @@ class Vllm:
         def argv(seat: Seat) -> list[str]:
             argv = [self.program, "serve", self.model, "--host", seat.host, "--port", str(seat.port)]
             argv += ["--served-model-name", self.name]
+            argv += ["--enable-prompt-tokens-details"]  # or replies do not say how many tokens were cached
             argv += ["--tensor-parallel-size", str(self.tensor_parallel_size)]
             argv += _options(
                 {
@@ -112,6 +113,7 @@ class Sglang:
         def argv(seat: Seat) -> list[str]:
             argv = [self.python, *run, "--model-path", self.model]
             argv += ["--host", seat.host, "--port", str(seat.port), "--served-model-name", self.name]
+            argv += ["--enable-cache-report"]  # or replies do not say how many tokens were cached
             argv += ["--tp-size", str(self.tensor_parallel_size)]
             argv += _options(
                 {

@@ -8,6 +8,7 @@ so there a server that only used CPU time since the last look counts as alive as
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,9 @@ from peerloom.services.spawn import ChildProcess, Spawner
 _POLL_SECONDS = 0.05
 _SLOWEST_POLL_SECONDS = 1.0
 _ASK_SECONDS = 5.0
-_TAIL_LINES = 6
+_TAIL_LINES = 12
+_LONGEST_LINE = 500
+_CAUSE = re.compile(r"\b\w*(?:Error|Exception): \S")
 
 
 class Seat(NamedTuple):
@@ -154,10 +157,22 @@ class ServerProcess:
         return f"{self._command.what} {how}. {await self._last_words()}"
 
     async def _last_words(self) -> str:
-        lines = (await self._child.output()).splitlines()
-        tail = "".join(f"\n  {line}" for line in lines[-_TAIL_LINES:])
-        log = self._child.log
-        return f"Its log {log} ends with:{tail}" if tail else f"Its log {log} is empty"
+        return told_by(self._child.log, await self._child.output())
+
+
+def told_by(log: str, text: str) -> str:
+    """What a log says of a failure: its last lines, and before them the first line that names an error.
+
+    Engines log the cause first, then what became of it in each of their processes.
+    """
+    lines = [line[:_LONGEST_LINE] for line in text.splitlines() if line.strip()]
+    if not lines:
+        return f"Its log {log} is empty"
+    tail = lines[-_TAIL_LINES:]
+    cause = next((line for line in lines if _CAUSE.search(line) is not None), None)
+    if cause is not None and cause not in tail:
+        tail = [cause, "...", *tail]
+    return f"Its log {log} ends with:" + "".join(f"\n  {line}" for line in tail)
 
 
 def address(seat: Seat) -> str:

@@ -18,7 +18,8 @@ KEY = Secret("not-to-be-seen")
 def test_vllm_as_it_is() -> None:
     command = Vllm(model="org/m").command(None)
     assert command.argv(SEAT) == (
-        "vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name org/m --tensor-parallel-size 1"
+        "vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name org/m "
+        "--enable-prompt-tokens-details --tensor-parallel-size 1"
     ).split(" ")
     assert command.env == {}
 
@@ -38,7 +39,8 @@ def test_vllm_with_everything() -> None:
     )
     command = engine.command(KEY)
     assert command.argv(SEAT) == (
-        "/opt/vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name m --tensor-parallel-size 4 "
+        "/opt/vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name m "
+        "--enable-prompt-tokens-details --tensor-parallel-size 4 "
         "--max-model-len 8192 --gpu-memory-utilization 0.9 --max-num-seqs 64 --dtype bfloat16 "
         "--enable-prefix-caching --enforce-eager"
     ).split(" ")
@@ -56,7 +58,7 @@ def test_sglang_as_it_is() -> None:
     assert argv[0] == sys.executable
     assert argv[1:] == (
         "-m sglang.launch_server --model-path org/m --host 10.0.0.7 --port 4321 --served-model-name org/m "
-        "--tp-size 2 --context-length 4096 --mem-fraction-static 0.8"
+        "--enable-cache-report --tp-size 2 --context-length 4096 --mem-fraction-static 0.8"
     ).split(" ")
 
 
