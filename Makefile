@@ -5,6 +5,7 @@
 #   ARGS="-k workflow"  passed on by the `test` targets, `bench` (to each benchmark), `sim` and `chaos`
 #   JOBS=2              how many processes the `test` targets run at once; 3 with the slow tests, which mostly wait
 #   KILLS=100           how many processes `chaos` kills
+#   ENGINES=.engines    where `engines` installs them
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,6 +13,7 @@ UV ?= $(shell command -v uv)
 ARGS ?=
 JOBS ?= 2
 KILLS ?= 10
+ENGINES ?= .engines
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
@@ -54,7 +56,7 @@ endif
 # Without bytecode each of the many processes of a test run compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-all test-rest clients check lint types rules format bench sim chaos clean
+.PHONY: help install demo test test-all test-rest clients check lint types rules format bench sim chaos engines clean
 .DELETE_ON_ERROR:
 
 help:
@@ -103,6 +105,10 @@ sim: $(RUNTIME)  ## 100,000 histories of the protocol in virtual time
 
 chaos: $(RUNTIME)  ## kill the processes of a run at random, count its rows and calls
 	$(BIN)/python tests/chaos/chaos.py --kills $(KILLS) $(ARGS)
+
+engines: $(DEV)  ## real vLLM on this machine's cores, its processes killed in turn: gigabytes, a quarter of an hour
+	$(BIN)/python tests/engines/prepare.py $(ENGINES)
+	PEERLOOM_ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines --numprocesses 0 --capture no $(ARGS)
 
 clean:  ## remove the virtual environment and all caches
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache

@@ -28,6 +28,7 @@ from peerloom.services.secret import mask, mask_bytes, mask_json
 Read = TypeVar("Read")
 
 _HEALTH_SECONDS = 5.0
+_BUSY = (429, 503, 529)
 _NO_MODEL = re.compile(
     r"model.{0,200}(not[ _]?found|not exist|no access)|(no such|unknown|no) model|model: |deployment",
     re.IGNORECASE | re.DOTALL,
@@ -102,9 +103,11 @@ class HttpBackend:
         return reply
 
     async def healthy(self) -> bool:
-        """Whether the server lists its models; also if it only does not have that list."""
+        """Whether the server lists its models; also if only the list is missing, or fails."""
         answer = await self._look("GET", Post(self._dialect.models_path, b"", {}))
-        return answer is not None and answer.status < 500 and answer.status != 429
+        if answer is not None and answer.status >= 500 and answer.status not in _BUSY:
+            answer = await self._look("POST", self._dialect.probe(self._model))
+        return answer is not None and answer.status < 500 and answer.status not in _BUSY
 
     async def close(self) -> None:
         """Close all connections."""

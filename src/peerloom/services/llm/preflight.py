@@ -97,7 +97,9 @@ class _Look:
                     f"{self._endpoint.shown(path)} answers, but with no list of models: "
                     f"{_words(answer.body)!r}. Is llm.base_url the right address?"
                 )
-        if wanted and answer.status in (200, *_NO_LIST, *_DENIED) and await self._is_there(wanted):
+        broken = answer.status >= 500 and answer.status not in _BUSY
+        may_chat = broken or answer.status in (200, *_NO_LIST, *_DENIED)
+        if wanted and may_chat and await self._is_there(wanted, surely=broken):
             return [wanted]  # it only does not list its models, or not with this key
         raise failure or self._refused(path, answer)
 
@@ -111,10 +113,11 @@ class _Look:
         if answer.status not in (200, 400, 422):
             raise self._refused(post.path, answer)
 
-    async def _is_there(self, model: str) -> bool:
+    async def _is_there(self, model: str, *, surely: bool) -> bool:
         """Whether an empty chat is refused, or at least answered as a program answers, not a web page.
 
-        A stand-in may answer 404 to a request it does not know. If nothing is there, the first call says so.
+        A stand-in may answer 404 to a request it does not know. If nothing is there, the first call says so,
+        unless it is to be known `surely`.
         """
         post = self._dialect.probe(model)
         answer = await self._ask("POST", post.path, post.body)
@@ -122,6 +125,8 @@ class _Look:
             return True
         if answer.status in _DENIED or answer.status // 100 == 3:
             raise self._refused(post.path, answer)
+        if surely:
+            return answer.status == 200
         lost = answer.status in _NO_LIST and _forgotten(self._endpoint, self._dialect.provider)
         return not lost and answer.body.lstrip().startswith(b"{")
 

@@ -10,7 +10,10 @@ from raw_server import completion, error, http, raw_server
 
 from peerloom.errors import LLMDenied, LLMRejected, ServiceError
 from peerloom.services.llm import preflight
+from peerloom.services.llm.dialects.openai import OpenAIDialect
+from peerloom.services.llm.endpoint import Endpoint
 from peerloom.services.llm.fleet import FleetClient
+from peerloom.services.llm.http import HttpBackend
 from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.llm.openai import OpenAIService
 from peerloom.services.llm.routing import Routing
@@ -45,6 +48,8 @@ async def start(*script: bytes, model: str | None = "m", **fields) -> tuple[str,
         (NOT_FOUND, http(200, completion())),
         (NOT_FOUND, error(500, "no messages")),
         (http(200, {"data": []}),),
+        (error(500, "no such directory"), error(422, "messages missing")),
+        (error(502, "bad gateway"), http(200, completion())),
     ],
 )
 async def test_a_server_need_not_list_the_model_that_is_set(script) -> None:
@@ -58,6 +63,7 @@ async def test_a_server_need_not_list_the_model_that_is_set(script) -> None:
         ((http(404, b"<html>", kind="text/html"),), r"/models is not found \(HTTP 404\)"),
         ((error(404, "no"), error(401, "no")), "it wants an API key and none is set"),
         ((error(403, "no"),), r"it wants an API key and none is set \(HTTP 403\)"),
+        ((error(500, "no"), error(500, "no")), "answered HTTP 500: no"),
         ((OTHERS,), "has no model 'm'. There are: other"),
         (
             (error(404, "no"), http(307, b"", "Location: /v2/chat\r\n")),
@@ -68,6 +74,15 @@ async def test_a_server_need_not_list_the_model_that_is_set(script) -> None:
 async def test_a_server_that_cannot_answer_is_refused(script, words) -> None:
     with pytest.raises(ServiceError, match=words):
         await start(*script)
+
+
+async def test_a_server_whose_list_fails_is_well_if_it_takes_chats() -> None:
+    fails = error(500, "no such directory")
+    async with raw_server(fails, error(422, "empty"), fails, fails, error(503, "busy")) as server:
+        backend = HttpBackend(Endpoint(base_url=server.url), OpenAIDialect(), "m")
+        well = [await backend.healthy() for _ in range(3)]
+        await backend.close()
+    assert well == [True, False, False]
 
 
 async def test_an_address_without_its_tail_is_told_from_a_server_without_a_list() -> None:
