@@ -196,3 +196,26 @@ def test_the_tree_ends_if_its_parent_and_the_outer_supervisor_are_killed_at_once
         parent.kill()
     until(lambda: not tree.left())
     tree.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["actor", "server", "stop"])
+async def test_the_tree_ends_on_a_node_of_a_cluster(killed: str, ray_cluster: str, tmp_path: Path) -> None:
+    from peerloom.runtime.ray.spawner import RaySpawner
+
+    async def connected() -> None: ...
+
+    [place] = await RaySpawner(connected).spread(1)
+    child = await place.start([sys.executable, "-c", ENGINE, str(tmp_path)], name="engine")
+    tree = await asyncio.to_thread(Tree, tmp_path)
+    outer, _ = tree.supervisors()
+    if killed == "actor":
+        os.kill(psutil.Process(outer).ppid(), signal.SIGKILL)
+    elif killed == "server":
+        os.kill(child.pid, signal.SIGKILL)
+    else:
+        await child.stop()
+    assert await child.wait() in (-signal.SIGKILL, -signal.SIGTERM)
+    await asyncio.to_thread(until, lambda: not tree.left())
+    await place.close()
+    tree.close()
