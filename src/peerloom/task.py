@@ -188,7 +188,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
     def _check_role(self, agent: str) -> None:
         roles: Sequence[str] = _decoded(self).get("roles", ())
         if roles and agent not in roles:
-            close = get_close_matches(agent, roles, n=1)
+            close = get_close_matches(str(agent), roles, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ValueError(f"there is no role {agent!r}; {hint}The roles are: {', '.join(roles)}")
 

@@ -73,10 +73,15 @@ class _Inner:
         except OSError:
             self._orphaned = True
         status, grace = None, _GRACE_SECONDS
+        events = select.poll()  # select would refuse a descriptor above 1023
+        events.register(self._control, select.POLLIN)
+        events.register(self._woken, select.POLLIN)
         while status is None and not self._orphaned:
-            select.select([self._control, self._woken], [], [])
-            self._drain()
-            grace = self._obey()
+            for descriptor, _ in events.poll():
+                if descriptor == self._woken:
+                    self._drain()
+                else:
+                    grace = self._obey()
             status = _reap(self._program)
         _end_descendants(grace)
         # The program was among these if it was still running.
@@ -84,8 +89,6 @@ class _Inner:
 
     def _obey(self) -> float:
         """Do as the parent says; the grace that is left for the program, if it is to end."""
-        if not select.select([self._control], [], [], 0)[0]:
-            return _GRACE_SECONDS
         try:
             orders = self._control.recv(64)
         except OSError:

@@ -70,7 +70,10 @@ class Tree:
 
     def left(self) -> list[str]:
         """The names of those that have not ended."""
-        ended, _, _ = select.select(self._open, [], [], 0)
+        events = select.poll()
+        for fd in self._open:
+            events.register(fd, select.POLLIN)
+        ended = {fd for fd, _ in events.poll(0)}
         return [name for name, fd in zip(self.pids, self._open, strict=True) if fd not in ended]
 
     def supervisors(self) -> tuple[int, int]:
@@ -96,6 +99,21 @@ async def test_stop_ends_the_whole_tree(tmp_path: Path) -> None:
     await child.stop()
     assert tree.left() == []
     assert await child.wait() == -signal.SIGTERM
+    tree.close()
+
+
+async def test_a_parent_with_many_open_files_can_end_it(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1200:
+        pytest.skip("no more than 1,200 files may be open")
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        child, tree = await start(tmp_path)
+        await child.stop()
+    finally:
+        for each in many:
+            os.close(each)
+    assert tree.left() == []
     tree.close()
 
 
