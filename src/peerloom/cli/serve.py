@@ -160,6 +160,7 @@ def _key_variable(asked: str | None, served: Served) -> str | None:
 
 def _document(path: Path, entry: Entry) -> dict[str, Any]:
     said: dict[str, Any] = msgspec.to_builtins(entry)
+    said["endpoints"] = [msgspec.structs.asdict(endpoint) for endpoint in entry.endpoints]
     return {**said, "name": path.stem, "state": _state(entry), "file": str(path), "keeper_is": entry.life}
 
 
