@@ -213,6 +213,14 @@ def test_one_written_by_hand_is_not_ended(peerloom, fleets: Path) -> None:
         (("engine=vllm", "model=m", "replicas=0"), "replicas=0: must be 1 or more."),
         (("engine=vllm", "model=m", "api_key=abc"), "api_key holds what looks like a secret"),
         (("engine=ray-serve", "model=m", "min_replicas=3"), "min_replicas=3 is more than max_replicas=1"),
+        (
+            ("engine=ray-serve", "model=m", "placement_group_config={strategy: PACK}"),
+            "placement_group_config: must have one of bundles and bundle_per_worker",
+        ),
+        (
+            ("engine=ray-serve", "model=m", "placement_group_config={bundles: [{CPU: -1}]}"),
+            "must be 0 or more",
+        ),
         (("engine=ray-serve", "model=m", "--api-key-env", "KEY"), "engine=ray-serve takes no key"),
         (("engine=vllm", "model=m", "--api-key-env", "NOT_SET"), "--api-key-env NOT_SET: that environment"),
         (("engine=llamacpp", "model=/no/such.gguf"), "cannot read the model /no/such.gguf"),
