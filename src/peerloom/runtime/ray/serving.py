@@ -151,7 +151,7 @@ class RayServing:
             lacking = await self._in_thread(self._lacking)
             fitted = fitted if lacking else time.monotonic()
             if time.monotonic() - fitted >= self._app.placement_seconds:
-                raise self._failed(lacking)
+                raise self._failed("\n".join(filter(None, (lacking, said))))
             await asyncio.sleep(DEPLOYING_SECONDS)
 
     def _lacking(self) -> str:
