@@ -154,8 +154,13 @@ def _lives(pid: int) -> bool:
 
 
 def _progress(entry: Entry | None, log: Path) -> str:
-    """How many servers are up, and the last line in the log of the one that has written last."""
+    """How many servers are up, and the last line in the log of the one that has written last.
+
+    Of one that has no servers yet, what its keeper waits for.
+    """
     states = [endpoint.state for endpoint in entry.endpoints] if entry is not None else []
+    if entry is not None and entry.detail and not states:
+        return f"starting; {entry.detail.splitlines()[0]}"
     newest = _newest(log)
     lines = _text(newest).rstrip().splitlines()
     said = f"; {newest.name}: {lines[-1].strip()}" if lines else ""
