@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,17 @@ def test_a_fleet_that_takes_too_long_is_ended(peerloom, fleets: Path) -> None:
     assert "still loading" in ended.err
     assert tree(fleets) and gone(*tree(fleets))  # it ignores SIGTERM
     assert not (fleets / "mine.json").exists()
+
+
+@pytest.mark.slow
+def test_one_that_is_taken_down_while_it_starts(peerloom, fleets: Path) -> None:
+    command = (sys.executable, "-m", "peerloom", "serve", "up", "mine", *OPTIONS, "model=too/slow")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as starting:
+        until(lambda: (fleets / "mine.json").exists() and tree(fleets))
+        assert peerloom("serve", "down", "mine").out == "fleet mine is down\n"
+        assert "fleet mine was taken down before it was up" in starting.communicate(timeout=PATIENCE)[1]
+    assert starting.returncode == 1
+    assert gone(*tree(fleets))
 
 
 @pytest.mark.slow
