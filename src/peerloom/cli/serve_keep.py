@@ -76,10 +76,19 @@ async def _keep(order: Order) -> None:
         engine=served.engine,
         endpoints=(),
         key=order.key_variable is not None,
-        ray=order.ray,
+        ray=_outlives(order, served),
         log=str(log_dir_of(path)),
     )
     await Keeper(path, entry, serving, _tell).run(stopped)
+
+
+def _outlives(order: Order, served: Served) -> str | None:
+    """The cluster as `serve down` finds it, in whatever environment that is called."""
+    if not isinstance(served, RayServe):
+        return order.ray
+    from peerloom.runtime.ray.cluster import cluster_address  # noqa: PLC0415 - Ray is slow to import
+
+    return cluster_address(order.ray)
 
 
 def _listen(stopped: asyncio.Event) -> None:
@@ -90,10 +99,14 @@ def _listen(stopped: asyncio.Event) -> None:
 def _serving(order: Order, name: str, served: Served, connected: Connect) -> tuple[Serving, str]:
     """What is to be kept, and what its model is called."""
     if isinstance(served, RayServe):
-        from peerloom.runtime.ray.serving import RayServing, ServeApp  # noqa: PLC0415 - Ray is slow to import
+        from peerloom.runtime.ray.serve_app import ServeApp  # noqa: PLC0415 - Ray is slow to import
+        from peerloom.runtime.ray.serving import RayServing  # noqa: PLC0415
 
         called = served.served_name or served.model
-        app = ServeApp(app=name, name=called, **served.model_dump(exclude={"engine", "served_name"}))
+        keys = served.model_dump(exclude={"engine", "served_name", "placement_group_config"})
+        group = served.placement_group_config
+        placement = group.model_dump(mode="json", exclude_none=True) if group is not None else None
+        app = ServeApp(app=name, name=called, placement_group_config=placement, **keys)
         return RayServing(connected, app), called
     run, model = _command(served, Secret.from_env(order.key_variable) if order.key_variable else None)
     group = Group(run, served.replicas, everywhere=order.ray is not None, host=served.host)

@@ -80,6 +80,17 @@ class SglangServers(_OnGpus):
     """The interpreter that has SGLang; by default the one that runs Peerloom."""
 
 
+class PlacementGroup(Section):
+    """What one replica asks of the cluster, as `LLMConfig` has it: `bundles` or `bundle_per_worker`."""
+
+    bundles: tuple[dict[str, NotNegative], ...] | None = None
+    """Resources of each part, which has to be on one node: `[{CPU: 2}]`."""
+    bundle_per_worker: dict[str, NotNegative] | None = None
+    """Resources for each device, as many as `tensor_parallel_size` says: `{CPU: 1, GPU: 1}`."""
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] | None = None
+    """How the parts are spread over nodes; by default PACK."""
+
+
 class RayServe(Section):
     """An application of Ray Serve LLM: vLLM, scaled and routed by Ray."""
 
@@ -95,11 +106,15 @@ class RayServe(Section):
     target_ongoing_requests: Positive | None = None
     """Calls under way for which a replica is enough; by default Ray's own choice."""
     tensor_parallel_size: Count = 1
-    """GPUs of one replica."""
+    """GPUs of one replica, or other devices if `placement_group_config` says so."""
     max_model_len: Count | None = None
     """Longest prompt and reply together, in tokens."""
     accelerator_type: str | None = None
     """The kind of GPU, as Ray names it."""
+    placement_group_config: PlacementGroup | None = None
+    """What one replica asks of the cluster; by default a GPU for each of `tensor_parallel_size`."""
+    placement_seconds: NotNegative = 300.0
+    """How long no node may have that before `serve up` gives up; longer where nodes are added on demand."""
     prefix_routing: bool = True
     """Whether calls go to the replica that has seen the longest part of their prompt."""
     engine_kwargs: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -143,8 +158,19 @@ def checked(given: dict[str, Any]) -> Served:
         served = model.model_validate_json(orjson.dumps(given))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, model))) from error
-    if isinstance(served, RayServe) and served.min_replicas > served.max_replicas:
+    if isinstance(served, RayServe):
+        _check_application(served)
+    return served
+
+
+def _check_application(served: RayServe) -> None:
+    if served.min_replicas > served.max_replicas:
         raise ConfigError(
             f"min_replicas={served.min_replicas} is more than max_replicas={served.max_replicas}"
         )
-    return served
+    group = served.placement_group_config
+    if group is not None and (group.bundles is None) == (group.bundle_per_worker is None):
+        raise ConfigError(
+            "placement_group_config: must have one of bundles and bundle_per_worker, as in "
+            "'placement_group_config={bundles: [{CPU: 1}]}'."
+        )

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -167,6 +168,17 @@ def test_a_fleet_that_takes_too_long_is_ended(peerloom, fleets: Path) -> None:
 
 
 @pytest.mark.slow
+def test_one_that_is_taken_down_while_it_starts(peerloom, fleets: Path) -> None:
+    command = (sys.executable, "-m", "peerloom", "serve", "up", "mine", *OPTIONS, "model=too/slow")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as starting:
+        until(lambda: (fleets / "mine.json").exists() and tree(fleets))
+        assert peerloom("serve", "down", "mine").out == "fleet mine is down\n"
+        assert "fleet mine was taken down before it was up" in starting.communicate(timeout=PATIENCE)[1]
+    assert starting.returncode == 1
+    assert gone(*tree(fleets))
+
+
+@pytest.mark.slow
 def test_a_program_that_is_not_there(peerloom) -> None:
     ended = peerloom("serve", "up", "mine", *OPTIONS, "model=m", "program=no-such-vllm")
     assert "cannot start 'no-such-vllm': no such program" in ended.err
@@ -213,6 +225,14 @@ def test_one_written_by_hand_is_not_ended(peerloom, fleets: Path) -> None:
         (("engine=vllm", "model=m", "replicas=0"), "replicas=0: must be 1 or more."),
         (("engine=vllm", "model=m", "api_key=abc"), "api_key holds what looks like a secret"),
         (("engine=ray-serve", "model=m", "min_replicas=3"), "min_replicas=3 is more than max_replicas=1"),
+        (
+            ("engine=ray-serve", "model=m", "placement_group_config={strategy: PACK}"),
+            "placement_group_config: must have one of bundles and bundle_per_worker",
+        ),
+        (
+            ("engine=ray-serve", "model=m", "placement_group_config={bundles: [{CPU: -1}]}"),
+            "must be 0 or more",
+        ),
         (("engine=ray-serve", "model=m", "--api-key-env", "KEY"), "engine=ray-serve takes no key"),
         (("engine=vllm", "model=m", "--api-key-env", "NOT_SET"), "--api-key-env NOT_SET: that environment"),
         (("engine=llamacpp", "model=/no/such.gguf"), "cannot read the model /no/such.gguf"),

@@ -8,6 +8,7 @@ import pytest
 
 from peerloom.errors import EngineError
 from peerloom.runtime.ray import cluster, probe
+from peerloom.runtime.ray.api import AuthenticationError
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,8 @@ def _unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster.ray, "init", init)
-    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    for name in ("RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_a_cluster_that_is_gone_is_named_before_ray_is_asked() -> None:
@@ -71,7 +73,7 @@ async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def test_a_server_that_is_silent_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_STATUS", "import time; time.sleep(60)")
+    monkeypatch.setattr(probe, "_STATUS", "print(flush=True); import time; time.sleep(60)")
     monkeypatch.setattr(probe, "STATUS_SECONDS", 0.05)
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -90,8 +92,9 @@ async def test_a_server_that_is_silent_is_no_cluster(monkeypatch: pytest.MonkeyP
         ),
         (
             "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: missing or incorrect",
-            r"asks for another token: set RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN",
+            r"asks for its token, and RAY_AUTH_MODE is not set: set RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN_PATH",
         ),
+        ("C authentication_token_loader.cc:115: unexpected\n*** StackTrace", "asks for its token"),
         ("OSError: no such thing", "cannot use Ray at .*OSError: no such thing"),
     ],
 )
@@ -100,3 +103,50 @@ async def test_why_a_cluster_refuses_is_told(monkeypatch: pytest.MonkeyPatch, sa
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         with pytest.raises(EngineError, match=told):
             await probe.check_reachable(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+@pytest.mark.parametrize(
+    ("mode", "variable", "told"),
+    [
+        (None, None, "RAY_AUTH_MODE is not set"),
+        ("disabled", None, "RAY_AUTH_MODE is disabled"),
+        ("token", None, "~/.ray/auth_token has none or another"),
+        ("token", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN has none or another"),
+        ("token", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN_PATH has none or another"),
+    ],
+)
+async def test_what_to_set_for_a_token_is_told(
+    monkeypatch: pytest.MonkeyPatch, mode: str | None, variable: str | None, told: str
+) -> None:
+    monkeypatch.setattr(probe, "_STATUS", "import sys; sys.exit('InvalidAuthToken')")
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    if variable is not None:
+        monkeypatch.setenv(variable, "secret")
+    with pytest.raises(EngineError, match=f"at auto asks for its token, and {told}: set RAY_AUTH_MODE=token"):
+        await probe.check_reachable("auto")
+
+
+async def test_a_token_that_is_there_is_used_as_ray_does_for_auto(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needs = (
+        "import os, sys; sys.exit('' if os.environ.get('RAY_AUTH_MODE') == 'token' else 'InvalidAuthToken')"
+    )
+    monkeypatch.setattr(probe, "_STATUS", needs)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(EngineError, match="asks for its token"):
+        await probe.check_reachable("auto")
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    await probe.check_reachable("auto")
+
+
+def test_a_token_that_ray_misses_when_it_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise AuthenticationError("no authentication token was found")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    with pytest.raises(EngineError, match="the Ray cluster at ray://h:1 asks for its token"):
+        cluster.connect("ray://h:1")

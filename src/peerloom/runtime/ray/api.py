@@ -10,10 +10,17 @@ from typing import Any
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
 
 import ray as _ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-__all__ = ["Handle", "NodeAffinitySchedulingStrategy", "RayError", "RayTaskError", "ray"]
+__all__ = [
+    "AuthenticationError",
+    "Handle",
+    "NodeAffinitySchedulingStrategy",
+    "RayError",
+    "RayTaskError",
+    "ray",
+]
 
 ray: Any = _ray
 

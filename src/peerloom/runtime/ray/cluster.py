@@ -13,8 +13,8 @@ from typing import Any
 
 from peerloom.errors import EngineError
 from peerloom.runtime.ray import reaper
-from peerloom.runtime.ray.api import ray
-from peerloom.runtime.ray.probe import check_local, check_reachable
+from peerloom.runtime.ray.api import AuthenticationError, ray
+from peerloom.runtime.ray.probe import check_local, check_reachable, token_refused
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b.*:")
@@ -53,6 +53,8 @@ def connect(address: str | None, *, checked: bool = False) -> bool:
             start_local()
     except Exception as error:  # Ray raises bare ones too, as for a node that does not start in time
         stop()
+        if where and isinstance(error, AuthenticationError):
+            raise token_refused(where) from error
         raise EngineError(
             f"cannot use Ray at {where or 'a local cluster'}: {reason(error)}. "
             "Check RAY_ADDRESS, or unset it for a local cluster, or choose engine=local"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -11,8 +12,14 @@ from peerloom.errors import EngineError
 
 CONNECT_SECONDS = 3.0
 STATUS_SECONDS = 6.0
-_STATUS = "from ray.scripts.scripts import main; main()"
+IMPORT_SECONDS = 60.0
+"""A busy machine may take so long to import Ray; only then the cluster is asked, and timed."""
+
+_STATUS = "from ray.scripts.scripts import main; print(flush=True); main()"
 _NULL, _PIPE = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_NO_TOKEN = re.compile(r"AuthenticationError|InvalidAuthToken|authentication_token_loader")
+"""In what Ray says without the right token; the last is where it aborts if it has none at all."""
 _LONGEST = 300  # characters of Ray's words
 LEAST_FILES = 1024  # open files; the processes of an idle cluster of one node use some hundreds
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path, on Linux
@@ -20,14 +27,19 @@ SESSION_CHARACTERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/socket
 
 
 async def check_reachable(address: str) -> None:
-    """Make sure that a cluster at an address takes this process in; takes 10 seconds at most.
+    """Make sure that a cluster at an address takes this process in: 10 seconds at most, with Ray imported.
 
     Raises:
         EngineError: if nothing answers there, or it is of another version, or asks for another token.
     """
+    if address == "auto":
+        told = await _status(address, _environment_for_auto())
+        if told is not None and _NO_TOKEN.search(told):  # Ray itself says the rest, but not this
+            raise token_refused(address)
+        return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "://" in address:
-        return  # `auto`, or Ray Client: Ray knows where that is
+        return  # Ray Client: Ray knows where that is
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
@@ -38,39 +50,71 @@ async def check_reachable(address: str) -> None:
             f"no Ray cluster answers at {address} ({error or 'timed out'}). Start it, or correct RAY_ADDRESS "
             "(ray.address); unset it for a cluster of the run's own, or choose engine=local"
         ) from error
-    await _check_status(address)
+    _judge(address, await _status(address, None))
 
 
-async def _check_status(address: str) -> None:
-    """Run `ray status` in a process that can be killed, as Ray waits long for a server that says nothing."""
-    command = (sys.executable, "-c", _STATUS, "status", "--address", address)
-    process = await asyncio.create_subprocess_exec(*command, stdin=_NULL, stdout=_NULL, stderr=_PIPE)
-    try:
-        async with asyncio.timeout(STATUS_SECONDS):
-            _, stderr = await process.communicate()
-    except TimeoutError as error:
+def _judge(address: str, said: str | None) -> None:
+    if said is None:
         raise EngineError(
             f"what listens at {address} does not answer as a Ray cluster does. Correct RAY_ADDRESS "
             "(ray.address), to the port of the head node's GCS (6379 by default)"
-        ) from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode == 0:
-        return
-    told = stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    if "Authentication" in told or "InvalidAuthToken" in told:
-        raise EngineError(
-            f"the Ray cluster at {address} asks for another token: set RAY_AUTH_MODE=token, and its token in "
-            "RAY_AUTH_TOKEN or in the file that RAY_AUTH_TOKEN_PATH names"
         )
+    told = said.rpartition("\n")[2]
+    if _NO_TOKEN.search(said):
+        raise token_refused(address)
     if "version mismatch" in told.lower():
         raise EngineError(
             f"the Ray cluster at {address} is of another version ({told[:_LONGEST]}): install the same "
             "version of ray on both sides"
         )
-    raise EngineError(f"cannot use Ray at {address}: {told[:_LONGEST]}")
+    if told:
+        raise EngineError(f"cannot use Ray at {address}: {told[:_LONGEST]}")
+
+
+async def _status(address: str, environment: dict[str, str] | None) -> str | None:
+    """What `ray status` complains of; nothing if all is well, None if it takes too long.
+
+    It is a process, which can be killed, as Ray waits long for a server that says nothing.
+    """
+    command = (sys.executable, "-c", _STATUS, "status", "--address", address)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=_NULL, stdout=_PIPE, stderr=_PIPE, env=environment
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(IMPORT_SECONDS):
+            await process.stdout.readline()
+        async with asyncio.timeout(STATUS_SECONDS):
+            _, stderr = await process.communicate()
+    except TimeoutError:
+        return None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    said = stderr.decode(errors="replace").strip()
+    return "" if process.returncode == 0 else said or f"`ray status` ended with {process.returncode}"
+
+
+def _environment_for_auto() -> dict[str, str] | None:
+    """With the token mode that Ray switches on by itself for `auto`, but not for `ray status`."""
+    there = any(os.environ.get(name) for name in _TOKENS) or Path("~/.ray/auth_token").expanduser().exists()
+    return {**os.environ, "RAY_AUTH_MODE": "token"} if there and "RAY_AUTH_MODE" not in os.environ else None
+
+
+def token_refused(address: str) -> EngineError:
+    """What to say of a cluster with token authentication to a process that has not its token."""
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    given = next((name for name in _TOKENS if os.environ.get(name)), "~/.ray/auth_token")
+    if mode.lower() != "token":
+        has = f"RAY_AUTH_MODE is {mode or 'not set'}"
+    else:
+        has = f"{given} has none or another"
+    return EngineError(
+        f"the Ray cluster at {address} asks for its token, and {has}: set RAY_AUTH_MODE=token, and the token "
+        "in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token "
+        "(`ray get-auth-token` prints it on the cluster's head node)"
+    )
 
 
 def check_local() -> None:

@@ -90,7 +90,7 @@ def end(path: Path) -> bool:
             f"the keeper of fleet {path.stem} runs on {entry.keeper.host}: "
             f"`peerloom serve down {path.stem}` has to be called there"
         )
-    by_itself = life == "alive" and _stop(entry.keeper.pid)
+    by_itself = life == "alive" and _stop(entry.keeper.pid) and not path.exists()
     _end_servers(entry)
     path.unlink(missing_ok=True)
     return by_itself
@@ -103,17 +103,20 @@ def _end_servers(entry: Entry) -> None:
 
 
 def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str], None]) -> Entry:
-    deadline, reported = time.monotonic() + timeout, 0.0
+    deadline, reported, written = time.monotonic() + timeout, 0.0, False
     while True:
         entry = None
         gone = not _lives(pid)  # looked at first: what it wrote last is read then
         with contextlib.suppress(NoFleet):
             entry = read(path)
         if entry is not None and entry.keeper is not None and entry.keeper.pid == pid:
+            written = True
             if entry.state == "up":
                 return entry
             if entry.state == "failed":
                 raise ServiceError(f"fleet {path.stem} did not come up: {entry.detail}")
+        if gone and written and entry is None:
+            raise ServiceError(f"fleet {path.stem} was taken down before it was up")
         if gone:
             raise ServiceError(f"the keeper of fleet {path.stem} has ended. {told_by(str(log), _text(log))}")
         if time.monotonic() - reported > REPORT_SECONDS:
@@ -151,8 +154,13 @@ def _lives(pid: int) -> bool:
 
 
 def _progress(entry: Entry | None, log: Path) -> str:
-    """How many servers are up, and the last line in the log of the one that has written last."""
+    """How many servers are up, and the last line in the log of the one that has written last.
+
+    Of one that has no servers yet, what its keeper waits for.
+    """
     states = [endpoint.state for endpoint in entry.endpoints] if entry is not None else []
+    if entry is not None and entry.detail and not states:
+        return f"starting; {entry.detail.splitlines()[0]}"
     newest = _newest(log)
     lines = _text(newest).rstrip().splitlines()
     said = f"; {newest.name}: {lines[-1].strip()}" if lines else ""

@@ -70,9 +70,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         engine: what serves it.
         name: the fleet's.
         state: of the whole.
-        detail: why it failed.
+        detail: why it failed, or what it waits for while it starts.
         key: whether calls have to show a key.
-        ray: the cluster it lives on, if it would outlive its keeper there.
+        ray: the cluster that has to be asked to end it, if its keeper is gone without having done so.
         keeper: who keeps it.
         beat: when this was last written by the keeper, in seconds since 1970.
         since: when the keeper began.

@@ -126,14 +126,19 @@ class Keeper:
             assert self._entry.keeper is not None
             os.environ[KEEPER_MARK] = self._entry.keeper.mark
             self._write()
+            failure = None
             try:
                 await self._until(stopped)
             except ServiceError as error:
+                failure = error
                 self._entry = msgspec.structs.replace(self._entry, state="failed", detail=str(error))
                 self._write()
-                raise
             finally:
                 await self._serving.stop()
+            if failure is not None:
+                self._entry = msgspec.structs.replace(self._entry, ray=None)  # nothing outlives this there
+                self._write()
+                raise failure
             self._path.unlink(missing_ok=True)
 
     async def _until(self, stopped: asyncio.Event) -> None:
@@ -149,10 +154,17 @@ class Keeper:
             raise first(failed) from None
 
     async def _keep(self) -> None:
-        await self._serving.start(self._tell, Path(self._entry.log))
-        self._entry = msgspec.structs.replace(self._entry, state="up")
+        await self._serving.start(self._say, Path(self._entry.log))
+        self._entry = msgspec.structs.replace(self._entry, state="up", detail="")
         self._changed.set()
         await self._serving.watch(self._changed.set)
+
+    def _say(self, text: str) -> None:
+        """Tell, and let the directory say it too until the fleet is up."""
+        self._tell(text)
+        if self._entry.state == "starting":
+            self._entry = msgspec.structs.replace(self._entry, detail=text)
+            self._changed.set()
 
     async def _beat(self) -> None:
         """Write at every change and now and then; what cannot be written, on a full disk say, can wait."""
