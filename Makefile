@@ -108,7 +108,7 @@ chaos: $(RUNTIME)  ## kill the processes of a run at random, count its rows and 
 
 engines: $(DEV)  ## real vLLM on this machine's cores, its processes killed in turn: gigabytes, a quarter of an hour
 	$(BIN)/python tests/engines/prepare.py $(ENGINES)
-	PEERLOOM_ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines --numprocesses 0 --capture no $(ARGS)
+	PEERLOOM_ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines --numprocesses 0 --capture no --timeout 1800 $(ARGS)
 
 clean:  ## remove the virtual environment and all caches
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache

@@ -4,6 +4,7 @@ Run as `python tests/engines/prepare.py FOLDER`. Whatever cannot be had is told 
 skipped: they need FOLDER/ready.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,9 +44,9 @@ def install(folder: Path) -> None:
         raise OSError("they are installed with uv, which is not here (pip install uv)")
     (folder / "overrides.txt").write_text("\n".join(OVERRIDES))
     run(uv, "venv", "--clear", "--python", "3.11", str(folder / "venv"))
-    found = [part for place in find_links() for part in ("--find-links", place)]
+    os.environ.setdefault("UV_FIND_LINKS", " ".join(find_links()))
     python = ("--python", str(folder / "venv" / "bin" / "python"))
-    run(uv, "pip", "install", *python, *found, "--override", str(folder / "overrides.txt"), *REQUIREMENTS)
+    run(uv, "pip", "install", *python, "--override", str(folder / "overrides.txt"), *REQUIREMENTS)
     [packages] = (folder / "venv" / "lib").glob("python*/site-packages")
     # vLLM asks for the version of a distribution of its own name, and takes "+cpu" in it for a CPU.
     stub = packages / f"vllm-{VERSION}+cpu.dist-info"
