@@ -31,7 +31,7 @@ OPTIONS = (
     f"program={FOLDER}/venv/bin/vllm",
     "max_model_len=4096",
     "gpu_memory_utilization=0.15",
-    "dtype=bfloat16",
+    "dtype=float32",  # without AVX-512, bfloat16 is four times as slow
     "extra=[--enforce-eager]",
 )
 
@@ -45,6 +45,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory, clean_environment: None) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PEERLOOM_FLEETS", str(directory))
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # or all replicas share the first core
+        patch.setenv("OMP_NUM_THREADS", "1")
         began = time.monotonic()
         peerloom("serve", "up", "v", *OPTIONS)
         used = sum(psutil.Process(pid).memory_full_info().pss for pid in processes())
@@ -80,11 +81,6 @@ def run(run_dir: Path, recipe: str | None = None, **options: Any) -> RunResult:
     result = pl.run(recipe, llm="fleet", run_dir=run_dir, progress=False, **options)
     assert result.how == "finished"
     return result
-
-
-def cached_share(result: RunResult) -> float:
-    used = result.summary["tokens"]
-    return used["cached"] / used["prompt"]
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
@@ -189,13 +185,6 @@ def test_tokens_a_second_against_a_bare_client(fleets: Path, tmp_path: Path) -> 
     note("tokens a second", **{name: round(sorted(each)[1], 1) for name, each in rates.items()})
 
 
-@pytest.mark.parametrize("routing", ["conversation", "none"])
-def test_cached_share(fleets: Path, routing: str, tmp_path: Path) -> None:
-    config = {"llm.name": "v", "llm.routing.affinity": routing}
-    result = run(tmp_path / "run", "coral", engine="local", config=config, limit=20, seed=7)
-    note("cached share", routing=routing, share=round(cached_share(result), 3))
-
-
 def pick(pids: dict[int, str], what: str) -> int:
     [found] = [pid for pid, name in pids.items() if re.search(what, name)]
     return found
@@ -230,7 +219,7 @@ def test_a_killed_process_costs_no_row(fleets: Path, what: str, tmp_path: Path) 
     assert ended and outcomes.keys() <= {"completed", "truncated"} and sum(outcomes.values()) == 40
     until(lambda: not left_of(set(tree)), 60)
     until(lambda: [each["state"] for each in status()["endpoints"]] == ["up"] * REPLICAS)
-    note("killed", what=what, back_after=round(time.monotonic() - ended[0]))
+    note("killed", process=what, back_after=round(time.monotonic() - ended[0]))
     assert status()["endpoints"][0]["restarts"] == first.get("restarts", 0) + 1
 
 
@@ -243,5 +232,5 @@ def test_a_killed_keeper_leaves_nothing(fleets: Path) -> None:
     assert "its keeper is gone, and its servers with it" in peerloom("serve", "status", "v")
     assert "its keeper was gone already" in peerloom("serve", "down", "v")
     freed = psutil.virtual_memory().available - free
-    note("killed", what="keeper", seconds=round(seconds, 1), freed=round(freed / 2**30, 1))
+    note("killed", process="keeper", seconds=round(seconds, 1), freed=round(freed / 2**30, 1))
     assert freed > used / 2
