@@ -1,8 +1,8 @@
 """The engines that `peerloom serve` starts as processes, as command lines with the engines' own options.
 
 What is said here of vLLM's options was tried on vLLM 0.32 (`make engines`), of SGLang's it is what its
-documentation says; other tests put a stand-in in their place. Keys go by the environment, never by the command
-line.
+documentation says; other tests put a stand-in in their place. Keys go by the environment, never by the
+command line.
 """
 
 import sys
