@@ -41,10 +41,19 @@ def main(argv: list[str]) -> None:
         _Inner(outer, control, argv[1:]).run()
     control.close()
     for number in _FORWARDED:
-        signal.signal(number, lambda signum, _: os.kill(inner, signum))
+        signal.signal(number, lambda signum, _: _forward(inner, signum))
     status = _wait_for(inner)
+    for number in _FORWARDED:
+        signal.signal(number, signal.SIG_IGN)  # what is left is ended now, whoever asks
     _end_descendants(_GRACE_SECONDS)
     _exit_like(status)
+
+
+def _forward(inner: int, number: int) -> None:
+    try:
+        os.kill(inner, number)
+    except ProcessLookupError:
+        pass
 
 
 class _Inner:
@@ -59,11 +68,11 @@ class _Inner:
         self._woken = reading
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _wake)
-        signal.signal(_PARENT_DIED, self._lose_parent)
+        signal.signal(_PARENT_DIED, self._on_parent_death)
         for number in _FORWARDED:
             signal.signal(number, lambda signum, _: self._signal(signum))
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        _be_told_when_parent_dies(outer, _PARENT_DIED)
+        _request_parent_death_signal(outer, _PARENT_DIED)
         self._program = _start(program)
 
     def run(self) -> None:
@@ -81,13 +90,13 @@ class _Inner:
                 if descriptor == self._woken:
                     self._drain()
                 else:
-                    grace = self._obey()
+                    grace = self._follow_orders()
             status = _reap(self._program)
         _end_descendants(grace)
         # The program was among these if it was still running.
         _exit_like(status if status is not None else int(signal.SIGKILL))
 
-    def _obey(self) -> float:
+    def _follow_orders(self) -> float:
         """Do as the parent says; the grace that is left for the program, if it is to end."""
         try:
             orders = self._control.recv(64)
@@ -105,7 +114,7 @@ class _Inner:
         except BlockingIOError:
             pass
 
-    def _lose_parent(self, *_: object) -> None:
+    def _on_parent_death(self, *_: object) -> None:
         self._orphaned = True
 
     def _signal(self, number: int) -> None:
@@ -130,7 +139,7 @@ def _start(program: list[str]) -> int:
             pass
         return pid
     os.setpgid(0, 0)
-    _be_told_when_parent_dies(supervisor, signal.SIGKILL)
+    _request_parent_death_signal(supervisor, signal.SIGKILL)
     for number in (*_FORWARDED, signal.SIGCHLD, _PARENT_DIED):
         signal.signal(number, signal.SIG_DFL)
     try:
@@ -145,7 +154,7 @@ def _prctl(option: int, value: int) -> None:
         sys.exit(f"the kernel refused prctl({option}), so this child could outlive its parent")
 
 
-def _be_told_when_parent_dies(parent: int, number: signal.Signals) -> None:
+def _request_parent_death_signal(parent: int, number: signal.Signals) -> None:
     """Have the kernel send this process a signal when its parent dies, even if that has happened already."""
     _prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:

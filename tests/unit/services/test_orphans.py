@@ -1,6 +1,7 @@
 """Trees of processes, as engines are: nothing of them is left, however the program or its parent dies."""
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -155,6 +156,18 @@ async def test_a_stopped_supervisor_does_not_hold_up_the_end(
         os.kill(pid, signal.SIGSTOP)
     await child.stop(grace=0.05)
     assert tree.left() == []
+    tree.close()
+
+
+async def test_signals_to_a_supervisor_that_ends_a_tree_change_nothing(tmp_path: Path) -> None:
+    child, tree = await start(tmp_path)
+    outer, inner = tree.supervisors()
+    os.kill(inner, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        while tree.left():
+            os.kill(outer, signal.SIGTERM)
+            await asyncio.sleep(0.01)
+    assert (await child.wait(), tree.left()) == (-signal.SIGKILL, [])
     tree.close()
 
 

@@ -17,7 +17,7 @@ from peerloom.errors import ServiceError
 from peerloom.services.fleets import daemon
 from peerloom.services.fleets.directory import KEEPER_MARK, Entry, NoFleet, read
 from peerloom.services.fleets.keeper import in_use
-from peerloom.services.fleets.process import told_by
+from peerloom.services.fleets.process import failure_in_log
 from peerloom.services.orphans import end_marked
 
 POLL_SECONDS = 0.05
@@ -118,7 +118,9 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
         if gone and written and entry is None:
             raise ServiceError(f"fleet {path.stem} was taken down before it was up")
         if gone:
-            raise ServiceError(f"the keeper of fleet {path.stem} has ended. {told_by(str(log), _text(log))}")
+            raise ServiceError(
+                f"the keeper of fleet {path.stem} has ended. {failure_in_log(str(log), _text(log))}"
+            )
         if time.monotonic() - reported > REPORT_SECONDS:
             reported = time.monotonic()
             report(_progress(entry, log))
@@ -126,7 +128,7 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
             newest = _newest(log)
             raise ServiceError(
                 f"fleet {path.stem} was not up after {timeout:g} s (--timeout). "
-                + told_by(str(newest), _text(newest))
+                + failure_in_log(str(newest), _text(newest))
             )
         time.sleep(POLL_SECONDS)
 

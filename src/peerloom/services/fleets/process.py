@@ -157,11 +157,11 @@ class ServerProcess:
         return f"{self._command.what} {how}. {await self._last_words()}"
 
     async def _last_words(self) -> str:
-        return told_by(self._child.log, await self._child.output())
+        return failure_in_log(self._child.log, await self._child.output())
 
 
-def told_by(log: str, text: str) -> str:
-    """What a log says of a failure: its last lines, and before them the first line that names an error.
+def failure_in_log(log: str, text: str) -> str:
+    """Describe a failure by a log: its last lines, and before them the first line that names an error.
 
     Engines log the cause first, then what became of it in each of their processes.
     """

@@ -1,14 +1,11 @@
 """Random damage to refusals in the words of many servers: each is one of the errors a row can record."""
 
-import asyncio
 import random
-import time
-from collections import Counter
 from typing import Any
 
 import orjson
 import pytest
-from test_fuzzed_replies import DIALECTS, body_of, damaged
+from test_fuzzed_replies import DIALECTS, body_of, damaged, fuzz
 
 from peerloom.errors import LLMError
 from peerloom.services.llm.base import ChatRequest
@@ -98,23 +95,8 @@ async def ask(chance: random.Random, monkeypatch: pytest.MonkeyPatch) -> str:
     return "a reply"
 
 
-async def fuzz(seed: int, rounds: int, monkeypatch: pytest.MonkeyPatch, seconds: float = 1e9) -> Counter[str]:
-    chance, seen = random.Random(seed), Counter[str]()
-    until = time.monotonic() + seconds
-    for number in range(rounds):
-        try:
-            seen[await ask(chance, monkeypatch)] += 1
-        except Exception as error:
-            raise AssertionError(f"seed {seed}, round {number}") from error
-        if time.monotonic() > until:
-            break
-        if number % 100 == 0:
-            await asyncio.sleep(0)
-    return seen
-
-
 async def test_damaged_refusals_become_defined_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = await fuzz(13, 1500, monkeypatch)
+    seen = await fuzz(13, 1500, follow=lambda chance: ask(chance, monkeypatch))
     assert sum(seen.values()) == 1500
     assert {"Retryable", "LLMDenied", "LLMRejected", "ContextExceeded"} <= set(seen), seen
 
@@ -122,4 +104,5 @@ async def test_damaged_refusals_become_defined_errors(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_damaged_refusals_for_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sum((await fuzz(1, 1_000_000, monkeypatch, seconds=30.0)).values()) > 1000
+    seen = await fuzz(1, 1_000_000, 30.0, lambda chance: ask(chance, monkeypatch))
+    assert sum(seen.values()) > 1000
