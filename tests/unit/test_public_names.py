@@ -38,7 +38,6 @@ def test_every_error_is_public() -> None:
 def test_the_door_is_light() -> None:
     heavy = {
         "ray",
-        "hydra",
         "omegaconf",
         "pydantic",
         "aiohttp",

@@ -1,4 +1,4 @@
-"""Typed configuration: composed by Hydra, checked by pydantic.
+"""Typed configuration: composed by OmegaConf, checked by pydantic.
 
 `compose` gathers what the user said into one dictionary, `check` makes it a frozen `Config` or says
 what is wrong with it, and `build` turns that into the source, model service and settings of a run.

@@ -9,8 +9,8 @@ import msgspec
 import yaml
 from pydantic import Field, ValidationError, create_model
 
-from peerloom.config.compose import literal
 from peerloom.config.explain import explain
+from peerloom.config.overrides import literal
 from peerloom.config.rules import broken_rules
 from peerloom.config.schema import Config, Recipe
 from peerloom.config.secrets import refuse_secrets

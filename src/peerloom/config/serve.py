@@ -7,9 +7,9 @@ import orjson
 from pydantic import Field, ValidationError
 
 from peerloom.config.base import Count, NotNegative, Positive, Section, Share, Whole
-from peerloom.config.compose import keys
 from peerloom.config.explain import explain
 from peerloom.config.nearest import did_you_mean
+from peerloom.config.overrides import keys
 from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError
 

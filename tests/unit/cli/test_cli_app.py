@@ -25,7 +25,7 @@ def test_an_unknown_verb_is_refused_with_the_nearest(peerloom) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_what_is_asked_often_imports_nothing_of_weight(arguments: list[str]) -> None:
-    heavy = "{'ray', 'hydra', 'pydantic', 'rich', 'aiohttp', 'jinja2', 'xllamacpp', 'omegaconf'}"
+    heavy = "{'ray', 'pydantic', 'rich', 'aiohttp', 'jinja2', 'xllamacpp', 'omegaconf'}"
     code = (
         "import sys, contextlib, io\n"
         "from peerloom.cli import main\n"

@@ -40,7 +40,7 @@ def test_the_default_run_directory(peerloom, tmp_path: Path, monkeypatch: pytest
     (made,) = (tmp_path / "runs").iterdir()
     assert ended.err == f"run directory: runs/{made.name}\n"
     assert re.fullmatch(r"coral-\d{8}-[0-9a-f]{6}", made.name)
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # above all no outputs/ of Hydra
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_the_defaults_are_the_embedded_model_and_the_recipe() -> None:
     assert compose("coral") == {"llm": {"kind": "llamacpp"}, "recipe": {"name": "coral"}}
 
 
-def test_overrides_are_typed_as_hydra_types_them() -> None:
+def test_overrides_are_typed() -> None:
     composed = compose(
         "coral", ["limit=20", "source.path=[a.jsonl,b.jsonl]", "+seed=null", "llm.extra_body={a:1.5}"]
     )
@@ -26,8 +26,32 @@ def test_overrides_are_typed_as_hydra_types_them() -> None:
     assert composed["llm"]["extra_body"] == {"a": 1.5}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", ""),
+        ("1e3", 1000.0),
+        ("on", "on"),
+        ("'1'", "1"),
+        ("'it\\'s'", "it's"),
+        ('"a,b"', "a,b"),
+        (" a b ", "a b"),
+        ("[a b, 'c,d', [1, null]]", ["a b", "c,d", [1, None]]),
+        ("{a: 1.5, b:{c:[true]}}", {"a": 1.5, "b": {"c": [True]}}),
+        ("http://h:1/v1", "http://h:1/v1"),
+        ("}", "}"),
+        ("x${limit}", "x7"),
+        ("[${limit}, '${limit}', b]", [7, 7, "b"]),
+        ("'\\${limit}'", "${limit}"),
+        ("\\${limit}", "${limit}"),
+    ],
+)
+def test_a_value_is_read_as_it_is_written(text: str, value: object) -> None:
+    assert compose("coral", ["limit=7", f"llm.value={text}"])["llm"]["value"] == value
+
+
 @pytest.mark.parametrize("path", ["~/q.jsonl", "run(1).jsonl", "a=b.jsonl", "q*.jsonl", "with space.jsonl"])
-def test_a_path_that_is_no_hydra_value_is_taken_as_it_stands(path: str) -> None:
+def test_a_path_needs_no_quotes(path: str) -> None:
     assert compose("coral", [f"source.path={path}"])["source"]["path"] == path
 
 
@@ -59,7 +83,11 @@ def test_a_key_can_be_taken_away() -> None:
         ("q.jsonl", "q.jsonl: not an override: write key=value"),
         ("a b=1", "a b=1: not an override"),
         ("source.path=a,b", r"a list is written \[a,b\]"),
-        ("source.path=[a", r"source.path=\[a: "),
+        ("source.path='a','b'", r"a list is written \[a,b\]"),
+        ("source.path=[a", r"source.path=\[a: missing ']' at the end"),
+        ("source.path='it's'", r"a quote in a value is written \\'"),
+        ("source.path=[a,]", "an element is missing in 'a,'"),
+        ("source.path={a}", "expecting ':'"),
         ("recipe=tau2", "the recipe is the first argument: peerloom run tau2"),
         ("source.path=${oc.env:PEERLOOM_NO_SUCH}", "source.path: .*PEERLOOM_NO_SUCH"),
         ("llm=llamacp", "llm=llamacp: there is no such llm. Did you mean 'llamacpp'"),
@@ -76,6 +104,30 @@ def test_the_users_own_llm_group_builds_on_ours(tmp_path: Path) -> None:
     assert composed["llm"] == {"kind": "openai", "model": "big", "base_url": "http://lab/v1"}
 
 
+def test_a_file_may_build_on_our_option_of_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "llm" / "openai.yaml", "defaults: [openai]\nmodel: ours\n")
+    write(tmp_path / "llm" / "mine.yaml", "defaults: [_self_, openai]\nmodel: mine\nbase_url: http://mine\n")
+    composed = compose("coral", ["llm=mine"], config_dir=tmp_path)
+    assert composed["llm"] == {"kind": "openai", "model": "ours", "base_url": "http://mine"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("defaults: {a: b}\n", "bad.yaml: defaults is a list of options"),
+        ("defaults: [{a: b}]\n", "bad.yaml: .* cannot be a default: write NAME"),
+        ("defaults: [bad]\n", "bad.yaml: builds on itself"),
+        ("defaults: [opnai]\n", "llm=opnai: there is no such llm. Did you mean 'openai'"),
+        ("- a\n", "bad.yaml: an option of a group is a mapping"),
+        ("kind: openai\nkind: azure\n", "bad.yaml:2: not YAML: found duplicate key kind"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_named(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path / "llm" / "bad.yaml", text)
+    with pytest.raises(ConfigError, match=message):
+        compose("coral", ["llm=bad"], config_dir=tmp_path)
+
+
 def test_the_users_options_of_a_recipe_are_taken_with_it(tmp_path: Path) -> None:
     write(tmp_path / "recipe" / "coral.yaml", "max_rounds: 9\n")
     write(tmp_path / "recipe" / "coral-short.yaml", "name: coral\nmax_rounds: 1\n")
@@ -89,6 +141,8 @@ def test_any_group_of_the_users_own_may_set_anything(tmp_path: Path) -> None:
     write(tmp_path / "experiment" / "small.yaml", text)
     composed = compose("coral", ["experiment=small", "llm.latency=1"], config_dir=tmp_path)
     assert (composed["limit"], composed["llm"]) == (3, {"kind": "simulated", "latency": 1})
+    chosen = compose("coral", ["experiment=small", "llm=openai"], config_dir=tmp_path)
+    assert chosen["llm"] == {"kind": "openai"}
     with pytest.raises(ConfigError, match="experiment=smal: there is no such experiment"):
         compose("coral", ["experiment=smal"], config_dir=tmp_path)
 
@@ -139,18 +193,3 @@ def test_a_run_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | Non
         file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         compose(str(file))
-
-
-def test_hydra_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import logging
-    import os
-
-    from hydra.core.global_hydra import GlobalHydra
-
-    monkeypatch.chdir(tmp_path)
-    handlers = list(logging.getLogger().handlers)
-    compose("coral", ["llm=simulated"])
-    assert os.getcwd() == str(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert logging.getLogger().handlers == handlers
-    assert not GlobalHydra.instance().is_initialized()

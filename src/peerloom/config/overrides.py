@@ -1,0 +1,119 @@
+"""Read overrides: `key=value` texts, as on the command line.
+
+Values are written as in OmegaConf's grammar: numbers, `true`, `null`, `[a, b]`, `{a: 1}`, text with or
+without quotes. Any other text is taken as it stands, so that paths need no quotes. `${...}` stays in a
+value, to be interpolated once everything is merged.
+"""
+
+import re
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError
+from omegaconf.grammar_parser import parse
+from omegaconf.grammar_visitor import GrammarVisitor
+
+from peerloom.config.secrets import refuse_secrets
+from peerloom.errors import ConfigError
+
+_SIGNS = {
+    "MATCHING_QUOTE_CLOSE": "closing quote",
+    "BRACKET_CLOSE": "']'",
+    "BRACE_CLOSE": "'}'",
+    "COLON": "':'",
+    "'<EOF>'": "the end",
+    "<EOF>": "the end",
+}
+"""Names of OmegaConf's tokens, as a user knows them."""
+
+
+class Override(NamedTuple):
+    """One override: a key with its value, or a key to take away (`~key`)."""
+
+    key: str
+    value: Any = None
+    deletes: bool = False
+
+
+def parse_override(text: str) -> Override:
+    """Parse `key=value`, `+key=value` (the same) or `~key`.
+
+    Raises:
+        ConfigError: if the text is none of them, or the value a secret, or more than one value.
+    """
+    typed, equals, value = text.partition("=")
+    key, deletes = typed.lstrip("+~"), text.startswith("~")
+    if not (equals or deletes) or not all(map(str.isidentifier, key.split("."))):
+        raise ConfigError(f"{text}: not an override: write key=value, e.g. limit=20 or source.path=q.jsonl")
+    refuse_secrets({key: value})
+    values: list[Any]
+    try:
+        values = _parse(f"[{value}]")  # as a list, to tell several values from one
+    except GrammarParseError as error:
+        if value[:1] in ("[", "{", "'", '"'):
+            raise ConfigError(f"{text}: {_problem(value)}; a quote in a value is written \\' ") from error
+        values = [value]
+    if len(values) > 1:
+        raise ConfigError(f"{text}: {key} takes one value: a list is written [a,b], a comma in a name quoted")
+    return Override(key, values[0] if values else "", deletes)
+
+
+def keys(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the nested values of plain `key=value` texts, where there are no groups and no files.
+
+    Raises:
+        ConfigError: for a text that is not one.
+    """
+    nested: DictConfig = OmegaConf.create()
+    for text in texts:
+        override = parse_override(text)
+        OmegaConf.update(nested, override.key, literal(override.value), force_add=True)
+    return cast("dict[str, Any]", OmegaConf.to_container(nested, resolve=True))
+
+
+def literal(value: Any) -> Any:
+    """Return the value with `${` escaped, so that OmegaConf does not interpolate it."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, Mapping):
+        return {key: literal(inner) for key, inner in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [literal(inner) for inner in cast("Sequence[Any]", value)]
+    return value
+
+
+class _Values(GrammarVisitor):
+    """Makes values of OmegaConf's parse trees, and leaves interpolations as they are written."""
+
+    def __init__(self) -> None:
+        nothing = cast("Any", None)  # what interpolates
+        super().__init__(nothing, nothing, nothing)
+
+    def visitInterpolation(self, ctx: Any) -> str:
+        return ctx.getText()
+
+    def visitQuotedValue(self, ctx: Any) -> str:
+        text: str = ctx.getText()
+        return re.sub(rf"\\+(?={text[0]}|$)", lambda found: found[0][: len(found[0]) // 2], text[1:-1])
+
+    def visitSequence(self, ctx: Any) -> Generator[Any, None, None]:
+        if len(ctx.element()) <= len(ctx.COMMA()):
+            raise GrammarParseError(f"an element is missing in {ctx.getText()!r}")
+        yield from super().visitSequence(ctx)
+
+
+def _parse(text: str) -> Any:
+    return cast("Any", _Values().visit(parse(text, "singleElement", "VALUE_MODE")))
+
+
+def _problem(text: str) -> str:
+    """Say why a text is no value."""
+    problem = "not a value"
+    try:
+        _parse(text)
+    except GrammarParseError as error:
+        problem = str(error).splitlines()[0].partition(" expecting {")[0]
+    for token, sign in _SIGNS.items():
+        problem = problem.replace(token, sign)
+    return problem
