@@ -8,7 +8,7 @@ from source_tree import PACKAGE, Import, Module, expect_none, read_modules, writ
 DOOR = "__init__"
 LAYERS = (
     {"connection_limit", "errors", "printable", "standard_streams", "values"},
-    {"turn"},
+    {"options", "turn"},
     {"task"},
     {"idset"},
     {"workflow", "events"},

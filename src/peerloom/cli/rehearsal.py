@@ -72,7 +72,11 @@ def _directory(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: b
 def _model(plan: Plan, *, done: bool) -> dict[str, Any]:
     """Which model would be asked, and how much is to be fetched first; nothing, if nothing is to do."""
     llm = plan.config.llm
-    said = {} if llm is None else llm.model_dump(mode="json", include={"kind", "model", "base_url"})
+    said = {
+        key: getattr(llm, key)
+        for key in ("kind", "model", "base_url")
+        if llm is not None and hasattr(llm, key)
+    }
     models = embedded_models(plan.config)
     return {**said, "missing_bytes": 0 if done else sum(map(missing_bytes, models))} if models else said
 

@@ -4,6 +4,7 @@ Its options are the keys of `llm=simulated`, taken from that group's own descrip
 """
 
 from collections.abc import Iterator
+from dataclasses import fields
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -12,11 +13,10 @@ import typer
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.config import check, compose
-from peerloom.config.llm import Served, Simulated
-from peerloom.services.llm.laws import Laws
+from peerloom.config.base import fields_of, texts_of
+from peerloom.config.llm import Simulated
+from peerloom.services.llm.laws import Behaviour, Laws
 from peerloom.services.llm.server import ServerConfig, run_server
-
-_OF_THE_CLIENT = {"kind", "timeout", "max_retries", *Served.model_fields}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,18 +44,17 @@ def simulate_llm(
     values = {"llm": "simulated", "seed": seed, **{f"llm.{name}": value for name, value in laws.items()}}
     config = check(compose(None, values=values))
     assert isinstance(config.llm, Simulated)
-    obeyed = Laws(**config.llm.model_dump(exclude=_OF_THE_CLIENT), seed=seed)
+    obeyed = Laws(**{name: getattr(config.llm, name) for name in fields_of(Behaviour)}, seed=seed)
     run_server(ServerConfig(laws=obeyed, host=host, port=port, model=model, log=log, admin=admin))
 
 
 def _laws() -> Iterator[Parameter]:
-    for name, field in Simulated.model_fields.items():
-        if name in _OF_THE_CLIENT:
-            continue
-        kind = _kind(field.annotation)
-        option = typer.Option(help=field.description, show_default=field.default is not None)
+    helps, known = texts_of(Behaviour), fields_of(Behaviour)
+    for field in fields(Behaviour):
+        kind = _kind(known[field.name].annotation)
+        option = typer.Option(help=helps[field.name], show_default=field.default is not None)
         hint = Annotated[kind | None if field.default is None else kind, option]
-        yield Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
+        yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
 
 
 def _kind(annotation: Any) -> Any:

@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from peerloom.config.llm import Hosted, LlamaCpp, Llm
-from peerloom.config.money import make_budget, make_cache, make_prices, settle_cache, settle_prices
+from peerloom.config.llm import Hosted, LlamaCpp, Served
+from peerloom.config.money import make_cache, make_prices, settle_cache, settle_prices
 from peerloom.config.resume import kept_on_resume
 from peerloom.config.rules import unknown_roles
 from peerloom.config.schema import Config
 from peerloom.config.secrets import refuse_secrets
-from peerloom.config.services import PROVIDERS
 from peerloom.errors import ConfigError
 from peerloom.runtime.settings import RoleSettings, RunSettings
 from peerloom.services.llm.models import canonical
@@ -55,13 +55,13 @@ def settle(config: Config, sample: Path | None = None) -> Config:
     return settled
 
 
-def _settled(llm: Llm) -> Llm:
+def _settled(llm: Served) -> Served:
     if isinstance(llm, LlamaCpp):
-        return llm.model_copy(update={"model": canonical(llm.model)})
+        return replace(llm, model=canonical(llm.model))
     if isinstance(llm, Hosted):
-        provider = PROVIDERS[llm.kind]
+        provider = llm.dialect().provider
         found = llm.base_url or os.environ.get(provider.url_env) or provider.url or None
-        return llm.model_copy(update={"base_url": found})
+        return replace(llm, base_url=found)
     return llm
 
 
@@ -102,7 +102,7 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
         address=config.ray.address,
         timeouts={name: agent.timeout for name, agent in config.agents.items() if agent.timeout},
         journal=config.journal == "on",
-        budget=make_budget(config.budget),
+        budget=config.budget,
         prices=make_prices(config.prices),
         cache=make_cache(config.cache, {key: same[key] for key in same if key.startswith(_MODELS)}),
     )

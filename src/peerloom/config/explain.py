@@ -11,8 +11,10 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from peerloom.config.base import fields_of, is_section
 from peerloom.config.llm import LLM_GROUPS
 from peerloom.config.nearest import did_you_mean
+from peerloom.config.providers import find_group, known_kinds
 
 _ALLOWED = {
     "int_type": "a whole number",
@@ -28,6 +30,7 @@ _ALLOWED = {
     "list_type": "a list",
     "dict_type": "a group of keys",
     "model_type": "a group of keys",
+    "dataclass_type": "a group of keys",
     "model_attributes_type": "a group of keys",
     "literal_error": "{expected}",
     "greater_than_equal": "{ge:g} or more",
@@ -45,7 +48,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         key = _dotted(detail["loc"])
-        if detail["type"] == "extra_forbidden":
+        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             kind = _kind(detail["loc"])
             unknown += [_unknown(leaf, given, root, kind) for leaf, given in _leaves(key, detail["input"])]
         else:
@@ -53,9 +56,9 @@ def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
     return unknown + [_wrong(key, details, root) for key, details in wrong.items()]
 
 
-def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def known_keys(model: type[Any], prefix: str = "") -> Iterator[str]:
     """Every dotted key of a model, with `<name>` where the user chooses the name."""
-    for name, field in model.model_fields.items():
+    for name, field in fields_of(model).items():
         key = f"{prefix}{name}"
         sections = dict.fromkeys(_sections(field.annotation))
         below = f"{key}.<name>." if get_origin(field.annotation) is dict else f"{key}."
@@ -71,8 +74,8 @@ def given(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _sections(annotation: Any) -> Iterator[type[Any]]:
+    if is_section(annotation):
         yield annotation
     for part in get_args(annotation):
         yield from _sections(part)
@@ -91,7 +94,7 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
 
 def _is_kind(loc: tuple[int | str, ...], place: int) -> bool:
     """Whether that part of a place is pydantic's own: which group a service is of."""
-    return place == {"llm": 1, "llms": 2}.get(str(loc[0])) and loc[place] in LLM_GROUPS
+    return place == {"llm": 1, "llms": 2}.get(str(loc[0]))
 
 
 def _kind(loc: tuple[int | str, ...]) -> str:
@@ -132,7 +135,7 @@ def _unknown(key: str, value: Any, root: type[BaseModel], kind: str) -> str:
 
 def _has(kind: str, key: str) -> bool:
     """Whether a group of services has a key, or the section that a dotted key is in."""
-    return key.partition(".")[0] in LLM_GROUPS[kind].model_fields
+    return key.partition(".")[0] in fields_of(find_group(kind))
 
 
 def _below(section: str, known: Collection[str]) -> Iterable[str]:
@@ -149,13 +152,13 @@ def _wrong(key: str, details: list[ErrorDetails], root: type[BaseModel]) -> str:
         return f"{key} is needed: write {key}=..."
     if first["type"].startswith("union_tag"):
         kind = cast("dict[str, Any]", first["input"]).get("kind")
-        return f"{key}.kind={given(kind)}: must be one of {', '.join(LLM_GROUPS)}"
+        return f"{key}.kind={given(kind)}: must be one of {', '.join(known_kinds())}"
     allowed = dict.fromkeys(
         _ALLOWED[each["type"]].format(**each.get("ctx", {})) if each["type"] in _ALLOWED else each["msg"]
         for each in details
     )
     line = f"{key}={given(first['input'])}: must be {' or '.join(allowed)}."
-    if first["type"] in ("model_type", "model_attributes_type"):
+    if first["type"] in ("model_type", "model_attributes_type", "dataclass_type"):
         return line + did_you_mean(key, (), all_of=_below(key, list(known_keys(root))))
     if first["type"] != "literal_error":
         return line

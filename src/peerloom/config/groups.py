@@ -7,7 +7,7 @@ defaults chooses the model.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 from yaml.error import MarkedYAMLError
 
-from peerloom.config.llm import LLM_GROUPS
 from peerloom.config.nearest import did_you_mean
+from peerloom.config.providers import find_group, known_kinds, no_such_kind
 from peerloom.errors import ConfigError
 
 _DEFAULT_LLM = "llamacpp"
@@ -80,7 +80,8 @@ class Groups:
         """The option's own keys and, in front of them, those of the options that it builds on."""
         file = self._files.get(group, {}).get(option)
         if file is None or file in within:  # a file may build on an option of ours that has its name
-            if group == "llm" and option in LLM_GROUPS:
+            if group == "llm" and (option in known_kinds() or ":" in option):
+                find_group(option)
                 return [{"llm": {"kind": option}}]
             raise ConfigError(self._no_such(group, option) if file is None else f"{file}: builds on itself")
         text, body = _read(file)
@@ -102,8 +103,9 @@ class Groups:
         return parts
 
     def _no_such(self, group: str, option: str) -> str:
-        ours: Iterable[str] = LLM_GROUPS if group == "llm" else ()
-        there = sorted({*ours, *self._files.get(group, ())})
+        there = list(self._files.get(group, ()))
+        if group == "llm":
+            return no_such_kind(option, there)
         return f"{group}={option}: there is no such {group}.{did_you_mean(option, there, all_of=there)}"
 
 

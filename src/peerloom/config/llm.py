@@ -1,75 +1,67 @@
-"""The keys of each `llm` group: which model answers, and how.
+"""The keys of each `llm` group: which model answers, and how; and the service that they make.
 
-Each class is one group; its `kind` is the group's name on the command line (`llm=openai`).
+Each class is one group; its `kind` is the group's name on the command line (`llm=openai`). A group of a
+provider behind HTTP is made of its dialect: the options of that, and those that all have in common.
 """
 
-from typing import Annotated, Any, Literal
+import importlib
+import pkgutil
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import Field as DataclassField
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field
-
-from peerloom.config.base import FREE, SAME, Count, NotNegative, Positive, Section, Share, Whole
-from peerloom.services.llm.dialects.anthropic import AnthropicStructured
-from peerloom.services.llm.dialects.gemini import GeminiStructured
+from peerloom.config.base import optional, own_options
+from peerloom.errors import ConfigError
+from peerloom.options import FREE, SAME, Count, Options, Positive, Whole
+from peerloom.services.fleets.service import KEY_VARIABLE, FleetService
+from peerloom.services.llm import dialects
+from peerloom.services.llm.dialect import Dialect
 from peerloom.services.llm.endpoint import Http
-from peerloom.services.llm.llamacpp import Placement
-from peerloom.services.llm.routing import Affinity
-from peerloom.services.llm.waits import RetryAfterAs
+from peerloom.services.llm.hedge import Hedge
+from peerloom.services.llm.hosted import CallPolicy, HttpService
+from peerloom.services.llm.laws import Behaviour
+from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.llamacpp import LlamaCppService, Placement
+from peerloom.services.llm.openai import OpenAIService
+from peerloom.services.llm.retry import Retry
+from peerloom.services.llm.routing import Routing
+from peerloom.services.llm.scripted import ScriptedService
+from peerloom.services.llm.service import LLMService
+from peerloom.services.llm.simulated import SimulatedService
 from peerloom.services.llm.wire import Structured
+from peerloom.services.secret import Secret
+
+if TYPE_CHECKING:
+    _RoutingKeys = Routing
+else:
+    _RoutingKeys = optional(Routing)
 
 
-class Limits(Section):
-    """What a provider allows for one key, over all peers of the run."""
-
-    requests_per_minute: Annotated[Positive | None, FREE] = None
-    """Attempts, answered or not."""
-    tokens_per_minute: Annotated[Positive | None, FREE] = None
-    """Tokens of prompts and replies together."""
-    concurrency: Annotated[Count | None, FREE] = None
-    """Calls under way at once."""
-    window_seconds: Annotated[Positive, FREE] = 60.0
-    """The time over which the provider counts its minutes."""
-    adaptive: Annotated[bool, FREE] = True
-    """Go below the limits, or find some, when the provider refuses calls or slows down."""
-
-
-class Routing(Section):
-    """How calls are spread over a service's replicas; what is left out is as suits the service."""
-
-    affinity: Annotated[Affinity | None, FREE] = None
-    """What stays on one replica, which has its prefix: a task's calls, a role's, or a role's of a task."""
-    imbalance: Annotated[Annotated[float, Field(ge=1)] | None, FREE] = None
-    """A preferred replica may have so many times the average of calls under way."""
-    eject_after: Annotated[Count | None, FREE] = None
-    """Failures in a row after which a replica is left out for a while."""
-    eject_seconds: Annotated[Positive | None, FREE] = None
-    """How long, the first time; it doubles while the replica goes on failing."""
-    eject_cap: Annotated[Positive | None, FREE] = None
-    """The longest that it is left out."""
-
-
-class Hedge(Section):
-    """When a second request is sent beside one that is slow; the first reply counts."""
-
-    percentile: Annotated[float, Field(gt=0, lt=1), FREE] = 0.95
-    """Of the times that calls have taken; later than that."""
-    share: Annotated[float, Field(gt=0, lt=1), FREE] = 0.05
-    """Of all calls, at most."""
-    after: Annotated[Count, FREE] = 100
-    """So many calls must have been seen."""
-
-
-class Served(Section):
+@dataclass(frozen=True, kw_only=True)
+class Served(Options):
     """What every service has."""
 
-    limits: Limits = Limits()
-    routing: Routing | None = None
-    """How calls are spread over replicas; by default as suits the service."""
+    kind: Annotated[str, SAME]
+    limits: Limits = field(default_factory=Limits)
+    routing: _RoutingKeys | None = None
+    """How calls are spread over replicas; what is left out is as suits the service."""
     hedge: Hedge | None = None
     """When a second request is sent beside a slow one; by default never."""
     fallback: Annotated[str | None, FREE] = None
     """The service (`llm`, or a name in `llms`) that is asked when this one is away."""
 
+    @abstractmethod
+    def service(self, seed: int) -> LLMService:
+        """Make the service that these keys describe.
 
+        Raises:
+            ConfigError: if they cannot work here, e.g. for a key that is not set.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
 class Remote(Served):
     """What every service behind HTTP has that somebody else runs."""
 
@@ -81,14 +73,18 @@ class Remote(Served):
     """Further attempts at a call that failed for a passing reason."""
     http: Annotated[Http, FREE] = "auto"
     """What carries requests: `thin` (cheapest, but no proxies), `aiohttp`, or whichever will do."""
-    extra_body: Annotated[dict[str, Any], SAME] = Field(default_factory=dict[str, Any])
-    """Further keys of every request's body, as the provider understands them."""
+
+    @property
+    def retry(self) -> Retry:
+        """The attempts at each call."""
+        return Retry(attempts=self.max_retries + 1)
 
 
+@dataclass(frozen=True, kw_only=True)
 class LlamaCpp(Served):
     """The embedded engine: llama.cpp servers that the run starts, watches and stops."""
 
-    kind: Annotated[Literal["llamacpp"], SAME] = "llamacpp"
+    kind: Annotated[str, SAME] = "llamacpp"
     model: Annotated[str, SAME] = "smollm2-135m"
     """A name that `peerloom models list` prints, the path of a .gguf file, or one on the Hugging Face hub:
     `owner/repository/file.gguf` (`hf:` in front if there is such a path here too)."""
@@ -105,167 +101,152 @@ class LlamaCpp(Served):
     host: Annotated[str | None, FREE] = None
     """The address they listen on; by default loopback, with `placement=nodes` each node's own."""
 
+    def service(self, seed: int) -> LlamaCppService:
+        """Make the servers' service."""
+        return LlamaCppService(**_own(self, Served))
 
-class OpenAI(Remote):
+
+@dataclass(frozen=True, kw_only=True)
+class Hosted(Remote):
+    """A provider behind HTTP, or any server that speaks its dialect."""
+
+    model: Annotated[str | None, SAME] = None
+    """The model's name, or the deployment's; by default the first that is listed."""
+    base_url: Annotated[str | tuple[str, ...] | None, FREE] = None
+    """Where it is, or a list of replicas; by default what the provider's variable says, else its own."""
+    api_key_env: Annotated[str, FREE]
+    """The environment variable that holds the key. The key itself never stands in a configuration."""
+
+    dialect: ClassVar[Callable[..., Dialect]]
+
+    def service(self, seed: int) -> HttpService:
+        """Make the provider's service."""
+        spoken = self.dialect(**_own(self, Hosted))
+        calls = CallPolicy(
+            timeout=self.timeout, connect_timeout=self.connect_timeout, retry=self.retry, http=self.http
+        )
+        key = _key(self.api_key_env, spoken.provider.key_env)
+        return HttpService(spoken, base_url=self.base_url, model=self.model, api_key=key, calls=calls)
+
+
+def hosted(kind: str, dialect: Any, base: type[Hosted] = Hosted) -> type[Hosted]:
+    """Make the group of a provider of its dialect, an options class."""
+    defaults = {each.name: each for each in fields(dialect)}
+    own = {name: (hint, _fresh(defaults[name])) for name, hint in own_options(dialect).items()}
+    common = {
+        "kind": (Annotated[str, SAME], kind),
+        "api_key_env": (Annotated[str, FREE], dialect().provider.key_env),
+    }
+    keys = [(name, hint, default) for name, (hint, default) in {**common, **own}.items()]
+    made = make_dataclass(
+        dialect.__name__, keys, bases=(base,), namespace={"dialect": dialect}, frozen=True, kw_only=True
+    )
+    made.__module__, made.__doc__ = dialect.__module__, dialect.__doc__
+    return made
+
+
+class _OpenAI(Hosted):
     """Any server that speaks OpenAI's chat completions."""
 
-    kind: Annotated[Literal["openai"], SAME] = "openai"
-    model: Annotated[str | None, SAME] = None
-    """The model's name at that server; by default the first that it lists."""
-    base_url: Annotated[str | tuple[str, ...] | None, FREE] = None
-    """Where it is, up to `/v1`, or a list of replicas; by default `$OPENAI_BASE_URL`, else OpenAI's own."""
-    api_key_env: Annotated[str, FREE] = "OPENAI_API_KEY"
-    """The environment variable that holds the key. The key itself never stands in a configuration."""
-    structured: Annotated[Structured, FREE] = "auto"
-    """How choices and schemas are asked of the server."""
+    def service(self, seed: int) -> HttpService:
+        """Make OpenAI's service, which finds out how its server calls the limit of tokens."""
+        keys = {name: value for name, value in _own(self, Served).items() if name not in _OF_THE_KEY}
+        key = _key(self.api_key_env, self.dialect().provider.key_env)
+        return OpenAIService(**keys, api_key=key, retry=self.retry)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Fleet(Remote):
     """A fleet that `peerloom serve up` keeps, or any other in the directory of fleets."""
 
-    kind: Annotated[Literal["fleet"], SAME] = "fleet"
+    kind: Annotated[str, SAME] = "fleet"
     name: Annotated[str, FREE]
     """Its name, or the path of its file."""
     model: Annotated[str | None, SAME] = None
     """The model it has to serve; by default whatever it does."""
-    api_key_env: Annotated[str, FREE] = "PEERLOOM_FLEET_KEY"
+    api_key_env: Annotated[str, FREE] = KEY_VARIABLE
     """The environment variable that holds the key, if the fleet wants one."""
     structured: Annotated[Structured, FREE] = "auto"
     """How choices and schemas are asked of the servers."""
+    extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
+    """Further keys of every request's body, as the servers understand them."""
+
+    def service(self, seed: int) -> FleetService:
+        """Make the fleet's service."""
+        keys = {name: value for name, value in _own(self, Served).items() if name not in _OF_THE_KEY}
+        return FleetService(**keys, api_key=_key(self.api_key_env, KEY_VARIABLE), retry=self.retry)
 
 
-class Azure(Remote):
-    """Deployments of Azure OpenAI."""
+@dataclass(frozen=True, kw_only=True)
+class Simulated(Behaviour, Served):
+    """A seeded stand-in with a real model's timing and faults."""
 
-    kind: Annotated[Literal["azure"], SAME] = "azure"
-    model: Annotated[str | None, SAME] = None
-    """The deployment's name."""
-    base_url: Annotated[str | None, FREE] = None
-    """The resource's address, e.g. `https://NAME.openai.azure.com`; by default `$AZURE_OPENAI_ENDPOINT`."""
-    api_key_env: Annotated[str, FREE] = "AZURE_OPENAI_API_KEY"
-    """The environment variable that holds the key."""
-    api_version: Annotated[str, SAME] = "2024-10-21"
-    """The interface's version, which goes along with every request."""
-    structured: Annotated[Structured, FREE] = "auto"
-    """How choices and schemas are asked of the model."""
-
-
-class Anthropic(Remote):
-    """Anthropic's models, by their Messages API."""
-
-    kind: Annotated[Literal["anthropic"], SAME] = "anthropic"
-    model: Annotated[str | None, SAME] = None
-    """The model's name; by default the first that is listed."""
-    base_url: Annotated[str | None, FREE] = None
-    """Where the API is, without `/v1`; by default `$ANTHROPIC_BASE_URL`, else Anthropic's own."""
-    api_key_env: Annotated[str, FREE] = "ANTHROPIC_API_KEY"
-    """The environment variable that holds the key."""
-    max_tokens: Annotated[Count, SAME] = 4096
-    """The longest reply, where the agent says nothing else: each request has to say it."""
-    structured: Annotated[AnthropicStructured, FREE] = "auto"
-    """How choices and schemas are asked of the model."""
-
-
-class Gemini(Remote):
-    """Google's models, by the Gemini API."""
-
-    kind: Annotated[Literal["gemini"], SAME] = "gemini"
-    model: Annotated[str | None, SAME] = None
-    """The model's name; by default the first that is listed."""
-    base_url: Annotated[str | None, FREE] = None
-    """Where the API is, without `/v1beta`; by default `$GOOGLE_GEMINI_BASE_URL`, else Google's own."""
-    api_key_env: Annotated[str, FREE] = "GEMINI_API_KEY"
-    """The environment variable that holds the key."""
-    structured: Annotated[GeminiStructured, FREE] = "auto"
-    """How choices and schemas are asked of the model."""
-
-
-class Simulated(Served):
-    """A seeded stand-in with a real model's timing and faults; see `peerloom.services.llm.laws.Laws`."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)  # the texts are also options' help
-
-    kind: Annotated[Literal["simulated"], SAME] = "simulated"
-    latency: Annotated[NotNegative, FREE] = 0.0
-    """Seconds a call takes; the median, if spread."""
-    latency_sigma: Annotated[NotNegative, FREE] = 0.0
-    """Spread of the latency, sigma of a lognormal law."""
-    tokens_per_second: Annotated[Positive | None, FREE] = None
-    """Speed of one reply, on top of the latency."""
-    tokens: Annotated[Count, SAME] = 120
-    """Median length of a reply, in tokens of four characters."""
-    tokens_sigma: Annotated[NotNegative, SAME] = 0.5
-    """Spread of the length, sigma of a lognormal law."""
-    agreement: Annotated[Share, SAME] = 0.8
-    """Probability that an answer is the one stated last in the prompt."""
-    context: Annotated[Count | None, FREE] = None
-    """The longest prompt, in tokens."""
-    prefix_cache: Annotated[Count | None, FREE] = None
-    """Tokens that the prefix cache holds; by default, all that precedes a prompt's last message."""
-    prefill_tokens_per_second: Annotated[Positive | None, FREE] = None
-    """Speed of reading what of a prompt is not cached, on top of the latency."""
-    rate_reasoning: Annotated[Share, SAME] = 0.0
-    """Share of replies with thoughts before them."""
-    rate_429: Annotated[Share, FREE] = 0.0
-    """Share of calls refused with 429."""
-    rate_5xx: Annotated[Share, FREE] = 0.0
-    """Share of calls that fail with 503."""
-    rate_hang: Annotated[Share, FREE] = 0.0
-    """Share of calls that get no answer."""
-    rate_garbage: Annotated[Share, FREE] = 0.0
-    """Share of calls answered with a body that is no JSON."""
-    rate_truncation: Annotated[Share, FREE] = 0.0
-    """Share of replies cut in the middle."""
-    rate_half_closed: Annotated[Share, FREE] = 0.0
-    """Share of calls whose connection is closed before or within the head of the answer."""
-    rate_slow: Annotated[Share, FREE] = 0.0
-    """Share of replies that trickle in pieces."""
-    rate_cut: Annotated[Share, FREE] = 0.0
-    """Share of calls whose connection is closed within the body of the answer."""
-    rate_content_type: Annotated[Share, FREE] = 0.0
-    """Share of calls answered by an HTML page, with status 200."""
-    slow_seconds: Annotated[NotNegative, FREE] = 1.0
-    """Seconds that a slow reply trickles."""
-    retry_after: Annotated[NotNegative, FREE] = 1.0
-    """Seconds that a 429 asks to wait, unless a limit says when it will do."""
-    retry_after_as: Annotated[RetryAfterAs, FREE] = "seconds"
-    """How a 429 states that wait: whole seconds, no header, decimals, an HTTP date, words, or a year."""
-    storm_every: Annotated[Positive | None, FREE] = None
-    """Seconds from one storm, in which all calls get 429, to the next."""
-    storm_seconds: Annotated[NotNegative, FREE] = 5.0
-    """Seconds that a storm lasts."""
-    limit_rpm: Annotated[Count | None, FREE] = None
-    """Calls let in within any window of limit_window seconds."""
-    limit_tpm: Annotated[Count | None, FREE] = None
-    """Tokens, of prompts and replies together, let in within any such window."""
-    limit_concurrency: Annotated[Count | None, FREE] = None
-    """Calls at once."""
-    limit_window: Annotated[Positive, FREE] = 60.0
-    """Seconds that limit_rpm and limit_tpm are counted over."""
+    kind: Annotated[str, SAME] = "simulated"
     timeout: Annotated[Positive, FREE] = 600.0
     """Seconds after which a call that hangs is tried again."""
     max_retries: Annotated[Whole, FREE] = 7
     """Further attempts at a call that failed for a passing reason."""
 
+    def service(self, seed: int) -> SimulatedService:
+        """Make the simulated model."""
+        laws = {each.name: getattr(self, each.name) for each in fields(Behaviour)}
+        retry = Retry(attempts=self.max_retries + 1)
+        return SimulatedService(**laws, seed=seed, timeout=self.timeout, retry=retry)
 
+
+@dataclass(frozen=True, kw_only=True)
 class Scripted(Served):
     """Replies known beforehand, for tests."""
 
-    kind: Annotated[Literal["scripted"], SAME] = "scripted"
+    kind: Annotated[str, SAME] = "scripted"
     replies: Annotated[tuple[str, ...], SAME] = ()
     """Given in order, again and again."""
 
+    def service(self, seed: int) -> ScriptedService:
+        """Make the script's service."""
+        return ScriptedService(self.replies, repeat=True)
 
-Hosted = OpenAI | Azure | Anthropic | Gemini
-Llm = Annotated[
-    LlamaCpp | OpenAI | Azure | Anthropic | Gemini | Fleet | Simulated | Scripted, Field(discriminator="kind")
-]
+
+_OF_THE_KEY = {"api_key_env", "max_retries"}
+
+
+def _hosted() -> dict[str, type[Hosted]]:
+    """Return the groups of our own providers: of each module in `dialects` that has a `DIALECT`."""
+    modules = {
+        each.name: importlib.import_module(f"{dialects.__name__}.{each.name}")
+        for each in pkgutil.iter_modules(dialects.__path__)
+    }
+    return {
+        name: hosted(name, module.DIALECT, _OpenAI if name == "openai" else Hosted)
+        for name, module in modules.items()
+        if hasattr(module, "DIALECT")
+    }
+
+
+def _own(served: Served, without: type[Served]) -> dict[str, Any]:
+    """Return the keys of a service that are not of a class that it builds on, nor its kind."""
+    common = {each.name for each in fields(without)}
+    return {name: value for name, value in asdict(served).items() if name not in common}
+
+
+def _fresh(declared: "DataclassField[Any]") -> Any:
+    """Return a default, to be declared once more."""
+    return field(default=declared.default, default_factory=declared.default_factory)  # pyright: ignore
+
+
+def _key(variable: str, usual: str) -> Secret | None:
+    """The key in an environment variable; one that was named on purpose has to be there."""
+    key = Secret.from_env(variable)
+    if key is None and variable != usual:
+        raise ConfigError(
+            f"llm.api_key_env={variable}: that environment variable is not set: export it first"
+        )
+    return key
+
+
 LLM_GROUPS: dict[str, type[Served]] = {
     "llamacpp": LlamaCpp,
-    "openai": OpenAI,
-    "azure": Azure,
-    "anthropic": Anthropic,
-    "gemini": Gemini,
+    **_hosted(),
     "fleet": Fleet,
     "simulated": Simulated,
     "scripted": Scripted,

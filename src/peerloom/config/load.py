@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
 from pydantic import Field, ValidationError, create_model
 
 from peerloom.config.explain import explain
+from peerloom.config.llm import LLM_GROUPS
 from peerloom.config.overrides import literal
+from peerloom.config.providers import find_group, known_kinds
 from peerloom.config.rules import broken_rules
-from peerloom.config.schema import Config, Recipe
+from peerloom.config.schema import Config, Recipe, llm_of
 from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError
 from peerloom.values import check as check_value
@@ -31,7 +33,7 @@ def check(composed: Mapping[str, Any], options: type | None = None) -> Config:
         ConfigError: with a line for each key, value or combination that is wrong.
     """
     refuse_secrets(composed)
-    model = _with_options(options)
+    model = _with_options(options, _kinds(composed))
     try:
         config = model.model_validate_json(_as_json(composed))
     except ValidationError as error:
@@ -59,15 +61,33 @@ def _as_json(composed: Mapping[str, Any]) -> str:
     return text
 
 
-def _with_options(options: type | None) -> type[Config]:
-    """`Config` with the options of one recipe under `recipe`."""
+def _kinds(composed: Mapping[str, Any]) -> set[str]:
+    """The kinds of services at an import path, or of other packages, that a configuration names."""
+    named = composed.get("llms")
+    others = cast("dict[str, Any]", named).values() if isinstance(named, dict) else ()
+    kinds = {
+        str(cast("dict[str, Any]", each).get("kind"))
+        for each in (composed.get("llm"), *others)
+        if isinstance(each, dict)
+    }
+    return {kind for kind in kinds if ":" in kind or kind in known_kinds()} - LLM_GROUPS.keys()
+
+
+def _with_options(options: type | None, kinds: Iterable[str]) -> type[Config]:
+    """`Config` with the options of one recipe under `recipe`, and services of these kinds beside ours."""
     fields: dict[str, Any] = {}
     if options is not None:
         hints = get_type_hints(options, include_extras=True)
         for field in dataclasses.fields(options):
             fields[field.name] = (_bounded(hints[field.name]), _default(field))
     recipe = create_model("Recipe", __base__=Recipe, **fields)
-    return create_model("Config", __base__=Config, recipe=(recipe, Field(default_factory=recipe)))
+    llm: Any = llm_of(LLM_GROUPS | {kind: find_group(kind) for kind in kinds})
+    sections: dict[str, Any] = {
+        "recipe": (recipe, Field(default_factory=recipe)),
+        "llm": (llm | None, None),
+        "llms": (dict[str, llm], Field(default_factory=dict)),
+    }
+    return create_model("Config", __base__=Config, **sections)
 
 
 def _bounded(hint: Any) -> Any:

@@ -4,29 +4,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from peerloom.config.base import FREE, Count, Positive, Section
+from peerloom.config.base import Section
+from peerloom.options import FREE, Positive
 from peerloom.services.llm.cache.caching import CacheSettings
-from peerloom.services.llm.limits.budget import Budget as RunBudget
 from peerloom.services.llm.prices import GENAI, Prices, read_prices
 
 Given = str | dict[str, Any] | None
 """Prices: `genai`, a file, or what would be in it."""
-
-
-class Budget(Section):
-    """The most that a run may use over all its sessions; then it is suspended, and a resume may give it more.
-
-    It does not decide what is in a row, so a resume may also give it less, or one that it did not have.
-    """
-
-    usd: Annotated[Positive | None, FREE] = None
-    """US dollars; the price of each model must be known, see `prices`."""
-    tokens: Annotated[Count | None, FREE] = None
-    """Tokens of prompts and replies together."""
-    calls: Annotated[Count | None, FREE] = None
-    """Calls that are answered."""
-    minutes: Annotated[Positive | None, FREE] = None
-    """Wall time."""
 
 
 class Cache(Section):
@@ -36,11 +20,6 @@ class Cache(Section):
     """The file, on a local disk of each node; by default there is no cache."""
     size_gb: Annotated[Positive, FREE] = 4.0
     """How large it may be, in GB; what was not used for longest is thrown away."""
-
-
-def make_budget(budget: Budget) -> RunBudget:
-    """The budget as the runtime has it."""
-    return RunBudget(**budget.model_dump())
 
 
 def make_prices(given: Given) -> Prices:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
-from peerloom.config.base import MAY_GROW, SAME, OnResume, Section
+from peerloom.config.base import fields_of, is_section, rule_among
 from peerloom.config.schema import Config, Recipe
+from peerloom.options import MAY_GROW, SAME, OnResume
 
 
 class Kept(NamedTuple):
@@ -25,26 +26,25 @@ def kept_on_resume(config: Config) -> Kept:
     return kept
 
 
-def rule_of(section: type[Section], name: str) -> OnResume | None:
+def rule_of(section: Any, name: str) -> OnResume | None:
     """What a key says; None for one that holds a section. A recipe's own options decide its rows."""
-    notes = section.model_fields[name].metadata
-    own = SAME if issubclass(section, Recipe) else None
-    return next((note for note in notes if isinstance(note, OnResume)), own)
+    own = SAME if issubclass(cast("type", section), Recipe) else None
+    return rule_among(fields_of(section)[name].metadata) or own
 
 
-def _keys(section: Section, plain: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, OnResume]]:
-    for name in type(section).model_fields:
+def _keys(section: object, plain: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, OnResume]]:
+    for name in fields_of(type(section)):
         value, rule = getattr(section, name), rule_of(type(section), name)
         if rule is not None:
             yield f"{prefix}{name}", plain[name], rule
-        elif isinstance(value, Section):
+        elif is_section(type(value)):
             yield from _keys(value, plain[name], f"{prefix}{name}.")
         elif isinstance(value, dict):
-            yield from _given(cast("dict[str, Section]", value), plain[name], f"{prefix}{name}.")
+            yield from _given(cast("dict[str, Any]", value), plain[name], f"{prefix}{name}.")
 
 
 def _given(
-    sections: dict[str, Section], plain: dict[str, Any], prefix: str
+    sections: dict[str, Any], plain: dict[str, Any], prefix: str
 ) -> Iterator[tuple[str, Any, OnResume]]:
     """Of sections that the user has named, what is not as it would be without them."""
     for name, section in sections.items():

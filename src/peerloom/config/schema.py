@@ -1,24 +1,35 @@
 """Every key of a run's configuration: its type, its default, and below it what it means."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag
 
-from peerloom.config.base import (
-    FREE,
-    MAY_GROW,
-    SAME,
-    Count,
-    FailedShare,
-    NotNegative,
-    Positive,
-    Section,
-    Whole,
-)
-from peerloom.config.llm import Llm
-from peerloom.config.money import Budget, Cache, Given
+from peerloom.config.base import Section
+from peerloom.config.llm import LLM_GROUPS, Served
+from peerloom.config.money import Cache, Given
+from peerloom.options import FREE, MAY_GROW, SAME, Count, FailedShare, NotNegative, Positive, Whole
 from peerloom.runtime.compression import Compress
+from peerloom.services.llm.limits.budget import Budget
 from peerloom.source.open import Format
+
+
+def llm_of(groups: Mapping[str, type[Served]]) -> Any:
+    """Return the type of a section that is of one of these groups, as its `kind` says."""
+    tagged = tuple(Annotated[group, Tag(kind)] for kind, group in groups.items())
+    return Annotated[Union[tagged], Discriminator(_kind_of)]  # noqa: UP007
+
+
+def _kind_of(section: Any) -> Any:
+    if isinstance(section, dict):
+        return cast("dict[str, Any]", section).get("kind")
+    return getattr(section, "kind", None)
+
+
+if TYPE_CHECKING:
+    Llm = Served
+else:
+    Llm = llm_of(LLM_GROUPS)
 
 
 class Recipe(Section):

@@ -6,12 +6,13 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from peerloom.config.base import Count, NotNegative, Positive, Section, Share, Whole
+from peerloom.config.base import Section
 from peerloom.config.explain import explain
 from peerloom.config.nearest import did_you_mean
 from peerloom.config.overrides import keys
 from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError
+from peerloom.options import Count, NotNegative, Positive, Share, Whole
 
 
 class _Processes(Section):

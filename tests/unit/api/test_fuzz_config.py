@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-import pydantic
 import pytest
 
 from peerloom.api import make_plan
+from peerloom.config.base import fields_of, is_section
 from peerloom.config.schema import Config
 from peerloom.errors import PeerloomError
 
@@ -57,11 +58,11 @@ MORE = (
 )
 
 
-def keys(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
+def keys(model: type[Any], prefix: str = "") -> Iterator[str]:
+    for name, field in fields_of(model).items():
         yield prefix + name
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+            if is_section(kind):
                 yield from keys(kind, f"{prefix}{name}.")
 
 

@@ -1,19 +1,15 @@
-from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
 import pytest
 
 from peerloom.config import Config, check, compose
+from peerloom.config.base import fields_of
 from peerloom.config.build import make_settings, make_source, settle
-from peerloom.config.llm import LLM_GROUPS, Anthropic, Azure, Gemini, LlamaCpp, Served, Simulated
-from peerloom.config.services import make_lineup, make_llm
+from peerloom.config.llm import LLM_GROUPS, LlamaCpp, Served
+from peerloom.config.services import make_lineup
 from peerloom.errors import ConfigError, ModelError, SourceError
 from peerloom.runtime.settings import RoleSettings, RunSettings
-from peerloom.services.llm.dialects.anthropic import AnthropicDialect
-from peerloom.services.llm.dialects.azure import AzureDialect
-from peerloom.services.llm.dialects.gemini import GeminiDialect
-from peerloom.services.llm.laws import Laws
 from peerloom.services.llm.llamacpp import LlamaCppService
 
 
@@ -21,27 +17,21 @@ def checked(*overrides: str) -> Config:
     return check(compose("coral", overrides))
 
 
-def test_every_group_has_a_file_and_makes_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_group_makes_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com/")
     for kind in LLM_GROUPS:
         more = {"scripted": ["llm.replies=[a]"], "fleet": ["llm.name=mine"]}.get(kind, [])
         llm = checked(f"llm={kind}", *more).llm
         assert llm is not None
         assert llm.kind == kind
-        assert type(make_llm(llm, 0)).__name__.lower() == f"{kind}service"
-
-
-def test_the_simulated_models_keys_are_its_laws() -> None:
-    keys = set(Simulated.model_fields) - {"kind", "timeout", "max_retries", *Served.model_fields}
-    assert keys == {field.name for field in fields(Laws)} - {"seed"}
-    defaults = Simulated().model_dump(include=keys)
-    assert defaults == {field.name: field.default for field in fields(Laws) if field.name in keys}
+        assert type(llm.service(0)).__name__.lower() in (f"{kind}service", "httpservice")
 
 
 def test_the_embedded_models_keys_are_its_services() -> None:
     parameters = signature(LlamaCppService).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.name != "progress"}
-    assert LlamaCpp().model_dump(exclude={"kind", *Served.model_fields}) == defaults
+    own = {name: getattr(LlamaCpp(), name) for name in fields_of(LlamaCpp).keys() - fields_of(Served).keys()}
+    assert own == defaults
 
 
 def test_weights_that_are_not_there_are_found_out_at_once(tmp_path: Path, monkeypatch) -> None:
@@ -121,28 +111,16 @@ def test_each_provider_has_a_variable_of_its_own(kind, variable, own, monkeypatc
 
 def test_azure_needs_an_address() -> None:
     with pytest.raises(ConfigError, match=r"llm\.base_url is needed: set it, or AZURE_OPENAI_ENDPOINT"):
-        make_llm(checked("llm=azure").llm, 0)
-
-
-def test_the_providers_defaults_are_those_of_their_dialects() -> None:
-    for group, dialect in (
-        (Azure(), AzureDialect()),
-        (Anthropic(), AnthropicDialect()),
-        (Gemini(), GeminiDialect()),
-    ):
-        own = {field.name: getattr(dialect, field.name) for field in fields(dialect)}
-        shared = set(own) & set(type(group).model_fields)
-        assert shared >= {"structured", "extra_body"}
-        assert {name: getattr(group, name) for name in shared} == {name: own[name] for name in shared}
+        checked("llm=azure").llm.service(0)
 
 
 def test_a_key_is_read_from_the_variable_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAB_KEY", raising=False)
     llm = checked("llm=openai", "llm.api_key_env=LAB_KEY").llm
     with pytest.raises(ConfigError, match=r"llm.api_key_env=LAB_KEY: that environment variable is not set"):
-        make_llm(llm, 0)
+        llm.service(0)
     monkeypatch.setenv("LAB_KEY", "very-secret")
-    assert "very-secret" not in repr(make_llm(llm, 0))
+    assert "very-secret" not in repr(llm.service(0))
 
 
 def test_a_source_needs_a_path_that_is_there(tmp_path: Path) -> None:

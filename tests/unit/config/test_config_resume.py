@@ -1,27 +1,26 @@
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel
-
 from peerloom.config import Config, check, compose
-from peerloom.config.base import FREE, MAY_GROW, SAME, OnResume, Section
+from peerloom.config.base import Section, fields_of, is_section
 from peerloom.config.build import settle
 from peerloom.config.llm import LLM_GROUPS
 from peerloom.config.resume import kept_on_resume, rule_of
+from peerloom.options import FREE, MAY_GROW, SAME, OnResume, Options
 from peerloom.recipes import find
 
 
-def sections(kind: Any) -> Iterator[type[Section]]:
+def sections(kind: Any) -> Iterator[type[Any]]:
     """The sections in a field's type."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        assert issubclass(kind, Section)
+    if is_section(kind):
+        assert issubclass(kind, Section | Options)
         yield kind
     for inner in get_args(kind):
         yield from sections(inner)
 
 
-def rules(section: type[Section], prefix: str = "") -> Iterator[tuple[str, OnResume | None]]:
-    for name, field in section.model_fields.items():
+def rules(section: type[Any], prefix: str = "") -> Iterator[tuple[str, OnResume | None]]:
+    for name, field in fields_of(section).items():
         below = list(sections(field.annotation))
         rule = rule_of(section, name)
         if rule is not None or not below:
@@ -61,7 +60,7 @@ def test_where_and_how_fast_the_model_is_does_not_count() -> None:
 
 def test_another_kind_of_model_counts() -> None:
     assert kept("llm=simulated")["llm.kind"] != kept("llm=llamacpp")["llm.kind"]
-    assert all("kind" in group.model_fields for group in LLM_GROUPS.values())
+    assert all("kind" in fields_of(group) for group in LLM_GROUPS.values())
 
 
 def test_the_limit_may_grow() -> None:

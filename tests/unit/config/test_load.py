@@ -55,7 +55,7 @@ def test_a_config_is_frozen() -> None:
         (
             ["llm.base_url=http://x/v1"],
             "llm.base_url=http://x/v1: llm=llamacpp has no key 'llm.base_url'. "
-            "It belongs to llm=openai and llm=azure and llm=anthropic and llm=gemini",
+            "It belongs to llm=anthropic and llm=azure and llm=gemini and llm=openai",
         ),
         (["model=x"], "model=x: there is no key 'model'. Did you mean 'llm.model'?"),
         (
@@ -79,7 +79,7 @@ def test_a_config_is_frozen() -> None:
         ),
         (
             ["llm.zzz=1"],
-            "There are: llm.fallback, llm.kind, llm.model, llm.replicas, llm.slots, llm.context, "
+            "There are: llm.kind, llm.fallback, llm.model, llm.replicas, llm.slots, llm.context, "
             "llm.threads, llm.placement, llm.host, llm.limits, llm.routing, llm.hedge.",
         ),
         (["llm=fleet"], "llm.name is needed: write llm.name=..."),

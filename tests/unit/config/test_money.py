@@ -3,15 +3,17 @@ from pathlib import Path
 import pytest
 
 from peerloom.config import Config, check, compose
-from peerloom.config.base import FREE
+from peerloom.config.base import fields_of
 from peerloom.config.build import make_settings, settle
-from peerloom.config.money import Budget, Cache
+from peerloom.config.money import Cache
 from peerloom.config.resume import rule_of
 from peerloom.errors import ConfigError
+from peerloom.options import FREE
 from peerloom.recipes import find
 from peerloom.runtime.client import prepared
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.limits.budget import Budget
 from peerloom.services.llm.limits.budget import Budget as RunBudget
 from peerloom.services.llm.prices import Price
 
@@ -76,7 +78,7 @@ def test_the_cache_knows_which_model_it_is_for(tmp_path: Path, monkeypatch: pyte
 
 def test_all_of_it_may_change_when_a_run_is_resumed() -> None:
     for section in (Budget, Cache):
-        assert {rule_of(section, name) for name in section.model_fields} == {FREE}
+        assert {rule_of(section, name) for name in fields_of(section)} == {FREE}
     assert rule_of(Config, "prices") is FREE
 
 

@@ -7,7 +7,7 @@ elsewhere, and knows a dialect by this protocol only.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from peerloom.errors import ConfigError, LLMError
+from peerloom.errors import LLMError
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.secret import Secret
@@ -123,13 +123,3 @@ class Dialect(Protocol):
     ) -> Retryable | LLMError:
         """What an answer of another status means. `now` is Unix time, for Retry-After."""
         ...
-
-
-def check_structured(given: str, known: Sequence[str]) -> None:
-    """Check a dialect's `structured`: how it asks for choices and schemas.
-
-    Raises:
-        ConfigError: if it is none of those known.
-    """
-    if given not in known:
-        raise ConfigError(f"llm.structured is {given!r}: use one of {', '.join(known)}")

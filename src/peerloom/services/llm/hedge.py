@@ -6,34 +6,26 @@ behind others, and a second request elsewhere overtakes it (Dean and Barroso, "T
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from peerloom.errors import ConfigError
+from peerloom.options import FREE, Count, Options, Part
 
 _KEPT = 512  # calls whose time is remembered
 _EACH = 32  # calls after which the percentile is taken anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hedge:
-    """When a second request is sent.
+class Hedge(Options):
+    """When a second request is sent beside one that is slow; the first reply counts."""
 
-    Args:
-        percentile: of the times that calls have taken; later than that.
-        share: of all calls, at most.
-        after: so many calls must have been seen.
+    section: ClassVar[str] = "llm.hedge"
 
-    Raises:
-        ConfigError: for a number out of range.
-    """
-
-    percentile: float = 0.95
-    share: float = 0.05
-    after: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("percentile", "share"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"llm.hedge.{name} is {getattr(self, name)}: it must be between 0 and 1")
+    percentile: Annotated[Part, FREE] = 0.95
+    """Of the times that calls have taken; later than that."""
+    share: Annotated[Part, FREE] = 0.05
+    """Of all calls, at most."""
+    after: Annotated[Count, FREE] = 100
+    """So many calls must have been seen."""
 
 
 class Hedging:

@@ -10,15 +10,16 @@ import hashlib
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 from statistics import NormalDist
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 
 from peerloom.errors import ConfigError
+from peerloom.options import FREE, SAME, Count, NotNegative, Options, Positive, Share
 from peerloom.services.llm import opinion
 from peerloom.services.llm.ask import CHARS_PER_TOKEN, Ask, BadRequest, EmbedAsk, Tool
 from peerloom.services.llm.instances import UnsupportedSchema, instance
@@ -36,95 +37,71 @@ _LONGEST = 32_768  # tokens
 _NORMAL = NormalDist()
 _TRY = struct.Struct("<IQ")
 _LENGTH, _LATENCY, _WORDS, _AGREE, _PICK, _SCHEMA, _FAULT, _THOUGHT = range(8)  # whose an ask's draws are
-_ABOVE_0 = (
-    *("tokens", "tokens_per_second", "context", "prefix_cache", "prefill_tokens_per_second"),
-    *("limit_rpm", "limit_tpm", "limit_concurrency", "limit_window", "storm_every"),
-)
-_FROM_0 = ("latency", "latency_sigma", "tokens_sigma", "retry_after", "slow_seconds", "storm_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Laws:
-    """How a simulated model behaves.
+class Behaviour(Options):
+    """How a simulated model behaves: a real model's timing and faults."""
 
-    Args:
-        seed: another seed is another model.
-        latency: seconds a call takes; the median, if spread.
-        latency_sigma: spread of the latency, sigma of a lognormal law; 0 is none.
-        tokens_per_second: if set, a reply takes this much longer the longer it is.
-        tokens: median length of a reply, in tokens of four characters.
-        tokens_sigma: spread of the length, sigma of a lognormal law; from 1 on its tail is heavy.
-        agreement: probability that an answer is the one stated last in the prompt, see `opinion`.
-        context: longest prompt in tokens; None is no limit.
-        prefix_cache: tokens that a server's prefix cache holds; None is all that precedes the last message.
-        prefill_tokens_per_second: if set, a reply takes longer by what of its prompt is not cached.
-        rate_reasoning: share of replies with thoughts before them, as long as the law of lengths says.
-        rate_429: share of calls refused with 429.
-        rate_5xx: share of calls that fail with 500.
-        rate_hang: share of calls that get no answer.
-        rate_garbage: share of calls answered with a body that is no JSON.
-        rate_truncation: share of replies cut in the middle, with finish_reason `length`.
-        rate_half_closed: share of calls whose connection is closed before or within the head of the answer.
-        rate_slow: share of replies that trickle in pieces, over `slow_seconds`.
-        rate_cut: share of calls whose connection is closed within the body of the answer.
-        rate_content_type: share of calls answered, with status 200, by an HTML page.
-        slow_seconds: how long a slow reply trickles.
-        retry_after: seconds that a 429 asks to wait, unless a limit says when it will do.
-        retry_after_as: how a 429 states that wait, see `waits.RetryAfterAs`.
-        storm_every: seconds from one storm, in which all calls get 429, to the next; None is never.
-        storm_seconds: how long a storm lasts.
-        limit_rpm: calls let in within any `limit_window`; the next one gets 429. None is no limit.
-        limit_tpm: tokens, of prompts and replies together, let in within any `limit_window`.
-        limit_concurrency: calls at once.
-        limit_window: seconds that `limit_rpm` and `limit_tpm` are counted over.
-
-    Raises:
-        ConfigError: for a value out of range.
-    """
-
-    seed: int = 0
-    latency: float = 0.0
-    latency_sigma: float = 0.0
-    tokens_per_second: float | None = None
-    tokens: int = 120
-    tokens_sigma: float = 0.5
-    agreement: float = 0.8
-    context: int | None = None
-    prefix_cache: int | None = None
-    prefill_tokens_per_second: float | None = None
-    rate_reasoning: float = 0.0
-    rate_429: float = 0.0
-    rate_5xx: float = 0.0
-    rate_hang: float = 0.0
-    rate_garbage: float = 0.0
-    rate_truncation: float = 0.0
-    rate_half_closed: float = 0.0
-    rate_slow: float = 0.0
-    rate_cut: float = 0.0
-    rate_content_type: float = 0.0
-    slow_seconds: float = 1.0
-    retry_after: float = 1.0
-    retry_after_as: RetryAfterAs = "seconds"
-    storm_every: float | None = None
-    storm_seconds: float = 5.0
-    limit_rpm: int | None = None
-    limit_tpm: int | None = None
-    limit_concurrency: int | None = None
-    limit_window: float = 60.0
+    latency: Annotated[NotNegative, FREE] = 0.0
+    """Seconds a call takes; the median, if spread."""
+    latency_sigma: Annotated[NotNegative, FREE] = 0.0
+    """Spread of the latency, sigma of a lognormal law."""
+    tokens_per_second: Annotated[Positive | None, FREE] = None
+    """Speed of one reply, on top of the latency."""
+    tokens: Annotated[Count, SAME] = 120
+    """Median length of a reply, in tokens of four characters."""
+    tokens_sigma: Annotated[NotNegative, SAME] = 0.5
+    """Spread of the length, sigma of a lognormal law."""
+    agreement: Annotated[Share, SAME] = 0.8
+    """Probability that an answer is the one stated last in the prompt."""
+    context: Annotated[Count | None, FREE] = None
+    """The longest prompt, in tokens."""
+    prefix_cache: Annotated[Count | None, FREE] = None
+    """Tokens that the prefix cache holds; by default, all that precedes a prompt's last message."""
+    prefill_tokens_per_second: Annotated[Positive | None, FREE] = None
+    """Speed of reading what of a prompt is not cached, on top of the latency."""
+    rate_reasoning: Annotated[Share, SAME] = 0.0
+    """Share of replies with thoughts before them."""
+    rate_429: Annotated[Share, FREE] = 0.0
+    """Share of calls refused with 429."""
+    rate_5xx: Annotated[Share, FREE] = 0.0
+    """Share of calls that fail with 503."""
+    rate_hang: Annotated[Share, FREE] = 0.0
+    """Share of calls that get no answer."""
+    rate_garbage: Annotated[Share, FREE] = 0.0
+    """Share of calls answered with a body that is no JSON."""
+    rate_truncation: Annotated[Share, FREE] = 0.0
+    """Share of replies cut in the middle."""
+    rate_half_closed: Annotated[Share, FREE] = 0.0
+    """Share of calls whose connection is closed before or within the head of the answer."""
+    rate_slow: Annotated[Share, FREE] = 0.0
+    """Share of replies that trickle in pieces."""
+    rate_cut: Annotated[Share, FREE] = 0.0
+    """Share of calls whose connection is closed within the body of the answer."""
+    rate_content_type: Annotated[Share, FREE] = 0.0
+    """Share of calls answered by an HTML page, with status 200."""
+    slow_seconds: Annotated[NotNegative, FREE] = 1.0
+    """Seconds that a slow reply trickles."""
+    retry_after: Annotated[NotNegative, FREE] = 1.0
+    """Seconds that a 429 asks to wait, unless a limit says when it will do."""
+    retry_after_as: Annotated[RetryAfterAs, FREE] = "seconds"
+    """How a 429 states that wait: whole seconds, no header, decimals, an HTTP date, words, or a year."""
+    storm_every: Annotated[Positive | None, FREE] = None
+    """Seconds from one storm, in which all calls get 429, to the next."""
+    storm_seconds: Annotated[NotNegative, FREE] = 5.0
+    """Seconds that a storm lasts."""
+    limit_rpm: Annotated[Count | None, FREE] = None
+    """Calls let in within any window of limit_window seconds."""
+    limit_tpm: Annotated[Count | None, FREE] = None
+    """Tokens, of prompts and replies together, let in within any such window."""
+    limit_concurrency: Annotated[Count | None, FREE] = None
+    """Calls at once."""
+    limit_window: Annotated[Positive, FREE] = 60.0
+    """Seconds that limit_rpm and limit_tpm are counted over."""
 
     def __post_init__(self) -> None:
-        for name in ("agreement", *(f.name for f in fields(self) if f.name.startswith("rate_"))):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"llm.{name} is {getattr(self, name)}: it must be between 0 and 1")
-        for name in _FROM_0:
-            if not 0.0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"llm.{name} is {getattr(self, name)}: it must be 0 or more")
-        for name in _ABOVE_0:
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ConfigError(f"llm.{name} is {getattr(self, name)}: it must be more than 0")
-        if self.retry_after_as not in get_args(RetryAfterAs):
-            known = ", ".join(get_args(RetryAfterAs))
-            raise ConfigError(f"llm.retry_after_as is {self.retry_after_as!r}: it must be one of {known}")
+        super().__post_init__()
         if sum(rate for _, rate in self.fault_rates) > 1.0:
             raise ConfigError("the llm.rate_* of faults add up to more than 1: they are shares of all calls")
         if self.storm_every is not None and self.storm_seconds >= self.storm_every:
@@ -147,6 +124,13 @@ class Laws:
             ("cut", self.rate_cut),
             ("content_type", self.rate_content_type),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laws(Behaviour):
+    """A simulated model; another `seed` is another model."""
+
+    seed: int = 0
 
 
 class Answer(NamedTuple):

@@ -15,9 +15,12 @@ import math
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
 
 from peerloom.errors import ConfigError
+from peerloom.options import FREE, Count, Options, Positive
 
 Affinity = Literal["conversation", "role", "turn", "none"]
 """What is kept on one replica: a task's calls, an agent's, an agent's calls about a task, or nothing."""
@@ -27,34 +30,27 @@ _64_BITS = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Routing:
-    """How calls are spread over replicas. Times in seconds.
+class Routing(Options):
+    """How calls are spread over a service's replicas."""
 
-    Args:
-        affinity: what is kept on one replica.
-        imbalance: a preferred replica may have so many times the average of calls under way.
-        eject_after: failures in a row after which a replica is ejected; at once, if it cannot be reached.
-        eject_seconds: how long, the first time; it doubles while the replica goes on failing.
-        eject_cap: the longest that it is ejected.
+    section: ClassVar[str] = "llm.routing"
 
-    Raises:
-        ConfigError: for a number out of range.
-    """
-
-    affinity: Affinity = "conversation"
-    imbalance: float = 1.25
-    eject_after: int = 5
-    eject_seconds: float = 0.5
-    eject_cap: float = 30.0
+    affinity: Annotated[Affinity, FREE] = "conversation"
+    """What stays on one replica, which has its prefix: a task's calls, a role's, or a role's of a task."""
+    imbalance: Annotated[float, Ge(1), FREE] = 1.25
+    """A preferred replica may have so many times the average of calls under way."""
+    eject_after: Annotated[Count, FREE] = 5
+    """Failures in a row after which a replica is left out for a while; at once, if it cannot be reached."""
+    eject_seconds: Annotated[Positive, FREE] = 0.5
+    """How long, the first time; it doubles while the replica goes on failing."""
+    eject_cap: Annotated[Positive, FREE] = 30.0
+    """The longest that it is left out."""
 
     def __post_init__(self) -> None:
-        if self.imbalance < 1:
-            raise ConfigError(f"llm.routing.imbalance is {self.imbalance}: use 1 or more")
-        if self.eject_after < 1:
-            raise ConfigError(f"llm.routing.eject_after is {self.eject_after}: use 1 or more")
-        if not 0 < self.eject_seconds <= self.eject_cap:
+        Options.__post_init__(self)
+        if self.eject_seconds > self.eject_cap:
             raise ConfigError(
-                f"llm.routing.eject_seconds is {self.eject_seconds}: use more than 0, and at most "
+                f"llm.routing.eject_seconds is {self.eject_seconds}: it must be at most "
                 f"llm.routing.eject_cap, which is {self.eject_cap}"
             )
 

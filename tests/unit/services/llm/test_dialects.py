@@ -178,7 +178,7 @@ def test_what_a_provider_cannot_take_is_refused() -> None:
 
 @pytest.mark.parametrize("made", [OpenAIDialect, AzureDialect, AnthropicDialect, GeminiDialect])
 def test_impossible_options_are_refused(made) -> None:
-    with pytest.raises(ConfigError, match=r"llm\.structured is 'xml': use one of"):
+    with pytest.raises(ConfigError, match=r"llm\.structured is 'xml': it must be one of"):
         made(structured="xml")
     with pytest.raises(ConfigError, match=r"llm\.max_tokens is 0"):
         AnthropicDialect(max_tokens=0)

@@ -359,7 +359,7 @@ def test_impossible_addresses_are_refused(url, words) -> None:
 
 
 def test_other_impossible_options_are_refused() -> None:
-    with pytest.raises(ConfigError, match="use one of auto, json_schema, choice, none"):
+    with pytest.raises(ConfigError, match="it must be one of auto, json_schema, choice, none"):
         OpenAIService(base_url="http://x/v1", structured="xml")  # type: ignore[arg-type]  # the point
 
 

@@ -7,13 +7,14 @@ every model can, and for any schema; with tools of the agent's own, or while the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import orjson
 
-from peerloom.errors import ConfigError, ContentFiltered, LLMDenied, LLMError, LLMRejected
+from peerloom.errors import ContentFiltered, LLMDenied, LLMError, LLMRejected
+from peerloom.options import FREE, SAME, Count, Options
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.dialect import MalformedBody, Post, Provider, check_structured
+from peerloom.services.llm.dialect import MalformedBody, Post, Provider
 from peerloom.services.llm.dialects.messages import (
     Part,
     arguments,
@@ -55,26 +56,15 @@ _FILTERED = "content filtering policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnthropicDialect:
-    """How Anthropic is asked.
+class AnthropicDialect(Options):
+    """How Anthropic is asked."""
 
-    Args:
-        structured: how choices and schemas are asked for.
-        max_tokens: the limit of a reply whose request has none.
-        extra_body: further keys of every body, e.g. `thinking`.
-
-    Raises:
-        ConfigError: for an impossible `structured` or `max_tokens`.
-    """
-
-    structured: AnthropicStructured = "auto"
-    max_tokens: int = 4096
-    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def __post_init__(self) -> None:
-        check_structured(self.structured, get_args(AnthropicStructured))
-        if self.max_tokens < 1:
-            raise ConfigError(f"llm.max_tokens is {self.max_tokens}: use 1 or more")
+    structured: Annotated[AnthropicStructured, FREE] = "auto"
+    """How choices and schemas are asked of the model."""
+    max_tokens: Annotated[Count, SAME] = 4096
+    """The longest reply, where the agent says nothing else: each request has to say it."""
+    extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
+    """Further keys of every body, e.g. `thinking`."""
 
     @property
     def provider(self) -> Provider:
@@ -192,6 +182,9 @@ class AnthropicDialect:
         if self.structured == "auto":
             return "json_schema" if free else "tool"
         return self.structured
+
+
+DIALECT = AnthropicDialect
 
 
 class _Blocks:

@@ -5,8 +5,9 @@ out by asking it. Content filters answer 400 for a prompt and `content_filter` f
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from peerloom.options import SAME
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
 from peerloom.services.llm.dialect import Post, Provider
 from peerloom.services.llm.dialects.openai import OpenAIDialect, ids_in
@@ -17,13 +18,10 @@ AZURE = Provider("", "AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", dropped="/
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzureDialect(OpenAIDialect):
-    """How Azure OpenAI is asked.
+    """How Azure OpenAI is asked."""
 
-    Args:
-        api_version: of the interface; the dated one that goes along with every request.
-    """
-
-    api_version: str = "2024-10-21"
+    api_version: Annotated[str, SAME] = "2024-10-21"
+    """The interface's version, which goes along with every request."""
     limit_field: str = "max_completion_tokens"
 
     @property
@@ -59,3 +57,6 @@ class AzureDialect(OpenAIDialect):
     def _at(self, deployment: str, post: Post) -> Post:
         path = f"/openai/deployments/{deployment}{post.path}?api-version={self.api_version}"
         return post._replace(path=path)
+
+
+DIALECT = AzureDialect

@@ -7,13 +7,14 @@ signature, travels in it. Errors have details: how long to wait, and whether a d
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast
 
 import orjson
 
 from peerloom.errors import ContentFiltered, LLMDenied, LLMError
+from peerloom.options import FREE, SAME, Options
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.dialect import MalformedBody, Post, Provider, check_structured
+from peerloom.services.llm.dialect import MalformedBody, Post, Provider
 from peerloom.services.llm.dialects.messages import (
     Part,
     arguments,
@@ -52,22 +53,13 @@ _A_DAY = "PerDay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GeminiDialect:
-    """How Gemini is asked.
+class GeminiDialect(Options):
+    """How Gemini is asked."""
 
-    Args:
-        structured: how choices and schemas are asked for.
-        extra_body: further keys of every body; those of `generationConfig` join ours.
-
-    Raises:
-        ConfigError: for an impossible `structured`.
-    """
-
-    structured: GeminiStructured = "auto"
-    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def __post_init__(self) -> None:
-        check_structured(self.structured, get_args(GeminiStructured))
+    structured: Annotated[GeminiStructured, FREE] = "auto"
+    """How choices and schemas are asked of the model."""
+    extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
+    """Further keys of every body; those of `generationConfig` join ours."""
 
     @property
     def provider(self) -> Provider:
@@ -204,6 +196,9 @@ class GeminiDialect:
         elif request.schema is not None:
             config |= {"responseMimeType": "application/json", "responseJsonSchema": request.schema}
         return config
+
+
+DIALECT = GeminiDialect
 
 
 def _name(model: str) -> str:

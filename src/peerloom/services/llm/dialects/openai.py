@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, cast, get_args
+from typing import Annotated, Any, Self, cast
 
 import orjson
 
 from peerloom.errors import LLMError
+from peerloom.options import FREE, SAME, Options
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.dialect import MalformedBody, Post, Provider, check_structured
+from peerloom.services.llm.dialect import MalformedBody, Post, Provider
 from peerloom.services.llm.failures import failure_of
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.wire import Structured, to_body, to_reply, to_vectors, wraps
@@ -21,26 +22,17 @@ Shape = Callable[[dict[str, Any], ChatRequest], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAIDialect:
-    """How an OpenAI-compatible server is asked.
+class OpenAIDialect(Options):
+    """How an OpenAI-compatible server is asked."""
 
-    Args:
-        structured: how choices and schemas are asked for, see `wire.Structured`.
-        limit_field: what the server calls the token limit; OpenAI itself refuses the name others read.
-        extra_body: further keys of every body, as this server understands them.
-        shape: last change to each body; a module-level function, since this is pickled.
-
-    Raises:
-        ConfigError: for an impossible `structured`.
-    """
-
-    structured: Structured = "auto"
+    structured: Annotated[Structured, FREE] = "auto"
+    """How choices and schemas are asked of the server."""
+    extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
+    """Further keys of every body, as the server understands them."""
     limit_field: str = "max_tokens"
-    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the server calls the token limit; OpenAI itself refuses the name others read."""
     shape: Shape | None = None
-
-    def __post_init__(self) -> None:
-        check_structured(self.structured, get_args(Structured))
+    """Last change to each body; a module-level function, since this is pickled."""
 
     @property
     def provider(self) -> Provider:
@@ -108,6 +100,9 @@ class OpenAIDialect:
     ) -> Retryable | LLMError:
         """See `failures.failure_of`."""
         return failure_of(status, headers, body, now)
+
+
+DIALECT = OpenAIDialect
 
 
 def ids_in(payload: Any) -> list[str]:

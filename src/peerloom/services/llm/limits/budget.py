@@ -5,18 +5,29 @@ whole comes to is written down before anything is granted (`ledger`), so no cras
 """
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
+from peerloom.options import FREE, Count, Options, Positive
 from peerloom.services.llm.limits.amounts import ANYTHING, ENDLESS, NOTHING, Amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """The most that a run may use, over all its sessions; None is no bound. `minutes` are of wall time."""
+class Budget(Options):
+    """The most that a run may use over all its sessions; then it is suspended, and a resume may give it more.
 
-    usd: float | None = None
-    tokens: int | None = None
-    calls: int | None = None
-    minutes: float | None = None
+    It does not decide what is in a row, so a resume may also give it less, or one that it did not have.
+    """
+
+    section: ClassVar[str] = "budget"
+
+    usd: Annotated[Positive | None, FREE] = None
+    """US dollars; the price of each model must be known, see `prices`."""
+    tokens: Annotated[Count | None, FREE] = None
+    """Tokens of prompts and replies together."""
+    calls: Annotated[Count | None, FREE] = None
+    """Calls that are answered."""
+    minutes: Annotated[Positive | None, FREE] = None
+    """Wall time."""
 
     @property
     def amount(self) -> Amount:

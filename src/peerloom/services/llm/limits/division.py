@@ -4,8 +4,9 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from peerloom.errors import ConfigError
+from peerloom.options import FREE, Count, Options, Positive
 from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Grant, Reading, Want
 from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.limits.budget import Spending
@@ -22,31 +23,21 @@ ROUNDS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a provider allows for one key; None is no limit.
+class Limits(Options):
+    """What a provider allows for one key, over all peers of the run; None is no limit."""
 
-    Args:
-        requests_per_minute: attempts, answered or not.
-        tokens_per_minute: prompt and completion together.
-        concurrency: calls under way at once.
-        window_seconds: over which the provider counts its minutes.
-        adaptive: go below the limits, or find some, when the provider refuses calls or slows down.
+    section: ClassVar[str] = "llm.limits"
 
-    Raises:
-        ConfigError: for a number that is not above 0.
-    """
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    concurrency: int | None = None
-    window_seconds: float = 60.0
-    adaptive: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("requests_per_minute", "tokens_per_minute", "concurrency", "window_seconds"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"llm.limits.{name} is {value}: it must be more than 0")
+    requests_per_minute: Annotated[Positive | None, FREE] = None
+    """Attempts, answered or not."""
+    tokens_per_minute: Annotated[Positive | None, FREE] = None
+    """Tokens of prompts and replies together."""
+    concurrency: Annotated[Count | None, FREE] = None
+    """Calls under way at once."""
+    window_seconds: Annotated[Positive, FREE] = 60.0
+    """The time over which the provider counts its minutes."""
+    adaptive: Annotated[bool, FREE] = True
+    """Go below the limits, or find some, when the provider refuses calls or slows down."""
 
     @property
     def bounded(self) -> bool:

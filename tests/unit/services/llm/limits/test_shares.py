@@ -15,10 +15,16 @@ from peerloom.services.llm.limits.sharing import by_role, max_min, whole
 @pytest.mark.parametrize(
     "name", ["requests_per_minute", "tokens_per_minute", "concurrency", "window_seconds"]
 )
-@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan])
+@pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_a_limit_is_more_than_nothing(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"llm.limits.{name} is {value}: it must be more than 0"):
+    with pytest.raises(ConfigError, match=f"llm.limits.{name} is {value}: it must be [01m]"):
         Limits(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "window_seconds"])
+def test_a_limit_has_an_end(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"llm.limits.{name} is inf: it must be finite"):
+        Limits(**{name: math.inf})
 
 
 def test_who_wants_little_gets_it_and_the_others_share_the_rest() -> None:

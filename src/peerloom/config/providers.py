@@ -1,0 +1,55 @@
+"""Find the group of keys of an `llm`: ours, one that an installed package declares, or one at an import path.
+
+A package declares a provider as an entry point in the group `peerloom.providers`. What is found is the class
+of a dialect (see `peerloom.services.llm.dialect.Dialect`), which is an options class too, or a `Served`.
+"""
+
+import importlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from peerloom.config.llm import LLM_GROUPS, Served, hosted
+from peerloom.config.nearest import did_you_mean
+from peerloom.errors import ConfigError
+from peerloom.options import Options
+
+_GROUP = "peerloom.providers"
+
+
+def known_kinds() -> list[str]:
+    """Return the names of ours and of those that installed packages declare."""
+    return [*LLM_GROUPS, *sorted({point.name for point in entry_points(group=_GROUP)} - LLM_GROUPS.keys())]
+
+
+@cache
+def find_group(kind: str) -> type[Served]:
+    """Return the group of that name, or of what is at that import path (`package.module:Name`).
+
+    Raises:
+        ConfigError: if there is none, or what is there is none.
+    """
+    if kind in LLM_GROUPS:
+        return LLM_GROUPS[kind]
+    path = next((point.value for point in entry_points(group=_GROUP, name=kind)), kind)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ConfigError(no_such_kind(kind))
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"llm={kind} cannot be imported: {error}. An import path is package.module:Name"
+        ) from error
+    if isinstance(found, type) and issubclass(found, Served):
+        return found
+    if isinstance(found, type) and issubclass(found, Options) and hasattr(found, "provider"):
+        return hosted(kind, found)
+    raise ConfigError(f"llm={kind} is no provider: it must be the class of a dialect, with options")
+
+
+def no_such_kind(kind: str, others: Iterable[str] = ()) -> str:
+    """Say that there is no such group, with the nearest name; `others` are names that there are too."""
+    there = sorted({*known_kinds(), *others})
+    return f"llm={kind}: there is no such llm.{did_you_mean(kind, there, all_of=there)}"

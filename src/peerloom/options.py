@@ -1,0 +1,100 @@
+"""What a user may set, declared once, beside the code that reads it.
+
+An options class is a frozen dataclass. The annotation of a field holds all that is known of a key: its type,
+its bounds, and what may become of it when a run is resumed, as in `Annotated[Positive | None, FREE] = None`;
+the text below it says what it means. `peerloom.config` makes such objects of keys and values; where Python
+code makes one, the class checks the bounds itself.
+"""
+
+import math
+from collections.abc import Iterator
+from enum import Enum
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from peerloom.errors import ConfigError
+
+
+class OnResume(Enum):
+    """What may become of a key when a run is resumed."""
+
+    SAME = "it decides what is in a row, or which row it is"
+    MAY_GROW = "more of it adds rows; None is all there are"
+    FREE = "it changes how the work is done"
+
+
+SAME, MAY_GROW, FREE = OnResume
+
+Count = Annotated[int, Ge(1)]
+Whole = Annotated[int, Ge(0)]
+NotNegative = Annotated[float, Ge(0), Lt(math.inf)]
+Positive = Annotated[float, Gt(0), Lt(math.inf)]
+FailedShare = Annotated[float, Gt(0), Le(1)]
+Share = Annotated[float, Ge(0), Le(1)]
+Part = Annotated[float, Gt(0), Lt(1)]
+
+_Bound = Ge | Gt | Le | Lt
+
+
+class Options:
+    """Base of dataclasses that are options; `section` is where they stand in a configuration."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+    section: ClassVar[str] = "llm"
+
+    def __post_init__(self) -> None:
+        for name, rules in _rules(type(self)).items():
+            value = getattr(self, name)
+            for rule in rules if value is not None else ():
+                if not _holds(rule, value):
+                    raise ConfigError(f"{self.section}.{name} is {value!r}: it must be {_wording(rule)}")
+
+
+@cache
+def _rules(options: type) -> dict[str, list[Any]]:
+    """The bounds, and lists of what is allowed, of each field."""
+    return {name: list(_found(hint)) for name, hint in get_type_hints(options, include_extras=True).items()}
+
+
+def _found(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) is Literal:
+        yield get_args(hint)
+    elif get_origin(hint) is Annotated:
+        kind, *notes = get_args(hint)
+        yield from _found(kind)
+        yield from (note for note in notes if isinstance(note, _Bound))
+    elif get_origin(hint) in (Union, UnionType):
+        for member in get_args(hint):
+            yield from _found(member)
+
+
+def _holds(rule: Any, value: Any) -> bool:
+    match rule:
+        case Ge(bound):
+            return value >= bound
+        case Gt(bound):
+            return value > bound
+        case Le(bound):
+            return value <= bound
+        case Lt(bound):
+            return value < bound
+        case _:
+            return value in rule
+
+
+def _wording(rule: Any) -> str:
+    match rule:
+        case Ge(bound):
+            return f"{bound:g} or more"
+        case Gt(bound):
+            return f"more than {bound:g}"
+        case Le(bound):
+            return f"{bound:g} or less"
+        case Lt(bound):
+            return "finite" if bound == math.inf else f"less than {bound:g}"
+        case _:
+            return f"one of {', '.join(map(str, rule))}"
