@@ -57,7 +57,8 @@ class Options:
 @cache
 def _rules(options: type) -> dict[str, list[Any]]:
     """The bounds, and lists of what is allowed, of each field."""
-    return {name: list(_found(hint)) for name, hint in get_type_hints(options, include_extras=True).items()}
+    hints = get_type_hints(options, include_extras=True)
+    return {name: rules for name, hint in hints.items() if (rules := list(_found(hint)))}
 
 
 def _found(hint: Any) -> Iterator[Any]:

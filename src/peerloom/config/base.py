@@ -6,7 +6,6 @@ Neither takes unknown keys or converts silently. Each key says what may become o
 
 import ast
 from dataclasses import fields, is_dataclass, make_dataclass
-from functools import cache
 from inspect import cleandoc, getsource
 from itertools import pairwise
 from textwrap import dedent
@@ -29,7 +28,6 @@ def is_section(kind: Any) -> bool:
     return isinstance(kind, type) and (is_dataclass(cast("Any", kind)) or issubclass(kind, BaseModel))
 
 
-@cache
 def fields_of(section: Any) -> dict[str, FieldInfo]:
     """Return the keys of a section, with type, bounds and what is said of resuming."""
     if issubclass(section, BaseModel):

@@ -131,18 +131,16 @@ class Hosted(Remote):
 
 def hosted(kind: str, dialect: Any, base: type[Hosted] = Hosted) -> type[Hosted]:
     """Make the group of a provider of its dialect, an options class."""
-    defaults = {each.name: each for each in fields(dialect)}
-    own = {name: (hint, _fresh(defaults[name])) for name, hint in own_options(dialect).items()}
-    common = {
-        "kind": (Annotated[str, SAME], kind),
-        "api_key_env": (Annotated[str, FREE], dialect().provider.key_env),
-    }
-    keys = [(name, hint, default) for name, (hint, default) in {**common, **own}.items()]
-    made = make_dataclass(
-        dialect.__name__, keys, bases=(base,), namespace={"dialect": dialect}, frozen=True, kw_only=True
+    own = own_options(dialect)
+    keys = [
+        ("kind", Annotated[str, SAME], kind),
+        ("api_key_env", Annotated[str, FREE], dialect().provider.key_env),
+        *((each.name, own[each.name], _fresh(each)) for each in fields(dialect) if each.name in own),
+    ]
+    name = dialect.__name__.removesuffix("Dialect")
+    return make_dataclass(
+        name, keys, bases=(base,), namespace={"dialect": dialect}, frozen=True, kw_only=True
     )
-    made.__module__, made.__doc__ = dialect.__module__, dialect.__doc__
-    return made
 
 
 class _OpenAI(Hosted):

@@ -45,7 +45,10 @@ def find_group(kind: str) -> type[Served]:
     if isinstance(found, type) and issubclass(found, Served):
         return found
     if isinstance(found, type) and issubclass(found, Options) and hasattr(found, "provider"):
-        return hosted(kind, found)
+        try:
+            return hosted(kind, found)
+        except TypeError as error:
+            raise ConfigError(f"llm={kind}: each option of a dialect needs a default: {error}") from error
     raise ConfigError(f"llm={kind} is no provider: it must be the class of a dialect, with options")
 
 

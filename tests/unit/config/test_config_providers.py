@@ -32,6 +32,11 @@ class Lab(OpenAIDialect):
         return Provider("http://lab/v1", "LAB_URL", "LAB_KEY")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needy(Lab):
+    depth: Annotated[Count, SAME]
+
+
 not_one = 3
 """
 PATH = "a_lab_of_mine:Lab"
@@ -104,6 +109,7 @@ def test_its_keys_are_checked_as_ours(declared: None) -> None:
     [
         ("no_such_module_at_all:Lab", "cannot be imported: No module named 'no_such_module_at_all'"),
         ("a_lab_of_mine:Nope", "cannot be imported: .*'Nope'"),
+        ("a_lab_of_mine:Needy", "each option of a dialect needs a default: .*'depth'"),
         ("a_lab_of_mine:not_one", "is no provider: it must be the class of a dialect"),
     ],
 )
