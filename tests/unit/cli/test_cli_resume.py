@@ -99,7 +99,7 @@ def test_no_weights_are_fetched_for_a_run_that_is_done_or_refused(
 ) -> None:
     pulled: list[str] = []
     monkeypatch.setattr("peerloom.cli.models.pull_with_bar", lambda name, **_: pulled.append(name))
-    monkeypatch.setattr("peerloom.config.services.LlamaCppService", lambda **_: SimulatedService())
+    monkeypatch.setattr("peerloom.config.llm.LlamaCppService", lambda **_: SimulatedService())
     given = ("run", "coral", "engine=local", "llm=llamacpp", "-q", "--run-dir", tmp_path / "run")
     assert peerloom(*given, "limit=1").code == 0
     assert pulled == ["smollm2-135m"]
