@@ -93,9 +93,7 @@ class FleetService:
             )
         model = self._model or entry.model
         if model not in (served := await self._models(entry)):
-            raise ServiceError(
-                f"fleet {self._name} serves {', '.join(served)}, not llm.model={model}"
-            )
+            raise ServiceError(f"fleet {self._name} serves {', '.join(served)}, not llm.model={model}")
         if not entry.urls:
             raise ServiceError(
                 f"fleet {self._name} has no endpoint that is up; "
