@@ -15,10 +15,10 @@ FOLDER = Path(os.environ.get("PEERLOOM_ENGINES") or "/nowhere").absolute()  # th
 PATIENCE = 400.0  # seconds: two replicas load side by side on two cores
 
 
-def peerloom(*arguments: str, timeout: float = PATIENCE) -> str:
+def peerloom(*arguments: str, python: str = sys.executable, timeout: float = PATIENCE) -> str:
     """The standard output of a command that succeeds."""
     ended = subprocess.run(
-        [sys.executable, "-m", "peerloom", *arguments],
+        [python, "-m", "peerloom", *arguments],
         check=False,
         capture_output=True,
         text=True,
