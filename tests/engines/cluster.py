@@ -6,6 +6,8 @@ when that closes, the cluster ends.
 
 import json
 import sys
+import threading
+import time
 from typing import Any
 
 from ray.cluster_utils import Cluster
@@ -18,14 +20,24 @@ def raylet(node: Any) -> int:
     return node.all_processes["raylet"][0].process.pid
 
 
+def reap(nodes: list[Any]) -> None:
+    """Reap raylets that were killed, as init does; workers take a zombie for alive."""
+    while True:
+        for node in nodes:
+            node.all_processes["raylet"][0].process.poll()
+        time.sleep(0.5)
+
+
 def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(**RESOURCES) for _ in range(2)]
+    threading.Thread(target=reap, args=(nodes,), daemon=True).start()
     head = raylet(cluster.head_node)
     told = {"address": cluster.address, "head": head, "raylets": [raylet(node) for node in nodes]}
     print(json.dumps(told), flush=True)
     for _ in sys.stdin:
-        print(json.dumps(raylet(cluster.add_node(**RESOURCES))), flush=True)
+        nodes.append(cluster.add_node(**RESOURCES))
+        print(json.dumps(raylet(nodes[-1])), flush=True)
     cluster.shutdown()
 
 

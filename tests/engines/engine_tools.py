@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,16 @@ def until(holds: Callable[[], object], seconds: float = PATIENCE) -> float:
     began = time.monotonic()
     while not holds():
         assert time.monotonic() - began < seconds, f"it did not happen within {seconds:g} s"
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def until_gone(tree: Mapping[int, str], seconds: float = 60) -> float:
+    """Wait until all processes of a tree have ended; how long that took."""
+    began = time.monotonic()
+    while left := left_of(tree):
+        waited = time.monotonic() - began
+        assert waited < seconds, f"after {waited:.0f} s there are still {[tree[pid] for pid in left]}"
         time.sleep(0.2)
     return time.monotonic() - began
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from engine_tools import FOLDER, PATIENCE, left_of, note, peerloom, tree_of, until
+from engine_tools import FOLDER, PATIENCE, left_of, note, peerloom, tree_of, until, until_gone
 
 import peerloom as pl
 from peerloom import LLMAgent, Sequence
@@ -144,28 +144,36 @@ def rows_while(fleet: str, run_dir: Path, happens: Callable[[], None]) -> None:
     assert outcomes.keys() <= {"completed", "truncated"} and sum(outcomes.values()) == ROWS
 
 
-def test_a_lost_node_costs_no_row(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.fixture
+def servers(cluster: Cluster) -> Iterator[None]:
+    """A fleet `v` with a server on each node."""
     began = time.monotonic()
     command("serve", "up", "v", *VLLM, "--ray", cluster.address)
     note("up", engine="vllm on Ray", replicas=2, seconds=round(time.monotonic() - began))
+    yield
+    there = cluster.processes("VLLM::", "vllm serve")
+    command("serve", "down", "v")
+    assert there and not left_of(there)
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_lost_node_costs_no_row(cluster: Cluster, tmp_path: Path) -> None:
     pids = {each["pid"] for each in status("v")["endpoints"]}
     lost: dict[int, str] = {}
+    began: list[float] = []
 
     def lose() -> None:
         nodes = [each for each in cluster.raylets if pids & tree_of(each).keys()]
-        assert len(nodes) == 2  # a replica on each
+        assert len(nodes) == 2  # a server on each
         lost.update(cluster.kill(nodes[0]))
+        began.append(time.monotonic())
         cluster.add()
 
-    began = time.monotonic()
     rows_while("v", tmp_path / "run", lose)
-    until(lambda: not left_of(lost), 60)
+    until_gone(lost)
     until(lambda: all_up("v", 2))
-    note("killed", process="raylet of vLLM", back_after=round(time.monotonic() - began))
+    note("killed", process="raylet of vLLM", back_after=round(time.monotonic() - began[0]))
     assert sorted(each["restarts"] for each in status("v")["endpoints"]) == [0, 1]
-    servers = cluster.processes("vllm", "VLLM", "EngineCore")
-    command("serve", "down", "v")
-    assert not left_of(servers)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +195,7 @@ def test_coral_on_ray_serve(application: str, engine: str, tmp_path: Path) -> No
     note("coral on ray-serve", engine=engine, cached=used["cached"], prompt=used["prompt"])
 
 
-@pytest.mark.parametrize("name", ["EngineCore", "ServeReplica:smol:LLMServer"])
+@pytest.mark.parametrize("name", ["VLLM::EngineCore", "ServeReplica:smol:LLMServer"])
 def test_a_killed_process_of_ray_serve_costs_no_row(
     cluster: Cluster, application: str, name: str, tmp_path: Path
 ) -> None:
@@ -208,23 +216,23 @@ def test_a_lost_node_of_ray_serve_costs_no_row(cluster: Cluster, application: st
     began: list[float] = []
 
     def lose() -> None:
-        [engine] = cluster.processes("EngineCore")
+        [engine] = cluster.processes("VLLM::EngineCore")
         [node] = [each for each in cluster.raylets if engine in tree_of(each)]
         lost.update(cluster.kill(node))
         began.append(time.monotonic())
 
     rows_while(application, tmp_path / "run", lose)
     note("killed", process="raylet of ray-serve", rows_after=round(time.monotonic() - began[0]))
-    until(lambda: not left_of(lost), 60)
+    until_gone(lost)
 
 
 def test_a_killed_keeper_of_ray_serve_leaves_what_serve_down_ends(cluster: Cluster, application: str) -> None:
-    used = cluster.processes("EngineCore", "ServeReplica:smol")
+    used = cluster.processes("VLLM::EngineCore", "ServeReplica:smol")
     free = psutil.virtual_memory().available
     os.kill(status(application)["keeper"]["pid"], signal.SIGKILL)
     assert "its keeper was gone already" in command("serve", "down", application)
-    seconds = until(lambda: not left_of(used), 60)
+    seconds = until_gone(used)
     freed = psutil.virtual_memory().available - free
     note("down", engine="ray-serve", seconds=round(seconds, 1), freed=round(freed / 2**30, 1))
-    assert used and not cluster.processes("EngineCore", "ServeReplica:smol")
+    assert used and not cluster.processes("VLLM::EngineCore", "ServeReplica:smol")
     assert freed > 2**30
