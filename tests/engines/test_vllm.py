@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import aiohttp
 import psutil
@@ -32,6 +32,7 @@ OPTIONS = (
     "max_model_len=4096",
     "gpu_memory_utilization=0.15",
     "dtype=float32",  # without AVX-512, bfloat16 is four times as slow
+    "lora=true",
     "extra=[--enforce-eager]",
 )
 
@@ -46,6 +47,7 @@ def fleets(tmp_path_factory: pytest.TempPathFactory, clean_environment: None) ->
         patch.setenv("PEERLOOM_FLEETS", str(directory))
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # or all replicas share the first core
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("VLLM_SERVER_DEV_MODE", "1")  # its caches can be emptied between runs
         began = time.monotonic()
         peerloom("serve", "up", "v", *OPTIONS)
         used = sum(psutil.Process(pid).memory_full_info().pss for pid in processes())
@@ -92,6 +94,41 @@ def test_coral(fleets: Path, engine: str, tmp_path: Path) -> None:
     used = result.summary["tokens"]
     assert used["cached"] == after["hits"] - before["hits"]
     note("coral", engine=engine, cached=used["cached"], prompt=used["prompt"])
+
+
+def test_the_cached_share_with_and_without_affinity(fleets: Path, tmp_path: Path) -> None:
+    shares: dict[str, float] = {}
+    for affinity in ("conversation", "none"):
+        for endpoint in status()["endpoints"]:
+            urlopen(Request(f"{endpoint['url'].removesuffix('/v1')}/reset_prefix_cache", method="POST"))
+        config = {"llm.name": "v", "llm.routing.affinity": affinity}
+        before = counters()
+        run(tmp_path / affinity, "coral", engine="local", in_flight=8, config=config, limit=24)
+        after = counters()
+        shares[affinity] = (after["hits"] - before["hits"]) / (after["queries"] - before["queries"])
+    note("cached share", **{affinity: round(share, 3) for affinity, share in shares.items()})
+    assert all(0 < share < 1 for share in shares.values())
+
+
+def test_an_adapter_is_loaded_while_it_serves(fleets: Path, tmp_path: Path) -> None:
+    peerloom("serve", "load", "v", f"tuned={FOLDER}/smollm2/adapter")
+    agents = {"a": LLMAgent("Name a colour.", max_tokens=8)}
+    replies: dict[str, list[str]] = {}
+    for model in ("smollm2", "tuned"):
+        config = {"llm.name": "v", "llm.model": model}
+        rows = [{"n": number} for number in range(4)]
+        result = run(
+            tmp_path / model,
+            workflow=Sequence("a"),
+            agents=agents,
+            source=rows,
+            engine="local",
+            config=config,
+        )
+        replies[model] = [row["messages"][-1]["content"] for row in result.rows()]
+    assert len(replies["tuned"]) == 4 and not set(replies["tuned"]) & set(replies["smollm2"])
+    peerloom("serve", "unload", "v", "tuned")
+    assert status()["adapters"] == {}
 
 
 def test_natural_reasoning(fleets: Path, tmp_path: Path) -> None:
@@ -163,7 +200,7 @@ async def bare(urls: list[str], prompts: list[str], max_tokens: int, at_once: in
 
 
 def test_tokens_a_second_against_a_bare_client(fleets: Path, tmp_path: Path) -> None:
-    prompts = [f"Tell the story of traveller {number} and the sea." for number in range(64)]
+    prompts = [f"Tell the story of traveller {number} and the sea." for number in range(48)]
     urls = [endpoint["url"] for endpoint in status()["endpoints"]]
     rates: dict[str, list[float]] = {"bare": [], "peerloom": []}
     agents = {"a": LLMAgent("{{ input.p }}", max_tokens=64)}
@@ -195,6 +232,7 @@ def test_a_killed_process_costs_no_row(fleets: Path, what: str, tmp_path: Path) 
     until(lambda: [each["state"] for each in status()["endpoints"]] == ["up"] * REPLICAS)
     first = status()["endpoints"][0]
     tree = tree_of(first["pid"])
+    peerloom("serve", "load", "v", f"tuned={FOLDER}/smollm2/adapter")
     rows = [{"n": number} for number in range(40)]
     agents = {"a": LLMAgent("Tell a long story about {{ input.n }}.", max_tokens=48)}
     ended: list[float] = []
@@ -221,6 +259,8 @@ def test_a_killed_process_costs_no_row(fleets: Path, what: str, tmp_path: Path) 
     until(lambda: [each["state"] for each in status()["endpoints"]] == ["up"] * REPLICAS)
     note("killed", process=what, back_after=round(time.monotonic() - ended[0]))
     assert status()["endpoints"][0]["restarts"] == first.get("restarts", 0) + 1
+    with urlopen(status()["endpoints"][0]["url"] + "/models") as answer:
+        assert {model["id"] for model in json.load(answer)["data"]} == {"smollm2", "tuned"}
 
 
 def test_a_killed_keeper_leaves_nothing(fleets: Path) -> None:

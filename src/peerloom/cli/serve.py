@@ -17,17 +17,18 @@ from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
 from peerloom.cli.models import pull_with_bar
 from peerloom.cli.output import echo, echo_json
+from peerloom.cli.serve_adapters import Name, load, unload
 from peerloom.cli.serve_keep import Order, keep
 from peerloom.config.serve import LlamaCppServers, RayServe, Served, read_served
 from peerloom.errors import ConfigError
 from peerloom.observe.console import open_console
 from peerloom.observe.words import duration
 from peerloom.printable import printable
+from peerloom.services.fleets.adapters import adapters_of
 from peerloom.services.fleets.control import end, launch
 from peerloom.services.fleets.directory import Entry, directory, names, path_of, read
 from peerloom.services.fleets.service import KEY_VARIABLE
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The fleet's name.", show_default=False)]
 _LINE_SECONDS = 10.0
 _KEEPER = (sys.executable, "-m", "peerloom", "serve", "keep")
 
@@ -38,6 +39,8 @@ def add_to(app: typer.Typer) -> None:
     serve.command("up", help="Start a fleet, and wait until it is well.")(guarded(up))
     serve.command("status", help="Tell how the fleets are.")(guarded(status))
     serve.command("down", help="End a fleet.")(guarded(down))
+    serve.command("load", help="Load a LoRA adapter into a vLLM fleet.")(guarded(load))
+    serve.command("unload", help="Remove a LoRA adapter from a fleet.")(guarded(unload))
     serve.command("keep", hidden=True)(guarded(keep))
     app.add_typer(serve, name="serve")
 
@@ -161,6 +164,7 @@ def _key_variable(asked: str | None, served: Served) -> str | None:
 def _document(path: Path, entry: Entry) -> dict[str, Any]:
     said: dict[str, Any] = msgspec.to_builtins(entry)
     said["endpoints"] = [msgspec.structs.asdict(endpoint) for endpoint in entry.endpoints]
+    said["adapters"] = adapters_of(path)
     return {**said, "name": path.stem, "state": _state(entry), "file": str(path), "keeper_is": entry.life}
 
 
@@ -205,6 +209,7 @@ def _print_one(path: Path, entry: Entry) -> None:
         ]
         more.append(f"restarted {endpoint.restarts} times" if endpoint.restarts else "")
         lines.append(("endpoint", ", ".join(filter(None, (f"{endpoint.url} {endpoint.state}", *more)))))
+    lines += [("adapter", f"{adapter} {weights}") for adapter, weights in adapters_of(path).items()]
     if entry.log:
         lines.append(("logs", entry.log))
     for name, text in lines:

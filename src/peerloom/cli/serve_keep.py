@@ -13,6 +13,7 @@ import msgspec
 
 from peerloom.config.serve import LlamaCppServers, RayServe, Served, SglangServers, VllmServers, checked
 from peerloom.errors import EngineError, ServiceError
+from peerloom.services.fleets.adapters import adapters_of
 from peerloom.services.fleets.control import log_dir_of
 from peerloom.services.fleets.directory import Entry
 from peerloom.services.fleets.engines import Sglang, Vllm
@@ -76,6 +77,7 @@ async def _keep(order: Order) -> None:
         engine=served.engine,
         endpoints=(),
         key=order.key_variable is not None,
+        lora=isinstance(served, VllmServers) and served.lora,
         ray=_outlives(order, served),
         log=str(log_dir_of(path)),
     )
@@ -108,20 +110,24 @@ def _serving(order: Order, name: str, served: Served, connected: Connect) -> tup
         placement = group.model_dump(mode="json", exclude_none=True) if group is not None else None
         app = ServeApp(app=name, name=called, placement_group_config=placement, **keys)
         return RayServing(connected, app), called
-    run, model = _command(served, Secret.from_env(order.key_variable) if order.key_variable else None)
+    key = Secret.from_env(order.key_variable) if order.key_variable else None
+    run, model = _command(served, Path(order.path), key)
     group = Group(run, served.replicas, everywhere=order.ray is not None, host=served.host)
     return Processes(group, _spawner(order.ray, served, connected)), model
 
 
 def _command(
-    served: LlamaCppServers | VllmServers | SglangServers, key: Secret | None
+    served: LlamaCppServers | VllmServers | SglangServers, fleet: Path, key: Secret | None
 ) -> tuple[Command, str]:
     keys = served.model_dump(exclude=_PLACING, exclude_none=True)
     if isinstance(served, LlamaCppServers):
         path = pull(served.model)
         sizes: dict[str, Any] = served.model_dump(include={"slots", "context", "threads"})
         return command(served.model, path, **sizes, key=key), named(served.model, path)
-    engine = Vllm(**keys) if isinstance(served, VllmServers) else Sglang(**keys)
+    if isinstance(served, VllmServers):
+        engine = Vllm(**keys, adapters=lambda: adapters_of(fleet))
+    else:
+        engine = Sglang(**keys)
     return engine.command(key), engine.name
 
 

@@ -65,6 +65,8 @@ class VllmServers(_OnGpus):
     """Share of a GPU's memory that it takes."""
     max_num_seqs: Count | None = None
     """Sequences worked on at once."""
+    lora: bool = False
+    """Whether `peerloom serve load` can add LoRA adapters."""
     program: str = "vllm"
     """The executable."""
 

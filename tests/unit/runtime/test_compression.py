@@ -12,12 +12,15 @@ from itertools import pairwise
 import pytest
 import zstandard
 
-from peerloom.runtime import compression, direct
+from peerloom.connection_limit import ConnectionLimit
+from peerloom.runtime import compression, frames
 from peerloom.runtime.compression import LEAST, Damaged, Packer, Unpacker, worth_it
-from peerloom.runtime.direct import Address, Door, NoDoor, Wire
+from peerloom.runtime.connections import Address, ConnectFailed, Connection, Listener
+from peerloom.runtime.frames import ServerProtocol
 from peerloom.runtime.link import Unreachable
+from peerloom.runtime.tls import Credentials
 
-SECRET = b"s" * 32
+CREDENTIALS = Credentials.create()
 MOST = 1 << 24
 PACKED = 1 << 31
 
@@ -44,11 +47,11 @@ def sealed(stream: bytes, message: bytes) -> bytes:
 
 @asynccontextmanager
 async def listening(receive: Callable[[bytes], bytes]) -> AsyncGenerator[Address]:
-    door = Door(SECRET, receive)
+    listener = Listener(CREDENTIALS, receive)
     try:
-        yield await door.open("127.0.0.1")
+        yield await listener.open("127.0.0.1")
     finally:
-        door.close()
+        listener.close()
         await asyncio.sleep(0)
 
 
@@ -60,9 +63,9 @@ class Stranger:
 
     @classmethod
     async def knock(cls, address: Address, codec: bytes, claimed: bytes | None = None) -> "Stranger":
-        reader, writer = await asyncio.open_connection(*address)
+        reader, writer = await asyncio.open_connection(address.host, address.local_port)
         nonce = await reader.readexactly(16)
-        proof = hmac.digest(SECRET, b"caller" + codec + nonce, hashlib.sha256)
+        proof = hmac.digest(CREDENTIALS.secret, b"caller" + codec + nonce, hashlib.sha256)
         writer.write(b"n" * 16 + proof + (codec if claimed is None else claimed))
         return cls(reader, writer)
 
@@ -86,11 +89,11 @@ async def test_messages_of_all_sizes_and_kinds_arrive_as_they_were() -> None:
     random.Random(1).shuffle(messages)
     heard: list[bytes] = []
     async with listening(lambda data: heard.append(data) or data[:9]) as address:
-        wire = await Wire.dial(address, SECRET, "always")
-        assert wire.compressed
-        answers = await asyncio.gather(*map(wire.send, messages))
+        connection = await Connection.connect(address, CREDENTIALS, compress="always")
+        assert connection.compressed
+        answers = await asyncio.gather(*map(connection.send, messages))
         assert (heard, answers) == (messages, [message[:9] for message in messages])
-        wire.close()
+        connection.close()
 
 
 async def test_answers_and_short_messages_stay_plain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +107,10 @@ async def test_answers_and_short_messages_stay_plain(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Packer, "pack", pack)
     short, long = b"x" * (LEAST - 1), b"x" * LEAST
     async with listening(lambda _: b"y" * 9_999) as address:
-        wire = await Wire.dial(address, SECRET, "always")
+        connection = await Connection.connect(address, CREDENTIALS, compress="always")
         for message in (short, long, short):
-            assert await wire.send(message) == b"y" * 9_999
-        wire.close()
+            assert await connection.send(message) == b"y" * 9_999
+        connection.close()
     assert packed == [long]
 
 
@@ -118,10 +121,10 @@ async def test_on_this_host_only_always_compresses(
     if not expected:
         monkeypatch.delattr(Packer, "pack")
     async with listening(len_of) as address:
-        wire = await Wire.dial(address, SECRET, compress)
-        assert wire.compressed is expected
-        assert await wire.send(b"a" * 10_000) == b"10000"
-        wire.close()
+        connection = await Connection.connect(address, CREDENTIALS, compress=compress)
+        assert connection.compressed is expected
+        assert await connection.send(b"a" * 10_000) == b"10000"
+        connection.close()
 
 
 def len_of(data: bytes) -> bytes:
@@ -154,8 +157,9 @@ async def test_the_stream_may_come_in_pieces_cut_anywhere() -> None:
         )
     for cut in range(1, len(sent)):
         heard: list[bytes] = []
-        called = direct._Caller(Door(SECRET, lambda data, heard=heard: heard.append(data) or b""))  # pyright: ignore[reportPrivateUsage]
-        called._trusted, called._unpacker = True, Unpacker(MOST)  # pyright: ignore[reportPrivateUsage]
+        receive = lambda data, heard=heard: heard.append(data) or b""  # noqa: E731
+        called = ServerProtocol(b"s", receive, ConnectionLimit(), set())
+        called._authenticated, called._unpacker = True, Unpacker(MOST)  # pyright: ignore[reportPrivateUsage]
         called.data_received(sent[:cut])
         called.data_received(sent[cut:])
         assert heard == messages
@@ -179,9 +183,9 @@ async def test_a_new_connection_begins_anew() -> None:
     message = text(20_000, 1)
     async with listening(len_of) as address:
         for _ in range(3):
-            wire = await Wire.dial(address, SECRET, "always")
-            assert [await wire.send(message) for _ in range(2)] == [b"20000"] * 2
-            wire.close()
+            connection = await Connection.connect(address, CREDENTIALS, compress="always")
+            assert [await connection.send(message) for _ in range(2)] == [b"20000"] * 2
+            connection.close()
     packer = Packer()
     packer.pack(message)
     with pytest.raises(Damaged):
@@ -213,14 +217,14 @@ def test_a_message_has_the_length_that_it_says(off: int) -> None:
 async def test_damage_ends_the_connection() -> None:
     heard: list[bytes] = []
     async with listening(lambda data: heard.append(data) or b"") as address:
-        wire = await Wire.dial(address, SECRET, "always")
-        await wire.send(text(5_000, 1))
-        packer = wire._protocol.packer  # pyright: ignore[reportPrivateUsage]
+        connection = await Connection.connect(address, CREDENTIALS, compress="always")
+        await connection.send(text(5_000, 1))
+        packer = connection._protocol.packer  # pyright: ignore[reportPrivateUsage]
         assert packer is not None
         packer.pack(b"never sent" * 100)
         with pytest.raises(Unreachable):
-            await wire.send(text(5_000, 1))
-        assert wire.broken
+            await connection.send(text(5_000, 1))
+        assert connection.broken
     assert len(heard) == 1
 
 
@@ -309,30 +313,30 @@ async def test_who_said_plain_cannot_send_what_is_packed() -> None:
 
 
 async def test_a_packed_answer_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    def packed(self: direct._Caller, number: int, message: bytes) -> None:  # pyright: ignore[reportPrivateUsage]
+    def packed(self: ServerProtocol, number: int, message: bytes) -> None:  # pyright: ignore[reportPrivateUsage]
         assert self._transport is not None  # pyright: ignore[reportPrivateUsage]
         self._transport.write(head(len(message) | PACKED, number) + message)  # pyright: ignore[reportPrivateUsage]
 
-    monkeypatch.setattr(direct._Caller, "write", packed)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(ServerProtocol, "write", packed)  # pyright: ignore[reportPrivateUsage]
     async with listening(lambda _: Packer().pack(text(900, 1))) as address:
-        wire = await Wire.dial(address, SECRET, "always")
+        connection = await Connection.connect(address, CREDENTIALS, compress="always")
         with pytest.raises(Unreachable):
-            await wire.send(b"a")
+            await connection.send(b"a")
 
 
 async def test_a_message_too_long_for_a_frame_breaks_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "MAX_FRAME", 1_000)
+    monkeypatch.setattr(frames, "MAX_FRAME", 1_000)
     async with listening(len_of) as address:
-        wire = await Wire.dial(address, SECRET, "never")
-        assert await wire.send(b"a" * 1_000) == b"1000"
-        sending = asyncio.ensure_future(wire.send(b"a" * 1_001))
+        connection = await Connection.connect(address, CREDENTIALS, compress="never")
+        assert await connection.send(b"a" * 1_000) == b"1000"
+        sending = asyncio.ensure_future(connection.send(b"a" * 1_001))
         await asyncio.sleep(0)
-        assert wire.broken  # nothing was sent: its length might be taken for another
+        assert connection.broken  # nothing was sent: its length might be taken for another
         with pytest.raises(Unreachable):
             await sending
 
 
 async def test_whoever_knows_no_secret_never_gets_as_far_as_a_codec() -> None:
     async with listening(len_of) as address:
-        with pytest.raises(NoDoor):
-            await Wire.dial(address, b"t" * 32, "always")
+        with pytest.raises(ConnectFailed):
+            await Connection.connect(address, Credentials.create(), compress="always")

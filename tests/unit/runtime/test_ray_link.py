@@ -9,15 +9,16 @@ import pytest
 from peerloom.protocol.view import Member
 from peerloom.runtime.brief import Brief
 from peerloom.runtime.compression import Compress, Packer
-from peerloom.runtime.direct import Address, Door
+from peerloom.runtime.connections import Address, Listener
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.program import Program
 from peerloom.runtime.ray import actor
 from peerloom.runtime.ray.actor import RayLink
 from peerloom.runtime.settings import RunSettings
+from peerloom.runtime.tls import Credentials
 from peerloom.workflow import Sequence
 
-SECRET = b"s" * 32
+CREDENTIALS = Credentials.create()
 
 
 class Handle:
@@ -37,33 +38,37 @@ async def say(link: RayLink, handle: Any, address: Address) -> bytes:
     return await link.send("peer-0.1", b"abc")
 
 
-async def test_a_message_goes_through_the_door() -> None:
-    door, handle, link = Door(SECRET, lambda data: data[::-1]), Handle(), RayLink(SECRET)
-    assert await say(link, handle, await door.open("127.0.0.1")) == b"cba"
+async def test_a_message_goes_over_a_connection() -> None:
+    listener, handle, link = Listener(CREDENTIALS, lambda data: data[::-1]), Handle(), RayLink(CREDENTIALS)
+    assert await say(link, handle, await listener.open("127.0.0.1")) == b"cba"
     assert await asyncio.gather(link.send("peer-0.1", b"de"), link.send("peer-0.1", b"fg")) == [b"ed", b"gf"]
     assert handle.calls == 0
     link.close()
-    door.close()
+    listener.close()
 
 
 @pytest.mark.parametrize("port", [0, 1])
-async def test_where_there_is_no_door_it_is_an_actor_call(port: int) -> None:
-    handle, link = Handle(), RayLink(SECRET)
-    assert await say(link, handle, Address("127.0.0.1", port)) == b"ABC"
+async def test_where_none_can_be_made_it_is_an_actor_call(port: int) -> None:
+    handle, link = Handle(), RayLink(CREDENTIALS)
+    assert await say(link, handle, Address("127.0.0.1", local_port=port)) == b"ABC"
     assert await link.send("peer-0.1", b"de") == b"DE"
     assert handle.calls == 2
 
 
 async def test_what_was_on_its_way_when_a_connection_broke_is_not_sent_again() -> None:
-    door, handle, link = Door(SECRET, lambda _: door.close() or b""), Handle(), RayLink(SECRET)
+    listener, handle, link = (
+        Listener(CREDENTIALS, lambda _: listener.close() or b""),
+        Handle(),
+        RayLink(CREDENTIALS),
+    )
     with pytest.raises(Unreachable):
-        await say(link, handle, await door.open("127.0.0.1"))
+        await say(link, handle, await listener.open("127.0.0.1"))
     assert handle.calls == 0
     link.close()
 
 
-def test_a_member_is_on_the_host_of_its_door() -> None:
-    link = RayLink(SECRET)
+def test_a_member_is_on_the_host_of_its_address() -> None:
+    link = RayLink(CREDENTIALS)
     link.introduce({"peer-0.1": Handle()}, {"peer-0.1": Address("10.0.0.7", 5)})
     assert link.host_of("peer-0.1") == "10.0.0.7"
     assert link.host_of("peer-1.1") == ""
@@ -71,7 +76,7 @@ def test_a_member_is_on_the_host_of_its_door() -> None:
 
 async def test_whoever_is_not_known_is_unreachable() -> None:
     with pytest.raises(Unreachable, match=r"peer-9\.1"):
-        await RayLink(SECRET).send("peer-9.1", b"abc")
+        await RayLink(CREDENTIALS).send("peer-9.1", b"abc")
 
 
 @pytest.mark.parametrize(("compress", "packed"), [("always", True), ("auto", False)])
@@ -93,11 +98,11 @@ async def test_what_is_sent_is_compressed_as_the_run_says(
         Member("peer", 0, 1), Program(Sequence("a"), {}), RunSettings(compress=compress), Path(), {}
     )
     with pytest.raises(Stop):
-        await actor.MemberActor(SECRET, []).run(brief)
+        await actor.MemberActor(CREDENTIALS, []).run(brief)
     (link,) = links
-    door = Door(SECRET, lambda data: data[:1])
-    link.introduce({"peer-0.1": Handle()}, {"peer-0.1": await door.open("127.0.0.1")})
+    listener = Listener(CREDENTIALS, lambda data: data[:1])
+    link.introduce({"peer-0.1": Handle()}, {"peer-0.1": await listener.open("127.0.0.1")})
     assert await link.send("peer-0.1", b"a" * 5_000) == b"a"
     assert bool(pieces) is packed
     link.close()
-    door.close()
+    listener.close()

@@ -6,7 +6,6 @@ in the store to other nodes. Each value is another piece of one long text, so no
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -16,9 +15,10 @@ import psutil
 
 from peerloom.bench.works.texts import text
 from peerloom.runtime.compression import Compress
-from peerloom.runtime.direct import Address, Door, Wire
+from peerloom.runtime.connections import Address, Connection, Listener
 from peerloom.runtime.ray.api import ray
 from peerloom.runtime.ray.cluster import connect, stop
+from peerloom.runtime.tls import Credentials
 
 SIZES = (256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20)
 FAN_OUTS = (1, 4)
@@ -37,18 +37,14 @@ def spent() -> dict[int, float]:
 
 
 class Taker:
-    """Takes values in.
+    """Takes values in; `credentials` are those of its listener."""
 
-    Args:
-        secret: for its door.
-    """
-
-    def __init__(self, secret: bytes) -> None:
-        self._door = Door(secret, lambda _: b"")
+    def __init__(self, credentials: Credentials) -> None:
+        self._listener = Listener(credentials, lambda _: b"")
 
     async def open(self) -> Address:
-        """Where it listens."""
-        return await self._door.open(ray.util.get_node_ip_address())
+        """Listen, and return the address."""
+        return await self._listener.open(ray.util.get_node_ip_address())
 
     async def take(self, references: list[Any]) -> None:
         """What the reference in the list leads to; one by itself would be followed for it."""
@@ -63,21 +59,23 @@ class Giver:
     """Hands values out.
 
     Args:
-        secret: for the takers' doors.
+        credentials: of the takers' listeners.
         takers: their handles.
-        doors: where they listen.
+        addresses: where they listen.
         texts: see `peerloom.bench.works.texts`.
     """
 
-    def __init__(self, secret: bytes, takers: list[Any], doors: list[Address], texts: str) -> None:
-        self._secret, self._takers, self._doors = secret, takers, doors
+    def __init__(
+        self, credentials: Credentials, takers: list[Any], addresses: list[Address], texts: str
+    ) -> None:
+        self._credentials, self._takers, self._addresses = credentials, takers, addresses
         self._text = text(TEXT, 1, texts).encode()
         self._at = 0
 
     async def give(self, way: str, size: int, fan_out: int) -> tuple[float, int, Spent, Spent]:
         """Hand values of a size to so many takers; seconds, how many values, CPU time before and after."""
-        wires = await self._wires(way, fan_out)
-        give: Give = partial(self._store, fan_out) if way == "store" else partial(_send, wires)
+        connections = await self._connect(way, fan_out)
+        give: Give = partial(self._store, fan_out) if way == "store" else partial(_send, connections)
         begin = time.perf_counter()
         for _ in range(LEAST):
             await give(self._value(size))
@@ -88,15 +86,19 @@ class Giver:
             await give(self._value(size))
         seconds = time.perf_counter() - begin
         after = await self._spent(fan_out)
-        for wire in wires:
-            wire.close()
+        for connection in connections:
+            connection.close()
         return seconds, times, before, after
 
-    async def _wires(self, way: str, fan_out: int) -> list[Wire]:
+    async def _connect(self, way: str, fan_out: int) -> list[Connection]:
         if way == "store":
             return []
         compress: Compress = "always" if way == "packed" else "never"
-        return [await Wire.dial(door, self._secret, compress) for door in self._doors[:fan_out]]
+        here = ray.util.get_node_ip_address()
+        return [
+            await Connection.connect(address, self._credentials, here=here, compress=compress)
+            for address in self._addresses[:fan_out]
+        ]
 
     async def _store(self, fan_out: int, value: bytes) -> None:
         reference = ray.put(value)
@@ -121,11 +123,11 @@ async def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
             the giver's and the takers' nodes, or empty.
     """
     connect(spec["address"])
-    begin, secret = time.time(), secrets.token_bytes(32)
+    begin, credentials = time.time(), Credentials.create()
     try:
-        takers = [_actor(Taker, spec["far"]).remote(secret) for _ in range(max(FAN_OUTS))]
-        doors: list[Address] = await asyncio.gather(*(taker.open.remote() for taker in takers))
-        giver = _actor(Giver, spec["near"]).remote(secret, takers, doors, spec["texts"])
+        takers = [_actor(Taker, spec["far"]).remote(credentials) for _ in range(max(FAN_OUTS))]
+        addresses: list[Address] = await asyncio.gather(*(taker.open.remote() for taker in takers))
+        giver = _actor(Giver, spec["near"]).remote(credentials, takers, addresses, spec["texts"])
         points = [await _point(giver, size, fan_out) for fan_out in FAN_OUTS for size in SIZES]
     finally:
         stop()
@@ -141,8 +143,8 @@ async def _point(giver: Any, size: int, fan_out: int) -> dict[str, Any]:
     return point
 
 
-async def _send(wires: Sequence[Wire], value: bytes) -> None:
-    await asyncio.gather(*(wire.send(value) for wire in wires))
+async def _send(connections: Sequence[Connection], value: bytes) -> None:
+    await asyncio.gather(*(connection.send(value) for connection in connections))
 
 
 def _actor(kind: type, node: str) -> Any:

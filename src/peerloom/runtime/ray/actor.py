@@ -1,9 +1,9 @@
 """The Ray actor around one member.
 
 Messages arrive on the actor's main event loop, where the member lives, and are only taken in there, so
-calls never queue up behind work. Those of other members come through the door (`runtime/direct.py`), those of
-the driver as actor calls. `ping` has a concurrency group of its own, which in Ray is a thread of
-its own: it answers however busy the main loop is, and touches nothing of the member. So does `place`.
+calls never queue up behind work. Those of other members come by `runtime/connections.py`, those of the driver
+as actor calls. `ping` has a concurrency group of its own, which in Ray is a thread of its own: it answers
+however busy the main loop is, and touches nothing of the member. So does `place`.
 """
 
 import asyncio
@@ -14,63 +14,67 @@ import threading
 
 from peerloom.runtime.brief import Brief, encode_stats
 from peerloom.runtime.compression import Compress
-from peerloom.runtime.direct import Address, Door, NoDoor, Wire
+from peerloom.runtime.connections import LOOPBACK, Address, ConnectFailed, Connection, Listener
 from peerloom.runtime.engine import build
 from peerloom.runtime.garbage import rarely_collected
 from peerloom.runtime.host import Host
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.ray.api import Handle, RayError, ray
+from peerloom.runtime.tls import Credentials
 
 _LOOK_SECONDS = 1.0
 
 
 class RayLink:
-    """Reaches other members by connections of its own; by actor calls where there is none to be had.
+    """Sends to other members by connections of its own, or by actor calls where none can be made.
 
-    `compress` says which of those it compresses.
+    `host` is this host as others reach it, and `compress` says which connections are compressed.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, credentials: Credentials) -> None:
+        self.host = LOOPBACK
         self.compress: Compress = "auto"
-        self._secret = secret
+        self._credentials = credentials
         self._handles: dict[str, Handle] = {}
-        self._doors: dict[str, Address] = {}
-        self._wires: dict[str, asyncio.Future[Wire | None]] = {}
+        self._addresses: dict[str, Address] = {}
+        self._connections: dict[str, asyncio.Future[Connection | None]] = {}
 
-    def introduce(self, handles: dict[str, Handle], doors: dict[str, Address]) -> None:
-        """Who the others are, and where they listen."""
-        for name in self._wires.keys() - handles.keys():
-            _close(self._wires.pop(name))
-        self._handles, self._doors = handles, doors
+    def introduce(self, handles: dict[str, Handle], addresses: dict[str, Address]) -> None:
+        """Set the other members: their actors, and where they listen."""
+        for name in self._connections.keys() - handles.keys():
+            _close(self._connections.pop(name))
+        self._handles, self._addresses = handles, addresses
 
     async def send(self, to: str, data: bytes) -> bytes:
-        """One message; by whichever way there is."""
-        dialling = self._wires.get(to)
-        if dialling is None and to in self._doors:
-            dialling = self._wires[to] = asyncio.ensure_future(self._dial(self._doors[to]))
-        if dialling is not None:
-            wire = dialling.result() if dialling.done() else await asyncio.shield(dialling)
-            if wire is not None and wire.broken:
-                self._wires.pop(to, None)  # the next message tries again
-            if wire is not None:
-                return await wire.send(data)
+        """Send a message and return its answer."""
+        connecting = self._connections.get(to)
+        if connecting is None and to in self._addresses:
+            connecting = self._connections[to] = asyncio.ensure_future(self._connect(self._addresses[to]))
+        if connecting is not None:
+            connection = connecting.result() if connecting.done() else await asyncio.shield(connecting)
+            if connection is not None and connection.broken:
+                self._connections.pop(to, None)  # the next message tries again
+            if connection is not None:
+                return await connection.send(data)
         return await self._call(to, data)
 
     def host_of(self, member: str) -> str:
-        """Where its door is."""
-        door = self._doors.get(member)
-        return door.host if door is not None else ""
+        """Return the host of a member, or nothing if it is not known."""
+        address = self._addresses.get(member)
+        return address.host if address is not None else ""
 
     def close(self) -> None:
-        """Hang up everywhere."""
-        for dialling in self._wires.values():
-            _close(dialling)
-        self._wires.clear()
+        """Close all connections."""
+        for connecting in self._connections.values():
+            _close(connecting)
+        self._connections.clear()
 
-    async def _dial(self, address: Address) -> Wire | None:
+    async def _connect(self, address: Address) -> Connection | None:
         try:
-            return await Wire.dial(address, self._secret, self.compress)
-        except NoDoor:
+            return await Connection.connect(
+                address, self._credentials, here=self.host, compress=self.compress
+            )
+        except ConnectFailed:
             return None
 
     async def _call(self, to: str, data: bytes) -> bytes:
@@ -84,11 +88,11 @@ class RayLink:
             raise Unreachable(f"{to}: {error}") from error
 
 
-def _close(dialling: asyncio.Future[Wire | None]) -> None:
-    if not dialling.done():
-        dialling.cancel()
-    elif not dialling.cancelled() and (wire := dialling.result()) is not None:
-        wire.close()
+def _close(connecting: asyncio.Future[Connection | None]) -> None:
+    if not connecting.done():
+        connecting.cancel()
+    elif not connecting.cancelled() and (connection := connecting.result()) is not None:
+        connection.close()
 
 
 def _end_with_loop(loop: asyncio.AbstractEventLoop, over: threading.Event) -> None:
@@ -105,16 +109,16 @@ class MemberActor:
     """One member in a process of its own. `run` comes first: it brings the member to life.
 
     Args:
-        secret: of the run, for the members' own connections.
+        credentials: of the run, for the members' own connections.
         path: the driver's `sys.path`. Set before the brief arrives, whose agents may come from modules
             that only the driver's path leads to.
     """
 
-    def __init__(self, secret: bytes, path: list[str]) -> None:
+    def __init__(self, credentials: Credentials, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
-        self._link = RayLink(secret)
-        self._door = Door(secret, self._hear)
-        self._address = Address("", 0)
+        self._link = RayLink(credentials)
+        self._listener = Listener(credentials, self._hear)
+        self._address = Address("")
         self._host: Host | None = None
         self._begun = asyncio.Event()
 
@@ -123,7 +127,8 @@ class MemberActor:
         gc.freeze()
         self._link.compress = brief.settings.compress
         self._host = build(brief, self._link)
-        self._address = await self._door.open(ray.util.get_node_ip_address())
+        self._link.host = ray.util.get_node_ip_address()
+        self._address = await self._listener.open(self._link.host)
         self._begun.set()
         over = threading.Event()
         threading.Thread(target=_end_with_loop, args=(asyncio.get_running_loop(), over), daemon=True).start()
@@ -132,7 +137,7 @@ class MemberActor:
                 return encode_stats(await self._host.run())
         finally:
             over.set()
-            self._door.close()
+            self._listener.close()
             self._link.close()
 
     async def ready(self) -> Address:
@@ -141,9 +146,9 @@ class MemberActor:
         await self._alive.ready()
         return self._address
 
-    async def introduce(self, handles: dict[str, Handle], doors: dict[str, Address]) -> None:
+    async def introduce(self, handles: dict[str, Handle], addresses: dict[str, Address]) -> None:
         """How to reach the others."""
-        self._link.introduce(handles, doors)
+        self._link.introduce(handles, addresses)
 
     async def receive(self, data: bytes) -> bytes:
         """Take a message in."""

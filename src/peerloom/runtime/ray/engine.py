@@ -6,7 +6,6 @@ the census decides what is sent again.
 
 import asyncio
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any, cast
 from peerloom.errors import EngineError
 from peerloom.protocol.view import FEEDER, SINK, Member
 from peerloom.runtime.brief import Brief
-from peerloom.runtime.direct import Address
+from peerloom.runtime.connections import Address
 from peerloom.runtime.engine import death
 from peerloom.runtime.link import Unreachable
 from peerloom.runtime.patience import patience
@@ -35,6 +34,7 @@ from peerloom.runtime.ray.pickling import find_unpicklable
 from peerloom.runtime.ray.probe import check_reachable
 from peerloom.runtime.ray.spawner import RaySpawner
 from peerloom.runtime.settings import RoleSettings, RunSettings
+from peerloom.runtime.tls import Credentials
 
 START_SECONDS = 60.0
 ROOM_POLL_SECONDS = 2.0
@@ -46,9 +46,9 @@ class RayEngine:
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
-        self._secret = secrets.token_bytes(32)
+        self._credentials = Credentials.create()
         self._handles: dict[str, Handle] = {}
-        self._doors: dict[str, Address] = {}
+        self._addresses: dict[str, Address] = {}
         self._running: dict[str, asyncio.Future[bytes]] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._connecting: asyncio.Future[bool] | None = None
@@ -95,7 +95,7 @@ class RayEngine:
         name = brief.member.name
         options, asked = self._options(brief.member)
         try:
-            handle: Handle = Actor.options(**options).remote(self._secret, sys.path)
+            handle: Handle = Actor.options(**options).remote(self._credentials, sys.path)
             running = asyncio.ensure_future(_result(handle.run.remote(brief)))
         except Exception as error:  # also what an object's __reduce__ raises
             found = find_unpicklable(brief.program)
@@ -114,7 +114,7 @@ class RayEngine:
                 await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await self.wait(name)
-            self._doors[name] = await ready
+            self._addresses[name] = await ready
             place = self._places[name] = await placed
         except (TimeoutError, RayError) as error:
             self.kill(name)
@@ -127,8 +127,8 @@ class RayEngine:
     async def introduce(self, name: str) -> None:
         """Give a member the handles of all."""
         handles = {other: self._handles[other] for other in self._places if other in self._handles}
-        doors = {other: self._doors[other] for other in handles if other in self._doors}
-        await self._call(name, "introduce", handles, doors)
+        addresses = {other: self._addresses[other] for other in handles if other in self._addresses}
+        await self._call(name, "introduce", handles, addresses)
 
     async def wait(self, name: str) -> bytes:
         """Wait for the end of the actor's `run`; Ray reports a killed process at once."""
@@ -188,7 +188,7 @@ class RayEngine:
 
     def _release(self, name: str) -> None:
         handle = self._handles.pop(name, None)
-        self._doors.pop(name, None)
+        self._addresses.pop(name, None)
         if handle is not None:
             ray.kill(handle, no_restart=True)
 

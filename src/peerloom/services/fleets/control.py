@@ -15,6 +15,7 @@ import psutil
 
 from peerloom.errors import ServiceError
 from peerloom.services.fleets import daemon
+from peerloom.services.fleets.adapters import forget_adapters
 from peerloom.services.fleets.directory import KEEPER_MARK, Entry, NoFleet, read
 from peerloom.services.fleets.keeper import in_use
 from peerloom.services.fleets.process import failure_in_log
@@ -55,6 +56,7 @@ def launch(
         _end_servers(before)
     logs = log_dir_of(path)
     log = logs / "keeper.log"
+    forget_adapters(path)
     try:
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
@@ -92,6 +94,7 @@ def end(path: Path) -> bool:
         )
     by_itself = life == "alive" and _stop(entry.keeper.pid) and not path.exists()
     _end_servers(entry)
+    forget_adapters(path)
     path.unlink(missing_ok=True)
     return by_itself
 

@@ -25,7 +25,9 @@ SILENT_SECONDS = 30.0
 KEEPER_MARK = "PEERLOOM_KEEPER"
 """The environment variable by which the servers of a keeper are told from others."""
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+"""Of fleets, and of their adapters."""
+
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 State = Literal["starting", "up", "failed"]
@@ -72,6 +74,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         state: of the whole.
         detail: why it failed, or what it waits for while it starts.
         key: whether calls have to show a key.
+        lora: whether LoRA adapters can be loaded, see `adapters`.
         ray: the cluster that has to be asked to end it, if its keeper is gone without having done so.
         keeper: who keeps it.
         beat: when this was last written by the keeper, in seconds since 1970.
@@ -86,6 +89,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: State = "up"
     detail: str = ""
     key: bool = False
+    lora: bool = False
     ray: str | None = None
     keeper: KeptBy | None = None
     beat: float = 0.0
@@ -121,7 +125,7 @@ def path_of(name: str) -> Path:
     """
     given = "/" in name or name.endswith(".json")
     path = Path(name).expanduser() if given else directory() / f"{name}.json"
-    if not _NAME.fullmatch(path.stem) or path.suffix != ".json":
+    if not NAME.fullmatch(path.stem) or path.suffix != ".json":
         raise ConfigError(
             f"a fleet cannot be called {name!r}: use letters, digits, '-', '_' and '.', 64 at most, "
             "or the path of a .json file"

@@ -32,6 +32,8 @@ class Vllm:
         gpu_memory_utilization: share of a GPU's memory that it takes; default vLLM's own.
         max_num_seqs: sequences worked on at once; default vLLM's own.
         dtype: of the weights; default vLLM's own.
+        lora: whether adapters can be loaded while it serves.
+        adapters: returns the adapters to start with, paths by names.
         extra: further options as they stand on a command line.
         program: the executable.
     """
@@ -44,6 +46,8 @@ class Vllm:
     gpu_memory_utilization: float | None = None
     max_num_seqs: int | None = None
     dtype: str | None = None
+    lora: bool = False
+    adapters: Callable[[], Mapping[str, str]] = dict[str, str]
     extra: Sequence[str] = ()
     program: str = "vllm"
 
@@ -72,9 +76,15 @@ class Vllm:
                 argv.append(
                     "--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching"
                 )
+            if self.lora:
+                argv.append("--enable-lora")
+            if loaded := [f"{name}={path}" for name, path in self.adapters().items()]:
+                argv += ["--lora-modules", *loaded]
             return [*argv, *self.extra]
 
         env = {"VLLM_API_KEY": key.reveal()} if key is not None else {}
+        if self.lora:
+            env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
         return _command("vllm", self.model, argv, env)
 
 

@@ -66,7 +66,7 @@ class Group:
                 log=log_dir / file,
             )
             self.replicas.append(replica)
-        await start_all(self.replicas)
+        await start_all(self.replicas, tell)
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Keep all alive; for ever, if they were stopped.

@@ -21,6 +21,8 @@ SHORT_LIVES = 3
 """So many servers in a row that each ended within `SHORT_SECONDS` of being well, and it is given up."""
 FIRST_WAIT_SECONDS = 0.25
 """Before the next start after such a short life; it doubles with each in a row."""
+PLACE_SECONDS = 2.0
+"""Between two attempts to find a machine for a server that has lost its own."""
 
 State = Literal["starting", "up", "restarting", "lost", "stopped"]
 Tell = Callable[[str], None]
@@ -74,13 +76,13 @@ class Replica:
         """The process id of its server, on its machine; None if there is none."""
         return self._server.pid if self._server is not None and self.state == "up" else None
 
-    async def start(self) -> None:
-        """Start its server, and wait until that is well.
+    async def start(self, tell: Tell) -> None:
+        """Start its server, and wait until that is well; `tell` hears what it waits for.
 
         Raises:
             ServiceError: if it does not come up; with its last words.
         """
-        server = await self._launch()
+        server = await self._launch(tell)
         await server.ready()
         self.state = "up"
 
@@ -128,7 +130,7 @@ class Replica:
         began = time.monotonic()
         self.restarts += 1
         try:
-            server = await self._launch()
+            server = await self._launch(tell)
             if self._stopping:
                 await server.stop()
             await server.ready()
@@ -144,13 +146,27 @@ class Replica:
             )
         return await server.end()
 
-    async def _launch(self) -> ServerProcess:
-        try:
-            return await self._launch_here()
-        except PlaceLost:
-            await self._leave()
-            self._held, (self._place, *_) = None, await self._spawner.spread(1)
-            return await self._launch_here()
+    async def _launch(self, tell: Tell) -> ServerProcess:
+        """Start a server, on another machine if its own is lost."""
+        while True:
+            try:
+                return await self._launch_here()
+            except PlaceLost:
+                await self._leave()
+                self._held, self._place = None, await self._another_place(tell)
+
+    async def _another_place(self, tell: Tell) -> Spawner:
+        """Find a machine, however long that takes: lost ones come back, or others are added."""
+        told = ""
+        while True:
+            try:
+                [place] = await self._spawner.spread(1)
+                return place
+            except ServiceError as error:
+                if str(error) != told:
+                    told = str(error)
+                    tell(f"the {self._command.engine} server {self.name}waits for a machine: {told}")
+                await asyncio.sleep(PLACE_SECONDS)
 
     async def _leave(self) -> None:
         """Give the place back, unless it is the spawner that we were handed."""
@@ -168,7 +184,7 @@ class Replica:
         return self._server
 
 
-async def start_all(replicas: Sequence[Replica]) -> None:
+async def start_all(replicas: Sequence[Replica], tell: Tell) -> None:
     """Start replicas side by side; if one does not come up, none is left.
 
     Raises:
@@ -177,7 +193,7 @@ async def start_all(replicas: Sequence[Replica]) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for replica in replicas:
-                group.create_task(replica.start())
+                group.create_task(replica.start(tell))
     except* ServiceError as failed:
         raise first(failed) from None
     finally:

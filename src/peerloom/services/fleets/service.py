@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peerloom.errors import ConfigError, PeerloomError, ServiceError
+from peerloom.services.fleets.adapters import adapters_of
 from peerloom.services.fleets.directory import Entry, NoFleet, path_of, read
 from peerloom.services.llm.dialects.openai import OpenAIDialect
 from peerloom.services.llm.endpoint import Endpoint, Http
@@ -36,7 +37,7 @@ class FleetService:
 
     Args:
         name: the fleet's, or the path of its file.
-        model: what it is to serve; default whatever it does.
+        model: its model, or an adapter that is loaded there; default its model.
         api_key: default `PEERLOOM_FLEET_KEY`, else none.
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
@@ -90,8 +91,9 @@ class FleetService:
             raise ServiceError(
                 f"fleet {self._name} wants a key: set {KEY_VARIABLE} to it, or llm.api_key_env"
             )
-        if self._model not in (None, entry.model):
-            raise ServiceError(f"fleet {self._name} serves {entry.model}, not llm.model={self._model}")
+        model = self._model or entry.model
+        if model not in (served := await self._models(entry)):
+            raise ServiceError(f"fleet {self._name} serves {', '.join(served)}, not llm.model={model}")
         if not entry.urls:
             raise ServiceError(
                 f"fleet {self._name} has no endpoint that is up; "
@@ -99,12 +101,12 @@ class FleetService:
             )
         endpoints = self._endpoints(entry)
         dialect = self._dialect(entry)
-        await self._one_answers(endpoints, dialect, entry.model)
-        notify(f"model {entry.model} at fleet {self._name}, endpoints: {', '.join(entry.urls)}")
+        await self._one_answers(endpoints, dialect, model)
+        notify(f"model {model} at fleet {self._name}, endpoints: {', '.join(entry.urls)}")
         self._spec = FleetSpec(
-            model=entry.model,
+            model=model,
             replicas=entry.urls,
-            dial=HttpDial(endpoints[0], dialect, entry.model),
+            dial=HttpDial(endpoints[0], dialect, model),
             retry=self._retry,
             routing=self._routing,
             hedge=self._hedge,
@@ -139,7 +141,7 @@ class FleetService:
         assert self._spec is not None
         try:
             entry = await asyncio.to_thread(read, self._path)
-            if entry.model == self._spec.model:
+            if self._spec.model in (served := await self._models(entry)):
                 self._endpoints(entry)
                 return entry.urls
         except NoFleet:
@@ -148,9 +150,14 @@ class FleetService:
             self._notify(f"fleet {self._name} is left as it was: {error}")
             return now
         raise ServiceError(
-            f"fleet {self._name} serves {entry.model} from now on, this run began with {self._spec.model}: "
+            f"fleet {self._name} serves {', '.join(served)} from now on, "
+            f"this run began with {self._spec.model}: "
             "start one of that model again, or another run"
         )
+
+    async def _models(self, entry: Entry) -> tuple[str, ...]:
+        """Return the names that calls may use: the model's, and those of its adapters."""
+        return (entry.model, *await asyncio.to_thread(adapters_of, self._path))
 
     def _tell(self, before: tuple[str, ...], urls: tuple[str, ...]) -> None:
         if urls:

@@ -80,6 +80,11 @@ def error_in(body: bytes) -> dict[str, Any]:
     return group(error) if isinstance(error, dict) else {"message": error}
 
 
+def message_in(body: bytes) -> str:
+    """Return the message of a server's error, or the beginning of its body, on one line."""
+    return _message(error_in(body), body)
+
+
 def _json(body: bytes) -> object:
     try:
         payload = orjson.loads(body)

@@ -34,6 +34,8 @@ def test_vllm_with_everything() -> None:
         gpu_memory_utilization=0.9,
         max_num_seqs=64,
         dtype="bfloat16",
+        lora=True,
+        adapters=lambda: {"a": "/weights/a", "b": "/weights/b"},
         extra=("--enforce-eager",),
         program="/opt/vllm",
     )
@@ -42,9 +44,9 @@ def test_vllm_with_everything() -> None:
         "/opt/vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name m "
         "--enable-prompt-tokens-details --tensor-parallel-size 4 "
         "--max-model-len 8192 --gpu-memory-utilization 0.9 --max-num-seqs 64 --dtype bfloat16 "
-        "--enable-prefix-caching --enforce-eager"
+        "--enable-prefix-caching --enable-lora --lora-modules a=/weights/a b=/weights/b --enforce-eager"
     ).split(" ")
-    assert command.env == {"VLLM_API_KEY": "not-to-be-seen"}
+    assert command.env == {"VLLM_API_KEY": "not-to-be-seen", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     assert "not-to-be-seen" not in repr(command)
 
 

@@ -1,0 +1,168 @@
+"""LoRA adapters of a vLLM fleet, loaded and unloaded while it serves.
+
+Each adapter of a fleet is a file in a directory beside the fleet's: its name is the adapter's, its text the
+path of the weights. Servers are started with all adapters listed there, so one that restarts has them again.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import orjson
+
+from peerloom.errors import ConfigError, ServiceError
+from peerloom.services.fleets.directory import NAME, Entry, read
+from peerloom.services.llm.failures import message_in
+from peerloom.services.secret import Secret, mask
+
+POLL_SECONDS = 0.5
+REQUEST_SECONDS = 120.0
+"""The longest that a server may take to read the weights."""
+
+
+def adapters_of(fleet: Path) -> dict[str, str]:
+    """Return the paths of a fleet's adapters by their names, in order of the names."""
+    try:
+        files = sorted(_directory(fleet).iterdir())
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for file in files:
+        with suppress(FileNotFoundError):  # removed meanwhile
+            found[file.name] = file.read_text()
+    return found
+
+
+def forget_adapters(fleet: Path) -> None:
+    """Remove the list of a fleet that has ended."""
+    shutil.rmtree(_directory(fleet), ignore_errors=True)
+
+
+def check_adapter(name: str) -> None:
+    """Raise ConfigError unless an adapter may have this name, which is part of a command line."""
+    if NAME.fullmatch(name) is None:
+        raise ConfigError(
+            f"an adapter cannot be called {name!r}: use letters, digits, '-', '_' and '.', 64 at most"
+        )
+
+
+async def load_adapter(fleet: Path, name: str, weights: str, key: Secret | None) -> None:
+    """Load an adapter into all servers of a fleet, and into those that are started later.
+
+    Servers that are starting are waited for; if this is cancelled meanwhile, they load it when they start.
+
+    Args:
+        fleet: the fleet's file.
+        name: what calls name it: `llm.model=NAME`. One name stands for the same weights for good.
+        weights: the directory of the adapter, as each server's machine sees it, or a name on Hugging Face.
+        key: the fleet's, if it has one.
+
+    Raises:
+        ConfigError: for an impossible name, or one that stands for something else.
+        ServiceError: if the fleet takes no adapters, or a server refuses this one; then none has it.
+    """
+    check_adapter(name)
+    entry = _adaptable(fleet)
+    taken = {entry.model: "the fleet's model", **adapters_of(fleet)}.get(name, weights)
+    if taken != weights:
+        raise ConfigError(f"{name} is {taken} in fleet {fleet.stem} already: choose another name")
+    _list(fleet, name, weights)
+    try:
+        async with _Servers(key) as servers:
+            await _load_into_all(fleet, servers, name, weights)
+    except ServiceError:
+        with suppress(ServiceError):
+            await unload_adapter(fleet, name, key)
+        raise
+
+
+async def unload_adapter(fleet: Path, name: str, key: Secret | None) -> None:
+    """Remove an adapter from all servers of a fleet; one that is not there is no error.
+
+    Raises:
+        ConfigError: for an impossible name.
+        ServiceError: if the fleet takes no adapters, or a server does not remove it.
+    """
+    check_adapter(name)
+    entry = _adaptable(fleet)
+    (_directory(fleet) / name).unlink(missing_ok=True)
+    async with _Servers(key) as servers:
+        for url in entry.urls:
+            if name in await servers.models(url):
+                await servers.post(f"{url}/unload_lora_adapter", {"lora_name": name})
+
+
+async def _load_into_all(fleet: Path, servers: "_Servers", name: str, weights: str) -> None:
+    done: set[str] = set()
+    while True:
+        entry = read(fleet)
+        for url in entry.urls:
+            if url not in done and name not in await servers.models(url):
+                await servers.post(f"{url}/load_lora_adapter", {"lora_name": name, "lora_path": weights})
+            done.add(url)
+        # A server that is down may have been started before the list was written: it is waited for.
+        if all(endpoint.state in ("up", "lost") for endpoint in entry.endpoints):
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _list(fleet: Path, name: str, weights: str) -> None:
+    """Add an adapter to a fleet's list; no reader sees half of it."""
+    scratch = fleet.with_name(f".{fleet.stem}.{os.getpid()}.adapter")
+    try:
+        _directory(fleet).mkdir(exist_ok=True)
+        scratch.write_text(weights)
+        scratch.replace(_directory(fleet) / name)
+    except OSError as error:
+        raise ServiceError(f"{_directory(fleet)} cannot be written: {error.strerror}") from error
+
+
+def _adaptable(fleet: Path) -> Entry:
+    entry = read(fleet)
+    if not entry.lora:
+        raise ServiceError(
+            f"fleet {fleet.stem} takes no adapters: start it with `peerloom serve up`, engine=vllm lora=true"
+        )
+    return entry
+
+
+def _directory(fleet: Path) -> Path:
+    return fleet.with_name(f".{fleet.stem}.adapters")
+
+
+class _Servers:
+    """Requests to the servers of a fleet, with its key."""
+
+    def __init__(self, key: Secret | None) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
+
+    async def __aenter__(self) -> "_Servers":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def models(self, url: str) -> set[str]:
+        """Return the names that a server lists."""
+        listed = orjson.loads(await self._asked("GET", f"{url}/models"))
+        return {model["id"] for model in listed["data"]}
+
+    async def post(self, url: str, body: Mapping[str, str]) -> None:
+        """Send a request that has to succeed."""
+        await self._asked("POST", url, body)
+
+    async def _asked(self, method: str, url: str, body: Mapping[str, str] | None = None) -> bytes:
+        try:
+            async with self._session.request(method, url, json=body) as response:
+                answer = await response.read()
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise ServiceError(f"{url} does not answer: {mask(str(error)) or 'timeout'}") from error
+        if response.status != 200:
+            raise ServiceError(f"{url} answered HTTP {response.status}: {mask(message_in(answer))}")
+        return answer
