@@ -1,10 +1,10 @@
 """The sides of a case: ours, and those of peers, each with the reason why it is left out if it is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.comparison.case import Figures, Found, Measure, Outcome, Side
+from benchmarks.comparison.case import Figures, Found, Outcome, Side
 from benchmarks.comparison.job import Job, measured
 from benchmarks.comparison.peers import absent, known, program
 from benchmarks.comparison.rows import Reach, Row, missing
@@ -51,17 +51,6 @@ def theirs(scope: Scope, name: str, job: Job) -> Side:
         reason = "left out of --quick" if scope.peers is None else "not asked for"
     reason = reason or absent(peer)
     return Side(name, None if reason else partial(measured, program(peer), job), reason)
-
-
-def side(name: str, measure: Callable[[], object]) -> Side:
-    """Anything else that is measured."""
-    call: Measure = measure  # pyright: ignore[reportAssignmentType] - a partial of a coroutine function
-    return Side(name, call)
-
-
-def less(job: Job, tasks: int) -> Job:
-    """The same job with fewer tasks, for those that would take hours."""
-    return replace(job, tasks=min(job.tasks, tasks))
 
 
 def compared(

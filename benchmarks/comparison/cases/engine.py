@@ -6,11 +6,11 @@ the slot it has just left. With more of them, each call pushes another dialogue 
 
 from functools import partial
 
-from benchmarks.comparison.case import Case, Figures, Outcome
+from benchmarks.comparison.case import Case, Figures, Outcome, Side
 from benchmarks.comparison.job import Job, measured
 from benchmarks.comparison.rows import Row, missing
 from benchmarks.comparison.rows import at_least as at_least_share
-from benchmarks.comparison.sides import US, Scope, side
+from benchmarks.comparison.sides import US, Scope
 from benchmarks.harness.process import OURS
 from benchmarks.workloads.base import Rows, Workload
 from benchmarks.workloads.mini_coral import LETTERS, questions
@@ -32,7 +32,7 @@ def cases(scope: Scope) -> list[Case]:
     tasks, rounds = (24, 1) if scope.quick else (32, 3)
     job = Job(CORAL, tasks, SLOTS, more={"rounds": rounds}, limit=1_800)
     rows = partial(_rows, f"{tasks} dialogues of {rounds} round{'s' if rounds > 1 else ''}")
-    return [Case("real engine", [side(US, partial(_measured, job))], rows, runs=scope.times(1))]
+    return [Case("real engine", [Side(US, partial(_measured, job))], rows, runs=scope.times(1))]
 
 
 async def _measured(job: Job) -> Figures:

@@ -3,10 +3,10 @@
 from functools import partial
 from itertools import pairwise
 
-from benchmarks.comparison.case import Case, Figures, Outcome
+from benchmarks.comparison.case import Case, Figures, Outcome, Side
 from benchmarks.comparison.job import Job, measured
 from benchmarks.comparison.rows import Row, at_most
-from benchmarks.comparison.sides import US, Scope, compared, ours, side, theirs
+from benchmarks.comparison.sides import US, Scope, compared, ours, theirs
 from benchmarks.harness.process import OURS, Seen
 from benchmarks.workloads.base import Workload, numbered
 
@@ -44,7 +44,7 @@ def cases(scope: Scope) -> list[Case]:
         ),
         Case(
             f"growth to {LONG} turns",
-            [side(US, _dialogues), theirs(scope, PLAIN_CALL, Job(CALL, 1, 1))],
+            [Side(US, _dialogues), theirs(scope, PLAIN_CALL, Job(CALL, 1, 1))],
             _turn_rows,
             runs=scope.times(3),
         ),

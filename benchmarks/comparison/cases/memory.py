@@ -5,10 +5,10 @@ from functools import partial
 
 import orjson
 
-from benchmarks.comparison.case import Case, Figures, Outcome
+from benchmarks.comparison.case import Case, Figures, Outcome, Side
 from benchmarks.comparison.job import Job, measured
 from benchmarks.comparison.rows import Row, at_most
-from benchmarks.comparison.sides import US, Scope, compared, side
+from benchmarks.comparison.sides import US, Scope, compared
 from benchmarks.harness.process import OURS, Program
 from benchmarks.workloads.base import Rows, Workload, numbered
 from peerloom.services.llm.prose import prose
@@ -32,7 +32,7 @@ PAYLOAD = len(orjson.dumps(next(_rows_of(1))))
 
 def cases(scope: Scope) -> list[Case]:
     """One case."""
-    sides = [side(US, partial(_ours, IN_FLIGHT)), side(BARE, _bare)]
+    sides = [Side(US, partial(_ours, IN_FLIGHT)), Side(BARE, _bare)]
     return [Case(f"tasks in flight, {IN_FLIGHT:,}", sides, _rows, runs=scope.times(1))]
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.comparison.case import Case, Figures, Outcome
+from benchmarks.comparison.case import Case, Figures, Outcome, Side
 from benchmarks.comparison.job import Job
 from benchmarks.comparison.rows import Row, at_most
-from benchmarks.comparison.sides import US, Scope, compared, side, theirs
+from benchmarks.comparison.sides import US, Scope, compared, theirs
 from benchmarks.harness.points import BenchError
 from benchmarks.harness.process import end_all
 from benchmarks.harness.run import scratch
@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.02
 
 def cases(scope: Scope) -> list[Case]:
     """One case; of the reference it is the first message, since it calls no model."""
-    sides = [side(US, first_call)]
+    sides = [Side(US, first_call)]
     if not scope.quick or scope.peers is not None:
         sides.append(theirs(scope, REFERENCE, Job(HOPS, 20, 20)))
     return [Case("start", sides, _rows, runs=scope.times(5))]

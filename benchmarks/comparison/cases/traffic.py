@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.comparison.case import Case, Figures, Found, Outcome, Side
 from benchmarks.comparison.job import Job, spec_of
 from benchmarks.comparison.rows import OPEN, Reach, Row, at_most, fraction, missing
-from benchmarks.comparison.sides import US, Scope, side
+from benchmarks.comparison.sides import US, Scope
 from benchmarks.harness.hosts import TwoHosts, two_hosts
 from benchmarks.harness.process import OURS, Program, watched
 from benchmarks.harness.run import scratch
@@ -79,7 +79,7 @@ def cases(scope: Scope) -> list[Case]:
     shapes: dict[str, Mapping[str, Any]] = {US: {}, PLAIN: WITHOUT}
     for name, shape in shapes.items():
         sides.append(
-            Side(name, None, gap) if gap else side(name, partial(_crossed, 1 if scope.quick else MORE, shape))
+            Side(name, None, gap) if gap else Side(name, partial(_crossed, 1 if scope.quick else MORE, shape))
         )
     return [Case("traffic between two nodes", sides, _rows, scope.times(3))]
 

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.comparison import main as module
-from benchmarks.comparison.case import Case, Figures, Outcome
+from benchmarks.comparison.case import Case, Figures, Outcome, Side
 from benchmarks.comparison.main import measure_all
 from benchmarks.comparison.rows import Row, at_least
-from benchmarks.comparison.sides import Scope, compared, side
+from benchmarks.comparison.sides import Scope, compared
 from peerloom.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def quick_cases(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
 
     def cases(scope: Scope) -> list[Case]:
         scopes.append(scope)
-        return [Case(name, [side("peerloom", rate)], rows, scope.times(3)) for name in ("first", "second")]
+        return [Case(name, [Side("peerloom", rate)], rows, scope.times(3)) for name in ("first", "second")]
 
     monkeypatch.setattr(module, "GROUPS", (SimpleNamespace(cases=cases),))
     return scopes
