@@ -71,7 +71,7 @@ def measured(work):
 
 
 def write_source(path: Path, rows: int, size: int) -> None:
-    """Questions of `size` bytes, most of it in a field that nobody reads."""
+    """Write questions of `size` bytes, most of it in a field that nobody reads."""
     head = b'{"number": %d, "question": "Which one?", "options": ["this", "that"], "answer": "A", "fill": "'
     with path.open("wb", buffering=2**22) as file:
         for number in range(rows):
@@ -80,7 +80,7 @@ def write_source(path: Path, rows: int, size: int) -> None:
 
 
 def missing_rows(rows: int, done: int) -> set[int]:
-    """Those that are not done, spread over the input."""
+    """Return the rows that are not done, spread over the input."""
     missing = rows - done
     return {index * rows // missing for index in range(missing)}
 
@@ -95,7 +95,7 @@ class Filler:
         self._line = b'{"id": "0-%d-0", "outcome": "completed", "fill": "' + b"x" * max(0, size - 64) + b'"}'
 
     def commit(self, count: int, incarnation: int) -> None:
-        """So many rows more; the last part stays open."""
+        """Commit so many rows more; the last part stays open."""
         shard = Shard.take(self._run_dir, 0, incarnation)
         for begin in range(0, count, GROUP):
             numbers = islice(self._left, min(GROUP, count - begin))
@@ -116,7 +116,7 @@ def drop_caches() -> bool:
 
 @contextmanager
 def model(log: Path) -> Generator[str]:
-    """A simulated model in a process of its own; gives its address."""
+    """Start a simulated model in a process of its own, and yield its address."""
     command = [*PEERLOOM, "simulate-llm", "--port", "0", "--log", str(log), "--latency", "0.2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -130,7 +130,7 @@ def model(log: Path) -> Generator[str]:
 
 @contextmanager
 def running(command: list[str], log: Path) -> Generator[subprocess.Popen[bytes]]:
-    """A run in a session of its own; killed at the end with all that belongs to it."""
+    """Start a run in a session of its own, and kill it at the end with all that belongs to it."""
     with log.open("wb") as output:
         run = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
@@ -153,13 +153,13 @@ def await_true(condition: Any, run: subprocess.Popen[bytes], log: Path, seconds:
 
 
 def first_call(log: Path, since: float) -> float | None:
-    """When the first call after a moment arrived."""
+    """Return when the first call after a moment arrived."""
     times = [json.loads(line)["received"] for line in log.read_bytes().splitlines()]
     return min((moment for moment in times if moment >= since), default=None)
 
 
 def milestones(run_dir: Path, since: float) -> dict[str, float]:
-    """When the run got how far, by its own log: seconds after `since`."""
+    """Return the seconds after `since` at which the run reached its stages, by its log."""
     named = {"notice": "checked", "run_started": "engine_up", "view_changed": "members_up"}
     found: dict[str, float] = {}
     for line in (run_dir / "log.jsonl").read_bytes().splitlines():
@@ -170,7 +170,7 @@ def milestones(run_dir: Path, since: float) -> dict[str, float]:
 
 
 def resumed(run_dir: Path, calls: Path, log: Path) -> dict[str, float]:
-    """Resume the run to its first call; seconds since the process began."""
+    """Resume the run to its first call, and return the seconds since the process began."""
     started = time.time()
     with running([*PEERLOOM, "resume", str(run_dir), "--quiet"], log) as run:
         await_true(lambda: first_call(calls, started), run, log, 600)
@@ -180,7 +180,7 @@ def resumed(run_dir: Path, calls: Path, log: Path) -> dict[str, float]:
 
 
 def stages(run_dir: Path, source: Path) -> dict[str, Any]:
-    """What the parts of it take, each with a cold cache in a process of its own."""
+    """Measure the parts of it, each with a cold cache in a process of its own."""
     found: dict[str, Any] = {}
     for name, code in STAGES.items():
         drop_caches()

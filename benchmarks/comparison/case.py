@@ -19,7 +19,7 @@ Measure = Callable[[], Coroutine[Any, Any, Figures]]
 
 @dataclass(frozen=True)
 class Side:
-    """One of the systems, and how it is measured once.
+    """A system, and how it is measured once.
 
     Args:
         system: its name.
@@ -36,23 +36,23 @@ class Side:
 
 @dataclass
 class Found:
-    """What was found of one side: its figures run by run, or why there are none."""
+    """The figures of one side, run by run, or the reason why there are none."""
 
     runs: list[Figures] = field(default_factory=list[Figures])
     reason: str = ""
 
     def get(self, figure: str) -> float | None:
-        """The median, or None."""
+        """Return the median of a figure, or None."""
         values = self._values(figure)
         return median(values) if values else None
 
     def spread(self, figure: str) -> tuple[float, float] | None:
-        """The least and the most, if there are several."""
+        """Return the least and the most of a figure, if there are several."""
         values = self._values(figure)
         return (min(values), max(values)) if len(values) > 1 else None
 
     def medians(self) -> Figures:
-        """All of them."""
+        """Return the medians of all figures."""
         return {
             name: median(self._values(name)) for name in dict.fromkeys(n for run in self.runs for n in run)
         }
@@ -67,7 +67,7 @@ Outcome = dict[str, Found]
 
 @dataclass(frozen=True)
 class Case:
-    """Some work.
+    """A piece of work that several systems do.
 
     Args:
         name: for people.
@@ -85,7 +85,7 @@ class Case:
 
 
 def complete(case: Case, outcome: Outcome) -> bool:
-    """Whether all sides of a case that can be measured have been."""
+    """Return whether all sides of a case that can be measured have been."""
     return all(side.measure is None or outcome.get(side.system, Found()).runs for side in case.sides)
 
 

@@ -39,7 +39,7 @@ def install(names: Sequence[str], tell: Callable[[str], None]) -> None:
 
 
 def installed(peer: Peer) -> dict[str, float | str]:
-    """What the installation of a peer took, seconds and megabytes; empty if it is not there."""
+    """Return the seconds and megabytes that the installation of a peer took; empty if there is none."""
     mark = environment(peer) / MARK
     return orjson.loads(mark.read_bytes()) if mark.exists() else {}
 

@@ -27,7 +27,7 @@ PROBES = 10
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done, once.
+    """One measurement to make.
 
     Args:
         workload: of which kind.
@@ -54,7 +54,7 @@ class Job:
 
 
 async def measured(program: Program, job: Job) -> Figures:
-    """Do a job and say what it took.
+    """Do a job and return its figures.
 
     Raises:
         BenchError: if the program fails, says nothing, takes too long, or calls the model less or more often.
@@ -77,7 +77,7 @@ async def measured(program: Program, job: Job) -> Figures:
 
 
 def _called_for(log: Path, seconds: float) -> bool:
-    """Whether the first call is so long ago."""
+    """Return whether the first call is so long ago."""
     first = first_call(log)
     return first is not None and time.time() - first >= seconds
 
@@ -87,7 +87,7 @@ def _answered(log: Path, calls: int, seen: Seen) -> Served:
 
 
 def figures(job: Job, seen: Seen, served: Served | None, started: float) -> Figures:
-    """All that can be said of one measurement."""
+    """Return all figures of one measurement."""
     begin, end = (served.first, served.last) if served else (seen.begin, seen.end)
     cpu = seen.cpu.used(begin, end)
     found: Figures = {
@@ -117,7 +117,7 @@ def figures(job: Job, seen: Seen, served: Served | None, started: float) -> Figu
 
 
 def spec_of(job: Job, folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a program is told to do, with the rows written to a file."""
+    """Return the spec of a job, and write its rows to a file."""
     path = folder / "rows.jsonl"
     path.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
     return {

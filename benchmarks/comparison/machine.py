@@ -27,7 +27,7 @@ _ASK = "import sys, json, importlib.metadata as m; print(json.dumps([m.version(n
 
 
 def machine() -> dict[str, str]:
-    """What it is; `load` tells whether something else was going on when this was asked."""
+    """Describe this machine; `load` tells whether it was busy at the time."""
     memory = psutil.virtual_memory().total / 2**30
     return {
         "processor": _processor(),
@@ -42,7 +42,7 @@ def machine() -> dict[str, str]:
 
 
 def peer_versions(names: Iterable[str]) -> dict[str, str]:
-    """Their own versions, of those that are installed."""
+    """Return the versions of the peers that are installed."""
     found: dict[str, str] = {}
     for name in names:
         peer = PEERS.get(name)

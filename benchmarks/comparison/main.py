@@ -71,7 +71,7 @@ def measure_all(
 
 
 def install_peers(names: Sequence[str]) -> None:
-    """Make the peers' environments.
+    """Install the peers, each into an environment of its own.
 
     Raises:
         ConfigError: if there is no such peer.
@@ -81,7 +81,7 @@ def install_peers(names: Sequence[str]) -> None:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The rows for people."""
+    """Return the rows as a table."""
     shown = new_table("python -m benchmarks all")
     for name in ("figure", "ours", "peer", "its", "ratio", "reach", "holds", "note"):
         shown.add_column(name, justify="left" if name in ("figure", "peer", "note") else "right")
@@ -91,7 +91,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def _teller(console: Console) -> Callable[[str], None]:
-    """Progress as it is: long lines are not folded, and brackets in them mean nothing."""
+    """Return a function that prints progress, without folding long lines or reading markup."""
     return partial(console.print, soft_wrap=True, markup=False, highlight=False)
 
 

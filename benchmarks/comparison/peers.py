@@ -26,7 +26,7 @@ _AS_OPENAI = "its loop would be that of `openai`"
 
 @dataclass(frozen=True)
 class Peer:
-    """One of them.
+    """A system that Peerloom is compared with.
 
     Args:
         name: of its folder.
@@ -48,7 +48,7 @@ class Peer:
         return self.environment or self.name
 
     def reason(self, work: str) -> str:
-        """Why it is not measured on a workload; empty if it is."""
+        """Return why it is not measured on a workload; empty if it is."""
         return "" if work in self.works else self.cannot[work]
 
 
@@ -140,7 +140,7 @@ PEERS = {
 
 
 def known(name: str) -> Peer:
-    """A peer by its name.
+    """Return a peer by its name.
 
     Raises:
         ConfigError: if there is none.
@@ -151,22 +151,22 @@ def known(name: str) -> Peer:
 
 
 def environment(peer: Peer) -> Path:
-    """The virtual environment of a peer; `PEERLOOM_BENCH_CACHE` says where they are."""
+    """Return the folder of a peer's virtual environment, in `PEERLOOM_BENCH_CACHE` or the user's cache."""
     where = os.environ.get("PEERLOOM_BENCH_CACHE")
     root = Path(where) if where else Path(platformdirs.user_cache_dir("peerloom")) / "bench"
     return root / peer.home
 
 
 def python(peer: Peer) -> Path:
-    """Its Python."""
+    """Return the path of a peer's Python."""
     return environment(peer) / "bin/python"
 
 
 def absent(peer: Peer) -> str:
-    """Why it cannot be run now; empty if it can."""
+    """Return why a peer cannot be run now; empty if it can."""
     return "" if python(peer).exists() else f"not installed: python -m benchmarks install {peer.home}"
 
 
 def program(peer: Peer) -> Program:
-    """What is started to measure it."""
+    """Return the program that is started to measure a peer."""
     return Program([str(python(peer)), str(ADAPTERS / peer.name / "run.py")], {"PYTHONPATH": ""})

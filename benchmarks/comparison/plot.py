@@ -8,7 +8,7 @@ BAR, GAP, HEIGHT, TOP, LEFT, KEY = 16, 28, 220, 34, 56, 190
 
 
 def bars(title: str, groups: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:
-    """An SVG document.
+    """Draw grouped bars as an SVG document.
 
     Args:
         title: above it.

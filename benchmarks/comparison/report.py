@@ -34,7 +34,7 @@ PLOTTED = {"share_of_ideal": "share of the ideal calls/s", "hops_per_second": "h
 
 @dataclass
 class Results:
-    """What a run has found so far."""
+    """The results of a run so far."""
 
     machine: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -42,7 +42,7 @@ class Results:
     outcomes: list[tuple[Case, Outcome]] = field(default_factory=list[tuple[Case, Outcome]])
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, each run of each side included."""
+        """Return everything, each run of each side included."""
         return {
             "machine": dict(self.machine),
             "versions": dict(self.versions),
@@ -57,13 +57,13 @@ class Results:
 
 
 class _Kept(msgspec.Struct):
-    """What is read again of the results' JSON."""
+    """The part of the results' JSON that is read again."""
 
     cases: dict[str, Outcome]
 
 
 def measured_before(path: Path) -> dict[str, Outcome]:
-    """What the results at `path` hold, by case; nothing if there are none.
+    """Read the outcomes of the results at `path`, by case; empty if there are none.
 
     Raises:
         ConfigError: if they cannot be read.
@@ -90,7 +90,7 @@ def write(results: Results, path: Path, command: str) -> None:
 
 
 def markdown(results: Results, plots: Sequence[str], command: str) -> str:
-    """The document."""
+    """Return the results as a Markdown document."""
     kept = " Cases that it did not measure were kept from earlier runs." if "--keep" in command else ""
     parts = [
         "# Results",
@@ -107,7 +107,7 @@ def markdown(results: Results, plots: Sequence[str], command: str) -> str:
 
 
 def _grouped(parts: Sequence[str]) -> list[list[str]]:
-    """Lines of one list together, all else apart."""
+    """Group the lines of each list, and leave all else apart."""
     groups: list[list[str]] = []
     for part in parts:
         if part.startswith("- ") and groups and groups[-1][-1].startswith("- "):
@@ -123,7 +123,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as people read it."""
+    """Format a row as the cells of the table."""
     value = number(row.value)
     if row.spread is not None:
         value += f" ({number(row.spread[0])} to {number(row.spread[1])})"
@@ -133,7 +133,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def number(value: float | None) -> str:
-    """Three digits that count, and no fraction of what is large."""
+    """Format a number with three significant digits, large ones without a fraction."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:,.3g}"
@@ -176,7 +176,7 @@ def _peers(results: Results) -> str:
 
 
 def _plots(results: Results) -> dict[str, str]:
-    """A plot for each figure that is worth one, over the cases that have it."""
+    """Draw a plot for each figure that is worth one, over the cases that have it."""
     plots: dict[str, str] = {}
     for key, title in PLOTTED.items():
         cases = [

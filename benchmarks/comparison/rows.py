@@ -25,7 +25,7 @@ class Reach:
     of_ratio: bool = False
 
     def holds(self, value: float | None, ratio: float | None) -> bool | None:
-        """Whether it is reached; None if that cannot be said."""
+        """Return whether it is reached; None if that is unknown."""
         found = ratio if self.of_ratio else value
         if self.bound is None or found is None:
             return None
@@ -37,22 +37,22 @@ OPEN = Reach("-")
 
 
 def at_least(bound: float) -> Reach:
-    """The value is this or more."""
+    """Demand a value of this or more."""
     return Reach(f">= {bound:,g}", bound)
 
 
 def at_most(bound: float) -> Reach:
-    """The value is this or less."""
+    """Demand a value of this or less."""
     return Reach(f"<= {bound:,g}", bound, operator.le)
 
 
 def times(bound: float) -> Reach:
-    """The value is this many times the peer's, or more."""
+    """Demand this many times the peer's value, or more."""
     return Reach(f">= {bound:g}x", bound, of_ratio=True)
 
 
 def fraction(bound: float) -> Reach:
-    """The value is this share of the peer's, or less."""
+    """Demand this share of the peer's value, or less."""
     return Reach(f"<= {bound:g}x", bound, operator.le, of_ratio=True)
 
 
@@ -80,18 +80,18 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Ours by the peer's."""
+        """Our value divided by the peer's."""
         if self.value is None or not self.peer_value:
             return None
         return self.value / self.peer_value
 
     @property
     def holds(self) -> bool | None:
-        """Whether what there is to reach is reached; None if that cannot be said."""
+        """Whether the row reaches what it has to; None if that is unknown."""
         return self.reach.holds(self.value, self.ratio)
 
     def as_json(self) -> dict[str, Any]:
-        """The row as `--json` prints it: five significant digits."""
+        """Return the row as `--json` prints it, with five significant digits."""
         return {
             "figure": self.figure,
             "value": significant(self.value),
@@ -106,5 +106,5 @@ class Row:
 
 
 def missing(figure: str, reach: Reach, reason: str, peer: str = "") -> Row:
-    """The row of what could not be measured."""
+    """Return a row that says why there is no figure."""
     return Row(figure, None, peer, reach=reach, note=f"not measured: {reason}")

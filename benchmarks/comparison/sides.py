@@ -30,21 +30,21 @@ class Scope:
     runs: int | None = None
 
     def times(self, count: int) -> int:
-        """How often each side is measured, of a case that wants `count`."""
+        """Return how often each side of a case that wants `count` runs is measured."""
         return self.runs or (1 if self.quick else count)
 
     def wants(self, name: str) -> bool:
-        """Whether a peer is measured at all."""
+        """Return whether a peer is measured at all."""
         return name in self.peers if self.peers is not None else not self.quick or name in QUICK_PEERS
 
 
 def ours(job: Job, name: str = US) -> Side:
-    """Peerloom, at a job."""
+    """Return the side of Peerloom at a job."""
     return Side(name, partial(measured, OURS, job))
 
 
 def theirs(scope: Scope, name: str, job: Job) -> Side:
-    """A peer, at the same job."""
+    """Return the side of a peer at the same job."""
     peer = known(name)
     reason = peer.reason(job.workload.name)
     if not reason and not scope.wants(name):
@@ -63,7 +63,7 @@ def compared(
     us: str = US,
     note: Callable[[Figures], str] | None = None,
 ) -> Row:
-    """A row of one figure, of ours and of one peer.
+    """Return a row that compares one figure of ours with a peer's.
 
     Args:
         figure: what the row is called.

@@ -9,7 +9,7 @@ from benchmarks.harness.sampling import SAMPLE_SECONDS, Sampler
 
 
 class CpuMeter(Sampler):
-    """Samples while it is entered. Local processes only.
+    """Measures CPU time while it is entered, of local processes only.
 
     Args:
         root: the process at the top; default this one.
@@ -27,7 +27,7 @@ class CpuMeter(Sampler):
         self._samples: list[tuple[float, dict[int, float]]] = []  # Unix seconds, CPU seconds until then
 
     def used(self, begin: float, end: float, process: int | None = None) -> float:
-        """CPU seconds between two moments, in Unix seconds; in between samples, in proportion.
+        """Return the CPU seconds used between two moments; between samples, in proportion.
 
         Args:
             begin: from then on.
@@ -65,7 +65,7 @@ def _sum(used: dict[int, float], process: int | None) -> float:
 
 
 def _tree(root: int | None) -> list[psutil.Process]:
-    """A process and all below it, those that are still there."""
+    """Return a process and all below it, as far as they are alive."""
     try:
         top = psutil.Process(root)
         return [top, *top.children(recursive=True)]

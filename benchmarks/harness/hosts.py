@@ -27,7 +27,7 @@ STORE_BYTES = str(200 << 20)
 
 
 class TwoHosts:
-    """The hosts, with a cluster over both; the custom resources `near` and `far` place something on one.
+    """Two hosts with a cluster over both; the custom resources `near` and `far` place something on one.
 
     Args:
         cpus: how many each says it has.
@@ -70,18 +70,18 @@ class TwoHosts:
 
     @classmethod
     def missing(cls) -> str:
-        """Why there cannot be two hosts here; empty if there can."""
+        """Return why there cannot be two hosts here; empty if there can."""
         if missing := [tool for tool in cls.tools if shutil.which(tool) is None]:
             return f"{' and '.join(missing)} not found, for two network namespaces"
         tried = subprocess.run(["unshare", "--net", "true"], check=False, capture_output=True, text=True)
         return f"no network namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
 
     def on(self, host: str) -> tuple[str, ...]:
-        """What to put before a command to run it on `near` or `far`."""
+        """Return the words to put before a command to run it on `near` or `far`."""
         return ("ip", "netns", "exec", host)
 
     def pids(self, host: str) -> list[int]:
-        """Everything that runs on a host."""
+        """Return the ids of all processes on a host."""
         told = subprocess.run(["ip", "netns", "pids", host], check=False, capture_output=True, text=True)
         return [int(pid) for pid in told.stdout.split()]
 
@@ -90,7 +90,7 @@ class TwoHosts:
         self._start(self.far, FAR, "far", "--address", self.environment["RAY_ADDRESS"])
 
     def crossed(self) -> int:
-        """Bytes that have crossed the wire so far, in both directions."""
+        """Return how many bytes have crossed the wire so far, in both directions."""
         told = _run("ip", "-n", self.near, "-s", "-j", "link", "show", "wire")
         counts: dict[str, Any] = json.loads(told)[0]["stats64"]
         return int(counts["rx"]["bytes"]) + int(counts["tx"]["bytes"])

@@ -10,7 +10,7 @@ from benchmarks.harness.sampling import SAMPLE_SECONDS, Sampler
 
 
 class MemoryMeter(Sampler):
-    """Samples while it is entered. Local processes only.
+    """Measures memory while it is entered, of local processes only.
 
     Args:
         root: the process at the top; default this one.

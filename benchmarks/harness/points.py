@@ -1,4 +1,4 @@
-"""What a benchmark is asked and what it finds: one point for each setting."""
+"""Settings and points: a benchmark measures one point for each setting."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +18,7 @@ class BenchError(PeerloomError):
 
 @dataclass(frozen=True)
 class Setting:
-    """What to measure: where the roles run, and how many tasks, in flight at once and in all.
+    """A setting to measure: where the roles run, and how many tasks, at once and in all.
 
     `without` is what is switched off, to see what it costs.
     """
@@ -42,7 +42,7 @@ class Point:
     tasks_per_second: float
 
     def as_json(self) -> dict[str, Any]:
-        """The point as `--json` prints it: five significant digits."""
+        """Return the point as `--json` prints it, with five significant digits."""
         return {name: significant(value) for name, value in asdict(self).items() if value is not None}
 
 
@@ -112,7 +112,7 @@ class Bench:
     def settings(
         self, in_flight: int | None = None, tasks: int | None = None, placement: Placement | None = None
     ) -> list[Setting]:
-        """All settings, or those asked for."""
+        """Return all settings, or those asked for."""
         return [
             Setting(place, width, tasks or self.tasks(width))
             for place in ((placement,) if placement else self.placements)
@@ -121,7 +121,7 @@ class Bench:
 
 
 def middle(points: Sequence[Point]) -> Point:
-    """The median of several runs of one setting, figure by figure."""
+    """Return the medians of several runs of one setting, figure by figure."""
     figures = [asdict(point) for point in points]
     floats = [name for name, value in figures[0].items() if isinstance(value, float)]
     return replace(points[0], **{name: median(each[name] for each in figures) for name in floats})

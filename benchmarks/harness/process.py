@@ -28,7 +28,7 @@ _WORDS = 400  # characters of its last line
 
 @dataclass(frozen=True)
 class Program:
-    """What is started.
+    """A program to start.
 
     Args:
         argv: program and arguments; the path of the spec is added.
@@ -44,7 +44,7 @@ OURS = Program([sys.executable, "-m", "benchmarks.programs"])
 
 
 class Seen:
-    """What was seen of a process from outside, and what it said."""
+    """The meters of a process, and the object that it has printed."""
 
     def __init__(self, root: int, every: float) -> None:
         self.cpu = CpuMeter(root=root, every=every)
@@ -104,7 +104,7 @@ async def watched(
 
 
 async def _ended(child: ChildProcess, enough: Callable[[], bool] | None) -> int | None:
-    """Wait for the end of a process; None if it is enough before."""
+    """Wait for the end of a process and return its exit code; None once it is enough."""
     while enough is not None:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):

@@ -30,7 +30,7 @@ NEVER = 1e6  # seconds
 
 
 class Work(NamedTuple):
-    """What a run did: tasks, the turns its agents took, and when: Unix seconds from admission to commit."""
+    """The work of a run: its tasks and turns, and Unix seconds of the first admission and the last commit."""
 
     tasks: int
     turns: int
@@ -39,18 +39,18 @@ class Work(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """From the first admission to the last commit."""
+        """Seconds from the first admission to the last commit."""
         return self.end - self.begin
 
     @property
     def hops(self) -> int:
-        """Each turn begins with a hop, and one more takes each task to its sink."""
+        """Hops: each turn begins with one, and one more takes each task to its sink."""
         return self.turns + self.tasks
 
 
 @contextmanager
 def scratch() -> Generator[Path]:
-    """A directory on the disk that runs are normally written to; removed afterwards."""
+    """Make a directory on the disk that runs are normally written to, and remove it afterwards."""
     RUNS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=RUNS) as path:
         yield Path(path).absolute()
@@ -101,7 +101,7 @@ async def perform(
 
 
 def common(bench: Bench, setting: Setting, work: Work) -> dict[str, Any]:
-    """What all points say of a run."""
+    """Return the figures that all points have."""
     return {
         "bench": bench.name,
         "placement": setting.placement,
@@ -114,7 +114,7 @@ def common(bench: Bench, setting: Setting, work: Work) -> dict[str, Any]:
 
 
 def work_in(run_dir: Path, tasks: int) -> Work:
-    """What the rows in a run directory say.
+    """Return the work of a run, as its rows tell it.
 
     Raises:
         BenchError: if they are not `tasks` rows, each of another task, that were completed or filtered.

@@ -1,4 +1,4 @@
-"""Something that is measured again and again, beside whatever is going on."""
+"""The base of the meters: takes samples at intervals, beside all else that goes on."""
 
 import asyncio
 from abc import ABC, abstractmethod

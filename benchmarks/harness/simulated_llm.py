@@ -20,7 +20,7 @@ _REFUSED = 429
 
 
 class Served(NamedTuple):
-    """What the model has served, by its own log: when the first call came and the last was answered."""
+    """The calls that the model has answered, by its log, from the first one's arrival to the last answer."""
 
     calls: int
     first: float
@@ -29,7 +29,7 @@ class Served(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What the model was asked, by its own log: from the first attempt's arrival to the last answer."""
+    """The attempts that the model has seen, by its log, refused ones included."""
 
     seconds: float
     attempts: int
@@ -38,7 +38,7 @@ class Asked(NamedTuple):
 
 
 class _Call(msgspec.Struct):
-    """What is needed of a line of the log."""
+    """The fields of a line of the log that are needed."""
 
     t: float
     received: float
@@ -50,7 +50,7 @@ class _Call(msgspec.Struct):
 async def simulated_llm(
     log: Path, *, latency: float, tokens: int, **laws: float | str
 ) -> AsyncGenerator[tuple[str, int]]:
-    """A simulated model in a process of its own; its URL and process id.
+    """Start a simulated model in a process of its own; yield its URL and process id.
 
     Args:
         log: gets a line a call.
@@ -73,7 +73,7 @@ async def simulated_llm(
 
 
 def served(log: Path, expected: int, *, spare: int = 0) -> Served:
-    """Return what the model has served to somebody who has made all calls.
+    """Return the calls of a system that has made all of them.
 
     Args:
         log: of the model.
@@ -93,10 +93,10 @@ def served(log: Path, expected: int, *, spare: int = 0) -> Served:
 
 
 def served_so_far(log: Path) -> Served:
-    """What the model has served to somebody who was stopped.
+    """Return the calls of a system that was stopped before it had made all.
 
     Raises:
-        BenchError: if it was nothing.
+        BenchError: if there were none.
     """
     good = _good(_calls(log))
     if not good:
@@ -105,7 +105,7 @@ def served_so_far(log: Path) -> Served:
 
 
 def first_call(log: Path) -> float | None:
-    """When the call came that was answered first; None if none was."""
+    """Return when the first answered call arrived; None if there is none yet."""
     try:
         with log.open("rb") as lines:
             return msgspec.json.decode(lines.readline(), type=_Call).received
@@ -127,7 +127,7 @@ def _sum(good: list[_Call]) -> Served:
 
 
 def asked(log: Path) -> Asked:
-    """Every attempt of a run that was refused some of them."""
+    """Return the attempts of a run, some of which were refused."""
     calls = _calls(log)
     first, last = min(call.received for call in calls), max(call.t for call in calls)
     refused = sum(call.status == _REFUSED for call in calls)
@@ -135,12 +135,12 @@ def asked(log: Path) -> Asked:
 
 
 def count_served(log: Path) -> int:
-    """How many calls the model has answered."""
+    """Count the calls that the model has answered."""
     return len(_good(_calls(log)))
 
 
 async def _announced(child: ChildProcess, output: Path) -> str:
-    """The URL that the model prints once it listens."""
+    """Wait for the URL that the model prints once it listens."""
     dead = asyncio.create_task(child.wait())
     said = ""
     try:

@@ -9,7 +9,7 @@ LOOPBACK = "lo"
 
 
 class TrafficMeter(Sampler):
-    """Samples while it is entered.
+    """Measures the bytes that a network device receives while it is entered.
 
     Args:
         device: a network device; loopback carries what processes of one machine send each other, except
@@ -23,7 +23,7 @@ class TrafficMeter(Sampler):
         self._samples: list[tuple[float, int]] = []
 
     def moved(self, begin: float, end: float) -> float:
-        """Bytes received between two moments, in Unix seconds; in between samples, in proportion."""
+        """Return the bytes received between two moments, in Unix seconds; between samples, in proportion."""
         return self._until(end) - self._until(begin)
 
     async def _sample(self) -> None:

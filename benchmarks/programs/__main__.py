@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.programs import engine, growth, handing
+from benchmarks.programs import engine, growth, transfer
 from benchmarks.programs.runner import Spec, carry_out
 from benchmarks.workloads import hops, mini_coral, nr, plain, tau
 from peerloom.services.llm.simulated import SimulatedService
@@ -41,7 +41,7 @@ DOERS: dict[str, Doer] = {
     "growth": growth.many_tasks,
     "long": growth.long_dialogues,
     "engine": engine.run,
-    "handing": handing.measure,
+    "transfer": transfer.measure,
 }
 
 

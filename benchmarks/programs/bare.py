@@ -1,4 +1,4 @@
-"""What a task in flight cannot do without: asyncio tasks that hold a payload each and wait."""
+"""The least that a task in flight can take: asyncio tasks that hold a payload each and wait."""
 
 import asyncio
 import os
@@ -11,12 +11,12 @@ import orjson
 
 
 def _resident() -> int:
-    """Bytes of memory that this process has."""
+    """Return the bytes of memory that this process has."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 async def wait(tasks: int, payload: int) -> dict[str, Any]:
-    """So many tasks at once; the bytes of each beyond its payload."""
+    """Hold so many tasks at once, and measure the bytes of each beyond its payload."""
     begin, before = time.time(), _resident()
 
     async def hold(number: int) -> int:

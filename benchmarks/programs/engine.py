@@ -39,26 +39,26 @@ class RecordedService(LlamaCppService):
     folder = Path()
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
-        """As `LlamaCppService`."""
+        """Start the servers, with a dial that records."""
         spec = await super().start(spawner, notify, log_dir)
         return replace(spec, dial=RecordedDial(spec.dial, self.folder, spec.model))
 
 
 @dataclass(frozen=True)
 class RecordedDial:
-    """Reaches a replica, and keeps what it is asked."""
+    """Reaches a replica through a backend that records."""
 
     dial: Dial
     folder: Path
     model: str
 
     def __call__(self, name: str) -> Backend:
-        """The replica of that name."""
+        """Return the replica of that name."""
         return RecordedBackend(self.dial(name), self.folder, self.model)
 
 
 class RecordedBackend:
-    """One replica; its calls are written down once they are answered."""
+    """A replica whose calls are recorded once they are answered."""
 
     def __init__(self, backend: Backend, folder: Path, model: str) -> None:
         self._backend = backend
@@ -66,7 +66,7 @@ class RecordedBackend:
         self._file = (folder / f"calls-{time.time_ns()}.jsonl").open("ab", buffering=0)
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
-        """As the replica."""
+        """Ask the replica, and record the call."""
         sent = time.time()
         reply = await self._backend.chat(request, attempt)
         body = orjson.loads(llamacpp_dialect().chat(request, self._model).body)
@@ -75,21 +75,21 @@ class RecordedBackend:
         return reply
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
-        """As the replica."""
+        """Ask the replica."""
         return await self._backend.embed(request, attempt)
 
     async def healthy(self) -> bool:
-        """As the replica."""
+        """Ask the replica."""
         return await self._backend.healthy()
 
     async def close(self) -> None:
-        """Close the file too."""
+        """Close the file and the replica."""
         self._file.close()
         await self._backend.close()
 
 
 async def run(spec: Spec) -> dict[str, Any]:
-    """Ours, then the bare client."""
+    """Measure Peerloom, then the bare client."""
     folder, slots = Path(spec["folder"]), spec["slots"]
     service = RecordedService(slots=slots)
     service.folder = folder
@@ -107,13 +107,13 @@ async def run(spec: Spec) -> dict[str, Any]:
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
-    """The calls of all processes, in the order they were sent."""
+    """Read the calls of all processes, in the order they were sent."""
     lines = [line for path in folder.glob("calls-*.jsonl") for line in path.read_bytes().splitlines()]
     return sorted(map(orjson.loads, lines), key=lambda call: call["sent"])
 
 
 async def replayed(bodies: Sequence[dict[str, Any]], slots: int, count: int, folder: Path) -> list[Served]:
-    """The same requests in the same order, one for each slot at a time, until `count` are answered."""
+    """Send the same requests in the same order, one for each slot at a time, until `count` are answered."""
     cluster.connect("local")
     service = LlamaCppService(slots=slots)
     try:
@@ -152,7 +152,7 @@ async def saturated(
 
 
 def until_idle(calls: Sequence[Served], slots: int) -> list[Served]:
-    """The calls answered up to the last moment at which all slots had work; all, if there was none."""
+    """Return the calls answered while all slots had work; all, if they never had."""
     changes = sorted([(call.sent, 1) for call in calls] + [(call.answered, -1) for call in calls])
     busy, end = 0, 0.0
     for moment, change in changes:
@@ -163,7 +163,7 @@ def until_idle(calls: Sequence[Served], slots: int) -> list[Served]:
 
 
 def rate(calls: Sequence[Served]) -> float:
-    """Tokens a second of some calls."""
+    """Return the tokens a second of some calls."""
     return sum(call.tokens for call in calls) / (
         max(call.answered for call in calls) - min(call.sent for call in calls)
     )

@@ -12,14 +12,14 @@ from peerloom.sink.read import read_rows
 
 
 async def many_tasks(spec: Spec) -> dict[str, Any]:
-    """Tasks of one turn; `moments` are when so many of them were done."""
+    """Run tasks of one turn; `moments` are when so many of them were done."""
     said = await carry_out(one_turn(), spec)
     finished = sorted(row["timing"]["finished"] for row in read_rows(run_path(spec)))
     return {**said, "moments": {str(count): finished[count - 1] for count in spec["counts"]}}
 
 
 async def long_dialogues(spec: Spec) -> dict[str, Any]:
-    """All tasks at once, from first turn to last; `moments` are when they had taken so many turns each.
+    """Run all tasks at once, to the last turn; `moments` are when they had taken so many turns each.
 
     A moment is taken when as many turns were begun by all tasks together: some are ahead of it, some behind.
     """

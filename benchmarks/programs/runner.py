@@ -18,18 +18,18 @@ Spec = Mapping[str, Any]
 
 
 class Members(Hooks):
-    """Keeps which process each member is."""
+    """Records the process id of each member."""
 
     def __init__(self) -> None:
         self.pids: dict[str, int] = {}
 
     def member_joined(self, event: MemberJoined) -> None:
-        """A process is up."""
+        """Record the id of a process that is up."""
         self.pids[event.member] = event.pid
 
 
 async def carry_out(program: Program, spec: Spec, llm: LLMService | None = None) -> dict[str, Any]:
-    """Run a program over the rows of a spec; what to print of it.
+    """Run a program over the rows of a spec, and return the object to print.
 
     Args:
         program: workflow and agents.
@@ -55,24 +55,24 @@ async def carry_out(program: Program, spec: Spec, llm: LLMService | None = None)
 
 
 def placed(spec: Spec) -> dict[str, Any]:
-    """Each role on a node of its own: `hosts` names a custom resource for each."""
+    """Return the settings that place each role on the host that the spec names for it."""
     hosts: dict[str, str] = spec.get("hosts", {})
     roles = {role: RoleSettings(resources={host: 1.0}) for role, host in hosts.items()}
     return {"roles": roles} if roles else {}
 
 
 def said(work: Work) -> dict[str, Any]:
-    """What is to be printed of any run."""
+    """Return the entries that are printed of any run."""
     return {"begin": work.begin, "end": work.end, "tasks": work.tasks, "hops": work.hops}
 
 
 def model(spec: Spec) -> LLMService:
-    """The model of a spec."""
+    """Return the model of a spec."""
     if "url" in spec:
         return OpenAIService(base_url=spec["url"], api_key="none")
     return SimulatedService()
 
 
 def run_path(spec: Spec) -> Path:
-    """Where the run goes."""
+    """Return the run directory of a spec."""
     return Path(spec["folder"], "run")

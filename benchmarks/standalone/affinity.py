@@ -35,14 +35,14 @@ STATEMENT_TOKENS = 24
 
 
 class Routed(LlamaCppService):
-    """The servers, with calls routed in one way or another."""
+    """llama.cpp servers with calls routed by the given affinity."""
 
     def __init__(self, affinity: Affinity) -> None:
         super().__init__(model=MODEL, replicas=REPLICAS, slots=SLOTS)
         self._affinity: Affinity = affinity
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
-        """Start them."""
+        """Start the servers."""
         spec = await super().start(spawner, notify, log_dir)
         return replace(spec, routing=replace(spec.routing, affinity=self._affinity))
 
@@ -67,13 +67,13 @@ async def run(setting: Setting) -> AffinityPoint:
 
 
 def program() -> Program:
-    """Coral with two who never agree."""
+    """Return Coral with two who never agree."""
     coral = RECIPE.build({"max_rounds": ROUNDS, "max_tokens": STATEMENT_TOKENS})
     return replace(coral, agents={**coral.agents, "matcher": FunctionAgent(lambda task: False)})
 
 
 def questions(tasks: int) -> Sequence[dict[str, object]]:
-    """So many rows of the recipe's sample."""
+    """Return so many rows of the recipe's sample."""
     assert RECIPE.sample is not None
     rows = [orjson.loads(line) for line in RECIPE.sample.read_bytes().splitlines()]
     return list(islice(cycle(rows), tasks))

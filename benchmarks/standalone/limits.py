@@ -54,7 +54,7 @@ class LimitsPoint:
     allowance_used: float | None
 
     def as_json(self) -> Mapping[str, object]:
-        """The point as `--json` prints it: four significant digits."""
+        """Return the point as `--json` prints it, with four significant digits."""
         return {
             "bench": "limits",
             **{name: significant(value, 4) for name, value in asdict(self).items()},
@@ -62,22 +62,22 @@ class LimitsPoint:
 
 
 class Measured:
-    """What was measured already: runs without refusals and plain clients serve several cases."""
+    """Measures each run once: those without refusals and the plain clients serve several cases."""
 
     def __init__(self, tasks: int) -> None:
         self._tasks = tasks
         self._known: dict[tuple[object, ...], Asked] = {}
 
     def ours(self, case: Case, seed: int) -> Asked:
-        """A run of Peerloom."""
+        """Measure a run of Peerloom."""
         return self._once(("ours", case, seed), case, seed, plainly=False)
 
     def unrefused(self, case: Case, seed: int) -> Asked:
-        """The same run without refusals."""
+        """Measure the same run without refusals."""
         return self.ours(replace(case, rule=NEVER, retry_after_as="seconds"), seed)
 
     def plain(self, case: Case, seed: int) -> Asked:
-        """The same calls by the plain client."""
+        """Measure the same calls by the plain client."""
         return self._once(("plain", case.rule, case.retry_after_as, seed), case, seed, plainly=True)
 
     def _once(self, key: tuple[object, ...], case: Case, seed: int, *, plainly: bool) -> Asked:
@@ -113,7 +113,7 @@ async def measure(case: Case, seed: int, tasks: int, *, plainly: bool) -> Asked:
 def point(
     case: Case, ours: Sequence[Asked], unrefused: Sequence[Asked], plain: Sequence[Asked]
 ) -> LimitsPoint:
-    """The medians of some measurements of a case."""
+    """Return the medians of some measurements of a case."""
     calls, seconds = ours[0].served, _seconds(ours)
     ideal = case.rule.ideal(calls, LATENCY)
     allowed = case.rule.allowed(seconds)
@@ -195,7 +195,7 @@ def _point(case: Case, measured: Measured, runs: int) -> LimitsPoint:
 
 
 def table(points: Sequence[LimitsPoint], runs: int) -> Table:
-    """The points for people."""
+    """Return the points as a table."""
     what = "one run each" if runs == 1 else f"medians of {runs} runs"
     title = f"python -m benchmarks limits: {what}"
     caption = "times: of the longest of the run without refusals, the ideal, and the plain client"

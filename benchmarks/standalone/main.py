@@ -87,7 +87,7 @@ def main(
 
 
 def _measure(bench: Bench, sides: Sequence[Setting], runs: int) -> list[Point]:
-    """The medians of each of the settings, which take turns: so a noisy minute hits all of them."""
+    """Return the medians of the settings, which take turns: so a noisy minute hits all of them."""
     progress = Console(stderr=True)
     measured: list[list[Point]] = [[] for _ in sides]
     for turn in range(runs):
@@ -101,7 +101,7 @@ def _measure(bench: Bench, sides: Sequence[Setting], runs: int) -> list[Point]:
 
 
 def _ratios(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Tasks a second with everything on, as a share of those with something off."""
+    """Return the tasks a second with everything on, as a share of those with something off."""
     return [
         {
             "bench": whole.bench,
@@ -120,7 +120,7 @@ def _off(without: Without | None) -> str:
 
 
 def table(bench: Bench, points: list[Point], runs: int) -> Table:
-    """The points for people."""
+    """Return the points as a table."""
     what = "one run each" if runs == 1 else f"medians of {runs} runs"
     title = f"python -m benchmarks {bench.name}: {what}"
     shown = new_table(title, collapse_padding=True)

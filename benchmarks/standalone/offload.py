@@ -22,7 +22,7 @@ from benchmarks.harness.hosts import TwoHosts, two_hosts
 from benchmarks.harness.output import new_table, print_json, significant
 from benchmarks.harness.process import OURS, Program, watched
 from benchmarks.harness.run import scratch
-from benchmarks.programs.handing import WAYS
+from benchmarks.programs.transfer import WAYS
 from benchmarks.workloads.texts import given
 
 SAME, OTHER = "same", "other"
@@ -32,7 +32,7 @@ Found = Mapping[str, Any]
 
 
 def main(*, json: bool = False) -> None:
-    """Measure and print; what cannot be measured here is told on stderr.
+    """Measure and print; say on stderr if something cannot be measured here.
 
     Args:
         json: one JSON object a line for each size, fan-out and node on standard output, instead of a table.
@@ -62,14 +62,14 @@ async def _other() -> Sequence[Found]:
 
 
 async def _measured(program: Program, address: str, *, near: str = "", far: str = "") -> Sequence[Found]:
-    spec = {"workload": "handing", "address": address, "near": near, "far": far, "texts": given()}
+    spec = {"workload": "transfer", "address": address, "near": near, "far": far, "texts": given()}
     with scratch() as folder:
         seen = await watched(program, spec, folder, limit=LIMIT)
     return seen.said["points"]
 
 
 def table(points: Sequence[Found]) -> Table:
-    """The points for people."""
+    """Return the points as a table."""
     title = "python -m benchmarks offload: microseconds for a value handed to all receivers"
     shown = new_table(title, collapse_padding=True)
     shown.add_column("node")

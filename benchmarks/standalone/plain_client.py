@@ -51,12 +51,12 @@ async def _work(
 
 
 async def _refused(session: aiohttp.ClientSession, body: object) -> float | None:
-    """None if the call is answered, else the seconds that its refusal asks for; 0 if it names none."""
+    """Make a call; return None if it is answered, else the seconds its refusal asks for, 0 if none."""
     async with session.post("chat/completions", json=body) as answer:
         await answer.read()
         return None if answer.status == _OK else retry_after(answer.headers, time.time()) or 0.0
 
 
 def own_wait(tries: int, rng: Random) -> float:
-    """The seconds until the next try, after so many others."""
+    """Return the seconds until the next try, after so many others."""
     return min(_LONGEST, _FIRST * 2.0 ** min(tries, 10)) * (1.0 - _JITTER * rng.random())

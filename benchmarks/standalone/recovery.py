@@ -44,12 +44,12 @@ class Killer(Hooks):
         self.killed = self.noticed = self.replaced = 0.0
 
     def member_joined(self, event: MemberJoined) -> None:
-        """Know the peers' processes."""
+        """Record the processes of the peers."""
         if event.member.startswith("peer"):
             self._pids[event.member] = event.pid
 
     def progress(self, event: Progress) -> None:
-        """Strike when it is time."""
+        """Kill the peer when it is time."""
         if sum(event.outcomes.values()) >= self._kill_at:
             self._due = min(self._due, event.seconds + self._wait)
         if not self.killed and event.seconds >= self._due:
@@ -58,12 +58,12 @@ class Killer(Hooks):
             os.kill(pid, signal.SIGKILL)
 
     def member_lost(self, event: MemberLost) -> None:
-        """The run has noticed."""
+        """Record when the run has noticed."""
         if event.member == self._victim:
             self.noticed = time.time()
 
     def view_changed(self, event: ViewChanged) -> None:
-        """All members are there, the replacement among them."""
+        """Record when all members are there again."""
         if self.noticed and not self.replaced:
             self.replaced = time.time()
 
@@ -96,7 +96,7 @@ async def run(setting: Setting) -> RecoveryPoint:
 
 
 def admitted_again(run_dir: Path, killed: float) -> list[float]:
-    """When those tasks were admitted again, in Unix seconds, that had begun before the kill."""
+    """Return when the tasks begun before the kill were admitted again, in Unix seconds."""
     rows = ((row["timing"]["started"], row["turns"][0]["started"]) for row in read_rows(run_dir))
     return [started for started, first in rows if first < killed < started]
 

@@ -17,7 +17,7 @@ STORM_EVERY = 0.6  # seconds; short, so that every run meets some, and in step w
 
 @dataclass(frozen=True)
 class Rule:
-    """Whom a provider refuses.
+    """The rule by which a provider refuses calls.
 
     Args:
         name: for people.
@@ -42,20 +42,20 @@ class Rule:
         return laws
 
     def ideal(self, calls: int, latency: float) -> float:
-        """The least seconds that so many calls take under the rule, with any number of them at once."""
+        """Return the least seconds that so many calls take under the rule, any number at once."""
         if self.window is None:
             return latency
         requests, seconds = self.window
         return (ceil(calls / requests) - 1) * seconds + latency
 
     def allowed(self, seconds: float) -> float | None:
-        """How many calls the rule lets in within that time; None if it does not limit them."""
+        """Return how many calls the rule lets in within a time; None if it sets no limit."""
         return self.window[0] * (1.0 + seconds / self.window[1]) if self.window is not None else None
 
 
 @dataclass(frozen=True)
 class Case:
-    """A rule, how its refusals state the wait, and who calls: None is nobody in particular."""
+    """A rule, the form in which its refusals state the wait, and the engine and peers that call."""
 
     rule: Rule
     retry_after_as: RetryAfterAs = "seconds"

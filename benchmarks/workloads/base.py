@@ -18,7 +18,7 @@ def _no_calls(rows: list[dict[str, Any]]) -> int:
 
 @dataclass(frozen=True)
 class Workload:
-    """Some work.
+    """A kind of work, the same for every system.
 
     Args:
         name: of it.

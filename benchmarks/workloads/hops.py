@@ -29,7 +29,7 @@ LETTERS = "ABCDEFGHIJ"
 
 
 def program() -> Program:
-    """The four agents and their workflow."""
+    """Return the four agents and their workflow."""
     workflow = Loop(
         *("teacher", "extractor", "matcher"),
         *("student", "extractor", "matcher"),
@@ -57,36 +57,36 @@ def questions(tasks: int) -> Rows:
 
 
 def opening(task: Task) -> list[dict[str, Any]]:
-    """The question, as the row's first message."""
+    """Return the question as the row's first message."""
     options = (f"({letter}) {text}" for letter, text in zip(LETTERS, task.input["options"], strict=True))
     return [{"role": "user", "content": "\n".join((task.input["question"], *options))}]
 
 
 def teach(task: Task) -> Turn:
-    """What the teacher says."""
+    """Make the teacher's statement."""
     return _statement(task, "assistant")
 
 
 def study(task: Task) -> Turn:
-    """What the student says."""
+    """Make the student's statement."""
     return _statement(task, "user")
 
 
 def extract(task: Task) -> Turn:
-    """The letter that a statement is taken to mean."""
+    """Draw the letter that a statement is taken to mean."""
     draw = _draw(task)
     return Turn(agent="", value=LETTERS[draw % len(LETTERS)], usage=Usage(300 + draw % 100, 2))
 
 
 def match(task: Task) -> dict[str, Any]:
-    """Whether the two agree by now."""
+    """Draw whether the two agree by now."""
     statements = task.header.hop // 3 + 1
     agreement = _draw(task) % 10 < (1 if statements < 3 else 9)
     return {"agreement": agreement, "statements": statements}
 
 
 def agreed(task: Task) -> bool:
-    """Whether the matcher has just found agreement."""
+    """Return whether the matcher has just found agreement."""
     last = task.last
     return last is not None and last.agent == "matcher" and last.value["agreement"]
 
@@ -100,7 +100,7 @@ def _statement(task: Task, role: str) -> Turn:
 
 
 def _draw(task: Task) -> int:
-    """A number of 31 bits of this task's, another one on each hop."""
+    """Return a number of 31 bits, another one for each task and hop."""
     mixed = ((task.seed << 16 | task.header.hop) + 1) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
     return (mixed ^ mixed >> 29) * 0xBF58476D1CE4E5B9 >> 33 & (1 << 31) - 1
 

@@ -40,7 +40,7 @@ STATED = re.compile(rf"answer is \(?([{LETTERS}])\b")
 
 
 def program() -> Program:
-    """Three roles for the model and one for a pattern, in their fixed order."""
+    """Return three agents that ask the model and one that matches a pattern, in fixed order."""
     agents = {
         "teacher": LLMAgent(system=SPEAKER, opening=QUESTION, dialogue=True, say="assistant"),
         "student": LLMAgent(system=SPEAKER, opening=QUESTION, dialogue=True, say="user"),
@@ -59,7 +59,7 @@ def questions(tasks: int) -> Rows:
 
 
 def stated(task: Task) -> str | None:
-    """The letter that the extractor has settled on."""
+    """Return the letter that the extractor has settled on."""
     last = task.last
     found: list[str] = STATED.findall(last.value) if last is not None else []
     return found[-1] if found else None

@@ -42,7 +42,7 @@ def documents(count: int) -> Rows:
 
 
 class Asked:
-    """One of the three calls: its reply is as long as the row says, and `filter` keeps what the row says.
+    """Makes one of the three calls; the row says how long its reply is, and whether it passes the filter.
 
     Args:
         system: the system message.
@@ -54,7 +54,7 @@ class Asked:
         self._number = number
 
     async def act(self, task: Task, services: Services) -> Turn:
-        """Ask, and end what the filter drops."""
+        """Ask the model, and end the task if the filter drops it."""
         row: dict[str, Any] = task.input
         messages = [
             {"role": "system", "content": self._system},
@@ -68,7 +68,7 @@ class Asked:
 
 
 def program(system: str, roles: List[str]) -> Program:
-    """The three agents in their order."""
+    """Return the three agents in their order."""
     agents = {role: Asked(system, number) for number, role in enumerate(roles)}
     return Program(Sequence(*roles), agents)
 

@@ -15,22 +15,22 @@ WORDS = prose(64 * 1024, 1)
 
 
 def one_turn() -> Program:
-    """A task of one turn."""
+    """Return a program with tasks of one turn."""
     return Program(Sequence("agent"), {"agent": FunctionAgent(count)})
 
 
 def one_call() -> Program:
-    """A task of one call of the model."""
+    """Return a program with tasks of one call of the model."""
     return Program(Sequence("agent"), {"agent": LLMAgent("{{ input.text }}")})
 
 
 def many_turns(turns: int) -> Program:
-    """Two agents that say some text each, in turn."""
+    """Return two agents that say a kilobyte each, in turn."""
     return _dialogue(turns, FunctionAgent(Speaker(TURN).act))
 
 
 def talk(turns: int, size: int, texts: str) -> Program:
-    """Two agents that say so many characters each, in turn, that compress as real text does."""
+    """Return two agents that say so many characters in turn, which compress as real text does."""
     return _dialogue(turns, FunctionAgent(Talker(size, texts).act))
 
 
@@ -41,12 +41,12 @@ def _dialogue(turns: int, agent: FunctionAgent) -> Program:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Says some text, another one each time."""
+    """Says a text of that many characters, another one each time."""
 
     size: int
 
     def act(self, task: Task) -> Turn:
-        """Its turn."""
+        """Return its turn."""
         start = (task.seed + 7_919 * task.header.hop) % (len(WORDS) // 2)
         text = (WORDS[start:] * (1 + self.size // len(WORDS)))[: self.size]
         return Turn(agent="", message={"role": "user", "content": text})
@@ -54,22 +54,22 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Talker:
-    """Says text whose words come from a file, or are our own; another one each time."""
+    """Says a text made of the words of a file, or of our own; another one each time."""
 
     size: int
     texts: str
 
     def act(self, task: Task) -> Turn:
-        """Its turn."""
+        """Return its turn."""
         content = text(self.size, task.seed << 8 | task.header.hop, self.texts)
         return Turn(agent="", message={"role": "user", "content": content})
 
 
 def count(task: Task) -> int:
-    """A number."""
+    """Return the number of the row."""
     return task.id.row
 
 
 def never(task: Task) -> bool:
-    """No."""
+    """Return False: the dialogue goes on."""
     return False

@@ -32,7 +32,7 @@ def requests(count: int) -> Rows:
 
 
 class Tool:
-    """Some processes, any of which answers one line at a time. They start when the first line is asked."""
+    """A pool of processes that answer one line at a time; they start with the first question."""
 
     def __init__(self, path: str, count: int) -> None:
         self._path = path
@@ -40,7 +40,7 @@ class Tool:
         self._free: asyncio.Queue[Process] | None = None
 
     async def ask(self, dialogue: str, text: str) -> str:
-        """What the tool says."""
+        """Ask the tool, and return its answer."""
         if self._free is None:
             self._free = asyncio.Queue()
             for _ in range(self._count):
@@ -61,13 +61,13 @@ class Tool:
 
 @dataclass(frozen=True)
 class ToolAgent:
-    """The other side of the dialogue; the processes are those of the peer it is in."""
+    """The tool's side of the dialogue; the processes belong to the peer it runs in."""
 
     path: str
     count: int
 
     async def act(self, task: Task) -> Turn:
-        """One step of the tool."""
+        """Take one step of the tool."""
         last = task.last
         text = await _tool(self.path, self.count).ask(str(task.id), last.text if last else "")
         return Turn(agent="", message={"role": "user", "content": text})
@@ -77,17 +77,17 @@ _tools: dict[str, Tool] = {}
 
 
 def _tool(path: str, count: int) -> Tool:
-    """That of this process: a peer is one process, and agents keep nothing."""
+    """Return the tool of this process: a peer is one process, and agents keep nothing."""
     return _tools.setdefault(path, Tool(path, count))
 
 
 def over(task: Task) -> bool:
-    """Whether the dialogue is as long as its row says."""
+    """Return whether the dialogue is as long as its row says."""
     return task.header.hop >= 2 * task.input["exchanges"]
 
 
 def program(system: str, tool: str, count: int) -> Program:
-    """The two, in turn."""
+    """Return the model and the tool, in turn."""
     agents = {
         "assistant": LLMAgent(system=system, opening=REQUEST, dialogue=True, say="assistant"),
         "tool": FunctionAgent(ToolAgent(tool, count).act),

@@ -21,13 +21,13 @@ PROSE = 64 * 1024
 
 
 def given() -> str:
-    """The file that the environment names; empty if it names none."""
+    """Return the file that the environment names; empty if it names none."""
     path = os.environ.get(VARIABLE, "")
     return os.path.abspath(path) if path else ""
 
 
 def text(size: int, state: int, path: str = "") -> str:
-    """So many characters, the same for the same state.
+    """Return a text of so many characters, the same for the same state.
 
     Args:
         size: characters.
@@ -43,7 +43,7 @@ def text(size: int, state: int, path: str = "") -> str:
 
 @cache
 def _pieces(path: str) -> tuple[list[str], int]:
-    """What texts are put together of, and how long those pieces are on average."""
+    """Return the pieces that texts are put together of, and their average length."""
     many = 2 if path else 1
     words = (_read(Path(path)) if path else prose(PROSE, 1)).split()
     pieces = [" ".join(words[at : at + many]) for at in range(len(words) - many + 1)]

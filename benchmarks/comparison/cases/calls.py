@@ -20,7 +20,7 @@ ENOUGH = 60.0  # seconds of calls of the others, which make some hundred a secon
 
 
 def cases(scope: Scope) -> list[Case]:
-    """One for each width with latency, and in full those without, and a width that no peer reaches."""
+    """Return a case for each width; in full also without latency, and a width that no peer reaches."""
     found = [_case(scope, in_flight, LATENCY) for in_flight in REACH]
     if not scope.quick:
         found += [_case(scope, 20_000, LATENCY), _case(scope, 100, 0.0), _case(scope, 1_000, 0.0)]

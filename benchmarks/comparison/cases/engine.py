@@ -28,7 +28,7 @@ CORAL = Workload("engine", _questions, spec={"slots": SLOTS})
 
 
 def cases(scope: Scope) -> list[Case]:
-    """One case: both are measured by one process, beside the same idle Ray."""
+    """Return one case: a single process measures both, beside the same idle Ray."""
     tasks, rounds = (24, 1) if scope.quick else (32, 3)
     job = Job(CORAL, tasks, SLOTS, more={"rounds": rounds}, limit=1_800)
     rows = partial(_rows, f"{tasks} dialogues of {rounds} round{'s' if rounds > 1 else ''}")

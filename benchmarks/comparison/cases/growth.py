@@ -27,7 +27,7 @@ CALL = Workload("calls", numbered)
 
 
 def cases(scope: Scope) -> list[Case]:
-    """One for each of the two."""
+    """Return one case for the number of tasks and one for the length of dialogues."""
     counts = [1_000, 10_000, 100_000, *([] if scope.quick else [1_000_000])]
     job = Job(
         TASKS,
@@ -52,7 +52,7 @@ def cases(scope: Scope) -> list[Case]:
 
 
 def each_task(counts: list[int], seen: Seen) -> Figures:
-    """CPU seconds of a task between the moments at which so many were done."""
+    """Return the CPU time of a task between the moments at which so many were done."""
     moments = {int(count): float(moment) for count, moment in seen.said["moments"].items()}
     found = {
         f"cpu_us_to_{many}": seen.cpu.used(moments[few], moments[many]) / (many - few) * 1e6
@@ -62,7 +62,7 @@ def each_task(counts: list[int], seen: Seen) -> Figures:
 
 
 def each_turn(windows: tuple[tuple[int, int], ...], seen: Seen) -> Figures:
-    """CPU seconds of a hop between the moments at which the dialogues had so many turns."""
+    """Return the CPU time of a hop between the moments at which the dialogues had so many turns."""
     moments = {int(count): float(moment) for count, moment in seen.said["moments"].items()}
     hops = DIALOGUES * 1e-6  # so the figures are microseconds
     return {

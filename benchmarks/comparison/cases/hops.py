@@ -17,7 +17,7 @@ REFERENCE_TASKS = {1_000: (1_000, 1_000), 100: (200, 200)}
 
 
 def cases(scope: Scope) -> list[Case]:
-    """One case for each width."""
+    """Return a case for each width."""
     return [_case(scope, in_flight) for in_flight in (1_000, 100)]
 
 

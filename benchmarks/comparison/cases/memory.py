@@ -31,13 +31,13 @@ PAYLOAD = len(orjson.dumps(next(_rows_of(1))))
 
 
 def cases(scope: Scope) -> list[Case]:
-    """One case."""
+    """Return one case."""
     sides = [Side(US, partial(_ours, IN_FLIGHT)), Side(BARE, _bare)]
     return [Case(f"tasks in flight, {IN_FLIGHT:,}", sides, _rows, runs=scope.times(1))]
 
 
 async def _ours(count: int) -> Figures:
-    """The memory of many tasks, without that of a run of few."""
+    """Measure the memory of many tasks, without that of a run of few."""
     few = await measured(OURS, Job(WAITING, FEW, FEW, 1.0))
     many = await measured(OURS, Job(WAITING, count, count, THOUGHT))
     more = (many["peak_megabytes"] - few["peak_megabytes"]) * 2**20 / (count - FEW)

@@ -15,7 +15,7 @@ ENOUGH = 20.0  # seconds of calls of what is far slower
 
 
 def cases(scope: Scope) -> list[Case]:
-    """Documents row by row against batches, and dialogues with a tool against threads."""
+    """Return one case of documents against batches, and one of dialogues with a tool against threads."""
     return [_documents(scope), _dialogues(scope)]
 
 

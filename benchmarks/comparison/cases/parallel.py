@@ -21,7 +21,7 @@ ONE_TURN = Workload("one-turn", numbered)
 
 
 def cases(scope: Scope) -> list[Case]:
-    """A curve each."""
+    """Return a case for each curve."""
     partitions = (1, 5) if scope.quick else PARTITIONS
     replicas = (1, 2) if scope.quick else REPLICAS
     tasks = 20_000 if scope.quick else 60_000
@@ -43,7 +43,7 @@ def cases(scope: Scope) -> list[Case]:
 
 
 def one_member(seen: Seen) -> Figures:
-    """Tasks a second at which all feeders together, and all sinks, would need a whole core."""
+    """Return the tasks a second at which all feeders together, and all sinks, would need a whole core."""
     found: Figures = {}
     pids: dict[str, int] = seen.said["members"]
     for kind in ("feeder", "sink"):
@@ -72,7 +72,7 @@ def _replica_rows(outcome: Outcome) -> list[Row]:
 
 
 def _curve(figure: str, outcome: Outcome, key: str) -> Row:
-    """The best of some settings against the first."""
+    """Compare the best of some settings with the first."""
     points = {name: found.get(key) for name, found in outcome.items()}
     there = {name: value for name, value in points.items() if value is not None}
     first = next(iter(outcome))

@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.02
 
 
 def cases(scope: Scope) -> list[Case]:
-    """One case; of the reference it is the first message, since it calls no model."""
+    """Return one case; of the reference it measures the first message, since it calls no model."""
     sides = [Side(US, first_call)]
     if not scope.quick or scope.peers is not None:
         sides.append(theirs(scope, REFERENCE, Job(HOPS, 20, 20)))

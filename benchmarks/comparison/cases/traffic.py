@@ -47,7 +47,7 @@ VALUED = Workload("turns", _values, spec={"turns": TURNS, "placement": "spread"}
 
 @dataclass(frozen=True)
 class Talk:
-    """What is said, and by how many tasks.
+    """A dialogue, and how many tasks have it.
 
     Args:
         name: of the turns, or of the value.
@@ -74,7 +74,7 @@ TALKS = [
 
 
 def cases(scope: Scope) -> list[Case]:
-    """One case: of each side everything is said on one and the same cluster."""
+    """Return one case; each side has all its dialogues on the same cluster."""
     gap, sides = TwoHosts.missing(), list[Side]()
     shapes: dict[str, Mapping[str, Any]] = {US: {}, PLAIN: WITHOUT}
     for name, shape in shapes.items():
@@ -85,7 +85,7 @@ def cases(scope: Scope) -> list[Case]:
 
 
 async def _crossed(times: int, shape: Mapping[str, Any]) -> Figures:
-    """Bytes of a task, and tasks a second, of each talk; on a cluster of two nodes of its own."""
+    """Measure the bytes of a task and the tasks a second of each dialogue, on a new cluster of two nodes."""
     found = Figures()
     async with two_hosts() as hosts:
         for talk in TALKS:

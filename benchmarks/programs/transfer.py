@@ -32,7 +32,7 @@ Give = Callable[[bytes], Awaitable[None]]
 
 
 def spent() -> dict[int, float]:
-    """CPU seconds of this process and of its raylet, by process."""
+    """Return the CPU seconds of this process and of its raylet, by process."""
     return {pid: sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), os.getppid())}
 
 
@@ -47,15 +47,15 @@ class Taker:
         self._door = Door(secret, lambda _: b"")
 
     async def open(self) -> Address:
-        """Where it listens."""
+        """Listen, and return the address."""
         return await self._door.open(ray.util.get_node_ip_address())
 
     async def take(self, references: list[Any]) -> None:
-        """What the reference in the list leads to; one by itself would be followed for it."""
+        """Get the value of the reference in the list; Ray would resolve one by itself before the call."""
         await references[0]
 
     async def spent(self) -> Spent:
-        """See `spent`."""
+        """Return the CPU seconds of this process and of its raylet."""
         return spent()
 
 
@@ -75,7 +75,11 @@ class Giver:
         self._at = 0
 
     async def give(self, way: str, size: int, fan_out: int) -> tuple[float, int, Spent, Spent]:
-        """Hand values of a size to so many takers; seconds, how many values, CPU time before and after."""
+        """Hand values of a size to so many takers.
+
+        Returns:
+            Seconds, the number of values, and the CPU time before and after.
+        """
         wires = await self._wires(way, fan_out)
         give: Give = partial(self._store, fan_out) if way == "store" else partial(_send, wires)
         begin = time.perf_counter()
@@ -114,7 +118,7 @@ class Giver:
 
 
 async def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """All sizes, fan-outs and ways between two nodes, or on one.
+    """Measure all sizes, fan-outs and ways, between two nodes or on one.
 
     Args:
         spec: `address` of the cluster, `local` for one of its own; `near` and `far` are custom resources of
