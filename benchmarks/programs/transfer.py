@@ -124,7 +124,7 @@ async def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         spec: `address` of the cluster, `local` for one of its own; `near` and `far` are custom resources of
             the giver's and the takers' nodes, or empty.
     """
-    connect(spec["address"])
+    connect(spec["address"], checked=True)  # the cluster was started for this
     begin, secret = time.time(), secrets.token_bytes(32)
     try:
         takers = [_actor(Taker, spec["far"]).remote(secret) for _ in range(max(FAN_OUTS))]
