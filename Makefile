@@ -97,8 +97,8 @@ format: $(DEV)  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 bench: $(RUNTIME)  ## hops and calls per second on this machine
-	$(BIN)/peerloom bench hops $(ARGS)
-	$(BIN)/peerloom bench calls $(ARGS)
+	$(BIN)/python -m benchmarks hops $(ARGS)
+	$(BIN)/python -m benchmarks calls $(ARGS)
 
 sim: $(RUNTIME)  ## 100,000 histories of the protocol in virtual time
 	$(BIN)/python tests/sim/explore.py --histories 100000 $(ARGS)
@@ -112,7 +112,7 @@ engines: $(DEV)  ## real vLLM on this machine's cores, its processes killed in t
 
 clean:  ## remove the virtual environment and all caches
 	rm -rf $(VENV) dist .pytest_cache .ruff_cache
-	find src tests -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) on PATH: make install PYTHON=..." >&2; exit 1; }

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "peerloom"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 class Import(NamedTuple):

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from source_tree import PACKAGE, ROOT, expect_none, read_modules, write_package
+from source_tree import BENCHMARKS, PACKAGE, ROOT, expect_none, read_modules, write_package
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
@@ -42,8 +42,9 @@ def test_files_and_functions_are_small(folder: str) -> None:
     expect_none(over_budget(ROOT / folder))
 
 
-def test_every_module_has_a_docstring() -> None:
-    expect_none(undescribed(PACKAGE))
+@pytest.mark.parametrize("folder", [PACKAGE, BENCHMARKS], ids=lambda folder: folder.name)
+def test_every_module_has_a_docstring(folder: Path) -> None:
+    expect_none(undescribed(folder))
 
 
 def test_a_long_file_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from source_tree import PACKAGE, expect_none, read_modules, write_package
+from source_tree import BENCHMARKS, PACKAGE, expect_none, read_modules, write_package
 
 HOMES = {
     "ray": ("runtime/ray/",),
@@ -43,6 +43,11 @@ def misplaced(package: Path) -> list[str]:
 
 def test_foreign_modules_stay_in_their_homes() -> None:
     expect_none(misplaced(PACKAGE))
+
+
+def test_benchmarks_import_no_module_that_has_its_home_in_the_package() -> None:
+    peers = "peers/"  # other systems, which import what they are made of
+    expect_none([violation for violation in misplaced(BENCHMARKS) if not violation.startswith(peers)])
 
 
 @pytest.mark.parametrize(

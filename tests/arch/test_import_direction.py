@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from source_tree import PACKAGE, Import, Module, expect_none, read_modules, write_package
+from source_tree import BENCHMARKS, PACKAGE, Import, Module, expect_none, read_modules, write_package
 
 DOOR = "__init__"
 LAYERS = (
@@ -20,13 +20,14 @@ LAYERS = (
     {"control", "recipes"},
     {"api"},
     {DOOR},
-    {"bench"},
     {"cli"},
     {"__main__"},
 )
 LAYER_OF = {part: number for number, layer in enumerate(LAYERS) for part in layer}
 NEVER_IMPORTED = {"testing"}
 """What is only there for users' tests."""
+OUTSIDE = ("benchmarks", "tests")
+"""What imports the package, and is not installed with it."""
 
 
 def against_the_direction(package: Path) -> list[str]:
@@ -40,6 +41,11 @@ def against_the_direction(package: Path) -> list[str]:
     for module in modules:
         here = _part(module)
         for imported in module.imports():
+            found += [
+                f"{module.path}:{imported.line}: {name} is not part of the package; move what it needs here"
+                for name in OUTSIDE
+                if imported.within(name)
+            ]
             there = _target(imported, parts)
             if there not in (None, here) and not _allowed(here, there):
                 found.append(
@@ -78,6 +84,17 @@ def test_imports_go_one_way() -> None:
     expect_none(against_the_direction(PACKAGE))
 
 
+def test_other_systems_are_measured_without_the_package() -> None:
+    expect_none(
+        [
+            f"peers/{module.path}:{imported.line}: another system imports {imported.name}"
+            for module in read_modules(BENCHMARKS / "peers")
+            for imported in module.imports()
+            if imported.within("peerloom") or imported.within("benchmarks")
+        ]
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "source", "told"),
     [
@@ -94,6 +111,7 @@ def test_imports_go_one_way() -> None:
         ("task.py", "import importlib\nimportlib.import_module('peerloom.agents')", "task.py:2"),
         ("agents/a.py", "from peerloom import run", "agents imports __init__"),
         ("cli/a.py", "import peerloom.testing", "nothing imports testing"),
+        ("cli/a.py", "from benchmarks import harness", "cli/a.py:1: benchmarks is not part of the package"),
         ("utils.py", "", "utils: has no layer"),
     ],
 )

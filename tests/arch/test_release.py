@@ -5,6 +5,7 @@ import tomllib
 from typing import Any
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from source_tree import ROOT, expect_none
@@ -40,6 +41,11 @@ def _pyproject() -> dict[str, Any]:
 def test_the_changelog_tells_of_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert newest_version(changelog) == _pyproject()["project"]["version"]
+
+
+def test_the_wheel_holds_the_package_and_nothing_else() -> None:
+    files = WheelBuilder(str(ROOT)).recurse_included_files()
+    assert {file.distribution_path.split("/")[0] for file in files} == {"peerloom"}
 
 
 def test_every_dependency_is_pinned() -> None:

@@ -12,7 +12,7 @@ import psutil
 from chaos_stage import Failed, environment
 from chaos_watch import Member
 
-from peerloom.bench.house import hosts
+from benchmarks.harness import hosts
 
 NEAR = hosts.NEAR
 _DROP = ("root", "tbf", "rate", "1kbit", "burst", "1", "latency", "1ms")  # a bucket that no packet fits

@@ -37,7 +37,6 @@ VERBS = {
     "models": "List models for the embedded engine, or pull one.",
     "serve": "Start, watch and end fleets of model servers.",
     "simulate-llm": "Serve a simulated model over OpenAI's protocol.",
-    "bench": "Measure this machine.",
 }
 
 

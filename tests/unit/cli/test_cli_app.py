@@ -9,7 +9,7 @@ import pytest
 def test_help_lists_the_verbs(peerloom) -> None:
     ended = peerloom("--help")
     assert ended.code == 0
-    for verb in ("new", "preview", "run", "check", "export", "recipes", "models", "simulate-llm", "bench"):
+    for verb in ("new", "preview", "run", "check", "export", "recipes", "models", "simulate-llm"):
         assert f"\n  {verb} " in ended.out
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks of Peerloom, run from a checkout: `python -m benchmarks --help`."""

@@ -1,0 +1,1 @@
+"""The programs that benchmarks start and watch: Peerloom at each workload, in a process of its own."""

@@ -1,0 +1,1 @@
+"""Benchmarks of Peerloom alone: hops, calls, recovery, affinity, limits, offload."""

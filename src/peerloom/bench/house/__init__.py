@@ -1,1 +1,0 @@
-"""The benchmark house, `peerloom bench all`: every system on the same work, in turn, in one table."""

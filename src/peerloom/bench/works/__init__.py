@@ -1,1 +1,0 @@
-"""Our side of the benchmark house: what Peerloom runs of each workload, in a process of its own."""
