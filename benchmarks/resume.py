@@ -40,18 +40,18 @@ measured(lambda: len(Shard.take(run_dir, 0, 900_001).committed))
 """,
     "find and read the first missing rows": """
 import asyncio
-from peerloom.runtime.offers import Offers
+from peerloom.runtime.member.admission import Offers
 from peerloom.runtime.settings import RunSettings
 from peerloom.sink.layout import POSITIONS
 from peerloom.sink.shard import Shard
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 known = Shard.take(run_dir, 0, 900_002).committed
 offers = Offers(JsonlSource(source), 0, RunSettings(), known, run_dir / POSITIONS)
 measured(lambda: asyncio.run(offers.read()) or offers.take()[0].row)
 """,
     "count the rows": """
 from peerloom.sink.layout import POSITIONS
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 measured(lambda: JsonlSource(source).index(run_dir / POSITIONS))
 """,
 }

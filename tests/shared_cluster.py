@@ -12,8 +12,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from peerloom.runtime.ray.api import ray
-from peerloom.runtime.ray.cluster import connect, start_local, stop
+from peerloom.runtime.engines.ray.api import ray
+from peerloom.runtime.engines.ray.cluster import connect, start_local, stop
 
 ADDRESS, USERS, NEWCOMERS, LOG = "address", "users.lock", "newcomers.lock", "keeper.log"
 

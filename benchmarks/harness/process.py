@@ -20,7 +20,7 @@ from benchmarks.harness.cpu import CpuMeter
 from benchmarks.harness.memory import MemoryMeter
 from benchmarks.harness.points import BenchError
 from benchmarks.harness.traffic import TrafficMeter
-from peerloom.services.spawn import ChildProcess, LocalSpawner
+from peerloom.services.processes.spawn import ChildProcess, LocalSpawner
 
 LOOK_SECONDS = 1.0  # between two looks whether it is enough
 _WORDS = 400  # characters of its last line

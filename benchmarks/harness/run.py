@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 from benchmarks.harness.points import Bench, BenchError, Setting
 from peerloom.events import Hooks
+from peerloom.runtime.driver.run import Run
+from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
-from peerloom.runtime.run import Run
-from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings
-from peerloom.services.llm.service import LLMService
+from peerloom.services.llm.client.service import LLMService
 from peerloom.sink.layout import INDEX
 from peerloom.sink.read import read_rows
-from peerloom.sink.rundir import RunDir
+from peerloom.sink.rundir.directory import RunDir
 from peerloom.source.base import Source
 from peerloom.task import COMPLETED, FILTERED
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks.harness.points import BenchError
-from peerloom.services.spawn import ChildProcess, LocalSpawner
+from peerloom.services.processes.spawn import ChildProcess, LocalSpawner
 
 PEERLOOM = (sys.executable, "-m", "peerloom")
 START_SECONDS = 30.0
@@ -56,7 +56,7 @@ async def simulated_llm(
         log: gets a line a call.
         latency: seconds of every call.
         tokens: length of every reply, of four characters each.
-        laws: more of `peerloom.services.llm.laws`.
+        laws: more of `peerloom.services.llm.simulated.behavior`.
 
     Raises:
         BenchError: if it does not start.

@@ -11,7 +11,7 @@ import orjson
 from benchmarks.programs import engine, growth, transfer
 from benchmarks.programs.runner import Spec, carry_out
 from benchmarks.workloads import hops, mini_coral, nr, plain, tau
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 
 Doer = Callable[[Spec], Coroutine[Any, Any, dict[str, Any]]]
 

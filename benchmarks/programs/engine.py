@@ -17,12 +17,12 @@ import orjson
 
 from benchmarks.programs.runner import Spec, carry_out
 from peerloom.recipes.coral.recipe import Params, program
-from peerloom.runtime.ray import cluster
+from peerloom.runtime.engines.ray import cluster
 from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.fleet import FleetSpec
-from peerloom.services.llm.llamacpp import LlamaCppService, llamacpp_dialect
-from peerloom.services.llm.replicas import Dial
-from peerloom.services.spawn import LocalSpawner, Spawner
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.replicas import Dial
+from peerloom.services.llm.llamacpp.service import LlamaCppService, llamacpp_dialect
+from peerloom.services.processes.spawn import LocalSpawner, Spawner
 
 
 class Served(NamedTuple):

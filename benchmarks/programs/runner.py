@@ -9,10 +9,10 @@ from benchmarks.harness.run import Work, perform
 from peerloom.events import Hooks, MemberJoined
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RoleSettings
-from peerloom.services.llm.openai import OpenAIService
-from peerloom.services.llm.service import LLMService
-from peerloom.services.llm.simulated import SimulatedService
-from peerloom.source.jsonl import JsonlSource
+from peerloom.services.llm.client.service import LLMService
+from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.simulated.service import SimulatedService
+from peerloom.source.formats.jsonl import JsonlSource
 
 Spec = Mapping[str, Any]
 

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 
 from benchmarks.workloads.texts import text
-from peerloom.runtime.compression import Compress
-from peerloom.runtime.connections import Address, Connection, Listener
-from peerloom.runtime.ray.api import ray
-from peerloom.runtime.ray.cluster import connect, stop
-from peerloom.runtime.tls import Credentials
+from peerloom.runtime.engines.ray.api import ray
+from peerloom.runtime.engines.ray.cluster import connect, stop
+from peerloom.runtime.transport.compression import Compress
+from peerloom.runtime.transport.connections import Address, Connection, Listener
+from peerloom.runtime.transport.tls import Credentials
 
 SIZES = (256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20)
 FAN_OUTS = (1, 4)

@@ -20,10 +20,10 @@ from benchmarks.harness.run import common, perform, scratch
 from peerloom.agents.function import FunctionAgent
 from peerloom.recipes.coral.recipe import RECIPE
 from peerloom.runtime.program import Program
-from peerloom.services.llm.fleet import FleetSpec
-from peerloom.services.llm.llamacpp import LlamaCppService
-from peerloom.services.llm.routing import Affinity
-from peerloom.services.spawn import Spawner
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.routing import Affinity
+from peerloom.services.llm.llamacpp.service import LlamaCppService
+from peerloom.services.processes.spawn import Spawner
 from peerloom.sink.read import read_totals
 from peerloom.source.memory import RowsSource
 

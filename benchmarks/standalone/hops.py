@@ -3,7 +3,7 @@
 from benchmarks.harness.points import Bench, HopsPoint, Setting
 from benchmarks.harness.run import common, perform, scratch
 from benchmarks.workloads.hops import HOPS, program
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 
 
 async def run(setting: Setting) -> HopsPoint:

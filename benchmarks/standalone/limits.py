@@ -23,7 +23,7 @@ from benchmarks.standalone.plain_client import ask_plainly
 from benchmarks.standalone.refusals import NEVER, Case, Engine, chosen
 from benchmarks.workloads.mini_coral import CALLS, MINI_CORAL, program
 from peerloom.errors import PeerloomError
-from peerloom.services.llm.openai import OpenAIService
+from peerloom.services.llm.hosted.openai import OpenAIService
 
 LATENCY = 0.1
 TASKS = 40

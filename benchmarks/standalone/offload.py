@@ -1,7 +1,7 @@
 """`offload`: what it costs to hand a value of some size from one member to others.
 
-It is for the thresholds of `runtime/compression.py`, and for whether a large value should travel with its
-task at all. A value goes by the members' connection as it is (`plain`), compressed (`packed`), and by
+It is for the thresholds of `runtime.transport.compression`, and for whether a large value should travel with
+its task at all. A value goes by the members' connection as it is (`plain`), compressed (`packed`), and by
 `ray.put` and a call that gets it from the object store (`store`); to one or to four others, on the same node
 and on another one. That is a network namespace with a wire that takes no time and holds any rate:
 compression gains there what it saves in copying, and costs what it costs anywhere.

@@ -7,7 +7,7 @@ from math import ceil
 from typing import Literal, get_args
 
 from peerloom.errors import ConfigError
-from peerloom.services.llm.waits import RetryAfterAs
+from peerloom.services.llm.simulated.waits import RetryAfterAs
 
 Engine = Literal["local", "ray"]
 PEERS = (1, 2, 4, 8)

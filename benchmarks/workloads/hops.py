@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.workloads.base import Rows, Workload
 from peerloom.agents.function import FunctionAgent
 from peerloom.runtime.program import Program
-from peerloom.services.llm.prose import prose
+from peerloom.services.llm.simulated.prose import prose
 from peerloom.task import Task, Turn, Usage
 from peerloom.workflow import Loop
 

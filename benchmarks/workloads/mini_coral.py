@@ -10,7 +10,7 @@ from benchmarks.workloads.base import Rows, Workload
 from peerloom.agents.function import FunctionAgent
 from peerloom.agents.llm import LLMAgent
 from peerloom.runtime.program import Program
-from peerloom.services.llm.prose import prose
+from peerloom.services.llm.simulated.prose import prose
 from peerloom.task import Task
 from peerloom.workflow import Sequence
 

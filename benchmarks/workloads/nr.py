@@ -13,7 +13,7 @@ from benchmarks.workloads.mini_coral import SPEAKER
 from peerloom.agents.base import Services
 from peerloom.runtime.program import Program
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.prose import prose
+from peerloom.services.llm.simulated.prose import prose
 from peerloom.task import End, Task, Turn
 from peerloom.workflow import Sequence
 

@@ -15,7 +15,7 @@ from benchmarks.workloads.mini_coral import SPEAKER
 from peerloom.agents.function import FunctionAgent
 from peerloom.agents.llm import LLMAgent
 from peerloom.runtime.program import Program
-from peerloom.services.llm.prose import prose
+from peerloom.services.llm.simulated.prose import prose
 from peerloom.task import Task, Turn
 from peerloom.workflow import Loop
 

@@ -13,7 +13,7 @@ from random import Random
 
 import orjson
 
-from peerloom.services.llm.prose import prose
+from peerloom.services.llm.simulated.prose import prose
 
 VARIABLE = "PEERLOOM_BENCH_TEXTS"
 """Names a file of real texts: plain text, or JSON lines, of which the longest field counts."""

@@ -62,22 +62,22 @@ if TYPE_CHECKING:
     from peerloom.runtime.program import Program
     from peerloom.services.fleets.service import FleetService
     from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-    from peerloom.services.llm.hedge import Hedge
-    from peerloom.services.llm.hosted import CallPolicy
+    from peerloom.services.llm.client.hedge import Hedge
+    from peerloom.services.llm.client.router import Lineup, Terms
+    from peerloom.services.llm.client.routing import Routing
+    from peerloom.services.llm.client.service import ClientSpec, LLMService
+    from peerloom.services.llm.hosted.openai import OpenAIService
+    from peerloom.services.llm.hosted.providers import AnthropicService, AzureService, GeminiService
+    from peerloom.services.llm.hosted.service import CallPolicy
     from peerloom.services.llm.limits.division import Limits
-    from peerloom.services.llm.lineup import Lineup, Terms
-    from peerloom.services.llm.llamacpp import LlamaCppService
-    from peerloom.services.llm.openai import OpenAIService
-    from peerloom.services.llm.providers import AnthropicService, AzureService, GeminiService
+    from peerloom.services.llm.llamacpp.service import LlamaCppService
     from peerloom.services.llm.retry import Retry
-    from peerloom.services.llm.routing import Routing
     from peerloom.services.llm.scripted import ScriptedService
-    from peerloom.services.llm.service import ClientSpec, LLMService
-    from peerloom.services.llm.simulated import SimulatedService
+    from peerloom.services.llm.simulated.service import SimulatedService
     from peerloom.services.secret import Secret
     from peerloom.sink.read import read_rows
     from peerloom.source.base import Source, SourceRow
-    from peerloom.source.jsonl import JsonlSource
+    from peerloom.source.formats.jsonl import JsonlSource
     from peerloom.source.memory import RowsSource
     from peerloom.source.open import open_source
 
@@ -91,22 +91,22 @@ _LATER = {
     "peerloom.runtime.program": ("Program",),
     "peerloom.services.fleets.service": ("FleetService",),
     "peerloom.services.llm.base": ("LLM", "ChatReply", "ChatRequest", "EmbedReply", "EmbedRequest"),
-    "peerloom.services.llm.hedge": ("Hedge",),
-    "peerloom.services.llm.hosted": ("CallPolicy",),
+    "peerloom.services.llm.client.hedge": ("Hedge",),
+    "peerloom.services.llm.hosted.service": ("CallPolicy",),
     "peerloom.services.llm.limits.division": ("Limits",),
-    "peerloom.services.llm.lineup": ("Lineup", "Terms"),
-    "peerloom.services.llm.llamacpp": ("LlamaCppService",),
-    "peerloom.services.llm.openai": ("OpenAIService",),
-    "peerloom.services.llm.providers": ("AnthropicService", "AzureService", "GeminiService"),
+    "peerloom.services.llm.client.router": ("Lineup", "Terms"),
+    "peerloom.services.llm.llamacpp.service": ("LlamaCppService",),
+    "peerloom.services.llm.hosted.openai": ("OpenAIService",),
+    "peerloom.services.llm.hosted.providers": ("AnthropicService", "AzureService", "GeminiService"),
     "peerloom.services.llm.retry": ("Retry",),
-    "peerloom.services.llm.routing": ("Routing",),
+    "peerloom.services.llm.client.routing": ("Routing",),
     "peerloom.services.llm.scripted": ("ScriptedService",),
-    "peerloom.services.llm.service": ("ClientSpec", "LLMService"),
-    "peerloom.services.llm.simulated": ("SimulatedService",),
+    "peerloom.services.llm.client.service": ("ClientSpec", "LLMService"),
+    "peerloom.services.llm.simulated.service": ("SimulatedService",),
     "peerloom.services.secret": ("Secret",),
     "peerloom.sink.read": ("read_rows",),
     "peerloom.source.base": ("Source", "SourceRow"),
-    "peerloom.source.jsonl": ("JsonlSource",),
+    "peerloom.source.formats.jsonl": ("JsonlSource",),
     "peerloom.source.memory": ("RowsSource",),
     "peerloom.source.open": ("open_source",),
 }

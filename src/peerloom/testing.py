@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from peerloom.events import Hooks
     from peerloom.runtime.program import Program
-    from peerloom.services.llm.service import LLMService
+    from peerloom.services.llm.client.service import LLMService
     from peerloom.source.base import Source
 
 # This module is imported by every pytest on the machine, so it imports nothing of weight.
@@ -47,12 +47,12 @@ async def execute(
 
     A directory that holds a part of that run is gone on with.
     """
-    from peerloom.runtime.run import Run
-    from peerloom.runtime.session import Session
+    from peerloom.runtime.driver.run import Run
+    from peerloom.runtime.driver.session import Session
     from peerloom.runtime.settings import RunSettings
     from peerloom.sink.read import read_rows
-    from peerloom.sink.rundir import RunDir
-    from peerloom.sink.state import Fingerprint
+    from peerloom.sink.rundir.directory import RunDir
+    from peerloom.sink.rundir.state import Fingerprint
     from peerloom.source.fingerprint import fingerprint
     from peerloom.source.memory import RowsSource
 

@@ -6,10 +6,10 @@ import pytest
 from source_tree import BENCHMARKS, PACKAGE, expect_none, read_modules, write_package
 
 HOMES = {
-    "ray": ("runtime/ray/",),
+    "ray": ("runtime/engines/ray/",),
     "omegaconf": ("cli/", "config/"),
-    "gguf": ("services/llm/requantize.py",),
-    "xllamacpp": ("services/llm/llamacpp_server.py",),
+    "gguf": ("services/llm/llamacpp/requantize.py",),
+    "xllamacpp": ("services/llm/llamacpp/server.py",),
 }
 BANNED = {
     "litellm": "providers are reached over HTTP by services/llm",
@@ -53,14 +53,14 @@ def test_benchmarks_import_no_module_that_has_its_home_in_the_package() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "told"),
     [
-        ("runtime/local.py", "import ray", "runtime/local.py:1: only runtime/ray/ may import ray"),
-        ("agents/a.py", "from ray.util import queue", "only runtime/ray/"),
+        ("runtime/engines/local.py", "import ray", "only runtime/engines/ray/ may import ray"),
+        ("agents/a.py", "from ray.util import queue", "only runtime/engines/ray/"),
         ("agents/a.py", "async def f():\n    import ray.actor", "agents/a.py:2"),
-        ("runtime/run.py", "from omegaconf import OmegaConf", "only cli/ and config/ may import omegaconf"),
-        ("recipes/coral/a.py", "import gguf", "only services/llm/requantize.py"),
-        ("services/llm/llamacpp.py", "import xllamacpp", "only services/llm/llamacpp_server.py"),
+        ("runtime/a.py", "from omegaconf import OmegaConf", "only cli/ and config/ may import omegaconf"),
+        ("recipes/coral/a.py", "import gguf", "only services/llm/llamacpp/requantize.py"),
+        ("services/llm/llamacpp/service.py", "import xllamacpp", "only services/llm/llamacpp/server.py"),
         ("services/llm/a.py", "import litellm", "litellm is not used"),
-        ("runtime/ray/a.py", "import pickle", "pickle is not used"),
+        ("runtime/engines/ray/a.py", "import pickle", "pickle is not used"),
         ("sink/a.py", "from importlib import import_module\nimport_module('dill')", "sink/a.py:2"),
         ("protocol/a.py", "from time import monotonic", "not time.monotonic"),
         ("protocol/a.py", "import asyncio", "take it as an argument"),
@@ -76,9 +76,9 @@ def test_imports_at_home_are_fine(tmp_path: Path) -> None:
     package = write_package(
         tmp_path,
         {
-            "runtime/ray/a.py": "import ray\nfrom ray import actor",
+            "runtime/engines/ray/a.py": "import ray\nfrom ray import actor",
             "config/a.py": "from omegaconf import OmegaConf",
-            "services/llm/llamacpp_server.py": "import xllamacpp",
+            "services/llm/llamacpp/server.py": "import xllamacpp",
             "sink/a.py": "import time, rayon",
         },
     )

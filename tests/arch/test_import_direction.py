@@ -7,7 +7,7 @@ from source_tree import BENCHMARKS, PACKAGE, Import, Module, expect_none, read_m
 
 DOOR = "__init__"
 LAYERS = (
-    {"connection_limit", "errors", "printable", "standard_streams", "values"},
+    {"connection_limit", "errors", "terminal", "values"},
     {"options", "turn"},
     {"task"},
     {"idset"},
@@ -101,7 +101,7 @@ def test_other_systems_are_measured_without_the_package() -> None:
         ("task.py", "from peerloom.agents import base", "task.py:1: task imports agents"),
         ("task.py", "from .agents.base import Agent", "task < agents"),
         ("sink/a.py", "from ..source import jsonl", "sink and source are side by side"),
-        ("runtime/ray/a.py", "import peerloom.config.load", "runtime/ray/a.py:1: runtime imports config"),
+        ("runtime/member/a.py", "import peerloom.config.load", "runtime imports config"),
         ("task.py", "def f():\n    from peerloom import agents", "task.py:2"),
         (
             "task.py",

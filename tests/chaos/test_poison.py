@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from programs import poisonous
 
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.testing import execute
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]

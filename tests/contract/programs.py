@@ -14,7 +14,7 @@ from peerloom.errors import LLMUnavailable, RowError, SourceError
 from peerloom.runtime.program import Program
 from peerloom.services.llm.base import ChatRequest
 from peerloom.source.base import SourceRow
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
 from peerloom.task import End, Task, Turn
 from peerloom.workflow import Loop, Sequence

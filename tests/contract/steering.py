@@ -12,14 +12,14 @@ from peerloom.control.client import Channel, find
 from peerloom.control.server import Control
 from peerloom.events import Hooks, MemberLost, Notice, Progress, RunStarted, ViewChanged
 from peerloom.observe.log import LogHooks
+from peerloom.runtime.driver.run import Run
+from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
-from peerloom.runtime.run import Run
-from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings
-from peerloom.services.llm.http1 import Connection, Request
-from peerloom.services.llm.openai import OpenAIService
+from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.simulated.server.http1 import Connection, Request
 from peerloom.sink.read import read_rows
-from peerloom.sink.rundir import RunDir
+from peerloom.sink.rundir.directory import RunDir
 from peerloom.source.memory import RowsSource
 
 MODELS = orjson.dumps({"data": [{"id": "held"}]})

@@ -11,7 +11,7 @@ import peerloom
 from peerloom import ChatRequest, LLMAgent, Sequence, Task, Turn
 from peerloom.agents.base import Services
 from peerloom.errors import ConfigError
-from peerloom.runtime import own_time
+from peerloom.runtime.steps import time_limit as own_time
 
 
 class Endless:

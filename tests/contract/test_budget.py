@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from provider import counts, dialogues, provider, stats, tokens
 
-from peerloom.sink.ledger import read_ledger
 from peerloom.sink.read import read_rows
+from peerloom.sink.rundir.ledger import read_ledger
 
 ROLES = ("solver", "critic", "judge")
 LAWS = {"latency": 0.02, "latency_sigma": 0.5, "tokens": 100, "tokens_sigma": 1.0}

@@ -6,8 +6,8 @@ import programs
 import pytest
 
 from peerloom.services.llm.cache.caching import CacheSettings
-from peerloom.services.llm.prices import Price, Prices
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
+from peerloom.services.llm.usage.prices import Price, Prices
 from peerloom.testing import execute
 
 

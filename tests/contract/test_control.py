@@ -77,7 +77,7 @@ async def test_a_long_pause_asks_for_no_census(tmp_path: Path, monkeypatch: pyte
     async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=2) as run:
         await run.model.until_waiting(2)
         await run.ask("pause")
-        monkeypatch.setattr("peerloom.runtime.gathering.CENSUS_SECONDS", 0.0)
+        monkeypatch.setattr("peerloom.runtime.driver.stats.CENSUS_SECONDS", 0.0)
         views = len(run.watch.views)
         for _ in range(3):
             await run.watch.next()

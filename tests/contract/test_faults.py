@@ -14,11 +14,11 @@ from steering import going
 from peerloom.errors import EngineError, ServiceError, SourceError, WorkflowError
 from peerloom.events import Hooks, Notice
 from peerloom.runtime.program import Program
-from peerloom.services.llm.openai import OpenAIService
+from peerloom.services.llm.hosted.openai import OpenAIService
 from peerloom.services.llm.retry import Retry
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.read import read_rows
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.testing import execute
 
 ROWS = [{"n": number} for number in range(12)]

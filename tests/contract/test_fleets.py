@@ -17,11 +17,11 @@ from peerloom.runtime.program import Program
 from peerloom.services.fleets import service
 from peerloom.services.fleets.directory import Entry, Listed, write
 from peerloom.services.fleets.service import FleetService
-from peerloom.services.llm import models
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.laws import Laws
-from peerloom.services.llm.llamacpp import LlamaCppService
-from peerloom.services.llm.server import ServerConfig, serving
+from peerloom.services.llm.llamacpp import weights as models
+from peerloom.services.llm.llamacpp.service import LlamaCppService
+from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 from peerloom.task import Task, Turn
 from peerloom.testing import execute
 from peerloom.workflow import Sequence
@@ -139,7 +139,7 @@ async def test_a_killed_replica_of_llamacpp_fails_no_row(tmp_path: Path) -> None
         servers = [
             child.pid
             for child in psutil.Process().children()
-            if "peerloom.services.llm.llamacpp_server" in child.cmdline()
+            if "peerloom.services.llm.llamacpp.server" in child.cmdline()
         ]
         assert len(servers) == 2
         os.kill(servers[0], signal.SIGKILL)

@@ -9,8 +9,8 @@ from programs import debate, stable
 from peerloom.protocol.histories import Histories
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Item
 from peerloom.protocol.shard import Shard
-from peerloom.runtime.local import LocalEngine
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.runtime.engines.local import LocalEngine
+from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.task import TaskId
 from peerloom.testing import execute
 

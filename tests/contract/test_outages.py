@@ -11,12 +11,13 @@ from steering import Watch, going
 
 import peerloom
 from peerloom.errors import ServiceError
-from peerloom.runtime import gathering, rationing
+from peerloom.runtime.driver import quota as rationing
+from peerloom.runtime.driver import stats as gathering
 from peerloom.runtime.program import Program
-from peerloom.services.llm.laws import Laws
-from peerloom.services.llm.limits.budget import Budget
-from peerloom.services.llm.openai import OpenAIService
-from peerloom.services.llm.server import ServerConfig, serving
+from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.server.app import ServerConfig, serving
+from peerloom.services.llm.usage.budget import Budget
 from peerloom.sink.read import read_rows
 from peerloom.testing import execute
 from peerloom.workflow import Sequence

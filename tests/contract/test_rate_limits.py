@@ -11,7 +11,7 @@ from provider import dialogues, provider, stats
 from steering import Steered, going
 
 import peerloom
-from peerloom.cli import ctl
+from peerloom.cli.commands import ctl
 from peerloom.runtime.program import Program
 from peerloom.workflow import Sequence
 

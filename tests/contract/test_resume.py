@@ -12,14 +12,14 @@ from programs import asking, slow, talk, unreliable
 
 from peerloom.errors import ConfigError, RunDirError, ServiceError
 from peerloom.events import Hooks, MemberJoined, Notice, Progress, ViewChanged
-from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.client.client import FleetSpec
 from peerloom.services.llm.scripted import ScriptedService
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.errors import ShardLost
 from peerloom.sink.read import read_rows
 from peerloom.sink.rows import Row
 from peerloom.sink.shard import Shard
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
 from peerloom.task import TaskId
 from peerloom.testing import execute

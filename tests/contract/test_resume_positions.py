@@ -8,8 +8,8 @@ import pytest
 from programs import OneRowThenGone, slow
 
 from peerloom.events import Hooks, Progress
-from peerloom.services.llm.simulated import SimulatedService
-from peerloom.source.jsonl import JsonlSource
+from peerloom.services.llm.simulated.service import SimulatedService
+from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.testing import execute
 
 BLANK = {3, 4, 20, 39}

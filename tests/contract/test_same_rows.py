@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from programs import outcomes, stable, talk
 
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.testing import execute
 
 ROWS = [{"n": number} for number in range(24)]

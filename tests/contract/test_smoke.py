@@ -10,7 +10,7 @@ import pytest
 from programs import gated, stable
 
 from peerloom.events import Hooks, MemberJoined, MemberLost, Progress
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.testing import Finished, execute
 
 IN_FLIGHT = 8

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from peerloom.errors import PeerloomError
-from peerloom.services.llm.models import pull
+from peerloom.services.llm.llamacpp.weights import pull
 
 VERSION = "0.32.0"
 TORCH = "2.13.0"

@@ -22,11 +22,11 @@ import pytest
 
 import peerloom
 from peerloom.api import make_plan
-from peerloom.config.base import fields_of
-from peerloom.config.llm import LLM_GROUPS
 from peerloom.config.schema import Config
+from peerloom.config.sections.base import fields_of
+from peerloom.config.sections.llm import LLM_GROUPS
 from peerloom.config.serve import ENGINES, read_served
-from peerloom.services.llm.server import ServerConfig, serving
+from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,7 +14,7 @@ from benchmarks.comparison.sides import US, Scope
 from benchmarks.harness.process import OURS
 from benchmarks.workloads.base import Rows, Workload
 from benchmarks.workloads.mini_coral import LETTERS, questions
-from peerloom.services.llm.prose import prose
+from peerloom.services.llm.simulated.prose import prose
 
 SLOTS = 16
 

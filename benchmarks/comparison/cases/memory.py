@@ -11,7 +11,7 @@ from benchmarks.comparison.rows import Row, at_most
 from benchmarks.comparison.sides import US, Scope, compared
 from benchmarks.harness.process import OURS, Program
 from benchmarks.workloads.base import Rows, Workload, numbered
-from peerloom.services.llm.prose import prose
+from peerloom.services.llm.simulated.prose import prose
 
 IN_FLIGHT = 100_000
 FEW = 1_000

@@ -16,7 +16,7 @@ from benchmarks.harness.process import end_all
 from benchmarks.harness.run import scratch
 from benchmarks.harness.simulated_llm import PEERLOOM, simulated_llm
 from benchmarks.workloads import HOPS, MINI_CORAL
-from peerloom.services.spawn import ChildProcess, LocalSpawner
+from peerloom.services.processes.spawn import ChildProcess, LocalSpawner
 
 REFERENCE = "matrix"
 LIMIT = 120.0

@@ -12,7 +12,7 @@ from typing import Any
 
 from peerloom.agents.jsontext import mend_json, read_json
 from peerloom.agents.schemas import validator_of
-from peerloom.printable import is_blank
+from peerloom.terminal.printable import is_blank
 
 
 class Answer:

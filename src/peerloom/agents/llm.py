@@ -21,9 +21,9 @@ from peerloom.agents.messages import Message, dialogue, merge
 from peerloom.agents.prompts import Prompt, as_prompt
 from peerloom.agents.toolcalls import Tools
 from peerloom.errors import AnswerError, ConfigError, ContentFiltered, OutputTruncated, PromptError
-from peerloom.printable import is_blank
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.task import Extras, Task, Turn
+from peerloom.terminal.printable import is_blank
 
 Template = str | Path | Prompt
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from peerloom.events import Hooks, ViewChanged
-from peerloom.runtime.run import Run
+from peerloom.runtime.driver.run import Run
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -16,10 +16,10 @@ from peerloom.api.estimate import Estimate, Shape, predict, work_of
 from peerloom.api.plan import Plan
 from peerloom.api.runner import drive
 from peerloom.errors import ConfigError, PeerloomError
-from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.service import ClientSpec, LLMService, Moved
 from peerloom.services.llm.limits.division import Limits
-from peerloom.services.llm.service import ClientSpec, LLMService, Moved
-from peerloom.services.spawn import Spawner
+from peerloom.services.processes.spawn import Spawner
 from peerloom.sink.read import read_rows
 from peerloom.source.sample import take_sample
 

@@ -15,9 +15,9 @@ from peerloom.config.services import make_lineup
 from peerloom.errors import ConfigError, UsageError, WorkflowError
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
+from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.scripted import Script, ScriptedService
-from peerloom.services.llm.service import LLMService
-from peerloom.sink.state import Fingerprint
+from peerloom.sink.rundir.state import Fingerprint
 from peerloom.source.base import Source
 from peerloom.source.fingerprint import fingerprint
 from peerloom.source.memory import RowsSource
@@ -89,7 +89,7 @@ def make_plan(
         source: input instead of `source.path`.
         llm: a model instead of the `llm` group.
         values: configuration by dotted key; wins over `overrides`.
-        config_dir: groups of the user's own, see `peerloom.config.compose`.
+        config_dir: groups of the user's own, see `peerloom.config.composition.compose`.
 
     Raises:
         UsageError: naming what is wrong, and where.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from peerloom.sink.export import export
+from peerloom.sink.export.writer import export
 from peerloom.sink.read import read_rows
 
 Ended = Literal["finished", "drained", "suspended", "failed"]

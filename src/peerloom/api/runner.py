@@ -23,14 +23,14 @@ from peerloom.errors import ConfigError, EngineError
 from peerloom.events import Hooks, Notice, RunFinished
 from peerloom.observe import LogHooks, open_display
 from peerloom.observe.console import open_console
-from peerloom.runtime.conclusion import first_error
+from peerloom.runtime.driver.conclusion import first_error
+from peerloom.runtime.driver.run import Run
+from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
-from peerloom.runtime.run import Run
-from peerloom.runtime.session import Session
 from peerloom.runtime.threads import to_its_end
-from peerloom.sink.export import export_parquet
-from peerloom.sink.rundir import RunDir
-from peerloom.standard_streams import reopen_closed
+from peerloom.sink.export.writer import export_parquet
+from peerloom.sink.rundir.directory import RunDir
+from peerloom.terminal.streams import reopen_closed
 from peerloom.workflow import Workflow
 
 

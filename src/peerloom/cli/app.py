@@ -18,7 +18,7 @@ import typer
 
 from peerloom.cli.output import echo
 from peerloom.errors import PeerloomError, UsageError
-from peerloom.standard_streams import reopen_closed
+from peerloom.terminal.streams import reopen_closed
 from peerloom.values import escaped
 
 P = ParamSpec("P")
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = next((word for word in given if not word.startswith("-")), None)
     for verb, summary in VERBS.items():
         if verb == asked:
-            importlib.import_module(f"peerloom.cli.{verb.replace('-', '_')}").add_to(app)
+            importlib.import_module(f"peerloom.cli.commands.{verb.replace('-', '_')}").add_to(app)
         else:
             app.command(verb, help=summary)(_not_asked)
     try:

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from peerloom.printable import printable
 from peerloom.services.secret import mask
+from peerloom.terminal.printable import printable
 
 _CONTROL = re.compile("[\x7f-\x9f]")  # JSON escapes only those below U+0020
 

@@ -4,7 +4,7 @@
 what is wrong with it, and `build` turns that into the source, model service and settings of a run.
 """
 
-from peerloom.config.compose import compose
+from peerloom.config.composition.compose import compose
 from peerloom.config.load import check, to_yaml
 from peerloom.config.schema import Config
 

@@ -5,18 +5,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from peerloom.config.llm import Hosted, LlamaCpp, Served
-from peerloom.config.money import make_cache, make_prices, settle_cache, settle_prices
 from peerloom.config.resume import kept_on_resume
 from peerloom.config.rules import unknown_roles
 from peerloom.config.schema import Config
 from peerloom.config.secrets import refuse_secrets
+from peerloom.config.sections.llm import Hosted, LlamaCpp, Served
+from peerloom.config.sections.money import make_cache, make_prices, settle_cache, settle_prices
 from peerloom.errors import ConfigError
 from peerloom.runtime.settings import RoleSettings, RunSettings
-from peerloom.services.llm.models import canonical
+from peerloom.services.llm.llamacpp.weights import canonical
 from peerloom.source.open import open_source
-from peerloom.source.parts import PartsSource
-from peerloom.source.urls import is_url
+from peerloom.source.parts.combined import PartsSource
+from peerloom.source.storage.urls import is_url
 
 _NO_SHAPE = {
     *("recipe", "source", "sink", "limit", "llm", "llms", "roles", "ray", "journal"),

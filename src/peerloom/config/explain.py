@@ -11,10 +11,10 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from peerloom.config.base import fields_of, is_section
-from peerloom.config.llm import LLM_GROUPS
 from peerloom.config.nearest import did_you_mean
 from peerloom.config.providers import find_group, known_kinds
+from peerloom.config.sections.base import fields_of, is_section
+from peerloom.config.sections.llm import LLM_GROUPS
 
 _ALLOWED = {
     "int_type": "a whole number",

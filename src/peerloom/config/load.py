@@ -9,13 +9,13 @@ import msgspec
 import yaml
 from pydantic import Field, ValidationError, create_model
 
+from peerloom.config.composition.overrides import literal
 from peerloom.config.explain import explain
-from peerloom.config.llm import LLM_GROUPS
-from peerloom.config.overrides import literal
 from peerloom.config.providers import find_group, known_kinds
 from peerloom.config.rules import broken_rules
 from peerloom.config.schema import Config, Recipe, llm_of
 from peerloom.config.secrets import refuse_secrets
+from peerloom.config.sections.llm import LLM_GROUPS
 from peerloom.errors import ConfigError
 from peerloom.values import check as check_value
 

@@ -1,7 +1,7 @@
 """Find the group of keys of an `llm`: ours, one that an installed package declares, or one at an import path.
 
 A package declares a provider as an entry point in the group `peerloom.providers`. What is found is the class
-of a dialect (see `peerloom.services.llm.dialect.Dialect`), which is an options class too, or a `Served`.
+of a dialect (see `services.llm.providers.dialect`), which is an options class too, or a `Served`.
 """
 
 import importlib
@@ -10,8 +10,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from peerloom.config.llm import LLM_GROUPS, Served, hosted
 from peerloom.config.nearest import did_you_mean
+from peerloom.config.sections.llm import LLM_GROUPS, Served, hosted
 from peerloom.errors import ConfigError
 from peerloom.options import Options
 

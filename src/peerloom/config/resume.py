@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
-from peerloom.config.base import fields_of, is_section, rule_among
 from peerloom.config.schema import Config, Recipe
+from peerloom.config.sections.base import fields_of, is_section, rule_among
 from peerloom.options import MAY_GROW, SAME, OnResume
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from peerloom.config.llm import LlamaCpp, Scripted
 from peerloom.config.nearest import did_you_mean
 from peerloom.config.schema import Config
-from peerloom.services.llm.lineup import DEFAULT, broken_line
+from peerloom.config.sections.llm import LlamaCpp, Scripted
+from peerloom.services.llm.client.router import DEFAULT, broken_line
 
 
 def broken_rules(config: Config) -> list[str]:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag
 
-from peerloom.config.base import Section
-from peerloom.config.llm import LLM_GROUPS, Served
-from peerloom.config.money import Cache, Given
+from peerloom.config.sections.base import Section
+from peerloom.config.sections.llm import LLM_GROUPS, Served
+from peerloom.config.sections.money import Cache, Given
 from peerloom.options import FREE, MAY_GROW, SAME, Count, FailedShare, NotNegative, Positive, Whole
-from peerloom.runtime.compression import Compress
-from peerloom.services.llm.limits.budget import Budget
+from peerloom.runtime.transport.compression import Compress
+from peerloom.services.llm.usage.budget import Budget
 from peerloom.source.open import Format
 
 

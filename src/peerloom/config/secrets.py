@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from peerloom.errors import ConfigError
-from peerloom.source.urls import holds_credentials
+from peerloom.source.storage.urls import holds_credentials
 
 _LOOKS_SECRET = re.compile(
     r"\b(?:sk|pk|gsk|hf|xai|nvapi|ghp|glpat)[-_][\w-]{16,}|\bAIza[\w-]{30,}|\bAKIA[A-Z0-9]{12,}"

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from peerloom.config.base import Section
+from peerloom.config.composition.overrides import keys
 from peerloom.config.explain import explain
 from peerloom.config.nearest import did_you_mean
-from peerloom.config.overrides import keys
 from peerloom.config.secrets import refuse_secrets
+from peerloom.config.sections.base import Section
 from peerloom.errors import ConfigError
 from peerloom.options import Count, NotNegative, Positive, Share, Whole
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import fields
 
-from peerloom.config.llm import LlamaCpp, Served
 from peerloom.config.schema import Config
+from peerloom.config.sections.llm import LlamaCpp, Served
 from peerloom.errors import ConfigError
-from peerloom.services.llm.lineup import DEFAULT, Lineup, Terms
-from peerloom.services.llm.service import LLMService
+from peerloom.services.llm.client.router import DEFAULT, Lineup, Terms
+from peerloom.services.llm.client.service import LLMService
 
 
 def make_lineup(config: Config) -> LLMService:

@@ -17,8 +17,8 @@ from peerloom.errors import ConfigError, EngineError, RunDirError
 from peerloom.services.secret import Secret
 from peerloom.sink.layout import CONTROL, RUN_LOCK, SUMMARY
 from peerloom.sink.read import read_totals
-from peerloom.sink.rundir import in_use
-from peerloom.sink.state import read_state
+from peerloom.sink.rundir.directory import in_use
+from peerloom.sink.rundir.state import read_state
 
 TOKEN_VARIABLE = "PEERLOOM_CONTROL_TOKEN"
 TIMEOUT_SECONDS = 10.0

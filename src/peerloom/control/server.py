@@ -23,10 +23,10 @@ from peerloom.control.signing import SIGNATURE, Guard, Refused, sign_answer
 from peerloom.control.status import Watcher
 from peerloom.errors import ConfigError
 from peerloom.events import Notice, RunStarted
-from peerloom.runtime.run import Run
+from peerloom.runtime.driver.run import Run
 from peerloom.services.secret import Secret
 from peerloom.sink.errors import SinkError
-from peerloom.sink.rundir import RunDir
+from peerloom.sink.rundir.directory import RunDir
 
 MAX_BODY = 16 * 1024
 

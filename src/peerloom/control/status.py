@@ -14,7 +14,7 @@ from peerloom.events import (
     ViewChanged,
 )
 from peerloom.observe.rates import Rates
-from peerloom.runtime.run import Run
+from peerloom.runtime.driver.run import Run
 from peerloom.runtime.settings import ADJUSTABLE
 
 NOTICES = 10  # the last ones are told

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peerloom.events import AgentTotals
-from peerloom.printable import printable
+from peerloom.terminal.printable import printable
 
 
 def plain(text: str, style: str = "") -> Text:

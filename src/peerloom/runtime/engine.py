@@ -5,13 +5,13 @@ from typing import Protocol
 
 from peerloom.errors import EngineError, UsageError
 from peerloom.protocol.view import ALONE, FEEDER, PEER
-from peerloom.runtime.brief import Brief
-from peerloom.runtime.feeder_host import FeederHost
-from peerloom.runtime.host import Host
-from peerloom.runtime.link import Link, NoRoom, Unreachable
-from peerloom.runtime.peer_host import PeerHost
-from peerloom.runtime.sink_host import SinkHost
-from peerloom.services.spawn import Spawner
+from peerloom.runtime.member.feeder import FeederHost
+from peerloom.runtime.member.host import Host
+from peerloom.runtime.member.peer import PeerHost
+from peerloom.runtime.member.sink import SinkHost
+from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.transport.base import Link, NoRoom, Unreachable
+from peerloom.services.processes.spawn import Spawner
 from peerloom.sink.errors import DiskFull, SinkError
 
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 from peerloom.errors import ConfigError
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
-from peerloom.runtime.compression import Compress
+from peerloom.runtime.transport.compression import Compress
 from peerloom.services.llm.cache.caching import CacheSettings
-from peerloom.services.llm.limits.budget import Budget
-from peerloom.services.llm.prices import UNKNOWN, Prices
+from peerloom.services.llm.usage.budget import Budget
+from peerloom.services.llm.usage.prices import UNKNOWN, Prices
 
 PACKED_PEERS = 2
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import orjson
 
 from peerloom.source.base import Source
-from peerloom.source.files import SourceFile, reading
+from peerloom.source.storage.files import SourceFile, reading
 
 WHOLE_BYTES = 256 << 20
 SAMPLES = 64

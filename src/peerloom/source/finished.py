@@ -11,8 +11,8 @@ from typing import Any, cast
 import orjson
 
 from peerloom.errors import SourceError
-from peerloom.source.files import local_file
-from peerloom.source.jsonl import JsonlPart
+from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.storage.files import local_file
 
 
 def is_run(folder: str) -> bool:

@@ -11,16 +11,16 @@ from itertools import groupby
 from typing import Literal, get_args
 
 from peerloom.errors import SourceError
-from peerloom.source.documents import HTML, TEXT, DocumentsPart, find_documents
-from peerloom.source.files import SourceFile, expand, identity
 from peerloom.source.finished import is_run, run_parts
-from peerloom.source.hub import DataSetPart, is_data_set, is_saved, parse_data_set
-from peerloom.source.jsonl import JsonlPart
-from peerloom.source.many import for_all
-from peerloom.source.parquet import ParquetPart
-from peerloom.source.parts import AnyPart, PartsSource
-from peerloom.source.probing import check_formats
-from peerloom.source.urls import is_url
+from peerloom.source.formats.documents import HTML, TEXT, DocumentsPart, find_documents
+from peerloom.source.formats.hub import DataSetPart, is_data_set, is_saved, parse_data_set
+from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.formats.parquet import ParquetPart
+from peerloom.source.formats.probing import check_formats
+from peerloom.source.parts.combined import AnyPart, PartsSource
+from peerloom.source.storage.files import SourceFile, expand, identity
+from peerloom.source.storage.many import for_all
+from peerloom.source.storage.urls import is_url
 
 Format = Literal["auto", "jsonl", "parquet", "text", "html", "hf", "run"]
 """What files are, where it is not to be guessed."""

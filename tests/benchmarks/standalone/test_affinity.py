@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.harness.points import AffinityPoint, Setting, Without
 from benchmarks.standalone import affinity
-from peerloom.services.llm.fleet import FleetSpec
-from peerloom.services.llm.llamacpp import LlamaCppService
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.llamacpp.service import LlamaCppService
+from peerloom.services.llm.simulated.service import SimulatedService
 
 
 def test_rows_are_those_of_the_sample_again_and_again() -> None:

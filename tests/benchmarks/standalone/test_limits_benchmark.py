@@ -13,8 +13,8 @@ from benchmarks.standalone import limits
 from benchmarks.standalone.limits import main, measure
 from benchmarks.standalone.refusals import NEVER, RANDOM, REPRESENTATIVE, SHORT_WINDOW, Case, Rule, chosen
 from peerloom.errors import ConfigError
-from peerloom.services.llm.laws import Laws
-from peerloom.services.llm.server import ServerConfig, serving
+from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 
 SECONDS = {NEVER: 2.0, RANDOM[0.05]: 6.0, SHORT_WINDOW: 12.0}
 

@@ -3,9 +3,9 @@ from random import Random
 import pytest
 
 from benchmarks.standalone.plain_client import ask_plainly, own_wait
-from peerloom.services.llm.laws import Laws
-from peerloom.services.llm.server import ServerConfig, serving
-from peerloom.services.llm.waits import RetryAfterAs
+from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.server.app import ServerConfig, serving
+from peerloom.services.llm.simulated.waits import RetryAfterAs
 
 
 @pytest.mark.parametrize(("stated_as", "asked"), [("fraction", 7.5), ("none", None), ("year", None)])

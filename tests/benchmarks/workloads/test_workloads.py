@@ -7,13 +7,13 @@ import pytest
 from benchmarks.harness.points import BenchError
 from benchmarks.harness.run import work_in
 from benchmarks.workloads import HOPS, MINI_CORAL, hops, mini_coral, plain
+from peerloom.runtime.driver.run import Run
+from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
-from peerloom.runtime.run import Run
-from peerloom.runtime.session import Session
 from peerloom.runtime.settings import RunSettings
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.read import read_rows
-from peerloom.sink.rundir import RunDir
+from peerloom.sink.rundir.directory import RunDir
 from peerloom.source.memory import RowsSource
 
 TASKS = 300

@@ -12,7 +12,7 @@ import peerloom
 from peerloom import FunctionAgent, Sequence, Task
 from peerloom.errors import AnswerError, ContentFiltered
 from peerloom.observe import print_summary
-from peerloom.runtime.error_counts import ErrorCounts, SessionErrors
+from peerloom.runtime.steps.error_counts import ErrorCounts, SessionErrors
 from peerloom.task import Header, TaskId, new_task
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from peerloom.api import make_plan
-from peerloom.config.base import fields_of, is_section
 from peerloom.config.schema import Config
+from peerloom.config.sections.base import fields_of, is_section
 from peerloom.errors import PeerloomError
 
 LONGEST_MESSAGE = 5_000

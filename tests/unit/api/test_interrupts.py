@@ -7,7 +7,7 @@ import pytest
 
 from peerloom.api.interrupts import Interrupts
 from peerloom.events import ViewChanged
-from peerloom.runtime.run import Run
+from peerloom.runtime.driver.run import Run
 
 
 class FakeRun:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from peerloom.control.client import TOKEN_VARIABLE, find
-from peerloom.sink.rundir import RunDir
-from peerloom.sink.state import Fingerprint, State
+from peerloom.sink.rundir.directory import RunDir
+from peerloom.sink.rundir.state import Fingerprint, State
 
 pytestmark = pytest.mark.slow
 

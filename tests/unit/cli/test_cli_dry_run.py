@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from peerloom.services.llm.models import missing_bytes
-from peerloom.sink.rundir import RunDir
+from peerloom.services.llm.llamacpp.weights import missing_bytes
+from peerloom.sink.rundir.directory import RunDir
 
 SIMULATED = ("llm=simulated", "limit=3")
 

@@ -103,7 +103,7 @@ def test_a_parquet_file_that_cannot_be_written_says_so_and_keeps_the_rows(
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("peerloom.sink.export.write_parquet", full)
+    monkeypatch.setattr("peerloom.sink.export.writer.write_parquet", full)
     directory = tmp_path / "run"
     given = ("run", "coral", *LOCAL, "limit=1", "-q", "sink.format=parquet", "--run-dir", directory)
     ended = peerloom(*given)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from peerloom.services.llm import models
+from peerloom.services.llm.llamacpp import weights as models
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_a_pull_shows_how_far_it_is(peerloom, own_cache: Path, monkeypatch: pyte
         progress("converting", 2_000_000, 2_000_000)
         return own_cache / name
 
-    monkeypatch.setattr("peerloom.cli.models.pull", pull)
+    monkeypatch.setattr("peerloom.cli.commands.models.pull", pull)
     ended = peerloom("models", "pull", "smollm2-135m")
     assert ended.out == f"{own_cache / 'smollm2-135m'}\n"
     assert "pulling smollm2-135m" in ended.err

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from peerloom import api
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 
 LOCAL = ("engine=local", "llm=simulated")
 ROWS = [{"question": "?", "options": ["a", "b"], "answer": "A"}]
@@ -98,8 +98,8 @@ def test_no_weights_are_fetched_for_a_run_that_is_done_or_refused(
     peerloom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pulled: list[str] = []
-    monkeypatch.setattr("peerloom.cli.models.pull_with_bar", lambda name, **_: pulled.append(name))
-    monkeypatch.setattr("peerloom.config.llm.LlamaCppService", lambda **_: SimulatedService())
+    monkeypatch.setattr("peerloom.cli.commands.models.pull_with_bar", lambda name, **_: pulled.append(name))
+    monkeypatch.setattr("peerloom.config.sections.llm.LlamaCppService", lambda **_: SimulatedService())
     given = ("run", "coral", "engine=local", "llm=llamacpp", "-q", "--run-dir", tmp_path / "run")
     assert peerloom(*given, "limit=1").code == 0
     assert pulled == ["smollm2-135m"]

@@ -113,7 +113,7 @@ def test_a_service_that_dies_says_where_the_finished_rows_are(peerloom, tmp_path
         )
         raise ServiceError("the model died")
 
-    monkeypatch.setattr("peerloom.cli.run.drive", die_after_one_row)
+    monkeypatch.setattr("peerloom.cli.commands.run.drive", die_after_one_row)
     ended = peerloom("run", "coral", *LOCAL, "-q", "--run-dir", tmp_path / "run")
     assert ended.code == 1
     assert ended.err == (
@@ -132,7 +132,7 @@ def test_no_other_error_takes_the_place_of_the_first(
             (run_dir / "data" / "part-000-0001-0000.jsonl").write_bytes(in_the_way)
         raise ServiceError("the model died")
 
-    monkeypatch.setattr("peerloom.cli.run.drive", die)
+    monkeypatch.setattr("peerloom.cli.commands.run.drive", die)
     ended = peerloom("run", "coral", *LOCAL, "-q", "--run-dir", tmp_path / "run")
     assert (ended.code, ended.err) == (1, "error: the model died\n")
 

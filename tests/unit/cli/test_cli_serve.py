@@ -19,7 +19,7 @@ from peerloom.services.fleets.directory import Entry, KeptBy, Listed, read, this
 PATIENCE = 60.0  # seconds, for a busy machine
 VLLM = f"""#!{sys.executable}
 import argparse, os, signal, sys, time
-from peerloom.services.llm.server import ServerConfig, run_server
+from peerloom.services.llm.simulated.server.app import ServerConfig, run_server
 
 parser = argparse.ArgumentParser()
 parser.add_argument("verb", choices=["serve"])

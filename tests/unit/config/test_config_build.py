@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 
 from peerloom.config import Config, check, compose
-from peerloom.config.base import fields_of
 from peerloom.config.build import make_settings, make_source, settle
-from peerloom.config.llm import LLM_GROUPS, LlamaCpp, Served
+from peerloom.config.sections.base import fields_of
+from peerloom.config.sections.llm import LLM_GROUPS, LlamaCpp, Served
 from peerloom.config.services import make_lineup
 from peerloom.errors import ConfigError, ModelError, SourceError
 from peerloom.runtime.settings import RoleSettings, RunSettings
-from peerloom.services.llm.llamacpp import LlamaCppService
+from peerloom.services.llm.llamacpp.service import LlamaCppService
 
 
 def checked(*overrides: str) -> Config:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from peerloom.options import FREE, SAME, Count
-from peerloom.services.llm.dialect import Provider
-from peerloom.services.llm.dialects.openai import OpenAIDialect
+from peerloom.services.llm.providers.dialect import Provider
+from peerloom.services.llm.providers.openai import OpenAIDialect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

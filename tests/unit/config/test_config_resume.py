@@ -2,10 +2,10 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from peerloom.config import Config, check, compose
-from peerloom.config.base import Section, fields_of, is_section
 from peerloom.config.build import settle
-from peerloom.config.llm import LLM_GROUPS
 from peerloom.config.resume import kept_on_resume, rule_of
+from peerloom.config.sections.base import Section, fields_of, is_section
+from peerloom.config.sections.llm import LLM_GROUPS
 from peerloom.options import FREE, MAY_GROW, SAME, OnResume, Options
 from peerloom.recipes import find
 

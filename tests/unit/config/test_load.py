@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from peerloom.config import check, compose, to_yaml
-from peerloom.config.llm import LLM_GROUPS
+from peerloom.config.sections.llm import LLM_GROUPS
 from peerloom.errors import ConfigError
 
 

@@ -3,19 +3,19 @@ from pathlib import Path
 import pytest
 
 from peerloom.config import Config, check, compose
-from peerloom.config.base import fields_of
 from peerloom.config.build import make_settings, settle
-from peerloom.config.money import Cache
 from peerloom.config.resume import rule_of
+from peerloom.config.sections.base import fields_of
+from peerloom.config.sections.money import Cache
 from peerloom.errors import ConfigError
 from peerloom.options import FREE
 from peerloom.recipes import find
-from peerloom.runtime.client import prepared
+from peerloom.runtime.driver.client import prepared
 from peerloom.runtime.settings import RunSettings
-from peerloom.services.llm.fleet import FleetSpec
-from peerloom.services.llm.limits.budget import Budget
-from peerloom.services.llm.limits.budget import Budget as RunBudget
-from peerloom.services.llm.prices import Price
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.usage.budget import Budget
+from peerloom.services.llm.usage.budget import Budget as RunBudget
+from peerloom.services.llm.usage.prices import Price
 
 
 def config_of(*overrides: str) -> Config:

@@ -14,10 +14,10 @@ import pytest
 from peerloom import FunctionAgent, Sequence, api
 from peerloom.control.client import TOKEN_VARIABLE, Channel, NotRunning, find, last_state
 from peerloom.errors import ConfigError, EngineError, RunDirError
-from peerloom.services.llm.http1 import Connection, Request
+from peerloom.services.llm.simulated.server.http1 import Connection, Request
 from peerloom.services.secret import Secret
-from peerloom.sink.rundir import RunDir
-from peerloom.sink.state import Fingerprint, How, State
+from peerloom.sink.rundir.directory import RunDir
+from peerloom.sink.rundir.state import Fingerprint, How, State
 
 TOKEN = Secret("token-0f3a9c")
 

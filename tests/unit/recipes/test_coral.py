@@ -9,7 +9,7 @@ import pytest
 from peerloom import recipes
 from peerloom.errors import ConfigError, RowError
 from peerloom.recipes.coral.rows import check_row, read_row
-from peerloom.runtime.acting import Stage
+from peerloom.runtime.steps.executor import Stage
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.task import End, Header, Task, TaskId, new_task

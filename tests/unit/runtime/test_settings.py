@@ -1,7 +1,7 @@
 import pytest
 
 from peerloom.errors import ConfigError
-from peerloom.runtime.feeder_host import share
+from peerloom.runtime.member.feeder import share
 from peerloom.runtime.settings import RoleSettings, RunSettings, adjusted, members
 
 ROLES = ("teacher", "student")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from peerloom.agents.function import FunctionAgent
+from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
-from peerloom.runtime.session import Session
 from peerloom.runtime.threads import to_its_end
 from peerloom.services.llm.scripted import ScriptedService
-from peerloom.sink.rundir import in_use
+from peerloom.sink.rundir.directory import in_use
 from peerloom.testing import execute
 from peerloom.workflow import Sequence
 

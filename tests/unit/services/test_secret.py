@@ -8,8 +8,8 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from peerloom.services.llm.endpoint import Endpoint
-from peerloom.services.llm.openai import OpenAIService
+from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.secret import Secret, known, mask, mask_bytes, mask_json
 
 KEY = "sk-very-secret"

@@ -9,8 +9,8 @@ from kinds import COUNT, KINDS, ROWS, Kind
 
 from peerloom.source.fingerprint import fingerprint
 from peerloom.source.open import open_source
-from peerloom.source.parts import PartsSource
-from peerloom.source.positions import Positioned, Positions
+from peerloom.source.parts.combined import PartsSource
+from peerloom.source.parts.positions import Positioned, Positions
 
 pytestmark = pytest.mark.usefixtures("bucket")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 
 GOOD = '{"id": 7, "q": "0.12345678901234567890", "n": 18446744073709551615, "pi": 3.14159265358979323846}'
 

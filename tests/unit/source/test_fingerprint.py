@@ -8,10 +8,10 @@ import pytest
 
 from peerloom.errors import SourceError
 from peerloom.source.base import Position, SourceRow
-from peerloom.source.files import local_file
 from peerloom.source.fingerprint import file_fingerprint, fingerprint
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
+from peerloom.source.storage.files import local_file
 
 LINES = b'{"n": 1}\n{"n": 2}\n'
 

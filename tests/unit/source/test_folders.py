@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from peerloom.errors import SourceError
-from peerloom.source import documents
 from peerloom.source.fingerprint import fingerprint
-from peerloom.source.html import NoText, decode_page, main_text
+from peerloom.source.formats import documents
+from peerloom.source.formats.html import NoText, decode_page, main_text
 from peerloom.source.open import open_source
 
 PAGE = """<!doctype html><html><head><title>  How tides

@@ -11,7 +11,7 @@ import zstandard
 
 from peerloom.errors import SourceError
 from peerloom.source.base import SourceRow
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 
 REAL_ROWS = Path(__file__).parents[4] / "shared" / "data" / "mmlu_pro_1000.jsonl"
 

@@ -10,7 +10,7 @@ from kinds import jsonl, parquet
 
 from peerloom.errors import SourceError
 from peerloom.source.open import open_source
-from peerloom.source.urls import holds_credentials
+from peerloom.source.storage.urls import holds_credentials
 
 ROWS = [{"n": 0}, {"n": 1}]
 

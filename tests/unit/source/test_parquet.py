@@ -12,8 +12,8 @@ import pytest
 from kinds import parquet
 
 from peerloom.errors import SourceError
-from peerloom.source import parquet as module
 from peerloom.source.base import SourceRow
+from peerloom.source.formats import parquet as module
 from peerloom.source.open import open_source
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from peerloom.errors import SourceError
 from peerloom.source.base import Source, SourceRow
-from peerloom.source.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
-from peerloom.source.positions import Positioned, Positions
+from peerloom.source.parts.positions import Positioned, Positions
 
 
 def write(path: Path, data: bytes) -> str:
@@ -57,7 +57,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         raise AssertionError("the input was read through")
 
     with monkeypatch.context() as patch:
-        patch.setattr("peerloom.source.jsonl.read_lines", refuse)
+        patch.setattr("peerloom.source.formats.jsonl.read_lines", refuse)
         yield patch
 
 

@@ -12,8 +12,8 @@ import msgspec
 
 from peerloom.recipes.natural_reasoning.params import Params
 from peerloom.recipes.natural_reasoning.rows import read_row
-from peerloom.services.llm.tokens import ASCII_BYTES, cut_tokens, estimate_tokens
-from peerloom.source.html import NoText, main_text
+from peerloom.services.llm.usage.tokens import ASCII_BYTES, cut_tokens, estimate_tokens
+from peerloom.source.formats.html import NoText, main_text
 from peerloom.task import Task
 
 TITLE = 200  # characters

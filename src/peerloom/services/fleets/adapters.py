@@ -16,7 +16,7 @@ import orjson
 
 from peerloom.errors import ConfigError, ServiceError
 from peerloom.services.fleets.directory import NAME, Entry, read
-from peerloom.services.llm.failures import message_in
+from peerloom.services.llm.wire_format.failures import message_in
 from peerloom.services.secret import Secret, mask
 
 POLL_SECONDS = 0.5

@@ -18,8 +18,8 @@ from peerloom.services.fleets import daemon
 from peerloom.services.fleets.adapters import forget_adapters
 from peerloom.services.fleets.directory import KEEPER_MARK, Entry, NoFleet, read
 from peerloom.services.fleets.keeper import in_use
-from peerloom.services.fleets.process import failure_in_log
-from peerloom.services.orphans import end_marked
+from peerloom.services.processes.orphans import end_marked
+from peerloom.services.processes.server import failure_in_log
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0

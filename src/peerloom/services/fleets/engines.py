@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peerloom.services.fleets import sglang_launcher
-from peerloom.services.fleets.process import Command, Seat
+from peerloom.services.processes.server import Command, Seat
 from peerloom.services.secret import Secret
 
 _LOAD_SECONDS = 3600.0  # the weights may have to be fetched first, and compiled for

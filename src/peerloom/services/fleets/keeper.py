@@ -27,9 +27,9 @@ from peerloom.services.fleets.directory import (
     this_process,
     write,
 )
-from peerloom.services.fleets.group import Group
-from peerloom.services.fleets.replica import first
-from peerloom.services.spawn import Spawner
+from peerloom.services.processes.group import Group
+from peerloom.services.processes.replica import first
+from peerloom.services.processes.spawn import Spawner
 
 Tell = Callable[[str], None]
 

@@ -12,18 +12,18 @@ from typing import Any
 from peerloom.errors import ConfigError, PeerloomError, ServiceError
 from peerloom.services.fleets.adapters import adapters_of
 from peerloom.services.fleets.directory import Entry, NoFleet, path_of, read
-from peerloom.services.llm.dialects.openai import OpenAIDialect
-from peerloom.services.llm.endpoint import Endpoint, Http
-from peerloom.services.llm.fleet import FleetSpec
-from peerloom.services.llm.hedge import Hedge
-from peerloom.services.llm.http import HttpDial
-from peerloom.services.llm.llamacpp import llamacpp_dialect
-from peerloom.services.llm.preflight import choose_model
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.hedge import Hedge
+from peerloom.services.llm.client.routing import Routing
+from peerloom.services.llm.hosted.backend import HttpDial
+from peerloom.services.llm.hosted.preflight import choose_model
+from peerloom.services.llm.http.endpoint import Endpoint, Http
+from peerloom.services.llm.llamacpp.service import llamacpp_dialect
+from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
-from peerloom.services.llm.routing import Routing
-from peerloom.services.llm.wire import Structured
+from peerloom.services.llm.wire_format.chat import Structured
+from peerloom.services.processes.spawn import Spawner
 from peerloom.services.secret import Secret
-from peerloom.services.spawn import Spawner
 
 LOOK_SECONDS = 1.0
 KEY_VARIABLE = "PEERLOOM_FLEET_KEY"

@@ -17,11 +17,11 @@ from typing import Any, cast
 
 from peerloom.errors import ConfigError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.fleet import FleetSpec
-from peerloom.services.llm.prices import FREE
+from peerloom.services.llm.client.client import FleetSpec
 from peerloom.services.llm.retry import Retry
-from peerloom.services.llm.wire import unfiltered
-from peerloom.services.spawn import Spawner
+from peerloom.services.llm.usage.prices import FREE
+from peerloom.services.llm.wire_format.chat import unfiltered
+from peerloom.services.processes.spawn import Spawner
 
 Scripted = str | ChatReply | Exception
 Script = Sequence[Scripted] | Mapping[str, Scripted] | Callable[[ChatRequest], Scripted | Awaitable[Scripted]]

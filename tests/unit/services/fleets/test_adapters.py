@@ -14,8 +14,8 @@ from peerloom.services.fleets import adapters
 from peerloom.services.fleets.adapters import adapters_of, load_adapter, unload_adapter
 from peerloom.services.fleets.directory import Entry, Listed, write
 from peerloom.services.fleets.service import FleetService
+from peerloom.services.processes.spawn import LocalSpawner
 from peerloom.services.secret import Secret
-from peerloom.services.spawn import LocalSpawner
 
 KEY = Secret("not-to-be-seen")
 

@@ -8,7 +8,7 @@ import pytest
 
 from peerloom.services.fleets import sglang_launcher
 from peerloom.services.fleets.engines import Sglang, Vllm
-from peerloom.services.fleets.process import Seat, address
+from peerloom.services.processes.server import Seat, address
 from peerloom.services.secret import Secret
 
 SEAT = Seat("10.0.0.7", 4321, sharing=1, here=True)

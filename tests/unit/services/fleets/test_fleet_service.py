@@ -13,8 +13,8 @@ from peerloom.services.fleets import service
 from peerloom.services.fleets.directory import Entry, Listed, write
 from peerloom.services.fleets.service import FleetService
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.server import ServerConfig, serving
-from peerloom.services.spawn import LocalSpawner
+from peerloom.services.llm.simulated.server.app import ServerConfig, serving
+from peerloom.services.processes.spawn import LocalSpawner
 
 A, B = "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"
 

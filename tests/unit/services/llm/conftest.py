@@ -2,7 +2,7 @@
 
 import pytest
 
-from peerloom.services.llm import endpoint
+from peerloom.services.llm.http import endpoint
 
 
 @pytest.fixture(params=["thin", "aiohttp"])

@@ -9,14 +9,14 @@ import aiohttp
 import orjson
 
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.dialects.openai import OpenAIDialect
-from peerloom.services.llm.endpoint import Endpoint
-from peerloom.services.llm.fleet import FleetClient, FleetSpec
-from peerloom.services.llm.http import HttpDial
-from peerloom.services.llm.laws import Laws
-from peerloom.services.llm.limits.amounts import Reading, decode_readings
+from peerloom.services.llm.client.client import FleetClient, FleetSpec
+from peerloom.services.llm.hosted.backend import HttpDial
+from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.limits.desk import Desk
-from peerloom.services.llm.server import ServerConfig, serving
+from peerloom.services.llm.providers.openai import OpenAIDialect
+from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.server.app import ServerConfig, serving
+from peerloom.services.llm.usage.amounts import Reading, decode_readings
 from peerloom.services.secret import Secret
 
 _DIALECT = ("structured", "limit_field", "extra_body", "shape")
@@ -79,7 +79,7 @@ class Replica:
         await self._up.aclose()
 
     async def admin(self, command: str, body: Any = None) -> None:
-        """Carry out a command, see `peerloom.services.llm.admin`."""
+        """Carry out a command, see `peerloom.services.llm.simulated.server.admin`."""
         data = b"" if body is None else orjson.dumps(body)
         url = f"http://127.0.0.1:{self.port}/admin/{command}"
         async with aiohttp.ClientSession() as session, session.post(url, data=data) as answer:

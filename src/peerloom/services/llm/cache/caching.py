@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.cache.clerk import Clerk
 from peerloom.services.llm.cache.keys import Keys, Unknown
-from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.cache.writer import Clerk
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.service import ClientSpec
 from peerloom.services.llm.limits.desk import Desk
-from peerloom.services.llm.prices import Price, Prices
-from peerloom.services.llm.service import ClientSpec
+from peerloom.services.llm.usage.prices import Price, Prices
 from peerloom.task import Usage
 
 Reply = TypeVar("Reply", ChatReply, EmbedReply)

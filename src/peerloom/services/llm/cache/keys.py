@@ -14,8 +14,8 @@ from typing import Any, cast
 import msgspec
 
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
-from peerloom.services.llm.endpoint import Endpoint
-from peerloom.services.llm.fleet import FleetSpec
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.secret import Secret
 
 KEY_BYTES = 20

@@ -8,9 +8,9 @@ a little more slowly than the provider's window allows, so that not even its str
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from peerloom.services.llm.limits.amounts import Grant, decode_readings, encode
-from peerloom.services.llm.limits.budget import Spending
 from peerloom.services.llm.limits.division import Limits, Refusing, Share
+from peerloom.services.llm.usage.amounts import Grant, decode_readings, encode
+from peerloom.services.llm.usage.budget import Spending
 
 Sent = tuple[str, bytes]
 """A member, and encoded grants for it."""

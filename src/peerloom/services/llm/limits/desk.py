@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from peerloom.services.llm.limits.amounts import decode_grants, encode
 from peerloom.services.llm.limits.meter import Meter
+from peerloom.services.llm.usage.amounts import decode_grants, encode
 
 SOON_SECONDS = 0.01  # what comes up within it is told together
 REGULAR_SECONDS = 0.1  # between two readings of a meter that is in use

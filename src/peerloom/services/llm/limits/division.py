@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from peerloom.options import FREE, Count, Options, Positive
-from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Grant, Reading, Want
 from peerloom.services.llm.limits.bucket import Bucket
-from peerloom.services.llm.limits.budget import Spending
 from peerloom.services.llm.limits.congestion import Congestion, Load
 from peerloom.services.llm.limits.member import SLOT_SECONDS, Member
 from peerloom.services.llm.limits.rates import Rates
 from peerloom.services.llm.limits.sharing import by_role, max_min, whole
 from peerloom.services.llm.limits.slowness import Slowness
+from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount, Grant, Reading, Want
+from peerloom.services.llm.usage.budget import Spending
 
 LEASE_SECONDS = 0.25
 """What the buckets hold at most, in time; it is also how late a call may come to the provider."""

@@ -7,7 +7,7 @@ Slots of calls under way stay taken until the peer has settled them, or has ende
 import math
 from collections import deque
 
-from peerloom.services.llm.limits.amounts import ENDLESS, Amount, Reading, Want
+from peerloom.services.llm.usage.amounts import ENDLESS, Amount, Reading, Want
 
 SLOT_SECONDS = 1.0
 """How long a peer may begin calls in the slots it was granted, unless it is granted them again."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from itertools import count, islice
 
-from peerloom.services.llm.limits.amounts import ANYTHING, NOTHING, Amount, Grant, Reading, Want
+from peerloom.services.llm.usage.amounts import ANYTHING, NOTHING, Amount, Grant, Reading, Want
 
 AHEAD_SECONDS = 0.5
 """So long a grant is to last where there is enough, so that calls need not wait for the next one."""

@@ -4,8 +4,8 @@ What calls under way have reserved counts as used: it is more than most of them 
 way for long are the long ones.
 """
 
-from peerloom.services.llm.limits.amounts import ENDLESS, NOTHING, Amount, Reading
 from peerloom.services.llm.limits.bucket import Bucket
+from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount, Reading
 
 SHORT_SECONDS = 0.25
 """So much of the rates is left out after a refusal, or the next calls would be refused too."""

@@ -6,12 +6,12 @@ import pytest
 
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
 from peerloom.services.llm.cache.keys import Keys, Unknown
-from peerloom.services.llm.dialects.openai import OpenAIDialect
-from peerloom.services.llm.endpoint import Endpoint
-from peerloom.services.llm.fleet import FleetSpec
-from peerloom.services.llm.http import HttpDial
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.hosted.backend import HttpDial
+from peerloom.services.llm.http.endpoint import Endpoint
+from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.scripted import ScriptedService
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.services.secret import Secret
 
 REQUEST = ChatRequest(

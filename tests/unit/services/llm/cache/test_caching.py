@@ -10,11 +10,11 @@ import pytest
 
 from peerloom.errors import LLMRejected
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.cache import clerk
+from peerloom.services.llm.cache import writer as clerk
 from peerloom.services.llm.cache.caching import CachedSpec, CacheSettings, CachingLLM
-from peerloom.services.llm.fleet import FleetSpec
-from peerloom.services.llm.prices import Price, Prices
-from peerloom.services.llm.simulated import SimulatedService
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.simulated.service import SimulatedService
+from peerloom.services.llm.usage.prices import Price, Prices
 from peerloom.task import Usage
 
 FLEET = SimulatedService().spec().priced(Prices({"simulated": Price(prompt=1.0, completion=2.0)}))

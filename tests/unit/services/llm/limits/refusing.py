@@ -15,13 +15,13 @@ from random import Random
 
 from virtual_time import run_virtually
 
-from peerloom.runtime.rationing import Rationing
+from peerloom.runtime.driver.quota import Rationing
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.fleet import FleetClient, FleetSpec
-from peerloom.services.llm.limits.budget import Budget
+from peerloom.services.llm.client.client import FleetClient, FleetSpec
 from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.llm.limits.division import Limits
 from peerloom.services.llm.retry import Retryable
+from peerloom.services.llm.usage.budget import Budget
 from peerloom.task import Usage
 
 SERVICE = "llm"

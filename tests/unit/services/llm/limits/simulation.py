@@ -18,14 +18,14 @@ from typing import Any
 from virtual_time import run_virtually
 
 from peerloom.errors import LLMError
-from peerloom.runtime.rationing import Rationing
+from peerloom.runtime.driver.quota import Rationing
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.fleet import FleetClient, FleetSpec
-from peerloom.services.llm.limits.budget import Budget
+from peerloom.services.llm.client.client import FleetClient, FleetSpec
 from peerloom.services.llm.limits.desk import Desk
 from peerloom.services.llm.limits.division import Limits
-from peerloom.services.llm.quota import Quota
 from peerloom.services.llm.retry import Retryable
+from peerloom.services.llm.simulated.quota import Quota
+from peerloom.services.llm.usage.budget import Budget
 from peerloom.task import Usage
 
 PROMPT = "word " * 200  # some 250 tokens

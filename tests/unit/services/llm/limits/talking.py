@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Mapping
 
 from peerloom.services.llm.limits.allowance import Allowance
-from peerloom.services.llm.limits.amounts import (
+from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.meter import Meter
+from peerloom.services.llm.usage.amounts import (
     NOTHING,
     Amount,
     Grant,
@@ -12,10 +15,7 @@ from peerloom.services.llm.limits.amounts import (
     decode_grants,
     decode_readings,
 )
-from peerloom.services.llm.limits.budget import Budget, Spending
-from peerloom.services.llm.limits.desk import Desk
-from peerloom.services.llm.limits.division import Limits
-from peerloom.services.llm.limits.meter import Meter
+from peerloom.services.llm.usage.budget import Budget, Spending
 
 
 def call(tokens: float = 0.0, usd: float = 0.0) -> Amount:

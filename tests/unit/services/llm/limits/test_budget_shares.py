@@ -5,8 +5,8 @@ import math
 import pytest
 from talking import Talk, begun, call, drop
 
-from peerloom.services.llm.limits.amounts import NOTHING, Amount
-from peerloom.services.llm.limits.budget import Budget, Spending
+from peerloom.services.llm.usage.amounts import NOTHING, Amount
+from peerloom.services.llm.usage.budget import Budget, Spending
 
 
 async def test_calls_begin_only_when_they_are_granted() -> None:

@@ -6,10 +6,10 @@ import pytest
 from talking import Talk, begun, call, drop
 
 from peerloom.errors import ConfigError
-from peerloom.services.llm.limits.amounts import ANYTHING, Grant, encode
 from peerloom.services.llm.limits.bucket import RETURNED_SECONDS, Bucket
 from peerloom.services.llm.limits.division import LEASE_SECONDS, Limits
 from peerloom.services.llm.limits.sharing import by_role, max_min, whole
+from peerloom.services.llm.usage.amounts import ANYTHING, Grant, encode
 
 
 @pytest.mark.parametrize(

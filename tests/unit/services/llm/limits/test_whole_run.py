@@ -9,8 +9,8 @@ import pytest
 from simulation import Plan, Role, Seen, simulate
 from virtual_time import run_virtually
 
-from peerloom.services.llm.limits.budget import Budget
 from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.usage.budget import Budget
 
 REQUESTS = Plan(quota={"requests": 600}, limits=Limits(requests_per_minute=600), minutes=4.0)
 UNDECLARED = Plan(quota={"requests": 600}, peers=2)

@@ -1,0 +1,85 @@
+"""`peerloom models`: weights for the embedded engine, `llm=llamacpp`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.arguments import Json
+from peerloom.cli.output import echo, echo_json
+from peerloom.config.schema import Config
+from peerloom.config.services import embedded_models
+from peerloom.observe.console import open_console
+from peerloom.services.llm.llamacpp.weights import Step, listing, pull
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb and its two own."""
+    models = typer.Typer(help=VERBS["models"], no_args_is_help=True, rich_markup_mode=None)
+    models.command("list", help="List the models that can be pulled.")(guarded(list_models))
+    models.command("pull", help="Fetch a model into your cache, if it is not there.")(guarded(pull_model))
+    app.add_typer(models, name="models")
+
+
+def list_models(as_json: Json = False) -> None:
+    """Print every known model, and whether it is here."""
+    if as_json:
+        listed = [model._asdict() for model in listing()]
+        echo_json(listed, indent=True)
+        return
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("model", "size", "licence", "weights", "pulled"):
+        table.add_column(column)
+    for model in listing():
+        pulled = "yes" if model.path else "no"
+        table.add_row(model.name, f"{model.size / 1e6:.0f} MB", model.licence, model.file, pulled)
+    open_console().print(table)
+
+
+def pull_model(
+    name: Annotated[
+        str, typer.Argument(help="A name that `models list` prints, or owner/repository/file.gguf.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Pull a model, and print where it is."""
+    path = pull_with_bar(name)
+    echo_json({"name": name, "path": str(path)}) if as_json else echo(str(path))
+
+
+def pull_embedded(config: Config, *, quiet: bool) -> None:
+    """Fetch what a run's own llama.cpp servers need, each under a bar if it is not here.
+
+    Raises:
+        ModelError: if one of the models cannot be had.
+    """
+    for model in embedded_models(config):
+        pull_with_bar(model, quiet=quiet)
+
+
+def pull_with_bar(name: str, *, quiet: bool = False) -> Path:
+    """The file of a model, fetched and converted under progress bars on stderr if it is not here.
+
+    Raises:
+        ModelError: if there is no such model, or it cannot be had.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=open_console(stderr=True), disable=quiet)
+    tasks: dict[Step, TaskID] = {}
+
+    def report(step: Step, done: int, total: int | None) -> None:
+        bar.start()  # not before there is something to fetch
+        if step not in tasks:
+            if not (quiet or bar.console.is_terminal):
+                bar.console.print(f"{step} {name}")  # elsewhere the bars come when all is done
+            tasks[step] = bar.add_task(f"{step} {name}", total=None)
+        bar.update(tasks[step], completed=done, total=total)
+
+    try:
+        return pull(name, report)
+    finally:
+        if bar.live.is_started:
+            bar.stop()

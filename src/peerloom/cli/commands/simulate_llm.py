@@ -1,0 +1,65 @@
+"""`peerloom simulate-llm`: the simulated model as an OpenAI-compatible server.
+
+Its options are the keys of `llm=simulated`, taken from that group's own description.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from peerloom.cli.app import VERBS, guarded
+from peerloom.config import check, compose
+from peerloom.config.sections.base import fields_of, texts_of
+from peerloom.config.sections.llm import Simulated
+from peerloom.services.llm.simulated.behavior import Behaviour, Laws
+from peerloom.services.llm.simulated.server.app import ServerConfig, run_server
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    own = [each for each in signature(simulate_llm).parameters.values() if each.kind != Parameter.VAR_KEYWORD]
+    parameters = [*own, *_laws()]
+    verb: Any = guarded(simulate_llm)
+    verb.__signature__ = Signature(parameters)
+    verb.__annotations__ = {each.name: each.annotation for each in parameters}
+    app.command("simulate-llm", help=VERBS["simulate-llm"])(verb)
+
+
+def simulate_llm(
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    model: Annotated[str, typer.Option(help="The model's name.")] = "simulated",
+    seed: Annotated[int, typer.Option(help="Another seed is another model.")] = 0,
+    log: Annotated[
+        Path | None, typer.Option(help="Gets a JSON line for each served call.", show_default=False)
+    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Let clients make it fail: POST /admin/...")] = False,
+    **laws: Any,
+) -> None:
+    """Serve until interrupted."""
+    values = {"llm": "simulated", "seed": seed, **{f"llm.{name}": value for name, value in laws.items()}}
+    config = check(compose(None, values=values))
+    assert isinstance(config.llm, Simulated)
+    obeyed = Laws(**{name: getattr(config.llm, name) for name in fields_of(Behaviour)}, seed=seed)
+    run_server(ServerConfig(laws=obeyed, host=host, port=port, model=model, log=log, admin=admin))
+
+
+def _laws() -> Iterator[Parameter]:
+    helps, known = texts_of(Behaviour), fields_of(Behaviour)
+    for field in fields(Behaviour):
+        kind = _kind(known[field.name].annotation)
+        option = typer.Option(help=helps[field.name], show_default=field.default is not None)
+        hint = Annotated[kind | None if field.default is None else kind, option]
+        yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
+
+
+def _kind(annotation: Any) -> Any:
+    """The type of an option for a key of that type."""
+    if get_origin(annotation) is Literal:
+        return annotation
+    kinds = (annotation, *get_args(annotation))
+    return int if any(int in (each, *get_args(each)) for each in kinds) else float

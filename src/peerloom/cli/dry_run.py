@@ -1,0 +1,97 @@
+"""`peerloom run --dry-run`: what a run would be, found out without a call, a process or a file.
+
+Beyond what making the plan checks: that there are rows, and how many; that the run directory can be used,
+and what is there already; that an embedded model's weights are here, or can be had and how large they are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from peerloom.api import Plan, default_run_dir
+from peerloom.cli.output import echo, echo_json
+from peerloom.config.services import embedded_models
+from peerloom.errors import SourceError
+from peerloom.observe.words import count
+from peerloom.protocol.view import PEER
+from peerloom.runtime.driver.session import Session
+from peerloom.runtime.settings import members
+from peerloom.services.llm.llamacpp.weights import missing_bytes
+from peerloom.sink.rundir.directory import RunDir
+
+
+def rehearse(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool, as_json: bool) -> None:
+    """Check the plan as far as it goes, and print it.
+
+    Raises:
+        UsageError: as the run would.
+    """
+    found = _findings(plan, run_dir, fresh=fresh, retry_failed=retry_failed)
+    if as_json:
+        shown = {**found, "config": plan.config.model_dump(mode="json")}
+        echo_json(shown, indent=True)
+        return
+    echo(plan.yaml, end="")
+    for name, text in _lines(found).items():
+        echo(f"# {name}: {text}")
+
+
+def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool) -> dict[str, Any]:
+    settings, roles = plan.settings, plan.program.workflow.roles
+    rows = plan.source.total()
+    if not rows:
+        raise SourceError(f"the source has no rows: {plan.source.describe()}")
+    peers = sum(member.kind == PEER for member in members(settings, roles))
+    directory, session, done = _directory(plan, run_dir, fresh=fresh, retry_failed=retry_failed)
+    return {
+        "recipe": plan.name,
+        "roles": roles,
+        "rows": rows,
+        "trials": settings.trials,
+        "tasks": rows * settings.trials,
+        "in_flight": settings.in_flight,
+        "engine": settings.engine,
+        "placement": settings.placement,
+        "peers": peers,
+        "model": _model(plan, done=done),
+        "run_dir": directory,
+        "session": session,
+        "done": done,
+    }
+
+
+def _directory(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool) -> tuple[str, int, bool]:
+    """Where rows would go, the number of that session, and whether there would be nothing to do."""
+    if run_dir is None:
+        default = default_run_dir(plan.name)
+        RunDir.peek(default)
+        return f"{str(default).rpartition('-')[0]}-<short id>", 1, False
+    session = Session(RunDir.peek(run_dir, fresh=fresh), plan.fingerprint(), retry_failed=retry_failed)
+    return str(run_dir), session.number, session.done is not None
+
+
+def _model(plan: Plan, *, done: bool) -> dict[str, Any]:
+    """Which model would be asked, and how much is to be fetched first; nothing, if nothing is to do."""
+    llm = plan.config.llm
+    said = {
+        key: getattr(llm, key)
+        for key in ("kind", "model", "base_url")
+        if llm is not None and hasattr(llm, key)
+    }
+    models = embedded_models(plan.config)
+    return {**said, "missing_bytes": 0 if done else sum(map(missing_bytes, models))} if models else said
+
+
+def _lines(found: dict[str, Any]) -> dict[str, str]:
+    model = {key: value for key, value in found["model"].items() if value is not None}
+    missing = model.pop("missing_bytes", 0)
+    told = " ".join(str(value) for value in model.values())
+    session = "nothing left to do" if found["done"] else f"session {found['session']}"
+    return {
+        "recipe": f"{found['recipe']}, roles {', '.join(found['roles'])}",
+        "tasks": f"{count(found['tasks'])} ({count(found['rows'])} rows x {found['trials']} trials), "
+        f"{count(found['in_flight'])} in flight",
+        "engine": f"{found['engine']}, {found['peers']} peers, {found['placement']}",
+        "model": told + (f", {missing / 1e6:,.0f} MB to be fetched first" if missing else ""),
+        "output": f"{found['run_dir']}, {session}",
+        "dry run": "nothing was called or written",
+    }

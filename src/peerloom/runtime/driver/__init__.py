@@ -1,0 +1,1 @@
+"""The driver of a run: starts members, watches them, and keeps the run directory consistent."""

@@ -1,0 +1,400 @@
+"""One run: starts services and members, watches them, and leaves a consistent run directory.
+
+The driver holds no task. It starts things, hears of deaths, adds figures up; what moves between agents
+never passes through it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Literal
+
+from peerloom.errors import PeerloomError, SourceError
+from peerloom.events import (
+    Hooks,
+    MemberJoined,
+    MemberLost,
+    Notice,
+    Progress,
+    RunFinished,
+    RunStarted,
+    ViewChanged,
+)
+from peerloom.protocol.view import ALONE, FEEDER, PEER, Member
+from peerloom.runtime.driver.client import costs, prepared
+from peerloom.runtime.driver.conclusion import check_complete, failures, first_error
+from peerloom.runtime.driver.failing import Failing
+from peerloom.runtime.driver.hooks import Watchers
+from peerloom.runtime.driver.quota import Rationing
+from peerloom.runtime.driver.session import Session
+from peerloom.runtime.driver.stats import Gathering
+from peerloom.runtime.driver.summary import Summary, summarise
+from peerloom.runtime.driver.supervisor import Event, Supervisor
+from peerloom.runtime.driver.suspension import Suspension
+from peerloom.runtime.driver.waiting import Waiting, leave_waiting, waiting_for, with_waiting
+from peerloom.runtime.engines.select import make_engine
+from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.program import Program
+from peerloom.runtime.settings import RunSettings, adjusted
+from peerloom.runtime.threads import to_its_end
+from peerloom.services.llm.client.service import ClientSpec, LLMService, start_step
+from peerloom.sink.errors import SinkError
+from peerloom.sink.journal.prune import clear as clear_journal
+from peerloom.sink.layout import POSITIONS
+from peerloom.sink.read import read_totals
+from peerloom.sink.rundir.state import How
+from peerloom.source.base import Source
+from peerloom.source.parts.counting import count_rows, has_rows
+from peerloom.workflow import check_agents
+
+State = Literal["running", "paused", "draining", "stopping"]
+
+
+class Run:
+    """One session of a program's run over a source.
+
+    Args:
+        program: workflow and agents.
+        source: where rows come from.
+        llm: the language model service; the run starts and stops it.
+        settings: shape and engine.
+        session: of a claimed run directory; the caller releases it.
+        recipe: name for people and for the rows' provenance.
+        hooks: whoever watches.
+        config_yaml: the resolved configuration, kept as `run.yaml`.
+
+    Raises:
+        WorkflowError: if a role lacks an agent.
+        ConfigError: if the settings place a role that does not exist.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        source: Source,
+        llm: LLMService,
+        settings: RunSettings,
+        session: Session,
+        *,
+        recipe: str,
+        hooks: Sequence[Hooks] = (),
+        config_yaml: str = "",
+    ) -> None:
+        check_agents(program.workflow, program.agents)
+        self._program = program
+        self._source = source
+        self._llm = llm
+        self._settings = settings
+        self._session = session
+        self._run_dir = session.run_dir
+        self._recipe = recipe
+        self._watchers = Watchers(hooks)
+        self._config_yaml = config_yaml
+        self._cpu_before = 0.0
+        self._total: int | None = None
+        self._client: ClientSpec | None = None
+        self._over = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._suspended = False
+        self._paused = ""
+        self._rationing: Rationing | None = None
+        self._suspension = Suspension(
+            settings.budget,
+            self._run_dir.path,
+            seconds=session.seconds,
+            pause=self._put_aside,
+            tell=self.tell,
+        )
+        self._failing = Failing(settings.max_failed, self._run_dir.path, self.tell)
+        self._engine = make_engine(settings)
+        self._supervisor = Supervisor(
+            self._engine,
+            settings,
+            program.workflow.roles,
+            brief=self._brief,
+            on_event=self._on_event,
+            on_finished=self._over.set,
+            on_readings=self._on_readings,
+            first=session.first,
+        )
+        self._gathering = Gathering(
+            self._engine,
+            self._supervisor,
+            self._watchers,
+            patience=settings.suspect_seconds,
+            on_readings=self._on_readings,
+        )
+        self._figures = self._gathering.figures
+
+    async def execute(self) -> Summary:
+        """Run to the end; the summary, which is also written to the run directory.
+
+        If an earlier session did all there is to do, nothing is started.
+
+        Raises:
+            SourceError: if the source has no row.
+            SinkError: if the run directory cannot be written.
+            ServiceError: if the model cannot be started, or has died; finished rows are kept.
+            EngineError: if processes cannot be started; finished rows are kept.
+        """
+        if (done := self._session.done) is not None:
+            self._watchers.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
+            ended = "failed" if self._failing.judge(done["outcomes"]) else "finished"
+            self._watchers.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
+            return done
+        if not await asyncio.to_thread(has_rows, self._source, self._settings.partitions):
+            raise SourceError(f"the source has no rows: {self._source.describe()}")
+        self._cpu_before = time.process_time()
+        for told in await to_its_end(self._session.begin):
+            self._watchers.notice(told)
+        self._run_dir.write_yaml(self._config_yaml)
+        how: How = "failed"
+        try:
+            await self._execute()
+            totals = self._figures.totals()
+            if self._suspended:
+                how = "suspended"
+            elif self._drained.is_set():
+                how = "failed" if self._failing.stopped else "drained"
+            else:
+                check_complete(totals, self._total, self._run_dir.path)
+                how = "finished"
+                await asyncio.to_thread(self._failing.judge, totals.outcomes)
+            if not self._failing.why and (notice := failures(totals, self._run_dir.path)) is not None:
+                self.tell(notice)
+        except* PeerloomError as group:
+            raise first_error(group) from None
+        finally:
+            await self._wind_down()
+            summary = self._conclude(how)
+            if how == "suspended":
+                self._suspension.conclude(summary["suspended"])
+            ended = "failed" if self._failing.why else how
+            self._watchers.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
+        return summary
+
+    @property
+    def settings(self) -> RunSettings:
+        """As they are now."""
+        return self._settings
+
+    @property
+    def session(self) -> int:
+        """The number of this session of the run directory, from 1."""
+        return self._session.number
+
+    @property
+    def state(self) -> State:
+        """What the run is about."""
+        if self._over.is_set():
+            return "stopping"
+        if self._paused:
+            return "paused"
+        return "draining" if self._drained.is_set() else "running"
+
+    @property
+    def paused(self) -> str:
+        """Why the run is paused; empty if it is not."""
+        return self._paused
+
+    @property
+    def standing_still(self) -> str:
+        """Why no rows are to be expected: it is paused, or waits for a service; empty if they are."""
+        return self._paused or (self._rationing.away if self._rationing is not None else "")
+
+    @property
+    def waiting(self) -> "Waiting | None":
+        """The service that the run waits for because it refuses calls."""
+        return waiting_for(self._rationing) if self._rationing is not None else None
+
+    def address(self) -> str:
+        """Where other hosts of the cluster reach this process, once the run has started."""
+        return self._engine.address()
+
+    def pause(self, why: str) -> bool:
+        """Admit nothing and begin no turn; turns under way finish. False if it was paused already."""
+        if self._paused or self._suspended or self._over.is_set():
+            return False
+        self._paused = why
+        self._supervisor.go_at(self._settings, paused=True)
+        text = f"paused: {why}. Turns under way finish; `peerloom ctl continue {self._run_dir.path}` goes on"
+        self.tell(Notice("warning", text))
+        return True
+
+    def unpause(self) -> bool:
+        """Go on. False if it was not paused, or its budget is used up."""
+        if not self._paused or self._suspended or self._over.is_set():
+            return False
+        self._paused = ""
+        self._supervisor.go_at(self._settings, paused=False)
+        self._watchers.notice("going on")
+        return True
+
+    def adjust(self, key: str, value: str) -> bool:
+        """Change a setting, see `runtime.settings.adjusted`. False if it had that value.
+
+        Raises:
+            ConfigError: if it cannot be set, or not to that.
+        """
+        before, self._settings = self._settings, adjusted(self._settings, key, value)
+        if before == self._settings:
+            return False
+        self._supervisor.go_at(self._settings, paused=bool(self._paused))
+        self._watchers.notice(f"{key} is now {getattr(self._settings, key)}, it was {getattr(before, key)}")
+        return True
+
+    def tell(self, notice: Notice) -> None:
+        """Tell whoever watches."""
+        self._watchers.emit("notice", notice)
+
+    async def heard(self) -> None:
+        """Wait until all members go by what was last asked of the run."""
+        await self._supervisor.heard()
+
+    def drain(self) -> None:
+        """Admit nothing more, and finish what is in flight; a paused run goes on for it."""
+        self._drained.set()
+        self._supervisor.drain()
+        self.unpause()
+
+    def abort(self) -> None:
+        """Stop at once; tasks in flight leave no row."""
+        self._drained.set()
+        self._over.set()
+
+    def _put_aside(self, why: str) -> None:
+        """No turn begins any more, and the session ends when none is under way."""
+        self._suspended, self._paused = True, why
+        self._supervisor.go_at(self._settings, paused=True)
+        self.tell(Notice("warning", f"{why}. Calls under way are finished"))
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, ViewChanged):
+            self._session.end_startup()
+        elif isinstance(event, MemberJoined) and self._rationing is not None:
+            self._rationing.joined(event.member)
+        elif isinstance(event, MemberLost) and self._rationing is not None:
+            self._rationing.lost(event.member)
+        self._watchers.member(event)
+
+    def _on_readings(self, member: str, data: bytes) -> None:
+        if self._rationing is not None:
+            self._rationing.take(member, data)
+
+    def _moved(self, service: str, urls: Sequence[str]) -> None:
+        if self._rationing is not None:
+            self._rationing.moved(service, urls)
+
+    def _conclude(self, how: How) -> Summary:
+        """Write down what the run came to so far."""
+        summary = summarise(
+            read_totals(self._run_dir.path),
+            wall_seconds=self._session.seconds(),
+            startup_seconds=self._session.startup_seconds(),
+            cpu_seconds=self._cpu_seconds(),
+            sessions=self._session.count,
+        )
+        if self._rationing is not None and self._rationing.spending.bounded:
+            summary["budget"] = self._rationing.report()
+        summary |= costs(summary, self._client, self._figures.cache()) | self._failing.report()
+        summary["errors"] = self._gathering.errors.report(self._run_dir.log)
+        if how in ("suspended", "drained") and (in_flight := self._figures.in_flight()):
+            summary["suspended"] = in_flight
+        try:
+            if how == "finished":
+                clear_journal(self._run_dir.path)
+            self._run_dir.write_summary(summary)
+            self._session.keep(self._cpu_seconds(), how)
+        except SinkError as error:
+            self._watchers.notice(f"the summary could not be written: {error}")
+        return summary
+
+    async def _execute(self) -> None:
+        # The model first: a wrong address or name shows at once, before any process of Ray is started.
+        self._watchers.starting(start_step(self._llm))
+        client = await self._llm.start(self._engine.spawner(), self._watchers.notice, self._run_dir.logs)
+        await to_its_end(self._session.know_model, client)
+        self._rationing = rationing = Rationing(
+            {fleet.service: fleet.limits for fleet in client.fleets},
+            self._settings.budget,
+            self._run_dir.path,
+            members=lambda: self._supervisor.names,
+            send=self._supervisor.grant,
+            tell=self.tell,
+            spared=[fleet.service for fleet in client.fleets if not fleet.patient],
+        )
+        self._client = prepared(client, self._settings, everything=rationing.spending.bounded)
+        self._watchers.starting(self._engine.step)
+        await self._engine.start()
+        again = await to_its_end(self._session.retry)
+        self._failing.earlier = self._figures.earlier = await to_its_end(read_totals, self._run_dir.path)
+        if again:
+            self._watchers.notice(f"{again} failed tasks are done again")
+        self._watchers.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._llm.watch(self._moved))
+                group.create_task(rationing.run())
+                group.create_task(self._suspension.run(rationing, self._figures.turns, self._over.set))
+                counted = group.create_task(self._count_rows())
+                group.create_task(self._gathering.watch(self._progress, lambda: self.standing_still))
+                group.create_task(self._session.keep_regularly(self._cpu_seconds))
+                left = leave_waiting(rationing, self._drained, self._figures, self.tell)
+                group.create_task(left).add_done_callback(lambda _: self._over.set())
+                group.create_task(self._failing.watch(self._figures.totals, self.drain))
+                self._supervisor.start(group)
+                await self._over.wait()
+                await self._gathering.ask_all()
+                if not self._drained.is_set() and not self._suspended:
+                    await counted
+                raise _Over
+        except* _Over:
+            pass
+        finally:
+            self._over.set()
+
+    async def _wind_down(self) -> None:
+        """Stop everything; what the members count at their very end is what the summary says."""
+        async with contextlib.AsyncExitStack() as last:
+            last.push_async_callback(self._engine.close)
+            last.push_async_callback(self._llm.stop)
+            await self._supervisor.stop(self._gathering.take)
+            if self._rationing is not None:
+                self._rationing.close()
+
+    async def _count_rows(self) -> None:
+        """Count the rows there are; a large input is read to its end for it, so the run does not wait."""
+        positions = self._run_dir.path / POSITIONS
+        try:
+            self._total = await asyncio.to_thread(count_rows, self._source, positions) * self._settings.trials
+        except SourceError as error:
+            self._watchers.notice(f"the rows cannot be counted: {error}")
+
+    def _cpu_seconds(self) -> float:
+        """Of all sessions, this one's driver and members included."""
+        here = time.process_time() - self._cpu_before
+        return self._session.cpu_seconds + self._figures.cpu_seconds() + here
+
+    def _progress(self) -> Progress:
+        progress = self._figures.progress(
+            self._session.seconds(), self._total, self._session.wall_seconds, self.standing_still
+        )
+        return with_waiting(progress, self.waiting)
+
+    def _brief(self, member: Member) -> Brief:
+        provenance = {"recipe": self._recipe, "run": self._run_dir.path.name, "peerloom": version("peerloom")}
+        return Brief(
+            member=member,
+            program=self._program,
+            settings=self._settings,
+            run_dir=self._run_dir.path,
+            provenance=provenance,
+            source=self._source if member.kind == FEEDER else None,
+            llm=self._client if member.kind in (PEER, ALONE) else None,
+        )
+
+
+class _Over(Exception):
+    """Ends the run's task group; what still watches is cancelled."""

@@ -1,0 +1,248 @@
+"""Members as Ray actors, on the cluster of `RAY_ADDRESS` or on a local one that ends with the run.
+
+Actors are never restarted and calls never retried by Ray: a replacement is a new incarnation, and only
+the census decides what is sent again.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+from peerloom.errors import EngineError
+from peerloom.protocol.view import FEEDER, SINK, Member
+from peerloom.runtime.engine import death
+from peerloom.runtime.engines.ray.actor import Actor
+from peerloom.runtime.engines.ray.api import (
+    Handle,
+    NodeAffinitySchedulingStrategy,
+    RayError,
+    RayTaskError,
+    ray,
+)
+from peerloom.runtime.engines.ray.capacity import OWN_OPTIONS, check_capacity, lacking
+from peerloom.runtime.engines.ray.cluster import (
+    cluster_address,
+    connect,
+    node_address,
+    reason,
+    stop,
+    take_sigterm_back,
+)
+from peerloom.runtime.engines.ray.pickling import find_unpicklable
+from peerloom.runtime.engines.ray.probe import check_reachable
+from peerloom.runtime.engines.ray.spawner import RaySpawner
+from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.settings import RoleSettings, RunSettings
+from peerloom.runtime.transport.base import Unreachable
+from peerloom.runtime.transport.connections import Address
+from peerloom.runtime.transport.deadline import patience
+from peerloom.runtime.transport.tls import Credentials
+
+START_SECONDS = 60.0
+ROOM_POLL_SECONDS = 2.0
+TELL_SECONDS = 10.0  # so long the room that a dead process had may take to come free, without a word
+
+
+class RayEngine:
+    """Members by name, each an actor."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+        self._credentials = Credentials.create()
+        self._handles: dict[str, Handle] = {}
+        self._addresses: dict[str, Address] = {}
+        self._running: dict[str, asyncio.Future[bytes]] = {}
+        self._places: dict[str, tuple[str, int]] = {}
+        self._connecting: asyncio.Future[bool] | None = None
+        self._probing = False
+        self._node = ""
+
+    @property
+    def step(self) -> str:
+        """Whether a cluster is started or one is there."""
+        return "connecting to Ray" if cluster_address(self._settings.address) else "starting Ray"
+
+    async def start(self) -> None:
+        """Connect to the cluster, or start one; a service that has processes on its nodes may come first."""
+        if self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._connect())
+        await asyncio.shield(self._connecting)
+        self._node = ray.get_runtime_context().get_node_id()
+        check_capacity(self._settings)
+
+    async def _connect(self) -> bool:
+        where = cluster_address(self._settings.address)
+        if where and not ray.is_initialized():
+            self._probing = True
+            await check_reachable(where)
+            self._probing = False
+        owned = await asyncio.to_thread(connect, self._settings.address, checked=True)
+        take_sigterm_back()
+        return owned
+
+    def spawner(self) -> RaySpawner:
+        """Here, or on all nodes of the cluster."""
+        return RaySpawner(self.start)
+
+    def address(self) -> str:
+        """The node's own in a cluster that was there before; a cluster of this process has no other host."""
+        return node_address()
+
+    def names(self) -> list[str]:
+        """The members there are."""
+        return list(self._places)
+
+    async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
+        """Start a member as an actor."""
+        name = brief.member.name
+        options, asked = self._options(brief.member)
+        try:
+            handle: Handle = Actor.options(**options).remote(self._credentials, sys.path)
+            running = asyncio.ensure_future(_result(handle.run.remote(brief)))
+        except Exception as error:  # also what an object's __reduce__ raises
+            found = find_unpicklable(brief.program)
+            raise EngineError(
+                f"{name} cannot be sent to another process: {reason(error)}"
+                f"{f' (in {found})' if found else ''}. An agent must not hold open files, locks or "
+                "connections: make them in act(), or choose engine=local"
+            ) from error
+        placed = asyncio.ensure_future(_result(handle.place.remote()))
+        ready = asyncio.ensure_future(_result(handle.ready.remote()))
+        self._handles[name] = handle
+        self._running[name] = running
+        try:
+            await _wait_for_room({running, placed}, asked, waits)
+            async with patience(START_SECONDS):
+                await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                await self.wait(name)
+            self._addresses[name] = await ready
+            place = self._places[name] = await placed
+        except (TimeoutError, RayError) as error:
+            self.kill(name)
+            raise Unreachable(f"{name} did not start: {reason(error)}") from error
+        finally:
+            placed.cancel()
+            ready.cancel()
+        return place
+
+    async def introduce(self, name: str) -> None:
+        """Give a member the handles of all."""
+        handles = {other: self._handles[other] for other in self._places if other in self._handles}
+        addresses = {other: self._addresses[other] for other in handles if other in self._addresses}
+        await self._call(name, "introduce", handles, addresses)
+
+    async def wait(self, name: str) -> bytes:
+        """Wait for the end of the actor's `run`; Ray reports a killed process at once."""
+        running = self._running[name]
+        await asyncio.wait((running,))
+        error = running.exception()
+        if isinstance(error, RayTaskError) and name in self._handles:
+            cause = cast("Any", error).cause
+            raise death(name, cause, starting=name not in self._places) from error
+        if error is not None:
+            raise Unreachable(f"{name} has died: {reason(error)}") from error
+        return running.result()
+
+    async def tell(self, name: str, data: bytes) -> None:
+        """A message from the coordinator."""
+        await self._call(name, "receive", data)
+
+    async def listen(self, name: str) -> list[bytes]:
+        """What the member has to tell."""
+        return await self._call(name, "listen")
+
+    async def ping(self, name: str) -> None:
+        """A sign of life, from the actor's control thread."""
+        await self._call(name, "ping")
+
+    async def stats(self, name: str) -> bytes:
+        """The member's figures."""
+        return await self._call(name, "stats")
+
+    async def stop(self, name: str) -> None:
+        """Ask the member to stop."""
+        await self._call(name, "stop")
+
+    def kill(self, name: str) -> None:
+        """Kill the actor's process; by signal too if it is on this node, since a stopped one cannot obey."""
+        self._release(name)
+        node, pid = self._places.pop(name, ("", 0))
+        if pid and node == ray.get_runtime_context().get_node_id():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """Kill the members, and shut the cluster down if this run has started it."""
+        for name in list(self._handles):
+            self._release(name)
+        for running in self._running.values():
+            running.cancel()
+        owned = False
+        if self._connecting is not None:
+            if self._probing:
+                self._connecting.cancel()
+            await asyncio.wait((self._connecting,))
+            with suppress(EngineError, asyncio.CancelledError):
+                owned = self._connecting.result()
+        if owned:
+            await asyncio.get_running_loop().run_in_executor(None, stop)
+
+    def _release(self, name: str) -> None:
+        handle = self._handles.pop(name, None)
+        self._addresses.pop(name, None)
+        if handle is not None:
+            ray.kill(handle, no_restart=True)
+
+    async def _call(self, name: str, method: str, *args: Any) -> Any:
+        handle = self._handles.get(name)
+        if handle is None:
+            raise Unreachable(f"{name} is gone")
+        try:
+            return await getattr(handle, method).remote(*args)
+        except RayError as error:
+            raise Unreachable(f"{name}: {reason(error)}") from error
+
+    def _options(self, member: Member) -> tuple[dict[str, Any], Mapping[str, float]]:
+        """Ray's options for a member's actor, and the resources among them.
+
+        Feeders and sinks stay on the driver's node, where source and run directory are; peers go
+        wherever there is room, or to what their roles were given.
+        """
+        if member.kind in (FEEDER, SINK):
+            return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}, {}
+        asked: dict[str, float] = {}
+        for role in member.roles:
+            placed = self._settings.roles.get(role, RoleSettings())
+            for resource, amount in placed.resources.items():
+                asked[resource] = max(amount, asked.get(resource, 0.0))
+        own = {key: amount for key, amount in asked.items() if key in OWN_OPTIONS}
+        custom = {key: amount for key, amount in asked.items() if key not in OWN_OPTIONS}
+        return {"scheduling_strategy": "SPREAD", **own, "resources": custom}, asked
+
+
+async def _wait_for_room(
+    signs: set[asyncio.Future[Any]], asked: Mapping[str, float], waits: Callable[[str], None]
+) -> None:
+    """Wait until a process is there. The time in which the cluster has no room for it does not count."""
+    had_room = lacked = 0.0
+    while not (await asyncio.wait(signs, timeout=ROOM_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED))[0]:
+        lack = await asyncio.to_thread(lacking, asked) if asked else ""
+        if not lack:
+            had_room += ROOM_POLL_SECONDS
+        else:
+            lacked += ROOM_POLL_SECONDS
+            if lacked >= TELL_SECONDS:
+                waits(lack)
+        if had_room >= START_SECONDS and not asked:
+            raise TimeoutError
+        if had_room >= START_SECONDS:
+            waits("the cluster has what it asks for, but not on one node, or does not place it")
+
+
+async def _result(reference: Any) -> Any:
+    return await reference

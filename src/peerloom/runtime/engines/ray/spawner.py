@@ -1,0 +1,273 @@
+"""Starts the processes of services on the nodes of a cluster, each from an actor there.
+
+A process is a child of its actor's process and dies with it (`services.spawn`), so it ends with the driver,
+however that ends. On the driver's own node, and where nobody asks for more, it is a child of the driver.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from peerloom.errors import ServiceError
+from peerloom.runtime.engines.ray.api import (
+    Handle,
+    NodeAffinitySchedulingStrategy,
+    RayError,
+    RayTaskError,
+    ray,
+)
+from peerloom.runtime.engines.ray.capacity import lacking
+from peerloom.runtime.engines.ray.cluster import node_address, reason
+from peerloom.services.processes.spawn import ChildProcess, Held, LocalHeld, LocalSpawner, PlaceLost
+
+START_SECONDS = 60.0
+
+
+class _Launcher:
+    """The actor: a spawner of its own node, spoken to from the driver."""
+
+    def __init__(self, path: list[str]) -> None:
+        sys.path += [entry for entry in path if entry not in sys.path]
+        self._spawner = LocalSpawner()
+        self._held: dict[int, Held] = {}
+        self._children: dict[int, ChildProcess] = {}
+
+    async def where(self) -> tuple[str, str]:
+        """The node, and the address that others reach it by."""
+        return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+
+    async def hold(self, host: str) -> int:
+        """Hold a free port."""
+        held = await self._spawner.hold(host)
+        self._held[held.port] = held
+        return held.port
+
+    async def release(self, port: int) -> None:
+        """Let a port go."""
+        if (held := self._held.pop(port, None)) is not None:
+            await held.release()
+
+    async def start(
+        self, argv: Sequence[str], name: str, env: Mapping[str, str], log: str | None
+    ) -> tuple[int, str]:
+        """Start a process; its id, and where its log is."""
+        path = _on_this_node(Path(log)) if log is not None else None
+        child = await self._spawner.start(argv, name=name, env=env, log=path)
+        self._children[child.pid] = child
+        return child.pid, child.log
+
+    async def wait(self, pid: int) -> int:
+        """Wait for its end."""
+        return await self._children[pid].wait()
+
+    async def stop(self, pid: int, grace: float) -> None:
+        """End it."""
+        await self._children[pid].stop(grace)
+
+    async def output(self, pid: int) -> str:
+        """What it has written."""
+        return await self._children[pid].output()
+
+    async def cpu_seconds(self, pid: int) -> float:
+        """What it has used."""
+        return await self._children[pid].cpu_seconds()
+
+
+class RaySpawner:
+    """Starts processes here, and spreads them over the nodes when asked to.
+
+    Args:
+        connect: makes sure that this process is connected to the cluster.
+        resources: what each process on a node is to be given, as Ray names it: `num_gpus`, `num_cpus`.
+    """
+
+    place = ""
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[None]], resources: Mapping[str, float] | None = None
+    ) -> None:
+        self._connect = connect
+        self._resources = dict(resources or {})
+        self._here = LocalSpawner()
+        self._next = 0
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> ChildProcess:
+        """See `Spawner`."""
+        return await self._here.start(argv, name=name, env=env, log=log)
+
+    async def hold(self, host: str | None = None) -> LocalHeld:
+        """See `Spawner`."""
+        return await self._here.hold(host)
+
+    async def spread(self, count: int) -> "Sequence[NodeSpawner]":
+        """Over the nodes in turn; with `resources`, wherever Ray finds them.
+
+        Raises:
+            ServiceError: if no node has the resources, or the actors do not start.
+        """
+        await self._connect()
+        if self._resources and (lack := await asyncio.to_thread(lacking, self._resources)):
+            raise ServiceError(f"{lack}: free some, or ask for less")
+        starting = [asyncio.ensure_future(self._on_node()) for _ in range(count)]
+        try:
+            return await asyncio.gather(*starting)
+        except BaseException:
+            for each in await asyncio.gather(*starting, return_exceptions=True):
+                if isinstance(each, NodeSpawner):
+                    await each.close()
+            raise
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    async def _on_node(self) -> "NodeSpawner":
+        options: dict[str, Any] = {"scheduling_strategy": "SPREAD", **self._resources}
+        if not self._resources:
+            nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
+            node = nodes[self._next % len(nodes)]
+            self._next += 1
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+        handle: Handle = _Actor.options(**options).remote(sys.path)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                node, address = await handle.where.remote()
+        except (TimeoutError, RayError) as error:
+            ray.kill(handle, no_restart=True)
+            raise ServiceError(
+                f"no process for a server could be started on a node: {reason(error)}"
+            ) from error
+        except BaseException:
+            ray.kill(handle, no_restart=True)
+            raise
+        own = node_address() == "127.0.0.1"  # a cluster of this process: nobody else reaches it
+        here = node == ray.get_runtime_context().get_node_id()
+        return NodeSpawner(handle, "127.0.0.1" if own else address, "" if here else address)
+
+
+class NodeSpawner:
+    """Starts processes on one node, from an actor there. `close` kills that, and them with it."""
+
+    def __init__(self, handle: Handle, address: str, place: str) -> None:
+        self._handle = handle
+        self._address = address
+        self.place = place
+
+    async def spread(self, count: int) -> "Sequence[NodeSpawner]":
+        """All on this node."""
+        return [self] * count
+
+    async def hold(self, host: str | None = None) -> "NodeHeld":
+        """See `Spawner`."""
+        host = host or self._address
+        return NodeHeld(self._handle, host, await _asked(self._handle.hold.remote(host)))
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> "NodeChild":
+        """See `Spawner`."""
+        told = self._handle.start.remote(list(argv), name, dict(env or {}), str(log) if log else None)
+        pid, where = await _asked(told)
+        return NodeChild(self._handle, pid, f"{self.place}:{where}" if self.place else where)
+
+    async def close(self) -> None:
+        """Kill the actor."""
+        with suppress(RayError):
+            ray.kill(self._handle, no_restart=True)
+
+
+class NodeHeld:
+    """A port of a node."""
+
+    def __init__(self, handle: Handle, host: str, port: int) -> None:
+        self._handle = handle
+        self.host, self.port = host, port
+
+    async def release(self) -> None:
+        """See `Held`."""
+        with suppress(PlaceLost):
+            await _asked(self._handle.release.remote(self.port))
+
+
+class NodeChild:
+    """A process on a node; one whose actor is gone was killed with it."""
+
+    def __init__(self, handle: Handle, pid: int, log: str) -> None:
+        self._handle = handle
+        self._pid = pid
+        self._log = log
+        self._ended = asyncio.ensure_future(_asked(handle.wait.remote(pid)))
+        self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+    @property
+    def pid(self) -> int:
+        """See `ChildProcess`."""
+        return self._pid
+
+    @property
+    def log(self) -> str:
+        """See `ChildProcess`."""
+        return self._log
+
+    async def wait(self) -> int:
+        """See `ChildProcess`."""
+        try:
+            return await asyncio.shield(self._ended)
+        except PlaceLost:
+            return -9
+
+    async def stop(self, grace: float = 5) -> None:
+        """See `ChildProcess`. A node that does not answer is left to itself."""
+        with suppress(PlaceLost, TimeoutError):
+            async with asyncio.timeout(grace + START_SECONDS):
+                await _asked(self._handle.stop.remote(self._pid, grace))
+
+    async def output(self) -> str:
+        """See `ChildProcess`."""
+        try:
+            return await _asked(self._handle.output.remote(self._pid))
+        except PlaceLost as error:
+            return f"({error})\n"
+
+    async def cpu_seconds(self) -> float:
+        """See `ChildProcess`."""
+        try:
+            return await _asked(self._handle.cpu_seconds.remote(self._pid))
+        except PlaceLost:
+            return 0.0
+
+
+_Actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(_Launcher)
+
+
+async def _asked(reference: Any) -> Any:
+    try:
+        return await reference
+    except RayTaskError as error:
+        cause: Any = getattr(error, "cause", error)
+        raise (cause if isinstance(cause, ServiceError) else ServiceError(reason(error))) from error
+    except RayError as error:
+        raise PlaceLost(f"the process on the node is gone: {reason(error)}") from error
+
+
+def _on_this_node(log: Path) -> Path:
+    """Where a log goes: as asked if the directory is there, as on shared storage, else to a scratch one."""
+    if log.parent.is_dir():
+        return log
+    return Path(tempfile.gettempdir()) / f"peerloom-{os.getuid()}" / log.parent.name / log.name

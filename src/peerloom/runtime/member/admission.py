@@ -1,0 +1,135 @@
+"""What a feeder may admit: the tasks of its partition, in the source's order.
+
+Where the positions of the rows are known, only rows of which a task is missing are read: in chunks, in a
+thread, one chunk ahead. A row that is done costs a look at its bit. Otherwise the source is read from its
+beginning, in chunks too: reading may wait for a network.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from peerloom.idset import IdSet, partition_of
+from peerloom.runtime.settings import RunSettings
+from peerloom.source.base import Position, Source, SourceRow
+from peerloom.source.parts.positions import Positioned, Positions
+from peerloom.task import TaskId
+
+BLOCK = 8192  # rows that are looked up among the known ids at once
+FIRST_ROWS = 32  # of the first chunk; each has twice as many as the one before, so that work begins soon
+CHUNK_ROWS = 512
+CHUNK_BYTES = 4 * 2**20
+CHUNK_SECONDS = 0.05  # of a chunk that is read from the beginning, where the size of rows is not known
+
+Offer = tuple[TaskId, SourceRow]
+
+
+class Offers:
+    """The offers of one partition. Known tasks may be among them; most are not.
+
+    Args:
+        source: where rows come from.
+        partition: which of `settings.partitions`.
+        settings: how many partitions and trials.
+        known: tasks that need not be offered; complete by the first `read`.
+        path: where the rows' positions are, if there are any.
+    """
+
+    def __init__(
+        self, source: Source, partition: int, settings: RunSettings, known: IdSet, path: Path
+    ) -> None:
+        self._source = source
+        self._partition = partition
+        self._partitions, self._trials = settings.partitions, settings.trials
+        self._known = known
+        self._path = path
+        self._ready: deque[SourceRow] = deque()
+        self._positions: Positions | None = None
+        self._chunks: Iterator[list[SourceRow]] | None = None
+        self._trial = 0  # the next one of the first row that is ready
+        self._ended = False
+
+    @property
+    def low(self) -> bool:
+        """Whether it is time to `read`."""
+        return not self._ended and len(self._ready) < CHUNK_ROWS // 2
+
+    @property
+    def over(self) -> bool:
+        """Whether everything was taken."""
+        return self._ended and not self._ready
+
+    def take(self) -> Offer | None:
+        """The next offer; None if none is ready."""
+        if not self._ready:
+            return None
+        row, trial = self._ready[0], self._trial
+        self._trial = (trial + 1) % self._trials
+        if not self._trial:
+            self._ready.popleft()
+        return TaskId(row.file, row.row, trial), row
+
+    async def read(self) -> None:
+        """Make more offers ready; not to be called again before it returns.
+
+        Raises:
+            SourceError: if the input cannot be read any more.
+        """
+        if self._chunks is None:
+            self._positions = await asyncio.to_thread(self._open)
+            self._chunks = self._streamed() if self._positions is None else self._fetched(self._positions)
+        rows = await asyncio.to_thread(next, self._chunks, ())
+        self._ended = not rows
+        self._ready.extend(rows)
+
+    def offset(self, id: TaskId) -> int:
+        """Where a task's row begins, in bytes; -1 if that is not known."""
+        return self._positions.find(id.file, id.row)[0] if self._positions is not None else -1
+
+    def _open(self) -> Positions | None:
+        return self._source.positions(self._path) if isinstance(self._source, Positioned) else None
+
+    def _fetched(self, positions: Positions) -> Iterator[list[SourceRow]]:
+        return map(self._source.fetch, self._chunked(positions))
+
+    def _streamed(self) -> Iterator[list[SourceRow]]:
+        stream, most = self._source.rows(self._partition, self._partitions), FIRST_ROWS
+        while chunk := _soon(islice(stream, most)):
+            yield chunk
+            most = min(2 * most, CHUNK_ROWS)
+
+    def _chunked(self, positions: Positions) -> Iterator[list[Position]]:
+        chunk: list[Position] = []
+        size, most = 0, FIRST_ROWS
+        for position, length in self._missing(positions):
+            if chunk and (len(chunk) == most or size + length > CHUNK_BYTES):
+                yield chunk
+                chunk, size, most = [], 0, min(2 * most, CHUNK_ROWS)
+            chunk.append(position)
+            size += length
+        if chunk:
+            yield chunk
+
+    def _missing(self, positions: Positions) -> Iterator[tuple[Position, int]]:
+        """Where the rows of this partition are that are not done, and how long each is."""
+        for file, lines in enumerate(positions.lines):
+            for start in range(0, lines, BLOCK):
+                for row in self._known.missing(file, start, min(start + BLOCK, lines), self._trials):
+                    if partition_of(TaskId(file, row, 0), self._partitions) == self._partition:
+                        offset, length = positions.find(file, row)
+                        if length:
+                            yield (file, row, offset), length
+
+
+def _soon(rows: Iterator[SourceRow]) -> list[SourceRow]:
+    """The first rows, one or more if there are any, until the time of a chunk is over."""
+    chunk: list[SourceRow] = []
+    end = time.monotonic() + CHUNK_SECONDS
+    for row in rows:
+        chunk.append(row)
+        if time.monotonic() >= end:
+            break
+    return chunk

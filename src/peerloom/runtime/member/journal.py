@@ -1,0 +1,167 @@
+"""What a member puts into its journal: gathered for milliseconds, and written before anything leaves.
+
+A call is written only if its turn is not over by then, since the turn's record holds all that the
+call brought; so an agent that asks once a turn costs one record a turn. A full disk holds up whatever waits
+to leave, and tasks that would begin a turn; nothing else.
+"""
+
+import asyncio
+import platform
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import msgspec
+
+from peerloom.errors import RunDirError
+from peerloom.runtime.member.spec import Brief
+from peerloom.sink.errors import DiskFull, SinkError
+from peerloom.sink.journal.records import base_record, call_record, turn_record
+from peerloom.sink.journal.writer import JournalWriter
+from peerloom.sink.layout import JOURNAL
+from peerloom.task import Header, SavedCall, TaskId
+
+GATHER_SECONDS = 0.005  # one write for what comes in it; of a task that leaves, at once
+SYNC_SECONDS = 1.0
+DISK_FULL_SECONDS = 1.0
+
+
+class Surroundings(Protocol):
+    """What the journal needs of its member."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the member's other work."""
+        ...
+
+    def poke(self) -> None:
+        """Ask for another pass."""
+        ...
+
+    def notice(self, text: str) -> None:
+        """Tell a person."""
+        ...
+
+
+class Journaling:
+    """The journal of one member, in its event loop.
+
+    Args:
+        writer: the member's segments.
+        host: the member.
+    """
+
+    def __init__(self, writer: JournalWriter, host: Surroundings) -> None:
+        self.writer = writer
+        self._host = host
+        self._records: list[bytes] = []
+        self._ids: list[TaskId] = []
+        self._calls: dict[TaskId, list[tuple[Header, SavedCall]]] = {}
+        self._room = asyncio.Event()
+        self._room.set()
+        self._unsynced = self._syncing = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def call(self, header: Header, call: SavedCall) -> None:
+        """A call of a turn under way was answered."""
+        self._calls.setdefault(header.id, []).append((header, call))
+        self._flush_soon()
+
+    def turn(self, header: Header, raw_turns: Sequence[msgspec.Raw], hops: int = 1) -> None:
+        """Agents have acted, in so many hops; `header` is that of the copy the last one has made."""
+        self._calls.pop(header.id, None)
+        self._records.append(turn_record(header, raw_turns, hops))
+        self._ids.append(header.id)
+        self._flush_soon()
+
+    def base(self, header: Header, raw_turns: Sequence[msgspec.Raw], calls: Sequence[SavedCall]) -> None:
+        """A task begins again, from these turns and calls of an earlier attempt."""
+        self._records.append(base_record(header, raw_turns, calls))
+        self._ids.append(header.id)
+
+    def flush(self) -> bool:
+        """Write what has gathered. False if there is no room: then nothing may leave the member."""
+        if not self._room.is_set():
+            return False
+        if self._calls:
+            self._add_calls()
+        if self._records:
+            try:
+                self._write()
+            except DiskFull as error:
+                self._room.clear()
+                self._host.spawn(self._wait_for_room(error))
+                return False
+        return True
+
+    def close(self) -> None:
+        """Write what is left, and close the files."""
+        self.flush()
+        self.writer.close()
+
+    async def room(self) -> None:
+        """Wait while the disk is full."""
+        await self._room.wait()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there is no room for what has gathered."""
+        return not self._room.is_set()
+
+    def _flush_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._timer = None
+        self._host.poke()
+
+    def _add_calls(self) -> None:
+        for calls in self._calls.values():
+            for header, call in calls:
+                self._records.append(call_record(header, call))
+                self._ids.append(header.id)
+        self._calls.clear()
+
+    def _write(self) -> None:
+        self.writer.write(self._records, self._ids)
+        self._records, self._ids = [], []
+        self._unsynced = True
+        if not self._syncing:
+            self._syncing = True
+            self._host.spawn(self._sync())
+
+    async def _wait_for_room(self, error: DiskFull) -> None:
+        self._host.notice(f"{error} Waiting for room; nothing is lost.")
+        while not self._room.is_set():
+            await asyncio.sleep(DISK_FULL_SECONDS)
+            with suppress(DiskFull):
+                self._write()
+                self._room.set()
+        self._host.notice("There is room on the disk again: going on.")
+        self._host.poke()
+
+    async def _sync(self) -> None:
+        """One at a time: a disk that hangs must not take up all threads."""
+        while self._unsynced:
+            await asyncio.sleep(SYNC_SECONDS)
+            self._unsynced = False
+            try:
+                await asyncio.to_thread(self.writer.sync)
+            except SinkError as error:
+                self._host.notice(f"{error} After a power failure the calls in it would be paid again.")
+        self._syncing = False
+
+
+def open_journal(brief: Brief, host: Surroundings) -> Journaling:
+    """The journal of a member that begins.
+
+    Raises:
+        RunDirError: if the run directory is not to be seen from here.
+    """
+    member = brief.member
+    if not (brief.run_dir / JOURNAL).is_dir():
+        raise RunDirError(
+            f"{member.name} on {platform.node()} does not see the run directory {brief.run_dir}: journal=on "
+            "needs it on storage that all hosts share. Choose another --run-dir, or journal=off"
+        )
+    return Journaling(JournalWriter(brief.run_dir, member.kind, member.index, member.incarnation), host)

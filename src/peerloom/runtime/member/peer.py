@@ -1,0 +1,240 @@
+"""Drives a peer: tasks come in batches, each is taken through the agents hosted here, then moves on.
+
+As long as the next role is hosted here, a hop is the next turn of a loop; nothing is encoded until the task
+leaves. Agents that need not wait act one after the other in the very pass that found the task, and are one
+record of the journal; only a task that has to wait becomes an asyncio task. What leaves is in the journal
+before. Of a large task only what its next peer has not seen is encoded (`protocol/histories.py`); and if one
+has ended whose sink is on another host, where a peer has seen it, that peer makes its row: so what is there
+already need not go there once more.
+"""
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable
+
+from peerloom.protocol.histories import Histories
+from peerloom.protocol.messages import Copy, Deliver, Delivered, Grants, Item, Message, Pace, Readings
+from peerloom.protocol.peer import Move, Peer
+from peerloom.protocol.view import ALONE, PEER, TO_SINK, to_maker
+from peerloom.runtime.member.compaction import Tidying
+from peerloom.runtime.member.host import Host
+from peerloom.runtime.member.journal import open_journal
+from peerloom.runtime.member.rows import finish
+from peerloom.runtime.member.spec import Brief, MemberStats
+from peerloom.runtime.settings import members
+from peerloom.runtime.steps.executor import Stage
+from peerloom.runtime.steps.time_limit import Watchdog
+from peerloom.runtime.transport.base import Link
+from peerloom.services.llm.base import LLM
+from peerloom.services.llm.cache.caching import CachingLLM
+from peerloom.services.llm.limits.desk import Desk
+from peerloom.task import Header, Task, decode
+
+MEGABYTE = 1_000_000
+PASS_SECONDS = 0.002  # of work before other messages get their turn, and what is done leaves
+
+
+class PeerHost(Host):
+    """One peer."""
+
+    machine: Peer
+
+    def __init__(self, brief: Brief, link: Link) -> None:
+        alone, settings = brief.member.kind == ALONE, brief.settings
+        name, keeps = brief.member.name, alone and not settings.journal
+        self._histories = Histories(name, int(settings.histories * MEGABYTE))
+        machine = Peer(name, alone=alone, keeps=keeps, packing=self._histories)
+        super().__init__(machine, link, settings.deliver_seconds)
+        self._brief = brief
+        self._llm: LLM | None = None
+        self._desk: Desk | None = None
+        self._stage: Stage | None = None
+        self._going = asyncio.Event()
+        self._going.set()
+        self._waiting = 0
+        self._arrived: deque[Copy] = deque()
+
+    async def _open(self) -> None:
+        assert self._brief.llm is not None
+        if self._brief.settings.journal:
+            self._journal = open_journal(self._brief, self)
+        self._desk = Desk()
+        self._llm = self._brief.llm.connect(self._desk)
+        program = self._brief.program
+        on_call = self._journal.call if self._journal is not None else None
+        timeouts = self._brief.settings.timeouts
+        self._stage = Stage(program.workflow, program.agents, self._llm, on_call, self.ending, timeouts)
+
+    async def _close(self) -> None:
+        if self._llm is not None:
+            await self._llm.close()
+
+    def _begin(self) -> None:
+        self.spawn(self._report())
+        self.spawn(Watchdog(Stage.code(), self._warn).run())
+        if self._journal is not None:
+            kind, settings = self._brief.member.kind, self._brief.settings
+            slots = members(settings, self._brief.program.workflow.roles)
+            places = settings.partitions if kind == ALONE else sum(slot.kind == kind for slot in slots)
+            tidying = Tidying(self._journal, places, self._ask_feeders)
+            self.spawn(tidying.run())
+
+    def _warn(self, text: str) -> None:
+        """Tell a person at once, since the loop that passes notices on may not come round again."""
+        print(f"{self.machine.name}: {text}", file=sys.stderr, flush=True)
+        self.notice(text)
+
+    def _take_delivery(self, message: Deliver) -> Delivered:
+        return self.machine.deliver(message)
+
+    def _take_other(self, message: Message) -> Message | None:
+        if isinstance(message, Grants) and self._desk is not None:
+            self._desk.hear(message.data)
+        elif isinstance(message, Pace) and self.machine.pace(message):
+            if message.paused:
+                self._going.clear()
+            else:
+                self._going.set()
+        return None
+
+    def _work(self) -> None:
+        self._arrived.extend(self.machine.arrivals())
+        self._advance()
+
+    def _send_out(self) -> None:
+        super()._send_out()
+        for feeder, passed in self.machine.passed():
+            self.spawn(self._send(feeder, passed))
+
+    async def _report(self) -> None:
+        """Tell the driver what the services are used for, and what is wanted of them."""
+        assert self._desk is not None
+        while True:
+            self.tell(Readings(self.machine.name, await self._desk.report()))
+
+    def _may_begin(self) -> bool:
+        """Whether turns may begin: not while the run is paused, or the journal has no room for them."""
+        return self._going.is_set() and (self._journal is None or not self._journal.stuck)
+
+    async def _until_may_begin(self) -> None:
+        self._waiting += 1
+        try:
+            while not self._may_begin():
+                await self._going.wait()
+                if self._journal is not None:
+                    await self._journal.room()
+        finally:
+            self._waiting -= 1
+
+    def _advance(self) -> None:
+        """Take what has arrived through its agents, as far as these need not wait; not all in one pass."""
+        arrived = self._arrived
+        until = time.perf_counter() + PASS_SECONDS
+        while arrived:
+            copy = arrived.popleft()
+            self._go(decode(copy.payload) if isinstance(copy, Item) else copy)
+            if time.perf_counter() > until:
+                break
+        if arrived:
+            self.poke()
+
+    def _go(self, task: Task) -> None:
+        """Take one task on as far as its agents need not wait; an asyncio task only for one that does."""
+        if task.end is not None:
+            if self.machine.acts_on(task.header):
+                self._finish(task.header, task)
+                self.poke()
+            return
+        further = self._run_on(task, task)
+        if further is not None:
+            self.spawn(self._carry(*further))
+
+    async def _carry(self, task: Task, begun: Awaitable[Task] | None) -> None:
+        """Take one task through the agents of this peer, from a turn that may have begun, then send it on."""
+        stage = self._stage
+        assert stage is not None
+        further: tuple[Task, Awaitable[Task] | None] | None = task, begun
+        while further is not None:
+            task, begun = further
+            if begun is None:
+                await self._until_may_begin()
+                if not self.machine.acts_on(task.header):
+                    return  # another copy lives on: this one's turn would be paid in vain
+            after = await (begun if begun is not None else stage.step(task))
+            further = self._run_on(task, after)
+
+    def _run_on(self, before: Task, task: Task) -> tuple[Task, Awaitable[Task] | None] | None:
+        """Go on with what has become of a copy, through agents that need not wait.
+
+        What is left to wait for: the task with its turn that has begun, or without if none may begin now.
+        None if the task has left, or another copy lives on.
+        """
+        stage = self._stage
+        assert stage is not None
+        if not self.machine.acts_on(before.header):
+            return None
+        while task is before or self.machine.stays(_target(task)):
+            begun = stage.begin(task) if self._may_begin() else None
+            if not isinstance(begun, Task):
+                if task is not before:
+                    self._settle(before, task)
+                return task, begun
+            task = begun
+        self._settle(before, task)
+        return None
+
+    def _settle(self, before: Task, after: Task) -> None:
+        """Note what has become of a copy, in the journal too; and send it, if its next agent is not here."""
+        header, target = after.header, _target(after)
+        hops = header.hop - before.header.hop
+        if self._journal is not None:
+            self._journal.turn(header, after.raw_turns[len(before.raw_turns) :], hops)
+        if self.machine.move(before.header, header, target) is Move.HERE:
+            return
+        if after.end is not None:
+            target = self._maker(after)
+        if target == TO_SINK:
+            self._finish(before.header, after)
+        else:
+            self.machine.send(before.header, target, after)
+        self.poke()
+
+    def _finish(self, before: Header, task: Task) -> None:
+        """Make the row of a task that has ended, and send it to its sink."""
+        assert self._stage is not None
+        self._histories.drop(task.header)
+        self.machine.send(before, TO_SINK, Item(task.header, finish(task, self._brief, self._stage.errors)))
+
+    def _maker(self, task: Task) -> str:
+        """Where a task that has ended goes: its row to the sink; or itself to a peer on the sink's host.
+
+        The latter if that peer has seen it and this one is elsewhere.
+        """
+        seen, view, host_of = self._histories.seen(task), self.machine.view, self._link.host_of
+        sink = view.sink(task.id) if seen else None
+        home = host_of(sink) if sink is not None else ""
+        if not home or home == host_of(self.machine.name):
+            return TO_SINK
+        there = [peer.name for peer in view.of(PEER) if peer.name in seen and host_of(peer.name) == home]
+        return to_maker(max(there, key=seen.__getitem__)) if there else TO_SINK
+
+    def _add_stats(self, stats: MemberStats) -> None:
+        stats.turns = self.machine.acting - self._waiting
+        if self._desk is not None:
+            stats.turns = max(0, stats.turns - self._desk.waiting)
+            stats.readings = self._desk.read(last=True) if self._stopping.is_set() else b""
+            stats.facts = self._desk.unsaid()
+        if isinstance(self._llm, CachingLLM):
+            stats.cache = self._llm.tally
+            stats.notices += self._llm.told
+            self._llm.told.clear()
+        if self._stage is not None:
+            stats.hops = self._stage.hops
+            stats.agents = self._stage.tallies
+            stats.errors = self._stage.errors.read(last=self._stopping.is_set())
+
+
+def _target(task: Task) -> str:
+    return TO_SINK if task.end is not None else task.next_role

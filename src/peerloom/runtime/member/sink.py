@@ -1,0 +1,101 @@
+"""Drives a sink: finished rows queue up while a group is being written, then become the next group.
+
+One thread does all file work of the shard, so its fsyncs never hold up the event loop. A full disk is
+waited out: nothing is acknowledged meanwhile, so admission stops by itself.
+"""
+
+import asyncio
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+from peerloom.idset import IdSet
+from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Query
+from peerloom.protocol.shard import Shard
+from peerloom.runtime.member.host import Host
+from peerloom.runtime.member.spec import Brief, MemberStats
+from peerloom.runtime.transport.base import Link
+from peerloom.sink.errors import DiskFull
+from peerloom.sink.rows import decode
+from peerloom.sink.shard import Shard as ShardFiles
+from peerloom.sink.totals import Totals
+
+DISK_FULL_SECONDS = 1.0
+
+
+class SinkHost(Host):
+    """One sink, for one shard."""
+
+    machine: Shard
+
+    def __init__(self, brief: Brief, link: Link) -> None:
+        super().__init__(Shard(brief.member.name, IdSet()), link, brief.settings.deliver_seconds)
+        self._brief = brief
+        self._files: ShardFiles | None = None
+        self._totals = Totals()  # as of the last commit: those of the files belong to the thread
+        self._stuck = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=brief.member.name)
+
+    async def _open(self) -> None:
+        member = self._brief.member
+        loop = asyncio.get_running_loop()
+        files = await loop.run_in_executor(
+            self._thread, ShardFiles.take, self._brief.run_dir, member.index, member.incarnation
+        )
+        self.machine.committed.merge(files.committed)
+        self._totals = copy.deepcopy(files.totals)
+        self._files = files
+
+    async def _close(self) -> None:
+        if self._files is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._files.close)
+            self._totals = self._files.totals
+        self._thread.shutdown(wait=False)
+
+    def _take_delivery(self, message: Deliver) -> Delivered:
+        return self.machine.deliver(message)
+
+    def _take_other(self, message: Message) -> Message | None:
+        if isinstance(message, Query):
+            have = self.machine.query(message)
+            if have is not None:
+                self.tell(have)
+        return None
+
+    def _work(self) -> None:
+        for feeder, ack in self.machine.acks():
+            self.spawn(self._send(feeder, ack))
+        items = self.machine.group()
+        if items:
+            self.spawn(self._commit(items))
+
+    async def _commit(self, items: list[Item]) -> None:
+        files = self._files
+        assert files is not None
+        loop = asyncio.get_running_loop()
+        told = False
+        while True:
+            try:
+                self._totals = await loop.run_in_executor(self._thread, _commit, files, items)
+                break
+            except DiskFull as error:
+                if not told:
+                    self.notice(f"{error} Waiting for room; nothing is lost.")
+                    told = self._stuck = True
+                await asyncio.sleep(DISK_FULL_SECONDS)
+        self._stuck = False
+        if told:
+            self.notice("There is room on the disk again: going on.")
+        self.machine.group_committed()
+        self.poke()
+
+    def _add_stats(self, stats: MemberStats) -> None:
+        stats.totals = self._totals
+        stats.stuck = self._stuck
+
+
+def _commit(files: ShardFiles, items: list[Item]) -> Totals:
+    """Make a group durable; what all rows of the shard add up to then. In the shard's thread."""
+    files.commit([decode(item.payload) for item in items])
+    totals = Totals()
+    totals.add(files.totals)
+    return totals

@@ -1,1 +1,0 @@
-"""The engine on Ray; the only folder that imports it."""

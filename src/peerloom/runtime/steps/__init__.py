@@ -1,0 +1,1 @@
+"""One step of a task: an agent acts, and the workflow chooses the next one."""

@@ -1,0 +1,352 @@
+"""One step of a task: the agent of its role acts, the workflow says who is next.
+
+The one place where what agents and workflows raise is classified: a `TaskError` ends the task with its
+own outcome and reason, anything else with `failed`; siblings never notice.
+"""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from types import CoroutineType
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from peerloom.agents.base import Agent, Immediate, Services
+from peerloom.agents.messages import call_ids
+from peerloom.agents.toolcalls import with_ids
+from peerloom.errors import LLMError, WorkflowError
+from peerloom.runtime.steps.error_counts import ErrorCounts
+from peerloom.runtime.steps.recorded_calls import SavedCalls, digest_of, save
+from peerloom.runtime.steps.time_limit import OwnTime
+from peerloom.runtime.steps.turns import appended, check_end, checked
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.sink.totals import AgentTally
+from peerloom.task import End, Header, SavedCall, Task, Turn, Usage
+from peerloom.workflow import Workflow
+
+_NO_USAGE = Usage()
+
+Request = TypeVar("Request", ChatRequest, EmbedRequest)
+Reply = TypeVar("Reply", ChatReply, EmbedReply)
+
+OnCall = Callable[[Header, SavedCall], None]
+"""Told of each call that was asked and answered, with the copy of the task it was for."""
+
+
+class StepLLM:
+    """The language model as one agent sees it during one step.
+
+    Counts what the calls used, answers those that an earlier attempt has asked already, and says for whom
+    they are: the task is the conversation.
+    """
+
+    __slots__ = (
+        "_call_ids",
+        "_llm",
+        "_on_call",
+        "_saved",
+        "_task",
+        "finish_reason",
+        "model",
+        "own_time",
+        "usage",
+    )
+
+    def __init__(self, llm: LLM, task: Task, on_call: OnCall | None) -> None:
+        self._llm = llm
+        self._task = task
+        self._saved = SavedCalls(task.calls) if task.calls else None
+        self._on_call = on_call
+        self.usage = Usage()
+        self.model = ""
+        self.finish_reason = ""
+        self.own_time: OwnTime | None = None
+        self._call_ids: set[str] | None = None  # of the task so far
+
+    def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
+        """Pass the call on, unless its reply is known."""
+        return self._ask(self._llm.chat, request, ChatReply)
+
+    def embed(self, request: EmbedRequest) -> "CoroutineType[Any, Any, EmbedReply]":
+        """As `chat`."""
+        return self._ask(self._llm.embed, request, EmbedReply)
+
+    async def close(self) -> None:
+        """Nothing: the client belongs to the peer."""
+
+    async def _ask(
+        self, ask: Callable[[Request], Awaitable[Reply]], request: Request, kind: type[Reply]
+    ) -> Reply:
+        digest = digest_of(request) if self._saved is not None or self._on_call is not None else b""
+        reply = self._saved.answer(digest, kind) if self._saved is not None else None
+        if reply is None:
+            self._task.forget_input()
+            if self.own_time is not None:
+                self.own_time.stop()
+            try:
+                reply = await ask(self._signed(request))
+            except LLMError as error:
+                if isinstance(error.usage, Usage):
+                    self.usage += error.usage
+                raise
+            finally:
+                if self.own_time is not None:
+                    self.own_time.go_on()
+            call = save(digest, reply)
+            if call is not None and self._on_call is not None:
+                self._on_call(self._task.header, call)
+        self.usage += reply.usage
+        self.model = reply.model
+        if isinstance(reply, ChatReply):
+            self.finish_reason = reply.finish_reason
+            if reply.tool_calls:
+                reply = self._with_ids(reply)
+        return reply
+
+    def _with_ids(self, reply: ChatReply) -> ChatReply:
+        """The reply with tool calls that can be told apart, in the calls and in the message."""
+        if self._call_ids is None:
+            self._call_ids = call_ids(self._task)
+        calls = with_ids(reply.tool_calls, self._task.header.hop, self._call_ids)
+        if calls == reply.tool_calls:
+            return reply
+        message = {**reply.message, "tool_calls": calls}
+        return msgspec.structs.replace(reply, tool_calls=calls, message=message)
+
+    def _signed(self, request: Request) -> Request:
+        if request.session and request.role:
+            return request
+        return msgspec.structs.replace(
+            request, session=request.session or str(self._task.id), role=request.role or self._task.next_role
+        )
+
+
+class Stage:
+    """The agents of one peer.
+
+    Args:
+        workflow: decides who is next.
+        agents: by role.
+        llm: the peer's client.
+        on_call: hears of the calls that were paid.
+        ending: whether the peer ends, so that tasks are cancelled by it and not by an agent.
+        timeouts: seconds that a turn of a role may take, without its calls.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        agents: Mapping[str, Agent],
+        llm: LLM,
+        on_call: OnCall | None = None,
+        ending: Callable[[], bool] = lambda: False,
+        timeouts: Mapping[str, float] | None = None,
+    ) -> None:
+        self._workflow = workflow
+        self._agents = agents
+        self._llm = llm
+        self._on_call = on_call
+        self._ending = ending
+        self._timeouts = timeouts or {}
+        self._prompt = {
+            role: it.at_once for role, it in agents.items() if isinstance(it, Immediate) and _is_immediate(it)
+        }
+        self.hops = 0
+        self.tallies: dict[str, AgentTally] = {}
+        self.errors = ErrorCounts()
+
+    @classmethod
+    def code(cls) -> frozenset[object]:
+        """The code below which an agent's own runs, for those who look at the stack."""
+        return frozenset({cls.begin.__code__, cls._ask.__code__, cls._wait.__code__})
+
+    async def step(self, task: Task) -> Task:
+        """The task one hop further, routed to its next role or ended."""
+        begun = self.begin(task)
+        return begun if isinstance(begun, Task) else await begun
+
+    def begin(self, task: Task) -> "Task | Awaitable[Task]":
+        """As `step`, in this very moment if the agent need not wait; otherwise what to await."""
+        role = task.next_role
+        task.know_roles(self._workflow.roles)
+        at_once = self._prompt.get(role)
+        if at_once is None:
+            return self._ask(task)
+        started, clock = time.time(), time.perf_counter()
+        try:
+            acted = at_once(task)
+            if isinstance(acted, Turn):
+                seconds = time.perf_counter() - clock
+                after = appended(task, _last_filled(acted, role, None, started, seconds))
+            elif isinstance(acted, list):
+                seconds = time.perf_counter() - clock
+                turns = checked(acted, self._agents[role])
+                after = appended(task, *_filled(turns, role, None, started, seconds))
+            else:
+                return self._wait(task, acted, started, clock)
+        except BaseException as error:  # also SystemExit: an agent ends its own task only
+            seconds = time.perf_counter() - clock
+            after = self._failed(task, error, None, started, seconds)
+        return self._end(task, after, None, seconds)
+
+    def _ask(self, task: Task) -> "Task | Awaitable[Task]":
+        counting = StepLLM(self._llm, task, self._on_call)
+        role = task.next_role
+        agent = self._agents[role]
+        started, clock = time.time(), time.perf_counter()
+        try:
+            acting = agent.act(task, Services(counting))
+            if type(acting) is not CoroutineType and not inspect.isawaitable(acting):
+                raise TypeError(
+                    f"{type(agent).__name__}.act returned a {type(acting).__name__} without being awaited; "
+                    "define it with `async def`"
+                )
+        except BaseException as error:  # it is no coroutine function, and has not come to its first wait
+            seconds = time.perf_counter() - clock
+            return self._end(task, self._failed(task, error, counting, started, seconds), counting, seconds)
+        return self._wait(task, acting, started, clock, counting)
+
+    async def _wait(
+        self,
+        task: Task,
+        acting: Awaitable[Turn | list[Turn]],
+        started: float,
+        clock: float,
+        counting: StepLLM | None = None,
+    ) -> Task:
+        role, mine = task.next_role, asyncio.current_task()
+        if mine is not None and mine.cancelling() and not self._ending():
+            await _undo_cancelling(mine)  # by an agent that has acted here before
+        try:
+            limit = self._timeouts.get(role)
+            acted = await (acting if limit is None else _in_time(acting, role, limit, counting))
+            seconds = time.perf_counter() - clock
+            turns = checked(acted, self._agents[role])
+            after = appended(task, *_filled(turns, role, counting, started, seconds))
+        except BaseException as error:
+            if self._is_ours(error, mine):
+                raise
+            seconds = time.perf_counter() - clock
+            after = self._failed(task, error, counting, started, seconds)
+        if mine is not None and mine.cancelling() and not self._ending():
+            await _undo_cancelling(mine)
+        return self._end(task, after, counting, seconds)
+
+    def _is_ours(self, error: BaseException, mine: "asyncio.Task[Any] | None") -> bool:
+        """Whether an exception ends the peer's work on the task, rather than comes from the agent."""
+        if issubclass(type(error), asyncio.CancelledError):
+            return mine is not None and mine.cancelling() > 0 and self._ending()
+        return issubclass(type(error), GeneratorExit) and _running_task() is not mine
+
+    def _end(self, task: Task, after: Task, counting: StepLLM | None, seconds: float) -> Task:
+        self._count(task.next_role, counting.usage if counting is not None else _NO_USAGE, seconds)
+        return routed(after, self._workflow, self.errors)
+
+    def _failed(
+        self, task: Task, error: BaseException, counting: StepLLM | None, started: float, seconds: float
+    ) -> Task:
+        role = task.next_role
+        turn = Turn(role, end=self.errors.classify(error, "agent_error", task, role))
+        try:
+            return task.with_turns(*_filled([turn], role, counting, started, seconds))
+        except OverflowError:  # the calls' usage; how the task ended matters more
+            return task.with_turns(*_filled([turn], role, None, started, seconds))
+
+    def _count(self, role: str, usage: Usage, seconds: float) -> None:
+        self.hops += 1
+        tally = self.tallies.get(role)
+        if tally is None:
+            tally = self.tallies[role] = AgentTally()
+        tally.turns += 1
+        tally.seconds += seconds
+        if usage is _NO_USAGE:
+            return
+        tally.calls += usage.calls
+        tally.prompt += usage.prompt
+        tally.completion += usage.completion
+        tally.cached += usage.cached
+        tally.usd += usage.usd
+
+
+def routed(task: Task, workflow: Workflow, errors: ErrorCounts) -> Task:
+    """The task, which must be new, sent to its next role, or ended: by its last turn, or by the workflow."""
+    last = task.last
+    if last is not None and last.end is not None:
+        return task.go_to(last.end)
+    try:
+        where: Any = workflow.next(task)
+        if isinstance(where, str) and where in workflow.roles:
+            return task.go_to(where)
+        if not isinstance(where, End):
+            raise _no_such_role(where, workflow)
+        check_end(where, "result")
+        return task.go_to(where)
+    except BaseException as error:
+        return task.go_to(errors.classify(error, "workflow_error", task))
+
+
+def _no_such_role(where: object, workflow: Workflow) -> WorkflowError:
+    named = repr(where) if type(where) is str else f"a {type(where).__name__}"
+    return WorkflowError(
+        f"next() returned {named}; it must return an End, or a role of the workflow: "
+        + ", ".join(workflow.roles)
+    )
+
+
+def _is_immediate(agent: Agent) -> bool:
+    """Whether `at_once` stands for `act`: not in a subclass that has an `act` of its own only."""
+    [owner, *_] = [
+        kind for kind in type(agent).__mro__ if "act" in kind.__dict__ or "at_once" in kind.__dict__
+    ]
+    return "at_once" in owner.__dict__
+
+
+def _filled(
+    turns: list[Turn], role: str, counting: StepLLM | None, started: float, seconds: float
+) -> list[Turn]:
+    """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
+    earlier = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in turns[:-1]]
+    return [*earlier, _last_filled(turns[-1], role, counting, started, seconds)]
+
+
+def _last_filled(turn: Turn, role: str, counting: StepLLM | None, started: float, seconds: float) -> Turn:
+    """As `_filled`, of the last turn. Objects are copied: an agent may change what it has returned."""
+    message, usage, model, finish = turn.message, turn.usage, turn.model, turn.finish_reason
+    value: Any = turn.value
+    if counting is not None:
+        usage = counting.usage if counting.usage.calls else usage
+        model = counting.model if model == "" else model
+        finish = counting.finish_reason if finish == "" else finish
+    if type(message) is dict:
+        message = message.copy()
+    if type(value) is dict:
+        value = cast("dict[str, Any]", value).copy()
+    return Turn(role, message, value, turn.end, usage, model, finish, started, seconds, turn.extras)
+
+
+async def _in_time(
+    acting: Awaitable[Turn | list[Turn]], role: str, seconds: float, counting: StepLLM | None
+) -> Turn | list[Turn]:
+    """Await a turn, for so long at most."""
+    async with OwnTime(role, seconds) as own_time:
+        if counting is not None:
+            counting.own_time = own_time
+        return await own_time.bound(acting)
+
+
+async def _undo_cancelling(mine: "asyncio.Task[Any]") -> None:
+    """Forget that an agent has cancelled the task of the peer in which it acts."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while mine.cancelling():
+        mine.uncancel()
+
+
+def _running_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

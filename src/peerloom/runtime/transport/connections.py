@@ -1,0 +1,187 @@
+"""Connections between members: each member listens, and keeps one connection open to each that it sends to.
+
+An actor call costs its two ends about half a millisecond of CPU together, and carries messages above 100 KB
+through the object store; a message here is one write and one read. Within a host members connect by loopback,
+between hosts by TLS (`runtime/transport/tls.py`).
+
+When a connection breaks, nobody knows which of the unanswered messages had arrived: each is `Unreachable`,
+and the census decides. A connection that was never made carried nothing.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+from peerloom.connection_limit import ConnectionLimit
+from peerloom.runtime.transport.base import Unreachable
+from peerloom.runtime.transport.compression import Compress
+from peerloom.runtime.transport.frames import ClientProtocol, ServerProtocol
+from peerloom.runtime.transport.tls import Credentials
+
+HANDSHAKE_SECONDS = 5.0
+LOOPBACK = "127.0.0.1"
+
+
+class Address(NamedTuple):
+    """Where a member listens.
+
+    Args:
+        host: its host, as other hosts reach it.
+        port: for TLS connections from other hosts; 0 if there is none.
+        local_port: for connections from the same host, on loopback; 0 if there is none.
+    """
+
+    host: str
+    port: int = 0
+    local_port: int = 0
+
+
+class ConnectFailed(Exception):
+    """No connection could be made; nothing was sent."""
+
+
+class Listener:
+    """Accepts connections of other members.
+
+    Args:
+        credentials: of the run.
+        receive: handles a message without waiting, and returns the answer; empty if there is none.
+        limit: of the connections that have not authenticated.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        receive: Callable[[bytes], bytes],
+        limit: ConnectionLimit | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._receive = receive
+        self._limit = limit or ConnectionLimit(seconds=HANDSHAKE_SECONDS)
+        self._connections: set[ServerProtocol] = set()
+        self._servers: list[asyncio.Server] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._context = credentials.server_context()
+
+    async def open(self, host: str) -> Address:
+        """Listen on free ports of loopback and, with TLS, of this host's address."""
+        local_port = await self._listen(self._protocol, LOOPBACK)
+        if host == LOOPBACK:
+            return Address(host, local_port=local_port)
+        return Address(host, await self._listen(lambda: _NewConnection(self._secure), host), local_port)
+
+    def close(self) -> None:
+        """Close all connections; messages on their way here count as lost."""
+        for server in self._servers:
+            server.close()
+        for handshake in list(self._handshakes):
+            handshake.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+
+    async def _listen(self, factory: Callable[[], asyncio.Protocol], host: str) -> int:
+        """Listen on a free port and return it; 0 if that is impossible."""
+        try:
+            server = await asyncio.get_running_loop().create_server(factory, host, 0)
+        except OSError:
+            return 0
+        self._servers.append(server)
+        return server.sockets[0].getsockname()[1]
+
+    def _protocol(self) -> ServerProtocol:
+        return ServerProtocol(self._credentials.secret, self._receive, self._limit, self._connections)
+
+    def _secure(self, transport: asyncio.Transport) -> None:
+        """Begin the TLS handshake of a new connection, unless too many are waiting."""
+        if self._limit.admit(transport):
+            transport.pause_reading()  # all that comes belongs to the handshake
+            handshake = asyncio.ensure_future(self._handshake(transport))
+            self._handshakes.add(handshake)
+            handshake.add_done_callback(self._handshakes.discard)
+
+    async def _handshake(self, transport: asyncio.Transport) -> None:
+        loop, protocol = asyncio.get_running_loop(), self._protocol()
+        try:
+            secured = await loop.start_tls(
+                transport,
+                protocol,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        except OSError:  # ssl.SSLError and TimeoutError too
+            transport.abort()
+            return
+        finally:
+            self._limit.release(transport)
+        if secured is not None and not secured.is_closing():
+            protocol.connection_made(secured)
+
+
+class _NewConnection(asyncio.Protocol):
+    """Hands the transport of a new connection on."""
+
+    def __init__(self, made: Callable[[asyncio.Transport], None]) -> None:
+        self._made = made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._made(cast("asyncio.Transport", transport))
+
+
+class Connection:
+    """The calling end of a connection. Made by `connect`."""
+
+    def __init__(self, protocol: ClientProtocol) -> None:
+        self._protocol = protocol
+
+    @classmethod
+    async def connect(
+        cls, address: Address, credentials: Credentials, *, here: str = LOOPBACK, compress: Compress = "auto"
+    ) -> "Connection":
+        """Connect to a member, with TLS if it is on another host.
+
+        Args:
+            address: where the member listens.
+            credentials: of the run.
+            here: this host, as other hosts reach it.
+            compress: whether messages are compressed.
+
+        Raises:
+            ConnectFailed: if the member does not answer there, or lacks the credentials.
+        """
+        local = address.host == here
+        port = address.local_port if local else address.port
+        if not port:
+            raise ConnectFailed
+        protocol = ClientProtocol(credentials.secret, compress)
+        host, tls = (LOOPBACK, None) if local else (address.host, credentials.client_context())
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await asyncio.get_running_loop().create_connection(lambda: protocol, host, port, ssl=tls)
+                await protocol.ready
+        except (OSError, TimeoutError, Unreachable) as error:
+            protocol.abort()
+            raise ConnectFailed from error
+        return cls(protocol)
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._protocol.broken
+
+    @property
+    def compressed(self) -> bool:
+        """Whether its messages are compressed."""
+        return self._protocol.packer is not None
+
+    async def send(self, data: bytes) -> bytes:
+        """Send a message and return its answer.
+
+        Raises:
+            Unreachable: if the connection broke before there was one.
+        """
+        return await self._protocol.call(data)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._protocol.abort()

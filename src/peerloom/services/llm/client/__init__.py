@@ -1,0 +1,1 @@
+"""The client of a service: routing, retries and hedging over its replicas."""

@@ -1,1 +1,0 @@
-"""One file for each provider's HTTP interface."""

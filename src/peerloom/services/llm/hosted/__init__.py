@@ -1,0 +1,1 @@
+"""Models behind HTTP that others run: the services, and the calls to one replica."""

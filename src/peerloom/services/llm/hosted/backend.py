@@ -1,0 +1,202 @@
+"""One replica behind HTTP: bytes go out, bytes come back, and a dialect says what both mean.
+
+The path of a call is short, because its CPU time is most of what the framework costs: the body goes out
+as bytes and comes back whole, and nothing is parsed but the reply. What carries them is `endpoint`'s.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+import orjson
+
+from peerloom.errors import LLMDenied, LLMError, LLMRejected
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.hosted.constraints import Constraints
+from peerloom.services.llm.http.base import Answer, Unanswered
+from peerloom.services.llm.http.endpoint import Endpoint
+from peerloom.services.llm.providers.dialect import Dialect, Post
+from peerloom.services.llm.retry import Retryable
+from peerloom.services.llm.wire_format.chat import usage_of
+from peerloom.services.llm.wire_format.failures import status_in, trimmed
+from peerloom.services.llm.wire_format.payloads import MalformedBody, payload_of
+from peerloom.services.secret import mask, mask_bytes, mask_json
+
+Read = TypeVar("Read")
+
+_HEALTH_SECONDS = 5.0
+_BUSY = (429, 503, 529)
+_NO_MODEL = re.compile(
+    r"model.{0,200}(not[ _]?found|not exist|no access)|(no such|unknown|no) model|model: |deployment",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpDial:
+    """Reaches replicas by their base URLs. Picklable.
+
+    Args:
+        endpoint: key and timeouts; its own base URL does not count.
+        dialect: how they are spoken to.
+        model: its name there.
+    """
+
+    endpoint: Endpoint
+    dialect: Dialect
+    model: str
+
+    def __call__(self, name: str) -> "HttpBackend":
+        """The replica at that base URL."""
+        return HttpBackend(replace(self.endpoint, base_url=name), self.dialect, self.model)
+
+
+class HttpBackend:
+    """Makes single attempts at one endpoint, in the running event loop.
+
+    Args:
+        endpoint: where the server is.
+        dialect: how it is spoken to.
+        model: its name there.
+    """
+
+    def __init__(self, endpoint: Endpoint, dialect: Dialect, model: str) -> None:
+        self._endpoint = endpoint
+        self._dialect = dialect
+        self._constraints = Constraints(dialect)
+        self._model = model
+        key = endpoint.api_key
+        self._carrier = endpoint.open_carrier(dialect.auth(key) if key is not None else {})
+        self._urls: dict[str, Any] = {}
+        self._answered: set[str] = set()  # paths
+        self._secrets = endpoint.secrets
+
+    async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
+        """See `Backend.chat`."""
+        dialect = self._constraints.dialect
+        post = dialect.chat(request, self._model)
+        try:
+            reply = await self._exchange(post, request, dialect.reply)
+            self._constraints.heard(dialect, request, reply)
+        except LLMRejected as error:
+            self._hide_key(error)
+            self._constraints.refused(dialect, request, str(error))
+            raise
+        except (Retryable, LLMError) as error:
+            self._hide_key(error)
+            raise
+        self._answered.add(post.path)
+        return reply
+
+    async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
+        """See `Backend.embed`."""
+        post = self._dialect.embed(request, self._model)
+        try:
+            reply = await self._exchange(post, request, self._dialect.vectors)
+        except (Retryable, LLMError) as error:
+            self._hide_key(error)
+            raise
+        self._answered.add(post.path)
+        return reply
+
+    async def healthy(self) -> bool:
+        """Whether the server lists its models; also if only the list is missing, or fails."""
+        answer = await self._look("GET", Post(self._dialect.models_path, b"", {}))
+        if answer is not None and answer.status >= 500 and answer.status not in _BUSY:
+            answer = await self._look("POST", self._dialect.probe(self._model))
+        return answer is not None and answer.status < 500 and answer.status not in _BUSY
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._carrier.close()
+
+    async def _look(self, method: str, post: Post) -> Answer | None:
+        """Send a request that costs nothing; None if it is not answered."""
+        try:
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                return await self._carrier.send(
+                    method, self._endpoint.url(post.path), post.body, post.headers
+                )
+        except (TimeoutError, Unanswered):
+            return None
+
+    async def _accepts_others(self, status: int, body: bytes, path: str, *, chat: bool) -> bool:
+        """Whether the server refuses one request in words that usually mean the whole run.
+
+        With 404 it does if it lists the model, or has answered there before and has no list. With 401 or 403
+        it does if it has answered there before and accepts the key of a request without content.
+
+        Args:
+            status: of its answer.
+            body: its answer.
+            path: where the request went.
+            chat: whether it was a chat; a server may list a model that has no embeddings.
+        """
+        if status == 404 and _NO_MODEL.search(body.decode(errors="replace")) is None:
+            listed = await self._listed()
+            return path in self._answered if listed is None or not chat else listed
+        if status in (401, 403) and path in self._answered:
+            probed = await self._look("POST", self._dialect.probe(self._model))
+            return probed is not None and probed.status in (400, 422)
+        return False
+
+    async def _listed(self) -> bool | None:
+        """Whether the server lists the model; None if it has no list."""
+        answer = await self._look("GET", Post(self._dialect.models_path, b"", {}))
+        if answer is None or answer.status != 200:
+            return None
+        try:
+            names = self._dialect.listed(orjson.loads(answer.body))
+        except (orjson.JSONDecodeError, MalformedBody):
+            return None
+        return None if names is None else self._model in names or f"{self._model}:latest" in names
+
+    def _hide_key(self, error: Exception) -> None:
+        """Take the key out of an error's words: servers quote it anywhere."""
+        error.args = tuple(mask(word) if isinstance(word, str) else word for word in error.args)
+
+    async def _exchange(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
+        begin = time.perf_counter()
+        url = self._urls.get(post.path)
+        if url is None:
+            url = self._urls[post.path] = self._endpoint.url(post.path)
+        try:
+            answer = await self._carrier.send("POST", url, post.body, post.headers)
+        except Unanswered as error:
+            raise Retryable(trimmed(mask(str(error))), taken=error.taken) from error
+        body = mask_json(answer.body)
+        if body is not answer.body:
+            answer = Answer(answer.status, answer.fields, body)
+        if not 200 <= answer.status < 300:
+            failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
+            if isinstance(failure, LLMDenied) and await self._accepts_others(
+                answer.status, answer.body, post.path, chat=isinstance(request, ChatRequest)
+            ):
+                raise LLMRejected(f"{failure}; or this request alone is refused: the server takes others")
+            raise failure
+        try:
+            payload = payload_of(answer.body)
+        except MalformedBody as error:
+            raise self._not_a_reply(answer, None, error) from error
+        try:
+            return read(payload, request, time.perf_counter() - begin)
+        except MalformedBody as error:
+            raise self._not_a_reply(answer, payload, error) from error
+
+    def _not_a_reply(self, answer: Answer, payload: Any, error: Exception) -> Exception:
+        """What a 200 without a reply means; some gateways send an upstream's error that way."""
+        safe = answer.body if payload is None else mask_bytes(orjson.dumps(payload))
+        status = status_in(safe)
+        if status:
+            return self._dialect.failure(status, answer.headers, safe, time.time())
+        start, usage = trimmed(safe[:120].decode(errors="replace")), usage_of(_field(payload, "usage"))
+        return Retryable(
+            f"HTTP 200 with an invalid body ({answer.content_type}; {error}): {start!r}", usage=usage
+        )
+
+
+def _field(payload: Any, name: str) -> Any:
+    return cast("dict[str, Any]", payload).get(name) if isinstance(payload, dict) else None

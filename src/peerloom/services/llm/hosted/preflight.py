@@ -1,0 +1,231 @@
+"""One cheap look at a server before a run depends on it: is it there, is the key right, the model listed.
+
+Each way it can go wrong has words of its own, since this is where a first run most often ends.
+"""
+
+import asyncio
+import difflib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from peerloom.errors import LLMDenied, ServiceError
+from peerloom.services.llm.http.aiohttp_transport import open_session, read_answer
+from peerloom.services.llm.http.base import Answer
+from peerloom.services.llm.http.endpoint import Endpoint
+from peerloom.services.llm.providers.dialect import Dialect, Provider
+from peerloom.services.llm.retry import retry_after
+from peerloom.services.llm.wire_format.failures import error_in, trimmed
+from peerloom.services.llm.wire_format.payloads import MalformedBody
+from peerloom.services.secret import mask, mask_bytes
+
+_SECONDS = 30.0
+_NO_LIST = (404, 405, 501)
+_DENIED = (401, 403)
+_BUSY = (429, 503, 529)
+_WAITED_SECONDS = 120.0
+"""The longest that a busy server is waited for."""
+_LONGEST_WAIT = 15.0
+
+
+async def choose_model(
+    endpoint: Endpoint, dialect: Dialect, wanted: str | None, notify: Callable[[str], None] | None = None
+) -> str:
+    """The name of the model to use: `wanted` if the server has it, or the first it lists.
+
+    A server need not list its models if `wanted` is given. A server that is busy is waited for.
+
+    Args:
+        endpoint: where the server is.
+        dialect: how it is spoken to.
+        wanted: the model's name, if it is known.
+        notify: told what is waited for.
+
+    Raises:
+        ServiceError: if the server does not answer, refuses the key, or lacks the model.
+    """
+    key = endpoint.api_key
+    async with open_session(endpoint, dialect.auth(key) if key is not None else {}) as session:
+        look = _Look(endpoint, dialect, session, notify)
+        described = dialect.model_path(wanted) if wanted else None
+        if wanted and described and await look.found(described):
+            return wanted
+        listed = await look.listed(wanted)
+        if listed is not None:
+            return _pick(endpoint, listed, wanted)
+        if not wanted:
+            raise ServiceError(f"{endpoint.shown()} does not say which models may be asked: set llm.model")
+        await look.takes_chats(wanted)
+        return wanted
+
+
+class _Look:
+    """Requests to one server."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        dialect: Dialect,
+        session: aiohttp.ClientSession,
+        notify: Callable[[str], None] | None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._dialect = dialect
+        self._session = session
+        self._notify = notify
+
+    async def found(self, path: str) -> bool:
+        """Whether a model is described at `path`."""
+        answer = await self._ask("GET", path)
+        if answer.status not in (200, 400, *_NO_LIST):  # 400 is Gemini's word for a key it refuses, too
+            raise self._refused(path, answer)
+        return answer.status == 200
+
+    async def listed(self, wanted: str | None) -> list[str] | None:
+        """The models listed; None if they are not, though chats may be answered."""
+        path = self._dialect.models_path
+        answer = await self._ask("GET", path)
+        failure = None
+        if answer.status == 200:
+            try:
+                return self._dialect.listed(orjson.loads(answer.body))
+            except (orjson.JSONDecodeError, MalformedBody):
+                failure = ServiceError(
+                    f"{self._endpoint.shown(path)} answers, but with no list of models: "
+                    f"{_words(answer.body)!r}. Is llm.base_url the right address?"
+                )
+        broken = answer.status >= 500 and answer.status not in _BUSY
+        may_chat = broken or answer.status in (200, *_NO_LIST, *_DENIED)
+        if wanted and may_chat and await self._is_there(wanted, surely=broken):
+            return [wanted]  # it only does not list its models, or not with this key
+        raise failure or self._refused(path, answer)
+
+    async def takes_chats(self, model: str) -> None:
+        """Raise ServiceError unless an empty chat is refused for what it is."""
+        post = self._dialect.probe(model)
+        answer = await self._ask("POST", post.path, post.body)
+        if answer.status in _NO_LIST:
+            said = f"HTTP {answer.status}: {_words(answer.body)}"
+            raise ServiceError(f"{self._endpoint.shown()} has no model {model!r} ({said}). Set llm.model")
+        if answer.status not in (200, 400, 422):
+            raise self._refused(post.path, answer)
+
+    async def _is_there(self, model: str, *, surely: bool) -> bool:
+        """Whether an empty chat is refused, or at least answered as a program answers, not a web page.
+
+        A stand-in may answer 404 to a request it does not know. If nothing is there, the first call says so,
+        unless it is to be known `surely`.
+        """
+        post = self._dialect.probe(model)
+        answer = await self._ask("POST", post.path, post.body)
+        if answer.status in (400, 422):
+            return True
+        if answer.status in _DENIED or answer.status // 100 == 3:
+            raise self._refused(post.path, answer)
+        if surely:
+            return answer.status == 200
+        lost = answer.status in _NO_LIST and _forgotten(self._endpoint, self._dialect.provider)
+        return not lost and answer.body.lstrip().startswith(b"{")
+
+    async def _ask(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        """Have a request answered; a server that is busy is asked again, for a limited time."""
+        until, pause, told = time.monotonic() + _WAITED_SECONDS, 0.5, False
+        while True:
+            answer = await self._once(method, path, body)
+            if answer.status not in _BUSY or self._is_denied(answer):
+                return answer
+            asked = retry_after(answer.headers, time.time())
+            wait = pause if asked is None else asked
+            if time.monotonic() + wait > until:
+                return answer
+            if self._notify is not None and not told:
+                words = _words(answer.body)
+                self._notify(
+                    f"{self._endpoint.shown(path)} is busy (HTTP {answer.status}: {words}): "
+                    f"waiting for up to {_WAITED_SECONDS:g} s"
+                )
+            told = True
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, _LONGEST_WAIT)
+
+    def _is_denied(self, answer: Answer) -> bool:
+        """Whether no wait helps: the account is empty, say."""
+        failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
+        return isinstance(failure, LLMDenied)
+
+    async def _once(self, method: str, path: str, body: bytes | None) -> Answer:
+        endpoint, variable = self._endpoint, self._dialect.provider.url_env
+        seconds = min(_SECONDS, endpoint.timeout)
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=endpoint.connect_timeout)
+        url = endpoint.url(path)
+        try:
+            async with self._session.request(
+                method, url, data=body, timeout=timeout, allow_redirects=False
+            ) as response:
+                return await read_answer(response)
+        except TimeoutError as error:
+            raise ServiceError(
+                f"{endpoint.shown(path)} does not answer in {seconds:g} s: "
+                f"check that the server is well, and llm.base_url ({variable})"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServiceError(
+                f"no LLM server answers at {endpoint.shown()} ({mask(str(error))}): start it, "
+                f"or set llm.base_url ({variable}) to where it is"
+            ) from error
+
+    def _refused(self, path: str, answer: Answer) -> ServiceError:
+        status, body = answer.status, answer.body
+        where, provider = self._endpoint.shown(path), self._dialect.provider
+        if status in _DENIED or b"API_KEY_INVALID" in body:
+            refused = (
+                "the API key was refused" if self._endpoint.api_key else "it wants an API key and none is set"
+            )
+            return ServiceError(f"{where}: {refused} (HTTP {status}): set {provider.key_env}")
+        if status == 404:
+            return ServiceError(f"{where} is not found (HTTP 404){_forgotten(self._endpoint, provider)}")
+        if status // 100 == 3:
+            there = mask(_target(self._endpoint.url(path), answer.headers.get("Location", "")))
+            return ServiceError(f"{where} redirects{there} (HTTP {status}): set llm.base_url to that place")
+        return ServiceError(f"{where} answered HTTP {status}: {_words(body)}")
+
+
+def _target(url: URL, location: str) -> str:
+    """Where a redirect leads, without what may be secret in it."""
+    if not location:
+        return ""
+    try:
+        there = url.join(URL(location))
+        return f" to {there.with_user(None).with_query(None).with_fragment(None)}"
+    except ValueError:
+        return f" to {location[:80]!r}"
+
+
+def _forgotten(endpoint: Endpoint, provider: Provider) -> str:
+    tail = provider.tail
+    return f". Does llm.base_url lack its {tail}?" if tail and not endpoint.shown().endswith(tail) else ""
+
+
+def _pick(endpoint: Endpoint, listed: list[str], wanted: str | None) -> str:
+    if not listed and wanted is None:
+        raise ServiceError(f"{endpoint.shown('/models')} lists no model: load one there")
+    if wanted is None:
+        return listed[0]
+    if (
+        not listed or wanted in listed or f"{wanted}:latest" in listed
+    ):  # Ollama lists a tag and takes names without it
+        return wanted
+    close = difflib.get_close_matches(wanted, listed, n=1, cutoff=0.3)
+    few = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {few}."
+    raise ServiceError(f"{endpoint.shown()} has no model {wanted!r}. {hint} Set llm.model")
+
+
+def _words(body: bytes) -> str:
+    safe = mask_bytes(body)
+    message: Any = error_in(safe).get("message")
+    return trimmed(message if isinstance(message, str) else safe[:400].decode(errors="replace"))

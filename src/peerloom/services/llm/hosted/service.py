@@ -1,0 +1,122 @@
+"""A model behind HTTP that somebody else runs: one server, or several with the same model.
+
+Nothing is started. How the servers are spoken to is a dialect's; `openai` and `providers` name those known.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peerloom.errors import ConfigError
+from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.hosted.backend import HttpDial
+from peerloom.services.llm.hosted.preflight import choose_model
+from peerloom.services.llm.http.endpoint import Endpoint, Http
+from peerloom.services.llm.providers.dialect import Dialect
+from peerloom.services.llm.retry import Retry
+from peerloom.services.processes.spawn import Spawner
+from peerloom.services.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPolicy:
+    """How calls are made, whatever the provider. Times in seconds.
+
+    Args:
+        timeout: see `Endpoint`.
+        connect_timeout: see `Endpoint`.
+        retry: see `FleetSpec`.
+        http: see `Endpoint`.
+    """
+
+    timeout: float = 600.0
+    connect_timeout: float = 10.0
+    retry: Retry = field(default_factory=Retry)
+    http: Http = "auto"
+
+
+class HttpService:
+    """Servers that speak one dialect.
+
+    Args:
+        dialect: how they are spoken to.
+        base_url: of each replica; default what the provider's variable holds, else its own address.
+        model: default the first that the server lists.
+        api_key: default what the provider's variable holds, else none.
+        calls: how they are called.
+
+    Raises:
+        ConfigError: for an impossible `base_url`, or if there is none.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        base_url: str | Sequence[str] | None = None,
+        model: str | None = None,
+        api_key: Secret | str | None = None,
+        calls: CallPolicy | None = None,
+    ) -> None:
+        key = Secret(api_key) if isinstance(api_key, str) else api_key
+        self._calls = calls or CallPolicy()
+        self._dialect = dialect
+        self._model = model
+        self._endpoints = [
+            Endpoint(
+                base_url=url,
+                api_key=key or Secret.from_env(dialect.provider.key_env),
+                timeout=self._calls.timeout,
+                connect_timeout=self._calls.connect_timeout,
+                http=self._calls.http,
+            )
+            for url in addresses(dialect, base_url)
+        ]
+        self._secrets = [endpoint.secrets for endpoint in self._endpoints]
+
+    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+        """Check that all servers answer and have the model.
+
+        Raises:
+            ServiceError: saying what is wrong: the address, the key or the model's name.
+        """
+        model = self._model
+        for endpoint in self._endpoints:
+            model = await choose_model(endpoint, self._dialect, model, notify)
+        assert model is not None
+        where = ", ".join(endpoint.shown() for endpoint in self._endpoints)
+        notify(f"model {model} at {where}")
+        return FleetSpec(
+            model=model,
+            replicas=tuple(endpoint.base_url for endpoint in self._endpoints),
+            dial=HttpDial(self._endpoints[0], self._dialect, model),
+            retry=self._calls.retry,
+        )
+
+    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
+        """Wait for ever: a server run by others that goes away shows in the calls, and may come back."""
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+
+def addresses(dialect: Dialect, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The base URLs to use, in this order: those given, what the environment says, the provider's own.
+
+    Raises:
+        ConfigError: if there is none, or one twice.
+    """
+    provider = dialect.provider
+    found = given or os.environ.get(provider.url_env) or provider.url
+    if not found:
+        raise ConfigError(
+            f"llm.base_url is needed: set it, or {provider.url_env}, to your resource's address"
+        )
+    urls = [found] if isinstance(found, str) else found
+    short = tuple(url.rstrip("/").removesuffix(provider.dropped) for url in urls)
+    if len(set(short)) < len(short):
+        raise ConfigError("llm.base_url names a server twice: each is a replica of its own")
+    return short

@@ -1,0 +1,67 @@
+"""Requests by aiohttp: for proxies, and for whoever prefers it. See `carrier`."""
+
+import io
+from collections.abc import Mapping
+
+import aiohttp
+from yarl import URL
+
+from peerloom.services.llm.http.base import Answer, Unanswered
+from peerloom.services.llm.http.decompression import ACCEPTED, inflated
+from peerloom.services.llm.http.dialer import tls_context
+from peerloom.services.llm.http.endpoint import JSON, Endpoint
+from peerloom.services.llm.http.pool import KEEPALIVE_SECONDS
+
+_NOT_TAKEN = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_BIG_BODY = 1 << 20  # aiohttp wants larger bodies as files, so that it can write them piecewise
+_DNS_SECONDS = 300
+
+
+def open_session(endpoint: Endpoint, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    """A pool of connections to one server, for the running event loop; `headers` carry the key."""
+    tls = tls_context() if URL(endpoint.base_url).scheme == "https" else True
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            ttl_dns_cache=_DNS_SECONDS,
+            ssl=tls,
+        ),
+        headers={**JSON, "Accept-Encoding": ACCEPTED, **headers},
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=endpoint.timeout, sock_connect=endpoint.connect_timeout),
+        proxy=endpoint.proxy,
+    )
+
+
+async def read_answer(response: aiohttp.ClientResponse) -> Answer:
+    """Read a whole response, and decompress its body."""
+    return inflated(Answer(response.status, response.raw_headers, await response.read()))
+
+
+class AiohttpCarrier:
+    """Requests by aiohttp. `seconds` is the session's timeout, for messages."""
+
+    def __init__(self, session: aiohttp.ClientSession, seconds: float) -> None:
+        self._session = session
+        self._seconds = seconds
+
+    async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """See `Carrier.send`."""
+        data = aiohttp.BytesPayload(body) if len(body) < _BIG_BODY else io.BytesIO(body)
+        try:
+            async with self._session.request(
+                method, url, data=data if body else None, headers=headers, allow_redirects=False
+            ) as response:
+                return await read_answer(response)
+        except TimeoutError as error:
+            why = f"timeout ({str(error) or f'no reply in {self._seconds:g} s'})"
+            raise Unanswered(why, taken=not isinstance(error, _NOT_TAKEN)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise Unanswered(why, taken=not isinstance(error, _NOT_TAKEN)) from error
+
+    async def close(self) -> None:
+        """See `Carrier.close`."""
+        await self._session.close()

@@ -1,0 +1,1 @@
+"""The HTTP interfaces of providers, one module each."""

@@ -1,0 +1,325 @@
+"""Gemini's generateContent and batchEmbedContents.
+
+Messages are contents of parts, the model's role is `model`, and what shapes a reply is in `generationConfig`.
+Calls of tools may lack an id, so they are given one; what must be sent back with a call, its thought
+signature, travels in it. Errors have details: how long to wait, and whether a day's quota is used up.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, cast
+
+import orjson
+
+from peerloom.errors import ContentFiltered, LLMDenied, LLMError
+from peerloom.options import FREE, SAME, Options
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.providers.dialect import Post, Provider
+from peerloom.services.llm.providers.messages import (
+    Part,
+    arguments,
+    conversation,
+    extra_of,
+    instructions,
+    media,
+    merged,
+    parts,
+    tool_call,
+)
+from peerloom.services.llm.retry import Retryable
+from peerloom.services.llm.wire_format.chat import (
+    accepted,
+    count,
+    group,
+    groups,
+    message_of,
+    text_or_nothing,
+    whole_numbers,
+)
+from peerloom.services.llm.wire_format.failures import error_in, failure_of, worded
+from peerloom.services.llm.wire_format.finish_reasons import KNOWN, finish_reason
+from peerloom.services.llm.wire_format.payloads import MalformedBody
+from peerloom.services.secret import Secret
+from peerloom.task import Usage
+
+GEMINI = Provider(
+    "https://generativelanguage.googleapis.com", "GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY", dropped="/v1beta"
+)
+
+GeminiStructured = Literal["auto", "json_schema", "none"]
+"""How choices and schemas are asked for: as a response schema (what `auto` means), or not at all."""
+
+_NOT_ALLOWED = ("API_KEY_INVALID", "FAILED_PRECONDITION")  # both sent as 400
+_A_DAY = "PerDay"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeminiDialect(Options):
+    """How Gemini is asked."""
+
+    structured: Annotated[GeminiStructured, FREE] = "auto"
+    """How choices and schemas are asked of the model."""
+    extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
+    """Further keys of every body; those of `generationConfig` join ours."""
+
+    @property
+    def provider(self) -> Provider:
+        """Google, unless another address is given."""
+        return GEMINI
+
+    @property
+    def models_path(self) -> str:
+        """All on one page."""
+        return "/v1beta/models?pageSize=1000"
+
+    def model_path(self, model: str) -> str | None:
+        """It knows names that are not in the list."""
+        return f"/v1beta/{_name(model)}"
+
+    def listed(self, payload: Any) -> list[str] | None:
+        """The names, without what all begin with."""
+        try:
+            return [cast("str", item["name"]).removeprefix("models/") for item in payload["models"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise MalformedBody("it has no models[].name") from error
+
+    def probe(self, model: str) -> Post:
+        """A request without contents."""
+        return Post(f"/v1beta/{_name(model)}:generateContent", b"{}", {})
+
+    @property
+    def constraint(self) -> str:
+        """Not observed: there is one server of this kind."""
+        return ""
+
+    def alternatives(self) -> tuple[()]:
+        """None."""
+        return ()
+
+    def auth(self, key: Secret) -> dict[str, str]:
+        """The key in a header of its own, which no log of addresses has."""
+        return {"x-goog-api-key": key.reveal()}
+
+    def chat(self, request: ChatRequest, model: str) -> Post:
+        """Contents and how to answer them."""
+        body: dict[str, Any] = {"contents": _contents(request), "generationConfig": self._config(request)}
+        told = instructions(request.messages)
+        if told:
+            body["systemInstruction"] = {"parts": [{"text": told}]}
+        if request.tools:
+            body |= _tools(request)
+        body = merged(body, self.extra_body)
+        return Post(f"/v1beta/{_name(model)}:generateContent", orjson.dumps(body), {})
+
+    def reply(self, payload: Any, request: ChatRequest, seconds: float) -> ChatReply:
+        """The first candidate's parts sorted by kind."""
+        answer = group(payload)
+        usage = _usage(group(answer.get("usageMetadata")))
+        candidate = _candidate(answer, usage)
+        found = groups(group(candidate.get("content")).get("parts"))
+        reasoning = "".join(text_or_nothing(part.get("text")) for part in found if part.get("thought"))
+        text = "".join(text_or_nothing(part.get("text")) for part in found if not part.get("thought"))
+        calls = _calls(found, text_or_nothing(answer.get("responseId")))
+        logprobs, ids = _logprobs(group(candidate.get("logprobsResult")))
+        reason = candidate.get("finishReason")
+        finish = finish_reason(reason, called=bool(calls))
+        if calls and finish == "stop":
+            finish = "tool_calls"
+        if not text and not calls and finish not in KNOWN:
+            finish = "error"  # such as OTHER: it was given up
+        return accepted(
+            ChatReply(
+                text=text,
+                finish_reason=finish,
+                usage=usage,
+                model=text_or_nothing(answer.get("modelVersion")),
+                seconds=seconds,
+                message=message_of(text, calls),
+                reasoning=reasoning,
+                tool_calls=calls,
+                logprobs=logprobs,
+                token_ids=ids,
+            ),
+            str(reason),
+        )
+
+    def embed(self, request: EmbedRequest, model: str) -> Post:
+        """A request for each text, in one."""
+        size = {} if request.dimensions is None else {"outputDimensionality": request.dimensions}
+        asked = [
+            {"model": _name(model), "content": {"parts": [{"text": text}]}, **size} for text in request.texts
+        ]
+        return Post(f"/v1beta/{_name(model)}:batchEmbedContents", orjson.dumps({"requests": asked}), {})
+
+    def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
+        """A vector for each text; what they cost is not told."""
+        try:
+            vectors = [item["values"] for item in payload["embeddings"]]
+        except (KeyError, TypeError) as error:
+            raise MalformedBody("it has no embeddings[].values") from error
+        if len(vectors) != len(request.texts) or not all(isinstance(vector, list) for vector in vectors):
+            raise MalformedBody(f"it has {len(vectors)} vectors for {len(request.texts)} texts")
+        return EmbedReply(vectors=vectors, seconds=seconds)
+
+    def failure(
+        self, status: int, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Retryable | LLMError:
+        """What OpenAI's statuses mean, but for what the details say."""
+        error, words = error_in(body), worded(status, body)
+        details = orjson.dumps(error.get("details") or []).decode()
+        if status == 400 and any(known in f"{error.get('status')} {details}" for known in _NOT_ALLOWED):
+            return LLMDenied(f"{words}; the API key is refused, or may not do this")
+        if status == 429 and _A_DAY in details:
+            return LLMDenied(f"{words}; the day's quota is used up")
+        failure = failure_of(status, headers, body, now)
+        if isinstance(failure, Retryable) and failure.retry_after is None:
+            failure.retry_after = _retry_delay(error.get("details"))
+        return failure
+
+    def _config(self, request: ChatRequest) -> dict[str, Any]:
+        config: dict[str, Any] = {}
+        for name, value in (
+            ("maxOutputTokens", request.max_tokens),
+            ("temperature", request.temperature),
+            ("topP", request.top_p),
+            ("stopSequences", list(request.stop) or None),
+            ("seed", request.seed),
+        ):
+            if value is not None:
+                config[name] = value
+        if request.top_logprobs is not None:
+            config |= {"responseLogprobs": True, "logprobs": request.top_logprobs}
+        if self.structured == "none":
+            return config
+        if request.choices:
+            schema = {"type": "STRING", "enum": list(request.choices)}
+            config |= {"responseMimeType": "text/x.enum", "responseSchema": schema}
+        elif request.schema is not None:
+            config |= {"responseMimeType": "application/json", "responseJsonSchema": request.schema}
+        return config
+
+
+DIALECT = GeminiDialect
+
+
+def _name(model: str) -> str:
+    return model if "/" in model else f"models/{model}"
+
+
+def _contents(request: ChatRequest) -> list[dict[str, Any]]:
+    """The conversation; neighbours of one role are one content."""
+    names: dict[str, str] = {}  # of the tools that were called, by the call's id
+    contents: list[dict[str, Any]] = []
+    for message in conversation(request.messages):
+        for call in groups(message.get("tool_calls")):
+            names[call["id"]] = call["function"]["name"]
+        role = "model" if message["role"] == "assistant" else "user"
+        made = _parts(message, names)
+        if contents and contents[-1]["role"] == role:
+            contents[-1]["parts"] += made
+        elif made:
+            contents.append({"role": role, "parts": made})
+    return contents
+
+
+def _parts(message: dict[str, Any], names: Mapping[str, str]) -> list[Part]:
+    content = [_part(part) for part in parts(message.get("content"))]
+    if message["role"] == "tool":
+        answer = "".join(part.get("text") or "" for part in content)
+        name = names.get(str(message.get("tool_call_id")), "")
+        return [{"functionResponse": {"name": name, "response": {"result": answer}}}]
+    calls = groups(message.get("tool_calls"))
+    for call, signed in zip(calls, extra_of(calls, "google"), strict=True):
+        called = {"functionCall": {"name": call["function"]["name"], "args": arguments(call)}}
+        content.append({**called, "thoughtSignature": signed["thought_signature"]} if signed else called)
+    return content
+
+
+def _part(part: Part) -> Part:
+    if part.get("type") == "text":
+        return {"text": part["text"]}
+    found = media(part)
+    if found is None:
+        return part  # in Gemini's own form
+    if found.url:
+        return {"fileData": {"mimeType": found.mime, "fileUri": found.url}}
+    return {"inlineData": {"mimeType": found.mime, "data": found.base64}}
+
+
+def _tools(request: ChatRequest) -> dict[str, Any]:
+    declared: list[Part] = []
+    for tool in request.tools:
+        function = dict(tool["function"])
+        schema = function.pop("parameters", None)
+        function.pop("strict", None)
+        declared.append({**function, "parametersJsonSchema": schema} if schema else function)
+    body: dict[str, Any] = {"tools": [{"functionDeclarations": declared}]}
+    if request.tool_choice:
+        mode = {"auto": "AUTO", "none": "NONE"}.get(request.tool_choice, "ANY")
+        config: dict[str, Any] = {"mode": mode}
+        if request.tool_choice not in ("auto", "none", "required"):
+            config["allowedFunctionNames"] = [request.tool_choice]
+        body["toolConfig"] = {"functionCallingConfig": config}
+    return body
+
+
+def _candidate(answer: dict[str, Any], usage: Usage) -> dict[str, Any]:
+    """The first reply; ContentFiltered if the prompt was blocked."""
+    blocked = group(answer.get("promptFeedback")).get("blockReason")
+    if blocked:
+        raise ContentFiltered(f"the provider blocked the prompt: {blocked}", usage=usage)
+    candidates = groups(answer.get("candidates"))
+    if not candidates:
+        raise MalformedBody("it has no candidates[0]")
+    return candidates[0]
+
+
+def _calls(found: list[Part], reply_id: str) -> list[dict[str, Any]]:
+    calls: list[dict[str, Any]] = []
+    for part in found:
+        called = group(part.get("functionCall"))
+        if called:
+            signature = part.get("thoughtSignature")
+            extra = {"google": {"thought_signature": signature}} if signature else None
+            made_up = f"call_{reply_id}_{len(calls)}"
+            call_id, given = called.get("id") or made_up, group(called.get("args"))
+            calls.append(tool_call(call_id, called.get("name"), given, extra))
+    return calls
+
+
+def _logprobs(result: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
+    """OpenAI's records, and the tokens' ids if all are told."""
+    chosen = groups(result.get("chosenCandidates"))
+    others = groups(result.get("topCandidates"))
+    if len(others) != len(chosen):
+        others: list[dict[str, Any]] = [{} for _ in chosen]
+    records = [
+        {
+            **_probability(token),
+            "top_logprobs": [_probability(other) for other in groups(beside.get("candidates"))],
+        }
+        for token, beside in zip(chosen, others, strict=True)
+    ]
+    return records, whole_numbers([token.get("tokenId") for token in chosen])
+
+
+def _probability(token: dict[str, Any]) -> dict[str, Any]:
+    return {"token": token.get("token"), "logprob": token.get("logProbability")}
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    return Usage(
+        count(usage.get("promptTokenCount")) + count(usage.get("toolUsePromptTokenCount")),
+        count(usage.get("candidatesTokenCount")) + count(usage.get("thoughtsTokenCount")),
+        count(usage.get("cachedContentTokenCount")),
+        1,
+    )
+
+
+def _retry_delay(details: Any) -> float | None:
+    """The wait that google.rpc.RetryInfo asks for, in seconds."""
+    try:
+        delays = [detail["retryDelay"] for detail in details if "retryDelay" in detail]
+        return float(delays[0].removesuffix("s")) if delays else None
+    except (TypeError, ValueError, AttributeError):
+        return None

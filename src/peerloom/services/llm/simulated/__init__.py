@@ -1,0 +1,1 @@
+"""The simulated model: a seeded stand-in for a provider, in process."""

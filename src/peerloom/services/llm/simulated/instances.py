@@ -1,0 +1,172 @@
+"""Makes a valid instance of a JSON schema, for the simulated model.
+
+Covers what language model servers constrain to: objects, arrays, strings, numbers, booleans, null, enum
+and const, local `$ref`, anyOf/oneOf/allOf, and the usual bounds. Below a few levels only what is
+required is made, so that recursive schemas end.
+"""
+
+import math
+from collections.abc import Callable
+from random import Random
+from typing import Any, cast
+
+from peerloom.services.llm.simulated.prose import prose
+
+_DEEP = 4  # levels below which only what is required is made
+_DEEPEST = 40
+
+Schema = dict[str, Any]
+
+
+class UnsupportedSchema(ValueError):
+    """A schema this module makes no instance of."""
+
+
+def instance(schema: Schema, rng: Random, pick: Callable[[list[str]], str]) -> Any:
+    """A value that `schema` accepts; `pick` chooses among the strings of an enum.
+
+    Raises:
+        UnsupportedSchema: for keywords it does not know how to satisfy, or endless recursion.
+    """
+    return _Maker(schema, rng, pick).make(schema, 0)
+
+
+class _Maker:
+    def __init__(self, root: Schema, rng: Random, pick: Callable[[list[str]], str]) -> None:
+        self._root = root
+        self._rng = rng
+        self._pick = pick
+        self._makers: dict[str, Callable[[Schema, int], Any]] = {
+            "object": self._object,
+            "array": self._array,
+            "string": self._string,
+            "integer": self._integer,
+            "number": self._number,
+            "boolean": lambda schema, depth: rng.random() < 0.5,
+            "null": lambda schema, depth: None,
+        }
+
+    def make(self, schema: Any, depth: int) -> Any:
+        if depth > _DEEPEST:
+            raise UnsupportedSchema("the schema requires itself without end")
+        if not isinstance(schema, dict):
+            return self._string({}, depth)  # `true`: anything will do
+        node = self._flat(cast("Schema", schema))
+        if "const" in node:
+            return node["const"]
+        if "enum" in node:
+            return self._enum(node["enum"])
+        options = node.get("anyOf") or node.get("oneOf")
+        if options:
+            return self.make(
+                self._simplest(options) if depth >= _DEEP else self._rng.choice(options), depth + 1
+            )
+        kind = node.get("type", "object" if "properties" in node else "string")
+        if isinstance(kind, list):
+            kinds = cast("list[str]", kind)
+            kind = "null" if depth >= _DEEP and "null" in kinds else self._rng.choice(kinds)
+        if kind not in self._makers:
+            raise UnsupportedSchema(f"unknown type {kind!r}")
+        return self._makers[kind](node, depth)
+
+    def _flat(self, schema: Schema) -> Schema:
+        """`schema` with its `$ref` followed and its `allOf` merged in."""
+        node = dict(schema)
+        for _ in range(_DEEPEST):
+            if "$ref" not in node:
+                break
+            node = {**self._resolved(node.pop("$ref")), **node}
+        parts: list[Schema] = node.pop("allOf", [])
+        for part in parts:
+            other = self._flat(part)
+            merged: Schema = {**other, **node}
+            if "properties" in merged:
+                merged["properties"] = {**other.get("properties", {}), **node.get("properties", {})}
+                merged["required"] = [*other.get("required", []), *node.get("required", [])]
+            node = merged
+        return node
+
+    def _resolved(self, ref: str) -> Schema:
+        node: Any = self._root
+        try:
+            for name in ref.removeprefix("#").split("/")[1:]:
+                node = node[name.replace("~1", "/").replace("~0", "~")]
+        except (KeyError, TypeError) as error:
+            raise UnsupportedSchema(f"$ref {ref!r} leads nowhere") from error
+        if not ref.startswith("#") or not isinstance(node, dict):
+            raise UnsupportedSchema(f"$ref {ref!r} leads nowhere")
+        return cast("Schema", node)
+
+    def _enum(self, values: list[Any]) -> Any:
+        if all(isinstance(value, str) for value in values):
+            return self._pick(values)
+        return self._rng.choice(values)
+
+    def _simplest(self, options: list[Any]) -> Any:
+        def weight(option: Any) -> int:
+            node = self._flat(cast("Schema", option)) if isinstance(option, dict) else {}
+            return {"object": 2, "array": 1}.get(node.get("type", ""), 2 if "properties" in node else 0)
+
+        return min(options, key=weight)
+
+    def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
+        properties: Schema = schema.get("properties", {})
+        required: list[str] = schema.get("required", [])
+        names = required if depth >= _DEEP else [*properties, *(n for n in required if n not in properties)]
+        if len(names) < schema.get("minProperties", 0):
+            raise UnsupportedSchema("minProperties asks for more than the properties listed")
+        extra = schema.get("additionalProperties", True)
+        return {name: self.make(properties.get(name, extra), depth + 1) for name in names}
+
+    def _array(self, schema: Schema, depth: int) -> list[Any]:
+        fixed: list[Any] = schema.get("prefixItems", [])
+        least = max(schema.get("minItems", 0), len(fixed))
+        most = min(schema.get("maxItems", least + 3), least + 3)
+        size = least if depth >= _DEEP else self._rng.randint(min(least or 1, most), most)
+        items = schema.get("items", True)
+        made = [self.make(part, depth + 1) for part in fixed]
+        for _ in range(20 * size):
+            if len(made) >= size:
+                break
+            value = self.make(items, depth + 1)
+            if not schema.get("uniqueItems") or value not in made:
+                made.append(value)
+        if len(made) < least:
+            raise UnsupportedSchema(f"could not make {least} different items")
+        return made
+
+    def _string(self, schema: Schema, depth: int) -> str:
+        if "pattern" in schema:
+            raise UnsupportedSchema(f"cannot make strings for pattern {schema['pattern']!r}")
+        least = schema.get("minLength", 0)
+        most = schema.get("maxLength", max(60, least))
+        text = prose(max(least, min(most, self._rng.randint(8, 60))), self._rng.getrandbits(64))
+        return text.ljust(least, ".")[:most]
+
+    def _integer(self, schema: Schema, depth: int) -> int:
+        step = schema.get("multipleOf", 1)
+        low, high = _bounds(schema, 1)
+        low, high = math.ceil(low / step), math.floor(high / step)
+        if low > high:
+            raise UnsupportedSchema(f"no integer is between the bounds of {schema}")
+        return int(self._rng.randint(low, high) * step)
+
+    def _number(self, schema: Schema, depth: int) -> float:
+        if "multipleOf" in schema:
+            return self._integer(schema, depth)
+        low, high = _bounds(schema, 1e-6)
+        return min(max(round(self._rng.uniform(low, high), 3), low), high)
+
+
+def _bounds(schema: Schema, margin: float) -> tuple[float, float]:
+    """The least and greatest number allowed; `margin` is kept from exclusive bounds."""
+    lows = [
+        schema[key] + extra for key, extra in (("minimum", 0), ("exclusiveMinimum", margin)) if key in schema
+    ]
+    highs = [
+        schema[key] - extra for key, extra in (("maximum", 0), ("exclusiveMaximum", margin)) if key in schema
+    ]
+    low, high = max(lows, default=None), min(highs, default=None)
+    if low is None:
+        low = 0 if high is None or high >= 0 else high - 100
+    return low, low + 100 if high is None else high

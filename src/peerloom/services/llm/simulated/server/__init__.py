@@ -1,0 +1,1 @@
+"""The simulated model as a server of OpenAI's protocol."""

@@ -1,0 +1,1 @@
+"""Amounts of tokens, calls and money: estimates, prices and budgets."""

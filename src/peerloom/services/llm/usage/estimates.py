@@ -1,0 +1,61 @@
+"""What a call may take, before it is made: learnt from what the agent's calls have taken so far.
+
+The prompt is estimated from its text, corrected by the ratio that the server's counts have shown; the reply
+is a high quantile of the agent's replies, or all of its token limit while too little is known.
+"""
+
+from peerloom.services.llm.base import ChatRequest, EmbedRequest, text_of
+from peerloom.services.llm.usage.amounts import Amount
+from peerloom.services.llm.usage.prices import Price
+from peerloom.services.llm.usage.quantile import OutputLength
+from peerloom.services.llm.usage.tokens import estimate_tokens
+from peerloom.task import Usage
+
+DEFAULT_OUTPUT = 512  # tokens that a reply is taken to have while nothing is known of it
+
+_PART_TOKENS = 800.0  # of an image or a sound in a message
+_MESSAGE_TOKENS = 4.0
+_SMOOTH = 0.05
+
+
+class Estimates:
+    """Of one service. `price` says what tokens cost, if that is known."""
+
+    def __init__(self, price: Price | None) -> None:
+        self._price = price
+        self._outputs: dict[str, OutputLength] = {}
+        self._ratio = 1.0
+
+    def need(self, request: ChatRequest | EmbedRequest) -> Amount:
+        """What a call may take."""
+        if isinstance(request, EmbedRequest):
+            prompt, output = float(sum(map(estimate_tokens, request.texts))), 0.0
+        else:
+            prompt = _prompt(request)
+            known = self._outputs.get(request.role)
+            limit = request.max_tokens
+            output = float(limit or DEFAULT_OUTPUT) if known is None else known.reserve(limit, DEFAULT_OUTPUT)
+        prompt *= self._ratio
+        usd = self._price.cost(Usage(int(prompt), int(output), 0, 1)) if self._price is not None else 0.0
+        return Amount(1.0, 1.0, prompt + output, usd)
+
+    def learn(self, request: ChatRequest | EmbedRequest, usage: Usage) -> None:
+        """What a call has come to."""
+        if isinstance(request, EmbedRequest):
+            return
+        known = self._outputs.get(request.role)
+        if known is None:
+            known = self._outputs[request.role] = OutputLength()
+        known.add(usage.completion)
+        estimated = _prompt(request)
+        if estimated > 0 and usage.prompt > 0:
+            ratio = min(4.0, max(0.25, usage.prompt / estimated))
+            self._ratio += _SMOOTH * (ratio - self._ratio)
+
+
+def _prompt(request: ChatRequest) -> float:
+    parts = sum(
+        len(message["content"]) for message in request.messages if isinstance(message.get("content"), list)
+    )
+    words = estimate_tokens(text_of(request.messages))
+    return words + _MESSAGE_TOKENS * len(request.messages) + _PART_TOKENS * parts

@@ -1,0 +1,327 @@
+"""Between our types and OpenAI's chat completions: a request becomes a body, an answer a `ChatReply`.
+
+Pure functions, shared by the HTTP client and the simulated model, so both mean the same by a request.
+Where a server has no field for choices they are asked as a schema `{"answer": <one of them>}`, and the
+reply is unwrapped again: an agent sees plain text either way.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import orjson
+
+from peerloom.errors import ContentFiltered
+from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.retry import Retryable
+from peerloom.services.llm.wire_format.finish_reasons import finish_reason
+from peerloom.services.llm.wire_format.payloads import MalformedBody
+from peerloom.task import Usage
+
+Structured = Literal["auto", "json_schema", "choice", "none"]
+"""How choices and schemas are asked for: `json_schema` (OpenAI's response_format; what `auto` means),
+`choice` (choices in vLLM's `structured_outputs`, schemas as before), `none` (not at all)."""
+
+_WRAP_TOKENS = 16  # what the braces and the key around a wrapped choice may cost
+_THINK, _THOUGHT, _MARK = "<think>", "</think>", "think>"
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+_APART = ("reasoning", "reasoning_content", "reasoning_details")  # what is no part of the message said
+_DIGITS = 12
+_REFUSAL = 300  # characters of a refusal that an error repeats
+
+
+def wraps(request: ChatRequest, structured: Structured) -> bool:
+    """Whether this request's choices are asked as a schema."""
+    return bool(request.choices) and structured in ("auto", "json_schema")
+
+
+def to_body(
+    request: ChatRequest, model: str, structured: Structured, limit_field: str = "max_tokens"
+) -> dict[str, Any]:
+    """The JSON body that asks for `request`. `limit_field` is what this server calls the token limit."""
+    body: dict[str, Any] = {"model": model, "messages": request.messages}
+    wrapped = wraps(request, structured)
+    if request.max_tokens is not None:
+        body[limit_field] = request.max_tokens + (_WRAP_TOKENS if wrapped else 0)
+    for name, value in (
+        ("temperature", request.temperature),
+        ("top_p", request.top_p),
+        ("stop", list(request.stop) or None),
+        ("seed", request.seed),
+    ):
+        if value is not None:
+            body[name] = value
+    if wrapped:
+        body["response_format"] = _response_format(choice_schema(request.choices))
+    elif request.choices and structured == "choice":
+        body["structured_outputs"] = {"choice": list(request.choices)}
+    elif request.schema is not None and structured != "none":
+        body["response_format"] = _response_format(request.schema)
+    if request.tools:
+        _ask_for_tools(body, request)
+    if request.top_logprobs is not None:
+        body["logprobs"] = True
+        body["top_logprobs"] = request.top_logprobs
+    return body
+
+
+def _ask_for_tools(body: dict[str, Any], request: ChatRequest) -> None:
+    body["tools"] = list(request.tools)
+    if request.tool_choice in ("auto", "none", "required"):
+        body["tool_choice"] = request.tool_choice
+    elif request.tool_choice:
+        body["tool_choice"] = {"type": "function", "function": {"name": request.tool_choice}}
+
+
+def choice_schema(choices: Sequence[str]) -> dict[str, Any]:
+    """The schema of an object whose only field, `answer`, is one of `choices`."""
+    return {
+        "type": "object",
+        "properties": {"answer": {"type": "string", "enum": list(choices)}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
+
+
+def unwrap(text: str, choices: Sequence[str]) -> str:
+    """The choice inside `{"answer": choice}`; `text` itself if it is no such thing."""
+    try:
+        answer = orjson.loads(text)["answer"]
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+        return text
+    return cast("str", answer) if answer in choices else text
+
+
+def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: float) -> ChatReply:
+    """The reply in a decoded chat completion; fields that are not needed and not as expected are dropped.
+
+    Raises:
+        MalformedBody: if it has no message.
+        Retryable: if the reply broke off for a reason that may pass.
+        ContentFiltered: if the provider withheld the reply, or the model refused to give one.
+    """
+    choice, message = _message(payload)
+    usage = usage_of(payload.get("usage"))
+    text, reasoning = _told(message)
+    calls = groups(message.get("tool_calls"))
+    logprobs, token_ids = _tokens(choice)
+    refused = message.get("refusal")
+    if refused and not text:
+        raise ContentFiltered(f"the model refused: {str(refused)[:_REFUSAL]}", usage=usage)
+    if wrapped:
+        text = unwrap(text, request.choices)
+    if reasoning or text != message.get("content") or (calls or None) != message.get("tool_calls"):
+        message = {key: value for key, value in message.items() if key not in _APART}
+        message["content"] = text or (None if calls else "")
+        message["tool_calls"] = calls
+        if not calls:
+            del message["tool_calls"]
+    if message.get("role") != "assistant":
+        message = {**message, "role": "assistant"}
+    failure, finish = _error_in(payload, choice, message), choice.get("finish_reason")
+    return accepted(
+        ChatReply(
+            text=text,
+            finish_reason="error" if failure else finish_reason(finish, called=bool(calls)),
+            usage=usage,
+            model=text_or_nothing(payload.get("model")),
+            seconds=seconds,
+            message=message,
+            reasoning=reasoning,
+            tool_calls=calls,
+            logprobs=logprobs,
+            token_ids=token_ids,
+        ),
+        failure or str(finish),
+    )
+
+
+def _error_in(*places: dict[str, Any]) -> str:
+    """The words of an error that a gateway has put beside a reply that broke off; empty if there is none."""
+    for place in places:
+        error = place.get("error")
+        if error:
+            return str(group(error).get("message") or error)
+    return ""
+
+
+def _message(payload: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first choice and its message; a plain completion's text is one too."""
+    try:
+        choice = payload["choices"][0]
+        if isinstance(choice["message"], dict):
+            return choice, choice["message"]
+    except (LookupError, TypeError):
+        pass
+    choices = groups(group(payload).get("choices"))
+    if not choices:
+        raise MalformedBody("it has no choices[0]")
+    choice = choices[0]
+    message = choice.get("message")
+    if isinstance(message, dict):
+        return choice, cast("dict[str, Any]", message)
+    if isinstance(choice.get("text"), str):
+        return choice, {"role": "assistant", "content": choice["text"]}
+    raise MalformedBody("it has no choices[0].message")
+
+
+def message_of(text: str, tool_calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """A reply as an OpenAI chat message."""
+    message: dict[str, Any] = {"role": "assistant", "content": text or (None if tool_calls else "")}
+    if tool_calls:
+        message["tool_calls"] = tool_calls
+    return message
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """A reply's words and the thoughts before them, of a server that does not keep them apart.
+
+    A prompt may end with the mark that begins the thoughts, so the one that ends them is enough. Of a reply
+    that was cut in its thoughts there are no words.
+
+    >>> split_thought("<think>2 + 2</think> It is 4.")
+    ('It is 4.', '2 + 2')
+    """
+    if _MARK not in text:
+        return text, ""
+    stripped = text.lstrip()
+    begun = stripped.startswith(_THINK)
+    thought, ended, words = stripped.removeprefix(_THINK).partition(_THOUGHT)
+    if ended and (begun or _THINK not in thought):
+        return words.strip(), thought.strip()
+    return ("", thought.strip()) if begun else (text, "")
+
+
+def _told(message: dict[str, Any]) -> tuple[str, str]:
+    """The words of a message and what was thought before them, wherever this server puts either."""
+    content: Any = message.get("content")
+    apart = _words(message.get("reasoning_content")) or _words(message.get("reasoning"))
+    if isinstance(content, list):  # Mistral's: parts, of which some are thoughts
+        parts = cast("list[Any]", content)
+        thoughts = [part for part in parts if group(part).get("type") in _THOUGHTS]
+        apart = apart or "".join(_words(part.get("thinking")) for part in thoughts)
+        content = "".join(_words(part) for part in parts if part not in thoughts)
+    elif isinstance(content, dict):
+        content = _words(content)
+    elif content is None:
+        content = ""
+    if not isinstance(content, str):
+        raise MalformedBody("its content is no text")
+    return (content, apart) if apart else split_thought(content)
+
+
+def _words(value: Any) -> str:
+    """The text in a value: a string, an object with a text, or a list of either."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list):
+        return "".join(_words(item) for item in cast("list[Any]", value) if not isinstance(item, list))
+    found = group(value)
+    text: Any = found.get("text", found.get("content"))
+    if isinstance(text, dict):  # as OpenAI's assistants write it
+        text = cast("dict[str, Any]", text).get("value")
+    return text_or_nothing(text)
+
+
+def to_vectors(payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
+    """The vectors in a decoded answer of OpenAI's embeddings.
+
+    Raises:
+        MalformedBody: if `payload` is not shaped like one, or has not a vector for each text.
+    """
+    try:
+        data = sorted(payload["data"], key=lambda item: item["index"])
+        vectors = [item["embedding"] for item in data]
+        usage, model = usage_of(payload.get("usage")), text_or_nothing(payload.get("model"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MalformedBody("it has no data[].embedding") from error
+    if len(vectors) != len(request.texts) or not all(isinstance(vector, list) for vector in vectors):
+        raise MalformedBody(f"it has {len(vectors)} vectors for {len(request.texts)} texts")
+    return EmbedReply(vectors=vectors, usage=usage, model=model, seconds=seconds)
+
+
+def accepted(reply: ChatReply, why: str) -> ChatReply:
+    """`reply`, if it is whole or was cut at a limit. `why` is the server's word for how it ended.
+
+    Raises:
+        ContentFiltered: if the provider withheld it.
+        Retryable: if it broke off for a reason that may pass.
+    """
+    if reply.finish_reason == "error":
+        raise Retryable(f"the reply broke off: {why[:_REFUSAL]}", usage=reply.usage)
+    return unfiltered(reply)
+
+
+def unfiltered(reply: ChatReply) -> ChatReply:
+    """`reply`, if the provider did not withhold it.
+
+    Raises:
+        ContentFiltered: if it did.
+    """
+    if reply.finish_reason == "content_filter":
+        withheld = f"the provider withheld the reply of {reply.model or 'the model'}"
+        raise ContentFiltered(withheld, usage=reply.usage)
+    return reply
+
+
+def _tokens(choice: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
+    """Log-probabilities and token ids; vLLM says these if it is asked to, llama.cpp beside the former."""
+    ids, logged = choice.get("token_ids"), choice.get("logprobs")
+    if not ids and not logged:
+        return [], []
+    records = groups(group(logged).get("content"))
+    return records, whole_numbers(ids or [record.get("id") for record in records])
+
+
+def group(value: Any) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else that a server may put in its place."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def groups(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; none of anything else."""
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
+
+
+def text_or_nothing(value: Any) -> str:
+    """A text; an empty one for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def whole_numbers(values: Any) -> list[int]:
+    """A list of whole numbers; an empty one for anything else."""
+    numbers = cast("list[Any]", values) if isinstance(values, list) else []
+    kept = all(type(each) is int and 0 <= each <= MOST_TOKENS for each in numbers)
+    return cast("list[int]", numbers) if kept else []
+
+
+MOST_TOKENS = 1_000_000_000
+"""A greater number of tokens is taken for an error of the server's, and for unknown."""
+
+
+def count(value: Any) -> int:
+    """A number of tokens that a server states, as a number or a text; 0 if it is unknown."""
+    if type(value) is not int:
+        value = _whole(value)
+    return value if 0 < value <= MOST_TOKENS else 0
+
+
+def _whole(value: Any) -> int:
+    """A whole number that is written as a float or a text; 0 for anything else."""
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) <= _DIGITS:
+        return int(value)
+    return int(value) if type(value) is float and value.is_integer() else 0
+
+
+def usage_of(usage: Any) -> Usage:
+    """The tokens that a reply has used, of whatever a server says about it."""
+    told = group(usage)
+    details = told.get("prompt_tokens_details")
+    cached = count(group(details).get("cached_tokens")) if details else 0
+    prompt = count(told.get("prompt_tokens")) or count(told.get("input_tokens"))
+    completion = count(told.get("completion_tokens")) or count(told.get("output_tokens"))
+    return Usage(prompt, completion, min(cached, prompt), 1)
+
+
+def _response_format(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}

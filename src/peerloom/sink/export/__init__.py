@@ -1,0 +1,1 @@
+"""Committed rows as one file for other programs."""

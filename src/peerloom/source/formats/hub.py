@@ -1,0 +1,192 @@
+"""Data sets of the Hugging Face Hub, or saved to disk by its library `datasets` (extra `hub`).
+
+The library downloads a data set once, keeps it in its cache and maps it into memory: rows are found by
+number at no cost. Access tokens are the library's own affair (`HF_TOKEN`, `hf auth login`).
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qsl
+
+from peerloom.errors import SourceError
+from peerloom.source.fingerprint import rows_digest
+from peerloom.source.parts.part import CountedPart, Entry
+from peerloom.source.plain import plain_row
+from peerloom.source.storage.extras import need
+from peerloom.source.storage.urls import holds_credentials, said
+
+HUB = "hf://datasets/"
+_KEYS = ("split", "name", "revision")
+_BATCH = 256
+_SAMPLES = 1024
+_EXAMPLE = f"{HUB}owner/name?split=train&name=default"
+
+
+class DataSet(NamedTuple):
+    """Which data set: its id on the Hub or its folder, and what of it."""
+
+    written: str
+    path: str
+    split: str | None = None
+    name: str | None = None
+    revision: str | None = None
+
+
+class DataSetPart(CountedPart):
+    """One split of a data set.
+
+    Args:
+        data_set: which; it is downloaded at once, if it is not in the cache.
+
+    Raises:
+        SourceError: if it cannot be had, has several splits and none is chosen, or the extra `hub` is not
+            installed.
+    """
+
+    kind = "hf"
+
+    def __init__(self, data_set: DataSet) -> None:
+        self._data_set = data_set
+        self._table = _load(data_set)
+        self._count = int(self._table.num_rows)
+        self._row_bytes = max(1, int(self._table.data.nbytes) // max(1, self._count))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_table": None}  # whoever reads has a cache of their own
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it."""
+        return self._data_set.written
+
+    @property
+    def count(self) -> int:
+        """How many rows the split has."""
+        return self._count
+
+    def size_of(self, row: int) -> int:
+        """The mean of all rows."""
+        return self._row_bytes
+
+    def open(self) -> "DataSetPart":
+        """Itself, loaded."""
+        if self._table is None:
+            table = _load(self._data_set)
+            if table.num_rows != self._count:
+                raise SourceError(f"{self.name} has changed: it had {self._count} rows when the run began")
+            self._table = table
+        return self
+
+    def close(self) -> None:
+        """It stays loaded: it is mapped, not in memory."""
+
+    def read(self, rows: Sequence[int]) -> Iterator[Entry]:
+        """The rows with these numbers."""
+        for start in range(0, len(rows), _BATCH):
+            numbers = list(rows[start : start + _BATCH])
+            try:
+                found = self._table[numbers].to_pylist()
+            except Exception as error:
+                raise SourceError(f"{self.name} cannot be read any more: {said(error)}") from error
+            for row, each in zip(numbers, found, strict=True):
+                where = f"{self.name}:{row + 1}"
+                value, wrong = plain_row(each)
+                yield Entry(row, value, where, f"{where}: {wrong}" if wrong else "")
+
+    def describe(self) -> dict[str, Any]:
+        """Which data set, and its rows."""
+        which = {key: value for key, value in self._data_set._asdict().items() if value is not None}
+        return {**which, "rows": self.count}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """How many rows, their columns, and a digest of up to 1024 of them, evenly spaced."""
+        last = self.count - 1
+        wanted = min(self.count, _SAMPLES)
+        numbers = sorted({last * number // max(1, wanted - 1) for number in range(wanted)})
+        self.open()
+        sample = [entry.value or {"error": entry.error} for entry in self.read(numbers)]
+        columns = list(cast("Sequence[str]", self._table.column_names))
+        return {"rows": self.count, "columns": columns, "digest": rows_digest(sample)}
+
+
+def parse_data_set(written: str) -> DataSet:
+    """Which data set is meant by `hf://datasets/owner/name?split=...&name=...&revision=...`, or by a folder.
+
+    Raises:
+        SourceError: if what follows the `?` is not understood.
+    """
+    path, _, query = written.partition("?")
+    chosen: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in _KEYS or not value:
+            raise SourceError(
+                f"{path}?{key}=...: after the ? there may be {', '.join(_KEYS)}, as in {_EXAMPLE}"
+            )
+        chosen[key] = value
+    if query and not chosen:
+        raise SourceError(f"{path}?...: what follows the ? is written as in {_EXAMPLE}")
+    if not path.startswith(HUB):
+        return DataSet(written, os.path.abspath(os.path.expanduser(path)), **chosen)
+    id, at, revision = path.removeprefix(HUB).strip("/").partition("@")
+    if at:
+        chosen.setdefault("revision", revision)
+    return DataSet(written, id, **chosen)
+
+
+def is_data_set(written: str) -> bool:
+    """Whether it names a data set of the Hub: one with a path behind its name is a file in it."""
+    if not written.startswith(HUB):
+        return False
+    path = written.removeprefix(HUB).partition("?")[0].strip("/")
+    return len(path.split("/")) <= 2 and "*" not in path
+
+
+def is_saved(folder: str) -> bool:
+    """Whether `datasets` saved a data set into a folder."""
+    there = set(os.listdir(folder))
+    return "dataset_dict.json" in there or {"dataset_info.json", "state.json"} <= there
+
+
+def _load(data_set: DataSet) -> Any:
+    """The split, as a table on disk."""
+    datasets = need("datasets", "hub", data_set.written)
+    if holds_credentials(data_set.written):
+        raise SourceError("a data set's name holds credentials: set HF_TOKEN in the environment instead")
+    try:
+        found = _found(datasets, data_set)
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{data_set.written} cannot be loaded: {said(error)}") from error
+    if isinstance(found, dict):
+        found = _only(cast("dict[str, Any]", found), data_set)
+    return found.with_format("arrow")
+
+
+def _found(datasets: Any, data_set: DataSet) -> Any:
+    if os.path.isabs(data_set.path):
+        if not os.path.isdir(data_set.path):
+            raise SourceError(f"no folder {data_set.path}; a data set of the Hub is written as in {_EXAMPLE}")
+        if is_saved(data_set.path):
+            return datasets.load_from_disk(data_set.path)
+    split = data_set.split
+    if split is None:
+        names = datasets.get_dataset_split_names(
+            data_set.path, config_name=data_set.name, revision=data_set.revision
+        )
+        split = _only({name: name for name in names}, data_set)
+    return datasets.load_dataset(data_set.path, data_set.name, split=split, revision=data_set.revision)
+
+
+def _only(splits: dict[str, Any], data_set: DataSet) -> Any:
+    if data_set.split in splits:
+        return splits[data_set.split]
+    names = ", ".join(splits) or "none"
+    if data_set.split is not None:
+        raise SourceError(f"{data_set.written}: there is no split {data_set.split!r}; there are: {names}")
+    if len(splits) != 1:
+        path = data_set.written.partition("?")[0]
+        example = f"{path}?split={next(iter(splits), 'train')}"
+        raise SourceError(f"{data_set.written} has several splits ({names}): choose one, as in {example}")
+    return next(iter(splits.values()))

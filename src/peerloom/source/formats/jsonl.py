@@ -1,0 +1,152 @@
+"""Rows from JSON Lines files, plain or compressed.
+
+Each partition streams through the files and decodes only its own lines, so partitions share nothing.
+Bytes are checked line by line: one bad line costs one row.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from peerloom.source.fingerprint import file_fingerprint
+from peerloom.source.parts.combined import PartsSource
+from peerloom.source.parts.part import Entry, LinesPart
+from peerloom.source.storage.files import SourceFile, find_files
+from peerloom.source.storage.lines import Line, open_file, read_line_at, read_lines
+from peerloom.values import changed_by_parsing
+
+_BOM = b"\xef\xbb\xbf"
+
+Convert = Callable[[Any], tuple[Any, str | int | None]]
+"""What a row is made of a line's value, and the label that it brings along."""
+
+
+class JsonlSource(PartsSource):
+    """JSON Lines: one object a line, UTF-8, `.jsonl`, `.jsonl.gz` or `.jsonl.zst`.
+
+    Args:
+        path: a file, a URL, a pattern, or several of them; the order of files is part of a row's identity.
+        key: the field that labels a row; a row without it is a bad row.
+        limit: read the first so many rows only, by position over all files.
+
+    Raises:
+        SourceError: if no file matches, a file cannot be read, or `limit` is negative.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        key: str | None = None,
+        limit: int | None = None,
+    ) -> None:
+        patterns = [path] if isinstance(path, str | os.PathLike) else path
+        files = find_files([os.fspath(pattern) for pattern in patterns])
+        super().__init__([JsonlPart(file) for file in files], key=key, limit=limit)
+
+
+class JsonlPart(LinesPart):
+    """One file of JSON Lines.
+
+    Args:
+        file: the file.
+        convert: makes a row of each line's value; by default it is one.
+        kind: what the file is called in the run's record.
+    """
+
+    def __init__(self, file: SourceFile, convert: Convert | None = None, kind: str = "jsonl") -> None:
+        self.kind = kind
+        self.remote = file.remote
+        self._file = file
+        self._convert = convert
+
+    @property
+    def name(self) -> str:
+        """The file's name, as the user wrote it."""
+        return self._file.name
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._file.size
+
+    @property
+    def seekable(self) -> bool:
+        """Whether it is neither compressed nor on a server that only sends all of it."""
+        return self._file.seekable
+
+    def lines(self) -> Iterator[Line]:
+        """Its lines that are not blank, in order."""
+        return read_lines(self._file)
+
+    def entry(self, line: Line) -> Entry:
+        """The row in a line."""
+        where = f"{self._file.name}:{line.row + 1}"
+        if line.error:
+            return Entry(line.row, None, where, line.error, self._offset(line))
+        data = line.data.removeprefix(_BOM) if line.row == 0 else line.data
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            return Entry(line.row, None, where, _explain(where, data, error), self._offset(line))
+        if problem := changed_by_parsing(data, value, "row"):
+            return Entry(line.row, None, where, f"{where}: {problem}", self._offset(line))
+        label = None
+        if self._convert is not None:
+            value, label = self._convert(value)
+        return Entry(line.row, value, where, "", self._offset(line), label)
+
+    def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[Entry]:
+        """The rows at their offset in a plain file, by reading through a packed one."""
+        if not self.seekable:
+            wanted = [(row, -1) for row, _ in wanted]
+        scan = {row for row, offset in wanted if offset < 0}
+        if len(scan) < len(wanted):
+            with open_file(self._file) as stream:
+                for row, offset in wanted:
+                    data = read_line_at(self._file, stream, offset) if offset >= 0 else None
+                    if data is not None:
+                        yield self.entry(Line(row, offset, data))
+        if scan:
+            yield from self._scan(scan)
+
+    def describe(self) -> dict[str, Any]:
+        """The file and its size in bytes."""
+        return {"path": self._file.path, "bytes": self._file.size}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The content of the file."""
+        return file_fingerprint(self._file)
+
+    def _scan(self, wanted: set[int]) -> Iterator[Entry]:
+        last = max(wanted)
+        for line in read_lines(self._file):
+            if line.row in wanted:
+                yield self.entry(line)
+            if line.row >= last:
+                return
+
+    def _offset(self, line: Line) -> int:
+        return line.offset if self.seekable else -1
+
+
+def _explain(where: str, data: bytes, error: orjson.JSONDecodeError) -> str:
+    """Why a line is no JSON, where in it, and what to do where the cause is a common one."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as wrong:
+        hint = "; it looks like UTF-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ""
+        return (
+            f"{where}: not UTF-8 at byte {wrong.start} (0x{data[wrong.start]:02x}){hint}: "
+            "convert the file, for example with iconv -t UTF-8"
+        )
+    if "\0" in text:
+        return f"{where}: not JSON: there is a NUL character; UTF-16 or binary data is not read"
+    if text.strip() in {"[", "{"}:
+        return f"{where}: not JSON Lines: an object must not span lines; write each on a line of its own"
+    here = text[error.pos : error.pos + 8]
+    if here.startswith(("NaN", "Infinity")):
+        return f"{where}:{error.colno}: not JSON: {here.rstrip(',]} ')} is no JSON number; write null"
+    return f"{where}:{error.colno}: not JSON: {error.msg}"

@@ -1,0 +1,1 @@
+"""Sources put together from numbered parts."""

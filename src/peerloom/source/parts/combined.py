@@ -1,0 +1,193 @@
+"""A source put together from parts of any kind: numbers them, and applies what is the same for all.
+
+A part says what a row is (an `Entry`); which field of it is picked and which labels it is decided here.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from peerloom.errors import SourceError
+from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
+from peerloom.source.parts.part import CountedPart, Entry, LinesPart
+from peerloom.source.parts.pick import pick
+from peerloom.source.parts.positions import MappedPositions, Positions, Shape, write_positions
+from peerloom.source.parts.readers import Readers
+from peerloom.source.storage.lines import Line
+from peerloom.source.storage.many import for_all
+
+AnyPart = LinesPart | CountedPart
+
+
+class PartsSource:
+    """Rows from parts of any kind, in their order.
+
+    Args:
+        parts: the parts; their order is part of a row's identity.
+        key: the field that labels a row; a row without it is a bad row.
+        field: the field, dotted, that is the row; a text there becomes `{"text": ...}`. By default all.
+        limit: read the first so many rows only, by position over all parts.
+
+    Raises:
+        SourceError: if `limit` is negative.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[AnyPart],
+        *,
+        key: str | None = None,
+        field: str | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._parts = list(parts)
+        self._key = key
+        self._field = field
+        self._limit = checked_limit(limit)
+        self._readers = Readers()
+
+    def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
+        """The rows of one partition, in order; see `Source`."""
+        for file, found in self._walk():
+            part = self._parts[file]
+            if isinstance(part, LinesPart):
+                if isinstance(found, Line) and (file + found.row) % partitions == partition:
+                    yield self._row(file, part.entry(found))
+            elif isinstance(found, int):
+                wanted = range((partition - file) % partitions, found, partitions)
+                with closing(part.open()) as reader:
+                    yield from (self._row(file, entry) for entry in reader.read(wanted))
+
+    def fetch(self, positions: Sequence[Position]) -> list[SourceRow]:
+        """The rows at these positions."""
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for file, row, offset in sorted(positions):
+            if not 0 <= file < len(self._parts):
+                raise SourceError(f"there is no source file number {file}: the source has changed")
+            wanted.setdefault(file, []).append((row, offset))
+        found: dict[tuple[int, int], SourceRow] = {}
+        for file, rows in wanted.items():
+            for entry in self._fetch(self._parts[file], rows):
+                found[file, entry.row] = self._row(file, entry)
+        return [found.get((file, row)) or self._gone(file, row, offset) for file, row, offset in positions]
+
+    def total(self) -> int:
+        """How many rows there are within the limit. Reads files of lines through, and no others."""
+        return sum(1 if isinstance(found, Line) else found for _, found in self._walk())
+
+    def index(self, path: Path) -> int:
+        """How many rows there are within the limit; leaves positions of lines at `path`, see `Positioned`.
+
+        If there are compressed files among those of lines, rows are counted only.
+        """
+        if not self._seekable:
+            return self.total()
+        there = self.positions(path)
+        if there is not None:
+            return there.total
+        counted = 0
+
+        def lines() -> Iterator[tuple[int, Line]]:
+            nonlocal counted
+            for file, found in self._walk():
+                if isinstance(found, Line):
+                    yield file, found
+                else:
+                    counted += found
+
+        return write_positions(path, self._shape, lines()) + counted
+
+    def positions(self, path: Path) -> Positions | None:
+        """Where all rows are, if it is known without reading: by what `index` has left at `path`."""
+        if not any(isinstance(part, LinesPart) for part in self._parts):
+            return PartPositions(self._parts, self._limit, None)
+        mapped = MappedPositions.open(path, self._shape) if self._seekable else None
+        return PartPositions(self._parts, self._limit, mapped) if mapped is not None else None
+
+    def describe(self) -> dict[str, Any]:
+        """The parts, and their sizes."""
+        return {"kind": self._kind, "files": [part.describe() for part in self._parts]}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The content of the parts, in their order; see `peerloom.source.fingerprint`."""
+        remote = any(part.remote for part in self._parts)
+        files = for_all(lambda part: part.fingerprint(), self._parts, remote=remote)
+        picked = {"field": self._field} if self._field is not None else {}
+        return {"kind": self._kind, "files": files, "key": self._key, **picked, "limit": self._limit}
+
+    @property
+    def _kind(self) -> str:
+        kinds = {part.kind for part in self._parts}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+    @property
+    def _shape(self) -> Shape:
+        sizes = [part.size if isinstance(part, LinesPart) else part.count for part in self._parts]
+        return Shape(sizes, self._limit)
+
+    @property
+    def _seekable(self) -> bool:
+        return all(part.seekable for part in self._parts if isinstance(part, LinesPart))
+
+    def _walk(self) -> Iterator[tuple[int, Line | int]]:
+        """What is within the limit: of each part its lines, or how many of its counted rows."""
+        left = self._limit
+        for file, part in enumerate(self._parts):
+            if left == 0:
+                return
+            if isinstance(part, LinesPart):
+                for line in islice(part.lines(), left):
+                    yield file, line
+                    left = left - 1 if left is not None else None
+            else:
+                count = part.count if left is None else min(left, part.count)
+                yield file, count
+                left = left - count if left is not None else None
+
+    def _fetch(self, part: AnyPart, rows: list[tuple[int, int]]) -> Iterator[Entry]:
+        if isinstance(part, LinesPart):
+            yield from part.fetch(rows)
+            return
+        numbers = [row for row, _ in dict.fromkeys(rows) if 0 <= row < part.count]
+        with self._readers.borrow(part) as reader:
+            yield from reader.read(numbers)
+
+    def _row(self, file: int, entry: Entry) -> SourceRow:
+        position = (file, entry.row, entry.offset)
+        value, error = entry.value, entry.error
+        if not error and self._field is not None:
+            value, error = pick(value, self._field, entry.where)
+        if error:
+            return bad_row(position, error)
+        row = finish_row(position, entry.where, value, self._key)
+        return row._replace(label=entry.label) if self._key is None and not row.error else row
+
+    def _gone(self, file: int, row: int, offset: int) -> SourceRow:
+        where = f"{self._parts[file].name}:{row + 1}"
+        return bad_row((file, row, offset), f"{where}: no such row any more: the file has changed")
+
+
+class PartPositions(Positions):
+    """Positions of all parts: of lines they are mapped, of counted rows they need not be known."""
+
+    def __init__(self, parts: Sequence[AnyPart], limit: int | None, mapped: MappedPositions | None) -> None:
+        self._parts = parts
+        self._mapped = mapped
+        self.lines: list[int] = []
+        self.total = 0
+        for file, part in enumerate(parts):
+            if isinstance(part, LinesPart):
+                rows, lines = (mapped.rows[file], mapped.lines[file]) if mapped is not None else (0, 0)
+            else:
+                rows = lines = part.count if limit is None else min(part.count, limit - self.total)
+            self.lines.append(lines)
+            self.total += rows
+
+    def find(self, file: int, row: int) -> tuple[int, int]:
+        """Where a row begins (-1 if it is found by number), and about how many bytes it is."""
+        part = self._parts[file]
+        if isinstance(part, CountedPart):
+            return -1, part.size_of(row)
+        return self._mapped.find(file, row) if self._mapped is not None else (0, 0)

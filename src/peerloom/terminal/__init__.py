@@ -1,0 +1,1 @@
+"""Text and streams of terminals."""

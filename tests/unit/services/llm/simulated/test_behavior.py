@@ -1,0 +1,179 @@
+"""The laws of the simulated model: pure, plausible, and as likely as they say."""
+
+from statistics import mean, median
+
+import pytest
+
+from peerloom.errors import ConfigError
+from peerloom.services.llm.simulated import opinion
+from peerloom.services.llm.simulated.behavior import Laws, answer, fault_of
+from peerloom.services.llm.simulated.prose import prose
+from peerloom.services.llm.simulated.request import Ask, BadRequest, read
+
+QUESTION = "Which?\nA) one\nB) two\nC) three\nD) four"
+
+
+def body(text: str = "hi", **fields):
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def asks(count: int, **fields) -> list[Ask]:
+    return [read(body(f"question {n}", **fields), 0) for n in range(count)]
+
+
+def test_a_reply_depends_on_request_and_seed_alone() -> None:
+    laws = Laws()
+    base = answer(read(body(), 0), laws)
+    assert answer(read(body(), 0), laws) == base
+    changes = [read(body("ho"), 0), read(body(), 1), read(body(seed=1), 0), read(body(temperature=1), 0)]
+    assert len({base.text, *(answer(ask, laws).text for ask in changes)}) == 5
+
+
+def test_a_token_limit_and_stops_cut_the_reply_and_do_not_change_it() -> None:
+    whole = answer(read(body(), 0), Laws())
+    cut = answer(read(body(max_tokens=10), 0), Laws())
+    assert (cut.text, cut.finish_reason, cut.completion) == (whole.text[:40], "length", 10)
+    assert whole.finish_reason == answer(read(body(max_tokens=9999), 0), Laws()).finish_reason == "stop"
+    stopped = answer(read(body(stop=[".", "\n"]), 0), Laws())
+    assert (stopped.text, stopped.finish_reason) == (whole.text.split(".")[0], "stop")
+
+
+def test_lengths_follow_their_law() -> None:
+    laws = Laws(tokens=200, tokens_sigma=1.0)
+    lengths = [answer(ask, laws).completion for ask in asks(800)]
+    assert 170 < median(lengths) < 230
+    assert mean(lengths) > 1.3 * median(lengths), "the tail is heavy"
+    assert {answer(ask, Laws(tokens=50, tokens_sigma=0)).completion for ask in asks(50)} <= set(range(44, 52))
+
+
+def test_latency_follows_its_law() -> None:
+    assert {answer(ask, Laws(latency=0.5)).seconds for ask in asks(20)} == {0.5}
+    spread = [answer(ask, Laws(latency=0.5, latency_sigma=0.3)).seconds for ask in asks(400)]
+    assert 0.45 < median(spread) < 0.55
+    assert len(set(spread)) == 400
+    made = answer(asks(1)[0], Laws(latency=1, tokens_per_second=10))
+    assert made.seconds == pytest.approx(1 + made.completion / 10)
+
+
+def test_usage_counts_what_was_said_and_what_a_server_would_have_cached() -> None:
+    system = {"role": "system", "content": "s" * 100}
+    said = [system, {"role": "user", "content": "u" * 400}, {"role": "assistant", "content": "a" * 400}]
+    first = answer(read({"messages": said[:2]}, 0), Laws())
+    assert (first.prompt, first.cached) == (125 + 8, 16), "of the first call, the system message"
+    next_ = answer(read({"messages": [*said, {"role": "user", "content": "v" * 40}]}, 0), Laws())
+    assert (next_.prompt, next_.cached) == (235 + 16, 224)
+    parts = [{"type": "text", "text": "x" * 40}, {"type": "image_url", "image_url": {"url": "..."}}]
+    assert answer(read({"messages": [{"role": "user", "content": parts}]}, 0), Laws()).prompt == 14
+
+
+def test_faults_are_as_frequent_as_their_rates_and_a_retry_may_pass() -> None:
+    laws = Laws(rate_429=0.1, rate_5xx=0.2, rate_hang=0.05, rate_garbage=0.05, rate_truncation=0.1)
+    some = asks(4000)
+    faults = [fault_of(ask, laws, 0) for ask in some]
+    assert faults == [fault_of(ask, laws, 0) for ask in some]
+    shares = {fault: faults.count(fault) / len(faults) for fault in set(faults)}
+    expected = {"": 0.5, "429": 0.1, "5xx": 0.2, "hang": 0.05, "garbage": 0.05, "truncation": 0.1}
+    assert shares == pytest.approx(expected, abs=0.03)
+    again = [fault_of(ask, laws, 1) for ask, fault in zip(some, faults, strict=True) if fault]
+    assert 0.4 < again.count("") / len(again) < 0.6
+    assert {fault_of(ask, Laws(), 0) for ask in some} == {""}
+
+
+def test_a_truncated_reply_is_cut_in_the_middle() -> None:
+    whole, cut = answer(asks(1)[0], Laws()), answer(asks(1)[0], Laws(), truncated=True)
+    assert cut.finish_reason == "length"
+    assert cut.text == whole.text[: len(whole.text) // 2]
+
+
+def test_a_prompt_longer_than_the_context_is_refused() -> None:
+    with pytest.raises(BadRequest, match="maximum context length is 100") as caught:
+        answer(read(body("word " * 100), 0), Laws(context=100))
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_two_who_disagree_come_to_agree() -> None:
+    """A dialogue about lettered options ends in agreement, the sooner the higher `agreement`."""
+
+    def turns(laws: Laws, question: int) -> int:
+        messages = [{"role": "user", "content": f"{question} {QUESTION}"}]
+        held: list[str | None] = []
+        while len(held) < 20:
+            made = answer(read({"messages": messages}, laws.seed), laws)
+            held.append(opinion.stated(made.text, "ABCD"))
+            if held[-1] is not None and held[-2:] == [held[-1]] * 2:
+                break
+            messages.append({"role": "user", "content": made.text})
+        return len(held)
+
+    assert mean(turns(Laws(agreement=0.9), n) for n in range(60)) < 2.6
+    assert 2.6 < mean(turns(Laws(agreement=0.2), n) for n in range(60)) < 6
+    assert {opinion.stated(answer(ask, Laws()).text, "ABCD") for ask in map(read_question, range(60))} == set(
+        "ABCD"
+    )
+
+
+def read_question(number: int) -> Ask:
+    return read(body(f"{number}: {QUESTION}"), 0)
+
+
+def test_a_choice_is_the_one_stated_last_as_often_as_the_law_says() -> None:
+    def chosen(number: int, laws: Laws) -> str:
+        text = f'{number}: one said "The answer is (A).", then another "I think the answer is **C**, not D."'
+        return answer(read(body(text, structured_outputs={"choice": ["A", "B", "C"]}), 0), laws).text
+
+    assert {chosen(n, Laws(agreement=1)) for n in range(30)} == {"C"}
+    share = [chosen(n, Laws(agreement=0.4)) for n in range(600)].count("C") / 600
+    assert share == pytest.approx(0.4 + 0.6 / 3, abs=0.06)
+
+
+def test_an_example_in_the_system_message_is_no_statement() -> None:
+    system = {"role": "system", "content": 'Say "The answer is (D)."'}
+    said = [{"role": "user", "content": f"{n} {QUESTION}"} for n in range(40)]
+    texts = [answer(read({"messages": [system, user]}, 0), Laws(agreement=1)).text for user in said]
+    assert {opinion.stated(text, "ABCD") for text in texts} == set("ABCD")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([], "the body must be a JSON object"),
+        ({}, "messages must be a list"),
+        ({"messages": []}, "messages must be a list"),
+        ({"messages": ["hi"]}, "each message must be an object"),
+        ({"messages": [{"content": 7}]}, "each message must be an object"),
+        (body(max_tokens="9"), "max_tokens must be a whole number"),
+        (body(max_tokens=-1), "max_tokens must be a whole number"),
+        (body(response_format={"type": "json_schema"}), "malformed"),
+        (body(structured_outputs=[1]), "malformed"),
+    ],
+)
+def test_malformed_requests_are_refused(wrong, words) -> None:
+    with pytest.raises(BadRequest, match=words):
+        read(wrong, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"agreement": 1.5}, "llm.agreement is 1.5"),
+        ({"rate_429": -0.1}, "llm.rate_429 is -0.1"),
+        ({"rate_429": 0.6, "rate_5xx": 0.6}, "add up to more than 1"),
+        ({"latency": -1}, "llm.latency is -1"),
+        ({"latency": float("inf")}, "llm.latency is inf"),
+        ({"tokens": 0}, "llm.tokens is 0"),
+        ({"tokens_per_second": 0}, "llm.tokens_per_second is 0"),
+    ],
+)
+def test_impossible_laws_are_refused(wrong, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Laws(**wrong)
+
+
+@pytest.mark.parametrize("chars", [0, 1, 5, 80, 1000, 20_000])
+def test_prose_is_as_long_as_it_should_be(chars) -> None:
+    text = prose(chars, 7)
+    assert text == prose(chars, 7) != prose(chars, 8)
+    assert text[0].isupper() and text.endswith(".")
+    assert len(text) <= max(chars + 1, 14)
+    assert len(text) >= chars - 20
+    assert "  " not in text and " ," not in text

@@ -1,0 +1,229 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from sink_helpers import rows
+
+from peerloom.errors import ConfigError, RunDirError
+from peerloom.sink.errors import SinkError
+from peerloom.sink.export import parquet
+from peerloom.sink.export import writer as exporting
+from peerloom.sink.export.shape import DEEPEST, MOST_FIELDS, MOST_PLACES
+from peerloom.sink.export.writer import export, export_parquet
+from peerloom.sink.rows import Row
+from peerloom.sink.shard import Shard
+from peerloom.task import TaskId
+
+
+def commit(run_dir: Path, contents: list[dict[str, Any]], outcome: str = "completed") -> Shard:
+    shard = Shard.take(run_dir, 0, 1)
+    lines = [
+        Row(
+            TaskId(0, number, 0),
+            outcome,
+            "",
+            json.dumps({"id": f"0-{number}-0", "outcome": outcome, **content}).encode(),
+            {},
+        )
+        for number, content in enumerate(contents)
+    ]
+    shard.commit(lines)
+    return shard
+
+
+def round_trip(run_dir: Path, results: list[Any], target: Path) -> tuple[list[Any], list[str]]:
+    """What becomes of these results, and which places of the file are JSON text."""
+    commit(run_dir, [{"result": result} for result in results]).close()
+    exported = export(run_dir, target)
+    table = pq.read_table(target)
+    assert exported.rows == table.num_rows == len(results)
+    assert json.loads(table.schema.metadata[b"peerloom"]) == {"json": exported.texts}
+    return table.column("result").to_pylist(), exported.texts
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "rows.parquet"
+
+
+def test_the_completed_rows_or_the_others(run_dir: Path, tmp_path: Path) -> None:
+    shard = Shard.take(run_dir, 0, 1)
+    shard.commit(rows(range(9)))
+    for suffix, read in ((".parquet", _read_parquet), (".jsonl", _read_jsonl)):
+        completed = export(run_dir, tmp_path / f"c{suffix}")
+        others = export(run_dir, tmp_path / f"r{suffix}", rejected=True)
+        assert (completed.rows, others.rows) == (6, 3)
+        assert [row["id"] for row in read(completed.path)] == [f"0-{n}-0" for n in (1, 2, 4, 5, 7, 8)]
+        assert {row["outcome"] for row in read(others.path)} == {"failed"}
+    shard.close()
+
+
+def test_only_what_is_committed(run_dir: Path, tmp_path: Path) -> None:
+    shard = Shard.take(run_dir, 0, 1)
+    shard.commit(rows([1, 2]))
+    with max(run_dir.glob("data/*")).open("ab") as file:
+        file.write(b'{"id": "0-99-0"}\n{"torn')
+    assert export(run_dir, tmp_path / "a.jsonl").rows == export(run_dir, tmp_path / "a.parquet").rows == 2
+    shard.close()
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [{"a": [1, 2], "b": {"c": "x"}}, {"a": [], "b": None}, None],
+        [1, None, 2.5],
+        [True, False],
+        [-(2**63), 2**63 - 1],
+        [0, 2**64 - 1],
+        [[{"a": 1}, {"a": None}], []],
+        [[[1.5], []], None],
+        ["", "\0 \u202e \U0001f600"],
+        [None, None],
+        [{"": 1, "a.b": 2, "x\0y": 3}],
+    ],
+)
+def test_what_agrees_stays_nested(run_dir: Path, target: Path, results: list[Any]) -> None:
+    assert round_trip(run_dir, results, target) == (results, [])
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [1, "one"],
+        [True, 0],
+        [{"a": 1}, [1]],
+        [2**60, 0.5],
+        [-1, 2**64 - 1],
+        [{}],
+        [{f"k{n}": n} for n in range(MOST_FIELDS + 1)],
+    ],
+)
+def test_what_differs_is_json_text(run_dir: Path, target: Path, results: list[Any]) -> None:
+    texts, places = round_trip(run_dir, [*results, None], target)
+    assert places == ["result"]
+    assert [None if text is None else json.loads(text) for text in texts] == [*results, None]
+
+
+def test_only_the_place_that_differs_is_text(run_dir: Path, target: Path) -> None:
+    results = [{"kept": 1, "turns": [{"value": "a"}, {"value": True}, {}]}, {"kept": 2, "turns": None}]
+    values, places = round_trip(run_dir, results, target)
+    assert places == ["result.turns[].value"]
+    assert values[0] == {"kept": 1, "turns": [{"value": '"a"'}, {"value": "true"}, {"value": None}]}
+
+
+def test_a_field_that_comes_late_is_a_column_of_all_rows(run_dir: Path, target: Path) -> None:
+    commit(run_dir, [{}] * 50 + [{"detail": "late"}]).close()
+    export(run_dir, target)
+    assert pq.read_table(target).column("detail").to_pylist() == [None] * 50 + ["late"]
+
+
+def test_what_a_model_wrote_cannot_make_a_file_of_any_size(run_dir: Path, target: Path) -> None:
+    deep: Any = 1
+    for _ in range(DEEPEST + 500):
+        deep = {"deeper": deep}
+    wide = [{f"{place}": {f"{n}": n for n in range(MOST_FIELDS)} for place in range(MOST_FIELDS)}]
+    values, places = round_trip(run_dir, [deep, *wide], target)
+    assert places
+    assert len(pq.ParquetFile(target).schema.names) <= MOST_PLACES + len(parquet.COLUMNS)
+    assert len(values) == 2
+
+
+def test_many_batches_have_one_schema(run_dir: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 200)
+    values, _ = round_trip(run_dir, [*range(40), 0.5], target)
+    assert values == [*range(40), 0.5]
+    assert pq.ParquetFile(target).num_row_groups > 5
+
+
+def test_no_rows_make_a_file_with_the_usual_columns(run_dir: Path, target: Path) -> None:
+    assert export(run_dir, target).rows == 0
+    assert pq.read_table(target).column_names == list(parquet.COLUMNS)
+
+
+def test_the_run_directory_takes_parquet_under_two_names(run_dir: Path) -> None:
+    shard = Shard.take(run_dir, 0, 1)
+    shard.commit(rows(range(3)))
+    shard.close()
+    assert [each.path.name for each in export_parquet(run_dir)] == ["data.parquet", "rejected.parquet"]
+    assert sorted(path.name for path in run_dir.iterdir() if path.is_file()) == [
+        "data.parquet",
+        "rejected.parquet",
+    ]
+    for path in run_dir.glob("rejected/*"):
+        path.unlink()
+    export_parquet(run_dir)
+    assert not (run_dir / "rejected.parquet").exists()
+
+
+@pytest.mark.parametrize("name", ["data/part-000-0001-0000.jsonl", "mine.parquet", "rejected.parquet"])
+def test_the_runs_own_files_are_not_written_over(run_dir: Path, name: str) -> None:
+    commit(run_dir, [{}]).close()
+    before = (run_dir / "data" / "part-000-0001-0000.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="in the run directory, among the run's own files"):
+        export(run_dir, run_dir / name)
+    assert (run_dir / "data" / "part-000-0001-0000.jsonl").read_bytes() == before
+
+
+def test_another_kind_of_file_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rows\.csv: rows are written as \.parquet or \.jsonl"):
+        export(run_dir, tmp_path / "rows.csv")
+    with pytest.raises(RunDirError, match="there is no run directory"):
+        export(tmp_path / "nowhere", tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_what_ends_the_export_leaves_the_old_file(run_dir: Path, tmp_path: Path, suffix: str) -> None:
+    commit(run_dir, [{}] * 5).close()
+    target = tmp_path / "out" / f"rows{suffix}"
+    target.parent.mkdir()
+    target.write_text("old")
+    steps = iter(range(3))
+
+    def going_on() -> None:
+        next(steps)
+
+    with pytest.raises(StopIteration):
+        export(run_dir, target, going_on=going_on)
+    assert [(path.name, path.read_text()) for path in target.parent.iterdir()] == [(target.name, "old")]
+
+
+def test_a_file_that_cannot_be_written(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match=r"nowhere/a\.parquet could not be written: No such file"):
+        export(run_dir, tmp_path / "nowhere" / "a.parquet")
+
+
+def test_rows_that_change_meanwhile_are_no_file(
+    run_dir: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(run_dir, [{"result": 1}, {"result": 2}]).close()
+    part = next(run_dir.glob("data/*"))
+    real = parquet._shape
+
+    def seen_then_shortened(*args: Any) -> Any:
+        found = real(*args)
+        os.truncate(part, len(part.read_bytes().splitlines(keepends=True)[0]))
+        return found
+
+    monkeypatch.setattr(parquet, "_shape", seen_then_shortened)
+    with pytest.raises(RunDirError, match="changed while they were written"):
+        export(run_dir, target)
+    assert list(target.parent.glob("*.parquet")) == []
+
+
+def test_two_exports_at_once_do_not_share_a_file(run_dir: Path, target: Path, monkeypatch) -> None:
+    commit(run_dir, [{}]).close()
+    (target.parent / f".{target.name}.1.tmp").write_text("of another process")
+    monkeypatch.setattr(exporting.os, "getpid", lambda: 2)
+    assert export(run_dir, target).rows == 1
+    assert (target.parent / f".{target.name}.1.tmp").read_text() == "of another process"
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
