@@ -185,8 +185,9 @@ def _check(words: list[str]) -> None:
     if words[1] == "run":
         make_plan(words[2], words[3:])
     else:
-        assert words[1:3] == ["serve", "up"], words
-        read_served([word for word in words[4:] if "=" in word])
+        assert words[1] == "serve" and words[2] in ("up", "load", "unload"), words
+        if words[2] == "up":
+            read_served([word for word in words[4:] if "=" in word])
 
 
 def _in_background(words: list[str], where: Path, environment: dict[str, str], stack: ExitStack) -> None:

@@ -67,7 +67,7 @@ def test_it_is_begun_anew_before_it_gets_long(tmp_path: Path, monkeypatch: pytes
 KILLED = """
 import sys
 from pathlib import Path
-from peerloom.sink import ledger as module
+from peerloom.sink.rundir import ledger as module
 module.LONGEST = 2_000
 ledger = module.Ledger(Path(sys.argv[1]), {})
 number = 0
