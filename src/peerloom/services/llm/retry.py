@@ -103,7 +103,18 @@ class Tries:
         uniform: draws a number between two others.
     """
 
-    __slots__ = ("_clock", "_refused_at", "_uniform", "began", "made", "policy", "singled", "taken", "what")
+    __slots__ = (
+        "_clock",
+        "_failed_at",
+        "_refused_at",
+        "_uniform",
+        "began",
+        "made",
+        "policy",
+        "singled",
+        "taken",
+        "what",
+    )
 
     def __init__(
         self,
@@ -119,6 +130,7 @@ class Tries:
         self._clock = clock
         self._uniform = uniform
         self._refused_at = math.inf
+        self._failed_at = began
         self.made = 0
         self.taken = 0
         self.singled = 0  # refusals since the last of which others were answered
@@ -127,19 +139,25 @@ class Tries:
         """Time that does not count: nobody could have answered then."""
         self.began += seconds
 
-    def wait(self, failure: Retryable, answering: float = -math.inf) -> float:
-        """Count a failed try; the seconds to wait before the next one.
+    def wait(self, failure: Retryable, answering: float = -math.inf, *, others_fail: bool = False) -> float:
+        """Count a failed try and return the seconds to wait before the next one.
+
+        A try says nothing about the call if other calls fail too, though the service has answered before,
+        and none was answered since this call's last failure: then the try is not counted, only its time.
 
         Args:
             failure: how it failed.
             answering: when another call was answered last.
+            others_fail: whether other calls have failed and wait for their next try.
 
         Raises:
             LLMUnavailable: if there is to be none, with the failure.
         """
         policy = self.policy
         self.made += 1
-        self.taken += failure.taken and not failure.limit
+        outage = others_fail and failure.usage is None and -math.inf < answering <= self._failed_at
+        self.taken += failure.taken and not failure.limit and not outage
+        self._failed_at = self._clock()
         if failure.limit:
             self.singled += answering > self._refused_at
             self._refused_at = self._clock()

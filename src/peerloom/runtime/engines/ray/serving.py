@@ -176,14 +176,17 @@ class RayServing:
             raise ServiceError(f"the application {self._app.app} is gone from Ray Serve: {why}")
         up = text(overview.status) == RUNNING
         hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        well: dict[str, bool] = {}  # several nodes may share an address, and a port with it
+        for node, proxy in sorted(status.proxies.items()):
+            if (host := hosts.get(node)) is not None:
+                well[host] = well.get(host, False) or (up and text(proxy) == "HEALTHY")
         return tuple(
             Listed(
-                url=f"http://{hosts[node]}:{self._app.port}/{self._app.app}/v1",
-                state="up" if up and text(proxy) == "HEALTHY" else "restarting",
-                place=hosts[node],
+                url=f"http://{host}:{self._app.port}/{self._app.app}/v1",
+                state="up" if is_well else "restarting",
+                place=host,
             )
-            for node, proxy in sorted(status.proxies.items())
-            if node in hosts
+            for host, is_well in well.items()
         )
 
 

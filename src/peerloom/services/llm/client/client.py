@@ -8,6 +8,7 @@ it would the whole run, while it answers others, fails alone.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,8 @@ class FleetClient:
         self._estimates = Estimates(spec.price)
         self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
         self._say_once = desk.say_once
-        self._answered_at = self._clock()
+        self._answered_at = -math.inf
+        self._retrying = 0  # calls that have failed and are tried again
         self._pausing: deque[tuple[float, asyncio.Task[None]]] = deque()  # refused calls, and since when
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
@@ -149,41 +151,45 @@ class FleetClient:
         denied: dict[str, float] | None = None
         tries: Tries | None = None
         discarded: Usage | None = None
-        while True:
-            if not self._replicas.well:
-                with self._idle():
-                    away = await self._replicas.available()
-                began += away
-                if tries is not None:
-                    tries.excuse(away)
-            need: Amount | None = None
-            if self._meter.limited:
-                queued = self._clock()
-                need = self._estimates.need(request)
-                await self._meter.take(request.role, need, first=number > 0)
-                began += self._clock() - queued
-                if tries is not None:
-                    tries.excuse(self._clock() - queued)
-            else:
-                self._meter.begin()
-            sent = self._clock()
-            try:
-                reply = await self._try(request, partial(ask, request, number), key, avoid, need)
-                return reply if discarded is None else replaced(reply, reply.usage + discarded)
-            except LLMError as error:
-                error.usage = total(error.usage, discarded)
-                raise
-            except Failed as failed:
-                if tries is None:
-                    tries = Tries(self._spec.retry, self._what, began, self._clock)
-                number += 1
-                avoid = avoid if failed.name in avoid else (*avoid, failed.name)
-                discarded = total(discarded, self._priced(failed.failure.usage))
-                with _charged(discarded):
-                    if isinstance(failed.__cause__, LLMDenied):
-                        denied = denied or {}
-                        self._check_denial(failed.name, failed.__cause__, denied)
-                    await self._back_off(tries, failed.failure, self._clock() - sent)
+        try:
+            while True:
+                if not self._replicas.well:
+                    with self._idle():
+                        away = await self._replicas.available()
+                    began += away
+                    if tries is not None:
+                        tries.excuse(away)
+                need: Amount | None = None
+                if self._meter.limited:
+                    queued = self._clock()
+                    need = self._estimates.need(request)
+                    await self._meter.take(request.role, need, first=number > 0)
+                    began += self._clock() - queued
+                    if tries is not None:
+                        tries.excuse(self._clock() - queued)
+                else:
+                    self._meter.begin()
+                sent = self._clock()
+                try:
+                    reply = await self._try(request, partial(ask, request, number), key, avoid, need)
+                    return reply if discarded is None else replaced(reply, reply.usage + discarded)
+                except LLMError as error:
+                    error.usage = total(error.usage, discarded)
+                    raise
+                except Failed as failed:
+                    if tries is None:
+                        tries = Tries(self._spec.retry, self._what, began, self._clock)
+                        self._retrying += 1
+                    number += 1
+                    avoid = avoid if failed.name in avoid else (*avoid, failed.name)
+                    discarded = total(discarded, self._priced(failed.failure.usage))
+                    with _charged(discarded):
+                        if isinstance(failed.__cause__, LLMDenied):
+                            denied = denied or {}
+                            self._check_denial(failed.name, failed.__cause__, denied)
+                        await self._back_off(tries, failed.failure, self._clock() - sent)
+        finally:
+            self._retrying -= tries is not None
 
     def _check_denial(self, name: str, denial: LLMDenied, denied: dict[str, float]) -> None:
         """Raise it if the replica has denied this call before, and answered later ones: it means this one."""
@@ -200,7 +206,7 @@ class FleetClient:
         if failure.notice:
             self._say_once(f"{self._spec.service}: {failure.notice}")
         began = self._clock()
-        wait = tries.wait(failure, answering=self._answered_at)
+        wait = tries.wait(failure, self._answered_at, others_fail=self._retrying > 1)
         if failure.limit:
             self._meter.refused(tries.policy.believed(failure.retry_after), str(failure), seconds)
             if self._meter.throttled:

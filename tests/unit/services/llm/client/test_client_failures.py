@@ -342,3 +342,37 @@ async def test_replicas_that_leave_answer_what_they_have_begun() -> None:
             await asyncio.gather(*asking(client, *range(6)))
             assert [(await each.stats())["served"] for each in (one, two)] == [6, 6]
             assert reading(desk).outstanding == 0
+
+
+@asynccontextmanager
+async def answered_once(**law: float) -> AsyncIterator[tuple[FleetClient, Any]]:
+    """A client that had an answer of a server which then fails, though it looks healthy."""
+    async with replicas(1) as (one,):
+        async with calling(fleet(one.url, retry=TWICE, routing=QUICK)) as (client, _):
+            await client.chat(question(0))
+            await one.admin("laws", law)
+            yield client, one
+
+
+async def test_while_all_calls_fail_none_of_their_tries_counts() -> None:
+    async with answered_once(rate_5xx=1.0) as (client, server):
+        calls = asking(client, *range(1, 9))
+        async with asyncio.timeout(10):
+            while (await server.stats())["faults"]["5xx"] <= 2 * 8 * TWICE.attempts:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert not any(call.done() for call in calls)
+        await server.admin("laws", {"rate_5xx": 0.0})
+        assert all(reply.text for reply in await asyncio.gather(*calls))
+
+
+async def test_the_tries_of_a_call_that_fails_alone_count() -> None:
+    async with answered_once(rate_5xx=1.0) as (client, _):
+        with pytest.raises(LLMUnavailable, match="in 2 attempts"):
+            await client.chat(question(1))
+
+
+async def test_tries_count_at_a_server_that_has_never_answered() -> None:
+    async with replicas(1, rate_5xx=1.0) as (one,):
+        async with calling(fleet(one.url, retry=TWICE, routing=QUICK)) as (client, _):
+            ended = await asyncio.gather(*asking(client, *range(4)), return_exceptions=True)
+    assert {type(error) for error in ended} == {LLMUnavailable}
