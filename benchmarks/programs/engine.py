@@ -19,7 +19,7 @@ from benchmarks.programs.runner import Spec, carry_out
 from peerloom.recipes.coral.recipe import Params, program
 from peerloom.runtime.engines.ray import cluster
 from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.replicas import Dial
 from peerloom.services.llm.llamacpp.service import LlamaCppService, llamacpp_dialect
 from peerloom.services.processes.spawn import LocalSpawner, Spawner
@@ -38,7 +38,9 @@ class RecordedService(LlamaCppService):
 
     folder = Path()
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+    async def start(
+        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+    ) -> ReplicatedClientSpec:
         """Start the servers, with a dial that records."""
         spec = await super().start(spawner, notify, log_dir)
         return replace(spec, dial=RecordedDial(spec.dial, self.folder, spec.model))

@@ -20,7 +20,7 @@ from benchmarks.harness.run import common, perform, scratch
 from peerloom.agents.function import FunctionAgent
 from peerloom.recipes.coral.recipe import RECIPE
 from peerloom.runtime.program import Program
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.routing import Affinity
 from peerloom.services.llm.llamacpp.service import LlamaCppService
 from peerloom.services.processes.spawn import Spawner
@@ -41,7 +41,9 @@ class Routed(LlamaCppService):
         super().__init__(model=MODEL, replicas=REPLICAS, slots=SLOTS)
         self._affinity: Affinity = affinity
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+    async def start(
+        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+    ) -> ReplicatedClientSpec:
         """Start the servers."""
         spec = await super().start(spawner, notify, log_dir)
         return replace(spec, routing=replace(spec.routing, affinity=self._affinity))

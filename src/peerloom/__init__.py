@@ -63,13 +63,13 @@ if TYPE_CHECKING:
     from peerloom.services.fleets.service import FleetService
     from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
     from peerloom.services.llm.client.hedge import Hedge
-    from peerloom.services.llm.client.router import Lineup, Terms
+    from peerloom.services.llm.client.router import ServiceOptions, ServiceRouter
     from peerloom.services.llm.client.routing import Routing
     from peerloom.services.llm.client.service import ClientSpec, LLMService
     from peerloom.services.llm.hosted.openai import OpenAIService
     from peerloom.services.llm.hosted.providers import AnthropicService, AzureService, GeminiService
     from peerloom.services.llm.hosted.service import CallPolicy
-    from peerloom.services.llm.limits.division import Limits
+    from peerloom.services.llm.limits.service_quota import Limits
     from peerloom.services.llm.llamacpp.service import LlamaCppService
     from peerloom.services.llm.retry import Retry
     from peerloom.services.llm.scripted import ScriptedService
@@ -93,8 +93,8 @@ _LATER = {
     "peerloom.services.llm.base": ("LLM", "ChatReply", "ChatRequest", "EmbedReply", "EmbedRequest"),
     "peerloom.services.llm.client.hedge": ("Hedge",),
     "peerloom.services.llm.hosted.service": ("CallPolicy",),
-    "peerloom.services.llm.limits.division": ("Limits",),
-    "peerloom.services.llm.client.router": ("Lineup", "Terms"),
+    "peerloom.services.llm.limits.service_quota": ("Limits",),
+    "peerloom.services.llm.client.router": ("ServiceRouter", "ServiceOptions"),
     "peerloom.services.llm.llamacpp.service": ("LlamaCppService",),
     "peerloom.services.llm.hosted.openai": ("OpenAIService",),
     "peerloom.services.llm.hosted.providers": ("AnthropicService", "AzureService", "GeminiService"),
@@ -147,7 +147,6 @@ __all__ = [
     "LLMService",
     "LLMUnavailable",
     "Limits",
-    "Lineup",
     "LlamaCppService",
     "Loop",
     "MemberJoined",
@@ -174,6 +173,8 @@ __all__ = [
     "Secret",
     "Sequence",
     "ServiceError",
+    "ServiceOptions",
+    "ServiceRouter",
     "Services",
     "SimulatedService",
     "Source",
@@ -183,7 +184,6 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskId",
-    "Terms",
     "Turn",
     "Usage",
     "UsageError",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import psutil
 from chaos_hosts import TwoHosts
-from chaos_stage import Stage
+from chaos_stage import StepExecutor
 from chaos_watch import Member, send
 
 HOST_KILLS = ("peer", "peers", "sink", "feeder", "driver", "llm", "host", "cut-short", "cut-long")
@@ -45,7 +45,7 @@ def deck(kinds: tuple[str, ...], count: int, rng: Random) -> list[str]:
     return dealt[:count]
 
 
-def strike(stage: Stage, kind: str, rng: Random, hosts: TwoHosts | None = None) -> None:
+def strike(stage: StepExecutor, kind: str, rng: Random, hosts: TwoHosts | None = None) -> None:
     """Let one fault happen; when this returns it is over, and what is to be resumed has been started."""
     stage.look()
     what, _, rest = kind.partition("-")
@@ -58,27 +58,27 @@ def strike(stage: Stage, kind: str, rng: Random, hosts: TwoHosts | None = None) 
         _STRIKES[kind](stage, rng)
 
 
-def _kill_one(kind: str) -> Callable[[Stage, Random], None]:
-    def kill(stage: Stage, rng: Random) -> None:
+def _kill_one(kind: str) -> Callable[[StepExecutor, Random], None]:
+    def kill(stage: StepExecutor, rng: Random) -> None:
         _kill(stage, kind, [rng.choice(_some(stage, kind)).process])
 
     return kill
 
 
-def _kill_peers(stage: Stage, rng: Random) -> None:
+def _kill_peers(stage: StepExecutor, rng: Random) -> None:
     there = _some(stage, "peer")
     chosen = rng.sample(there, rng.randint(min(2, len(there)), len(there)))
     _kill(stage, "peers", [member.process for member in chosen])
 
 
-def _kill_driver(stage: Stage, rng: Random) -> None:
+def _kill_driver(stage: StepExecutor, rng: Random) -> None:
     assert stage.driver is not None
     stage.cluster()  # whoever is below it now is to be gone in the end
     _kill(stage, "driver", [psutil.Process(stage.driver.pid)])
     _resume(stage, rng)
 
 
-def kill_everything(stage: Stage) -> None:
+def kill_everything(stage: StepExecutor) -> None:
     """Kill the driver and all that it has started, at once."""
     assert stage.driver is not None
     everything = [psutil.Process(stage.driver.pid), *stage.cluster()]
@@ -88,12 +88,12 @@ def kill_everything(stage: Stage) -> None:
     stage.look()
 
 
-def _kill_cluster(stage: Stage, rng: Random) -> None:
+def _kill_cluster(stage: StepExecutor, rng: Random) -> None:
     kill_everything(stage)
     _resume(stage, rng)
 
 
-def _resume(stage: Stage, rng: Random) -> None:
+def _resume(stage: StepExecutor, rng: Random) -> None:
     assert stage.driver is not None
     stage.driver.wait()
     stage.pass_time(rng.uniform(0, 1))
@@ -101,7 +101,7 @@ def _resume(stage: Stage, rng: Random) -> None:
     _some(stage, "peer")
 
 
-def _kill_llm(stage: Stage, rng: Random) -> None:
+def _kill_llm(stage: StepExecutor, rng: Random) -> None:
     stage.look()
     after = time.time()
     stage.note(fault="llm", t=after)
@@ -111,11 +111,11 @@ def _kill_llm(stage: Stage, rng: Random) -> None:
     stage.llm.start()
 
 
-def _far(stage: Stage, hosts: TwoHosts) -> list[Member]:
+def _far(stage: StepExecutor, hosts: TwoHosts) -> list[Member]:
     return [member for member in stage.living("peer") if hosts.is_far(member)]
 
 
-def _kill_host(stage: Stage, hosts: TwoHosts, _: bool, rng: Random) -> None:
+def _kill_host(stage: StepExecutor, hosts: TwoHosts, _: bool, rng: Random) -> None:
     """The far host goes down with all that runs there, and comes up again with a new raylet."""
     stage.wait(lambda: bool(_far(stage, hosts)), UP_SECONDS, "a peer was up on the far host")
     _kill(stage, "host", hosts.processes(hosts.far))
@@ -123,7 +123,7 @@ def _kill_host(stage: Stage, hosts: TwoHosts, _: bool, rng: Random) -> None:
     hosts.start_far()
 
 
-def _cut(stage: Stage, hosts: TwoHosts, suspected: bool, rng: Random) -> None:
+def _cut(stage: StepExecutor, hosts: TwoHosts, suspected: bool, rng: Random) -> None:
     """Cut the link, and heal it sooner or later than the far peers are suspected."""
     stage.wait(lambda: bool(_far(stage, hosts)), UP_SECONDS, "a peer was up on the far host")
     seconds = _seconds(stage, suspected, rng)
@@ -137,8 +137,11 @@ def _cut(stage: Stage, hosts: TwoHosts, suspected: bool, rng: Random) -> None:
     stage.heard()
 
 
-_ON_HOSTS: dict[str, Callable[[Stage, TwoHosts, bool, Random], None]] = {"host": _kill_host, "cut": _cut}
-_STRIKES: dict[str, Callable[[Stage, Random], None]] = {
+_ON_HOSTS: dict[str, Callable[[StepExecutor, TwoHosts, bool, Random], None]] = {
+    "host": _kill_host,
+    "cut": _cut,
+}
+_STRIKES: dict[str, Callable[[StepExecutor, Random], None]] = {
     "peer": _kill_one("peer"),
     "peers": _kill_peers,
     "sink": _kill_one("sink"),
@@ -149,13 +152,13 @@ _STRIKES: dict[str, Callable[[Stage, Random], None]] = {
 }
 
 
-def _kill(stage: Stage, kind: str, processes: list[psutil.Process]) -> None:
+def _kill(stage: StepExecutor, kind: str, processes: list[psutil.Process]) -> None:
     stage.note(fault=kind, t=time.time())
     send(processes, signal.SIGKILL)
     stage.look()
 
 
-def _stop(stage: Stage, target: str, suspected: bool, rng: Random) -> None:
+def _stop(stage: StepExecutor, target: str, suspected: bool, rng: Random) -> None:
     """Stop a process and wake it, sooner or later than a member is suspected."""
     seconds = _seconds(stage, suspected, rng)
     members: list[Member] = []
@@ -175,12 +178,12 @@ def _stop(stage: Stage, target: str, suspected: bool, rng: Random) -> None:
     stage.heard()
 
 
-def _seconds(stage: Stage, suspected: bool, rng: Random) -> float:
+def _seconds(stage: StepExecutor, suspected: bool, rng: Random) -> float:
     """How long a silence lasts that is to raise a suspicion, or not to."""
     return stage.shape.suspect_seconds * (rng.uniform(1.5, 2.0) if suspected else rng.uniform(0.1, 0.5))
 
 
-def _some(stage: Stage, kind: str) -> list[Member]:
+def _some(stage: StepExecutor, kind: str) -> list[Member]:
     """The living members of a kind; at least one."""
     stage.wait(lambda: bool(stage.living(kind)), UP_SECONDS, f"a {kind} was up")
     return stage.living(kind)

@@ -12,7 +12,7 @@ import checker
 import pytest
 from chaos_faults import HOST_KILLS, KILLS, STOPS, kill_everything, plan
 from chaos_hosts import TwoHosts
-from chaos_stage import HERE, Shape, Stage, environment
+from chaos_stage import HERE, Shape, StepExecutor, environment
 from chaos_workload import STEPS
 
 chaos = pytest.mark.chaos
@@ -85,7 +85,7 @@ def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
 def test_after_a_power_loss_the_journal_costs_what_was_damaged(seed: int, tmp_path: Path) -> None:
     """The page cache is lost: tails of the journal are gone or zero, bytes are flipped. Rows are synced."""
     rng = Random(seed)
-    with Stage(tmp_path, Shape(tasks=240, placement="packed", partitions=1)) as stage:
+    with StepExecutor(tmp_path, Shape(tasks=240, placement="packed", partitions=1)) as stage:
         stage.run()
         stage.wait_for_rows(80)
         kill_everything(stage)

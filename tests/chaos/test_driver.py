@@ -76,8 +76,8 @@ def test_nothing_outlives_a_killed_driver(tmp_path: Path) -> None:
 
 def test_a_driver_that_was_stopped_suspects_nobody(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    patience = ("heartbeat_seconds=0.001", "suspect_seconds=2", "deliver_seconds=2")  # a ping is always out
-    with running(run_dir, "engine=ray", "trials=5", "in_flight=20", *patience) as process:
+    Deadline = ("heartbeat_seconds=0.001", "suspect_seconds=2", "deliver_seconds=2")  # a ping is always out
+    with running(run_dir, "engine=ray", "trials=5", "in_flight=20", *Deadline) as process:
         wait_for_rows(run_dir, process)
         process.send_signal(signal.SIGSTOP)
         time.sleep(5)

@@ -5,7 +5,7 @@ from pathlib import Path
 import programs
 import pytest
 
-from peerloom.services.llm.cache.caching import CacheSettings
+from peerloom.services.llm.cache.client import CacheSettings
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.services.llm.usage.prices import Price, Prices
 from peerloom.testing import execute

@@ -20,14 +20,14 @@ from peerloom.services.fleets.service import FleetService
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.llamacpp import weights as models
 from peerloom.services.llm.llamacpp.service import LlamaCppService
-from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 from peerloom.task import Task, Turn
 from peerloom.testing import execute
 from peerloom.workflow import Sequence
 
 ROWS = [{"n": number} for number in range(40)]
-SLOW = Laws(latency=0.15)
+SLOW = SimulatedBehavior(latency=0.15)
 
 
 class Chooser:

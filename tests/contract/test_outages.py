@@ -15,7 +15,7 @@ from peerloom.runtime.driver import quota as rationing
 from peerloom.runtime.driver import stats as gathering
 from peerloom.runtime.program import Program
 from peerloom.services.llm.hosted.openai import OpenAIService
-from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 from peerloom.services.llm.usage.budget import Budget
 from peerloom.sink.read import read_rows
@@ -44,7 +44,7 @@ async def test_a_dead_service_pauses_the_run_instead_of_failing_its_tasks(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch, rows = Watch(), [{"n": number} for number in range(300)]
-    laws = Laws(latency=0.005)
+    laws = SimulatedBehavior(latency=0.005)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         async with serving(ServerConfig(laws=laws, port=0)) as port:
             llm = OpenAIService(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")

@@ -12,7 +12,7 @@ from programs import asking, slow, talk, unreliable
 
 from peerloom.errors import ConfigError, RunDirError, ServiceError
 from peerloom.events import Hooks, MemberJoined, Notice, Progress, ViewChanged
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.errors import ShardLost
@@ -239,12 +239,12 @@ async def test_a_sink_of_a_killed_session_writes_no_more(engine: str, tmp_path: 
 
 
 class First(SimulatedService):
-    def spec(self) -> FleetSpec:
+    def spec(self) -> ReplicatedClientSpec:
         return replace(super().spec(), model="gpt-a")
 
 
 class Second(SimulatedService):
-    def spec(self) -> FleetSpec:
+    def spec(self) -> ReplicatedClientSpec:
         return replace(super().spec(), model="gpt-b")
 
 

@@ -19,15 +19,15 @@ from peerloom.protocol.coordinator import Coordinator, Member
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import (
     Ack,
+    CommittedReply,
     Deliver,
     Delivered,
     Exhausted,
-    Have,
     Item,
     Query,
     Report,
-    Resolve,
     Suspect,
+    ViewCommit,
 )
 from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.participant import Participant
@@ -45,7 +45,7 @@ FOCUS: dict[str, list[tuple[tuple[str, ...], tuple[object, ...], str]]] = {
     "lost-batch-taken-for-granted": [(("deadline", "census"), (Delivered,), "")],
     "replaced-before-census": [scenario.THEMES[1]],
     "late-discard-hits-new-copy": [scenario.THEMES[0]],
-    "older-copy-wins": [(("deadline", "census"), (Delivered, Suspect, Resolve), SINK)],
+    "older-copy-wins": [(("deadline", "census"), (Delivered, Suspect, ViewCommit), SINK)],
     "waits-for-nobody": [(("many",), (Ack, scenario.DISK), SINK)],
 }
 """For bugs that are rarely felt: in what histories they are."""
@@ -104,9 +104,9 @@ def second_commit(original: Any, shard: Shard, message: Deliver) -> Delivered:
 
 
 @bug(Shard, "query", "second-commit")
-def nothing_is_here(original: Any, shard: Shard, message: Query) -> Have:
+def nothing_is_here(original: Any, shard: Shard, message: Query) -> CommittedReply:
     """The other half of it."""
-    return Have(message.view, shard.name, [], [], IdSet().encode() if message.everything else b"")
+    return CommittedReply(message.view, shard.name, [], [], IdSet().encode() if message.everything else b"")
 
 
 @bug(Shard, "group")
@@ -118,17 +118,17 @@ def permit_freed_before_fsync(original: Any, shard: Shard) -> list[Item]:
 
 
 @bug(Shard, "query")
-def queue_not_told(original: Any, shard: Shard, message: Query) -> Have | None:
+def queue_not_told(original: Any, shard: Shard, message: Query) -> CommittedReply | None:
     """The census does not hear of rows that are not on disk yet."""
     have = original(shard, message)
-    return have and Have(have.view, have.sender, have.committed, [], have.past)
+    return have and CommittedReply(have.view, have.sender, have.committed, [], have.past)
 
 
 @bug(Shard, "query")
-def queue_told_only_if_named(original: Any, shard: Shard, message: Query) -> Have | None:
+def queue_told_only_if_named(original: Any, shard: Shard, message: Query) -> CommittedReply | None:
     """A fresh feeder does not hear of queued rows that nobody else knows."""
     have = original(shard, message)
-    return have and Have(
+    return have and CommittedReply(
         have.view, have.sender, have.committed, [id for id in have.queued if id in message.ids], have.past
     )
 
@@ -346,7 +346,7 @@ def lost_batch_taken_for_granted(original: Any, outbox: Outbox, view: View) -> N
 
 
 @bug(Participant, "resolve")
-def stale_verdict_accepted(original: Any, member: Participant, message: Resolve) -> bool:
+def stale_verdict_accepted(original: Any, member: Participant, message: ViewCommit) -> bool:
     """A member takes the end of an older census for that of the present one."""
     return original(member, msgspec.structs.replace(message, view=member.view.number))
 

@@ -15,7 +15,7 @@ from feeders import FeederProcess
 from ledger import Request
 from peers import Act, PeerProcess
 from processes import Process
-from reading import Reading
+from reading import UsageReport
 from scenario import AGENT
 from sessions import Sessions
 from world import World
@@ -81,7 +81,7 @@ def base_not_written(original: Any, writer: Writer, record: disk.Record) -> None
 @bug(FeederProcess, "_fetch")
 def lost_tasks_start_from_their_input(original: Any, feeder: FeederProcess, lost: list[TaskId]) -> None:
     """A feeder does not ask the journal about what was lost."""
-    Reading(feeder, set(), lambda _: feeder.fetched(lost, {}))
+    UsageReport(feeder, set(), lambda _: feeder.fetched(lost, {}))
 
 
 @bug(FeederProcess, "remember")
@@ -98,8 +98,10 @@ def scans_before_its_census(original: Any, process: Process, _: None) -> None:
     original(process, _)
 
 
-@bug(Reading, "_take")
-def vanished_segment_ignored(original: Any, reading: Reading, name: SegmentName, segment: Segment) -> bool:
+@bug(UsageReport, "_take")
+def vanished_segment_ignored(
+    original: Any, reading: UsageReport, name: SegmentName, segment: Segment
+) -> bool:
     """A segment that was unlinked meanwhile is taken to have been empty."""
     original(reading, name, segment)
     return True

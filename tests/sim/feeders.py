@@ -8,10 +8,10 @@ from copies import fresh
 from disk import BASE, Record
 from poison import POISONED
 from processes import Process, pack
-from reading import Reading
+from reading import UsageReport
 
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Ask, Drain, Item, Message, Passed, Resolve
+from peerloom.protocol.messages import Ack, Ask, Drain, Item, Message, Passed, ViewCommit
 from peerloom.protocol.view import TO_SINK, Member
 from peerloom.task import Header, TaskId
 
@@ -46,7 +46,7 @@ class FeederProcess(Process):
             core.passed(message)
         elif type(message) is Ask:
             world.send(self, sender, core.done(message))
-        elif type(message) is Resolve:
+        elif type(message) is ViewCommit:
             if core.resolve(message):
                 world.freed(self, message.done)
                 self.remember()
@@ -57,7 +57,7 @@ class FeederProcess(Process):
         """After the first census, before anything is admitted: what does the journal know?"""
         if self._memory is None and not self._remembering:
             self._remembering = True
-            Reading(self, None, self.remembered)
+            UsageReport(self, None, self.remembered)
 
     def remembered(self, known: dict[TaskId, Known]) -> None:
         """The journal has been read."""
@@ -90,7 +90,7 @@ class FeederProcess(Process):
 
     def _fetch(self, lost: list[TaskId]) -> None:
         if self.writer:
-            Reading(self, set(lost), partial(self.fetched, lost))
+            UsageReport(self, set(lost), partial(self.fetched, lost))
         else:
             for id in lost:
                 self.world.put(self, partial(self.fetched, [id]), {})

@@ -17,12 +17,12 @@ from peerloom.protocol.messages import (
     Deliver,
     Delivered,
     Done,
-    Hold,
     Item,
     Message,
+    Prepare,
     Query,
-    Resolve,
     Suspect,
+    ViewCommit,
 )
 from peerloom.protocol.shard import Shard
 from peerloom.protocol.view import Member
@@ -92,7 +92,7 @@ class Process:
             self.core.answered(sender.name, message)
             if self._lazy and self.world.random() < 0.2:
                 self.unanswered((sender.name, message.seq))  # the deadline passes at this very moment
-        elif kind is Hold:
+        elif kind is Prepare:
             self.core.hold(message)
         else:
             self.hear(sender, message)
@@ -103,7 +103,7 @@ class Process:
 
     def hear(self, sender: "Process | Driver", message: Message) -> None:
         """A message that is not for every kind of member."""
-        if type(message) is Resolve:
+        if type(message) is ViewCommit:
             self.core.resolve(message)
         elif type(message) is Done and self.compaction:
             self.compaction.answered(sender.name, message)

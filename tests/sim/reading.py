@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from world import World
 
 
-class Reading:
+class UsageReport:
     """One reading of the journal.
 
     Args:

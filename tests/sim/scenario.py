@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peerloom.protocol.messages import Ack, Deliver, Delivered, Done, Hold, Report, Resolve, Suspect
+from peerloom.protocol.messages import Ack, Deliver, Delivered, Done, Prepare, Report, Suspect, ViewCommit
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
 from peerloom.task import TaskId
 
@@ -50,15 +50,15 @@ SLOW = (
     (),
     (),
     (AGENT,),
-    (Hold, DISK),
+    (Prepare, DISK),
     (Ack, DISK),
-    (Ack, Resolve),
+    (Ack, ViewCommit),
     (Deliver,),
     (Report,),
     (Delivered,),
     (Delivered, Ack),
     (Delivered, Suspect),
-    (Delivered, Suspect, Resolve),
+    (Delivered, Suspect, ViewCommit),
 )
 """What is slow throughout a history: types of message, the agents, or the disks."""
 
@@ -66,9 +66,9 @@ TARGETS = ("", "", PEER, PEER, SINK, FEEDER)
 """Whom faults hit; anybody if it is empty."""
 
 THEMES = (
-    (("deadline", "deadline", "census", "suspect"), (Delivered, Suspect, Resolve), PEER),
-    (("suspect", "stop"), (Hold, DISK), SINK),
-    (("kill", "suspect"), (Ack, Resolve, DISK), FEEDER),
+    (("deadline", "deadline", "census", "suspect"), (Delivered, Suspect, ViewCommit), PEER),
+    (("suspect", "stop"), (Prepare, DISK), SINK),
+    (("kill", "suspect"), (Ack, ViewCommit, DISK), FEEDER),
     (("compact", "compact", "kill"), (Done, AGENT), PEER),
     (("blackout",), (AGENT,), ""),
     (("heirs",), (AGENT,), ""),

@@ -16,9 +16,9 @@ from peerloom.api.estimate import Estimate, Shape, predict, work_of
 from peerloom.api.plan import Plan
 from peerloom.api.runner import drive
 from peerloom.errors import ConfigError, PeerloomError
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.service import ClientSpec, LLMService, Moved
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.processes.spawn import Spawner
 from peerloom.sink.read import read_rows
 from peerloom.source.sample import take_sample
@@ -88,7 +88,7 @@ def forecast(plan: Plan, sample: int = 20, run_dir: Path | None = None, **how: A
     return Forecast(rows, tasks, len(works), summary, "usd" in summary, estimate)
 
 
-def _shape(tasks: int, in_flight: int, start: float, fleets: Sequence[FleetSpec]) -> Shape:
+def _shape(tasks: int, in_flight: int, start: float, fleets: Sequence[ReplicatedClientSpec]) -> Shape:
     """The run's shape. Limits of several services do not count: nothing says how calls are divided."""
     limits = fleets[0].limits if len(fleets) == 1 else Limits()
     return Shape(
@@ -105,7 +105,7 @@ class _Noting:
 
     def __init__(self, service: LLMService) -> None:
         self._service = service
-        self.fleets: Sequence[FleetSpec] = ()
+        self.fleets: Sequence[ReplicatedClientSpec] = ()
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> ClientSpec:
         client = await self._service.start(spawner, notify, log_dir)

@@ -6,7 +6,7 @@ from dataclasses import fields
 from peerloom.config.schema import Config
 from peerloom.config.sections.llm import LlamaCpp, Served
 from peerloom.errors import ConfigError
-from peerloom.services.llm.client.router import DEFAULT, Lineup, Terms
+from peerloom.services.llm.client.router import DEFAULT, ServiceOptions, ServiceRouter
 from peerloom.services.llm.client.service import LLMService
 
 
@@ -19,7 +19,7 @@ def make_lineup(config: Config) -> LLMService:
     if config.llm is None:
         raise ConfigError("llm=null: no model is chosen: write llm=llamacpp, openai, fleet or simulated")
     sections: Mapping[str, Served] = {DEFAULT: config.llm, **config.llms}
-    return Lineup(
+    return ServiceRouter(
         {name: section.service(config.seed) for name, section in sections.items()},
         {name: role.llm for name, role in config.roles.items() if role.llm is not None},
         {name: _terms(section) for name, section in sections.items()},
@@ -32,7 +32,7 @@ def embedded_models(config: Config) -> list[str]:
     return list(dict.fromkeys(section.model for section in sections if isinstance(section, LlamaCpp)))
 
 
-def _terms(section: Served) -> Terms:
+def _terms(section: Served) -> ServiceOptions:
     routing = (
         {}
         if section.routing is None
@@ -42,4 +42,6 @@ def _terms(section: Served) -> Terms:
             if (value := getattr(section.routing, each.name)) is not None
         }
     )
-    return Terms(limits=section.limits, routing=routing, hedge=section.hedge, fallback=section.fallback)
+    return ServiceOptions(
+        limits=section.limits, routing=routing, hedge=section.hedge, fallback=section.fallback
+    )

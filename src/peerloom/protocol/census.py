@@ -11,7 +11,7 @@ it farther before it was lost. So it is dropped, and the feeder goes on from wha
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from peerloom.protocol.messages import Have, Report, Resolve
+from peerloom.protocol.messages import CommittedReply, Report, ViewCommit
 from peerloom.protocol.view import FEEDER, View
 from peerloom.task import Header, TaskId
 
@@ -39,9 +39,9 @@ def ids_in_question(reports: Iterable[Report]) -> set[TaskId]:
 
 
 def judge(
-    view: View, reports: Mapping[str, Report], haves: Mapping[str, Have], *, journal: bool = False
-) -> dict[str, Resolve]:
-    """The `Resolve` for every member of `view`, by name; with `journal`, uncertain copies are given up."""
+    view: View, reports: Mapping[str, Report], haves: Mapping[str, CommittedReply], *, journal: bool = False
+) -> dict[str, ViewCommit]:
+    """The `ViewCommit` for every member of `view`, by name; with `journal`, uncertain copies are given up."""
     verdicts = {name: Verdict() for name in reports}
     committed = {id for have in haves.values() for id in have.committed}
     queued = {id for have in haves.values() for id in have.queued}
@@ -67,7 +67,7 @@ def judge(
             verdicts[member.name].past = [have.past for have in haves.values() if have.past]
     _tell_of_suspects(view, reports, winners, verdicts)
     return {
-        name: Resolve(view.number, v.discard, v.done, v.lost, v.adopt, v.past, v.alone)
+        name: ViewCommit(view.number, v.discard, v.done, v.lost, v.adopt, v.past, v.alone)
         for name, v in verdicts.items()
     }
 

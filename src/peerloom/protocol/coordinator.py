@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from peerloom.protocol.census import ids_in_question, judge
 from peerloom.protocol.messages import (
+    CommittedReply,
     Exhausted,
-    Have,
-    Hold,
     Isolate,
     Message,
+    Prepare,
     Query,
     Report,
     Suspect,
@@ -79,7 +79,7 @@ class Coordinator:
         self._starting: dict[str, Member] = {}
         self._waiting: set[str] = set()  # of these, those for which there is no room at present
         self._reports: dict[str, Report] = {}
-        self._haves: dict[str, Have] = {}
+        self._haves: dict[str, CommittedReply] = {}
         self._exhausted: set[str] = set()
         self._in_census = False
         self._begun = False  # whether the first view was opened
@@ -162,7 +162,7 @@ class Coordinator:
                 if message.sender not in self._reports:
                     self._reports[message.sender] = message
                     self._ask_sinks()
-            case Have():
+            case CommittedReply():
                 self._haves[message.sender] = message
                 self._conclude()
 
@@ -188,7 +188,7 @@ class Coordinator:
         self._begun = self._in_census = True
         self._reports, self._haves = {}, {}
         self._exhausted = set()
-        self._effects += [Send(member.name, Hold(self.view)) for member in members]
+        self._effects += [Send(member.name, Prepare(self.view)) for member in members]
         self._ask_sinks()  # at once if nobody is left: then there is nobody to wait for
 
     def _ask_sinks(self) -> None:

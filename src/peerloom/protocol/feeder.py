@@ -18,12 +18,12 @@ from peerloom.protocol.messages import (
     Done,
     Drain,
     Exhausted,
-    Hold,
     Isolate,
     Item,
     Passed,
+    Prepare,
     Report,
-    Resolve,
+    ViewCommit,
 )
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.quarantine import Quarantine
@@ -146,7 +146,7 @@ class Feeder(Participant):
         self._said_exhausted = True
         return Exhausted(self.view.number, self.name)
 
-    def hold(self, message: Hold) -> bool:
+    def hold(self, message: Prepare) -> bool:
         """Adopt a newer view; who is not in it any more has died."""
         before = self.view
         if not super().hold(message):
@@ -154,7 +154,7 @@ class Feeder(Participant):
         self._died.update(member.slot for member in before.members if member.name not in self.view.names)
         return True
 
-    def resolve(self, message: Resolve) -> bool:
+    def resolve(self, message: ViewCommit) -> bool:
         """End the census: free what is committed, take over what is in flight, re-admit what is lost."""
         if not super().resolve(message):
             return False
@@ -172,7 +172,7 @@ class Feeder(Participant):
         self._judge_suspects(message)
         return True
 
-    def _judge_suspects(self, message: Resolve) -> None:
+    def _judge_suspects(self, message: ViewCommit) -> None:
         lost = [id for id in message.lost if id in self._permits]
         peer = any(kind == PEER for kind, _ in self._died)
         self._quarantine.lost(lost, peer=peer, alone=self._alone in self._died)

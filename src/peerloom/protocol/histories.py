@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 
-from peerloom.protocol.messages import Copy, Item, Past
+from peerloom.protocol.messages import Copy, DeltaInfo, Item
 from peerloom.task import Header, Task, TaskId, decode, decode_rest, encode, encode_rest
 
 LEAST_BYTES = 32 << 10
@@ -113,7 +113,9 @@ class Histories:
             payload = encode(copy) if seen is None else encode_rest(copy, seen)
             self._grown(header, history.size - before)
         digest = b"" if seen is None else history.digest(seen)
-        past = Past({name: n for name, n in history.seen.items() if name != destination}, seen or 0, digest)
+        past = DeltaInfo(
+            {name: n for name, n in history.seen.items() if name != destination}, seen or 0, digest
+        )
         history.seen[destination] = len(copy.raw_turns)
         if copy.end is not None:
             self.drop(header)
@@ -165,7 +167,7 @@ class Histories:
             if history is not None:
                 self._bytes -= history.size
 
-    def _learn(self, history: History, sender: str, past: Past) -> None:
+    def _learn(self, history: History, sender: str, past: DeltaInfo) -> None:
         """What has been said of who has seen the task, and that its sender has."""
         seen = history.seen
         for name, turns in past.seen.items():

@@ -13,7 +13,7 @@ from peerloom.protocol.view import View
 from peerloom.task import Header, Task, TaskId
 
 
-class Past(NamedTuple):
+class DeltaInfo(NamedTuple):
     """What a copy of a large task says of its history: which peers have how many of its turns.
 
     With a `digest`, the payload is without the input and the first `turns`: the receiver has these, if its
@@ -30,7 +30,7 @@ class Item(NamedTuple):
 
     header: Header
     payload: bytes
-    past: Past | None = None
+    past: DeltaInfo | None = None
 
 
 Copy = Item | Task
@@ -67,7 +67,7 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag=3):
     ids: list[TaskId]
 
 
-class Hold(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """The coordinator opens a view: adopt it, hold outgoing tasks, report."""
 
     view: View
@@ -98,7 +98,7 @@ class Query(msgspec.Struct, frozen=True, array_like=True, tag=6):
     everything: bool = False
 
 
-class Have(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class CommittedReply(msgspec.Struct, frozen=True, array_like=True, tag=7):
     """A shard's answer to `Query`; `past` is an encoded `IdSet`, empty unless everything was asked for."""
 
     view: int
@@ -108,7 +108,7 @@ class Have(msgspec.Struct, frozen=True, array_like=True, tag=7):
     past: bytes = b""
 
 
-class Resolve(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class ViewCommit(msgspec.Struct, frozen=True, array_like=True, tag=8):
     """The census is over: drop `discard`, then go on.
 
     For feeders: `done` ids are committed, `lost` ids are to be admitted again, `adopt` ids are in
@@ -184,22 +184,22 @@ class Passed(msgspec.Struct, frozen=True, array_like=True, tag=16):
     headers: list[Header]
 
 
-class Readings(msgspec.Struct, frozen=True, array_like=True, tag=17):
+class UsageReports(msgspec.Struct, frozen=True, array_like=True, tag=17):
     """A member tells the driver what it uses of the services, and wants of them; opaque here."""
 
     sender: str
     data: bytes
 
 
-class Grants(msgspec.Struct, frozen=True, array_like=True, tag=18):
+class QuotaGrants(msgspec.Struct, frozen=True, array_like=True, tag=18):
     """The driver tells a member what it may use of the services; opaque here."""
 
     data: bytes
 
 
-ToMember = Deliver | Ack | Hold | Query | Resolve | Drain | Ask | Pace | Passed | Grants
-ToCoordinator = Report | Have | Suspect | Exhausted | Isolate
-Message = ToMember | ToCoordinator | Delivered | Done | Readings
+ToMember = Deliver | Ack | Prepare | Query | ViewCommit | Drain | Ask | Pace | Passed | QuotaGrants
+ToCoordinator = Report | CommittedReply | Suspect | Exhausted | Isolate
+Message = ToMember | ToCoordinator | Delivered | Done | UsageReports
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -5,7 +5,7 @@ living are answered, and reports. What arrives in another view than its own is r
 that was fenced off can do no harm when it wakes.
 """
 
-from peerloom.protocol.messages import Deliver, Delivered, Hold, Pace, Report, Resolve
+from peerloom.protocol.messages import Deliver, Delivered, Pace, Prepare, Report, ViewCommit
 from peerloom.protocol.outbox import PLAIN, Outbox, Packing
 from peerloom.protocol.view import View
 from peerloom.task import TaskId
@@ -36,7 +36,7 @@ class Participant:
         """Whether nothing may be sent at present."""
         return self._census or self._behind
 
-    def hold(self, message: Hold) -> bool:
+    def hold(self, message: Prepare) -> bool:
         """Adopt a newer view and stop sending. False if the message is stale."""
         if message.view.number <= self.view.number:
             return False
@@ -55,7 +55,7 @@ class Participant:
         self._report_due = False
         return self._make_report()
 
-    def resolve(self, message: Resolve) -> bool:
+    def resolve(self, message: ViewCommit) -> bool:
         """The census has judged: drop the older copies, go on. False if the message is stale."""
         if message.view != self.view.number or not self._census or self._report_due:
             return False
@@ -77,7 +77,7 @@ class Participant:
         return [] if self.held else self.outbox.take(self.view.number)
 
     def answered(self, destination: str, answer: Delivered) -> None:
-        """A delivery was answered. A refusal means this member is behind: it waits for its `Hold`."""
+        """A delivery was answered. A refusal means this member is behind: it waits for its `Prepare`."""
         if not answer.accepted and answer.view > self.view.number:
             self._behind = True
         self.outbox.answered(destination, answer)

@@ -10,7 +10,7 @@ each task that has left it alive.
 
 from enum import Enum
 
-from peerloom.protocol.messages import Copy, Deliver, Delivered, Hold, Passed, Report
+from peerloom.protocol.messages import Copy, Deliver, Delivered, Passed, Prepare, Report
 from peerloom.protocol.outbox import PLAIN, Packing
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.view import TO_SINK, is_to_maker
@@ -66,7 +66,7 @@ class Peer(Participant):
             self._not_taken[message.sender] = missing
         return Delivered(self.view.number, message.seq, True, missing)
 
-    def hold(self, message: Hold) -> bool:
+    def hold(self, message: Prepare) -> bool:
         """Adopt a newer view; nothing is known any more of who is not in it."""
         adopted = super().hold(message)
         if adopted:

@@ -6,7 +6,7 @@ is answered with another acknowledgement.
 """
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import Ack, Deliver, Delivered, Have, Item, Query
+from peerloom.protocol.messages import Ack, CommittedReply, Deliver, Delivered, Item, Query
 from peerloom.protocol.participant import Participant
 from peerloom.task import TaskId
 
@@ -68,7 +68,7 @@ class Shard(Participant):
         """Rows that are here and not yet safe."""
         return len(self._queue) + len(self._committing)
 
-    def query(self, message: Query) -> Have | None:
+    def query(self, message: Query) -> CommittedReply | None:
         """Which of the ids are here; None if the message is stale."""
         if message.view != self.view.number:
             return None
@@ -77,4 +77,4 @@ class Shard(Participant):
         here = list(pending) if message.everything else [id for id in message.ids if id in pending]
         done = [id for id in message.ids if id in self.committed]
         past = self.committed.encode() if message.everything else b""
-        return Have(self.view.number, self.name, done, here, past)
+        return CommittedReply(self.view.number, self.name, done, here, past)

@@ -9,7 +9,7 @@ from peerloom.runtime.member.feeder import FeederHost
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.peer import PeerHost
 from peerloom.runtime.member.sink import SinkHost
-from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.transport.base import Link, NoRoom, Unreachable
 from peerloom.services.processes.spawn import Spawner
 from peerloom.sink.errors import DiskFull, SinkError
@@ -39,7 +39,7 @@ class Engine(Protocol):
         """Where other hosts of the cluster reach this process, once started; 127.0.0.1 if there are none."""
         ...
 
-    async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
+    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
         """Start a member, and wait until it takes messages in; its node and process id.
 
         While there is no room for its process at present, `waits` is called with what is lacking, and
@@ -113,7 +113,7 @@ def death(name: str, error: BaseException | None, *, starting: bool) -> EngineEr
     return Unreachable(f"{name} has died: {f'{type(error).__name__}: {error}' if error else 'killed'}")
 
 
-def build(brief: Brief, link: Link) -> Host:
+def build(brief: MemberSpec, link: Link) -> Host:
     """The host for a member, to be run in the process that is to be it."""
     kind = brief.member.kind
     if kind in (PEER, ALONE):

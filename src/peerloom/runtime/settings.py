@@ -9,7 +9,7 @@ from typing import Literal
 from peerloom.errors import ConfigError
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
 from peerloom.runtime.transport.compression import Compress
-from peerloom.services.llm.cache.caching import CacheSettings
+from peerloom.services.llm.cache.client import CacheSettings
 from peerloom.services.llm.usage.budget import Budget
 from peerloom.services.llm.usage.prices import UNKNOWN, Prices
 
@@ -39,7 +39,7 @@ class RunSettings:
     done is not done again. `compress` says which of the members' connections are: those to other hosts,
     all, or none. `histories` are the megabytes in which each peer remembers large tasks, so that
     what it has seen of them need not come again; 0 is none. `budget` is the most that all sessions together
-    may use, `max_failed` how many rows or which share of them may fail (see `Failing`), `prices` what is
+    may use, `max_failed` how many rows or which share of them may fail (see `FailureLimit`), `prices` what is
     known of costs, and `cache` where replies are kept for later runs.
     """
 

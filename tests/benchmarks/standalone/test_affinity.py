@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.harness.points import AffinityPoint, Setting, Without
 from benchmarks.standalone import affinity
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.llamacpp.service import LlamaCppService
 from peerloom.services.llm.simulated.service import SimulatedService
 
@@ -23,9 +23,9 @@ async def test_calls_are_routed_as_the_setting_says(
     without: Without | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The servers are left out: the model is simulated, and so are the figures."""
-    seen: list[FleetSpec] = []
+    seen: list[ReplicatedClientSpec] = []
 
-    async def start(self: LlamaCppService, *given: Any) -> FleetSpec:
+    async def start(self: LlamaCppService, *given: Any) -> ReplicatedClientSpec:
         return SimulatedService(prefix_cache=100_000).spec()
 
     async def perform(program: Any, source: Any, llm: Any, setting: Setting, *, path: Path, name: str) -> Any:

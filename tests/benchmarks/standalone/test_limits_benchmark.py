@@ -13,7 +13,7 @@ from benchmarks.standalone import limits
 from benchmarks.standalone.limits import main, measure
 from benchmarks.standalone.refusals import NEVER, RANDOM, REPRESENTATIVE, SHORT_WINDOW, Case, Rule, chosen
 from peerloom.errors import ConfigError
-from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 
 SECONDS = {NEVER: 2.0, RANDOM[0.05]: 6.0, SHORT_WINDOW: 12.0}
@@ -108,7 +108,9 @@ async def test_calls_are_counted_by_the_server_until_all_are_answered(
 
     @asynccontextmanager
     async def simulated_llm(log: Path, *, latency: float, **laws: Any) -> AsyncIterator[tuple[str, int]]:
-        async with serving(ServerConfig(laws=Laws(**laws, tokens_sigma=0), port=0, log=log)) as port:
+        async with serving(
+            ServerConfig(laws=SimulatedBehavior(**laws, tokens_sigma=0), port=0, log=log)
+        ) as port:
             yield f"http://127.0.0.1:{port}/v1", 0
 
     monkeypatch.setattr(limits, "simulated_llm", simulated_llm)

@@ -8,7 +8,7 @@ from peerloom.api import drive, make_plan
 from peerloom.api.estimate import Shape, Work, predict, work_of
 from peerloom.api.pilot import forecast
 from peerloom.errors import ConfigError
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.read import read_rows
 

@@ -12,7 +12,7 @@ from peerloom.options import FREE
 from peerloom.recipes import find
 from peerloom.runtime.driver.client import prepared
 from peerloom.runtime.settings import RunSettings
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.usage.budget import Budget
 from peerloom.services.llm.usage.budget import Budget as RunBudget
 from peerloom.services.llm.usage.prices import Price
@@ -84,7 +84,7 @@ def test_all_of_it_may_change_when_a_run_is_resumed() -> None:
 
 def test_a_budget_in_dollars_needs_prices() -> None:
     settings = settings_of("budget.usd=1")
-    spec = FleetSpec(model="mine", replicas=("http://127.0.0.1:1/v1",), dial=print)  # type: ignore[arg-type]
+    spec = ReplicatedClientSpec(model="mine", replicas=("http://127.0.0.1:1/v1",), dial=print)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"budget\.usd needs the price of mine"):
         prepared(spec, settings, everything=True)
     priced = settings_of("budget.usd=1", "prices={mine: {prompt: 1, completion: 1}}")

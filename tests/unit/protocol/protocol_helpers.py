@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from peerloom.protocol.messages import Copy, Deliver, Hold, Item, Report, Resolve
+from peerloom.protocol.messages import Copy, Deliver, Item, Prepare, Report, ViewCommit
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member, View
 from peerloom.task import Header, TaskId
@@ -38,10 +38,10 @@ def deliver(seq: int, *items: Item, sender: str = ANN, view: int = 1) -> Deliver
     return Deliver(view, sender, seq, list(items))
 
 
-def enter(member: Participant, at: View, resolve: Resolve | None = None) -> Report:
+def enter(member: Participant, at: View, resolve: ViewCommit | None = None) -> Report:
     """Take a member through a whole census into a view; its report."""
-    assert member.hold(Hold(at))
+    assert member.hold(Prepare(at))
     report = member.report()
     assert report is not None
-    assert member.resolve(resolve or Resolve(at.number))
+    assert member.resolve(resolve or ViewCommit(at.number))
     return report

@@ -2,7 +2,7 @@ from protocol_helpers import ANN, BEN, FEED, STORE, ask, feeder, sink, task, tel
 
 from peerloom.idset import IdSet
 from peerloom.protocol.census import ids_in_question, judge
-from peerloom.protocol.messages import Have, Report, Resolve
+from peerloom.protocol.messages import CommittedReply, Report, ViewCommit
 from peerloom.protocol.view import Member, View
 from peerloom.task import Header
 
@@ -19,13 +19,15 @@ def held(by: str, *holding: Header, uncertain: list[Header] | None = None) -> Re
     return Report(2, by, list(holding), uncertain or [])
 
 
-def has(committed: list[int] | None = None, queued: list[int] | None = None, past: bytes = b"") -> Have:
-    return Have(2, STORE, [task(n) for n in committed or []], [task(n) for n in queued or []], past)
+def has(
+    committed: list[int] | None = None, queued: list[int] | None = None, past: bytes = b""
+) -> CommittedReply:
+    return CommittedReply(2, STORE, [task(n) for n in committed or []], [task(n) for n in queued or []], past)
 
 
 def judged(
-    *reports: Report, have: Have | None = None, at: View | None = None, journal: bool = False
-) -> dict[str, Resolve]:
+    *reports: Report, have: CommittedReply | None = None, at: View | None = None, journal: bool = False
+) -> dict[str, ViewCommit]:
     """The verdicts, with the reports that are not given left empty."""
     at = at or view(2)
     said = {member.name: Report(2, member.name) for member in at.members}
@@ -35,7 +37,7 @@ def judged(
 
 def test_a_task_in_one_place_is_left_alone():
     verdicts = judged(fed(0), held(ANN, copy(0)))
-    assert all(verdict == Resolve(2) for verdict in verdicts.values())
+    assert all(verdict == ViewCommit(2) for verdict in verdicts.values())
     assert verdicts.keys() == {FEED, ANN, BEN, STORE}
 
 
@@ -76,7 +78,7 @@ def test_a_committed_row_frees_its_permit_and_beats_every_copy():
 
 def test_a_queued_row_beats_every_copy_and_keeps_its_permit():
     verdicts = judged(fed(0), held(ANN, uncertain=[copy(0, hop=3)]), have=has(queued=[0]))
-    assert verdicts[FEED] == Resolve(2)
+    assert verdicts[FEED] == ViewCommit(2)
     assert verdicts[ANN].discard == [task(0)]
 
 
@@ -86,8 +88,8 @@ def test_a_copy_without_a_permit_is_discarded():
 
 def test_while_the_sink_is_missing_nothing_is_lost():
     verdicts = judged(fed(0, 1), held(ANN, copy(1)), at=view(2, feeder, ask, tell))
-    assert verdicts[FEED] == Resolve(2)
-    assert verdicts[ANN] == Resolve(2)
+    assert verdicts[FEED] == ViewCommit(2)
+    assert verdicts[ANN] == ViewCommit(2)
 
 
 def test_while_the_feeder_is_missing_copies_are_kept():
@@ -142,7 +144,7 @@ def test_with_a_journal_a_certain_copy_goes_on_though_an_uncertain_one_seems_new
 
 def test_with_a_journal_a_feeder_gives_up_what_it_had_sent_and_admits_it_again():
     report = Report(2, FEED, uncertain=[copy(0)], permits=[task(0)])
-    assert judged(report, journal=True)[FEED] == Resolve(2, discard=[task(0)], lost=[task(0)])
+    assert judged(report, journal=True)[FEED] == ViewCommit(2, discard=[task(0)], lost=[task(0)])
 
 
 def test_with_a_journal_what_a_sink_has_is_not_lost():
@@ -155,7 +157,7 @@ def test_with_a_journal_what_a_sink_has_is_not_lost():
 def test_with_a_journal_a_row_whose_sink_is_missing_is_given_up_but_not_yet_lost():
     verdicts = judged(fed(0), held(ANN, uncertain=[copy(0)]), at=view(2, feeder, ask, tell), journal=True)
     assert verdicts[ANN].discard == [task(0)]
-    assert verdicts[FEED] == Resolve(2)
+    assert verdicts[FEED] == ViewCommit(2)
 
 
 def test_with_a_journal_a_fresh_feeder_admits_again_what_only_uncertain_copies_prove():

@@ -4,15 +4,15 @@ from protocol_helpers import ANN, BEN, FEED, STORE, everybody, task
 from peerloom.idset import IdSet
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.messages import (
+    CommittedReply,
     Exhausted,
-    Have,
-    Hold,
     Isolate,
     Message,
+    Prepare,
     Query,
     Report,
-    Resolve,
     Suspect,
+    ViewCommit,
 )
 from peerloom.protocol.view import PEER, Member
 
@@ -44,7 +44,7 @@ def hold_census(coordinator: Coordinator) -> None:
     for name in coordinator.view.names:
         coordinator.receive(Report(number, name))
     for name in coordinator.view.names & {STORE}:
-        coordinator.receive(Have(number, name, [], []))
+        coordinator.receive(CommittedReply(number, name, [], []))
 
 
 def sent(coordinator: Coordinator) -> dict[str, Message]:
@@ -61,7 +61,7 @@ def test_the_first_view_opens_when_all_have_joined():
         coordinator.joined(name)
     assert coordinator.effects() == []
     coordinator.joined(min(NAMES))
-    assert sent(coordinator) == dict.fromkeys(NAMES, Hold(coordinator.view))
+    assert sent(coordinator) == dict.fromkeys(NAMES, Prepare(coordinator.view))
     assert coordinator.view.number == 1
     assert not coordinator.settled
 
@@ -77,10 +77,10 @@ def test_a_census_asks_all_members_then_the_sinks_then_judges():
     coordinator.receive(Report(2, FEED, permits=[task(0)]))
     assert sent(coordinator) == {STORE: Query(2, [task(0)])}
 
-    coordinator.receive(Have(2, STORE, [task(0)], []))
+    coordinator.receive(CommittedReply(2, STORE, [task(0)], []))
     verdicts = sent(coordinator)
     assert verdicts.keys() == NAMES
-    assert verdicts[FEED] == Resolve(2, done=[task(0)])
+    assert verdicts[FEED] == ViewCommit(2, done=[task(0)])
     assert coordinator.settled
 
 
@@ -93,8 +93,8 @@ def test_a_fresh_feeder_makes_the_sinks_tell_everything():
     coordinator.receive(Report(2, FEED, fresh=True))
     assert sent(coordinator) == {STORE: Query(2, [], everything=True)}
     past = IdSet([task(0)]).encode()
-    coordinator.receive(Have(2, STORE, [], [], past))
-    assert sent(coordinator)[FEED] == Resolve(2, past=[past])
+    coordinator.receive(CommittedReply(2, STORE, [], [], past))
+    assert sent(coordinator)[FEED] == ViewCommit(2, past=[past])
 
 
 def test_no_second_census_is_asked_for_during_one():

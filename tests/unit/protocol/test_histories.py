@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from peerloom.protocol.histories import LEAST_BYTES, Histories, History
-from peerloom.protocol.messages import Deliver, Item, Past, decode, encode
+from peerloom.protocol.messages import Deliver, DeltaInfo, Item, decode, encode
 from peerloom.task import End, Header, Task, TaskId, Turn, new_task
 from peerloom.task import decode as decode_task
 
@@ -202,7 +202,7 @@ def test_a_past_that_is_longer_than_what_is_here_is_missing(turns: int):
     _, ben, _ = peers()
     ann, task = Histories(ANN, ROOM), said(admitted(), "one")
     travelled(ann, ben, task)
-    item = Item(task.header, b"", Past({}, turns, b"?" * 16))
+    item = Item(task.header, b"", DeltaInfo({}, turns, b"?" * 16))
     assert ben.unpack(ANN, item) is None
 
 

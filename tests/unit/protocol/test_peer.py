@@ -2,7 +2,7 @@ from collections.abc import Set
 
 from protocol_helpers import ANN, BEN, ask, deliver, enter, feeder, item, rows, sink, task, tell, view
 
-from peerloom.protocol.messages import Copy, Delivered, Hold, Item, Resolve
+from peerloom.protocol.messages import Copy, Delivered, Item, Prepare, ViewCommit
 from peerloom.protocol.outbox import Plain
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import TO_SINK, to_maker
@@ -83,8 +83,8 @@ def test_in_a_census_it_takes_the_view_holds_and_reports_once():
     peer.deliver(deliver(1, item(0), item(1)))
     peer.send(item(0).header, "ask", item(0, hop=1))
 
-    assert peer.hold(Hold(view(2)))
-    assert not peer.hold(Hold(view(2)))
+    assert peer.hold(Prepare(view(2)))
+    assert not peer.hold(Prepare(view(2)))
 
     assert peer.held
     assert peer.outgoing() == []
@@ -92,7 +92,7 @@ def test_in_a_census_it_takes_the_view_holds_and_reports_once():
     assert report is not None
     assert {*report.holding} == {item(0, hop=1).header, item(1).header}
     assert peer.report() is None
-    assert peer.resolve(Resolve(2))
+    assert peer.resolve(ViewCommit(2))
     assert [name for name, _ in peer.outgoing()] == [ANN]
 
 
@@ -101,7 +101,7 @@ def test_it_reports_only_when_its_deliveries_to_the_living_are_answered():
     peer.deliver(deliver(1, item(0)))
     peer.send(item(0).header, "ask", item(0, hop=1))
     [(_, batch)] = peer.outgoing()
-    peer.hold(Hold(view(2)))
+    peer.hold(Prepare(view(2)))
     assert peer.report() is None
 
     peer.answered(ANN, Delivered(2, batch.seq, False))
@@ -116,7 +116,7 @@ def test_what_went_to_the_dead_is_reported_as_uncertain():
     peer.deliver(deliver(1, item(0)))
     peer.send(item(0).header, "ask", item(0, hop=1))
     peer.outgoing()
-    peer.hold(Hold(view(2, feeder, tell, sink)))
+    peer.hold(Prepare(view(2, feeder, tell, sink)))
     report = peer.report()
     assert report is not None
     assert (report.holding, report.uncertain) == ([], [item(0, hop=1).header])
@@ -129,7 +129,7 @@ def test_a_task_that_has_come_back_is_held_once():
     [(_, batch)] = peer.outgoing()
     peer.deliver(deliver(2, item(0, hop=2)))
     assert peer.failed(ANN, batch.seq)
-    peer.hold(Hold(view(2)))
+    peer.hold(Prepare(view(2)))
     report = peer.report()
     assert report is not None
     assert (report.holding, report.uncertain) == ([item(0, hop=2).header], [])
@@ -138,19 +138,19 @@ def test_a_task_that_has_come_back_is_held_once():
 def test_agents_go_on_during_a_census_but_hand_over_after_it():
     peer = make()
     peer.deliver(deliver(1, item(0)))
-    peer.hold(Hold(view(2)))
+    peer.hold(Prepare(view(2)))
     peer.report()
     assert peer.move(item(0).header, item(0, hop=1).header, "tell") is Move.AWAY
     peer.send(item(0).header, "tell", item(0, hop=1))
     assert peer.outgoing() == []
-    peer.resolve(Resolve(2))
+    peer.resolve(ViewCommit(2))
     assert [name for name, _ in peer.outgoing()] == [BEN]
 
 
 def test_a_discarded_copy_is_gone_even_if_an_agent_has_it():
     peer = make()
     peer.deliver(deliver(1, item(0), item(1)))
-    enter(peer, view(2), Resolve(2, discard=[task(0)]))
+    enter(peer, view(2), ViewCommit(2, discard=[task(0)]))
     assert rows(peer.arrivals()) == [1]
     assert peer.acting == 1
     assert peer.move(item(0).header, item(0, hop=1).header, "ask") is Move.GONE
@@ -162,11 +162,11 @@ def test_the_copy_that_won_may_come_before_the_word_that_ours_has_lost():
     peer = make()
     peer.deliver(deliver(1, item(0)))
     peer.arrivals()
-    peer.hold(Hold(view(2)))
+    peer.hold(Prepare(view(2)))
     peer.report()
 
     assert peer.deliver(deliver(2, item(0, hop=3), view=2)).accepted
-    assert peer.resolve(Resolve(2, discard=[task(0)]))
+    assert peer.resolve(ViewCommit(2, discard=[task(0)]))
 
     assert peer.arrivals() == [item(0, hop=3)]
     assert peer.move(item(0).header, item(0, hop=1).header, "ask") is Move.GONE
@@ -176,11 +176,11 @@ def test_the_copy_that_won_may_come_before_the_word_that_ours_has_lost():
 def test_the_end_of_an_older_census_is_ignored():
     peer = make()
     peer.deliver(deliver(1, item(0)))
-    peer.hold(Hold(view(2)))
+    peer.hold(Prepare(view(2)))
     peer.report()
-    peer.hold(Hold(view(3)))
-    assert not peer.resolve(Resolve(2, discard=[task(0)]))
-    assert not peer.resolve(Resolve(3)), "it has not reported yet"
+    peer.hold(Prepare(view(3)))
+    assert not peer.resolve(ViewCommit(2, discard=[task(0)]))
+    assert not peer.resolve(ViewCommit(3)), "it has not reported yet"
     assert peer.held
     assert peer.acting == 1
 
@@ -212,7 +212,7 @@ def test_a_copy_that_a_census_discards_no_longer_counts():
     machine.deliver(deliver(1, item(0)))
     header = item(0).header
     assert machine.acts_on(header)
-    enter(machine, view(2), Resolve(2, discard=[header.id]))
+    enter(machine, view(2), ViewCommit(2, discard=[header.id]))
     assert not machine.acts_on(header)
 
 

@@ -15,7 +15,7 @@ from protocol_helpers import (
 
 from peerloom.idset import IdSet
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Delivered, Hold, Isolate, Passed, Resolve
+from peerloom.protocol.messages import Ack, Delivered, Isolate, Passed, Prepare, ViewCommit
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.quarantine import Quarantine
 from peerloom.protocol.view import ALONE, PEER, TO_SINK, Member, View
@@ -37,7 +37,7 @@ def gathering(number: int, peer: int = 0, cell: int | None = None) -> View:
 def make(*numbers: int) -> Feeder:
     """A feeder with these tasks in flight, in view 1."""
     machine = Feeder(FEED, 10, "ask")
-    enter(machine, gathering(1), Resolve(1, past=[EMPTY]))
+    enter(machine, gathering(1), ViewCommit(1, past=[EMPTY]))
     machine.admit([item(number) for number in numbers])
     answer(machine)
     return machine
@@ -53,7 +53,7 @@ def answer(machine: Feeder) -> dict[str, list[int]]:
 
 def lose(machine: Feeder, at: View, *numbers: int, hop: int = 0, aboard: list[Header] | None = None) -> None:
     """A view in which these tasks are lost, and admitted again at `hop`; unless they are poison."""
-    enter(machine, at, Resolve(at.number, lost=[task(number) for number in numbers], alone=aboard or []))
+    enter(machine, at, ViewCommit(at.number, lost=[task(number) for number in numbers], alone=aboard or []))
     for number in numbers:
         poison = machine.deaths(task(number), hop)
         machine.admit([item(number, hop, at.number)], TO_SINK if poison else None)
@@ -160,7 +160,7 @@ def test_the_death_of_another_partitions_process_is_no_evidence():
     machine = suspected(0)
     answer(machine)
     other = Member(ALONE, 1, 1, ("ask",))
-    enter(machine, view(5, *gathering(5, 2, 1).members, other), Resolve(5, alone=[Header(task(0), 3)]))
+    enter(machine, view(5, *gathering(5, 2, 1).members, other), ViewCommit(5, alone=[Header(task(0), 3)]))
     for number in (6, 7):
         lose(machine, gathering(number, 2, cell=1), 0)
         answer(machine)
@@ -170,7 +170,7 @@ def test_the_death_of_another_partitions_process_is_no_evidence():
 def test_a_census_tells_who_is_still_aboard():
     machine = suspected(0, 1)
     [[first]] = answer(machine).values()
-    enter(machine, gathering(5, 2, cell=1), Resolve(5, alone=[Header(task(first), 3)]))
+    enter(machine, gathering(5, 2, cell=1), ViewCommit(5, alone=[Header(task(first), 3)]))
     assert answer(machine) == {}
     enter(machine, gathering(6, 2, cell=1))
     assert answer(machine) == {CELL: [1 - first]}
@@ -179,7 +179,7 @@ def test_a_census_tells_who_is_still_aboard():
 def test_another_feeder_learns_who_is_aboard():
     machine = Feeder(FEED, 10, "ask")
     there = Header(task(7), 3)
-    enter(machine, gathering(5, 2, cell=1), Resolve(5, adopt=[task(7)], past=[EMPTY], alone=[there]))
+    enter(machine, gathering(5, 2, cell=1), ViewCommit(5, adopt=[task(7)], past=[EMPTY], alone=[there]))
     machine.admit([item(0)])
     answer(machine)
     lose(machine, gathering(6, 3, cell=1), 0, aboard=[there])
@@ -192,11 +192,11 @@ def test_another_feeder_learns_who_is_aboard():
 
 def test_suspects_that_wait_count_as_held():
     machine = suspected(0, 1)
-    machine.hold(Hold(gathering(5, 2, cell=1)))
+    machine.hold(Prepare(gathering(5, 2, cell=1)))
     report = machine.report()
     assert report is not None
     assert sorted(header.id.row for header in report.holding) == [0, 1]
-    machine.resolve(Resolve(5, discard=[task(0), task(1)]))
+    machine.resolve(ViewCommit(5, discard=[task(0), task(1)]))
     assert answer(machine) == {}
 
 
@@ -242,7 +242,7 @@ def test_without_a_journal_it_stays_to_its_end():
     machine = enter_cell(keeps=True)
     first, second = item(0).header, item(0, hop=1).header
     assert machine.move(first, second, "ask") is Move.HERE
-    machine.hold(Hold(view(2, feeder, sink, ask, tell, alone)))
+    machine.hold(Prepare(view(2, feeder, sink, ask, tell, alone)))
     third = item(0, hop=2)
     assert machine.move(second, third.header, "tell") is Move.HERE, "also in a census"
     assert machine.move(third.header, item(0, hop=3).header, TO_SINK) is Move.AWAY
@@ -252,7 +252,7 @@ def test_it_reports_who_has_not_left():
     machine = enter_cell()
     machine.deliver(deliver(2, item(1), sender=FEED))
     machine.send(item(0).header, "ask", item(0, hop=1))
-    machine.hold(Hold(view(2, feeder, sink, ask, tell, alone)))
+    machine.hold(Prepare(view(2, feeder, sink, ask, tell, alone)))
     report = machine.report()
     assert report is not None
     assert report.alone == [item(1).header]

@@ -9,7 +9,7 @@ import pytest
 from peerloom import recipes
 from peerloom.errors import ConfigError, RowError
 from peerloom.recipes.coral.rows import check_row, read_row
-from peerloom.runtime.steps.executor import Stage
+from peerloom.runtime.steps.executor import StepExecutor
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.task import End, Header, Task, TaskId, new_task
@@ -23,7 +23,7 @@ def discuss(*replies: str | ChatReply, row: Any = ROW, **params: Any) -> tuple[T
 
     async def finished() -> tuple[Task, list[ChatRequest]]:
         program, service = CORAL.build(params), ScriptedService(list(replies))
-        stage = Stage(program.workflow, program.agents, service.spec().connect())
+        stage = StepExecutor(program.workflow, program.agents, service.spec().connect())
         task = new_task(Header(TaskId(0, 0, 0)), row, seed=1)
         task = task.with_next(program.workflow.next(task))
         while task.end is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from peerloom.sink.journal.memory import Memory, Recalled
+from peerloom.sink.journal.index import JournalIndex, RecoveredTask
 from peerloom.sink.journal.records import call_record, turn_record
 from peerloom.sink.journal.writer import JournalWriter
 from peerloom.task import Header, SavedCall, TaskId, Turn
@@ -34,13 +34,13 @@ def call(row: int, hop: int, text: str = "yes", attempt: int = 1) -> bytes:
     return call_record(header(row, hop, attempt), SavedCall(text.encode(), b"reply to " + text.encode()))
 
 
-def texts(recalled: Recalled | None) -> list[str]:
+def texts(recalled: RecoveredTask | None) -> list[str]:
     """What was said in the turns recalled; none if nothing was recalled."""
     raw_turns = recalled.raw_turns if recalled is not None else []
     return [msgspec.msgpack.decode(bytes(it), type=Turn).text for it in raw_turns]
 
 
-def digests(recalled: Recalled | None) -> list[str]:
+def digests(recalled: RecoveredTask | None) -> list[str]:
     return [it.digest.decode() for it in recalled.calls] if recalled is not None else []
 
 
@@ -58,8 +58,8 @@ def segments(run_dir: Path) -> list[str]:
 
 
 @contextmanager
-def scanned(run_dir: Path, wants: Callable[[TaskId], bool] = lambda _: True) -> Iterator[Memory]:
-    memory = Memory.scan(run_dir, wants)
+def scanned(run_dir: Path, wants: Callable[[TaskId], bool] = lambda _: True) -> Iterator[JournalIndex]:
+    memory = JournalIndex.scan(run_dir, wants)
     try:
         yield memory
     finally:

@@ -15,7 +15,7 @@ from peerloom.cli.app import VERBS, guarded
 from peerloom.config import check, compose
 from peerloom.config.sections.base import fields_of, texts_of
 from peerloom.config.sections.llm import Simulated
-from peerloom.services.llm.simulated.behavior import Behaviour, Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior, SimulatorOptions
 from peerloom.services.llm.simulated.server.app import ServerConfig, run_server
 
 
@@ -44,13 +44,15 @@ def simulate_llm(
     values = {"llm": "simulated", "seed": seed, **{f"llm.{name}": value for name, value in laws.items()}}
     config = check(compose(None, values=values))
     assert isinstance(config.llm, Simulated)
-    obeyed = Laws(**{name: getattr(config.llm, name) for name in fields_of(Behaviour)}, seed=seed)
+    obeyed = SimulatedBehavior(
+        **{name: getattr(config.llm, name) for name in fields_of(SimulatorOptions)}, seed=seed
+    )
     run_server(ServerConfig(laws=obeyed, host=host, port=port, model=model, log=log, admin=admin))
 
 
 def _laws() -> Iterator[Parameter]:
-    helps, known = texts_of(Behaviour), fields_of(Behaviour)
-    for field in fields(Behaviour):
+    helps, known = texts_of(SimulatorOptions), fields_of(SimulatorOptions)
+    for field in fields(SimulatorOptions):
         kind = _kind(known[field.name].annotation)
         option = typer.Option(help=helps[field.name], show_default=field.default is not None)
         hint = Annotated[kind | None if field.default is None else kind, option]

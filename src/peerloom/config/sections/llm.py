@@ -23,12 +23,12 @@ from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.hosted.openai import OpenAIService
 from peerloom.services.llm.hosted.service import CallPolicy, HttpService
 from peerloom.services.llm.http.endpoint import Http
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.llamacpp.service import LlamaCppService, Placement
 from peerloom.services.llm.providers.dialect import Dialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.scripted import ScriptedService
-from peerloom.services.llm.simulated.behavior import Behaviour
+from peerloom.services.llm.simulated.behavior import SimulatorOptions
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.services.llm.wire_format.chat import Structured
 from peerloom.services.secret import Secret
@@ -176,7 +176,7 @@ class Fleet(Remote):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulated(Behaviour, Served):
+class Simulated(SimulatorOptions, Served):
     """A seeded stand-in with a real model's timing and faults."""
 
     kind: Annotated[str, SAME] = "simulated"
@@ -187,7 +187,7 @@ class Simulated(Behaviour, Served):
 
     def service(self, seed: int) -> SimulatedService:
         """Make the simulated model."""
-        laws = {each.name: getattr(self, each.name) for each in fields(Behaviour)}
+        laws = {each.name: getattr(self, each.name) for each in fields(SimulatorOptions)}
         retry = Retry(attempts=self.max_retries + 1)
         return SimulatedService(**laws, seed=seed, timeout=self.timeout, retry=retry)
 

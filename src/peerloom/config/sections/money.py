@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from peerloom.config.sections.base import Section
 from peerloom.options import FREE, Positive
-from peerloom.services.llm.cache.caching import CacheSettings
+from peerloom.services.llm.cache.client import CacheSettings
 from peerloom.services.llm.usage.prices import GENAI, Prices, read_prices
 
 Given = str | dict[str, Any] | None

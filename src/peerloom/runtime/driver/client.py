@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from peerloom.runtime.settings import RunSettings
-from peerloom.services.llm.cache.caching import CachedSpec, CacheTally
+from peerloom.services.llm.cache.client import CachedSpec, CacheTally
 from peerloom.services.llm.client.service import ClientSpec
 from peerloom.services.llm.usage.prices import require_price
 from peerloom.task import COMPLETED

@@ -8,7 +8,7 @@ from peerloom.runtime.driver.supervisor import Event
 from peerloom.services.secret import mask
 
 
-class Watchers:
+class HookDispatcher:
     """The hooks of one run."""
 
     def __init__(self, hooks: Sequence[Hooks]) -> None:

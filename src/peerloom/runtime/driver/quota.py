@@ -13,8 +13,8 @@ from shlex import quote
 
 from peerloom.errors import ServiceError
 from peerloom.events import Notice
-from peerloom.services.llm.limits.allowance import Allowance, Away, Sent
-from peerloom.services.llm.limits.division import Limits, Refusing
+from peerloom.services.llm.limits.quota_manager import Away, QuotaManager, Sent
+from peerloom.services.llm.limits.service_quota import Limits, Refusing
 from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount
 from peerloom.services.llm.usage.budget import Budget, Spending
 from peerloom.sink.errors import DiskFull
@@ -27,7 +27,7 @@ MOMENT_SECONDS = 1.0  # a shorter wait for a limit is not shown
 ROOM_SECONDS = 1.0
 
 
-class Rationing:
+class QuotaCoordinator:
     """Of one session of a run.
 
     Args:
@@ -57,7 +57,7 @@ class Rationing:
         spared: Collection[str] = (),
     ) -> None:
         earlier = _earlier(run_dir)
-        self._allowance = Allowance(limits, Spending(budget, earlier), clock())
+        self._allowance = QuotaManager(limits, Spending(budget, earlier), clock())
         keeps = self.spending.bounded or earlier != NOTHING
         self._ledger = Ledger(run_dir, _named(earlier)) if keeps else None
         self._run_dir = run_dir

@@ -23,19 +23,19 @@ from peerloom.events import (
     ViewChanged,
 )
 from peerloom.protocol.view import ALONE, FEEDER, PEER, Member
+from peerloom.runtime.driver.budget_guard import BudgetGuard
 from peerloom.runtime.driver.client import costs, prepared
 from peerloom.runtime.driver.conclusion import check_complete, failures, first_error
-from peerloom.runtime.driver.failing import Failing
-from peerloom.runtime.driver.hooks import Watchers
-from peerloom.runtime.driver.quota import Rationing
+from peerloom.runtime.driver.failure_limit import FailureLimit
+from peerloom.runtime.driver.hooks import HookDispatcher
+from peerloom.runtime.driver.quota import QuotaCoordinator
 from peerloom.runtime.driver.session import Session
-from peerloom.runtime.driver.stats import Gathering
+from peerloom.runtime.driver.stats import StatsCollector
 from peerloom.runtime.driver.summary import Summary, summarise
 from peerloom.runtime.driver.supervisor import Event, Supervisor
-from peerloom.runtime.driver.suspension import Suspension
 from peerloom.runtime.driver.waiting import Waiting, leave_waiting, waiting_for, with_waiting
 from peerloom.runtime.engines.select import make_engine
-from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings, adjusted
 from peerloom.runtime.threads import to_its_end
@@ -90,7 +90,7 @@ class Run:
         self._session = session
         self._run_dir = session.run_dir
         self._recipe = recipe
-        self._watchers = Watchers(hooks)
+        self._watchers = HookDispatcher(hooks)
         self._config_yaml = config_yaml
         self._cpu_before = 0.0
         self._total: int | None = None
@@ -99,15 +99,15 @@ class Run:
         self._drained = asyncio.Event()
         self._suspended = False
         self._paused = ""
-        self._rationing: Rationing | None = None
-        self._suspension = Suspension(
+        self._rationing: QuotaCoordinator | None = None
+        self._suspension = BudgetGuard(
             settings.budget,
             self._run_dir.path,
             seconds=session.seconds,
             pause=self._put_aside,
             tell=self.tell,
         )
-        self._failing = Failing(settings.max_failed, self._run_dir.path, self.tell)
+        self._failing = FailureLimit(settings.max_failed, self._run_dir.path, self.tell)
         self._engine = make_engine(settings)
         self._supervisor = Supervisor(
             self._engine,
@@ -119,11 +119,11 @@ class Run:
             on_readings=self._on_readings,
             first=session.first,
         )
-        self._gathering = Gathering(
+        self._gathering = StatsCollector(
             self._engine,
             self._supervisor,
             self._watchers,
-            patience=settings.suspect_seconds,
+            Deadline=settings.suspect_seconds,
             on_readings=self._on_readings,
         )
         self._figures = self._gathering.figures
@@ -316,7 +316,7 @@ class Run:
         self._watchers.starting(start_step(self._llm))
         client = await self._llm.start(self._engine.spawner(), self._watchers.notice, self._run_dir.logs)
         await to_its_end(self._session.know_model, client)
-        self._rationing = rationing = Rationing(
+        self._rationing = rationing = QuotaCoordinator(
             {fleet.service: fleet.limits for fleet in client.fleets},
             self._settings.budget,
             self._run_dir.path,
@@ -383,9 +383,9 @@ class Run:
         )
         return with_waiting(progress, self.waiting)
 
-    def _brief(self, member: Member) -> Brief:
+    def _brief(self, member: Member) -> MemberSpec:
         provenance = {"recipe": self._recipe, "run": self._run_dir.path.name, "peerloom": version("peerloom")}
-        return Brief(
+        return MemberSpec(
             member=member,
             program=self._program,
             settings=self._settings,

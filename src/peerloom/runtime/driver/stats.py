@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from peerloom.events import Progress
 from peerloom.protocol.quarantine import POISON
-from peerloom.runtime.driver.hooks import Watchers
+from peerloom.runtime.driver.hooks import HookDispatcher
 from peerloom.runtime.driver.summary import Figures
 from peerloom.runtime.driver.supervisor import Supervisor
 from peerloom.runtime.engine import Engine
@@ -25,7 +25,7 @@ CENSUS_SECONDS = 2.0  # without a new row; twice as long after each census that 
 MOST_CENSUS_SECONDS = 60.0
 
 
-class Gathering:
+class StatsCollector:
     """Of one session.
 
     Args:
@@ -40,15 +40,15 @@ class Gathering:
         self,
         engine: Engine,
         supervisor: Supervisor,
-        watchers: Watchers,
+        watchers: HookDispatcher,
         *,
-        patience: float,
+        Deadline: float,
         on_readings: Callable[[str, bytes], None],
     ) -> None:
         self._engine = engine
         self._supervisor = supervisor
         self._watchers = watchers
-        self._patience = patience
+        self._patience = Deadline
         self._on_readings = on_readings
         self.figures = Figures()
         self.errors = SessionErrors()

@@ -7,7 +7,7 @@ import msgspec
 
 from peerloom.events import AgentTotals, Progress
 from peerloom.runtime.member.spec import MemberStats
-from peerloom.services.llm.cache.caching import CacheTally
+from peerloom.services.llm.cache.client import CacheTally
 from peerloom.sink.totals import AgentTally, Totals
 
 Summary = dict[str, Any]

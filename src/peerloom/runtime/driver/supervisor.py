@@ -14,13 +14,22 @@ from typing import Any
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
-from peerloom.protocol.messages import Drain, Grants, Message, Pace, Readings, ToCoordinator, decode, encode
+from peerloom.protocol.messages import (
+    Drain,
+    Message,
+    Pace,
+    QuotaGrants,
+    ToCoordinator,
+    UsageReports,
+    decode,
+    encode,
+)
 from peerloom.protocol.view import ALONE, FEEDER, SINK, Member
 from peerloom.runtime.engine import Engine
-from peerloom.runtime.member.spec import Brief, MemberStats, decode_stats
+from peerloom.runtime.member.spec import MemberSpec, MemberStats, decode_stats
 from peerloom.runtime.settings import RunSettings, members
 from peerloom.runtime.transport.base import NoRoom, Unreachable
-from peerloom.runtime.transport.deadline import patience
+from peerloom.runtime.transport.deadline import Deadline
 
 MAX_DEATHS_IN_A_ROW = 10
 MAX_WAIT_SECONDS = 5.0  # before a slot that keeps dying, or finds no room, is filled again
@@ -49,7 +58,7 @@ class Supervisor:
         engine: Engine,
         settings: RunSettings,
         roles: tuple[str, ...],
-        brief: Callable[[Member], Brief],
+        brief: Callable[[Member], MemberSpec],
         on_event: Callable[[Event], None],
         on_finished: Callable[[], None],
         on_readings: Callable[[str, bytes], None],
@@ -114,7 +123,7 @@ class Supervisor:
     def grant(self, name: str, data: bytes) -> None:
         """Tell a member what it may use of the services, unless it is gone."""
         if not self._ending and self._group is not None and name in self._engine.names():
-            self._spawn_task(self._send(name, Grants(data)))
+            self._spawn_task(self._send(name, QuotaGrants(data)))
 
     async def heard(self) -> None:
         """Wait until the members have taken in what they were told; one that cannot is lost soon."""
@@ -147,7 +156,7 @@ class Supervisor:
 
     async def _stop(self, name: str, on_stats: Callable[[str, MemberStats], None]) -> None:
         with contextlib.suppress(Unreachable, EngineError, TimeoutError):
-            async with patience(STOP_SECONDS):
+            async with Deadline(STOP_SECONDS):
                 await self._engine.stop(name)
                 on_stats(name, decode_stats(await self._engine.wait(name)))
 
@@ -216,7 +225,7 @@ class Supervisor:
 
     async def _introduce(self, name: str) -> None:
         try:
-            async with patience(self._settings.deliver_seconds):
+            async with Deadline(self._settings.deliver_seconds):
                 await self._engine.introduce(name)
         except (Unreachable, TimeoutError) as error:
             self._lose(name, f"did not hear of the others: {error}")
@@ -228,7 +237,7 @@ class Supervisor:
 
     async def _send(self, name: str, message: Message) -> None:
         try:
-            async with patience(self._settings.deliver_seconds):
+            async with Deadline(self._settings.deliver_seconds):
                 await self._engine.tell(name, encode(message))
         except Unreachable as error:
             self._lose(name, str(error))
@@ -250,7 +259,7 @@ class Supervisor:
             return  # whoever awaits the member's end knows why
 
     def _hear(self, message: Message) -> None:
-        if isinstance(message, Readings):
+        if isinstance(message, UsageReports):
             self._on_readings(message.sender, message.data)
         elif isinstance(message, ToCoordinator):
             self._coordinator.receive(message)
@@ -260,7 +269,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(self._settings.heartbeat_seconds)
             try:
-                async with patience(self._settings.suspect_seconds):
+                async with Deadline(self._settings.suspect_seconds):
                     await self._engine.ping(name)
             except TimeoutError:
                 self._lose(name, f"no sign of life for {self._settings.suspect_seconds:g} s")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from peerloom.events import Notice, Progress
-from peerloom.runtime.driver.quota import AWAY_SECONDS, Rationing
+from peerloom.runtime.driver.quota import AWAY_SECONDS, QuotaCoordinator
 from peerloom.runtime.driver.summary import Figures
 
 LOOK_SECONDS = 0.2
@@ -38,7 +38,7 @@ class Waiting:
         return f"for {self.service}, which refuses calls ({self.why})"
 
 
-def waiting_for(rationing: Rationing) -> Waiting | None:
+def waiting_for(rationing: QuotaCoordinator) -> Waiting | None:
     """Return the wait of a run at this moment, if there is one."""
     found = rationing.waiting
     if found is None:
@@ -55,7 +55,7 @@ def with_waiting(progress: Progress, waiting: Waiting | None) -> Progress:
 
 
 async def leave_waiting(
-    rationing: Rationing,
+    rationing: QuotaCoordinator,
     drained: asyncio.Event,
     figures: Figures,
     tell: Callable[[Notice], None],

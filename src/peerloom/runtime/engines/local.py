@@ -12,7 +12,7 @@ from collections.abc import Callable
 from peerloom.runtime.engine import build, death
 from peerloom.runtime.member.garbage import rarely_collected
 from peerloom.runtime.member.host import Host
-from peerloom.runtime.member.spec import Brief, MemberStats, encode_stats
+from peerloom.runtime.member.spec import MemberSpec, MemberStats, encode_stats
 from peerloom.runtime.transport.base import Unreachable
 from peerloom.services.processes.spawn import LocalSpawner
 
@@ -42,7 +42,7 @@ class LocalEngine:
         """All is in this process."""
         return "127.0.0.1"
 
-    async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
+    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
         """Start a member as a task; for that there is always room."""
         name = brief.member.name
         host = build(brief, self)

@@ -27,7 +27,7 @@ CHUNK_SECONDS = 0.05  # of a chunk that is read from the beginning, where the si
 Offer = tuple[TaskId, SourceRow]
 
 
-class Offers:
+class AdmissionQueue:
     """The offers of one partition. Known tasks may be among them; most are not.
 
     Args:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from peerloom.runtime.member.journal import Journaling
+from peerloom.runtime.member.journal import MemberJournal
 from peerloom.sink.errors import SinkError
 from peerloom.task import TaskId
 
@@ -21,7 +21,7 @@ Ask = Callable[[list[TaskId]], Awaitable[list[TaskId]]]
 """Which of these tasks are done."""
 
 
-class Tidying:
+class JournalCompactor:
     """Tidies up the journal of one member.
 
     Args:
@@ -30,7 +30,7 @@ class Tidying:
         ask: the question to the feeders.
     """
 
-    def __init__(self, journal: Journaling, places: int, ask: Ask) -> None:
+    def __init__(self, journal: MemberJournal, places: int, ask: Ask) -> None:
         self._journal = journal
         self._places = places
         self._ask = ask

@@ -16,16 +16,16 @@ from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import Ack, Ask, Deliver, Delivered, Drain, Item, Message, Pace, Passed
 from peerloom.protocol.quarantine import POISON, POISON_AFTER
 from peerloom.protocol.view import TO_SINK
-from peerloom.runtime.member.admission import Offers
-from peerloom.runtime.member.compaction import Tidying
+from peerloom.runtime.member.admission import AdmissionQueue
+from peerloom.runtime.member.compaction import JournalCompactor
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.journal import open_journal
 from peerloom.runtime.member.rows import finish
-from peerloom.runtime.member.spec import Brief, MemberStats
+from peerloom.runtime.member.spec import MemberSpec, MemberStats
 from peerloom.runtime.steps.error_counts import ErrorCounts
 from peerloom.runtime.steps.executor import routed
 from peerloom.runtime.transport.base import Link
-from peerloom.sink.journal.memory import Memory, Recalled
+from peerloom.sink.journal.index import JournalIndex, RecoveredTask
 from peerloom.sink.layout import JOURNAL, POSITIONS
 from peerloom.source.base import Source, SourceRow
 from peerloom.task import FAILED, End, Header, Task, TaskId, encode, new_task
@@ -38,7 +38,7 @@ class FeederHost(Host):
 
     machine: Feeder
 
-    def __init__(self, brief: Brief, link: Link) -> None:
+    def __init__(self, brief: MemberSpec, link: Link) -> None:
         settings = brief.settings
         in_flight = share(settings.in_flight, brief.member.index, settings.partitions)
         machine = Feeder(brief.member.name, in_flight, brief.program.workflow.roles[0])
@@ -46,14 +46,14 @@ class FeederHost(Host):
         assert brief.source is not None
         self._brief = brief
         self._source: Source = brief.source
-        self._offers = Offers(
+        self._offers = AdmissionQueue(
             self._source, brief.member.index, settings, machine.past, brief.run_dir / POSITIONS
         )
         self._errors = ErrorCounts()
         self._reading = False
         self._offsets: dict[TaskId, int] = {}  # of the rows in flight, to read them again
         self._fetching = False
-        self._memory: Memory | None = None
+        self._memory: JournalIndex | None = None
 
     async def _open(self) -> None:
         if self._brief.settings.journal:
@@ -66,7 +66,7 @@ class FeederHost(Host):
     def _begin(self) -> None:
         if self._journal is not None:
             partitions = self._brief.settings.partitions
-            tidying = Tidying(self._journal, partitions, self._ask_feeders)
+            tidying = JournalCompactor(self._journal, partitions, self._ask_feeders)
             self.spawn(tidying.run())
 
     def _take_delivery(self, message: Deliver) -> Delivered:
@@ -157,8 +157,8 @@ class FeederHost(Host):
             memory.close()
         self.poke()
 
-    async def _scan(self, wants: Callable[[TaskId], bool]) -> Memory:
-        memory = await asyncio.to_thread(Memory.scan, self._brief.run_dir, wants)
+    async def _scan(self, wants: Callable[[TaskId], bool]) -> JournalIndex:
+        memory = await asyncio.to_thread(JournalIndex.scan, self._brief.run_dir, wants)
         if memory.damaged:
             self.notice(
                 f"{memory.damaged} damaged records in {self._brief.run_dir / JOURNAL}: "
@@ -166,7 +166,7 @@ class FeederHost(Host):
             )
         return memory
 
-    def _start(self, id: TaskId, row: SourceRow, memory: Memory | None) -> None:
+    def _start(self, id: TaskId, row: SourceRow, memory: JournalIndex | None) -> None:
         """Send a task on its way: to the next role, or straight to its sink if it cannot start."""
         recalled = memory.pop(id) if memory is not None and id in memory else None
         task = self._new_task(id, row, recalled)
@@ -180,7 +180,7 @@ class FeederHost(Host):
         else:
             self.machine.admit([Item(task.header, finish(task, self._brief, self._errors))], TO_SINK)
 
-    def _new_task(self, id: TaskId, row: SourceRow, recalled: Recalled | None) -> Task:
+    def _new_task(self, id: TaskId, row: SourceRow, recalled: RecoveredTask | None) -> Task:
         program = self._brief.program
         task = new_task(
             Header(id, self.machine.attempt(), recalled.hop if recalled else 0),

@@ -18,21 +18,21 @@ from peerloom.protocol.messages import (
     Deliver,
     Delivered,
     Done,
-    Hold,
     Message,
-    Readings,
-    Resolve,
+    Prepare,
     Suspect,
     ToCoordinator,
+    UsageReports,
+    ViewCommit,
     decode,
     encode,
 )
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.view import FEEDER
-from peerloom.runtime.member.journal import Journaling
+from peerloom.runtime.member.journal import MemberJournal
 from peerloom.runtime.member.spec import MemberStats
 from peerloom.runtime.transport.base import Link, Unreachable
-from peerloom.runtime.transport.deadline import patience
+from peerloom.runtime.transport.deadline import Deadline
 from peerloom.task import TaskId
 
 
@@ -49,7 +49,7 @@ class Host(ABC):
         self.machine = machine
         self._link = link
         self._deliver_seconds = deliver_seconds
-        self._to_coordinator: asyncio.Queue[ToCoordinator | Readings | None] = asyncio.Queue()
+        self._to_coordinator: asyncio.Queue[ToCoordinator | UsageReports | None] = asyncio.Queue()
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._poked = False
@@ -58,7 +58,7 @@ class Host(ABC):
         self._ending = False
         self._failure: Exception | None = None
         self._notices: list[str] = []
-        self._journal: Journaling | None = None
+        self._journal: MemberJournal | None = None
 
     async def run(self) -> MemberStats:
         """Live until `stop`; the last figures. Raises whatever ended the member before that."""
@@ -172,7 +172,7 @@ class Host(ABC):
 
     async def _deliver(self, destination: str, deliver: Deliver) -> None:
         try:
-            async with patience(self._deliver_seconds):
+            async with Deadline(self._deliver_seconds):
                 answer = decode(await self._link.send(destination, encode(deliver)))
         except (Unreachable, TimeoutError):
             if self.machine.failed(destination, deliver.seq):
@@ -194,7 +194,7 @@ class Host(ABC):
         """Tell the coordinator that a member does not answer."""
         self.tell(Suspect(self.machine.view.number, self.machine.name, member))
 
-    def tell(self, message: ToCoordinator | Readings) -> None:
+    def tell(self, message: ToCoordinator | UsageReports) -> None:
         """Tell the coordinator, or the driver it lives in, something."""
         self._to_coordinator.put_nowait(message)
 
@@ -206,9 +206,9 @@ class Host(ABC):
         match message:
             case Deliver():
                 return self._take_delivery(message)
-            case Hold():
+            case Prepare():
                 self.machine.hold(message)
-            case Resolve():
+            case ViewCommit():
                 self.machine.resolve(message)
             case _:
                 return self._take_other(message)
@@ -223,7 +223,7 @@ class Host(ABC):
             if mine:
                 question = encode(Ask(view.number, name, mine))
                 with suppress(Unreachable, TimeoutError):
-                    async with patience(self._deliver_seconds):
+                    async with Deadline(self._deliver_seconds):
                         answer = await self._link.send(feeder.name, question)
                     done += cast("Done", decode(answer)).ids
         return done

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from peerloom.errors import RunDirError
-from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.sink.errors import DiskFull, SinkError
 from peerloom.sink.journal.records import base_record, call_record, turn_record
 from peerloom.sink.journal.writer import JournalWriter
@@ -26,7 +26,7 @@ SYNC_SECONDS = 1.0
 DISK_FULL_SECONDS = 1.0
 
 
-class Surroundings(Protocol):
+class MemberContext(Protocol):
     """What the journal needs of its member."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -42,7 +42,7 @@ class Surroundings(Protocol):
         ...
 
 
-class Journaling:
+class MemberJournal:
     """The journal of one member, in its event loop.
 
     Args:
@@ -50,7 +50,7 @@ class Journaling:
         host: the member.
     """
 
-    def __init__(self, writer: JournalWriter, host: Surroundings) -> None:
+    def __init__(self, writer: JournalWriter, host: MemberContext) -> None:
         self.writer = writer
         self._host = host
         self._records: list[bytes] = []
@@ -152,7 +152,7 @@ class Journaling:
         self._syncing = False
 
 
-def open_journal(brief: Brief, host: Surroundings) -> Journaling:
+def open_journal(brief: MemberSpec, host: MemberContext) -> MemberJournal:
     """The journal of a member that begins.
 
     Raises:
@@ -164,4 +164,4 @@ def open_journal(brief: Brief, host: Surroundings) -> Journaling:
             f"{member.name} on {platform.node()} does not see the run directory {brief.run_dir}: journal=on "
             "needs it on storage that all hosts share. Choose another --run-dir, or journal=off"
         )
-    return Journaling(JournalWriter(brief.run_dir, member.kind, member.index, member.incarnation), host)
+    return MemberJournal(JournalWriter(brief.run_dir, member.kind, member.index, member.incarnation), host)

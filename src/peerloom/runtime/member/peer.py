@@ -15,21 +15,30 @@ from collections import deque
 from collections.abc import Awaitable
 
 from peerloom.protocol.histories import Histories
-from peerloom.protocol.messages import Copy, Deliver, Delivered, Grants, Item, Message, Pace, Readings
+from peerloom.protocol.messages import (
+    Copy,
+    Deliver,
+    Delivered,
+    Item,
+    Message,
+    Pace,
+    QuotaGrants,
+    UsageReports,
+)
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import ALONE, PEER, TO_SINK, to_maker
-from peerloom.runtime.member.compaction import Tidying
+from peerloom.runtime.member.compaction import JournalCompactor
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.journal import open_journal
 from peerloom.runtime.member.rows import finish
-from peerloom.runtime.member.spec import Brief, MemberStats
+from peerloom.runtime.member.spec import MemberSpec, MemberStats
 from peerloom.runtime.settings import members
-from peerloom.runtime.steps.executor import Stage
+from peerloom.runtime.steps.executor import StepExecutor
 from peerloom.runtime.steps.time_limit import Watchdog
 from peerloom.runtime.transport.base import Link
 from peerloom.services.llm.base import LLM
-from peerloom.services.llm.cache.caching import CachingLLM
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.cache.client import CachingLLM
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.task import Header, Task, decode
 
 MEGABYTE = 1_000_000
@@ -41,7 +50,7 @@ class PeerHost(Host):
 
     machine: Peer
 
-    def __init__(self, brief: Brief, link: Link) -> None:
+    def __init__(self, brief: MemberSpec, link: Link) -> None:
         alone, settings = brief.member.kind == ALONE, brief.settings
         name, keeps = brief.member.name, alone and not settings.journal
         self._histories = Histories(name, int(settings.histories * MEGABYTE))
@@ -49,8 +58,8 @@ class PeerHost(Host):
         super().__init__(machine, link, settings.deliver_seconds)
         self._brief = brief
         self._llm: LLM | None = None
-        self._desk: Desk | None = None
-        self._stage: Stage | None = None
+        self._desk: QuotaClient | None = None
+        self._stage: StepExecutor | None = None
         self._going = asyncio.Event()
         self._going.set()
         self._waiting = 0
@@ -60,12 +69,14 @@ class PeerHost(Host):
         assert self._brief.llm is not None
         if self._brief.settings.journal:
             self._journal = open_journal(self._brief, self)
-        self._desk = Desk()
+        self._desk = QuotaClient()
         self._llm = self._brief.llm.connect(self._desk)
         program = self._brief.program
         on_call = self._journal.call if self._journal is not None else None
         timeouts = self._brief.settings.timeouts
-        self._stage = Stage(program.workflow, program.agents, self._llm, on_call, self.ending, timeouts)
+        self._stage = StepExecutor(
+            program.workflow, program.agents, self._llm, on_call, self.ending, timeouts
+        )
 
     async def _close(self) -> None:
         if self._llm is not None:
@@ -73,12 +84,12 @@ class PeerHost(Host):
 
     def _begin(self) -> None:
         self.spawn(self._report())
-        self.spawn(Watchdog(Stage.code(), self._warn).run())
+        self.spawn(Watchdog(StepExecutor.code(), self._warn).run())
         if self._journal is not None:
             kind, settings = self._brief.member.kind, self._brief.settings
             slots = members(settings, self._brief.program.workflow.roles)
             places = settings.partitions if kind == ALONE else sum(slot.kind == kind for slot in slots)
-            tidying = Tidying(self._journal, places, self._ask_feeders)
+            tidying = JournalCompactor(self._journal, places, self._ask_feeders)
             self.spawn(tidying.run())
 
     def _warn(self, text: str) -> None:
@@ -90,7 +101,7 @@ class PeerHost(Host):
         return self.machine.deliver(message)
 
     def _take_other(self, message: Message) -> Message | None:
-        if isinstance(message, Grants) and self._desk is not None:
+        if isinstance(message, QuotaGrants) and self._desk is not None:
             self._desk.hear(message.data)
         elif isinstance(message, Pace) and self.machine.pace(message):
             if message.paused:
@@ -112,7 +123,7 @@ class PeerHost(Host):
         """Tell the driver what the services are used for, and what is wanted of them."""
         assert self._desk is not None
         while True:
-            self.tell(Readings(self.machine.name, await self._desk.report()))
+            self.tell(UsageReports(self.machine.name, await self._desk.report()))
 
     def _may_begin(self) -> bool:
         """Whether turns may begin: not while the run is paused, or the journal has no room for them."""

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
-from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.steps.error_counts import ErrorCounts
 from peerloom.runtime.steps.turns import check_exact
 from peerloom.services.secret import mask, mask_json
@@ -14,7 +14,7 @@ from peerloom.task import COMPLETED, Task
 from peerloom.workflow import Workflow
 
 
-def finish(task: Task, brief: Brief, errors: ErrorCounts) -> bytes:
+def finish(task: Task, brief: MemberSpec, errors: ErrorCounts) -> bytes:
     """Encode the row of a task that has ended, with the secrets of the run masked.
 
     A task that completed fails if the workflow's `opening` raises, or returns anything but messages.

@@ -12,7 +12,7 @@ from peerloom.idset import IdSet
 from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Query
 from peerloom.protocol.shard import Shard
 from peerloom.runtime.member.host import Host
-from peerloom.runtime.member.spec import Brief, MemberStats
+from peerloom.runtime.member.spec import MemberSpec, MemberStats
 from peerloom.runtime.transport.base import Link
 from peerloom.sink.errors import DiskFull
 from peerloom.sink.rows import decode
@@ -27,7 +27,7 @@ class SinkHost(Host):
 
     machine: Shard
 
-    def __init__(self, brief: Brief, link: Link) -> None:
+    def __init__(self, brief: MemberSpec, link: Link) -> None:
         super().__init__(Shard(brief.member.name, IdSet()), link, brief.settings.deliver_seconds)
         self._brief = brief
         self._files: ShardFiles | None = None

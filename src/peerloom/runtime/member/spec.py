@@ -11,7 +11,7 @@ from peerloom.protocol.view import Member
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.runtime.steps.error_counts import ErrorCount
-from peerloom.services.llm.cache.caching import CacheTally
+from peerloom.services.llm.cache.client import CacheTally
 from peerloom.services.llm.client.service import ClientSpec
 from peerloom.services.secret import Secret, known
 from peerloom.sink.totals import AgentTally, Totals
@@ -19,7 +19,7 @@ from peerloom.source.base import Source
 
 
 @dataclass(frozen=True)
-class Brief:
+class MemberSpec:
     """Everything a member needs to start. Only feeders get the source, only peers the model.
 
     Every member gets the secrets that the driver knows, to mask them.

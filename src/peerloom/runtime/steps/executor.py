@@ -19,8 +19,8 @@ from peerloom.agents.messages import call_ids
 from peerloom.agents.toolcalls import with_ids
 from peerloom.errors import LLMError, WorkflowError
 from peerloom.runtime.steps.error_counts import ErrorCounts
-from peerloom.runtime.steps.recorded_calls import SavedCalls, digest_of, save
-from peerloom.runtime.steps.time_limit import OwnTime
+from peerloom.runtime.steps.recorded_calls import RecordedCalls, digest_of, save
+from peerloom.runtime.steps.time_limit import TurnTimer
 from peerloom.runtime.steps.turns import appended, check_end, checked
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.sink.totals import AgentTally
@@ -36,7 +36,7 @@ OnCall = Callable[[Header, SavedCall], None]
 """Told of each call that was asked and answered, with the copy of the task it was for."""
 
 
-class StepLLM:
+class RecordingLLM:
     """The language model as one agent sees it during one step.
 
     Counts what the calls used, answers those that an earlier attempt has asked already, and says for whom
@@ -58,12 +58,12 @@ class StepLLM:
     def __init__(self, llm: LLM, task: Task, on_call: OnCall | None) -> None:
         self._llm = llm
         self._task = task
-        self._saved = SavedCalls(task.calls) if task.calls else None
+        self._saved = RecordedCalls(task.calls) if task.calls else None
         self._on_call = on_call
         self.usage = Usage()
         self.model = ""
         self.finish_reason = ""
-        self.own_time: OwnTime | None = None
+        self.own_time: TurnTimer | None = None
         self._call_ids: set[str] | None = None  # of the task so far
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
@@ -124,7 +124,7 @@ class StepLLM:
         )
 
 
-class Stage:
+class StepExecutor:
     """The agents of one peer.
 
     Args:
@@ -193,7 +193,7 @@ class Stage:
         return self._end(task, after, None, seconds)
 
     def _ask(self, task: Task) -> "Task | Awaitable[Task]":
-        counting = StepLLM(self._llm, task, self._on_call)
+        counting = RecordingLLM(self._llm, task, self._on_call)
         role = task.next_role
         agent = self._agents[role]
         started, clock = time.time(), time.perf_counter()
@@ -215,7 +215,7 @@ class Stage:
         acting: Awaitable[Turn | list[Turn]],
         started: float,
         clock: float,
-        counting: StepLLM | None = None,
+        counting: RecordingLLM | None = None,
     ) -> Task:
         role, mine = task.next_role, asyncio.current_task()
         if mine is not None and mine.cancelling() and not self._ending():
@@ -241,12 +241,12 @@ class Stage:
             return mine is not None and mine.cancelling() > 0 and self._ending()
         return issubclass(type(error), GeneratorExit) and _running_task() is not mine
 
-    def _end(self, task: Task, after: Task, counting: StepLLM | None, seconds: float) -> Task:
+    def _end(self, task: Task, after: Task, counting: RecordingLLM | None, seconds: float) -> Task:
         self._count(task.next_role, counting.usage if counting is not None else _NO_USAGE, seconds)
         return routed(after, self._workflow, self.errors)
 
     def _failed(
-        self, task: Task, error: BaseException, counting: StepLLM | None, started: float, seconds: float
+        self, task: Task, error: BaseException, counting: RecordingLLM | None, started: float, seconds: float
     ) -> Task:
         role = task.next_role
         turn = Turn(role, end=self.errors.classify(error, "agent_error", task, role))
@@ -305,14 +305,16 @@ def _is_immediate(agent: Agent) -> bool:
 
 
 def _filled(
-    turns: list[Turn], role: str, counting: StepLLM | None, started: float, seconds: float
+    turns: list[Turn], role: str, counting: RecordingLLM | None, started: float, seconds: float
 ) -> list[Turn]:
     """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
     earlier = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in turns[:-1]]
     return [*earlier, _last_filled(turns[-1], role, counting, started, seconds)]
 
 
-def _last_filled(turn: Turn, role: str, counting: StepLLM | None, started: float, seconds: float) -> Turn:
+def _last_filled(
+    turn: Turn, role: str, counting: RecordingLLM | None, started: float, seconds: float
+) -> Turn:
     """As `_filled`, of the last turn. Objects are copied: an agent may change what it has returned."""
     message, usage, model, finish = turn.message, turn.usage, turn.model, turn.finish_reason
     value: Any = turn.value
@@ -328,10 +330,10 @@ def _last_filled(turn: Turn, role: str, counting: StepLLM | None, started: float
 
 
 async def _in_time(
-    acting: Awaitable[Turn | list[Turn]], role: str, seconds: float, counting: StepLLM | None
+    acting: Awaitable[Turn | list[Turn]], role: str, seconds: float, counting: RecordingLLM | None
 ) -> Turn | list[Turn]:
     """Await a turn, for so long at most."""
-    async with OwnTime(role, seconds) as own_time:
+    async with TurnTimer(role, seconds) as own_time:
         if counting is not None:
             counting.own_time = own_time
         return await own_time.bound(acting)

@@ -41,7 +41,7 @@ def save(digest: bytes, reply: ChatReply | EmbedReply) -> SavedCall | None:
         return None
 
 
-class SavedCalls:
+class RecordedCalls:
     """The saved calls of one turn, each to be used once."""
 
     def __init__(self, calls: Iterable[SavedCall]) -> None:

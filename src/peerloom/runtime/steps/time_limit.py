@@ -30,7 +30,7 @@ class AgentTimeout(TaskError):
     reason = "agent_timeout"
 
 
-class OwnTime:
+class TurnTimer:
     """Ends an agent that takes longer than it may, not counting the time in which its calls are answered.
 
     Args:
@@ -74,7 +74,7 @@ class OwnTime:
         self._insisted = True
         self._task.cancel()
 
-    async def __aenter__(self) -> "OwnTime":
+    async def __aenter__(self) -> "TurnTimer":
         self._task = asyncio.current_task()
         await self._scope.__aenter__()
         self._since = asyncio.get_running_loop().time()

@@ -13,7 +13,7 @@ MAX_EXTRA = 10  # slices for a process that is always late: it cannot wait for e
 _LATE = 2.0  # a slice that took so many times its length was not this process's own
 
 
-class patience:
+class Deadline:
     """Like `asyncio.timeout`, for what others have to do within `seconds`.
 
     Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peerloom.services.fleets import sglang_launcher
-from peerloom.services.processes.server import Command, Seat
+from peerloom.services.processes.server import Command, ServerAddress
 from peerloom.services.secret import Secret
 
 _LOAD_SECONDS = 3600.0  # the weights may have to be fetched first, and compiled for
@@ -59,7 +59,7 @@ class Vllm:
     def command(self, key: Secret | None) -> Command:
         """How one replica is run; with a key, calls have to show it."""
 
-        def argv(seat: Seat) -> list[str]:
+        def argv(seat: ServerAddress) -> list[str]:
             argv = [self.program, "serve", self.model, "--host", seat.host, "--port", str(seat.port)]
             argv += ["--served-model-name", self.name]
             argv += ["--enable-prompt-tokens-details"]  # or replies do not say how many tokens were cached
@@ -121,7 +121,7 @@ class Sglang:
         """How one replica is run; with a key, calls have to show it."""
         run = ["-m", "sglang.launch_server"] if key is None else [str(Path(sglang_launcher.__file__))]
 
-        def argv(seat: Seat) -> list[str]:
+        def argv(seat: ServerAddress) -> list[str]:
             argv = [self.python, *run, "--model-path", self.model]
             argv += ["--host", seat.host, "--port", str(seat.port), "--served-model-name", self.name]
             argv += ["--enable-cache-report"]  # or replies do not say how many tokens were cached
@@ -143,7 +143,9 @@ def _options(values: Mapping[str, str | float | None]) -> list[str]:
     return [part for option, value in values.items() if value is not None for part in (option, str(value))]
 
 
-def _command(engine: str, model: str, argv: Callable[[Seat], list[str]], env: dict[str, str]) -> Command:
+def _command(
+    engine: str, model: str, argv: Callable[[ServerAddress], list[str]], env: dict[str, str]
+) -> Command:
     return Command(
         engine=engine,
         what=f"the {engine} server of model {model}",

@@ -12,7 +12,7 @@ from typing import Any
 from peerloom.errors import ConfigError, PeerloomError, ServiceError
 from peerloom.services.fleets.adapters import adapters_of
 from peerloom.services.fleets.directory import Entry, NoFleet, path_of, read
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.hedge import Hedge
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.hosted.backend import HttpDial
@@ -41,10 +41,10 @@ class FleetService:
         api_key: default `PEERLOOM_FLEET_KEY`, else none.
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
-        retry: see `FleetSpec`.
+        retry: see `ReplicatedClientSpec`.
         http: see `Endpoint`.
-        routing: see `FleetSpec`.
-        hedge: see `FleetSpec`.
+        routing: see `ReplicatedClientSpec`.
+        hedge: see `ReplicatedClientSpec`.
         structured: see `OpenAIDialect`; llama.cpp has its own way.
         extra_body: see `OpenAIDialect`.
 
@@ -77,9 +77,11 @@ class FleetService:
         self._structured: Structured = structured
         self._extra_body = dict(extra_body or {})
         self._notify: Callable[[str], None] = print
-        self._spec: FleetSpec | None = None
+        self._spec: ReplicatedClientSpec | None = None
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+    async def start(
+        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+    ) -> ReplicatedClientSpec:
         """Look the fleet up, and check that an endpoint answers and has the model.
 
         Raises:
@@ -103,7 +105,7 @@ class FleetService:
         dialect = self._dialect(entry)
         await self._one_answers(endpoints, dialect, model)
         notify(f"model {model} at fleet {self._name}, endpoints: {', '.join(entry.urls)}")
-        self._spec = FleetSpec(
+        self._spec = ReplicatedClientSpec(
             model=model,
             replicas=entry.urls,
             dial=HttpDial(endpoints[0], dialect, model),

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from peerloom.errors import ConfigError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.usage.prices import FREE
 from peerloom.services.llm.wire_format.chat import unfiltered
@@ -53,13 +53,15 @@ class ScriptedService:
             )
         return {**self.__dict__, "requests": []}
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+    async def start(
+        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+    ) -> ReplicatedClientSpec:
         """Nothing to start."""
         return self.spec()
 
-    def spec(self) -> FleetSpec:
+    def spec(self) -> ReplicatedClientSpec:
         """A single replica, in whatever process calls it; all in one process play the same script."""
-        return FleetSpec(
+        return ReplicatedClientSpec(
             model=MODEL,
             replicas=("this process",),
             dial=_ScriptedDial(self),

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from peerloom.errors import ServiceError
-from peerloom.services.processes.server import Command, Seat, ServerProcess, address
-from peerloom.services.processes.spawn import Held, PlaceLost, Spawner
+from peerloom.services.processes.server import Command, ServerAddress, ServerProcess, address
+from peerloom.services.processes.spawn import PlaceLost, ReservedPort, Spawner
 
 SHORT_SECONDS = 5.0
 SHORT_LIVES = 3
@@ -62,7 +62,7 @@ class Replica:
         self._sharing = sharing
         self._host = host
         self._log = log
-        self._held: Held | None = None
+        self._held: ReservedPort | None = None
         self._server: ServerProcess | None = None
         self._stopping = False
 
@@ -178,7 +178,7 @@ class Replica:
             self._held = await self._place.hold(self._host)
         if not self._command.keeps_port:
             await self._held.release()
-        seat = Seat(self._held.host, self._held.port, self._sharing, here=not self._place.place)
+        seat = ServerAddress(self._held.host, self._held.port, self._sharing, here=not self._place.place)
         self.url = f"{address(seat)}/v1"
         self._server = await ServerProcess.start(self._place, self._command, seat, self._log)
         return self._server

@@ -28,7 +28,7 @@ _LONGEST_LINE = 500
 _CAUSE = re.compile(r"\b\w*(?:Error|Exception): \S")
 
 
-class Seat(NamedTuple):
+class ServerAddress(NamedTuple):
     """Where one server is to be: its address, how many of its fleet share the machine, whether it is this."""
 
     host: str
@@ -55,7 +55,7 @@ class Command:
 
     engine: str
     what: str
-    argv: Callable[[Seat], list[str]]
+    argv: Callable[[ServerAddress], list[str]]
     env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     keeps_port: bool = False
     load: float = 600.0
@@ -67,7 +67,7 @@ class Command:
 class ServerProcess:
     """A server that was started at an address."""
 
-    def __init__(self, child: ChildProcess, command: Command, seat: Seat) -> None:
+    def __init__(self, child: ChildProcess, command: Command, seat: ServerAddress) -> None:
         self._child = child
         self._command = command
         self._health = f"{address(seat)}/health"
@@ -75,7 +75,9 @@ class ServerProcess:
         self._last_sign = 0.0
 
     @classmethod
-    async def start(cls, spawner: Spawner, command: Command, seat: Seat, log: Path) -> "ServerProcess":
+    async def start(
+        cls, spawner: Spawner, command: Command, seat: ServerAddress, log: Path
+    ) -> "ServerProcess":
         """Start it; it has still to load its model.
 
         Raises:
@@ -175,7 +177,7 @@ def failure_in_log(log: str, text: str) -> str:
     return f"Its log {log} ends with:" + "".join(f"\n  {line}" for line in tail)
 
 
-def address(seat: Seat) -> str:
+def address(seat: ServerAddress) -> str:
     """The URL of a server, without a path."""
     host = f"[{seat.host}]" if ":" in seat.host else seat.host
     return f"http://{host}:{seat.port}"

@@ -70,7 +70,7 @@ class ChildProcess(Protocol):
         ...
 
 
-class Held(Protocol):
+class ReservedPort(Protocol):
     """A port that is ours: bound but not listening, so only a server that asks to share it can have it."""
 
     @property
@@ -104,7 +104,7 @@ class Spawner(Protocol):
         """
         ...
 
-    async def hold(self, host: str | None = None) -> Held:
+    async def hold(self, host: str | None = None) -> ReservedPort:
         """A free port there, of `host` or of the address that others reach the machine by.
 
         Raises:
@@ -149,9 +149,9 @@ class LocalSpawner:
         """There is no other machine."""
         return [self] * count
 
-    async def hold(self, host: str | None = None) -> "LocalHeld":
+    async def hold(self, host: str | None = None) -> "LocalPort":
         """See `Spawner`; loopback, if no address is given."""
-        return await LocalHeld.on(host or _LOOPBACK)
+        return await LocalPort.on(host or _LOOPBACK)
 
     async def close(self) -> None:
         """Nothing to give back."""
@@ -190,7 +190,7 @@ class LocalSpawner:
         return _LocalChild(process, int(told or process.pid), control, mark, log, log_start)
 
 
-class LocalHeld:
+class LocalPort:
     """A port of this machine."""
 
     def __init__(self, held: socket.socket) -> None:
@@ -198,7 +198,7 @@ class LocalHeld:
         self.host, self.port = held.getsockname()[:2]
 
     @classmethod
-    async def on(cls, host: str) -> "LocalHeld":
+    async def on(cls, host: str) -> "LocalPort":
         """A free port of `host`.
 
         Raises:
@@ -221,7 +221,7 @@ class LocalHeld:
         return cls(held)
 
     async def release(self) -> None:
-        """See `Held`."""
+        """See `ReservedPort`."""
         self._held.close()
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from peerloom.errors import ServiceError
 from peerloom.runtime.driver import quota as module
-from peerloom.runtime.driver.quota import Rationing
-from peerloom.services.llm.limits.division import Limits
-from peerloom.services.llm.usage.amounts import Reading, encode
+from peerloom.runtime.driver.quota import QuotaCoordinator
+from peerloom.services.llm.limits.service_quota import Limits
+from peerloom.services.llm.usage.amounts import UsageReport, encode
 from peerloom.services.llm.usage.budget import Budget
 
 Make = Callable[..., "Told"]
@@ -23,7 +23,7 @@ class Told:
     def __init__(self, run_dir: Path, spared: tuple[str, ...]) -> None:
         self.texts: list[str] = []
         self.number = 0
-        self.rationing = Rationing(
+        self.rationing = QuotaCoordinator(
             {"big": Limits(), "small": Limits()},
             Budget(),
             run_dir,
@@ -36,7 +36,7 @@ class Told:
 
     def says(self, member: str, service: str = "big", **fields: Any) -> None:
         self.number += 1
-        self.rationing.take(member, encode([Reading(service=service, number=self.number, **fields)]))
+        self.rationing.take(member, encode([UsageReport(service=service, number=self.number, **fields)]))
 
     async def until(self, texts: int) -> list[str]:
         async with asyncio.timeout(5):

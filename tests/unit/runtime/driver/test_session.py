@@ -10,7 +10,7 @@ from peerloom.runtime.driver.session import SPAN, Session
 from peerloom.runtime.settings import RunSettings, members
 from peerloom.services.llm.base import LLM
 from peerloom.services.llm.client.service import ClientSpec
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.sink.rows import Row
 from peerloom.sink.rundir.directory import RunDir
 from peerloom.sink.rundir.state import Fingerprint, read_state
@@ -27,7 +27,7 @@ class Client:
     def metered(self, everything: bool) -> ClientSpec:
         raise NotImplementedError
 
-    def connect(self, desk: Desk | None = None) -> LLM:
+    def connect(self, desk: QuotaClient | None = None) -> LLM:
         raise NotImplementedError
 
 

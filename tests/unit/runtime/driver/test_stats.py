@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from peerloom.runtime.driver import stats as gathering
-from peerloom.runtime.driver.hooks import Watchers
-from peerloom.runtime.driver.stats import Gathering
+from peerloom.runtime.driver.hooks import HookDispatcher
+from peerloom.runtime.driver.stats import StatsCollector
 
 
 class Supervised:
@@ -42,7 +42,9 @@ async def test_while_no_rows_come_a_census_is_asked_for_less_and_less_often(monk
             raise Over
         return None
 
-    watching = Gathering(cast("Any", None), cast("Any", run), Watchers([]), patience=1.0, on_readings=print)
+    watching = StatsCollector(
+        cast("Any", None), cast("Any", run), HookDispatcher([]), Deadline=1.0, on_readings=print
+    )
     with pytest.raises(Over):
         await watching.watch(progress, lambda: "")
     gaps = [later - earlier for earlier, later in pairwise(run.asked)]

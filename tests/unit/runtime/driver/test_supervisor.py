@@ -11,11 +11,11 @@ import pytest
 
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
-from peerloom.protocol.messages import Drain, Have, Hold, Query, Report, decode, encode
+from peerloom.protocol.messages import CommittedReply, Drain, Prepare, Query, Report, decode, encode
 from peerloom.protocol.view import PEER, Member
 from peerloom.runtime.driver import supervisor as module
 from peerloom.runtime.driver.supervisor import Event, Supervisor
-from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.runtime.transport.base import NoRoom, Unreachable
@@ -36,7 +36,7 @@ class FakeEngine:
         self.ends: dict[str, asyncio.Future[bytes]] = {}
         self.drained: list[str] = []
 
-    async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
+    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
         name = brief.member.name
         script = self.starts.get(name.rpartition(".")[0])
         if script:
@@ -55,12 +55,12 @@ class FakeEngine:
 
     async def tell(self, name: str, data: bytes) -> None:
         message = decode(data)
-        if isinstance(message, Hold):
+        if isinstance(message, Prepare):
             self.told[name].put_nowait(encode(Report(message.view.number, name)))
         elif isinstance(message, Drain):
             self.drained.append(name)
         elif isinstance(message, Query):
-            self.told[name].put_nowait(encode(Have(message.view, name, [], [])))
+            self.told[name].put_nowait(encode(CommittedReply(message.view, name, [], [])))
 
     async def listen(self, name: str) -> list[bytes]:
         return [await self.told[name].get()]
@@ -97,9 +97,9 @@ class Watch:
 
 @asynccontextmanager
 async def running(engine: FakeEngine, watch: Watch) -> AsyncIterator[Supervisor]:
-    def brief(member: Member) -> Brief:
+    def brief(member: Member) -> MemberSpec:
         program = Program(Sequence(*ROLES), {})
-        return Brief(member, program, SETTINGS, Path("nowhere"), MappingProxyType({}))
+        return MemberSpec(member, program, SETTINGS, Path("nowhere"), MappingProxyType({}))
 
     supervisor = Supervisor(engine, SETTINGS, ROLES, brief, watch, lambda: None, lambda name, data: None)  # type: ignore[arg-type]
 

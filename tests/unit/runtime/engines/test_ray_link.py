@@ -9,7 +9,7 @@ import pytest
 from peerloom.protocol.view import Member
 from peerloom.runtime.engines.ray import actor
 from peerloom.runtime.engines.ray.actor import RayLink
-from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.runtime.transport.base import Unreachable
@@ -86,7 +86,7 @@ async def test_what_is_sent_is_compressed_as_the_run_says(
     class Stop(Exception):
         pass
 
-    def build(brief: Brief, link: RayLink) -> None:
+    def build(brief: MemberSpec, link: RayLink) -> None:
         links.append(link)
         raise Stop
 
@@ -94,7 +94,7 @@ async def test_what_is_sent_is_compressed_as_the_run_says(
     pack = Packer.pack
     monkeypatch.setattr(Packer, "pack", lambda self, data: pieces.append(data) or pack(self, data))
     monkeypatch.setattr(actor, "build", build)
-    brief = Brief(
+    brief = MemberSpec(
         Member("peer", 0, 1), Program(Sequence("a"), {}), RunSettings(compress=compress), Path(), {}
     )
     with pytest.raises(Stop):

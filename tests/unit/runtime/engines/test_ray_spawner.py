@@ -14,7 +14,7 @@ import pytest_asyncio
 from peerloom.errors import ServiceError
 from peerloom.runtime.engines.ray.spawner import NodeSpawner, RaySpawner
 from peerloom.services.processes.group import Group
-from peerloom.services.processes.server import Command, Seat
+from peerloom.services.processes.server import Command, ServerAddress
 from peerloom.services.processes.spawn import PlaceLost
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -47,7 +47,7 @@ async def place() -> AsyncIterator[NodeSpawner]:
     await place.close()
 
 
-def argv(seat: Seat) -> list[str]:
+def argv(seat: ServerAddress) -> list[str]:
     return [sys.executable, "-c", SERVER, seat.host, str(seat.port)]
 
 

@@ -8,7 +8,7 @@ import pytest
 from peerloom.errors import SourceError
 from peerloom.idset import IdSet
 from peerloom.runtime.member import admission as offers
-from peerloom.runtime.member.admission import Offers
+from peerloom.runtime.member.admission import AdmissionQueue
 from peerloom.runtime.settings import RunSettings
 from peerloom.source.base import Position, SourceRow
 from peerloom.source.formats.jsonl import JsonlSource
@@ -41,7 +41,7 @@ def numbered(count: int, size: int = 0) -> bytes:
     return b"".join(b'{"n": %d, "fill": "%s"}\n' % (number, b"x" * size) for number in range(count))
 
 
-async def taken(ahead: Offers) -> list[TaskId]:
+async def taken(ahead: AdmissionQueue) -> list[TaskId]:
     """All offers, in order; their rows must be the right ones."""
     ids: list[TaskId] = []
     while not ahead.over:
@@ -76,7 +76,7 @@ async def test_together_the_partitions_offer_what_is_missing(tmp_path: Path, see
     known = {id for id in everything if dice.random() < dice.choice([0.1, 0.9])}
     found: list[TaskId] = []
     for partition in range(settings.partitions):
-        mine = await taken(Offers(source, partition, settings, IdSet(known), tmp_path / "input.pos"))
+        mine = await taken(AdmissionQueue(source, partition, settings, IdSet(known), tmp_path / "input.pos"))
         assert mine == sorted(mine)
         found += mine
     assert len(found) == len(set(found))
@@ -89,7 +89,7 @@ async def test_done_rows_are_not_read(tmp_path: Path):
     missing = [TaskId(0, row, 0) for row in (0, 7, 8191, 8192, 19_999)]
     known = IdSet(set(all_ids(source, 1)) - set(missing))
     source.streamed = False
-    assert await taken(Offers(source, 0, RunSettings(), known, tmp_path / "input.pos")) == missing
+    assert await taken(AdmissionQueue(source, 0, RunSettings(), known, tmp_path / "input.pos")) == missing
     assert not source.streamed
     assert source.fetched == [5]
 
@@ -98,7 +98,7 @@ async def test_a_row_with_a_missing_trial_is_offered(tmp_path: Path):
     source = a_source(tmp_path, numbered(10))
     source.index(tmp_path / "input.pos")
     known = IdSet(set(all_ids(source, 3)) - {TaskId(0, 4, 1)})
-    found = await taken(Offers(source, 0, RunSettings(trials=3), known, tmp_path / "input.pos"))
+    found = await taken(AdmissionQueue(source, 0, RunSettings(trials=3), known, tmp_path / "input.pos"))
     assert found == [TaskId(0, 4, trial) for trial in range(3)]
 
 
@@ -108,18 +108,22 @@ async def test_chunks_are_bounded_by_rows_and_by_bytes(tmp_path: Path, monkeypat
     monkeypatch.setattr(offers, "FIRST_ROWS", 100)
     monkeypatch.setattr(offers, "CHUNK_ROWS", 300)
     monkeypatch.setattr(offers, "CHUNK_BYTES", 100 * 23 + 7 * 1_021)
-    assert len(await taken(Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos"))) == 1_010
+    assert (
+        len(await taken(AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos"))) == 1_010
+    )
     assert source.fetched == [100, 200, 300, 300, 107, 3]
     source.fetched = []
     monkeypatch.setattr(offers, "CHUNK_BYTES", 10)
-    assert len(await taken(Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos"))) == 1_010
+    assert (
+        len(await taken(AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos"))) == 1_010
+    )
     assert source.fetched == [1] * 1_010
 
 
 async def test_reading_ahead_stops_while_there_is_enough(tmp_path: Path):
     source = a_source(tmp_path, numbered(2_000))
     source.index(tmp_path / "input.pos")
-    ahead = Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    ahead = AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
     assert ahead.low and ahead.take() is None and not ahead.over
     while ahead.low:
         await ahead.read()
@@ -135,7 +139,7 @@ async def test_reading_ahead_stops_while_there_is_enough(tmp_path: Path):
 async def test_the_offset_of_any_row_is_known_with_positions(tmp_path: Path):
     source = a_source(tmp_path, b"\n\n", numbered(30))
     offsets = {TaskId(row.file, row.row, 0): row.offset for row in source.rows(0, 1)}
-    ahead = Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    ahead = AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
     assert {ahead.offset(id) for id in offsets} == {-1}
     source.index(tmp_path / "input.pos")
     await ahead.read()
@@ -146,7 +150,7 @@ async def test_a_run_that_is_done_offers_nothing(tmp_path: Path):
     source = a_source(tmp_path, numbered(100))
     source.index(tmp_path / "input.pos")
     known = IdSet(all_ids(source, 1))
-    assert await taken(Offers(source, 0, RunSettings(), known, tmp_path / "input.pos")) == []
+    assert await taken(AdmissionQueue(source, 0, RunSettings(), known, tmp_path / "input.pos")) == []
     assert not hasattr(source, "fetched")
 
 
@@ -162,13 +166,13 @@ async def test_without_good_positions_the_source_is_read(tmp_path: Path, damage:
         source = a_source(tmp_path, numbered(60))
     expected = all_ids(source, 1)
     source.streamed = False
-    assert await taken(Offers(source, 0, RunSettings(), IdSet(), path)) == expected
+    assert await taken(AdmissionQueue(source, 0, RunSettings(), IdSet(), path)) == expected
     assert source.streamed
 
 
 async def test_a_source_of_ones_own_is_read_through(tmp_path: Path):
     rows = RowsSource([{"n": number} for number in range(5)])
-    found = await taken(Offers(rows, 1, RunSettings(partitions=2), IdSet(), tmp_path / "input.pos"))
+    found = await taken(AdmissionQueue(rows, 1, RunSettings(partitions=2), IdSet(), tmp_path / "input.pos"))
     assert found == [TaskId(0, row, 0) for row in (1, 3)]
 
 
@@ -189,7 +193,7 @@ async def test_a_source_without_positions_is_read_off_the_loop_and_in_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Telling([{"n": number} for number in range(2_000)])
-    ahead = Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    ahead = AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
     assert ahead.take() is None and not ahead.over
     await ahead.read()
     first = [ahead.take() for _ in range(offers.FIRST_ROWS)]
@@ -197,7 +201,7 @@ async def test_a_source_without_positions_is_read_off_the_loop_and_in_chunks(
     assert threading.get_ident() not in source.threads
     assert len(await taken(ahead)) == 2_000 - offers.FIRST_ROWS
     monkeypatch.setattr(offers, "CHUNK_SECONDS", 0)
-    ahead = Offers(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    ahead = AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
     await ahead.read()
     assert ahead.take() is not None and ahead.take() is None
 
@@ -208,7 +212,7 @@ async def test_an_error_while_reading_is_not_the_end(tmp_path: Path) -> None:
             yield from list(super().rows(partition, partitions))[:3]
             raise SourceError("q.jsonl cannot be read any more")
 
-    ahead = Offers(Broken([{"n": 0}] * 5), 0, RunSettings(), IdSet(), tmp_path / "input.pos")
+    ahead = AdmissionQueue(Broken([{"n": 0}] * 5), 0, RunSettings(), IdSet(), tmp_path / "input.pos")
     with pytest.raises(SourceError, match="cannot be read any more"):
         await ahead.read()
     assert not ahead.over

@@ -5,9 +5,9 @@ import msgspec
 import pytest
 
 from peerloom.protocol.view import PEER
-from peerloom.runtime.member.compaction import Tidying
-from peerloom.runtime.member.journal import Journaling
-from peerloom.sink.journal.memory import Memory
+from peerloom.runtime.member.compaction import JournalCompactor
+from peerloom.runtime.member.journal import MemberJournal
+from peerloom.sink.journal.index import JournalIndex
 from peerloom.sink.journal.writer import JournalWriter
 from peerloom.sink.layout import JOURNAL
 from peerloom.task import Header, TaskId
@@ -26,11 +26,11 @@ class Host:
     def notice(self, text: str) -> None: ...
 
 
-def journal(run_dir: Path, incarnation: int) -> Journaling:
-    return Journaling(JournalWriter(run_dir, PEER, 0, incarnation, rotate_bytes=ROTATE), Host())
+def journal(run_dir: Path, incarnation: int) -> MemberJournal:
+    return MemberJournal(JournalWriter(run_dir, PEER, 0, incarnation, rotate_bytes=ROTATE), Host())
 
 
-def fill(journal: Journaling, rows: range) -> None:
+def fill(journal: MemberJournal, rows: range) -> None:
     """Three turns of about 500 bytes for each row."""
     for row in rows:
         for hop in (1, 2, 3):
@@ -39,16 +39,16 @@ def fill(journal: Journaling, rows: range) -> None:
             assert journal.flush()
 
 
-def tidying(journal: Journaling, done: set[int]) -> Tidying:
+def tidying(journal: MemberJournal, done: set[int]) -> JournalCompactor:
     async def ask(ids: list[TaskId]) -> list[TaskId]:
         return [id for id in ids if id.row in done]
 
-    return Tidying(journal, 1, ask)
+    return JournalCompactor(journal, 1, ask)
 
 
 def recalled(run_dir: Path) -> dict[int, int]:
     """How many turns of which rows the journal knows."""
-    memory = Memory.scan(run_dir, lambda _: True)
+    memory = JournalIndex.scan(run_dir, lambda _: True)
     known = {id.row: memory.pop(id) for id in list(memory.ids())}
     memory.close()
     return {row: len(found.raw_turns) for row, found in known.items() if found}

@@ -6,7 +6,7 @@ import pytest
 from peerloom.agents.base import Agent, Services
 from peerloom.agents.function import FunctionAgent
 from peerloom.errors import LLMUnavailable, OutputTruncated
-from peerloom.runtime.steps.executor import Stage
+from peerloom.runtime.steps.executor import StepExecutor
 from peerloom.runtime.steps.recorded_calls import digest_of, save
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.task import End, Header, SavedCall, Task, TaskId, Turn, Usage, new_task
@@ -27,8 +27,8 @@ class Model:
     async def close(self) -> None: ...
 
 
-def stage(agent: Agent, workflow: Workflow | None = None) -> Stage:
-    return Stage(workflow or Sequence("a", "b"), {"a": agent, "b": agent}, Model())
+def stage(agent: Agent, workflow: Workflow | None = None) -> StepExecutor:
+    return StepExecutor(workflow or Sequence("a", "b"), {"a": agent, "b": agent}, Model())
 
 
 def task() -> Task:
@@ -137,7 +137,7 @@ async def test_calls_of_an_earlier_attempt_are_not_asked_again() -> None:
     known = save(digest_of(question("x")), ChatReply(text="known", usage=Usage(7, 1, 0, 1), model="old"))
     assert known is not None
     before = msgspec.structs.replace(task(), calls=[known])
-    made = Stage(
+    made = StepExecutor(
         Sequence("a", "b"),
         {"a": Questions(), "b": Questions()},
         Model(),
@@ -163,7 +163,7 @@ class Chatty:
 
 async def test_a_call_is_known_by_what_was_asked_then() -> None:
     paid: list[SavedCall] = []
-    made = Stage(Sequence("a"), {"a": Chatty()}, Model(), lambda _, call: paid.append(call))
+    made = StepExecutor(Sequence("a"), {"a": Chatty()}, Model(), lambda _, call: paid.append(call))
     await made.step(task())
     first = [{"role": "user", "content": "begin"}]
     second = [*first, {"role": "assistant", "content": "hi"}]
@@ -179,12 +179,12 @@ async def test_while_a_model_thinks_the_row_is_not_held_decoded() -> None:
             held.append("input" in vars(asked))
             return await super().chat(request)
 
-    class Reading:
+    class UsageReport:
         async def act(self, task: Task, services: Services) -> Turn:
             before = task.input["text"]
             await services.llm.chat(ChatRequest(messages=[]))
             return Turn("", value=[before, task.input["text"]])
 
-    after = await Stage(Sequence("a"), {"a": Reading()}, Looking()).step(asked)
+    after = await StepExecutor(Sequence("a"), {"a": UsageReport()}, Looking()).step(asked)
     assert held == [False]
     assert after.value("a") == ["long", "long"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from peerloom.runtime.transport.deadline import SLICES, patience
+from peerloom.runtime.transport.deadline import SLICES, Deadline
 
 SECONDS = 10.0
 
@@ -51,7 +51,7 @@ def stop_for(seconds: float) -> None:
 
 
 async def ask(answer_after: float) -> None:
-    async with patience(SECONDS):
+    async with Deadline(SECONDS):
         await asyncio.sleep(answer_after)
 
 
@@ -78,7 +78,7 @@ def test_a_stop_of_this_process_costs_others_nothing(stopped_at: float):
             loop.call_later(SECONDS / SLICES / 2, answered.set_result, None)  # it was there, but unread
 
         loop.call_later(stopped_at, stopped)
-        async with patience(SECONDS):
+        async with Deadline(SECONDS):
             await answered
 
     assert live(wait()) > 1_000
@@ -111,7 +111,7 @@ def test_a_process_that_is_always_late_does_not_wait_for_ever():
 def test_what_fails_inside_comes_out():
     async def fail() -> None:
         with pytest.raises(ZeroDivisionError):
-            async with patience(SECONDS):
+            async with Deadline(SECONDS):
                 raise ZeroDivisionError
 
     live(fail())

@@ -8,10 +8,10 @@ import pytest
 
 from peerloom.services.fleets import sglang_launcher
 from peerloom.services.fleets.engines import Sglang, Vllm
-from peerloom.services.processes.server import Seat, address
+from peerloom.services.processes.server import ServerAddress, address
 from peerloom.services.secret import Secret
 
-SEAT = Seat("10.0.0.7", 4321, sharing=1, here=True)
+SEAT = ServerAddress("10.0.0.7", 4321, sharing=1, here=True)
 KEY = Secret("not-to-be-seen")
 
 
@@ -90,4 +90,4 @@ def test_the_launcher_gives_sglang_its_key(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_address_of_a_seat() -> None:
     assert address(SEAT) == "http://10.0.0.7:4321"
-    assert address(Seat("::1", 1, 1, here=True)) == "http://[::1]:1"
+    assert address(ServerAddress("::1", 1, 1, here=True)) == "http://[::1]:1"

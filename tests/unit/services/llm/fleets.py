@@ -9,32 +9,32 @@ import aiohttp
 import orjson
 
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.client.client import FleetClient, FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.openai import OpenAIDialect
-from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
-from peerloom.services.llm.usage.amounts import Reading, decode_readings
+from peerloom.services.llm.usage.amounts import UsageReport, decode_reports
 from peerloom.services.secret import Secret
 
 _DIALECT = ("structured", "limit_field", "extra_body", "shape")
 _ENDPOINT = ("timeout", "connect_timeout")
 
 
-def fleet(*urls: str, model: str = "m", api_key: str | None = None, **fields: Any) -> FleetSpec:
-    """OpenAI-compatible replicas; `fields` are those of `OpenAIDialect`, `Endpoint` and `FleetSpec`."""
+def fleet(*urls: str, model: str = "m", api_key: str | None = None, **fields: Any) -> ReplicatedClientSpec:
+    """Describe OpenAI-compatible replicas; `fields` are those of the dialect, `Endpoint`, and the spec."""
     secret = Secret(api_key) if api_key is not None else None
     there = {name: fields.pop(name) for name in _ENDPOINT if name in fields}
     endpoint = Endpoint(base_url=urls[0], api_key=secret, **there)
     dialect = OpenAIDialect(**{name: fields.pop(name) for name in _DIALECT if name in fields})
-    return FleetSpec(model=model, replicas=urls, dial=HttpDial(endpoint, dialect, model), **fields)
+    return ReplicatedClientSpec(model=model, replicas=urls, dial=HttpDial(endpoint, dialect, model), **fields)
 
 
-def client(spec: FleetSpec, sleep: Any = asyncio.sleep) -> FleetClient:
+def client(spec: ReplicatedClientSpec, sleep: Any = asyncio.sleep) -> ReplicatedClient:
     """A client that waits between tries with `sleep`."""
-    return FleetClient(spec, Desk(), sleep=sleep)
+    return ReplicatedClient(spec, QuotaClient(), sleep=sleep)
 
 
 def question(number: int = 0, role: str = "student") -> ChatRequest:
@@ -43,9 +43,9 @@ def question(number: int = 0, role: str = "student") -> ChatRequest:
     return ChatRequest(messages=messages, session=f"{number}-0", role=role)
 
 
-def reading(desk: Desk) -> Reading:
+def reading(desk: QuotaClient) -> UsageReport:
     """What the driver would be told of the only service."""
-    (found,) = decode_readings(desk.read())
+    (found,) = decode_reports(desk.read())
     return found
 
 
@@ -59,7 +59,7 @@ async def until(true: Any) -> None:
 class Replica:
     """A simulated server that can be stopped, started again at the same port, and commanded."""
 
-    def __init__(self, laws: Laws) -> None:
+    def __init__(self, laws: SimulatedBehavior) -> None:
         self._laws = laws
         self._up = AsyncExitStack()
         self.port = 0
@@ -95,7 +95,7 @@ class Replica:
 @asynccontextmanager
 async def replicas(count: int, **laws: Any) -> AsyncIterator[list[Replica]]:
     """So many servers, which listen inside the block unless they are stopped."""
-    made = [Replica(Laws(**laws)) for _ in range(count)]
+    made = [Replica(SimulatedBehavior(**laws)) for _ in range(count)]
     try:
         for each in made:
             await each.start()

@@ -11,8 +11,8 @@ import pytest
 from peerloom.errors import ServiceError
 from peerloom.services.processes import replica
 from peerloom.services.processes.group import Group
-from peerloom.services.processes.server import Command, Seat
-from peerloom.services.processes.spawn import LocalHeld, LocalSpawner, PlaceLost
+from peerloom.services.processes.server import Command, ServerAddress
+from peerloom.services.processes.spawn import LocalPort, LocalSpawner, PlaceLost
 
 SERVER = """
 import http.server, sys
@@ -39,13 +39,13 @@ class Machines(LocalSpawner):
         self.lost = False
         return [self] * count
 
-    async def hold(self, host: str | None = None) -> LocalHeld:
+    async def hold(self, host: str | None = None) -> LocalPort:
         if self.lost:
             raise PlaceLost("the process on the node is gone")
         return await super().hold(host)
 
 
-def argv(seat: Seat) -> list[str]:
+def argv(seat: ServerAddress) -> list[str]:
     return [sys.executable, "-c", SERVER, seat.host, str(seat.port)]
 
 

@@ -21,7 +21,7 @@ from journal_helpers import (
 )
 
 from peerloom.sink.errors import SinkError
-from peerloom.sink.journal.memory import Recalled
+from peerloom.sink.journal.index import RecoveredTask
 from peerloom.sink.journal.records import base_record, call_record, turn_record
 from peerloom.sink.journal.writer import JournalWriter
 from peerloom.sink.layout import JOURNAL, SegmentName
@@ -33,7 +33,7 @@ def base(row: int, hop: int, calls: list[str], attempt: int) -> bytes:
     return base_record(header(row, hop, attempt), [raw(f"base {number + 1}") for number in range(hop)], saved)
 
 
-def recall(run_dir: Path, *records: bytes) -> Recalled | None:
+def recall(run_dir: Path, *records: bytes) -> RecoveredTask | None:
     writer = JournalWriter(run_dir, "peer", 0, 1)
     put(writer, 7, *records)
     writer.close()
@@ -57,7 +57,7 @@ def test_turns_and_calls_come_back_as_they_were(run_dir: Path):
     assert segments(run_dir) == ["peer-004-1000001-0000.jnl"]
     with scanned(run_dir) as memory:
         assert (len(memory), list(memory.ids()), id in memory) == (1, [id], True)
-        assert memory.pop(id) == Recalled(2_000_003, 2, two, calls)
+        assert memory.pop(id) == RecoveredTask(2_000_003, 2, two, calls)
         assert (len(memory), id in memory, memory.pop(id)) == (0, False, None)
 
 

@@ -16,7 +16,7 @@ from peerloom.runtime.engine import build
 from peerloom.runtime.engines.ray.api import Handle, RayError, ray
 from peerloom.runtime.member.garbage import rarely_collected
 from peerloom.runtime.member.host import Host
-from peerloom.runtime.member.spec import Brief, encode_stats
+from peerloom.runtime.member.spec import MemberSpec, encode_stats
 from peerloom.runtime.transport.base import Unreachable
 from peerloom.runtime.transport.compression import Compress
 from peerloom.runtime.transport.connections import LOOPBACK, Address, ConnectFailed, Connection, Listener
@@ -122,7 +122,7 @@ class MemberActor:
         self._host: Host | None = None
         self._begun = asyncio.Event()
 
-    async def run(self, brief: Brief) -> bytes:
+    async def run(self, brief: MemberSpec) -> bytes:
         """Live; the last figures. Fails with whatever ends the member."""
         gc.freeze()
         self._link.compress = brief.settings.compress

@@ -35,11 +35,11 @@ from peerloom.runtime.engines.ray.cluster import (
 from peerloom.runtime.engines.ray.pickling import find_unpicklable
 from peerloom.runtime.engines.ray.probe import check_reachable
 from peerloom.runtime.engines.ray.spawner import RaySpawner
-from peerloom.runtime.member.spec import Brief
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.settings import RoleSettings, RunSettings
 from peerloom.runtime.transport.base import Unreachable
 from peerloom.runtime.transport.connections import Address
-from peerloom.runtime.transport.deadline import patience
+from peerloom.runtime.transport.deadline import Deadline
 from peerloom.runtime.transport.tls import Credentials
 
 START_SECONDS = 60.0
@@ -96,7 +96,7 @@ class RayEngine:
         """The members there are."""
         return list(self._places)
 
-    async def spawn(self, brief: Brief, waits: Callable[[str], None]) -> tuple[str, int]:
+    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
         """Start a member as an actor."""
         name = brief.member.name
         options, asked = self._options(brief.member)
@@ -116,7 +116,7 @@ class RayEngine:
         self._running[name] = running
         try:
             await _wait_for_room({running, placed}, asked, waits)
-            async with patience(START_SECONDS):
+            async with Deadline(START_SECONDS):
                 await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await self.wait(name)

@@ -23,7 +23,7 @@ from peerloom.runtime.engines.ray.api import (
 )
 from peerloom.runtime.engines.ray.capacity import lacking
 from peerloom.runtime.engines.ray.cluster import node_address, reason
-from peerloom.services.processes.spawn import ChildProcess, Held, LocalHeld, LocalSpawner, PlaceLost
+from peerloom.services.processes.spawn import ChildProcess, LocalPort, LocalSpawner, PlaceLost, ReservedPort
 
 START_SECONDS = 60.0
 
@@ -34,7 +34,7 @@ class _Launcher:
     def __init__(self, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
         self._spawner = LocalSpawner()
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, ReservedPort] = {}
         self._children: dict[int, ChildProcess] = {}
 
     async def where(self) -> tuple[str, str]:
@@ -107,7 +107,7 @@ class RaySpawner:
         """See `Spawner`."""
         return await self._here.start(argv, name=name, env=env, log=log)
 
-    async def hold(self, host: str | None = None) -> LocalHeld:
+    async def hold(self, host: str | None = None) -> LocalPort:
         """See `Spawner`."""
         return await self._here.hold(host)
 
@@ -168,10 +168,10 @@ class NodeSpawner:
         """All on this node."""
         return [self] * count
 
-    async def hold(self, host: str | None = None) -> "NodeHeld":
+    async def hold(self, host: str | None = None) -> "NodePort":
         """See `Spawner`."""
         host = host or self._address
-        return NodeHeld(self._handle, host, await _asked(self._handle.hold.remote(host)))
+        return NodePort(self._handle, host, await _asked(self._handle.hold.remote(host)))
 
     async def start(
         self,
@@ -192,7 +192,7 @@ class NodeSpawner:
             ray.kill(self._handle, no_restart=True)
 
 
-class NodeHeld:
+class NodePort:
     """A port of a node."""
 
     def __init__(self, handle: Handle, host: str, port: int) -> None:
@@ -200,7 +200,7 @@ class NodeHeld:
         self.host, self.port = host, port
 
     async def release(self) -> None:
-        """See `Held`."""
+        """See `ReservedPort`."""
         with suppress(PlaceLost):
             await _asked(self._handle.release.remote(self.port))
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.secret import Secret
 
@@ -40,7 +40,7 @@ class Keys:
         Unknown: if it cannot be told by what a service's replies are decided.
     """
 
-    def __init__(self, fleets: Sequence[FleetSpec], more: Mapping[str, Any]) -> None:
+    def __init__(self, fleets: Sequence[ReplicatedClientSpec], more: Mapping[str, Any]) -> None:
         said = [[fleet.model, _plain(fleet.dial)] for fleet in fleets]
         self._by_role = len(fleets) > 1
         self._begun = hashlib.blake2b(_FORMAT, digest_size=KEY_BYTES)

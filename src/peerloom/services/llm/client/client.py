@@ -24,8 +24,8 @@ from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedRep
 from peerloom.services.llm.client.hedge import Hedge, Hedging
 from peerloom.services.llm.client.replicas import Dial, Failed, Replicas
 from peerloom.services.llm.client.routing import Routing
-from peerloom.services.llm.limits.desk import Desk
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.quota_client import QuotaClient
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.retry import Retry, Retryable, Tries
 from peerloom.services.llm.usage.amounts import Amount
 from peerloom.services.llm.usage.estimates import Estimates
@@ -44,7 +44,7 @@ _REFUSED = Amount(requests=1.0)  # what a try takes that comes to nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FleetSpec:
+class ReplicatedClientSpec:
     """A service as its clients know it; makes them. Picklable.
 
     Args:
@@ -74,28 +74,30 @@ class FleetSpec:
     patient: bool = True
 
     @property
-    def fleets(self) -> "tuple[FleetSpec, ...]":
+    def fleets(self) -> "tuple[ReplicatedClientSpec, ...]":
         """The services behind it: itself."""
         return (self,)
 
-    def metered(self, everything: bool) -> "FleetSpec":
+    def metered(self, everything: bool) -> "ReplicatedClientSpec":
         """The same, with calls metered where that is needed, or everywhere."""
         return replace(self, limited=everything or self.limits.bounded)
 
-    def priced(self, prices: Prices) -> "FleetSpec":
+    def priced(self, prices: Prices) -> "ReplicatedClientSpec":
         """The same, with what tokens cost: as `prices` say, else as the service knows itself."""
         found = prices.find(self.model, self.replicas[0] if self.replicas else "")
         return replace(self, price=found or self.price)
 
-    def connect(self, desk: Desk | None = None) -> "FleetClient":
+    def connect(self, desk: QuotaClient | None = None) -> "ReplicatedClient":
         """A client for the running event loop; `desk` is where it says what it uses."""
-        return FleetClient(self, desk or Desk())
+        return ReplicatedClient(self, desk or QuotaClient())
 
 
-class FleetClient:
-    """Calls one service; see `FleetSpec`. `sleep` waits between tries, and is there for tests."""
+class ReplicatedClient:
+    """Calls one service; see `ReplicatedClientSpec`. `sleep` waits between tries, and is there for tests."""
 
-    def __init__(self, spec: FleetSpec, desk: Desk, *, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self, spec: ReplicatedClientSpec, desk: QuotaClient, *, sleep: Sleep = asyncio.sleep
+    ) -> None:
         self._spec = spec
         self._sleep = sleep
         self._clock = desk.clock

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from peerloom.errors import LLMDenied, LLMError, LLMUnavailable
 from peerloom.services.llm.base import Backend
-from peerloom.services.llm.client.routing import Router, Routing
+from peerloom.services.llm.client.routing import ReplicaRouter, Routing
 from peerloom.services.llm.retry import Retryable
 
 Reply = TypeVar("Reply")
@@ -46,7 +46,7 @@ class Replicas:
         self._clock = clock
         self._told = told
         self._patient = patient
-        self._router = Router(routing, names)
+        self._router = ReplicaRouter(routing, names)
         self._backends = {name: dial(name) for name in names}
         self._left: list[Backend] = []  # gone, but perhaps still answering a call
         self._changed = asyncio.Event()

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from peerloom.errors import ConfigError, LLMDenied, LLMError, LLMUnavailable
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.client.client import FleetSpec, replaced, total
+from peerloom.services.llm.client.client import ReplicatedClientSpec, replaced, total
 from peerloom.services.llm.client.hedge import Hedge
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.client.service import ClientSpec, LLMService, Moved, start_step
-from peerloom.services.llm.limits.desk import Desk
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.quota_client import QuotaClient
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.usage.prices import Prices
 from peerloom.services.processes.spawn import Spawner
 from peerloom.task import Usage
@@ -33,7 +33,7 @@ Ask = Callable[[LLM, Request], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ServiceOptions:
     """How a run uses one service.
 
     Args:
@@ -56,7 +56,7 @@ class Terms:
         if not isinstance(self.routing, Routing):
             Routing().but(self.routing)
 
-    def applied(self, spec: FleetSpec, name: str) -> FleetSpec:
+    def applied(self, spec: ReplicatedClientSpec, name: str) -> ReplicatedClientSpec:
         """The service of that name, used in this way."""
         return replace(
             spec,
@@ -68,7 +68,7 @@ class Terms:
         )
 
 
-class Lineup:
+class ServiceRouter:
     """The services of a run, by name.
 
     Args:
@@ -84,11 +84,11 @@ class Lineup:
         self,
         services: Mapping[str, LLMService],
         roles: Mapping[str, str] | None = None,
-        terms: Mapping[str, Terms] | None = None,
+        terms: Mapping[str, ServiceOptions] | None = None,
     ) -> None:
         self._services = dict(services)
         self._roles = dict(roles or {})
-        self._terms = {name: (terms or {}).get(name) or Terms() for name in services}
+        self._terms = {name: (terms or {}).get(name) or ServiceOptions() for name in services}
         problems = broken_line({name: each.fallback for name, each in self._terms.items()}, self._roles)
         if problems:
             raise ConfigError("\n".join(problems))
@@ -106,13 +106,13 @@ class Lineup:
             ModelError: if there is no such model.
             ConfigError: if one of them is several services itself.
         """
-        fleets: list[FleetSpec] = []
+        fleets: list[ReplicatedClientSpec] = []
         try:
             for name, service in self._services.items():
                 said = notify if len(self._services) == 1 else partial(_say, notify, name)
                 logs = log_dir if not fleets else log_dir / name
                 spec = await service.start(spawner, said, logs)
-                if not isinstance(spec, FleetSpec):
+                if not isinstance(spec, ReplicatedClientSpec):
                     raise ConfigError(f"{name} is no single service: name each service of a lineup in it")
                 fleets.append(self._terms[name].applied(spec, name))
         except BaseException:
@@ -121,7 +121,7 @@ class Lineup:
         if len(fleets) == 1:
             return fleets[0]
         fallbacks = {name: each.fallback for name, each in self._terms.items() if each.fallback is not None}
-        return LineupSpec(tuple(fleets), self._roles, fallbacks)
+        return ServiceRouterSpec(tuple(fleets), self._roles, fallbacks)
 
     async def watch(self, moved: Moved) -> None:
         """Wait until one of them dies."""
@@ -137,10 +137,10 @@ class Lineup:
 
 
 @dataclass(frozen=True, slots=True)
-class LineupSpec:
-    """How to reach the services of a run; makes clients. Picklable. See `Lineup`."""
+class ServiceRouterSpec:
+    """How to reach the services of a run; makes clients. Picklable. See `ServiceRouter`."""
 
-    fleets: tuple[FleetSpec, ...]
+    fleets: tuple[ReplicatedClientSpec, ...]
     roles: Mapping[str, str]
     fallbacks: Mapping[str, str]
 
@@ -149,23 +149,23 @@ class LineupSpec:
         """All models, for the run's record of who has worked on it."""
         return ", ".join(f"{fleet.service}={fleet.model}" for fleet in self.fleets)
 
-    def metered(self, everything: bool) -> "LineupSpec":
+    def metered(self, everything: bool) -> "ServiceRouterSpec":
         """The same, with calls metered where a service has limits, or everywhere."""
         return replace(self, fleets=tuple(fleet.metered(everything) for fleet in self.fleets))
 
-    def priced(self, prices: Prices) -> "LineupSpec":
+    def priced(self, prices: Prices) -> "ServiceRouterSpec":
         """The same, with what tokens cost."""
         return replace(self, fleets=tuple(fleet.priced(prices) for fleet in self.fleets))
 
-    def connect(self, desk: Desk | None = None) -> "LineupClient":
+    def connect(self, desk: QuotaClient | None = None) -> "ServiceRouterClient":
         """A client for the running event loop."""
-        return LineupClient(self, desk or Desk())
+        return ServiceRouterClient(self, desk or QuotaClient())
 
 
-class LineupClient:
-    """Calls the service of whoever asks; see `Lineup`."""
+class ServiceRouterClient:
+    """Calls the service of whoever asks; see `ServiceRouter`."""
 
-    def __init__(self, spec: LineupSpec, desk: Desk) -> None:
+    def __init__(self, spec: ServiceRouterSpec, desk: QuotaClient) -> None:
         self._clients = {fleet.service: fleet.connect(desk) for fleet in spec.fleets}
         self._first = spec.fleets[0].service
         self._roles = spec.roles

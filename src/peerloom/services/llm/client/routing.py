@@ -90,7 +90,7 @@ class _Replica:
         self.tried = False  # somebody is trying it now
 
 
-class Router:
+class ReplicaRouter:
     """The replicas of one service as one client sees them, by name."""
 
     def __init__(self, routing: Routing, names: Sequence[str]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from peerloom.services.llm.base import LLM
-from peerloom.services.llm.client.client import FleetSpec
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.client.client import ReplicatedClientSpec
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.usage.prices import Prices
 from peerloom.services.processes.spawn import Spawner
 
@@ -22,7 +22,7 @@ class ClientSpec(Protocol):
     """How to reach a model that runs, or several. Picklable."""
 
     @property
-    def fleets(self) -> Sequence[FleetSpec]:
+    def fleets(self) -> Sequence[ReplicatedClientSpec]:
         """The services behind it, each with its limits."""
         ...
 
@@ -34,7 +34,7 @@ class ClientSpec(Protocol):
         """The same, with what tokens cost."""
         ...
 
-    def connect(self, desk: Desk | None = None) -> LLM:
+    def connect(self, desk: QuotaClient | None = None) -> LLM:
         """A client for the running event loop; `desk` passes on what it uses, and what it may use."""
         ...
 

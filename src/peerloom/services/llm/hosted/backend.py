@@ -16,7 +16,7 @@ import orjson
 from peerloom.errors import LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.hosted.constraints import Constraints
-from peerloom.services.llm.http.base import Answer, Unanswered
+from peerloom.services.llm.http.base import Answer, TransportError
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.providers.dialect import Dialect, Post
 from peerloom.services.llm.retry import Retryable
@@ -120,7 +120,7 @@ class HttpBackend:
                 return await self._carrier.send(
                     method, self._endpoint.url(post.path), post.body, post.headers
                 )
-        except (TimeoutError, Unanswered):
+        except (TimeoutError, TransportError):
             return None
 
     async def _accepts_others(self, status: int, body: bytes, path: str, *, chat: bool) -> bool:
@@ -165,7 +165,7 @@ class HttpBackend:
             url = self._urls[post.path] = self._endpoint.url(post.path)
         try:
             answer = await self._carrier.send("POST", url, post.body, post.headers)
-        except Unanswered as error:
+        except TransportError as error:
             raise Retryable(trimmed(mask(str(error))), taken=error.taken) from error
         body = mask_json(answer.body)
         if body is not answer.body:

@@ -24,7 +24,7 @@ class OpenAIService(HttpService):
         api_key: default `OPENAI_API_KEY`, else none.
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
-        retry: see `FleetSpec`.
+        retry: see `ReplicatedClientSpec`.
         http: see `Endpoint`.
         structured: see `OpenAIDialect`.
         extra_body: see `OpenAIDialect`.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peerloom.errors import ConfigError
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.hosted.preflight import choose_model
 from peerloom.services.llm.http.endpoint import Endpoint, Http
@@ -27,7 +27,7 @@ class CallPolicy:
     Args:
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
-        retry: see `FleetSpec`.
+        retry: see `ReplicatedClientSpec`.
         http: see `Endpoint`.
     """
 
@@ -76,7 +76,9 @@ class HttpService:
         ]
         self._secrets = [endpoint.secrets for endpoint in self._endpoints]
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+    async def start(
+        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+    ) -> ReplicatedClientSpec:
         """Check that all servers answer and have the model.
 
         Raises:
@@ -88,7 +90,7 @@ class HttpService:
         assert model is not None
         where = ", ".join(endpoint.shown() for endpoint in self._endpoints)
         notify(f"model {model} at {where}")
-        return FleetSpec(
+        return ReplicatedClientSpec(
             model=model,
             replicas=tuple(endpoint.base_url for endpoint in self._endpoints),
             dial=HttpDial(self._endpoints[0], self._dialect, model),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import aiohttp
 from yarl import URL
 
-from peerloom.services.llm.http.base import Answer, Unanswered
+from peerloom.services.llm.http.base import Answer, TransportError
 from peerloom.services.llm.http.decompression import ACCEPTED, inflated
 from peerloom.services.llm.http.dialer import tls_context
 from peerloom.services.llm.http.endpoint import JSON, Endpoint
@@ -40,7 +40,7 @@ async def read_answer(response: aiohttp.ClientResponse) -> Answer:
     return inflated(Answer(response.status, response.raw_headers, await response.read()))
 
 
-class AiohttpCarrier:
+class AiohttpTransport:
     """Requests by aiohttp. `seconds` is the session's timeout, for messages."""
 
     def __init__(self, session: aiohttp.ClientSession, seconds: float) -> None:
@@ -48,7 +48,7 @@ class AiohttpCarrier:
         self._seconds = seconds
 
     async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """See `Carrier.send`."""
+        """See `Transport.send`."""
         data = aiohttp.BytesPayload(body) if len(body) < _BIG_BODY else io.BytesIO(body)
         try:
             async with self._session.request(
@@ -57,11 +57,11 @@ class AiohttpCarrier:
                 return await read_answer(response)
         except TimeoutError as error:
             why = f"timeout ({str(error) or f'no reply in {self._seconds:g} s'})"
-            raise Unanswered(why, taken=not isinstance(error, _NOT_TAKEN)) from error
+            raise TransportError(why, taken=not isinstance(error, _NOT_TAKEN)) from error
         except (aiohttp.ClientError, OSError) as error:
             why = f"{type(error).__name__}: {error}"
-            raise Unanswered(why, taken=not isinstance(error, _NOT_TAKEN)) from error
+            raise TransportError(why, taken=not isinstance(error, _NOT_TAKEN)) from error
 
     async def close(self) -> None:
-        """See `Carrier.close`."""
+        """See `Transport.close`."""
         await self._session.close()

@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 
-class Unanswered(Exception):
+class TransportError(Exception):
     """A request came to nothing; the words may quote the server. `taken`: a server may have taken it."""
 
     def __init__(self, why: str, *, taken: bool = True) -> None:
@@ -43,7 +43,7 @@ class Answer:
         return said or "application/octet-stream"
 
 
-class Carrier(Protocol):
+class Transport(Protocol):
     """Makes single requests of one server, in the running event loop."""
 
     async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:

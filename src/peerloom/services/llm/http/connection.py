@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from peerloom.services.llm.http.base import Answer, Unanswered
+from peerloom.services.llm.http.base import Answer, TransportError
 
 MAX_HEAD = 64 * 1024
 MAX_ANSWER = 256 * 1024 * 1024
@@ -21,7 +21,7 @@ _SWITCHING = 101
 Waiter = asyncio.Future[Answer]
 
 
-class Disconnected(Unanswered):
+class Disconnected(TransportError):
     """The connection ended before a single byte of the answer: it may be that the server had closed it."""
 
 
@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
         self.free_since = 0.0
 
     def send(self, head: bytes, body: bytes, waiter: Waiter) -> None:
-        """Write a request; `waiter` gets its answer, or `Unanswered`."""
+        """Write a request; `waiter` gets its answer, or `TransportError`."""
         if not self.open:  # since a moment ago
             waiter.set_exception(Disconnected("disconnected before the answer"))
             return
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(head)
             self._transport.write(body)
 
-    def drop(self, waiter: Waiter, why: Unanswered | None = None) -> None:
+    def drop(self, waiter: Waiter, why: TransportError | None = None) -> None:
         """Give up the request of `waiter`, unless it is over; it is told `why`."""
         if self._waiter is waiter:
             self._fail(why)
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
             if self.open:
                 self._over()
         elif self._fed > MAX_ANSWER or (not self._headed and self._fed > MAX_HEAD):
-            self._fail(Unanswered("the answer, or its head, is too large"))
+            self._fail(TransportError("the answer, or its head, is too large"))
 
     @property
     def _idle(self) -> bool:
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
             if not self._idle:  # else it is only what comes behind the answer
                 said = error.__context__ if isinstance(error.__context__, _TooMuch) else error
-                self._fail(Unanswered(f"no HTTP answer: {said}"))
+                self._fail(TransportError(f"no HTTP answer: {said}"))
 
     def eof_received(self) -> None:
         """The server sends nothing more."""
@@ -182,15 +182,15 @@ class Connection(asyncio.Protocol):
             self._finish()
             self._transport.abort()
         elif self._headed:
-            self._fail(Unanswered("disconnected within the answer"))
+            self._fail(TransportError("disconnected within the answer"))
         else:
-            kind = Unanswered if self._fed else Disconnected
+            kind = TransportError if self._fed else Disconnected
             self._fail(kind(f"disconnected before the answer{f' ({error})' if error else ''}"))
 
     def _sized(self) -> bool:
         return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in self._fields)
 
-    def _fail(self, why: Unanswered | None) -> None:
+    def _fail(self, why: TransportError | None) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and why is not None and not waiter.done():
             waiter.set_exception(why)

@@ -17,7 +17,7 @@ from typing import cast
 import aiohappyeyeballs
 from yarl import URL
 
-from peerloom.services.llm.http.base import Unanswered
+from peerloom.services.llm.http.base import TransportError
 from peerloom.services.llm.http.connection import Connection
 
 _DNS_SECONDS = 300.0
@@ -49,13 +49,13 @@ class Dialer:
             async with asyncio.timeout(seconds):
                 return await self._connect(make)
         except TimeoutError as error:
-            raise Unanswered(
+            raise TransportError(
                 f"timeout (no connection to {self._where} in {seconds:.3g} s)", taken=False
             ) from error
         except (OSError, ssl.SSLError) as error:
             self._until = 0.0
             why = f"cannot connect to {self._where} ({type(error).__name__}: {error})"
-            raise Unanswered(why, taken=False) from error
+            raise TransportError(why, taken=False) from error
 
     @property
     def _where(self) -> str:

@@ -14,8 +14,8 @@ from urllib.request import getproxies, proxy_bypass
 from yarl import URL
 
 from peerloom.errors import ConfigError
-from peerloom.services.llm.http.base import Carrier
-from peerloom.services.llm.http.pool import ThinCarrier
+from peerloom.services.llm.http.base import Transport
+from peerloom.services.llm.http.pool import Http1Transport
 from peerloom.services.processes.rlimit import allow_open_files
 from peerloom.services.secret import Secret
 
@@ -88,7 +88,7 @@ class Endpoint:
             found.append(URL(proxy).password or "")
         return tuple(Secret(value) for value in found if value)
 
-    def open_carrier(self, headers: Mapping[str, str]) -> Carrier:
+    def open_carrier(self, headers: Mapping[str, str]) -> Transport:
         """What carries requests, for the running event loop; `headers` carry the key."""
         url = URL(self.base_url)
         kind = self.http
@@ -98,12 +98,12 @@ class Endpoint:
         if kind != "thin":
             # A third of a second, in each peer, for what few need.
             from peerloom.services.llm.http.aiohttp_transport import (  # noqa: PLC0415
-                AiohttpCarrier,
+                AiohttpTransport,
                 open_session,
             )
 
-            return AiohttpCarrier(open_session(self, headers), self.timeout)
-        return ThinCarrier(
+            return AiohttpTransport(open_session(self, headers), self.timeout)
+        return Http1Transport(
             url, {**JSON, **headers}, seconds=self.timeout, connect_seconds=self.connect_timeout
         )
 

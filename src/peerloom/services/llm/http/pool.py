@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from yarl import URL
 
-from peerloom.services.llm.http.base import Answer, Unanswered
+from peerloom.services.llm.http.base import Answer, TransportError
 from peerloom.services.llm.http.connection import Connection, Disconnected
 from peerloom.services.llm.http.decompression import ACCEPTED, inflated
 from peerloom.services.llm.http.dialer import Dialer
@@ -24,7 +24,7 @@ _CLOSE_SECONDS = 1.0
 _BROKEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class ThinCarrier:
+class Http1Transport:
     """Requests to one server, in the running event loop.
 
     Args:
@@ -63,7 +63,7 @@ class ThinCarrier:
         self._closed = False
 
     async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """See `Carrier.send`."""
+        """See `Transport.send`."""
         head = self._head(method, url, headers, len(body))
         began = self._loop.time()
         until = began + self._seconds
@@ -78,7 +78,7 @@ class ThinCarrier:
         return await self._ask(connection, head, body, until)
 
     async def close(self) -> None:
-        """See `Carrier.close`."""
+        """See `Transport.close`."""
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
@@ -104,7 +104,7 @@ class ThinCarrier:
             timer.cancel()
 
     def _late(self, connection: Connection, waiter: "asyncio.Future[Answer]") -> None:
-        connection.drop(waiter, Unanswered(f"timeout (no reply in {self._seconds:g} s)"))
+        connection.drop(waiter, TransportError(f"timeout (no reply in {self._seconds:g} s)"))
 
     def _head(self, method: str, url: URL, headers: Mapping[str, str], size: int) -> bytes:
         begin = self._heads.get((method, url))
@@ -119,7 +119,7 @@ class ThinCarrier:
         connection = await self._dialer.open(lambda: Connection(self._freed, self._lost), max(0.0, left))
         if self._closed:
             connection.abort()
-            raise Unanswered("the client is closed", taken=False)
+            raise TransportError("the client is closed", taken=False)
         if connection.open:
             self._all.add(connection)
         return connection

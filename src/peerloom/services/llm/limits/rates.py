@@ -5,7 +5,7 @@ way for long are the long ones.
 """
 
 from peerloom.services.llm.limits.bucket import Bucket
-from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount, Reading
+from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount, UsageReport
 
 SHORT_SECONDS = 0.25
 """So much of the rates is left out after a refusal, or the next calls would be refused too."""
@@ -48,7 +48,7 @@ class Rates:
             ENDLESS,
         )
 
-    def take(self, name: str, granted: Amount, reading: Reading) -> None:
+    def take(self, name: str, granted: Amount, reading: UsageReport) -> None:
         """Take what a member was granted, or give back what it does not need, by what it says."""
         counts = granted.plus(reading.returned, -1.0)
         before = self._taken.get(name, NOTHING)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from peerloom.errors import ConfigError, ServiceError
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.hosted.preflight import choose_model
@@ -30,7 +30,7 @@ from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.usage.prices import FREE
 from peerloom.services.processes.group import Group
-from peerloom.services.processes.server import Command, Seat
+from peerloom.services.processes.server import Command, ServerAddress
 from peerloom.services.processes.spawn import Spawner
 from peerloom.services.secret import Secret
 
@@ -71,7 +71,7 @@ def command(
         key: what calls have to show, if anything.
     """
 
-    def argv(seat: Seat) -> list[str]:
+    def argv(seat: ServerAddress) -> list[str]:
         argv = [sys.executable, "-m", "peerloom.services.llm.llamacpp.server"]
         argv += ["--model", str(path) if seat.here else model, "--alias", named(model, path)]
         argv += ["--host", seat.host, "--port", str(seat.port), "--slots", str(slots)]
@@ -151,9 +151,11 @@ class LlamaCppService:
         self._host = host
         self._progress = progress
         self._group: Group | None = None
-        self._spec: FleetSpec | None = None
+        self._spec: ReplicatedClientSpec | None = None
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+    async def start(
+        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+    ) -> ReplicatedClientSpec:
         """Pull the weights if need be, start the servers, and wait until they have loaded them.
 
         Raises:
@@ -174,7 +176,7 @@ class LlamaCppService:
             raise
         many = f"{self._count} servers, each " if self._count > 1 else ""
         notify(f"model {model} on llama.cpp, {many}{self._slots} slots of {self._context} tokens")
-        self._spec = FleetSpec(
+        self._spec = ReplicatedClientSpec(
             model=model,
             replicas=self._group.urls,
             dial=HttpDial(endpoint, dialect, name),

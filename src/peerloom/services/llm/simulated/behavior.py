@@ -23,7 +23,13 @@ from peerloom.options import FREE, SAME, Count, NotNegative, Options, Positive, 
 from peerloom.services.llm.simulated import opinion
 from peerloom.services.llm.simulated.instances import UnsupportedSchema, instance
 from peerloom.services.llm.simulated.prose import prose
-from peerloom.services.llm.simulated.request import CHARS_PER_TOKEN, Ask, BadRequest, EmbedAsk, Tool
+from peerloom.services.llm.simulated.request import (
+    CHARS_PER_TOKEN,
+    BadRequest,
+    SimulatedEmbedRequest,
+    SimulatedRequest,
+    Tool,
+)
 from peerloom.services.llm.simulated.waits import RetryAfterAs
 from peerloom.services.llm.wire_format.chat import unwrap
 
@@ -40,7 +46,7 @@ _LENGTH, _LATENCY, _WORDS, _AGREE, _PICK, _SCHEMA, _FAULT, _THOUGHT = range(8)  
 
 
 @dataclass(frozen=True, kw_only=True)
-class Behaviour(Options):
+class SimulatorOptions(Options):
     """How a simulated model behaves: a real model's timing and faults."""
 
     latency: Annotated[NotNegative, FREE] = 0.0
@@ -127,13 +133,13 @@ class Behaviour(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Laws(Behaviour):
+class SimulatedBehavior(SimulatorOptions):
     """A simulated model; another `seed` is another model."""
 
     seed: int = 0
 
 
-class Answer(NamedTuple):
+class SimulatedReply(NamedTuple):
     """What the model says, and what it costs. `seconds` is its latency.
 
     If `tool` is set the text is the arguments it is called with. `reasoning` is what was thought before.
@@ -149,7 +155,7 @@ class Answer(NamedTuple):
     tool: Tool | None = None
 
 
-def fault_of(ask: Ask | EmbedAsk, laws: Laws, attempt: int) -> Fault:
+def fault_of(ask: SimulatedRequest | SimulatedEmbedRequest, laws: SimulatedBehavior, attempt: int) -> Fault:
     """What goes wrong with try number `attempt`, from 0, of this request; mostly nothing."""
     state = hashlib.sha256(_TRY.pack(ask.draws[_FAULT], attempt)).digest()
     chance = _chance(int.from_bytes(state[:4], "little"))
@@ -160,7 +166,7 @@ def fault_of(ask: Ask | EmbedAsk, laws: Laws, attempt: int) -> Fault:
     return ""
 
 
-def answer(ask: Ask, laws: Laws, *, truncated: bool = False) -> Answer:
+def answer(ask: SimulatedRequest, laws: SimulatedBehavior, *, truncated: bool = False) -> SimulatedReply:
     """The reply to `ask`; `truncated` cuts it in the middle.
 
     Raises:
@@ -188,10 +194,10 @@ def answer(ask: Ask, laws: Laws, *, truncated: bool = False) -> Answer:
     if laws.tokens_per_second:
         seconds += completion / laws.tokens_per_second
     cached = ask.cached_tokens
-    return Answer(text[:longest], finish, prompt, completion, cached, seconds, thought, ask.tool)
+    return SimulatedReply(text[:longest], finish, prompt, completion, cached, seconds, thought, ask.tool)
 
 
-def prefilled(made: Answer, cached: int, laws: Laws) -> Answer:
+def prefilled(made: SimulatedReply, cached: int, laws: SimulatedBehavior) -> SimulatedReply:
     """`made`, if so many tokens of the prompt are cached and the others take their time."""
     seconds = made.seconds
     if laws.prefill_tokens_per_second:
@@ -199,14 +205,14 @@ def prefilled(made: Answer, cached: int, laws: Laws) -> Answer:
     return made._replace(cached=cached, seconds=seconds)
 
 
-def embedded(ask: EmbedAsk, laws: Laws) -> Answer:
-    """What the vectors for `ask` cost, as an `Answer` without words."""
+def embedded(ask: SimulatedEmbedRequest, laws: SimulatedBehavior) -> SimulatedReply:
+    """What the vectors for `ask` cost, as an `SimulatedReply` without words."""
     prompt = ask.prompt_tokens
     seconds = _spread(laws.latency, laws.latency_sigma, ask.draws[_LATENCY])
-    return prefilled(Answer("", "stop", prompt, 0, 0, seconds), 0, laws)
+    return prefilled(SimulatedReply("", "stop", prompt, 0, 0, seconds), 0, laws)
 
 
-def _said(ask: Ask, laws: Laws) -> tuple[str, str]:
+def _said(ask: SimulatedRequest, laws: SimulatedBehavior) -> tuple[str, str]:
     """The whole reply, and why it ends; with a tool, its arguments."""
     if ask.tool is not None:  # OpenAI ends a call of the function that was named with `stop`
         made = _structured(ask, {"type": "object", **ask.tool.parameters}, laws, "tools")
@@ -217,7 +223,7 @@ def _said(ask: Ask, laws: Laws) -> tuple[str, str]:
     return unwrap(text, ask.choices) if ask.choices else text, "stop"
 
 
-def _thought(ask: Ask, laws: Laws) -> str:
+def _thought(ask: SimulatedRequest, laws: SimulatedBehavior) -> str:
     draw = ask.draws[_THOUGHT]
     if _chance(draw) >= laws.rate_reasoning:
         return ""
@@ -225,7 +231,7 @@ def _thought(ask: Ask, laws: Laws) -> str:
     return prose(int(min(length, _LONGEST) * CHARS_PER_TOKEN), draw)
 
 
-def _prose(ask: Ask, laws: Laws) -> str:
+def _prose(ask: SimulatedRequest, laws: SimulatedBehavior) -> str:
     length = _spread(laws.tokens, laws.tokens_sigma, ask.draws[_LENGTH])
     chars = int(min(length, _LONGEST) * CHARS_PER_TOKEN)
     options = opinion.labels(ask.texts)
@@ -235,7 +241,7 @@ def _prose(ask: Ask, laws: Laws) -> str:
     return f"{begin} {prose(chars - len(begin), ask.draws[_WORDS])}"
 
 
-def _structured(ask: Ask, schema: dict[str, Any], laws: Laws, field: str) -> str:
+def _structured(ask: SimulatedRequest, schema: dict[str, Any], laws: SimulatedBehavior, field: str) -> str:
     rng = Random(ask.draws[_SCHEMA])
     try:
         value = instance(schema, rng, lambda options: _chosen(ask, options, laws))
@@ -244,7 +250,7 @@ def _structured(ask: Ask, schema: dict[str, Any], laws: Laws, field: str) -> str
     return orjson.dumps(value).decode()
 
 
-def _chosen(ask: Ask, options: Sequence[str], laws: Laws) -> str:
+def _chosen(ask: SimulatedRequest, options: Sequence[str], laws: SimulatedBehavior) -> str:
     chances = _chance(ask.draws[_AGREE]), _chance(ask.draws[_PICK])
     return opinion.choose(options, ask.said, laws.agreement, chances)
 

@@ -7,8 +7,8 @@ import time
 from base64 import b64encode
 from typing import Any
 
-from peerloom.services.llm.simulated.behavior import Answer
-from peerloom.services.llm.simulated.request import CHARS_PER_TOKEN, Ask, EmbedAsk
+from peerloom.services.llm.simulated.behavior import SimulatedReply
+from peerloom.services.llm.simulated.request import CHARS_PER_TOKEN, SimulatedEmbedRequest, SimulatedRequest
 
 PAGE = b"""<!DOCTYPE html>
 <html><head><title>One moment</title></head><body><h1>We will be back shortly</h1></body></html>
@@ -20,7 +20,7 @@ _MULTIPLIER = 0x9E3779B1
 _32_BITS = (1 << 32) - 1
 
 
-def completion(made: Answer, model: str, ask: Ask) -> dict[str, Any]:
+def completion(made: SimulatedReply, model: str, ask: SimulatedRequest) -> dict[str, Any]:
     """A chat completion."""
     choice: dict[str, Any] = {"index": 0, "message": _message(made, ask), "finish_reason": made.finish_reason}
     if ask.logprobs is not None:
@@ -45,7 +45,7 @@ def completion(made: Answer, model: str, ask: Ask) -> dict[str, Any]:
     }
 
 
-def embeddings(ask: EmbedAsk, model: str, seed: int) -> dict[str, Any]:
+def embeddings(ask: SimulatedEmbedRequest, model: str, seed: int) -> dict[str, Any]:
     """A list of vectors, one for each text."""
     size = ask.dimensions or _DIMENSIONS
     vectors = [_unit(text, seed, size) for text in ask.texts]
@@ -63,7 +63,7 @@ def error(message: str, code: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "simulated_error", "code": code}}
 
 
-def _message(made: Answer, ask: Ask) -> dict[str, Any]:
+def _message(made: SimulatedReply, ask: SimulatedRequest) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": made.text}
     if made.reasoning:
         message["reasoning_content"] = made.reasoning

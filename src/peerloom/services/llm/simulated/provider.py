@@ -7,10 +7,18 @@ Shared by the server and the model in process, which so behave alike; both pass 
 from collections import Counter
 from typing import Any
 
-from peerloom.services.llm.simulated.behavior import REPLIES, Answer, Fault, Laws, answer, embedded, prefilled
+from peerloom.services.llm.simulated.behavior import (
+    REPLIES,
+    Fault,
+    SimulatedBehavior,
+    SimulatedReply,
+    answer,
+    embedded,
+    prefilled,
+)
 from peerloom.services.llm.simulated.prefix_cache import PrefixCache
 from peerloom.services.llm.simulated.quota import Quota, Refusal
-from peerloom.services.llm.simulated.request import Ask, BadRequest, EmbedAsk
+from peerloom.services.llm.simulated.request import BadRequest, SimulatedEmbedRequest, SimulatedRequest
 
 REFUSED = {
     "storm": "the provider is overloaded",
@@ -20,10 +28,10 @@ REFUSED = {
 }
 
 
-class Provider:
+class SimulatedProvider:
     """One provider, or one replica of a model. `now`: seconds by a clock that never goes back."""
 
-    def __init__(self, laws: Laws, now: float) -> None:
+    def __init__(self, laws: SimulatedBehavior, now: float) -> None:
         self.obey(laws)
         self.quota = Quota(
             requests=laws.limit_rpm,
@@ -40,12 +48,12 @@ class Provider:
         self._served = self._left = 0
         self._prompt = self._completion = self._cached = 0
 
-    def obey(self, laws: Laws) -> None:
+    def obey(self, laws: SimulatedBehavior) -> None:
         """These are the laws from now on, but for limits, storms and the cache."""
         self.laws = laws
         self.faulty = any(rate for _, rate in laws.fault_rates)
 
-    def chat(self, ask: Ask, fault: Fault, now: float) -> Answer | Refusal:
+    def chat(self, ask: SimulatedRequest, fault: Fault, now: float) -> SimulatedReply | Refusal:
         """The reply to a request that meets `fault`, or why it is refused for now.
 
         Raises:
@@ -63,7 +71,7 @@ class Provider:
             made = prefilled(made, made.cached, laws)
         return made
 
-    def embed(self, ask: EmbedAsk, fault: Fault, now: float) -> Answer | Refusal:
+    def embed(self, ask: SimulatedEmbedRequest, fault: Fault, now: float) -> SimulatedReply | Refusal:
         """What the vectors cost that are asked for, or why they are refused for now.
 
         Raises:
@@ -71,7 +79,7 @@ class Provider:
         """
         return self._let_in(fault, ask.prompt_tokens, now) or embedded(ask, self.laws)
 
-    def over(self, fault: Fault, made: Answer | None) -> None:
+    def over(self, fault: Fault, made: SimulatedReply | None) -> None:
         """A request that was let in is over; `made` is what the client got, None if it left before."""
         self.quota.leave()
         if fault:

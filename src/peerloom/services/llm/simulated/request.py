@@ -37,7 +37,7 @@ class Tool(NamedTuple):
     named: bool
 
 
-class Ask(NamedTuple):
+class SimulatedRequest(NamedTuple):
     """A chat completion request, read.
 
     `texts` are the words of the messages, `said` those without the system's. If `choices` is set, the
@@ -69,7 +69,7 @@ class Ask(NamedTuple):
         return earlier - earlier % CACHE_BLOCK
 
 
-class EmbedAsk(NamedTuple):
+class SimulatedEmbedRequest(NamedTuple):
     """An embeddings request, read. `base64` is whether vectors are wanted as bytes."""
 
     draws: tuple[int, ...]
@@ -83,7 +83,7 @@ class EmbedAsk(NamedTuple):
         return sum(len(text) // CHARS_PER_TOKEN + 1 for text in self.texts)
 
 
-def read(body: Any, seed: int) -> Ask:
+def read(body: Any, seed: int) -> SimulatedRequest:
     """What `body`, a decoded chat completion request, asks of the model with that seed.
 
     Raises:
@@ -108,10 +108,12 @@ def read(body: Any, seed: int) -> Ask:
     logprobs = _logprobs(fields) if fields.get("logprobs") else None
     stops = [stop] if isinstance(stop, str) else stop
     draws = _drawn(hashed)
-    return Ask(draws, texts, said, schema, choices, limit, stops, messages, tool, tools, logprobs)
+    return SimulatedRequest(
+        draws, texts, said, schema, choices, limit, stops, messages, tool, tools, logprobs
+    )
 
 
-def read_embed(body: Any, seed: int) -> EmbedAsk:
+def read_embed(body: Any, seed: int) -> SimulatedEmbedRequest:
     """What `body`, a decoded embeddings request, asks of the model with that seed.
 
     Raises:
@@ -127,7 +129,9 @@ def read_embed(body: Any, seed: int) -> EmbedAsk:
     size = fields.get("dimensions")
     if size is not None and not (isinstance(size, int) and 1 <= size <= MOST_DIMENSIONS):
         raise BadRequest(f"dimensions must be a whole number from 1 to {MOST_DIMENSIONS}")
-    return EmbedAsk(_drawn([str(seed), texts]), texts, size, fields.get("encoding_format") == "base64")
+    return SimulatedEmbedRequest(
+        _drawn([str(seed), texts]), texts, size, fields.get("encoding_format") == "base64"
+    )
 
 
 def _drawn(hashed: list[Any]) -> tuple[int, ...]:

@@ -16,11 +16,17 @@ from typing import Any
 
 from peerloom.errors import ContextExceeded, LLMError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.retry import Retry, Retryable
-from peerloom.services.llm.simulated.behavior import REPLIES, Answer, Fault, Laws, fault_of
+from peerloom.services.llm.simulated.behavior import (
+    REPLIES,
+    Fault,
+    SimulatedBehavior,
+    SimulatedReply,
+    fault_of,
+)
 from peerloom.services.llm.simulated.bodies import completion, embeddings
-from peerloom.services.llm.simulated.provider import REFUSED, Provider
+from peerloom.services.llm.simulated.provider import REFUSED, SimulatedProvider
 from peerloom.services.llm.simulated.quota import Refusal
 from peerloom.services.llm.simulated.request import BadRequest, read, read_embed
 from peerloom.services.llm.simulated.waits import understood
@@ -44,7 +50,7 @@ _PROVIDER = "_provider"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulatedService(Laws):
+class SimulatedService(SimulatedBehavior):
     """The laws, and how its client meets the faults among them: `SimulatedService(latency=0.5, seed=7)`.
 
     Args:
@@ -55,22 +61,24 @@ class SimulatedService(Laws):
     timeout: float = 600.0
     retry: Retry = field(default_factory=Retry)
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> FleetSpec:
+    async def start(
+        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+    ) -> ReplicatedClientSpec:
         """Nothing to start."""
         notify(f"simulated model, latency {self.latency:g} s, seed {self.seed}")
         return self.spec()
 
-    def spec(self) -> FleetSpec:
+    def spec(self) -> ReplicatedClientSpec:
         """A single replica, in whatever process calls it."""
-        return FleetSpec(
+        return ReplicatedClientSpec(
             model=MODEL, replicas=("this process",), dial=_SimulatedDial(self), retry=self.retry, price=FREE
         )
 
-    def provider(self, now: float) -> Provider:
+    def provider(self, now: float) -> SimulatedProvider:
         """What all clients in this process share; it opens at `now`, if it has not."""
-        known: Provider | None = self.__dict__.get(_PROVIDER)
+        known: SimulatedProvider | None = self.__dict__.get(_PROVIDER)
         if known is None:
-            known = self.__dict__[_PROVIDER] = Provider(self, now)
+            known = self.__dict__[_PROVIDER] = SimulatedProvider(self, now)
         return known
 
     def __getstate__(self) -> dict[str, Any]:
@@ -146,7 +154,7 @@ class SimulatedBackend:
     async def close(self) -> None:
         """Nothing to give back."""
 
-    async def _answered(self, made: Answer | Refusal, fault: Fault) -> Answer:
+    async def _answered(self, made: SimulatedReply | Refusal, fault: Fault) -> SimulatedReply:
         """The answer as a client gets it, after the wait that this takes.
 
         Raises:
@@ -157,7 +165,7 @@ class SimulatedBackend:
             seconds = laws.retry_after if made.seconds is None else made.seconds
             wait = understood(seconds, laws.retry_after_as)
             raise Retryable(f"HTTP 429: simulated rate limit: {REFUSED[made.reason]}", wait, limit=True)
-        got: Answer | None = None
+        got: SimulatedReply | None = None
         try:
             seconds = _seconds(made, fault, laws)
             if seconds > laws.timeout:
@@ -174,7 +182,7 @@ class SimulatedBackend:
         return made._replace(seconds=seconds)
 
 
-def _seconds(made: Answer, fault: Fault, laws: Laws) -> float:
+def _seconds(made: SimulatedReply, fault: Fault, laws: SimulatedBehavior) -> float:
     """How long a client waits for what it gets, if it waits long enough."""
     if fault == "hang":
         return math.inf

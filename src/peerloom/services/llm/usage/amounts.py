@@ -60,7 +60,7 @@ NOTHING = Amount()
 ANYTHING = Amount(ENDLESS, ENDLESS, ENDLESS, ENDLESS)
 
 
-class Want(msgspec.Struct, frozen=True, array_like=True):
+class Demand(msgspec.Struct, frozen=True, array_like=True):
     """`count` calls of one agent that a meter cannot let go yet, or expects soon; each may take `each`.
 
     Of `waiting` of them somebody is waiting for now.
@@ -72,7 +72,7 @@ class Want(msgspec.Struct, frozen=True, array_like=True):
     each: Amount
 
 
-class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class UsageReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What a peer's meter of one service says.
 
     Args:
@@ -116,13 +116,13 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     answered: int = 0
     seconds: float = 0.0
     completion: float = 0.0
-    wants: list[Want] = []
+    wants: list[Demand] = []
     down: str = ""
     denied: bool = False
     last: bool = False
 
 
-class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class QuotaGrant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What a peer's meter may use.
 
     Args:
@@ -147,20 +147,20 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_readings = msgspec.msgpack.Decoder(list[Reading])
-_grants = msgspec.msgpack.Decoder(list[Grant])
+_readings = msgspec.msgpack.Decoder(list[UsageReport])
+_grants = msgspec.msgpack.Decoder(list[QuotaGrant])
 
 
-def encode(said: "list[Reading] | list[Grant]") -> bytes:
+def encode(said: "list[UsageReport] | list[QuotaGrant]") -> bytes:
     """Readings or grants as MessagePack."""
     return _encoder.encode(said)
 
 
-def decode_readings(data: bytes) -> list[Reading]:
+def decode_reports(data: bytes) -> list[UsageReport]:
     """Readings, as encoded."""
     return _readings.decode(data)
 
 
-def decode_grants(data: bytes) -> list[Grant]:
+def decode_grants(data: bytes) -> list[QuotaGrant]:
     """Grants, as encoded."""
     return _grants.decode(data)

@@ -6,7 +6,7 @@ import pytest
 
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
 from peerloom.services.llm.cache.keys import Keys, Unknown
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.providers.openai import OpenAIDialect
@@ -19,12 +19,14 @@ REQUEST = ChatRequest(
 )
 
 
-def fleet(url: str = "http://a/v1", model: str = "m", key: str = "k", **dialect: Any) -> FleetSpec:
+def fleet(url: str = "http://a/v1", model: str = "m", key: str = "k", **dialect: Any) -> ReplicatedClientSpec:
     endpoint = Endpoint(base_url=url, api_key=Secret(key))
-    return FleetSpec(model=model, replicas=(url,), dial=HttpDial(endpoint, OpenAIDialect(**dialect), model))
+    return ReplicatedClientSpec(
+        model=model, replicas=(url,), dial=HttpDial(endpoint, OpenAIDialect(**dialect), model)
+    )
 
 
-def key_of(request: ChatRequest = REQUEST, *fleets: FleetSpec, **more: Any) -> bytes | None:
+def key_of(request: ChatRequest = REQUEST, *fleets: ReplicatedClientSpec, **more: Any) -> bytes | None:
     return Keys(fleets or (fleet(),), more).chat(request)
 
 
@@ -135,7 +137,7 @@ class Own:
 
 
 def test_a_dial_of_ones_own_is_known_by_its_fields() -> None:
-    def spec(depth: int) -> FleetSpec:
-        return FleetSpec(model="m", replicas=("x",), dial=Own(depth))
+    def spec(depth: int) -> ReplicatedClientSpec:
+        return ReplicatedClientSpec(model="m", replicas=("x",), dial=Own(depth))
 
     assert key_of(REQUEST, spec(1)) == key_of(REQUEST, spec(1)) != key_of(REQUEST, spec(2))

@@ -10,9 +10,9 @@ import pytest
 
 from peerloom.errors import LLMRejected
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.cache import writer as clerk
-from peerloom.services.llm.cache.caching import CachedSpec, CacheSettings, CachingLLM
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.cache import thread as clerk
+from peerloom.services.llm.cache.client import CachedSpec, CacheSettings, CachingLLM
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.services.llm.usage.prices import Price, Prices
 from peerloom.task import Usage
@@ -58,7 +58,7 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def caching(
-    model: LLM, path: Path, fleet: FleetSpec = FLEET, **settings: Any
+    model: LLM, path: Path, fleet: ReplicatedClientSpec = FLEET, **settings: Any
 ) -> AsyncIterator[CachingLLM]:
     client = CachingLLM(model, CacheSettings(path=path, **{"size": 10**7, **settings}), [fleet])
     try:
@@ -293,7 +293,7 @@ async def test_what_could_not_be_written_for_a_lock_is_written_later(
 
 async def test_a_model_that_does_not_say_what_it_is_goes_uncached(path: Path) -> None:
     model = Model()
-    fleet = FleetSpec(model="m", replicas=("x",), dial=Model().chat)  # type: ignore[arg-type]
+    fleet = ReplicatedClientSpec(model="m", replicas=("x",), dial=Model().chat)  # type: ignore[arg-type]
     async with caching(model, path, fleet) as client:
         await client.chat(request())
         await client.chat(request())

@@ -10,9 +10,9 @@ from fleets import fleet, question, reading, replicas, until
 from raw_server import RawServer, completion, error, http, raw_server
 
 from peerloom.errors import LLMDenied, LLMRejected, LLMUnavailable
-from peerloom.services.llm.client.client import FleetClient, FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
 from peerloom.services.llm.client.routing import Routing
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.retry import Retry
 
 TWICE = Retry(attempts=2, base=0.01, cap=0.01, retry_after_cap=0.01)
@@ -22,8 +22,8 @@ NO_KEY = error(401, "no such key")
 
 
 @asynccontextmanager
-async def calling(spec: FleetSpec) -> AsyncIterator[tuple[FleetClient, Desk]]:
-    desk = Desk()
+async def calling(spec: ReplicatedClientSpec) -> AsyncIterator[tuple[ReplicatedClient, QuotaClient]]:
+    desk = QuotaClient()
     client = spec.connect(desk)
     try:
         yield client, desk
@@ -43,7 +43,7 @@ async def answering(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes], Ra
         yield server.url, said, server
 
 
-def asking(client: FleetClient, *numbers: int) -> list[asyncio.Task[Any]]:
+def asking(client: ReplicatedClient, *numbers: int) -> list[asyncio.Task[Any]]:
     return [asyncio.ensure_future(client.chat(question(number))) for number in numbers]
 
 
@@ -315,9 +315,9 @@ async def test_a_cancelled_call_that_waited_lets_the_others_look() -> None:
 
 async def test_a_client_that_is_closed_ends_its_calls() -> None:
     async with replicas(2, rate_hang=1.0) as (one, two):
-        desk = Desk()
+        desk = QuotaClient()
         client = fleet(one.url, retry=TWICE, routing=QUICK).connect(desk)
-        waiting = fleet(two.url, retry=TWICE, routing=QUICK).connect(Desk())
+        waiting = fleet(two.url, retry=TWICE, routing=QUICK).connect(QuotaClient())
         await two.stop()
         calls = [*asking(client, 1, 2), *asking(waiting, 3)]
         await until(lambda: reading(desk).outstanding == 2)
@@ -345,7 +345,7 @@ async def test_replicas_that_leave_answer_what_they_have_begun() -> None:
 
 
 @asynccontextmanager
-async def answered_once(**law: float) -> AsyncIterator[tuple[FleetClient, Any]]:
+async def answered_once(**law: float) -> AsyncIterator[tuple[ReplicatedClient, Any]]:
     """A client that had an answer of a server which then fails, though it looks healthy."""
     async with replicas(1) as (one,):
         async with calling(fleet(one.url, retry=TWICE, routing=QUICK)) as (client, _):

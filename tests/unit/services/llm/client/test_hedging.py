@@ -10,12 +10,12 @@ from fleets import fleet, question, reading, replicas, until
 
 from peerloom.errors import ConfigError, LLMRejected, LLMUnavailable
 from peerloom.services.llm.base import ChatReply, ChatRequest
-from peerloom.services.llm.client.client import FleetClient, FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
 from peerloom.services.llm.client.hedge import Hedge, Hedging
-from peerloom.services.llm.client.routing import Router, Routing
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.client.routing import ReplicaRouter, Routing
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.retry import Retry, Retryable
-from peerloom.services.llm.usage.amounts import ANYTHING, NOTHING, Grant, encode
+from peerloom.services.llm.usage.amounts import ANYTHING, NOTHING, QuotaGrant, encode
 from peerloom.services.llm.usage.prices import Price
 from peerloom.task import Usage
 
@@ -49,12 +49,12 @@ class Fake:
         await self.both.wait()
         await asyncio.sleep(0.02)
 
-    def spec(self, *names: str, **fields: Any) -> FleetSpec:
+    def spec(self, *names: str, **fields: Any) -> ReplicatedClientSpec:
         dial: Any = lambda name: FakeBackend(self, name)  # noqa: E731
         names = names or ("home", "other")
         routing = Routing(affinity="conversation", imbalance=100.0)
         kept = {"hedge": EAGER, "routing": routing, "price": PRICE, "limited": True, **fields}
-        return FleetSpec(model="m", replicas=names, dial=dial, **kept)
+        return ReplicatedClientSpec(model="m", replicas=names, dial=dial, **kept)
 
 
 class FakeBackend:
@@ -86,11 +86,13 @@ async def hang() -> None:
 
 
 @asynccontextmanager
-async def warm(spec: FleetSpec, *, calls: int = 64) -> AsyncIterator[tuple[FleetClient, Desk]]:
+async def warm(
+    spec: ReplicatedClientSpec, *, calls: int = 64
+) -> AsyncIterator[tuple[ReplicatedClient, QuotaClient]]:
     """A client that has made so many quick calls, and may make any number more."""
-    desk = Desk()
+    desk = QuotaClient()
     client = spec.connect(desk)
-    grant = Grant(service="llm", number=1, limited=True, granted=ANYTHING, slots=1e9, moved=None)
+    grant = QuotaGrant(service="llm", number=1, limited=True, granted=ANYTHING, slots=1e9, moved=None)
     desk.hear(encode([grant]))
     try:
         async with asyncio.timeout(20):
@@ -103,7 +105,7 @@ async def warm(spec: FleetSpec, *, calls: int = 64) -> AsyncIterator[tuple[Fleet
 
 def homely() -> ChatRequest:
     """A call whose home is the replica of that name."""
-    router = Router(Routing(), ["home", "other"])
+    router = ReplicaRouter(Routing(), ["home", "other"])
     return next(question(n) for n in range(99) if router.pick(f"{n}-0") == "home")
 
 
@@ -221,7 +223,7 @@ async def test_a_cancelled_call_takes_both_with_it() -> None:
 async def test_no_second_request_without_a_grant_for_it() -> None:
     fake = Fake()
     async with warm(fake.spec()) as (client, desk):
-        one = Grant(service="llm", number=2, limited=True, granted=ANYTHING, slots=1.0, moved=None)
+        one = QuotaGrant(service="llm", number=2, limited=True, granted=ANYTHING, slots=1.0, moved=None)
         desk.hear(encode([one]))
         fake.acts["home"] = [hang]
         call = asyncio.create_task(client.chat(HOME))

@@ -10,7 +10,7 @@ from raw_server import completion, error, http, raw_server
 import peerloom
 from peerloom.errors import ConfigError, ContextExceeded, LLMDenied, LLMUnavailable
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
-from peerloom.services.llm.client.router import Lineup, LineupClient, Terms
+from peerloom.services.llm.client.router import ServiceOptions, ServiceRouter, ServiceRouterClient
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.hosted.openai import OpenAIService
 from peerloom.services.llm.retry import Retry
@@ -24,15 +24,15 @@ def ask(role: str = "") -> ChatRequest:
     return ChatRequest(messages=[{"role": "user", "content": "hi"}], role=role)
 
 
-async def started(lineup: Lineup) -> LineupClient:
+async def started(lineup: ServiceRouter) -> ServiceRouterClient:
     spec = await lineup.start(None, print, Path())  # type: ignore[arg-type]  # starts nothing
     client = spec.connect()
-    assert isinstance(client, LineupClient)
+    assert isinstance(client, ServiceRouterClient)
     return client
 
 
 async def answered(services: dict, **options) -> str:
-    client = await started(Lineup(services, **options))
+    client = await started(ServiceRouter(services, **options))
     try:
         return (await client.chat(ask())).text
     finally:
@@ -40,7 +40,7 @@ async def answered(services: dict, **options) -> str:
 
 
 def test_a_role_has_a_model_of_its_own(tmp_path: Path) -> None:
-    lineup = Lineup(
+    lineup = ServiceRouter(
         {"small": ScriptedService(lambda _: "by small"), "big": ScriptedService(lambda _: "by big")},
         roles={"judge": "big"},
     )
@@ -58,12 +58,12 @@ def test_a_role_has_a_model_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("failure", [LLMUnavailable("away"), LLMDenied("no key")])
 async def test_another_service_steps_in(failure: Exception) -> None:
     services = {"first": ScriptedService(lambda _: failure), "second": ScriptedService(lambda _: "here")}
-    assert await answered(services, terms={"first": Terms(fallback="second")}) == "here"
+    assert await answered(services, terms={"first": ServiceOptions(fallback="second")}) == "here"
 
 
 async def test_the_last_in_line_says_what_is_wrong() -> None:
     services = {name: ScriptedService(lambda _, name=name: LLMUnavailable(name)) for name in "abc"}
-    terms = {"a": Terms(fallback="b"), "b": Terms(fallback="c")}
+    terms = {"a": ServiceOptions(fallback="b"), "b": ServiceOptions(fallback="c")}
     with pytest.raises(LLMUnavailable, match=r"^c$"):
         await answered(services, terms=terms)
 
@@ -71,19 +71,19 @@ async def test_the_last_in_line_says_what_is_wrong() -> None:
 async def test_what_is_wrong_with_a_request_is_no_reason_to_ask_another() -> None:
     services = {"a": ScriptedService(lambda _: ContextExceeded("long")), "b": ScriptedService(lambda _: "b")}
     with pytest.raises(ContextExceeded):
-        await answered(services, terms={"a": Terms(fallback="b")})
+        await answered(services, terms={"a": ServiceOptions(fallback="b")})
 
 
 async def test_a_service_that_was_away_is_asked_again_when_it_is_back() -> None:
     quick = Routing(eject_after=1, eject_seconds=0.05)
     async with raw_server(MODELS, error(500, "broken"), MODELS, http(200, completion("first"))) as server:
         client = await started(
-            Lineup(
+            ServiceRouter(
                 {
                     "first": OpenAIService(base_url=server.url, retry=Retry(base=0)),
                     "second": ScriptedService(lambda _: "second"),
                 },
-                terms={"first": Terms(fallback="second", routing=quick)},
+                terms={"first": ServiceOptions(fallback="second", routing=quick)},
             )
         )
         texts = [(await client.chat(ask())).text]
@@ -101,9 +101,9 @@ async def test_what_the_first_has_used_counts_in_the_reply_of_the_second() -> No
     async with raw_server(MODELS, http(200, broken)) as server:
         first = OpenAIService(base_url=server.url, retry=Retry(attempts=1))
         client = await started(
-            Lineup(
+            ServiceRouter(
                 {"first": first, "second": ScriptedService(lambda _: "second")},
-                terms={"first": Terms(fallback="second")},
+                terms={"first": ServiceOptions(fallback="second")},
             )
         )
         reply = await client.chat(ask())
@@ -115,41 +115,43 @@ async def test_what_the_first_has_used_counts_in_the_reply_of_the_second() -> No
 @pytest.mark.parametrize(
     ("terms", "routing"),
     [
-        (Terms(), Routing(eject_cap=2)),
-        (Terms(routing={"affinity": "none"}), Routing(affinity="none", eject_cap=2)),
-        (Terms(routing={"eject_seconds": 5.0}), Routing(eject_seconds=5, eject_cap=5)),
-        (Terms(routing=Routing(imbalance=2)), Routing(imbalance=2)),
+        (ServiceOptions(), Routing(eject_cap=2)),
+        (ServiceOptions(routing={"affinity": "none"}), Routing(affinity="none", eject_cap=2)),
+        (ServiceOptions(routing={"eject_seconds": 5.0}), Routing(eject_seconds=5, eject_cap=5)),
+        (ServiceOptions(routing=Routing(imbalance=2)), Routing(imbalance=2)),
     ],
 )
-def test_what_is_not_said_of_routing_is_as_the_service_has_it(terms: Terms, routing: Routing) -> None:
+def test_what_is_not_said_of_routing_is_as_the_service_has_it(
+    terms: ServiceOptions, routing: Routing
+) -> None:
     own = ScriptedService([]).spec()
     assert terms.applied(replace(own, routing=Routing(eject_cap=2)), "llm").routing == routing
 
 
 def test_a_routing_that_cannot_be_is_refused_before_anything_starts() -> None:
     with pytest.raises(peerloom.ConfigError, match="eject_seconds is 9"):
-        Terms(routing={"eject_seconds": 9, "eject_cap": 3})
+        ServiceOptions(routing={"eject_seconds": 9, "eject_cap": 3})
 
 
 async def test_embeddings_go_the_same_way() -> None:
-    client = await started(Lineup({"a": ScriptedService([]), "b": ScriptedService([])}))
+    client = await started(ServiceRouter({"a": ScriptedService([]), "b": ScriptedService([])}))
     with pytest.raises(peerloom.LLMRejected):
         await client.embed(EmbedRequest(texts=("x",)))
     await client.close()
 
 
 async def test_one_service_is_that_service() -> None:
-    spec = await Lineup({"llm": ScriptedService(["x"])}).start(None, print, Path())  # type: ignore[arg-type]
+    spec = await ServiceRouter({"llm": ScriptedService(["x"])}).start(None, print, Path())  # type: ignore[arg-type]
     assert [fleet.service for fleet in spec.fleets] == ["llm"]
-    assert not isinstance(spec.connect(), LineupClient)
+    assert not isinstance(spec.connect(), ServiceRouterClient)
 
 
 def test_names_that_lead_nowhere_are_refused() -> None:
     one = {"a": ScriptedService([])}
     with pytest.raises(ConfigError, match=r"roles.judge.llm=b: there is no such service; there are: a"):
-        Lineup(one, roles={"judge": "b"})
+        ServiceRouter(one, roles={"judge": "b"})
     with pytest.raises(ConfigError, match="a -> a fall back on each other"):
-        Lineup(one, terms={"a": Terms(fallback="a")})
+        ServiceRouter(one, terms={"a": ServiceOptions(fallback="a")})
 
 
 def test_the_configuration_names_services(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from peerloom.errors import ConfigError
-from peerloom.services.llm.client.routing import Affinity, Router, Routing
+from peerloom.services.llm.client.routing import Affinity, ReplicaRouter, Routing
 
 KEYS = [f"{task}-0" for task in range(400)]
 SEEDS = range(12)
@@ -17,7 +17,7 @@ def urls(count: int) -> list[str]:
     return [f"http://10.0.0.{number}:8000/v1" for number in range(count)]
 
 
-def placed(router: Router, keys: list[str] = KEYS) -> dict[str, str]:
+def placed(router: ReplicaRouter, keys: list[str] = KEYS) -> dict[str, str]:
     """Where each conversation is at home, when nothing is under way."""
     return {key: str(router.pick(key)) for key in keys}
 
@@ -25,7 +25,7 @@ def placed(router: Router, keys: list[str] = KEYS) -> dict[str, str]:
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_when_a_replica_leaves_only_its_conversations_move(count: int) -> None:
     names = urls(count)
-    router = Router(Routing(), names)
+    router = ReplicaRouter(Routing(), names)
     before = placed(router)
     gone = names[count // 2]
     router.update([name for name in names if name != gone])
@@ -40,7 +40,7 @@ def test_when_a_replica_leaves_only_its_conversations_move(count: int) -> None:
 
 
 def test_all_clients_agree_whatever_the_order_they_know_the_replicas_in() -> None:
-    assert placed(Router(Routing(), urls(5))) == placed(Router(Routing(), urls(5)[::-1]))
+    assert placed(ReplicaRouter(Routing(), urls(5))) == placed(ReplicaRouter(Routing(), urls(5)[::-1]))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -48,7 +48,7 @@ def test_no_replica_has_more_than_its_share_of_the_calls_under_way(seed: int) ->
     rng = Random(seed)
     names = urls(rng.randint(2, 9))
     imbalance = rng.choice([1.0, 1.25, 2.0])
-    router = Router(Routing(imbalance=imbalance), names)
+    router = ReplicaRouter(Routing(imbalance=imbalance), names)
     under_way: list[str] = []
     for _ in range(600):
         if under_way and rng.random() < 0.4:
@@ -62,7 +62,7 @@ def test_no_replica_has_more_than_its_share_of_the_calls_under_way(seed: int) ->
 
 
 def test_a_conversation_returns_home_when_there_is_room_again() -> None:
-    router = Router(Routing(), urls(3))
+    router = ReplicaRouter(Routing(), urls(3))
     home = str(router.pick("busy"))
     for _ in range(4):
         router.began(home)
@@ -74,7 +74,7 @@ def test_a_conversation_returns_home_when_there_is_room_again() -> None:
 
 def test_without_a_key_calls_go_where_fewest_are_under_way_and_equals_take_turns() -> None:
     names = urls(3)
-    router = Router(Routing(), names)
+    router = ReplicaRouter(Routing(), names)
     counts = Counter[str]()
     for _ in range(9):
         name = str(router.pick(""))
@@ -87,11 +87,11 @@ def test_without_a_key_calls_go_where_fewest_are_under_way_and_equals_take_turns
 
 def test_a_replica_that_failed_a_call_is_avoided_unless_there_is_no_other() -> None:
     names = urls(2)
-    router = Router(Routing(), names)
+    router = ReplicaRouter(Routing(), names)
     assert {router.pick(key, {names[0]}) for key in KEYS} == {names[1]}
     assert {router.pick(key, set(names)) for key in KEYS} == set(names)
-    assert Router(Routing(), names[:1]).pick("x", names) == names[0]
-    assert Router(Routing(), []).pick("x") is None
+    assert ReplicaRouter(Routing(), names[:1]).pick("x", names) == names[0]
+    assert ReplicaRouter(Routing(), []).pick("x") is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_call_without_a_conversation_has_no_home(affinity: Affinity) -> None:
 
 def test_failures_in_a_row_eject_and_an_answer_between_them_does_not() -> None:
     one, two = urls(2)
-    router = Router(Routing(eject_after=3), [one, two])
+    router = ReplicaRouter(Routing(eject_after=3), [one, two])
     for _ in range(5):
         assert not router.failed(one, 0.0)
         assert not router.failed(one, 0.0)
@@ -124,7 +124,7 @@ def test_failures_in_a_row_eject_and_an_answer_between_them_does_not() -> None:
 
 def test_one_that_cannot_be_reached_is_ejected_at_once() -> None:
     one, two = urls(2)
-    router = Router(Routing(), [one, two])
+    router = ReplicaRouter(Routing(), [one, two])
     assert router.failed(one, 0.0, reached=False)
     assert {router.pick("") for _ in range(4)} == {two}
     router.failed(two, 0.0, reached=False)
@@ -133,7 +133,7 @@ def test_one_that_cannot_be_reached_is_ejected_at_once() -> None:
 
 def test_each_ejection_is_twice_as_long_up_to_a_cap() -> None:
     (one,) = urls(1)
-    router = Router(Routing(eject_seconds=0.5, eject_cap=3.0), [one])
+    router = ReplicaRouter(Routing(eject_seconds=0.5, eject_cap=3.0), [one])
     now, waits = 100.0, list[float]()
     router.failed(one, now, reached=False)
     for _ in range(5):
@@ -148,7 +148,7 @@ def test_each_ejection_is_twice_as_long_up_to_a_cap() -> None:
 @pytest.mark.parametrize("eject_after", [1, 5])
 def test_one_that_only_looks_healthy_is_ejected_by_its_first_failure_for_longer(eject_after: int) -> None:
     (one,) = urls(1)
-    router = Router(Routing(eject_after=eject_after), [one])
+    router = ReplicaRouter(Routing(eject_after=eject_after), [one])
     router.failed(one, 0.0, reached=False)
     router.trying(one)
     router.tried(one, 1.0, well=True)
@@ -166,7 +166,7 @@ def test_one_that_only_looks_healthy_is_ejected_by_its_first_failure_for_longer(
 
 def test_it_is_tried_by_one_at_a_time_and_others_do_not_wait_for_its_time() -> None:
     (one,) = urls(1)
-    router = Router(Routing(), [one])
+    router = ReplicaRouter(Routing(), [one])
     router.failed(one, 0.0, reached=False)
     assert router.due(9.0) == one
     router.trying(one)
@@ -178,7 +178,7 @@ def test_it_is_tried_by_one_at_a_time_and_others_do_not_wait_for_its_time() -> N
 
 def test_an_answer_to_an_earlier_call_brings_it_back() -> None:
     (one,) = urls(1)
-    router = Router(Routing(), [one])
+    router = ReplicaRouter(Routing(), [one])
     router.failed(one, 0.0, reached=False)
     router.succeeded(one)
     assert router.live and router.until_due(0.0) == math.inf
@@ -186,7 +186,7 @@ def test_an_answer_to_an_earlier_call_brings_it_back() -> None:
 
 def test_those_that_stay_keep_what_is_known_and_those_that_return_do_not() -> None:
     one, two, three = urls(3)
-    router = Router(Routing(), [one, two])
+    router = ReplicaRouter(Routing(), [one, two])
     router.failed(one, 0.0, reached=False)
     router.update([one, two, three])
     assert router.due(0.5) == one
@@ -197,7 +197,7 @@ def test_those_that_stay_keep_what_is_known_and_those_that_return_do_not() -> No
 
 def test_calls_to_one_that_left_and_returned_are_counted_once() -> None:
     one, two = urls(2)
-    router = Router(Routing(), [one, two])
+    router = ReplicaRouter(Routing(), [one, two])
     router.began(one)
     router.began(one)
     router.update([two])
@@ -210,7 +210,7 @@ def test_calls_to_one_that_left_and_returned_are_counted_once() -> None:
     assert {router.pick("") for _ in range(2)} == {one, two}
 
 
-def happen(router: Router, rng: Random, under_way: list[str], now: float) -> None:
+def happen(router: ReplicaRouter, rng: Random, under_way: list[str], now: float) -> None:
     """One of the things that may happen; `under_way` has a name for each call that goes on."""
     match rng.randrange(6):
         case 0:
@@ -237,7 +237,7 @@ def test_what_is_under_way_is_known_however_replicas_come_and_go(seed: int) -> N
     """Whatever happened, in the end the next calls are spread evenly, as over replicas that do nothing."""
     rng = Random(seed)
     names = urls(4)
-    router = Router(Routing(), names)
+    router = ReplicaRouter(Routing(), names)
     under_way: list[str] = []
     for now in range(400):
         happen(router, rng, under_way, float(now))

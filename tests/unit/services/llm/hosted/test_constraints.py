@@ -7,10 +7,10 @@ from stand_in import stand_in
 
 from peerloom.errors import LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.wire_format.chat import Structured
@@ -39,8 +39,10 @@ async def ask(
     async with stand_in(*shapes) as server:
         endpoint = Endpoint(base_url=f"{server.url}/v1")
         dial = HttpDial(endpoint, OpenAIDialect(structured=structured), "m")
-        desk = Desk()
-        spec = FleetSpec(model="m", replicas=(f"{server.url}/v1",), dial=dial, retry=Retry(base=0.0))
+        desk = QuotaClient()
+        spec = ReplicatedClientSpec(
+            model="m", replicas=(f"{server.url}/v1",), dial=dial, retry=Retry(base=0.0)
+        )
         client = spec.connect(desk)
         try:
             replies = [await client.chat(request) for _ in range(calls)]

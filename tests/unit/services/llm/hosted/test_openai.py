@@ -22,7 +22,7 @@ from peerloom.errors import (
     ServiceError,
 )
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.hosted.openai import OPENAI_URL, OpenAIService, limit_field
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.retry import Retry
@@ -269,7 +269,7 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
 
 
-async def start(service: OpenAIService) -> tuple[FleetSpec, list[str]]:
+async def start(service: OpenAIService) -> tuple[ReplicatedClientSpec, list[str]]:
     said: list[str] = []
     return await service.start(None, said.append, Path()), said  # type: ignore[arg-type]  # starts nothing
 

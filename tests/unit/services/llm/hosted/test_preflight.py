@@ -9,13 +9,13 @@ from fleets import fleet, question, reading
 from raw_server import completion, error, http, raw_server
 
 from peerloom.errors import LLMDenied, LLMRejected, ServiceError
-from peerloom.services.llm.client.client import FleetClient
+from peerloom.services.llm.client.client import ReplicatedClient
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.hosted import preflight
 from peerloom.services.llm.hosted.backend import HttpBackend
 from peerloom.services.llm.hosted.openai import OpenAIService
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.openai import OpenAIDialect
 
 LIST = http(200, {"object": "list", "data": [{"id": "m"}]})
@@ -170,8 +170,8 @@ def only_asks_1(refusal: bytes):
 async def test_a_request_that_a_server_does_not_know_fails_alone(models, before, refusal) -> None:
     act = scripted(models=models, chat=only_asks_1(refusal))
     async with raw_server(act) as act.server:  # type: ignore[attr-defined]
-        desk = Desk()
-        client = FleetClient(fleet(act.server.url, routing=QUICK), desk)
+        desk = QuotaClient()
+        client = ReplicatedClient(fleet(act.server.url, routing=QUICK), desk)
         if before:
             assert (await client.chat(question(0))).text == "yes"
         with pytest.raises(LLMRejected, match="this request alone is refused"):

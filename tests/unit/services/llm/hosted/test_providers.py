@@ -15,13 +15,13 @@ from stand_in import StandIn, recorded, stand_in
 import peerloom
 from peerloom.errors import ContentFiltered, ContextExceeded, LLMDenied, LLMRejected, ServiceError
 from peerloom.services.llm.base import LLM, ChatRequest, EmbedRequest
-from peerloom.services.llm.client.client import FleetClient, FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.hosted.openai import OpenAIService
 from peerloom.services.llm.hosted.providers import AnthropicService, AzureService, GeminiService
 from peerloom.services.llm.hosted.service import HttpService
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.anthropic import AnthropicDialect
 from peerloom.services.llm.providers.azure import AzureDialect
 from peerloom.services.llm.providers.dialect import Dialect
@@ -68,8 +68,8 @@ async def client(
     async with stand_in(*(shapes[case] for case in cases)) as server:
         endpoint = Endpoint(base_url=server.url, api_key=Secret(KEY), timeout=5.0)
         dial = HttpDial(endpoint, dialect or PROVIDERS[provider][0], "m")
-        spec = FleetSpec(model="m", replicas=(server.url,), dial=dial, patient=False)
-        llm = FleetClient(pickle.loads(pickle.dumps(spec)), Desk(), sleep=sleep)
+        spec = ReplicatedClientSpec(model="m", replicas=(server.url,), dial=dial, patient=False)
+        llm = ReplicatedClient(pickle.loads(pickle.dumps(spec)), QuotaClient(), sleep=sleep)
         try:
             yield llm, server
         finally:
@@ -225,7 +225,7 @@ async def test_a_server_is_well_if_it_lists_its_models(provider: str) -> None:
     assert well == [True, False]
 
 
-async def started(provider: str, server: StandIn, model: str | None) -> FleetSpec:
+async def started(provider: str, server: StandIn, model: str | None) -> ReplicatedClientSpec:
     service = HttpService(PROVIDERS[provider][0], base_url=server.url, model=model, api_key=KEY)
     return await service.start(None, lambda line: None, Path())  # type: ignore[arg-type]  # starts nothing
 

@@ -16,7 +16,7 @@ from peerloom.services.llm.hosted.backend import HttpBackend
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retryable
-from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.request import read
 from peerloom.services.llm.simulated.server.app import ServerConfig, SimulatedServer, serving
 
@@ -45,10 +45,10 @@ class Client:
 
 
 @asynccontextmanager
-async def hostile(*, patience: float = 5.0, admin: bool = False, **laws) -> AsyncIterator[Client]:
-    async with serving(ServerConfig(laws=Laws(**laws), port=0, admin=admin)) as port:
+async def hostile(*, Deadline: float = 5.0, admin: bool = False, **laws) -> AsyncIterator[Client]:
+    async with serving(ServerConfig(laws=SimulatedBehavior(**laws), port=0, admin=admin)) as port:
         root = f"http://127.0.0.1:{port}"
-        backend = HttpBackend(Endpoint(base_url=f"{root}/v1", timeout=patience), OpenAIDialect(), "m")
+        backend = HttpBackend(Endpoint(base_url=f"{root}/v1", timeout=Deadline), OpenAIDialect(), "m")
         try:
             async with aiohttp.ClientSession() as session:
                 yield Client(root, backend, session)
@@ -69,7 +69,7 @@ async def hostile(*, patience: float = 5.0, admin: bool = False, **laws) -> Asyn
     ],
 )
 async def test_each_fault_is_one_that_may_pass_and_is_counted(law: str, words: str) -> None:
-    async with hostile(patience=0.1 if law == "rate_hang" else 5.0, **{law: 1.0}) as client:
+    async with hostile(Deadline=0.1 if law == "rate_hang" else 5.0, **{law: 1.0}) as client:
         for number in range(6):
             with pytest.raises(Retryable, match=words) as caught:
                 await client.chat(f"question {number}")
@@ -89,7 +89,7 @@ async def test_a_slow_reply_is_a_reply_unless_the_client_is_faster() -> None:
         assert await client.chat()
         assert time.perf_counter() - begin >= 0.09
         assert (await client.stats())["served"] == 1
-    async with hostile(patience=0.1, rate_slow=1.0, slow_seconds=60) as client:
+    async with hostile(Deadline=0.1, rate_slow=1.0, slow_seconds=60) as client:
         with pytest.raises(Retryable, match="timeout"):
             await client.chat()
         await asyncio.sleep(0.01)
@@ -133,7 +133,7 @@ class Kept:
 
 def test_a_storm_passes_in_virtual_time() -> None:
     now, kept = [1_000.0], Kept()
-    laws = Laws(storm_every=60.0, storm_seconds=10.0)
+    laws = SimulatedBehavior(storm_every=60.0, storm_seconds=10.0)
     server = SimulatedServer(ServerConfig(laws=laws), None, clock=lambda: now[0])
     body = orjson.dumps({"messages": HELLO.messages})
     request: Any = type("R", (), {"path": b"/v1/chat/completions", "method": b"POST", "body": body})

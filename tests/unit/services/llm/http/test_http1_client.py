@@ -11,24 +11,24 @@ from yarl import URL
 
 from peerloom.errors import ConfigError
 from peerloom.services.llm.http import connection, pool
-from peerloom.services.llm.http.aiohttp_transport import AiohttpCarrier
-from peerloom.services.llm.http.base import Answer, Unanswered
+from peerloom.services.llm.http.aiohttp_transport import AiohttpTransport
+from peerloom.services.llm.http.base import Answer, TransportError
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.http.pool import ThinCarrier
+from peerloom.services.llm.http.pool import Http1Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @asynccontextmanager
-async def thin(url: str, *, seconds: float = 5.0, **fields: float) -> AsyncIterator[ThinCarrier]:
-    carrier = ThinCarrier(URL(url), {}, **{"seconds": seconds, "connect_seconds": seconds, **fields})
+async def thin(url: str, *, seconds: float = 5.0, **fields: float) -> AsyncIterator[Http1Transport]:
+    carrier = Http1Transport(URL(url), {}, **{"seconds": seconds, "connect_seconds": seconds, **fields})
     try:
         yield carrier
     finally:
         await carrier.close()
 
 
-async def post(carrier: ThinCarrier, url: str) -> Answer:
+async def post(carrier: Http1Transport, url: str) -> Answer:
     return await carrier.send("POST", URL(url), b"{}", {})
 
 
@@ -55,7 +55,7 @@ async def test_a_request_to_a_connection_that_was_being_closed_is_sent_again() -
 async def test_it_is_not_once_something_came_back() -> None:
     async with wire_server(then(b"H")) as server, thin(server.url) as carrier:
         await post(carrier, server.url)
-        with pytest.raises(Unanswered, match="disconnected before the answer"):
+        with pytest.raises(TransportError, match="disconnected before the answer"):
             await post(carrier, server.url)
     assert len(server.requests) == 2
 
@@ -64,7 +64,7 @@ async def test_nor_when_it_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_STALE_SECONDS", 0.0)
     async with wire_server(then()) as server, thin(server.url) as carrier:
         await post(carrier, server.url)
-        with pytest.raises(Unanswered, match="disconnected before the answer"):
+        with pytest.raises(TransportError, match="disconnected before the answer"):
             await post(carrier, server.url)
     assert len(server.requests) == 2
 
@@ -74,7 +74,7 @@ async def test_a_request_to_a_new_connection_is_sent_once() -> None:
         await client.request()
 
     async with wire_server(act) as server, thin(server.url) as carrier:
-        with pytest.raises(Unanswered, match="disconnected before the answer"):
+        with pytest.raises(TransportError, match="disconnected before the answer"):
             await post(carrier, server.url)
     assert len(server.requests) == 1
 
@@ -117,7 +117,7 @@ async def test_a_server_that_never_shakes_hands_took_nothing() -> None:
     async with wire_server(Client.gone) as server:
         url = server.url.replace("http:", "https:")
         async with thin(url, connect_seconds=0.05) as carrier:
-            with pytest.raises(Unanswered, match=r"timeout .no connection to 127.* in 0.05 s") as caught:
+            with pytest.raises(TransportError, match=r"timeout .no connection to 127.* in 0.05 s") as caught:
                 await post(carrier, url)
         await server.empty()
     assert not caught.value.taken
@@ -152,7 +152,9 @@ async def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look)
     async with thin("http://nobody.example/v1") as carrier:
-        with pytest.raises(Unanswered, match=r"cannot connect to nobody.example:80 .*not known") as caught:
+        with pytest.raises(
+            TransportError, match=r"cannot connect to nobody.example:80 .*not known"
+        ) as caught:
             await post(carrier, "http://nobody.example/v1")
     assert not caught.value.taken
 
@@ -167,7 +169,7 @@ async def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
             await client.send(b"x" * 65536)
 
     async with wire_server(act) as server, thin(server.url) as carrier:
-        with pytest.raises(Unanswered, match="too large"):
+        with pytest.raises(TransportError, match="too large"):
             await post(carrier, server.url)
         await server.empty()
 
@@ -179,12 +181,12 @@ async def test_what_an_endpoint_is_reached_by(monkeypatch: pytest.MonkeyPatch) -
         return type(carrier)
 
     monkeypatch.delenv("http_proxy", raising=False)
-    assert [await carried(), await carried(http="aiohttp")] == [ThinCarrier, AiohttpCarrier]
+    assert [await carried(), await carried(http="aiohttp")] == [Http1Transport, AiohttpTransport]
     monkeypatch.setenv("http_proxy", "http://proxy.example")
-    assert [await carried(), await carried(http="aiohttp")] == [AiohttpCarrier, AiohttpCarrier]
+    assert [await carried(), await carried(http="aiohttp")] == [AiohttpTransport, AiohttpTransport]
     with pytest.raises(ConfigError, match=r"llm.http=thin reaches model.example by no proxy"):
         await carried(http="thin")
     monkeypatch.setenv("no_proxy", "model.example")
-    assert await carried(http="thin") is ThinCarrier
+    assert await carried(http="thin") is Http1Transport
     with pytest.raises(ConfigError, match="use one of auto, thin, aiohttp"):
         Endpoint(base_url="http://x/v1", http="curl")  # type: ignore[arg-type]  # the point

@@ -15,11 +15,11 @@ from random import Random
 
 from virtual_time import run_virtually
 
-from peerloom.runtime.driver.quota import Rationing
+from peerloom.runtime.driver.quota import QuotaCoordinator
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.client.client import FleetClient, FleetSpec
-from peerloom.services.llm.limits.desk import Desk
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
+from peerloom.services.llm.limits.quota_client import QuotaClient
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.usage.budget import Budget
 from peerloom.task import Usage
@@ -189,10 +189,10 @@ class _Run:
         self.rng = Random(work.seed)
         self.provider = Refusing(work)
         self.group = group
-        self.desks: dict[str, Desk] = {}
+        self.desks: dict[str, QuotaClient] = {}
         self.peers: list[list[asyncio.Task[None]]] = []
         self.reports: list[asyncio.Task[None]] = []
-        self.rationing = Rationing(
+        self.rationing = QuotaCoordinator(
             {SERVICE: work.limits},
             Budget(),
             run_dir,
@@ -201,7 +201,7 @@ class _Run:
             tell=lambda notice: None,
             clock=self.loop.time,
         )
-        spec = FleetSpec(
+        spec = ReplicatedClientSpec(
             service=SERVICE, model="m", replicas=("here",), dial=self.provider, limits=work.limits
         )
         self.spec = spec.metered(everything=False)
@@ -214,7 +214,7 @@ class _Run:
         while True:
             self.send(self.rationing.take, name, await self.desks[name].report())
 
-    async def task(self, client: FleetClient, after: float) -> None:
+    async def task(self, client: ReplicatedClient, after: float) -> None:
         await asyncio.sleep(after)
         for _ in range(self.work.calls):
             await client.chat(REQUEST)
@@ -222,8 +222,8 @@ class _Run:
     def join(self, tasks: int) -> None:
         number = len(self.peers)
         name = f"peer-{number}"
-        self.desks[name] = Desk(clock=self.loop.time)
-        client, after = FleetClient(self.spec, self.desks[name]), self.work.late.get(number, 0.0)
+        self.desks[name] = QuotaClient(clock=self.loop.time)
+        client, after = ReplicatedClient(self.spec, self.desks[name]), self.work.late.get(number, 0.0)
         self.reports.append(self.group.create_task(self.report(name)))
         self.peers.append([self.group.create_task(self.task(client, after)) for _ in range(tasks)])
 

@@ -1,7 +1,7 @@
 """A run's peers and its driver in virtual time, and a provider that counts strictly.
 
-Peers and driver are the real ones (`FleetClient`, `Desk`, `Rationing`); between them messages take their
-time, and come in another order than they were sent. Each peer has some workers of each role, each of which
+Peers and driver are the real ones (`ReplicatedClient`, `QuotaClient`, `QuotaCoordinator`); between them
+messages take their time, and come in another order than they were sent. Each peer has some workers of each role, each of which
 makes one call after the other. The provider is `Quota`; its replies are long now and then.
 """
 
@@ -18,11 +18,11 @@ from typing import Any
 from virtual_time import run_virtually
 
 from peerloom.errors import LLMError
-from peerloom.runtime.driver.quota import Rationing
+from peerloom.runtime.driver.quota import QuotaCoordinator
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.client.client import FleetClient, FleetSpec
-from peerloom.services.llm.limits.desk import Desk
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
+from peerloom.services.llm.limits.quota_client import QuotaClient
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.simulated.quota import Quota
 from peerloom.services.llm.usage.budget import Budget
@@ -159,10 +159,10 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.rng = Random(plan.seed + 1)
         self.provider = StrictBackend(plan)
-        spec = FleetSpec(
+        spec = ReplicatedClientSpec(
             service=SERVICE, model="m", replicas=("here",), dial=self.provider, limits=plan.limits
         )
-        self.rationing = Rationing(
+        self.rationing = QuotaCoordinator(
             {SERVICE: plan.limits},
             plan.budget,
             run_dir,
@@ -172,7 +172,7 @@ class World:
             clock=self.loop.time,
         )
         self.spec = spec.metered(self.rationing.spending.bounded)
-        self.desks: dict[str, Desk] = {}
+        self.desks: dict[str, QuotaClient] = {}
         self.working: dict[str, asyncio.Task[None]] = {}
         self.names = iter(f"peer-{number}" for number in range(1_000))
         self.failed: asyncio.Future[None] = self.loop.create_future()
@@ -185,11 +185,11 @@ class World:
     def _to_peer(self, name: str, data: bytes) -> None:
         self._later(lambda: self.desks[name].hear(data) if name in self.desks else None)
 
-    async def _report(self, name: str, desk: Desk) -> None:
+    async def _report(self, name: str, desk: QuotaClient) -> None:
         while True:
             self._later(self.rationing.take, name, await desk.report())
 
-    async def _worker(self, client: FleetClient, role: str) -> None:
+    async def _worker(self, client: ReplicatedClient, role: str) -> None:
         does, loop = self.plan.roles[role], self.loop
         await asyncio.sleep(self.rng.uniform(0.0, 1.0))
         while True:
@@ -208,8 +208,8 @@ class World:
                 self.waits[role].append(loop.time() - began - reply.seconds)
 
     async def _peer(self, name: str) -> None:
-        desk = self.desks[name] = Desk(clock=self.loop.time)
-        client = FleetClient(self.spec, desk)
+        desk = self.desks[name] = QuotaClient(clock=self.loop.time)
+        client = ReplicatedClient(self.spec, desk)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report(name, desk))
             for role, does in self.plan.roles.items():

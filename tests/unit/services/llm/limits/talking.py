@@ -3,17 +3,17 @@
 import asyncio
 from collections.abc import Mapping
 
-from peerloom.services.llm.limits.allowance import Allowance
-from peerloom.services.llm.limits.desk import Desk
-from peerloom.services.llm.limits.division import Limits
-from peerloom.services.llm.limits.meter import Meter
+from peerloom.services.llm.limits.limiter import ServiceLimiter
+from peerloom.services.llm.limits.quota_client import QuotaClient
+from peerloom.services.llm.limits.quota_manager import QuotaManager
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.usage.amounts import (
     NOTHING,
     Amount,
-    Grant,
-    Reading,
+    QuotaGrant,
+    UsageReport,
     decode_grants,
-    decode_readings,
+    decode_reports,
 )
 from peerloom.services.llm.usage.budget import Budget, Spending
 
@@ -37,16 +37,16 @@ class Talk:
         spending = Spending(budget or Budget(), earlier)
         shares: Mapping[str, Limits] = {"llm": limits or Limits()}
         limited = shares["llm"].bounded or spending.bounded
-        self.allowance = Allowance(shares, spending, self.now)
+        self.allowance = QuotaManager(shares, spending, self.now)
         self.limited = limited
-        self.desks: dict[str, Desk] = {}
-        self.meters: dict[str, Meter] = {}
+        self.desks: dict[str, QuotaClient] = {}
+        self.meters: dict[str, ServiceLimiter] = {}
         self.moves: list[list[str]] = []
         for peer in peers:
             self.join(peer)
 
     def join(self, peer: str) -> None:
-        desk = self.desks[peer] = Desk(clock=lambda: self.now)
+        desk = self.desks[peer] = QuotaClient(clock=lambda: self.now)
         self.meters[peer] = desk.meter(
             "llm", limited=self.limited, moved=lambda urls: self.moves.append(list(urls))
         )
@@ -54,14 +54,14 @@ class Talk:
     def read(self, peer: str, *, last: bool = False) -> bytes:
         return self.desks[peer].read(last=last)
 
-    def reading(self, peer: str) -> Reading:
-        (reading,) = decode_readings(self.read(peer))
+    def reading(self, peer: str) -> UsageReport:
+        (reading,) = decode_reports(self.read(peer))
         return reading
 
     def grants(self) -> dict[str, bytes]:
         return dict(self.allowance.grants(self.now))
 
-    def round(self, seconds: float = 0.0) -> dict[str, Grant]:
+    def round(self, seconds: float = 0.0) -> dict[str, QuotaGrant]:
         """All say what they want, and hear what they get; that."""
         self.now += seconds
         for peer in self.desks:

@@ -17,7 +17,7 @@ from refusing import (
     window,
 )
 
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.service_quota import Limits
 
 YEAR = 365 * 24 * 3600.0
 TIMES = 1.5

@@ -7,9 +7,9 @@ from talking import Talk, begun, call, drop
 
 from peerloom.errors import ConfigError
 from peerloom.services.llm.limits.bucket import RETURNED_SECONDS, Bucket
-from peerloom.services.llm.limits.division import LEASE_SECONDS, Limits
+from peerloom.services.llm.limits.service_quota import LEASE_SECONDS, Limits
 from peerloom.services.llm.limits.sharing import by_role, max_min, whole
-from peerloom.services.llm.usage.amounts import ANYTHING, Grant, encode
+from peerloom.services.llm.usage.amounts import ANYTHING, QuotaGrant, encode
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,9 @@ async def test_what_nobody_may_begin_with_or_needs_is_given_back(starts: float) 
     await begun(asked)
     talk.read("a")
     granted = ANYTHING._replace(requests=9.0)
-    talk.desks["a"].hear(encode([Grant(service="llm", number=1, granted=granted, slots=3.0, starts=starts)]))
+    talk.desks["a"].hear(
+        encode([QuotaGrant(service="llm", number=1, granted=granted, slots=3.0, starts=starts)])
+    )
     (started,) = await begun(asked)
     assert started == (3 if starts else 0)
     assert talk.reading("a").returned.requests == (0.0 if starts else 9.0), "two wait, and more may come"

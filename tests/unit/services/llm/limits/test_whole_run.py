@@ -9,7 +9,7 @@ import pytest
 from simulation import Plan, Role, Seen, simulate
 from virtual_time import run_virtually
 
-from peerloom.services.llm.limits.division import Limits
+from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.usage.budget import Budget
 
 REQUESTS = Plan(quota={"requests": 600}, limits=Limits(requests_per_minute=600), minutes=4.0)

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from peerloom.errors import ConfigError, ContextExceeded, ModelError, ServiceError
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.client.client import FleetClient, FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
 from peerloom.services.llm.llamacpp import weights as models
 from peerloom.services.llm.llamacpp.service import LlamaCppService
 from peerloom.services.processes.spawn import ChildProcess, LocalSpawner
@@ -37,14 +37,14 @@ def notices() -> list[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def spec(weights, notices, tmp_path_factory) -> AsyncIterator[FleetSpec]:
+async def spec(weights, notices, tmp_path_factory) -> AsyncIterator[ReplicatedClientSpec]:
     service = LlamaCppService(model=MODEL, slots=2, context=CONTEXT)
     yield await service.start(LocalSpawner(), notices.append, tmp_path_factory.mktemp("logs"))
     await service.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def client(spec: FleetSpec) -> AsyncIterator[FleetClient]:
+async def client(spec: ReplicatedClientSpec) -> AsyncIterator[ReplicatedClient]:
     client = spec.connect()
     yield client
     await client.close()
@@ -71,11 +71,11 @@ def ask(text: str, **options) -> ChatRequest:
     return ChatRequest(messages=[{"role": "user", "content": text}], **{"max_tokens": 4, **options})
 
 
-async def test_it_says_what_runs(spec: FleetSpec, notices: list[str]) -> None:
+async def test_it_says_what_runs(spec: ReplicatedClientSpec, notices: list[str]) -> None:
     assert notices[-1] == "model smollm2-135m (Q4_0-attn-Q8_0) on llama.cpp, 2 slots of 256 tokens"
 
 
-async def test_a_call(client: FleetClient) -> None:
+async def test_a_call(client: ReplicatedClient) -> None:
     reply = await client.chat(ask("Say hello."))
     assert reply.text
     assert reply.finish_reason == "length"
@@ -83,11 +83,11 @@ async def test_a_call(client: FleetClient) -> None:
     assert (reply.usage.completion, reply.usage.calls) == (4, 1)
 
 
-async def test_a_seed_of_any_size_is_taken(client: FleetClient) -> None:
+async def test_a_seed_of_any_size_is_taken(client: ReplicatedClient) -> None:
     assert (await client.chat(ask("Name a town.", temperature=1.0, seed=2**62))).text
 
 
-async def test_a_repeated_prefix_comes_from_the_cache(client: FleetClient) -> None:
+async def test_a_repeated_prefix_comes_from_the_cache(client: ReplicatedClient) -> None:
     question = "Which of these animals lays eggs: the cat, the hen, the cow or the horse? "
     await client.chat(ask(question + "Answer in one word."))
     again = await client.chat(ask(question + "Explain."))
@@ -95,18 +95,18 @@ async def test_a_repeated_prefix_comes_from_the_cache(client: FleetClient) -> No
 
 
 @pytest.mark.parametrize("choice", ["A", 'say "yes"', "back\\slash\n", "naïve 真 🙂", "[a-z]* | ::= #"])
-async def test_a_choice_is_the_reply(client: FleetClient, choice: str) -> None:
+async def test_a_choice_is_the_reply(client: ReplicatedClient, choice: str) -> None:
     reply = await client.chat(ask("Go.", choices=(choice,), max_tokens=24))
     assert (reply.text, reply.finish_reason) == (choice, "stop")
 
 
-async def test_a_choice_costs_little(client: FleetClient) -> None:
+async def test_a_choice_costs_little(client: ReplicatedClient) -> None:
     reply = await client.chat(ask("Is the sky A. blue or B. green?", choices=("A", "B"), max_tokens=8))
     assert reply.text in ("A", "B")
     assert reply.usage.completion <= 2
 
 
-async def test_a_schema_is_followed(client: FleetClient) -> None:
+async def test_a_schema_is_followed(client: ReplicatedClient) -> None:
     schema = {
         "type": "object",
         "properties": {"legs": {"type": "integer", "minimum": 0, "maximum": 9}},
@@ -117,13 +117,13 @@ async def test_a_schema_is_followed(client: FleetClient) -> None:
     assert 0 <= orjson.loads(reply.text)["legs"] <= 9
 
 
-async def test_more_calls_than_slots_wait_their_turn(client: FleetClient) -> None:
+async def test_more_calls_than_slots_wait_their_turn(client: ReplicatedClient) -> None:
     requests = [ask(f"{number}", choices=("A", "B"), max_tokens=2) for number in range(4)]
     replies = await asyncio.gather(*map(client.chat, requests))
     assert {reply.text for reply in replies} <= {"A", "B"}
 
 
-async def test_a_prompt_longer_than_the_context(client: FleetClient) -> None:
+async def test_a_prompt_longer_than_the_context(client: ReplicatedClient) -> None:
     with pytest.raises(ContextExceeded, match=rf"exceeds the available context size \({CONTEXT} tokens\)"):
         await client.chat(ask("word " * 2 * CONTEXT))
 

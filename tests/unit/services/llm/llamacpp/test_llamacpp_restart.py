@@ -13,7 +13,7 @@ import pytest
 
 from peerloom.errors import ServiceError
 from peerloom.services.llm.base import ChatRequest
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.llamacpp import service as llamacpp
 from peerloom.services.llm.llamacpp.service import LlamaCppService
 from peerloom.services.processes import replica
@@ -101,7 +101,7 @@ class Running:
         self.notices: list[str] = []
         self.moves: list[list[str]] = []
         self.service = LlamaCppService(model=str(tmp_path / "m.gguf"), replicas=replicas)
-        self.spec: FleetSpec
+        self.spec: ReplicatedClientSpec
         self.watching: asyncio.Task[None]
 
     def moved(self, service: str, urls: Sequence[str]) -> None:

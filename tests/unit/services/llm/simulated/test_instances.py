@@ -5,7 +5,7 @@ from random import Random
 import jsonschema
 import pytest
 
-from peerloom.services.llm.simulated.behavior import Laws, answer
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior, answer
 from peerloom.services.llm.simulated.instances import UnsupportedSchema, instance
 from peerloom.services.llm.simulated.request import BadRequest, read
 from peerloom.services.llm.wire_format.chat import choice_schema
@@ -109,4 +109,4 @@ def test_schemas_without_an_instance_are_refused(schema, words) -> None:
         instance(schema, Random(0), max)
     with pytest.raises(BadRequest, match=words):
         format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        answer(read({"messages": [{"content": "hi"}], "response_format": format_}, 0), Laws())
+        answer(read({"messages": [{"content": "hi"}], "response_format": format_}, 0), SimulatedBehavior())

@@ -11,15 +11,15 @@ import pytest
 
 from peerloom.errors import ContextExceeded, LLMRejected, LLMUnavailable
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedRequest
-from peerloom.services.llm.client.client import FleetClient, FleetSpec
+from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.hosted.openai import OpenAIService
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
-from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 from peerloom.services.llm.simulated.service import SimulatedBackend, SimulatedService
 
@@ -51,20 +51,20 @@ class Waits(list[float]):
 STAYS = Routing(eject_after=1_000)  # however often it fails
 
 
-def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> FleetClient:
+def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> ReplicatedClient:
     service = SimulatedService(retry=retry, timeout=timeout, **laws)
     spec = replace(
         service.spec(), dial=lambda name: SimulatedBackend(service, sleep=waits), routing=STAYS, retry=retry
     )
-    return FleetClient(spec, Desk(), sleep=waits)
+    return ReplicatedClient(spec, QuotaClient(), sleep=waits)
 
 
-def over_http(port: int, retry: Retry, timeout: float, structured="auto") -> FleetSpec:
+def over_http(port: int, retry: Retry, timeout: float, structured="auto") -> ReplicatedClientSpec:
     url = f"http://127.0.0.1:{port}/v1"
     dial = HttpDial(
         Endpoint(base_url=url, timeout=timeout), OpenAIDialect(structured=structured), "simulated"
     )
-    return FleetSpec(model="simulated", replicas=(url,), dial=dial, retry=retry, routing=STAYS)
+    return ReplicatedClientSpec(model="simulated", replicas=(url,), dial=dial, retry=retry, routing=STAYS)
 
 
 @pytest.fixture(params=["in process", "over HTTP"])
@@ -77,8 +77,10 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable]:
             retry = retry or Retry(attempts=20, base=0)
             if request.param == "in process":
                 return in_process(waits, retry, seconds, **laws)
-            port = await stack.enter_async_context(serving(ServerConfig(laws=Laws(**laws), port=0)))
-            client = FleetClient(over_http(port, retry, seconds), Desk(), sleep=waits)
+            port = await stack.enter_async_context(
+                serving(ServerConfig(laws=SimulatedBehavior(**laws), port=0))
+            )
+            client = ReplicatedClient(over_http(port, retry, seconds), QuotaClient(), sleep=waits)
             stack.push_async_callback(client.close)
             return client
 
@@ -270,7 +272,7 @@ async def test_in_process_and_over_http_are_the_same(structured) -> None:
         )
     ]
     here = in_process(Waits(), Retry(base=0), 1, **laws)
-    async with serving(ServerConfig(laws=Laws(**laws), port=0)) as port:
+    async with serving(ServerConfig(laws=SimulatedBehavior(**laws), port=0)) as port:
         there = over_http(port, Retry(base=0), 5.0, structured).connect()
         try:
             replies = await asyncio.gather(*(there.chat(request) for request in requests))

@@ -8,7 +8,7 @@ import pytest
 from peerloom.errors import ConfigError
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.retry import Retryable, retry_after
-from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 from peerloom.services.llm.simulated.service import SimulatedBackend, SimulatedService
 from peerloom.services.llm.simulated.waits import RetryAfterAs, wait_headers
@@ -38,7 +38,7 @@ def test_a_wait_is_stated_in_each_way(
 
 @pytest.mark.parametrize("laws", [{"rate_429": 1.0}, {"limit_rpm": 1}])
 async def test_a_server_states_it_as_it_is_told(laws: dict[str, Any]) -> None:
-    obeyed = Laws(**laws, retry_after_as="garbage")
+    obeyed = SimulatedBehavior(**laws, retry_after_as="garbage")
     body = {"messages": [{"role": "user", "content": "hi"}]}
     async with serving(ServerConfig(laws=obeyed, port=0)) as port, aiohttp.ClientSession() as session:
         for _ in range(2):
@@ -59,4 +59,4 @@ async def test_the_model_in_process_is_understood_alike(stated_as: RetryAfterAs,
 
 def test_an_unknown_way_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"llm\.retry_after_as is 'weeks'.*seconds, none, fraction"):
-        Laws(retry_after_as="weeks")  # type: ignore[arg-type]
+        SimulatedBehavior(retry_after_as="weeks")  # type: ignore[arg-type]

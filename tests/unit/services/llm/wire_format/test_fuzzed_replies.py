@@ -13,8 +13,8 @@ import pytest
 
 from peerloom.agents.llm import LLMAgent
 from peerloom.errors import LLMUnavailable
-from peerloom.runtime.steps.executor import Stage
-from peerloom.runtime.steps.recorded_calls import SavedCalls, save
+from peerloom.runtime.steps.executor import StepExecutor
+from peerloom.runtime.steps.recorded_calls import RecordedCalls, save
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.services.llm.providers.anthropic import AnthropicDialect
 from peerloom.services.llm.providers.azure import AzureDialect
@@ -106,7 +106,7 @@ class Answers:
             raise LLMUnavailable(str(error)) from error  # as the client does in the end
         saved = save(b"digest", reply)
         assert saved is not None, "the journal cannot keep the reply"
-        self.reply = SavedCalls([saved]).answer(b"digest", ChatReply)
+        self.reply = RecordedCalls([saved]).answer(b"digest", ChatReply)
         assert self.reply == reply
         return reply
 
@@ -158,7 +158,7 @@ async def follow(chance: random.Random) -> str:
     body = body_of(chance, damaged(chance, whole))
     model = Answers(dialect, body)
     task = new_task(Header(TaskId(0, 0, 0), 1), {}, seed=1).with_next(role)
-    done = await Stage(Sequence(role), {role: AGENTS[role]}, model).step(task)
+    done = await StepExecutor(Sequence(role), {role: AGENTS[role]}, model).step(task)
     assert done.end is not None
     row = orjson.loads(render(done, (), {}, finished=0.0).line)
     assert row["reason"] in REASONS, (row["reason"], row.get("detail"), body)

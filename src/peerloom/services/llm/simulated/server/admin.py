@@ -14,13 +14,13 @@ import orjson
 
 from peerloom.errors import ConfigError, ServiceError
 from peerloom.services.llm.simulated import bodies
-from peerloom.services.llm.simulated.behavior import Laws
-from peerloom.services.llm.simulated.provider import Provider
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
+from peerloom.services.llm.simulated.provider import SimulatedProvider
 from peerloom.services.llm.simulated.server.http1 import Connection, Request
 
 CHANGEABLE = frozenset(
     {
-        *(field.name for field in fields(Laws) if field.name.startswith("rate_")),
+        *(field.name for field in fields(SimulatedBehavior) if field.name.startswith("rate_")),
         *("latency", "latency_sigma", "tokens_per_second", "slow_seconds", "retry_after"),
     }
 )
@@ -83,7 +83,7 @@ class Admin:
 
     listener: Listener | None = None
 
-    def __init__(self, provider: Provider, connections: set[Connection]) -> None:
+    def __init__(self, provider: SimulatedProvider, connections: set[Connection]) -> None:
         self._provider = provider
         self._connections = connections
         self._state: Literal["", "paused", "dead"] = ""

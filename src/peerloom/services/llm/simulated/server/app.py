@@ -22,11 +22,23 @@ import orjson
 import uvloop
 
 from peerloom.services.llm.simulated import bodies
-from peerloom.services.llm.simulated.behavior import REPLIES, Answer, Fault, Laws, fault_of
+from peerloom.services.llm.simulated.behavior import (
+    REPLIES,
+    Fault,
+    SimulatedBehavior,
+    SimulatedReply,
+    fault_of,
+)
 from peerloom.services.llm.simulated.prose import prose
-from peerloom.services.llm.simulated.provider import REFUSED, Provider
+from peerloom.services.llm.simulated.provider import REFUSED, SimulatedProvider
 from peerloom.services.llm.simulated.quota import Refusal
-from peerloom.services.llm.simulated.request import Ask, BadRequest, EmbedAsk, read, read_embed
+from peerloom.services.llm.simulated.request import (
+    BadRequest,
+    SimulatedEmbedRequest,
+    SimulatedRequest,
+    read,
+    read_embed,
+)
 from peerloom.services.llm.simulated.server.admin import Admin, Listener
 from peerloom.services.llm.simulated.server.call_log import Call, CallLog
 from peerloom.services.llm.simulated.server.http1 import Connection, Due, Request
@@ -53,7 +65,7 @@ class ServerConfig:
         admin: whether anyone who reaches it may make it fail, see `admin`.
     """
 
-    laws: Laws = field(default_factory=Laws)
+    laws: SimulatedBehavior = field(default_factory=SimulatedBehavior)
     host: str = "127.0.0.1"
     port: int = 8000
     model: str = "simulated"
@@ -66,7 +78,7 @@ class Served(NamedTuple):
 
     draws: tuple[int, ...]
     fault: Fault
-    made: Answer
+    made: SimulatedReply
 
 
 class SimulatedServer:
@@ -90,7 +102,7 @@ class SimulatedServer:
         self._log = log
         self._connections: set[Connection] = connections if connections is not None else set()
         self._clock = clock
-        self._provider = Provider(config.laws, clock())
+        self._provider = SimulatedProvider(config.laws, clock())
         self._tries: dict[tuple[int, ...], int] = {}
         self.admin = Admin(self._provider, self._connections) if config.admin else None
         listed = {"object": "list", "data": [{"id": config.model, "object": "model", "owned_by": "peerloom"}]}
@@ -151,7 +163,7 @@ class SimulatedServer:
         payload = orjson.dumps(bodies.embeddings(ask, self._model, provider.laws.seed))
         self._answer(request, connection, received, Served(ask.draws, fault, made), payload)
 
-    def _fault(self, ask: Ask | EmbedAsk) -> Fault:
+    def _fault(self, ask: SimulatedRequest | SimulatedEmbedRequest) -> Fault:
         return fault_of(ask, self._provider.laws, self._tries.get(ask.draws, 0))
 
     def _answer(
@@ -189,7 +201,9 @@ class SimulatedServer:
         code = error.code if isinstance(error, BadRequest) else "invalid_json"
         _send(connection, failure(400, str(error), code), self._noted(request, received, 400, None))
 
-    def _noted(self, request: Request, received: float, status: int, made: Answer | None) -> Due | None:
+    def _noted(
+        self, request: Request, received: float, status: int, made: SimulatedReply | None
+    ) -> Due | None:
         """What notes the call in the log, and sends the reply once that is written."""
         log = self._log
         if log is None:

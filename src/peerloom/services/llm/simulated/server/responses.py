@@ -5,7 +5,7 @@ from typing import NamedTuple
 import orjson
 
 from peerloom.services.llm.simulated import bodies
-from peerloom.services.llm.simulated.behavior import Answer, Fault, Laws
+from peerloom.services.llm.simulated.behavior import Fault, SimulatedBehavior, SimulatedReply
 from peerloom.services.llm.simulated.server.http1 import Flaw
 from peerloom.services.llm.simulated.waits import RetryAfterAs, wait_headers
 
@@ -40,7 +40,9 @@ def too_many(message: str, wait: float, stated_as: RetryAfterAs) -> Response:
     return refusal._replace(headers=wait_headers(wait, stated_as))
 
 
-def spoilt(fault: Fault, made: Answer, payload: bytes, laws: Laws, draw: int) -> Response:
+def spoilt(
+    fault: Fault, made: SimulatedReply, payload: bytes, laws: SimulatedBehavior, draw: int
+) -> Response:
     """What becomes of a reply that meets a fault; `draw` decides what the fault leaves open."""
     whole = Response(200, payload, made.seconds, logged=200, kept=True)
     match fault:

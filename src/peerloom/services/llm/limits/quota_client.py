@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from peerloom.services.llm.limits.meter import Meter
+from peerloom.services.llm.limits.limiter import ServiceLimiter
 from peerloom.services.llm.usage.amounts import decode_grants, encode
 
 SOON_SECONDS = 0.01  # what comes up within it is told together
@@ -14,12 +14,12 @@ IDLE_SECONDS = 1.0  # the same for one that is not, so that nothing the driver m
 Moved = Callable[[Sequence[str]], None]
 
 
-class Desk:
+class QuotaClient:
     """The meters of one peer, in its event loop. `clock` gives seconds, here and to the clients."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._meters: dict[str, Meter] = {}
+        self._meters: dict[str, ServiceLimiter] = {}
         self._moved: dict[str, Moved] = {}
         self._moved_at: dict[str, int] = {}  # the number of the grant that has said it
         self._urgent = asyncio.Event()
@@ -40,9 +40,9 @@ class Desk:
         """Calls that wait for a grant, or for their service to be back, over all services."""
         return sum(meter.waiting + meter.idle for meter in self._meters.values())
 
-    def meter(self, service: str, *, limited: bool, moved: Moved) -> Meter:
+    def meter(self, service: str, *, limited: bool, moved: Moved) -> ServiceLimiter:
         """The meter of a service; `moved` is told where its replicas are, when that changes."""
-        meter = Meter(service, limited=limited, urgent=self._urgent.set, clock=self.clock)
+        meter = ServiceLimiter(service, limited=limited, urgent=self._urgent.set, clock=self.clock)
         self._meters[service] = meter
         self._moved[service] = moved
         self._urgent.set()  # the driver hears of every peer, and can reach it when something gets limited

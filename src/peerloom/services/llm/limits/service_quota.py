@@ -9,11 +9,11 @@ from typing import Annotated, ClassVar
 from peerloom.options import FREE, Count, Options, Positive
 from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.limits.congestion import Congestion, Load
-from peerloom.services.llm.limits.member import SLOT_SECONDS, Member
+from peerloom.services.llm.limits.member_quota import SLOT_SECONDS, Member
 from peerloom.services.llm.limits.rates import Rates
 from peerloom.services.llm.limits.sharing import by_role, max_min, whole
 from peerloom.services.llm.limits.slowness import Slowness
-from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount, Grant, Reading, Want
+from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount, Demand, QuotaGrant, UsageReport
 from peerloom.services.llm.usage.budget import Spending
 
 LEASE_SECONDS = 0.25
@@ -72,7 +72,7 @@ class Refusing:
     trying: int
 
 
-class Share:
+class ServiceQuota:
     """What the members may use of one service.
 
     Args:
@@ -139,12 +139,12 @@ class Share:
         until = paused if paused < math.inf else self._congestion.closed_until
         return Refusing(self._service, self._refusal, self._refused_since, until, trying)
 
-    def take(self, name: str, reading: Reading, now: float) -> bool:
+    def take(self, name: str, reading: UsageReport, now: float) -> bool:
         """Take a reading in; False if it is an old one."""
         member = self._members.get(name)
         if member is None:
             member = self._members[name] = Member(name, self._first)
-        before = member.reading or Reading(service=self._service, number=-1)
+        before = member.reading or UsageReport(service=self._service, number=-1)
         if reading.number <= before.number:
             return False
         member.take(reading, now)
@@ -177,7 +177,7 @@ class Share:
             member = self._members[name] = Member(name, self._first)
         member.moved, member.dirty = urls, True
 
-    def grants(self, spending: Spending, now: float) -> Iterator[tuple[str, Grant]]:
+    def grants(self, spending: Spending, now: float) -> Iterator[tuple[str, QuotaGrant]]:
         """What to grant to whom from now on."""
         if self._limited:
             self._congestion.advance(wanted=self.waiting > 0, load=self._load, now=now)
@@ -202,11 +202,11 @@ class Share:
                 return member.reading.down, member.reading.denied
         return None
 
-    def _grant(self, member: Member, now: float) -> Grant:
+    def _grant(self, member: Member, now: float) -> QuotaGrant:
         moved, member.moved = member.moved, None
         slots = member.slots if self._limited else ENDLESS
         member.send(slots, now)
-        return Grant(
+        return QuotaGrant(
             service=self._service,
             number=member.number,
             limited=self._limited,
@@ -217,7 +217,7 @@ class Share:
             moved=moved,
         )
 
-    def _watch(self, before: Reading, after: Reading, now: float) -> None:
+    def _watch(self, before: UsageReport, after: UsageReport, now: float) -> None:
         """Find out how the provider takes it."""
         answered = after.answered - before.answered
         refused = after.refused - before.refused
@@ -387,5 +387,5 @@ class Share:
         taken = reading.spent.plus(reading.reserved).plus(reading.returned)
         return member.granted.plus(taken, -1.0)
 
-    def _wants(self) -> Iterator[Want]:
+    def _wants(self) -> Iterator[Demand]:
         return (want for member in self._members.values() for want in member.wants)

@@ -7,7 +7,7 @@ Slots of calls under way stay taken until the peer has settled them, or has ende
 import math
 from collections import deque
 
-from peerloom.services.llm.usage.amounts import ENDLESS, Amount, Reading, Want
+from peerloom.services.llm.usage.amounts import ENDLESS, Amount, Demand, UsageReport
 
 SLOT_SECONDS = 1.0
 """How long a peer may begin calls in the slots it was granted, unless it is granted them again."""
@@ -27,7 +27,7 @@ class Member:
 
     def __init__(self, name: str, granted: Amount) -> None:
         self.name = name
-        self.reading: Reading | None = None
+        self.reading: UsageReport | None = None
         self.read_at = self.sent_at = -math.inf
         self.granted = granted
         self.slots: float = 0.0
@@ -38,7 +38,7 @@ class Member:
         self.moved: list[str] | None = None
         self.dirty = True
 
-    def take(self, reading: Reading, now: float) -> None:
+    def take(self, reading: UsageReport, now: float) -> None:
         """Take in a reading that is newer than the last."""
         self.reading, self.read_at = reading, now
         if reading.grant < self.number and reading.wants and now - self.sent_at > RESEND_SECONDS:
@@ -52,7 +52,7 @@ class Member:
             self.leases.append((self.number, slots, now + SLOT_SECONDS + KEPT_SECONDS))
 
     @property
-    def wants(self) -> list[Want]:
+    def wants(self) -> list[Demand]:
         """The calls it cannot let go yet, or expects soon."""
         return self.reading.wants if self.reading is not None else []
 

@@ -14,10 +14,10 @@ import msgspec
 
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.cache.keys import Keys, Unknown
-from peerloom.services.llm.cache.writer import Clerk
-from peerloom.services.llm.client.client import FleetSpec
+from peerloom.services.llm.cache.thread import CacheThread
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.service import ClientSpec
-from peerloom.services.llm.limits.desk import Desk
+from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.usage.prices import Price, Prices
 from peerloom.task import Usage
 
@@ -74,7 +74,7 @@ class CachedSpec:
     settings: CacheSettings
 
     @property
-    def fleets(self) -> Sequence[FleetSpec]:
+    def fleets(self) -> Sequence[ReplicatedClientSpec]:
         """The services behind it."""
         return self.inner.fleets
 
@@ -86,7 +86,7 @@ class CachedSpec:
         """The same, with what tokens cost."""
         return replace(self, inner=self.inner.priced(prices))
 
-    def connect(self, desk: Desk | None = None) -> "CachingLLM":
+    def connect(self, desk: QuotaClient | None = None) -> "CachingLLM":
         """A client for the running event loop."""
         return CachingLLM(self.inner.connect(desk), self.settings, self.fleets)
 
@@ -104,14 +104,14 @@ class CachingLLM:
         told: what a person should know; whoever reads it empties it.
     """
 
-    def __init__(self, inner: LLM, settings: CacheSettings, fleets: Sequence[FleetSpec]) -> None:
+    def __init__(self, inner: LLM, settings: CacheSettings, fleets: Sequence[ReplicatedClientSpec]) -> None:
         self.tally = CacheTally()
         self.told: list[str] = []
         self._inner = inner
         self._lookup = settings.lookup
         self._price = fleets[0].price if len(fleets) == 1 else None
         self._asking: dict[bytes, asyncio.Future[bytes | None]] = {}
-        self._clerk = Clerk(settings.path, settings.size, self.told.append)
+        self._clerk = CacheThread(settings.path, settings.size, self.told.append)
         try:
             self._keys = Keys(fleets, settings.model)
         except Unknown as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from itertools import count, islice
 
-from peerloom.services.llm.usage.amounts import ANYTHING, NOTHING, Amount, Grant, Reading, Want
+from peerloom.services.llm.usage.amounts import ANYTHING, NOTHING, Amount, Demand, QuotaGrant, UsageReport
 
 AHEAD_SECONDS = 0.5
 """So long a grant is to last where there is enough, so that calls need not wait for the next one."""
@@ -23,7 +23,7 @@ SAMPLE = 8
 Waiter = tuple[Amount, "asyncio.Future[None]"]
 
 
-class Meter:
+class ServiceLimiter:
     """Of one service, in one peer's event loop.
 
     Args:
@@ -188,7 +188,7 @@ class Meter:
             self.down, self.denied = down, denied
             self._urgent()
 
-    def hear(self, grant: Grant) -> None:
+    def hear(self, grant: QuotaGrant) -> None:
         """Take a grant in; an older one than the last is ignored."""
         if grant.number <= self._grant:
             return
@@ -198,7 +198,7 @@ class Meter:
         self.limited = grant.limited
         self._serve()
 
-    def read(self, *, last: bool = False) -> Reading:
+    def read(self, *, last: bool = False) -> UsageReport:
         """What the driver is told; what is left over and not needed is given back with it."""
         now = self._clock()
         seconds = max(now - self._read_at, 1e-3)
@@ -206,7 +206,7 @@ class Meter:
         self._give_back(wants)
         self._begun, self._read_at, self._read_answered = {}, now, self._answered
         self._number += 1
-        return Reading(
+        return UsageReport(
             service=self.service,
             number=self._number,
             grant=self._grant,
@@ -283,9 +283,9 @@ class Meter:
                 del self._queues[role]
                 self._turns.remove(role)
 
-    def _wants(self, seconds: float) -> list[Want]:
+    def _wants(self, seconds: float) -> list[Demand]:
         """Calls that wait, and those that come soon if it goes on as it did in the last `seconds`."""
-        wants: list[Want] = []
+        wants: list[Demand] = []
         for role in dict.fromkeys((*self._queues, *self._begun)):
             queue = self._queues.get(role, ())
             begun, sum_ = self._begun.get(role, (0, NOTHING))
@@ -295,15 +295,15 @@ class Meter:
             each = NOTHING.plus(sum_, 1.0 / (begun + min(len(queue), SAMPLE)))
             if queue:
                 each = each.most(queue[0][0])
-            wants.append(Want(role, len(queue) + soon, len(queue), each))
+            wants.append(Demand(role, len(queue) + soon, len(queue), each))
         return wants
 
-    def _give_back(self, wants: list[Want]) -> None:
+    def _give_back(self, wants: list[Demand]) -> None:
         """Return what is not needed; all of it if nobody can begin with it, and nothing comes free here."""
         stuck = bool(self._turns) and not self._outstanding
         self._returned = self._returned.plus(self._spare(() if stuck else wants))
 
-    def _spare(self, wants: Iterable[Want]) -> Amount:
+    def _spare(self, wants: Iterable[Demand]) -> Amount:
         """What is left over when these have got theirs."""
         keep = NOTHING
         for want in wants:

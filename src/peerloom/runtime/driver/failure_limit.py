@@ -22,7 +22,7 @@ MOST_READ = 1000  # rejected rows from which the most common reason is taken
 DETAIL_CHARACTERS = 300
 
 
-class Failing:
+class FailureLimit:
     """Watches the failed rows of one session.
 
     Args:

@@ -28,7 +28,7 @@ Asked = tuple[bytes, "asyncio.Future[bytes | None]"]
 Kept = tuple[bytes, bytes]
 
 
-class Clerk:
+class CacheThread:
     """Of one client, in its event loop.
 
     Args:

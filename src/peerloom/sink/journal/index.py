@@ -24,7 +24,7 @@ from peerloom.task import SavedCall, TaskId
 _LISTINGS = 100
 
 
-class Recalled(NamedTuple):
+class RecoveredTask(NamedTuple):
     """How far a task had come: all turns up to a hop, and finished calls of the next turn."""
 
     attempt: int
@@ -66,7 +66,7 @@ class _Source:
             self._fd = -1
 
 
-class Memory:
+class JournalIndex:
     """What the journal knew when it was scanned. Blocks; used by one thread at a time.
 
     Attributes:
@@ -79,7 +79,7 @@ class Memory:
         self._sources: list[_Source] = []
 
     @classmethod
-    def scan(cls, run_dir: Path, wants: Callable[[TaskId], bool]) -> "Memory":
+    def scan(cls, run_dir: Path, wants: Callable[[TaskId], bool]) -> "JournalIndex":
         """Read all segments of a run; those who write them may go on.
 
         Args:
@@ -110,7 +110,7 @@ class Memory:
         """The tasks of which something is remembered, and not yet popped."""
         return self._places.keys()
 
-    def pop(self, id: TaskId) -> Recalled | None:
+    def pop(self, id: TaskId) -> RecoveredTask | None:
         """How far a task had come, or None if nothing of use is known. It is forgotten then."""
         places = self._places.pop(id, [])
         sources = {record: source for record, source in places}
@@ -146,7 +146,7 @@ class Memory:
         if not source.records:
             source.close()
 
-    def _recall(self, chain: Chain, sources: dict[Record, _Source]) -> Recalled | None:
+    def _recall(self, chain: Chain, sources: dict[Record, _Source]) -> RecoveredTask | None:
         """What a chain says, or None if one of its records is no good, which is taken out of `sources`."""
         raw_turns: list[msgspec.Raw] = []
         calls: list[SavedCall] = []
@@ -166,7 +166,7 @@ class Memory:
                 self.damaged += 1
                 del sources[record]
                 return None
-        return Recalled(chain.attempt, chain.hop, raw_turns, calls)
+        return RecoveredTask(chain.attempt, chain.hop, raw_turns, calls)
 
     def _open_all(self, run_dir: Path) -> None:
         tried: set[SegmentName] = set()

@@ -1,15 +1,15 @@
-"""What all peers together may use: one object in the driver, a state machine with the clock as argument.
+"""Grant quota to the peers of a run: a state machine in the driver, with the clock as argument.
 
-Peers say what they want and what they have used (`Reading`); now and then each is granted more (`Grant`). So
-the limits hold for the run, whatever the number of peers, and no call has to ask. Rates are buckets that fill
+Peers report what they want and what they have used (`UsageReport`); now and then each is granted more
+(`QuotaGrant`). So the limits hold for the run, whatever the number of peers, and no call has to ask. Rates are buckets that fill
 a little more slowly than the provider's window allows, so that not even its strictest count is exceeded.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from peerloom.services.llm.limits.division import Limits, Refusing, Share
-from peerloom.services.llm.usage.amounts import Grant, decode_readings, encode
+from peerloom.services.llm.limits.service_quota import Limits, Refusing, ServiceQuota
+from peerloom.services.llm.usage.amounts import QuotaGrant, decode_reports, encode
 from peerloom.services.llm.usage.budget import Spending
 
 Sent = tuple[str, bytes]
@@ -24,7 +24,7 @@ class Away(NamedTuple):
     denied: bool
 
 
-class Allowance:
+class QuotaManager:
     """Limits of each service and the budget of the run.
 
     Args:
@@ -35,7 +35,9 @@ class Allowance:
 
     def __init__(self, limits: Mapping[str, Limits], spending: Spending, now: float) -> None:
         self._spending = spending
-        self._shares = {name: Share(name, each, spending.limited, now) for name, each in limits.items()}
+        self._shares = {
+            name: ServiceQuota(name, each, spending.limited, now) for name, each in limits.items()
+        }
         self._moved: dict[str, list[str]] = {}
         self._gone: set[str] = set()
 
@@ -48,7 +50,7 @@ class Allowance:
         """Take a member's readings in; what one that is lost has still said is counted already."""
         if member in self._gone:
             return
-        for reading in decode_readings(data):
+        for reading in decode_reports(data):
             share = self._shares.get(reading.service)
             if share is not None and share.take(member, reading, now):
                 used, held = share.committed(member)
@@ -74,7 +76,7 @@ class Allowance:
 
     def grants(self, now: float) -> list[Sent]:
         """What to send to whom."""
-        found: dict[str, list[Grant]] = {}
+        found: dict[str, list[QuotaGrant]] = {}
         for share in self._shares.values():
             for member, grant in share.grants(self._spending, now):
                 found.setdefault(member, []).append(grant)

@@ -10,14 +10,14 @@ from pathlib import Path
 from shlex import quote
 
 from peerloom.events import Notice
-from peerloom.runtime.driver.quota import Rationing
+from peerloom.runtime.driver.quota import QuotaCoordinator
 from peerloom.services.llm.usage.amounts import ENDLESS
 from peerloom.services.llm.usage.budget import Budget
 
 LOOK_SECONDS = 0.2
 
 
-class Suspension:
+class BudgetGuard:
     """Of one session.
 
     Args:
@@ -44,7 +44,9 @@ class Suspension:
         self._tell = tell
         self.why = ""
 
-    async def run(self, rationing: Rationing, turns: Callable[[], int], over: Callable[[], None]) -> None:
+    async def run(
+        self, rationing: QuotaCoordinator, turns: Callable[[], int], over: Callable[[], None]
+    ) -> None:
         """Wait for the end of the budget, then until nothing is under way, then end the session.
 
         Args:
@@ -77,7 +79,7 @@ class Suspension:
         self._tell(Notice("warning", f"{kept}: {again}"))
 
 
-def used_up(budget: Budget, rationing: Rationing, seconds: float) -> str:
+def used_up(budget: Budget, rationing: QuotaCoordinator, seconds: float) -> str:
     """What was used of what there was, for people."""
     parts: list[str] = []
     for name, used in rationing.spending.used._asdict().items():
