@@ -40,13 +40,13 @@ measured(lambda: len(Shard.take(run_dir, 0, 900_001).committed))
 """,
     "find and read the first missing rows": """
 import asyncio
-from peerloom.runtime.member.admission import Offers
+from peerloom.runtime.member.admission import AdmissionQueue
 from peerloom.runtime.settings import RunSettings
 from peerloom.sink.layout import POSITIONS
 from peerloom.sink.shard import Shard
 from peerloom.source.formats.jsonl import JsonlSource
 known = Shard.take(run_dir, 0, 900_002).committed
-offers = Offers(JsonlSource(source), 0, RunSettings(), known, run_dir / POSITIONS)
+offers = AdmissionQueue(JsonlSource(source), 0, RunSettings(), known, run_dir / POSITIONS)
 measured(lambda: asyncio.run(offers.read()) or offers.take()[0].row)
 """,
     "count the rows": """

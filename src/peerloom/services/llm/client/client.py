@@ -30,6 +30,7 @@ from peerloom.services.llm.retry import Retry, Retryable, Tries
 from peerloom.services.llm.usage.amounts import Amount
 from peerloom.services.llm.usage.estimates import Estimates
 from peerloom.services.llm.usage.prices import Price, Prices
+from peerloom.services.llm.usage.settling import charged, replaced, total
 from peerloom.services.llm.wire_format.finish_reasons import KNOWN
 from peerloom.task import Usage
 
@@ -185,7 +186,7 @@ class ReplicatedClient:
                     number += 1
                     avoid = avoid if failed.name in avoid else (*avoid, failed.name)
                     discarded = total(discarded, self._priced(failed.failure.usage))
-                    with _charged(discarded):
+                    with charged(discarded):
                         if isinstance(failed.__cause__, LLMDenied):
                             denied = denied or {}
                             self._check_denial(failed.name, failed.__cause__, denied)
@@ -358,28 +359,6 @@ class ReplicatedClient:
 
 def _says_something(reply: ChatReply | EmbedReply) -> bool:
     return isinstance(reply, ChatReply) and bool(reply.text or reply.reasoning or reply.tool_calls)
-
-
-@contextmanager
-def _charged(discarded: Usage | None) -> Generator[None]:
-    """Add what earlier attempts have used to an error that ends the call."""
-    try:
-        yield
-    except LLMError as error:
-        error.usage = total(error.usage, discarded)
-        raise
-
-
-def replaced(reply: Reply, usage: Usage) -> Reply:
-    """Return a reply with another usage."""
-    return reply if usage is reply.usage else msgspec.structs.replace(reply, usage=usage)
-
-
-def total(first: Usage | None, second: Usage | None) -> Usage | None:
-    """Add what was used, as far as it is known."""
-    if first is None or second is None:
-        return first or second
-    return first + second
 
 
 def _chat(request: ChatRequest, number: int, backend: Backend) -> Awaitable[ChatReply]:

@@ -1,8 +1,8 @@
 """A run's peers and its driver in virtual time, and a provider that counts strictly.
 
 Peers and driver are the real ones (`ReplicatedClient`, `QuotaClient`, `QuotaCoordinator`); between them
-messages take their time, and come in another order than they were sent. Each peer has some workers of each role, each of which
-makes one call after the other. The provider is `Quota`; its replies are long now and then.
+messages take their time, and come in another order than they were sent. Each peer has some workers of each
+role, each of which makes one call after the other. The provider is `Quota`; some replies are long.
 """
 
 import asyncio

@@ -310,9 +310,9 @@ async def test_what_cannot_be_opened_is_named(tmp_path) -> None:
 SERVER = """
 import sys
 from pathlib import Path
-from peerloom.services.llm.simulated.behavior import Laws
+from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, run_server
-run_server(ServerConfig(laws=Laws(seed=4), port=int(sys.argv[1]), log=Path(sys.argv[2])))
+run_server(ServerConfig(laws=SimulatedBehavior(seed=4), port=int(sys.argv[1]), log=Path(sys.argv[2])))
 """
 
 
