@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 
 from peerloom.errors import ConfigError, LLMDenied, LLMError, LLMUnavailable
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.client.client import ReplicatedClientSpec, replaced, total
+from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.hedge import Hedge
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.client.service import ClientSpec, LLMService, Moved, start_step
 from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.usage.prices import Prices
+from peerloom.services.llm.usage.settling import replaced, total
 from peerloom.services.processes.spawn import Spawner
 from peerloom.task import Usage
 

@@ -2,8 +2,8 @@
 
 Peers report what they want and what they have used (`UsageReport`); now and then each is granted more
 (`QuotaGrant`). So the limits hold for the run, whatever the number of peers, and no call has to ask. Rates
-are buckets that fill a little more slowly than the provider's window allows, so that not even its strictest count
-is exceeded.
+are buckets that fill a little more slowly than the provider's window allows, so that not even its strictest
+count is exceeded.
 """
 
 from collections.abc import Mapping, Sequence
