@@ -1,9 +1,9 @@
 """Run the code blocks of README and docs, and check their links and lists.
 
 Python blocks run unchanged, shell blocks line by line. Servers at ports 8000 and 8001 are replaced by
-simulated ones at other ports. A command that ends with `&` runs until the end of its block. If a command's
-comment names what it `needs`, only its configuration is checked. A command that fails has `exit code N` in its
-comment.
+simulated ones at other ports. A command that ends with `&` runs until the end of its block. If the comment of
+a command names what it `needs`, only its configuration is checked. A command that fails has `exit code N` in
+its comment.
 """
 
 import asyncio
