@@ -45,8 +45,8 @@ class Machines(LocalSpawner):
         return await super().hold(host)
 
 
-def argv(seat: ServerAddress) -> list[str]:
-    return [sys.executable, "-c", SERVER, seat.host, str(seat.port)]
+def argv(address: ServerAddress) -> list[str]:
+    return [sys.executable, "-c", SERVER, address.host, str(address.port)]
 
 
 async def test_one_that_has_lost_its_machine_waits_for_another(
