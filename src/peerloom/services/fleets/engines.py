@@ -14,8 +14,8 @@ from peerloom.services.processes.server import Command, ServerAddress
 from peerloom.services.secret import Secret
 
 _LOAD_SECONDS = 3600.0  # includes the download of weights, and compilation
-_LOOK_SECONDS = 10.0
-_LOOKS = 6
+_CHECK_SECONDS = 10.0
+_MAX_FAILED_CHECKS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +147,10 @@ def _command(
 ) -> Command:
     return Command(
         engine=engine,
-        what=f"the {engine} server of model {model}",
+        description=f"the {engine} server of model {model}",
         argv=argv,
         env=env,
-        load=_LOAD_SECONDS,
-        look=_LOOK_SECONDS,
-        looks=_LOOKS,
+        load_seconds=_LOAD_SECONDS,
+        check_seconds=_CHECK_SECONDS,
+        max_failed_checks=_MAX_FAILED_CHECKS,
     )

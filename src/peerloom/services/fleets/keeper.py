@@ -27,10 +27,8 @@ from peerloom.services.fleets.directory import (
     write,
 )
 from peerloom.services.processes.group import Group
-from peerloom.services.processes.replica import first
+from peerloom.services.processes.replica import Notify, first
 from peerloom.services.processes.spawn import Spawner
-
-Notify = Callable[[str], None]
 
 
 class Serving(Protocol):
@@ -146,8 +144,8 @@ class Keeper:
                 group.create_task(self._publish())
                 group.create_task(self._serve())
                 await stopped.wait()
-                raise _Stopped
-        except* _Stopped:
+                raise _StopRequested
+        except* _StopRequested:
             pass
         except* ServiceError as failed:
             raise first(failed) from None
@@ -186,7 +184,7 @@ class Keeper:
         write(self._path, self._entry)
 
 
-class _Stopped(Exception):
+class _StopRequested(Exception):
     """Ends the keeper's task group."""
 
 

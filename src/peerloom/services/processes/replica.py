@@ -176,9 +176,9 @@ class Replica:
             await self._machine.close()
 
     async def _launch_here(self) -> ServerProcess:
-        if self._port is None or not self._command.keeps_port:
+        if self._port is None or not self._command.reuses_port:
             self._port = await self._machine.hold(self._host)
-        if not self._command.keeps_port:
+        if not self._command.reuses_port:
             await self._port.release()
         server_address = ServerAddress(
             self._port.host, self._port.port, self._sharing, here=not self._machine.place

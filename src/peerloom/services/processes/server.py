@@ -50,26 +50,26 @@ class Command:
 
     Args:
         engine: the engine's name in messages and logs.
-        what: the description of a server in messages.
+        description: the description of a server in messages.
         argv: the function that returns program and arguments for an address; no secrets, since all users
             of the machine can read them.
         env: variables added to its environment; secrets may be here.
-        keeps_port: whether it can listen on a reserved port, so that its address stays after a restart.
-        load: the limit for loading the model.
-        look: the interval between two health checks, and the timeout of one.
-        looks: the number of failed checks in a row after which the server is killed.
-        cpu_is_life: whether CPU time it has used is a sign of life.
+        reuses_port: whether it can listen on a reserved port, so that its address stays after a restart.
+        load_seconds: the limit for loading the model.
+        check_seconds: the interval between two health checks, and the timeout of one.
+        max_failed_checks: the number of failed checks in a row after which the server is killed.
+        cpu_time_counts: whether CPU time it has used is a sign of life.
     """
 
     engine: str
-    what: str
+    description: str
     argv: Callable[[ServerAddress], list[str]]
     env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    keeps_port: bool = False
-    load: float = 600.0
-    look: float = 1.0
-    looks: int = 5
-    cpu_is_life: bool = False
+    reuses_port: bool = False
+    load_seconds: float = 600.0
+    check_seconds: float = 1.0
+    max_failed_checks: int = 5
+    cpu_time_counts: bool = False
 
 
 class ServerProcess:
@@ -111,9 +111,9 @@ class ServerProcess:
         Raises:
             ServiceError: if it ends, or takes too long; the text has the end of its log.
         """
-        load, poll = self._command.load, _POLL_SECONDS
+        limit, poll = self._command.load_seconds, _POLL_SECONDS
         try:
-            async with asyncio.timeout(load), _session(_HEALTH_SECONDS) as session:
+            async with asyncio.timeout(limit), _session(_HEALTH_SECONDS) as session:
                 while not await self._answers(session):
                     code = await self._ended_within(poll)
                     if code is not None:
@@ -121,30 +121,31 @@ class ServerProcess:
                     poll = min(poll * 1.2, _SLOWEST_POLL_SECONDS)
         except TimeoutError as error:
             raise ServiceError(
-                f"{self._command.what} did not load it in {load:g} s. {await self._failure_in_log()}"
+                f"{self._command.description} did not load it in {limit:g} s. {await self._failure_in_log()}"
             ) from error
         self._healthy_since = self._last_sign = time.monotonic()
 
     async def end(self) -> str:
         """Wait until the server has ended, killing it if it is stuck, and describe how it ended."""
-        look, looks = self._command.look, self._command.looks
+        interval, checks = self._command.check_seconds, self._command.max_failed_checks
         failed, used = 0, 0.0
-        async with _session(look) as session:
-            while failed < looks:
-                code = await self._ended_within(look)
+        async with _session(interval) as session:
+            while failed < checks:
+                code = await self._ended_within(interval)
                 if code is not None:
                     return await self._died(code)
                 before = used
-                if self._command.cpu_is_life:
+                if self._command.cpu_time_counts:
                     used = await self._child.cpu_seconds()
                 if used > before or await self._answers(session):
                     failed, self._last_sign = 0, time.monotonic()
                 else:
                     failed += 1
         await self.stop(grace=0)
-        what = self._command.what
-        tail = await self._failure_in_log()
-        return f"{what} gave no sign of life in {looks} looks, so it was killed. {tail}"
+        return (
+            f"{self._command.description} gave no sign of life in {checks} looks, so it was killed. "
+            f"{await self._failure_in_log()}"
+        )
 
     async def stop(self, grace: float = 5) -> None:
         """End the server: SIGTERM, and SIGKILL after `grace` seconds."""
@@ -165,7 +166,7 @@ class ServerProcess:
 
     async def _died(self, code: int) -> str:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return f"{self._command.what} {how}. {await self._failure_in_log()}"
+        return f"{self._command.description} {how}. {await self._failure_in_log()}"
 
     async def _failure_in_log(self) -> str:
         return failure_in_log(self._child.log, await self._child.output())

@@ -42,7 +42,7 @@ class RowReader(Protocol):
         ...
 
 
-class Part(ABC):
+class SourcePart(ABC):
     """One numbered part of the input. Small and picklable; opens its file only while it reads."""
 
     kind: str
@@ -63,7 +63,7 @@ class Part(ABC):
         """Return JSON values that identify the content; see `peerloom.source.fingerprint`."""
 
 
-class LinesPart(Part):
+class LinesPart(SourcePart):
     """A part whose rows are the lines of a file that are not blank."""
 
     @property
@@ -89,7 +89,7 @@ class LinesPart(Part):
         """Return the rows with these numbers and offsets (-1: unknown), without those that do not exist."""
 
 
-class CountedPart(Part):
+class CountedPart(SourcePart):
     """A part whose rows are found by number, from 0 to before `count`."""
 
     @property

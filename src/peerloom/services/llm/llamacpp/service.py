@@ -34,9 +34,9 @@ from peerloom.services.processes.server import Command, ServerAddress
 from peerloom.services.processes.spawn import Spawner
 from peerloom.services.secret import Secret
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 """The interval between health checks of a server, and the timeout of one."""
-LOOKS = 5
+MAX_FAILED_CHECKS = 5
 """The number of failed health checks in a row after which a server is killed."""
 
 _CALL_SECONDS = 86_400.0
@@ -80,13 +80,13 @@ def command(
 
     return Command(
         engine="llama.cpp",
-        what=f"the llama.cpp server of model {model}",
+        description=f"the llama.cpp server of model {model}",
         argv=argv,
         env={SERVER_KEY: key.reveal()} if key is not None else {},
-        keeps_port=True,
-        look=LOOK_SECONDS,
-        looks=LOOKS,
-        cpu_is_life=True,
+        reuses_port=True,
+        check_seconds=CHECK_SECONDS,
+        max_failed_checks=MAX_FAILED_CHECKS,
+        cpu_time_counts=True,
     )
 
 
