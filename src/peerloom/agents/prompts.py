@@ -102,7 +102,10 @@ class Prompt:
         tree = environment.parse(self.text, self.name, self.name)
         if environment is _strict_environment:
             for joined in tree.find_all(nodes.Concat):  # a ~ b
-                joined.nodes = [_finalized(node) for node in joined.nodes]
+                joined.nodes = [
+                    nodes.Filter(node, "written", [], [], None, None, lineno=node.lineno)
+                    for node in joined.nodes
+                ]
         code = environment.compile(tree, self.name, self.name)
         # The plain dict, since the result of make_globals() is copied key by key at every rendering.
         return Template.from_code(environment, code, _globals)
@@ -199,10 +202,6 @@ def _check_inside(values: Iterable[Any]) -> None:
     for value in values:
         if value is not None:
             _written(value)
-
-
-def _finalized(node: nodes.Expr) -> nodes.Expr:
-    return nodes.Filter(node, "written", [], [], None, None, lineno=node.lineno)
 
 
 def _join(context: Any, value: Any, d: str = "", attribute: Any = None) -> Any:

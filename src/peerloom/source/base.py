@@ -39,7 +39,7 @@ class Source(Protocol):
         """Return the rows of one partition, in order: those with `(file + row) % partitions == partition`.
 
         Raises:
-            SourceError: if a file cannot be read any more.
+            SourceError: if a file can no longer be read.
         """
         ...
 
@@ -47,7 +47,7 @@ class Source(Protocol):
         """Return the rows at these positions, in the same order.
 
         Raises:
-            SourceError: if a file cannot be read any more.
+            SourceError: if a file can no longer be read.
         """
         ...
 
@@ -55,7 +55,7 @@ class Source(Protocol):
         """Return the number of rows within the limit, over all partitions. May read the whole input.
 
         Raises:
-            SourceError: if a file cannot be read any more.
+            SourceError: if a file can no longer be read.
         """
         ...
 

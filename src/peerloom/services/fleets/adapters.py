@@ -37,7 +37,7 @@ def adapters_of(fleet: Path) -> dict[str, str]:
     return found
 
 
-def forget_adapters(fleet: Path) -> None:
+def remove_adapters(fleet: Path) -> None:
     """Remove the adapter list of a fleet that has ended."""
     shutil.rmtree(_directory(fleet), ignore_errors=True)
 

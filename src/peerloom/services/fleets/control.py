@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -15,18 +14,18 @@ import psutil
 
 from peerloom.errors import ServiceError
 from peerloom.services.fleets import daemon
-from peerloom.services.fleets.adapters import forget_adapters
+from peerloom.services.fleets.adapters import remove_adapters
 from peerloom.services.fleets.directory import KEEPER_MARK, Entry, NoFleet, read
 from peerloom.services.fleets.keeper import in_use
 from peerloom.services.processes.orphans import end_marked
 from peerloom.services.processes.server import failure_in_log
+from peerloom.services.processes.spawn import tail
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0
 """The time a keeper has to stop its servers, before it and they are killed."""
 
 REPORT_SECONDS = 1.0
-_LOG_BYTES = 65_536
 
 
 def log_dir_of(path: Path) -> Path:
@@ -56,7 +55,7 @@ def launch(
         _end_servers(before)
     logs = log_dir_of(path)
     log = logs / "keeper.log"
-    forget_adapters(path)
+    remove_adapters(path)
     try:
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
@@ -94,7 +93,7 @@ def end(path: Path) -> bool:
         )
     by_itself = life == "alive" and _stop(entry.keeper.pid) and not path.exists()
     _end_servers(entry)
-    forget_adapters(path)
+    remove_adapters(path)
     path.unlink(missing_ok=True)
     return by_itself
 
@@ -122,7 +121,7 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
             raise ServiceError(f"fleet {path.stem} was taken down before it was up")
         if ended:
             raise ServiceError(
-                f"the keeper of fleet {path.stem} has ended. {failure_in_log(str(log), _text(log))}"
+                f"the keeper of fleet {path.stem} has ended. {failure_in_log(str(log), tail(log))}"
             )
         if time.monotonic() - reported > REPORT_SECONDS:
             reported = time.monotonic()
@@ -131,7 +130,7 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
             newest = _newest(log)
             raise ServiceError(
                 f"fleet {path.stem} was not up after {timeout:g} s (--timeout). "
-                + failure_in_log(str(newest), _text(newest))
+                + failure_in_log(str(newest), tail(newest))
             )
         time.sleep(POLL_SECONDS)
 
@@ -167,7 +166,7 @@ def _progress(entry: Entry | None, log: Path) -> str:
     if entry is not None and entry.detail and not states:
         return f"starting; {entry.detail.splitlines()[0]}"
     newest = _newest(log)
-    lines = _text(newest).rstrip().splitlines()
+    lines = tail(newest).rstrip().splitlines()
     last = f"; {newest.name}: {lines[-1].strip()}" if lines else ""
     return f"{states.count('up')} of {len(states)} servers up{last}" if states else f"starting{last}"
 
@@ -175,13 +174,3 @@ def _progress(entry: Entry | None, log: Path) -> str:
 def _newest(log: Path) -> Path:
     """Return the most recently written log of the fleet; `log` if there is none."""
     return max(log.parent.glob("*.log"), key=lambda file: file.stat().st_mtime, default=log)
-
-
-def _text(log: Path) -> str:
-    """Return the end of a log; empty if the log cannot be read."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""

@@ -26,8 +26,8 @@ from peerloom.services.fleets.directory import (
     this_process,
     write,
 )
-from peerloom.services.processes.group import Group
-from peerloom.services.processes.replica import Notify, first
+from peerloom.services.processes.group import Group, first_error
+from peerloom.services.processes.replica import Notify
 from peerloom.services.processes.spawn import Spawner
 
 
@@ -148,7 +148,7 @@ class Keeper:
         except* _StopRequested:
             pass
         except* ServiceError as failed:
-            raise first(failed) from None
+            raise first_error(failed) from None
 
     async def _serve(self) -> None:
         await self._serving.start(self._report, Path(self._entry.log))

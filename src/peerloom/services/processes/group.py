@@ -7,10 +7,11 @@ up. When all have been given up, the group fails.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from peerloom.errors import ServiceError
-from peerloom.services.processes.replica import Notify, Replica, first, start_all, stop_all
+from peerloom.services.processes.replica import Notify, Replica
 from peerloom.services.processes.server import Command
 from peerloom.services.processes.spawn import Spawner
 
@@ -66,7 +67,15 @@ class Group:
                 log=log_dir / file,
             )
             self.replicas.append(replica)
-        await start_all(self.replicas, notify)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for replica in self.replicas:
+                    group.create_task(replica.start(notify))
+        except* ServiceError as failed:
+            raise first_error(failed) from None
+        finally:
+            if any(replica.state != "up" for replica in self.replicas):
+                await self.stop()
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Keep all replicas alive. After `stop`, wait for ever.
@@ -82,12 +91,13 @@ class Group:
                 for replica in self.replicas:
                     group.create_task(self._keep_alive(replica, changed))
         except* ServiceError as failed:
-            raise first(failed) from None
+            raise first_error(failed) from None
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
         """Stop all replicas. May be called at any time, and twice."""
-        await stop_all(self.replicas)
+        with suppress(ServiceError):
+            await asyncio.gather(*(replica.stop() for replica in self.replicas))
 
     async def _keep_alive(self, replica: Replica, changed: Callable[[], None]) -> None:
         while True:
@@ -99,3 +109,9 @@ class Group:
                     raise
                 self._notify(f"{error}\n{left} of {self._count} replicas are left; it is tried again later")
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+def first_error(group: BaseExceptionGroup[ServiceError]) -> ServiceError:
+    """Return the first error of a group."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

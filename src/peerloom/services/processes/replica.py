@@ -7,8 +7,7 @@ that repeatedly ends soon after it has become healthy is restarted with increasi
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -186,32 +185,3 @@ class Replica:
         self.url = f"{base_url(server_address)}/v1"
         self._server = await ServerProcess.start(self._machine, self._command, server_address, self._log)
         return self._server
-
-
-async def start_all(replicas: Sequence[Replica], notify: Notify) -> None:
-    """Start replicas concurrently; if one does not start, stop all.
-
-    Raises:
-        ServiceError: the first failure.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            for replica in replicas:
-                group.create_task(replica.start(notify))
-    except* ServiceError as failed:
-        raise first(failed) from None
-    finally:
-        if any(replica.state != "up" for replica in replicas):
-            await stop_all(replicas)
-
-
-async def stop_all(replicas: Sequence[Replica]) -> None:
-    """Stop replicas concurrently."""
-    with suppress(ServiceError):
-        await asyncio.gather(*(replica.stop() for replica in replicas))
-
-
-def first(group: BaseExceptionGroup[ServiceError]) -> ServiceError:
-    """Return the first error of a group."""
-    error = group.exceptions[0]
-    return first(error) if isinstance(error, BaseExceptionGroup) else error

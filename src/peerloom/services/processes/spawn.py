@@ -25,7 +25,7 @@ from peerloom.services.processes.orphans import end_marked
 
 _MARK = "PEERLOOM_CHILD"
 _KILL_SECONDS = 5.0  # after which a supervisor that does not respond is killed
-_OUTPUT_BYTES = 65_536
+_TAIL_BYTES = 65_536
 _LOOPBACK = "127.0.0.1"
 
 
@@ -280,7 +280,8 @@ class _LocalChild:
         await self.wait()
 
     async def output(self) -> str:
-        return _tail(self._log, self._log_start) if self._log is not None else ""
+        text = tail(self._log, self._log_start) if self._log is not None else ""
+        return text[: text.rfind("\n") + 1]
 
     async def cpu_seconds(self) -> float:
         try:
@@ -299,11 +300,11 @@ def _open_log(name: str, log: Path | None) -> IO[bytes]:
         raise ServiceError(f"{name}: cannot write its log {path}: {error.strerror}") from error
 
 
-def _tail(log: Path, start: int) -> str:
+def tail(log: Path, start: int = 0) -> str:
+    """Return the end of a log, from byte `start` at most; empty if the log cannot be read."""
     try:
         with log.open("rb") as file:
-            file.seek(max(start, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+            file.seek(max(start, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
         return ""
-    return text[: text.rfind("\n") + 1]

@@ -47,7 +47,7 @@ def read_lines(file: SourceFile) -> Iterator[Line]:
     """Yield the lines of a file that are not blank, in order.
 
     Raises:
-        SourceError: if the file cannot be read any more.
+        SourceError: if the file can no longer be read.
     """
     row, offset, damage = 0, 0, ""
     with reading(file), file.open() as stream:
@@ -66,7 +66,7 @@ def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes | Non
     """Return the line at an offset of an open plain file, without its newline; None if none begins there.
 
     Raises:
-        SourceError: if the file cannot be read any more.
+        SourceError: if the file can no longer be read.
     """
     with reading(file):
         if 0 <= file.size <= offset:
@@ -81,7 +81,7 @@ def open_file(file: SourceFile) -> BinaryIO:
     """Open a file for `read_line_at`.
 
     Raises:
-        SourceError: if it cannot be read any more.
+        SourceError: if it can no longer be read.
     """
     with reading(file):
         return file.open()

@@ -82,11 +82,7 @@ class HttpBackend:
             reply = await self._exchange(post, request, dialect.reply)
             self._constraints.observe(dialect, request, reply)
         except LLMRejected as error:
-            self._hide_key(error)
             self._constraints.observe_refusal(dialect, request, str(error))
-            raise
-        except (Retryable, LLMError) as error:
-            self._hide_key(error)
             raise
         self._answered.add(post.path)
         return reply
@@ -94,16 +90,12 @@ class HttpBackend:
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
         """Send an embedding request, as `Backend.embed`."""
         post = self._dialect.embed(request, self._model)
-        try:
-            reply = await self._exchange(post, request, self._dialect.vectors)
-        except (Retryable, LLMError) as error:
-            self._hide_key(error)
-            raise
+        reply = await self._exchange(post, request, self._dialect.vectors)
         self._answered.add(post.path)
         return reply
 
     async def healthy(self) -> bool:
-        """Return whether the server lists its models, or has no list but accepts calls."""
+        """Return whether the server answers a request for its models, or if that fails an empty chat."""
         answer = await self._probe("GET", Post(self._dialect.models_path, b"", {}))
         if answer is not None and answer.status >= 500 and answer.status not in _BUSY:
             answer = await self._probe("POST", self._dialect.probe(self._model))
@@ -155,11 +147,14 @@ class HttpBackend:
             return None
         return None if names is None else self._model in names or f"{self._model}:latest" in names
 
-    def _hide_key(self, error: Exception) -> None:
-        """Remove the key from an error's text, since servers may quote it."""
-        error.args = tuple(mask(word) if isinstance(word, str) else word for word in error.args)
-
     async def _exchange(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
+        try:
+            return await self._send(post, request, read)
+        except (Retryable, LLMError) as error:  # servers may quote the key
+            error.args = tuple(mask(each) if isinstance(each, str) else each for each in error.args)
+            raise
+
+    async def _send(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
         start = time.perf_counter()
         url = self._urls.get(post.path)
         if url is None:

@@ -7,12 +7,10 @@ from yarl import URL
 
 from peerloom.services.llm.hosted.service import CallPolicy, HttpService, addresses
 from peerloom.services.llm.http.endpoint import Http
-from peerloom.services.llm.providers.openai import OPENAI, OpenAIDialect
+from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.wire_format.chat import Structured
 from peerloom.services.secret import Secret
-
-OPENAI_URL = OPENAI.url
 
 
 class OpenAIService(HttpService):
