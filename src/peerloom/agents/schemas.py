@@ -56,7 +56,6 @@ def _check_parts(schema: Any) -> None:
 
 
 def _resolve(resolver: Any, reference: Any, name: str) -> Any:
-    """Return the target of a reference."""
     from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
     shown = f"schema: {name} {str(reference)[:_LONGEST]!r}"

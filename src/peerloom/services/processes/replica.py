@@ -128,7 +128,7 @@ class Replica:
         await self._leave()
 
     async def _restart(self, changed: Callable[[], None], notify: Notify) -> str:
-        """Start a server, wait for its end, and describe how it ended."""
+        """Start a server, wait until it has ended, and describe how."""
         began = time.monotonic()
         self.restarts += 1
         try:

@@ -301,7 +301,7 @@ def _open_log(name: str, log: Path | None) -> IO[bytes]:
 
 
 def tail(log: Path, start: int = 0) -> str:
-    """Return the end of a log, from byte `start` at most; empty if the log cannot be read."""
+    """Return the end of a log, from byte `start` or later; empty if the log cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(start, file.seek(0, os.SEEK_END) - _TAIL_BYTES))

@@ -149,7 +149,6 @@ def is_saved(folder: str) -> bool:
 
 
 def _load(data_set: DataSet) -> Any:
-    """Load the split as a table on disk."""
     datasets = import_extra("datasets", "hub", data_set.written)
     if holds_credentials(data_set.written):
         raise SourceError("a data set's name holds credentials: set HF_TOKEN in the environment instead")

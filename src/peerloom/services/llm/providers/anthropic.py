@@ -175,7 +175,6 @@ class AnthropicDialect(Options):
         return failure_of(status, headers, body, now)
 
     def _constraint(self, request: ChatRequest) -> AnthropicStructured:
-        """Return the option that constrains the reply to this request."""
         if not request.choices and request.schema is None:
             return "none"
         if self.structured != "auto":
