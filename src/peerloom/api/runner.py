@@ -234,11 +234,11 @@ async def _to_parquet(run_dir: Path) -> None:
     """Export in a thread, which a cancellation ends, and waits for."""
     task = asyncio.current_task()
 
-    def going_on() -> None:
+    def on_row() -> None:
         if task is not None and task.cancelling():
             raise _Cancelled
 
-    await to_its_end(export_parquet, run_dir, going_on)
+    await to_its_end(export_parquet, run_dir, on_row)
 
 
 class _Cancelled(Exception):

@@ -129,7 +129,7 @@ class _Handler:
             nonce = self._control.admit(request, body)
         except Refused:
             return web.Response(status=401)
-        self._limit.keep(request.transport)
+        self._limit.cancel_timeout(request.transport)
         try:
             status, content = 200, await self._result(request, body)
         except ConfigError as error:

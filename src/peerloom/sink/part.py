@@ -10,7 +10,7 @@ from pathlib import Path
 
 from peerloom.idset import IdSet
 from peerloom.sink.errors import DiskFull, ShardLost, SinkError
-from peerloom.sink.files import GrowingFile, sync_folder
+from peerloom.sink.files import AppendFile, sync_folder
 from peerloom.sink.index import OPENING, Closed, Group, closing, frame
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName
 from peerloom.sink.rows import Row
@@ -31,7 +31,7 @@ class Part:
         self._run_dir = run_dir
         self._name = name
         self._check_owner = check_owner
-        self._files: dict[str, GrowingFile] = {}
+        self._files: dict[str, AppendFile] = {}
         self._ids, self._totals = IdSet(), Totals()  # of the part, for its closing record
 
     @property
@@ -51,7 +51,7 @@ class Part:
             return self._append(rows)
         except DiskFull:
             for file in self._files.values():
-                file.cut_back()
+                file.roll_back()
             raise
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Part:
         index.sync()
         self._check_owner()
         for file in touched:
-            file.keep()
+            file.checkpoint()
         self._ids.update(group.ids)
         self._totals.add(totals)
         return totals
@@ -98,12 +98,12 @@ class Part:
         file = self._files.get(folder)
         return file.end if file is not None else 0
 
-    def _file(self, folder: str) -> GrowingFile:
+    def _file(self, folder: str) -> AppendFile:
         """The part's file in a folder, made if it is not there. The index comes first."""
         file = self._files.get(folder)
         if file is None:
             path = self._name.path(self._run_dir, folder)
-            file = self._files[folder] = GrowingFile(path)
+            file = self._files[folder] = AppendFile(path)
             sync_folder(path.parent)
             try:
                 self._check_owner()

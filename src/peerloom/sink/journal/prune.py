@@ -1,4 +1,4 @@
-"""Taking tasks, or everything, out of the journal of a run that nobody is working on."""
+"""Remove tasks, or everything, from the journal of an inactive run."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ from peerloom.sink.layout import JOURNAL, SegmentName, list_segments
 
 
 def forget(run_dir: Path, ids: IdSet) -> None:
-    """Take the records of some tasks out of the journal. Each segment is replaced at once or not at all.
+    """Remove the records of some tasks from the journal. Each segment is replaced atomically.
 
     Raises:
-        DiskFull: if there was no room for what is left of a segment.
+        DiskFull: if there was no room for the rest of a segment.
         SinkError: if a segment could not be read or written.
     """
     for name in list_segments(run_dir):
@@ -27,7 +27,7 @@ def forget(run_dir: Path, ids: IdSet) -> None:
 
 
 def clear(run_dir: Path) -> None:
-    """Unlink the whole journal, and nothing that is not the journal's.
+    """Unlink the files of the journal, and no others.
 
     Raises:
         SinkError: if a file could not be unlinked.
@@ -45,16 +45,14 @@ def _forget(path: Path, ids: IdSet) -> None:
     data = path.read_bytes()
     if not any(True for _ in Walk(data, ids.__contains__, check=False)):
         return
-    kept = [data[record.start : record.end] for record in Walk(data, lambda id: id not in ids)]
-    if not kept:
+    rest = [data[record.start : record.end] for record in Walk(data, lambda id: id not in ids)]
+    if not rest:
         path.unlink()
         return
-    temporary = path.with_name(
-        f".{path.name}.tmp"
-    )  # no name of a segment; one left by a kill is written over
+    temporary = path.with_name(f".{path.name}.tmp")  # readers ignore it; a leftover file is overwritten
     try:
         with temporary.open("wb") as new:
-            new.write(b"".join(kept))
+            new.write(b"".join(rest))
             new.flush()
             os.fdatasync(new.fileno())
         temporary.rename(path)

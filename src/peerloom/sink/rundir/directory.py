@@ -19,7 +19,7 @@ import msgspec
 import orjson
 
 from peerloom.errors import RunDirError
-from peerloom.sink.files import sync_folder, write_whole
+from peerloom.sink.files import sync_folder, write_atomically
 from peerloom.sink.layout import (
     CONTROL,
     DATA,
@@ -176,7 +176,7 @@ class RunDir:
         Raises:
             SinkError: if it could not be written; the old one is still there.
         """
-        write_whole(self.path / STATE, _json(msgspec.to_builtins(state)))
+        write_atomically(self.path / STATE, _json(msgspec.to_builtins(state)))
         self.state = state
 
     def write_yaml(self, text: str) -> None:
@@ -185,7 +185,7 @@ class RunDir:
         Raises:
             SinkError: if it could not be written.
         """
-        write_whole(self.path / RUN_YAML, text.encode())
+        write_atomically(self.path / RUN_YAML, text.encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write `summary.json`, whole or not at all.
@@ -193,7 +193,7 @@ class RunDir:
         Raises:
             SinkError: if it could not be written.
         """
-        write_whole(self.path / SUMMARY, _json(summary))
+        write_atomically(self.path / SUMMARY, _json(summary))
 
     def write_control(self, content: bytes) -> None:
         """Write `control.json`, which only this user may read, whole or not at all.
@@ -201,7 +201,7 @@ class RunDir:
         Raises:
             SinkError: if it could not be written.
         """
-        write_whole(self.path / CONTROL, content, mode=0o600)
+        write_atomically(self.path / CONTROL, content, mode=0o600)
 
     def remove_control(self) -> None:
         """Remove `control.json`; no harm if it is not there."""

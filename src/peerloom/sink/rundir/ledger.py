@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from peerloom.sink.files import write_failed, write_whole
+from peerloom.sink.files import write_failed, write_atomically
 from peerloom.sink.layout import LEDGER
 
 SYNC_SECONDS = 1.0
@@ -93,7 +93,7 @@ class Ledger:
 
     def _begin(self, entry: Entry) -> None:
         line = _encoder.encode(entry) + b"\n"
-        write_whole(self._path, line)
+        write_atomically(self._path, line)
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:

@@ -20,7 +20,7 @@ import orjson
 
 from peerloom.errors import RunDirError
 from peerloom.idset import IdSet
-from peerloom.sink.files import size_of, sync_folder, write_failed, write_whole
+from peerloom.sink.files import size_of, sync_folder, write_failed, write_atomically
 from peerloom.sink.index import OPENING, Closed, Group, closing, frame, read_closed, sum_up
 from peerloom.sink.journal.prune import forget
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts, lock_path
@@ -77,10 +77,10 @@ def withdraw_failed(run_dir: Path, incarnation: int) -> IdSet:
 
 def _cut_out(run_dir: Path, split: _Split) -> None:
     data, rejected, index = (split.part.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
-    write_whole(rejected, split.kept + split.failed)
-    write_whole(index, split.new_index)
+    write_atomically(rejected, split.kept + split.failed)
+    write_atomically(index, split.new_index)
     if split.kept:
-        write_whole(rejected, split.kept)
+        write_atomically(rejected, split.kept)
         return
     rejected.unlink()
     if not data.exists():

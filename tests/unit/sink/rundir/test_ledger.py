@@ -130,7 +130,7 @@ def test_no_room_for_a_new_file_leaves_the_old_one(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "LONGEST", 10)
-        patch.setattr(module, "write_whole", full)
+        patch.setattr(module, "write_atomically", full)
         for _ in range(2):
             with pytest.raises(DiskFull):
                 ledger.note({"tokens": 3.0}, {})
