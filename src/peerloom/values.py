@@ -1,7 +1,7 @@
 """Check that JSON values survive encoding unchanged, and parse JSON that is not quite valid.
 
-A value crosses processes as MessagePack and ends in a row as JSON. Both must return the same value, so a value
-that either of them would change, such as NaN, a set, or an integer of more than 64 bits, is refused.
+A value crosses processes as MessagePack and ends in a row as JSON. Both must return the same value, so a
+value that either of them would change, such as NaN, a set, or an integer of more than 64 bits, is refused.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 The index is a log of records, each framed by its length and CRC-32. One record is written for each group of
 rows, after the rows themselves are durable; a row that no record names was never committed. Reading stops at
-the first incomplete or damaged record. The last record of a closed part summarizes all others, and a trailer at
-the very end of the file locates it, so that readers of a closed part read nothing else.
+the first incomplete or damaged record. The last record of a closed part summarizes all others, and a trailer
+at the very end of the file locates it, so that readers of a closed part read nothing else.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Rows back from a run directory, also while the run goes on."""
+"""Read the committed rows of a run directory, even while the run is active."""
 
 import os
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ from peerloom.sink.totals import Totals
 
 
 class Extent(NamedTuple):
-    """A part's file, and up to which byte it counts: what is appended later is not in it."""
+    """A part's file, and the end of its committed bytes; rows that are appended later are not included."""
 
     path: Path
     end: float
 
 
 def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iterator[dict[str, Any]]:
-    """All committed rows, completed ones first.
+    """Yield all committed rows, completed ones first.
 
-    Where a part's index is there, only rows that it names are read; so a row that was being written when
-    the run was killed is left out. Otherwise all complete lines are.
+    If a part has an index, only the rows that it names are read; so a row that was being written when the run
+    was killed is left out. Otherwise all complete lines are read.
 
     Args:
         run_dir: the run directory.
-        rejected: also those that did not complete.
+        rejected: include the rows that did not complete.
 
     Raises:
         RunDirError: if there is no such directory, or a line in it is damaged.
@@ -41,7 +41,7 @@ def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iter
 
 
 def read_totals(run_dir: Path) -> Totals:
-    """What all committed rows add up to.
+    """Return the totals of all committed rows.
 
     Raises:
         RunDirError: if an index is of another version.
@@ -53,14 +53,16 @@ def read_totals(run_dir: Path) -> Totals:
         part = read_closed(index, sizes)
         if part is None:
             records = index.read_bytes()
-            sizes = size_of(data), size_of(rejected)  # after the index, so that its groups are within
+            sizes = size_of(data), size_of(rejected)  # read after the index, so that its groups fit in
             part = sum_up(read_prefix(records, sizes, str(index)).groups, sizes)
         totals.add(part.totals)
     return totals
 
 
 def list_extents(run_dir: Path, folder: str) -> list[Extent]:
-    """What is committed now in `DATA` or `REJECTED`, to be read once or more, whatever is added meanwhile.
+    """Return the extents of the rows that are committed now in `DATA` or `REJECTED`.
+
+    They can be read repeatedly, while rows are added.
 
     Raises:
         RunDirError: if there is no such directory, or an index is of another version.
@@ -72,11 +74,11 @@ def list_extents(run_dir: Path, folder: str) -> list[Extent]:
 
 
 def read_lines(extent: Extent) -> Iterator[bytes]:
-    """The committed lines of a part, each with its newline."""
+    """Yield the committed lines of a part, each with its newline."""
     try:
         file = extent.path.open("rb")
     except FileNotFoundError:
-        return  # an empty part that was taken over meanwhile
+        return  # an empty part that was removed by a take-over
     with file:
         position = 0
         for line in file:
@@ -87,7 +89,7 @@ def read_lines(extent: Extent) -> Iterator[bytes]:
 
 
 def parse_lines(extent: Extent) -> Iterator[dict[str, Any]]:
-    """The committed rows of a part.
+    """Yield the committed rows of a part.
 
     Raises:
         RunDirError: if a line is damaged.
@@ -110,7 +112,7 @@ def _extent(directory: Path, folder: str, name: PartName) -> Extent:
 
 
 def _committed_end(directory: Path, folder: str, name: PartName) -> float:
-    """Up to which byte the part's file counts."""
+    """Return the committed length of the part's file."""
     index = name.path(directory, INDEX)
     rows = name.path(directory, DATA), name.path(directory, REJECTED)
     try:
@@ -120,5 +122,5 @@ def _committed_end(directory: Path, folder: str, name: PartName) -> float:
         records = index.read_bytes()
     except FileNotFoundError:
         return float("inf")
-    sizes = size_of(rows[0]), size_of(rows[1])  # after the index, so that its groups are within
+    sizes = size_of(rows[0]), size_of(rows[1])  # read after the index, so that its groups fit in
     return read_prefix(records, sizes, str(index)).ends[0 if folder == DATA else 1]

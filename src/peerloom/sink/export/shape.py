@@ -8,8 +8,8 @@ found there. Its `kind` is one type that holds all of them:
 - an object, each of whose fields has a shape.
 
 The kind is JSON text for mixed types (text in one row, a number in another), an object without fields, an
-object whose names are data rather than fields (more than `MAX_FIELDS` of them), and anything nested deeper than
-`MAX_DEPTH`. Rows hold the output of models, so the total number of shapes is bounded too (`MAX_SHAPES`).
+object whose names are data rather than fields (more than `MAX_FIELDS` of them), and anything nested deeper
+than `MAX_DEPTH`. Rows hold the output of models, so the total number of shapes is bounded too (`MAX_SHAPES`).
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 A scan keeps the position of each wanted record, not its content, and keeps the segment's file open: its bytes
 stay readable after compaction unlinks it. All segments are opened before any is read. Compaction unlinks a
-segment only after copying its live records, so a record that is not in the opened files is in a segment that a
-second listing shows; listings are repeated until one shows nothing new.
+segment only after copying its live records, so a record that is not in the opened files is in a segment that
+a second listing shows; listings are repeated until one shows nothing new.
 """
 
 import os

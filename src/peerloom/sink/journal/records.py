@@ -1,9 +1,9 @@
 """Encode and decode the records of the journal.
 
 A record is a header of fixed size, a payload in MessagePack, and a CRC-32 of both. The header begins with a
-marker that no UTF-8 text contains, then has the payload's length twice, once inverted: a reader skips unwanted
-records by the header alone, and detects a damaged length. The last byte of the marker is the version of the
-format.
+marker that no UTF-8 text contains, then has the payload's length twice, once inverted: a reader skips
+unwanted records by the header alone, and detects a damaged length. The last byte of the marker is the version
+of the format.
 
 There are three kinds:
 
