@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from peerloom import recipes
 from peerloom.config import Config, check, compose, to_yaml
-from peerloom.config.build import make_settings, make_source, settle
-from peerloom.config.resume import kept_on_resume
+from peerloom.config.build import make_settings, make_source, resolve
+from peerloom.config.resume import resume_values
 from peerloom.config.secrets import refuse_secrets
-from peerloom.config.services import make_lineup
+from peerloom.config.services import make_router
 from peerloom.errors import ConfigError, UsageError, WorkflowError
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
@@ -57,7 +57,7 @@ class Plan:
             SourceError: if the input cannot be read any more.
             ConfigError: if the source describes itself with a secret.
         """
-        kept, source = kept_on_resume(self.config), fingerprint(self.source)
+        kept, source = resume_values(self.config), fingerprint(self.source)
         if "limit" in source:
             kept.grows["limit"] = source.pop("limit")
         same = {**kept.same, **{f"source.{key}": value for key, value in source.items()}}
@@ -117,7 +117,7 @@ def _plan(
     composed = compose(recipe, overrides, values=given, config_dir=config_dir)
     found = _recipe(_recipe_name(composed), program)
     config = check(composed, found.params if found else None)
-    config = settle(config, found.sample if found and rows is None else None)
+    config = resolve(config, found.sample if found and rows is None else None)
     if found is not None:
         program = found.build(config.recipe.model_dump(mode="json", exclude={"name"}))
     program = _checked(cast("Program", program))
@@ -129,7 +129,7 @@ def _plan(
         config=config,
         program=program,
         source=make_source(config) if rows is None else _source(rows, config),
-        llm=service or make_lineup(config),
+        llm=service or make_router(config),
         settings=settings,
     )
 

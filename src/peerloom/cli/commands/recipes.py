@@ -10,7 +10,7 @@ from peerloom import recipes as found
 from peerloom.cli.app import VERBS, guarded
 from peerloom.cli.arguments import Json
 from peerloom.cli.output import echo_json
-from peerloom.config.explain import given
+from peerloom.config.explain import shown
 from peerloom.errors import ConfigError
 from peerloom.observe.console import open_console
 from peerloom.observe.words import plain
@@ -31,7 +31,7 @@ def recipes(as_json: Json = False) -> None:
     for column in ("recipe", "what it makes", "options and their defaults"):
         table.add_column(column)
     for recipe in listed:
-        options = "\n".join(f"recipe.{name}={given(value)}" for name, value in recipe["options"].items())
+        options = "\n".join(f"recipe.{name}={shown(value)}" for name, value in recipe["options"].items())
         table.add_row(plain(recipe["name"], "bold"), plain(recipe["summary"]), plain(options))
     open_console().print(table)
 

@@ -13,7 +13,7 @@ import typer
 
 from peerloom.cli.app import VERBS, guarded
 from peerloom.config import check, compose
-from peerloom.config.sections.base import fields_of, texts_of
+from peerloom.config.sections.base import field_docs, fields_of
 from peerloom.config.sections.llm import Simulated
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior, SimulatorOptions
 from peerloom.services.llm.simulated.server.app import ServerConfig, run_server
@@ -51,7 +51,7 @@ def simulate_llm(
 
 
 def _laws() -> Iterator[Parameter]:
-    helps, known = texts_of(SimulatorOptions), fields_of(SimulatorOptions)
+    helps, known = field_docs(SimulatorOptions), fields_of(SimulatorOptions)
     for field in fields(SimulatorOptions):
         kind = _kind(known[field.name].annotation)
         option = typer.Option(help=helps[field.name], show_default=field.default is not None)
