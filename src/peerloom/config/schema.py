@@ -43,13 +43,13 @@ class Source(Section):
     """The origin of the input rows."""
 
     path: Annotated[str | tuple[str, ...] | None, FREE] = None
-    """The input, or a list of inputs; by default the recipe's sample. Files by path or URL (JSONL, also .gz or
-    .zst, Parquet, .txt, .md, .html), patterns with `*`, a folder of documents, a finished run's directory,
+    """The input, or a list of inputs; by default the recipe's sample. Files by path or URL (JSONL, also .gz
+    or .zst, Parquet, .txt, .md, .html), patterns with `*`, a folder of documents, a finished run's directory,
     `hf://datasets/owner/name?split=train`."""
     key: Annotated[str | None, SAME] = None
     """The field of a row that is its label in the output."""
     field: Annotated[str | None, SAME] = None
-    """The dotted field of each input record that is the row, e.g. `result`; a text becomes `{"text": ...}`."""
+    """The dotted field of an input record that is the row, e.g. `result`; a text becomes `{"text": ...}`."""
     format: Annotated[Format, SAME] = "auto"
     """The format of `path`, if it is not to be detected."""
 
@@ -134,8 +134,8 @@ class Config(Section):
     """The options of the agent in each role."""
     ray: Ray = Ray()
     max_failed: Annotated[Whole | FailedShare | None, FREE] = None
-    """Number of failed rows (a whole number) or share of failed rows (0.2) above which a run stops; by default
-    it stops if its first 20 rows all failed. With 1.0 it never stops."""
+    """Number (a whole number) or share (0.2) of failed rows above which a run stops; by default it stops if its
+    first 20 rows all failed. With 1.0 it never stops."""
     heartbeat_seconds: Annotated[Positive, FREE] = 1.0
     """The interval at which a process is asked for a heartbeat."""
     suspect_seconds: Annotated[Positive, FREE] = 10.0
@@ -147,4 +147,4 @@ class Config(Section):
     compress: Annotated[Compress, FREE] = "auto"
     """Compress messages between processes: only to other hosts (`auto`), `always`, or `never`."""
     histories: Annotated[NotNegative, FREE] = 128
-    """Megabytes of large tasks that each peer caches, so that only new turns are sent to it; 0 disables it."""
+    """Megabytes of large tasks that each peer caches, so that it is sent only new turns; 0 disables it."""

@@ -28,9 +28,10 @@ def test_every_group_makes_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_embedded_models_keys_are_its_services() -> None:
-    parameters = signature(LlamaCppService).parameters.values() defaults = {each.name: each.default for each
-    in parameters if each.name != "progress"} own = {name: getattr(LlamaCpp(), name) for name in
-    fields_of(LlamaCpp).keys() - fields_of(ServiceSection).keys()} assert own == defaults
+    parameters = signature(LlamaCppService).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.name != "progress"}
+    names = fields_of(LlamaCpp).keys() - fields_of(ServiceSection).keys()
+    assert {name: getattr(LlamaCpp(), name) for name in names} == defaults
 
 
 def test_weights_that_are_not_there_are_found_out_at_once(tmp_path: Path, monkeypatch) -> None:

@@ -113,7 +113,7 @@ class Hosted(Remote):
     model: Annotated[str | None, SAME] = None
     """The model's or deployment's name; by default the first that the server lists."""
     base_url: Annotated[str | tuple[str, ...] | None, FREE] = None
-    """The URL, or a list of replicas; by default that in the provider's environment variable, else its own."""
+    """The URL, or a list of replicas; by default from the provider's environment variable, else its own."""
     api_key_env: Annotated[str, FREE]
     """The environment variable that holds the key. The key itself is never written in a configuration."""
 

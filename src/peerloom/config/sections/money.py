@@ -14,7 +14,7 @@ PricesValue = str | dict[str, Any] | None
 
 
 class Cache(Section):
-    """Cache of replies, of earlier runs too: an exactly equal request, with the same seed, is not sent again."""
+    """Cache of replies, of earlier runs too: an exactly equal request, seed included, is not sent again."""
 
     path: Annotated[str | None, FREE] = None
     """The file, on a local disk of each node; by default there is no cache."""
