@@ -134,8 +134,8 @@ class Config(Section):
     """The options of the agent in each role."""
     ray: Ray = Ray()
     max_failed: Annotated[Whole | FailedShare | None, FREE] = None
-    """Number (a whole number) or share (0.2) of failed rows above which a run stops; by default it stops if its
-    first 20 rows all failed. With 1.0 it never stops."""
+    """Number (a whole number) or share (0.2) of failed rows above which a run stops; by default it stops if
+    its first 20 rows all failed. With 1.0 it never stops."""
     heartbeat_seconds: Annotated[Positive, FREE] = 1.0
     """The interval at which a process is asked for a heartbeat."""
     suspect_seconds: Annotated[Positive, FREE] = 10.0
