@@ -40,6 +40,10 @@ class PartName(NamedTuple):
         suffix = ".idx" if folder == INDEX else ".jsonl"
         return run_dir / folder / f"part-{self.shard:03d}-{self.incarnation:04d}-{self.number:04d}{suffix}"
 
+    def paths(self, run_dir: Path) -> tuple[Path, Path, Path]:
+        """Return the paths of the part's files in `DATA`, `REJECTED` and `INDEX`."""
+        return self.path(run_dir, DATA), self.path(run_dir, REJECTED), self.path(run_dir, INDEX)
+
     @classmethod
     def parse(cls, path: Path) -> "PartName | None":
         """Return the part that a file belongs to, or None if it does not belong to a part."""

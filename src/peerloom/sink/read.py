@@ -9,7 +9,7 @@ import orjson
 
 from peerloom.errors import RunDirError
 from peerloom.sink.files import size_of
-from peerloom.sink.index import read_closed, read_prefix, sum_up
+from peerloom.sink.index import Prefix, read_closed, read_prefix, sum_up
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
 from peerloom.sink.totals import Totals
 
@@ -48,14 +48,12 @@ def read_totals(run_dir: Path) -> Totals:
     """
     totals = Totals()
     for name in list_parts(run_dir, INDEX):
-        data, rejected, index = (name.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
-        sizes = size_of(data), size_of(rejected)
-        part = read_closed(index, sizes)
-        if part is None:
-            records = index.read_bytes()
-            sizes = size_of(data), size_of(rejected)  # read after the index, so that its groups fit in
-            part = sum_up(read_prefix(records, sizes, str(index)).groups, sizes)
-        totals.add(part.totals)
+        data, rejected, index = name.paths(run_dir)
+        closed = read_closed(index, (size_of(data), size_of(rejected)))
+        if closed is None:
+            prefix = _read_open(run_dir, name)
+            closed = sum_up(prefix.groups, prefix.ends)
+        totals.add(closed.totals)
     return totals
 
 
@@ -113,14 +111,18 @@ def _extent(directory: Path, folder: str, name: PartName) -> Extent:
 
 def _committed_end(directory: Path, folder: str, name: PartName) -> float:
     """Return the committed length of the part's file."""
-    index = name.path(directory, INDEX)
-    rows = name.path(directory, DATA), name.path(directory, REJECTED)
+    data, rejected, index = name.paths(directory)
     try:
-        closed = read_closed(index, (size_of(rows[0]), size_of(rows[1])))
-        if closed is not None:
-            return closed.ends[0 if folder == DATA else 1]
-        records = index.read_bytes()
+        closed = read_closed(index, (size_of(data), size_of(rejected)))
+        ends = closed.ends if closed is not None else _read_open(directory, name).ends
     except FileNotFoundError:
         return float("inf")
-    sizes = size_of(rows[0]), size_of(rows[1])  # read after the index, so that its groups fit in
-    return read_prefix(records, sizes, str(index)).ends[0 if folder == DATA else 1]
+    return ends[0 if folder == DATA else 1]
+
+
+def _read_open(directory: Path, name: PartName) -> Prefix:
+    """Return the valid prefix of the index of a part that is not closed."""
+    data, rejected, index = name.paths(directory)
+    records = index.read_bytes()
+    sizes = size_of(data), size_of(rejected)  # read after the index, so that its groups fit in
+    return read_prefix(records, sizes, str(index))

@@ -16,8 +16,6 @@ from peerloom.sink.index import Closed, closing, read_closed, read_prefix, sum_u
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
 from peerloom.sink.totals import Totals
 
-_FOLDERS = (DATA, REJECTED, INDEX)
-
 
 def recover(run_dir: Path, shard: int) -> tuple[IdSet, Totals]:
     """Close all parts of a shard, and return the ids committed in them and their totals.
@@ -30,8 +28,8 @@ def recover(run_dir: Path, shard: int) -> tuple[IdSet, Totals]:
         RunDirError: if an index is missing, or of another version.
     """
     committed, totals = IdSet(), Totals()
-    names = {name for folder in _FOLDERS for name in list_parts(run_dir, folder) if name.shard == shard}
-    for name in sorted(names):
+    names = {name for folder in (DATA, REJECTED, INDEX) for name in list_parts(run_dir, folder)}
+    for name in sorted(name for name in names if name.shard == shard):
         part = _recover_part(run_dir, name)
         if part is not None:
             committed.merge_encoded(part.ids)
@@ -41,7 +39,7 @@ def recover(run_dir: Path, shard: int) -> tuple[IdSet, Totals]:
 
 def _recover_part(run_dir: Path, name: PartName) -> Closed | None:
     """Close a part, and return its closing record; remove a part without committed rows."""
-    data, rejected, index = (name.path(run_dir, folder) for folder in _FOLDERS)
+    data, rejected, index = name.paths(run_dir)
     try:
         closed = read_closed(index, (size_of(data), size_of(rejected)))
         if closed is not None:

@@ -86,7 +86,4 @@ class Totals(msgspec.Struct, array_like=True):
 
     def _add_agents(self, agents: Mapping[str, AgentTally]) -> None:
         for name, tally in agents.items():
-            mine = self.agents.get(name)
-            if mine is None:
-                mine = self.agents[name] = AgentTally()
-            mine.add(tally)
+            self.agents.setdefault(name, AgentTally()).add(tally)

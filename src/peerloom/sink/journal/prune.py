@@ -1,11 +1,10 @@
 """Remove tasks, or everything, from the journal of an inactive run."""
 
-import os
 from pathlib import Path
 
 from peerloom.idset import IdSet
 from peerloom.sink.errors import SinkError
-from peerloom.sink.files import sync_folder, write_failed
+from peerloom.sink.files import sync_folder, write_atomically, write_failed
 from peerloom.sink.journal.walk import Walk
 from peerloom.sink.layout import JOURNAL, SegmentName, list_segments
 
@@ -20,7 +19,14 @@ def forget(run_dir: Path, ids: IdSet) -> None:
     for name in list_segments(run_dir):
         path = name.path(run_dir)
         try:
-            _forget(path, ids)
+            data = path.read_bytes()
+            if not any(True for _ in Walk(data, ids.__contains__, check=False)):
+                continue
+            rest = [data[record.start : record.end] for record in Walk(data, lambda id: id not in ids)]
+            if rest:
+                write_atomically(path, b"".join(rest))
+            else:
+                path.unlink()
         except OSError as error:
             raise write_failed(path, error) from error
     sync_folder(run_dir / JOURNAL)
@@ -39,23 +45,3 @@ def clear(run_dir: Path) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise SinkError(f"{path} could not be removed: {error.strerror}") from error
-
-
-def _forget(path: Path, ids: IdSet) -> None:
-    data = path.read_bytes()
-    if not any(True for _ in Walk(data, ids.__contains__, check=False)):
-        return
-    rest = [data[record.start : record.end] for record in Walk(data, lambda id: id not in ids)]
-    if not rest:
-        path.unlink()
-        return
-    temporary = path.with_name(f".{path.name}.tmp")  # readers ignore it; a leftover file is overwritten
-    try:
-        with temporary.open("wb") as new:
-            new.write(b"".join(rest))
-            new.flush()
-            os.fdatasync(new.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -22,7 +22,7 @@ from peerloom.idset import IdSet
 from peerloom.sink.files import size_of, sync_folder, write_atomically, write_failed
 from peerloom.sink.index import OPENING, Closed, Group, closing, frame, read_closed, sum_up
 from peerloom.sink.journal.prune import forget
-from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts, lock_path
+from peerloom.sink.layout import INDEX, REJECTED, PartName, list_parts, lock_path
 from peerloom.sink.lock import ShardLock
 from peerloom.sink.rows import tally_of
 from peerloom.sink.takeover import recover
@@ -75,7 +75,7 @@ def withdraw_failed(run_dir: Path, incarnation: int) -> IdSet:
 
 
 def _remove_failed(run_dir: Path, split: _Split) -> None:
-    data, rejected, index = (split.part.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
+    data, rejected, index = split.part.paths(run_dir)
     write_atomically(rejected, split.kept + split.failed)
     write_atomically(index, split.new_index)
     if split.kept:
@@ -93,7 +93,7 @@ def _has_failed(run_dir: Path, part: PartName) -> bool:
 
 def _closing_record(run_dir: Path, part: PartName) -> Closed:
     """Return the closing record of a part that was taken over."""
-    data, rejected, index = (part.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
+    data, rejected, index = part.paths(run_dir)
     closed = read_closed(index, (size_of(data), size_of(rejected)))
     if closed is None:
         raise RunDirError(
