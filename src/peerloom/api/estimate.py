@@ -101,9 +101,7 @@ def work_of(row: Mapping[str, Any]) -> Work:
 def _run(pilot: Sequence[Work], sample: Sequence[Work], shape: RunShape, random: Random) -> Work:
     """Simulate a whole run: the pilot's own tasks, and further tasks distributed like the sample."""
     others = max(0, shape.tasks - len(pilot))
-    deviation = random.gauss(
-        0.0, math.sqrt(others)
-    )  # of the sum over the other tasks, in standard deviations
+    deviation = random.gauss(0.0, math.sqrt(others))  # of their sum, in standard deviations of one task
     sums: list[float] = []
     for known, values in zip(zip(*pilot, strict=True), zip(*sample, strict=True), strict=True):
         mean = sum(values) / len(values)
