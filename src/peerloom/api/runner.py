@@ -34,7 +34,7 @@ from peerloom.terminal.streams import reopen_closed
 from peerloom.workflow import Workflow
 
 
-class Options(TypedDict, total=False):
+class RunOptions(TypedDict, total=False):
     """The options of `run` and `arun`. An omitted option has the configuration's default.
 
     `source` is a path, a pattern, several of them, rows (any iterable of mappings), or a source object. `llm`
@@ -77,7 +77,7 @@ def run(
     *,
     workflow: Workflow | None = None,
     agents: Mapping[str, Agent] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> RunResult:
     """Run a recipe, or a workflow with its agents, to the end.
 
@@ -88,7 +88,7 @@ def run(
         recipe: a recipe's name, import path, or the path of a `run.yaml`.
         workflow: a workflow instead of a recipe's.
         agents: the agent for each role of the workflow.
-        options: see `Options`.
+        options: see `RunOptions`.
 
     Raises:
         UsageError: before anything is started, naming the error; a `RunDirError` names the differences from
@@ -105,7 +105,7 @@ async def arun(
     *,
     workflow: Workflow | None = None,
     agents: Mapping[str, Agent] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> RunResult:
     """Run like `run`, but in the running event loop; the caller handles interruptions."""
     plan = await asyncio.to_thread(_plan, recipe, workflow, agents, options)
@@ -255,11 +255,11 @@ class _EndingRecorder(Hooks):
 
 
 def _plan(
-    recipe: str | None, workflow: Workflow | None, agents: Mapping[str, Agent] | None, options: Options
+    recipe: str | None, workflow: Workflow | None, agents: Mapping[str, Agent] | None, options: RunOptions
 ) -> Plan:
     for name in options:
-        if name not in Options.__annotations__:
-            known = list(Options.__annotations__)
+        if name not in RunOptions.__annotations__:
+            known = list(RunOptions.__annotations__)
             raise ConfigError(
                 f"run() has no option {name!r}.{did_you_mean(name, known)} Other keys go into config={{...}}"
             )
@@ -279,7 +279,7 @@ def _plan(
     )
 
 
-def _execution(options: Options) -> dict[str, Any]:
+def _execution(options: RunOptions) -> dict[str, Any]:
     given = cast("dict[str, Any]", options)
     return {
         key: given[key] for key in ("run_dir", "fresh", "retry_failed", "progress", "hooks") if key in given

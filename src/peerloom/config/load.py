@@ -13,7 +13,7 @@ from peerloom.config.composition.overrides import literal
 from peerloom.config.explain import explain
 from peerloom.config.providers import find_group, known_kinds
 from peerloom.config.rules import broken_rules
-from peerloom.config.schema import Config, Recipe, llm_of
+from peerloom.config.schema import Config, RecipeSection, llm_of
 from peerloom.config.secrets import refuse_secrets
 from peerloom.config.sections.llm import LLM_GROUPS
 from peerloom.errors import ConfigError
@@ -83,7 +83,7 @@ def _with_options(options: type | None, kinds: Iterable[str]) -> type[Config]:
         hints = get_type_hints(options, include_extras=True)
         for field in dataclasses.fields(options):
             fields[field.name] = (_bounded(hints[field.name]), _default(field))
-    recipe = create_model("Recipe", __base__=Recipe, **fields)
+    recipe = create_model("RecipeSection", __base__=RecipeSection, **fields)
     llm: Any = llm_of(LLM_GROUPS | {kind: find_group(kind) for kind in kinds})
     sections: dict[str, Any] = {
         "recipe": (recipe, Field(default_factory=recipe)),

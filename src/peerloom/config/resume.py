@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
-from peerloom.config.schema import Config, Recipe
+from peerloom.config.schema import Config, RecipeSection
 from peerloom.config.sections.base import fields_of, is_section, resume_rule
 from peerloom.options import MAY_GROW, SAME, OnResume
 
@@ -28,7 +28,7 @@ def resume_values(config: Config) -> ResumeValues:
 
 def rule_of(section: Any, name: str) -> OnResume | None:
     """Return the rule of a key; None for one that holds a section. A recipe's options must stay the same."""
-    default = SAME if issubclass(cast("type", section), Recipe) else None
+    default = SAME if issubclass(cast("type", section), RecipeSection) else None
     return resume_rule(fields_of(section)[name].metadata) or default
 
 

@@ -32,14 +32,14 @@ else:
     Llm = llm_of(LLM_GROUPS)
 
 
-class Recipe(Section):
+class RecipeSection(Section):
     """The recipe; `load.check` adds the recipe's own options."""
 
     name: Annotated[str | None, SAME] = None
     """A recipe's name or import path; None for a workflow given in Python."""
 
 
-class Source(Section):
+class SourceSection(Section):
     """The origin of the input rows."""
 
     path: Annotated[str | tuple[str, ...] | None, FREE] = None
@@ -100,8 +100,8 @@ def _switch(value: object) -> object:
 class Config(Section):
     """The configuration of a run."""
 
-    recipe: SerializeAsAny[Recipe] = Recipe()
-    source: Source = Source()
+    recipe: SerializeAsAny[RecipeSection] = RecipeSection()
+    source: SourceSection = SourceSection()
     sink: Sink = Sink()
     limit: Annotated[Count | None, MAY_GROW] = None
     """Read the first rows only, by position."""

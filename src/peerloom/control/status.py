@@ -13,7 +13,7 @@ from peerloom.events import (
     RunStarted,
     ViewChanged,
 )
-from peerloom.observe.rates import Rates
+from peerloom.observe.rates import ProgressRates
 from peerloom.runtime.driver.run import Run
 from peerloom.runtime.settings import ADJUSTABLE
 
@@ -29,7 +29,7 @@ class StatusCollector(Hooks):
         self._members: dict[str, MemberJoined] = {}
         self._notices: deque[dict[str, Any]] = deque(maxlen=NOTICES)
         self._progress = Progress(0.0, None, 0, 0)
-        self._rates = Rates()
+        self._rates = ProgressRates()
 
     def run_started(self, event: RunStarted) -> None:
         """Store the recipe's name."""

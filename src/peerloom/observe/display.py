@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peerloom.events import Hooks, MemberLost, Notice, Progress, RunFinished, RunStarted, Starting
-from peerloom.observe.rates import Rates
+from peerloom.observe.rates import ProgressRates
 from peerloom.observe.words import agents_table, clock, count, duration, outcomes, plain
 
 LINE_SECONDS = 5.0
@@ -24,7 +24,7 @@ class _Display(Hooks):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._rates = Rates()
+        self._rates = ProgressRates()
         self._recipe = ""
 
     def run_started(self, event: RunStarted) -> None:
@@ -107,13 +107,13 @@ def open_display(console: Console) -> LineDisplay | LiveDisplay:
     return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
 
 
-def _done(event: Progress, rates: Rates) -> str:
+def _done(event: Progress, rates: ProgressRates) -> str:
     if not event.total:
         return f"{count(rates.rows)} rows"
     return f"{count(rates.rows)}/{count(event.total)} rows, {rates.rows / event.total:.0%}"
 
 
-def _figures(event: Progress, rates: Rates) -> str:
+def _figures(event: Progress, rates: ProgressRates) -> str:
     turns = sum(agent.turns for agent in event.agents.values())
     return (
         f"{count(turns)} turns, in flight {count(event.in_flight)}, "
@@ -122,7 +122,7 @@ def _figures(event: Progress, rates: Rates) -> str:
     )
 
 
-def _left(event: Progress, rates: Rates) -> str:
+def _left(event: Progress, rates: ProgressRates) -> str:
     if event.paused or event.waiting:
         return "" if event.waiting else ", paused"
     return "" if rates.seconds_left is None else f", {duration(rates.seconds_left)} left"
@@ -139,14 +139,14 @@ def _short(reason: str) -> str:
     return reason if len(reason) <= REASON_CHARACTERS else f"{reason[:REASON_CHARACTERS]}..."
 
 
-def _line(event: Progress, rates: Rates) -> str:
+def _line(event: Progress, rates: ProgressRates) -> str:
     reason = f" ({_short(event.paused)})" if event.paused else ""
     reason = f"; {_waiting(event)}" if event.waiting else reason
     done = f"{_done(event, rates)}{_left(event, rates)}{reason}"
     return f"{duration(event.seconds)}  {done}; {_figures(event, rates)}"
 
 
-def _panel(recipe: str, event: Progress, rates: Rates) -> Group:
+def _panel(recipe: str, event: Progress, rates: ProgressRates) -> Group:
     head = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=event.total or None, completed=rates.rows, width=30, pulse=not event.total)
     elapsed = Text(f"{duration(event.seconds)}{_left(event, rates)}")

@@ -15,7 +15,7 @@ class _Sample(NamedTuple):
     tokens: int
 
 
-class Rates:
+class ProgressRates:
     """The rates at the latest of the snapshots, which are added in order.
 
     They exclude earlier sessions, and the time before the first task of this one was admitted.

@@ -36,7 +36,7 @@ class Opened(msgspec.Struct, frozen=True, array_like=True, tag="opened"):
     version: int
 
 
-class Group(msgspec.Struct, frozen=True, array_like=True, tag="group"):
+class CommittedGroup(msgspec.Struct, frozen=True, array_like=True, tag="group"):
     """A committed group: the ids of its rows, the lengths of the part's files after it, and its totals."""
 
     ids: list[TaskId]
@@ -57,10 +57,10 @@ class Closed(msgspec.Struct, frozen=True, array_like=True, tag="closed"):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Opened | Group | Closed)
+_decoder = msgspec.msgpack.Decoder(Opened | CommittedGroup | Closed)
 
 
-def frame(record: Opened | Group | Closed) -> bytes:
+def frame(record: Opened | CommittedGroup | Closed) -> bytes:
     """Return the bytes of a record with its frame."""
     payload = _encoder.encode(record)
     return _frame.pack(len(payload), zlib.crc32(payload)) + payload
@@ -76,7 +76,7 @@ def closing(record: Closed) -> bytes:
     return framed + _trailer.pack(_MARK, VERSION, len(framed))
 
 
-def sum_up(groups: Iterable[Group], ends: Ends) -> Closed:
+def sum_up(groups: Iterable[CommittedGroup], ends: Ends) -> Closed:
     """Return the closing record of a part with these groups."""
     ids, totals = IdSet(), Totals()
     for group in groups:
@@ -114,7 +114,7 @@ def read_closed(path: Path, sizes: Ends) -> Closed | None:
 class Prefix(msgspec.Struct, frozen=True):
     """The valid prefix of an index: its groups, and its length in bytes without a closing record."""
 
-    groups: list[Group]
+    groups: list[CommittedGroup]
     length: int
 
     @property
@@ -131,7 +131,7 @@ def read_prefix(data: bytes, sizes: Ends, name: str) -> Prefix:
     Raises:
         RunDirError: if the index was written in a version that this release cannot read.
     """
-    groups: list[Group] = []
+    groups: list[CommittedGroup] = []
     position = 0
     while True:
         record, after = _read_record(data, position)
@@ -141,14 +141,18 @@ def read_prefix(data: bytes, sizes: Ends, name: str) -> Prefix:
                     f"{name} is of index version {record.version}, but this release reads {VERSION}: "
                     "go on with the release that began the run, or use another --run-dir"
                 )
-        elif not isinstance(record, Group) or record.data_end > sizes[0] or record.rejected_end > sizes[1]:
+        elif (
+            not isinstance(record, CommittedGroup)
+            or record.data_end > sizes[0]
+            or record.rejected_end > sizes[1]
+        ):
             return Prefix(groups, position)
         else:
             groups.append(record)
         position = after
 
 
-def _read_record(data: bytes, position: int) -> tuple[Opened | Group | Closed | None, int]:
+def _read_record(data: bytes, position: int) -> tuple[Opened | CommittedGroup | Closed | None, int]:
     """Return the record at a position and the position after it; None if it is not intact."""
     start = position + _frame.size
     if start > len(data):

@@ -11,14 +11,14 @@ from pathlib import Path
 from peerloom.idset import IdSet
 from peerloom.sink.errors import DiskFull, ShardLost, SinkError
 from peerloom.sink.files import AppendFile, sync_folder
-from peerloom.sink.index import OPENING, Closed, Group, closing, frame
+from peerloom.sink.index import OPENING, Closed, CommittedGroup, closing, frame
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName
 from peerloom.sink.rows import Row
 from peerloom.sink.totals import Totals
 from peerloom.task import COMPLETED
 
 
-class Part:
+class PartWriter:
     """A part that is being written. Its files are created when the first row needs them.
 
     Args:
@@ -84,7 +84,7 @@ class Part:
                 file.append(b"\n".join([*content, b""]))
                 file.sync()
                 touched.append(file)
-        group = Group([row.id for row in rows], self._end(DATA), self._end(REJECTED), totals)
+        group = CommittedGroup([row.id for row in rows], self._end(DATA), self._end(REJECTED), totals)
         index.append(frame(group) if index.end else OPENING + frame(group))
         index.sync()
         self._check_owner()

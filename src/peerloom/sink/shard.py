@@ -12,7 +12,7 @@ from peerloom.sink.errors import DiskFull, SinkError
 from peerloom.sink.files import write_failed
 from peerloom.sink.layout import PartName, lock_path
 from peerloom.sink.lock import ShardLock
-from peerloom.sink.part import Part
+from peerloom.sink.part import PartWriter
 from peerloom.sink.rows import Row
 from peerloom.sink.takeover import recover
 from peerloom.sink.totals import Totals
@@ -21,7 +21,7 @@ from peerloom.task import TaskId
 ROTATE_BYTES = 64 * 2**20
 
 
-class Shard:
+class ShardFiles:
     """One shard, owned by one incarnation. Create it with `take`. Blocks; not thread-safe.
 
     Attributes:
@@ -40,14 +40,14 @@ class Shard:
         self._next_name = name
         self._lock = lock
         self._rotate_bytes = rotate_bytes
-        self._part: Part | None = None
+        self._part: PartWriter | None = None
         self._failed: SinkError | None = None
         self._closed = False
 
     @classmethod
     def take(
         cls, run_dir: Path, shard: int, incarnation: int, *, rotate_bytes: int = ROTATE_BYTES
-    ) -> "Shard":
+    ) -> "ShardFiles":
         """Take over a shard, new or from an earlier incarnation, which may still be running.
 
         Args:
@@ -121,7 +121,7 @@ class Shard:
         self._failed = self._failed or SinkError(f"shard {self._next_name.shard} is closed")
         self._lock.close()
 
-    def _begin_part(self) -> Part:
+    def _begin_part(self) -> PartWriter:
         name = self._next_name
         self._next_name = name._replace(number=name.number + 1)
-        return Part(self._run_dir, name, self._lock.check)
+        return PartWriter(self._run_dir, name, self._lock.check)

@@ -1,9 +1,9 @@
 """Write committed rows to one Parquet file; the JSONL parts remain authoritative.
 
-The rows are read twice: first to find the type of every column (`Shape`), then to write them in batches, so
-that memory is bounded by a batch and not by the run. Nested values stay nested. A value whose type differs
-between rows is written as JSON text; the file's metadata lists these columns under the key `peerloom`:
-`{"json": ["turns[].value"]}`.
+The rows are read twice: first to find the type of every column (`ColumnShape`), then to write them in
+batches, so that memory is bounded by a batch and not by the run. Nested values stay nested. A value whose
+type differs between rows is written as JSON text; the file's metadata lists these columns under the key
+`peerloom`: `{"json": ["turns[].value"]}`.
 """
 
 import importlib
@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from peerloom.errors import RunDirError
-from peerloom.sink.export.shape import Shape
+from peerloom.sink.export.shape import ColumnShape
 from peerloom.sink.read import Extent, parse_lines, read_lines
 
 BATCH_BYTES = 8 << 20
@@ -95,8 +95,8 @@ def write_parquet(extents: list[Extent], target: Path, on_row: Callable[[], None
     return written, texts
 
 
-def _shape(extents: list[Extent], on_row: Callable[[], None]) -> tuple[Shape, int]:
-    shape, found = Shape(), 0
+def _shape(extents: list[Extent], on_row: Callable[[], None]) -> tuple[ColumnShape, int]:
+    shape, found = ColumnShape(), 0
     shape.add(dict.fromkeys(COLUMNS))
     for extent in extents:
         for row in parse_lines(extent):
@@ -106,14 +106,14 @@ def _shape(extents: list[Extent], on_row: Callable[[], None]) -> tuple[Shape, in
     return shape, found
 
 
-def _column(pa: Any, path: str, shape: Shape, texts: list[str]) -> _Column:
+def _column(pa: Any, path: str, shape: ColumnShape, texts: list[str]) -> _Column:
     """Return the column for a shape; append the paths of values that become JSON text to `texts`."""
     kind = shape.kind
     if kind == "json":
         texts.append(path)
         return _Column(pa.string(), json=True)
     if kind == "list":
-        items = _column(pa, f"{path}[]", shape.items or Shape(), texts)
+        items = _column(pa, f"{path}[]", shape.items or ColumnShape(), texts)
         return _Column(pa.list_(items.type), items=items if items.is_converted else None)
     if kind == "object":
         fields = {name: _column(pa, f"{path}.{name}", inner, texts) for name, inner in shape.fields.items()}

@@ -1,7 +1,7 @@
 """Infer the type that a Parquet column needs, from every value in the rows.
 
-A `Shape` stands for one path in the rows (`result`, or `value` in each item of `turns`) and records the types
-found there. Its `kind` is one type that holds all of them:
+A `ColumnShape` stands for one path in the rows (`result`, or `value` in each item of `turns`) and records the
+types found there. Its `kind` is one type that holds all of them:
 
 - whole numbers, also mixed with fractions; truth values; text;
 - a list, whose items have a shape;
@@ -40,7 +40,7 @@ class _Budget:
     left: int = MAX_SHAPES
 
 
-class Shape:
+class ColumnShape:
     """The types found at one path of the rows. Depth 0 is the row itself, whose fields the sink defines."""
 
     __slots__ = ("_budget", "_depth", "_kind", "fields", "fraction", "high", "items", "low")
@@ -51,8 +51,8 @@ class Shape:
         self._kind = ""
         self.fraction = False
         self.low = self.high = 0
-        self.fields: dict[str, Shape] = {}
-        self.items: Shape | None = None
+        self.fields: dict[str, ColumnShape] = {}
+        self.items: ColumnShape | None = None
 
     @property
     def kind(self) -> Kind:
@@ -109,9 +109,9 @@ class Shape:
             if inner is not None and not (field._kind == "text" and type(inner) is str):  # the common case
                 field.add(inner)
 
-    def _child(self) -> "Shape":
+    def _child(self) -> "ColumnShape":
         self._budget.left -= 1
-        return Shape(self._depth + 1, self._budget)
+        return ColumnShape(self._depth + 1, self._budget)
 
     def _number_kind(self) -> Kind:
         if self.fraction:

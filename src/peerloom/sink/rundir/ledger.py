@@ -21,18 +21,18 @@ MAX_BYTES = 1 << 20  # a larger file is replaced by one with a single line
 Amounts = dict[str, float]
 
 
-class Entry(msgspec.Struct):
+class LedgerEntry(msgspec.Struct):
     """Amounts by resource."""
 
     used: Amounts = {}
     held: Amounts = {}
 
 
-_decoder = msgspec.json.Decoder(Entry)
+_decoder = msgspec.json.Decoder(LedgerEntry)
 _encoder = msgspec.json.Encoder()
 
 
-def read_ledger(run_dir: Path) -> Entry | None:
+def read_ledger(run_dir: Path) -> LedgerEntry | None:
     """Return the last complete entry of a run's ledger; None if there is none."""
     try:
         lines = (run_dir / LEDGER).read_bytes().splitlines(keepends=True)
@@ -57,7 +57,7 @@ class Ledger:
     def __init__(self, run_dir: Path, earlier: Amounts) -> None:
         self._path = run_dir / LEDGER
         self._fd = -1
-        self._begin(Entry(used=earlier))
+        self._begin(LedgerEntry(used=earlier))
 
     def note(self, used: Amounts, held: Amounts) -> None:
         """Append an entry with the used and the held amounts.
@@ -66,10 +66,10 @@ class Ledger:
             DiskFull: if there is no room; nothing more may be granted then.
             SinkError: if it cannot be written.
         """
-        line = _encoder.encode(Entry(used, held)) + b"\n"
+        line = _encoder.encode(LedgerEntry(used, held)) + b"\n"
         try:
             if self._size + len(line) > MAX_BYTES:
-                self._begin(Entry(used, held))
+                self._begin(LedgerEntry(used, held))
                 return
             written = os.write(self._fd, line)
             if written < len(line):
@@ -92,7 +92,7 @@ class Ledger:
         finally:
             os.close(self._fd)
 
-    def _begin(self, entry: Entry) -> None:
+    def _begin(self, entry: LedgerEntry) -> None:
         line = _encoder.encode(entry) + b"\n"
         write_atomically(self._path, line)
         try:

@@ -20,7 +20,7 @@ import orjson
 from peerloom.errors import RunDirError
 from peerloom.idset import IdSet
 from peerloom.sink.files import size_of, sync_folder, write_atomically, write_failed
-from peerloom.sink.index import OPENING, Closed, Group, closing, frame, read_closed, sum_up
+from peerloom.sink.index import OPENING, Closed, CommittedGroup, closing, frame, read_closed, sum_up
 from peerloom.sink.journal.prune import forget
 from peerloom.sink.layout import INDEX, REJECTED, PartName, list_parts, lock_path
 from peerloom.sink.lock import ShardLock
@@ -120,7 +120,7 @@ def _split(run_dir: Path, part: PartName) -> _Split:
     ids = [id for id in IdSet.decode(closed.ids) if id not in withdrawn]
     new_ends, new_index = (closed.ends[0], sum(map(len, kept))), OPENING
     if ids:
-        group = Group(ids, *new_ends, closed.totals)
+        group = CommittedGroup(ids, *new_ends, closed.totals)
         new_index += frame(group) + closing(sum_up([group], new_ends))
     return _Split(part, b"".join(kept), b"".join(failed), withdrawn, new_index)
 

@@ -14,12 +14,12 @@ from peerloom.sink.export import writer as exporting
 from peerloom.sink.export.shape import MAX_DEPTH, MAX_FIELDS, MAX_SHAPES
 from peerloom.sink.export.writer import export, export_parquet
 from peerloom.sink.rows import Row
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.task import TaskId
 
 
-def commit(run_dir: Path, contents: list[dict[str, Any]], outcome: str = "completed") -> Shard:
-    shard = Shard.take(run_dir, 0, 1)
+def commit(run_dir: Path, contents: list[dict[str, Any]], outcome: str = "completed") -> ShardFiles:
+    shard = ShardFiles.take(run_dir, 0, 1)
     lines = [
         Row(
             TaskId(0, number, 0),
@@ -50,7 +50,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def test_the_completed_rows_or_the_others(run_dir: Path, tmp_path: Path) -> None:
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(9)))
     for suffix, read in ((".parquet", _read_parquet), (".jsonl", _read_jsonl)):
         completed = export(run_dir, tmp_path / f"c{suffix}")
@@ -62,7 +62,7 @@ def test_the_completed_rows_or_the_others(run_dir: Path, tmp_path: Path) -> None
 
 
 def test_only_what_is_committed(run_dir: Path, tmp_path: Path) -> None:
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows([1, 2]))
     with max(run_dir.glob("data/*")).open("ab") as file:
         file.write(b'{"id": "0-99-0"}\n{"torn')
@@ -144,7 +144,7 @@ def test_no_rows_make_a_file_with_the_usual_columns(run_dir: Path, target: Path)
 
 
 def test_the_run_directory_takes_parquet_under_two_names(run_dir: Path) -> None:
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(3)))
     shard.close()
     assert [each.path.name for each in export_parquet(run_dir)] == ["data.parquet", "rejected.parquet"]
