@@ -16,7 +16,7 @@
         ├── AnswerError         a reply did not parse, after every retry
         └── LLMError            the language model service failed this call
             ├── LLMUnavailable  unreachable, overloaded or timed out, after every retry
-            ├── LLMRejected     the request was refused; asking again cannot help
+            ├── LLMRejected     the request was refused; a retry cannot help
             ├── LLMDenied       the service refuses the whole run: its key, its quota, its model's name
             ├── ContextExceeded the prompt is longer than the model's context
             ├── OutputTruncated the reply was cut by the token limit
@@ -115,7 +115,7 @@ class LLMUnavailable(LLMError):
 
 
 class LLMRejected(LLMError):
-    """The request was refused (HTTP 4xx); asking again cannot help."""
+    """The request was refused (HTTP 4xx); a retry cannot help."""
 
     reason = "llm_rejected"
 

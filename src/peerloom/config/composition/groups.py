@@ -114,7 +114,7 @@ class Groups:
 
 
 def read_yaml(path: str | Path) -> tuple[str, Any]:
-    """Return a YAML file's text and its content, interpolations as they are written.
+    """Return a YAML file's text and its content, without resolving interpolations.
 
     Raises:
         ConfigError: if there is no such file, or it cannot be read, or is not YAML.
@@ -139,7 +139,7 @@ def _read(file: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _default(entry: Any, group: str, file: Path) -> tuple[str, str]:
-    """Group and option of an entry in a file's defaults."""
+    """Return the group and the option of an entry in a file's defaults."""
     if isinstance(entry, str):
         return group, entry
     if isinstance(entry, dict) and len(cast("dict[Any, Any]", entry)) == 1:

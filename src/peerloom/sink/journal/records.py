@@ -20,12 +20,14 @@ import struct
 import zlib
 from collections.abc import Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from peerloom.errors import CodecError
 from peerloom.task import Header, SavedCall, TaskId, Turn
+
+T = TypeVar("T")
 
 TURN, CALL, BASE = 1, 2, 3
 
@@ -115,10 +117,7 @@ def turns_of(record: bytes) -> list[msgspec.Raw]:
     Raises:
         CodecError: if it does not hold turns.
     """
-    try:
-        return _checked(_turns_decoder.decode(_payload(record)))
-    except msgspec.MsgspecError as error:
-        raise _wrong(error) from error
+    return _checked(_decode(_turns_decoder, _payload(record)))
 
 
 def call_of(record: bytes) -> SavedCall:
@@ -127,10 +126,7 @@ def call_of(record: bytes) -> SavedCall:
     Raises:
         CodecError: if it does not hold a call.
     """
-    try:
-        return _call_decoder.decode(_payload(record))
-    except msgspec.MsgspecError as error:
-        raise _wrong(error) from error
+    return _decode(_call_decoder, _payload(record))
 
 
 def base_of(record: bytes) -> tuple[list[msgspec.Raw], list[SavedCall]]:
@@ -139,11 +135,8 @@ def base_of(record: bytes) -> tuple[list[msgspec.Raw], list[SavedCall]]:
     Raises:
         CodecError: if it does not hold them.
     """
-    try:
-        raw_turns, calls = _base_decoder.decode(_payload(record))
-        return _checked(raw_turns), calls
-    except msgspec.MsgspecError as error:
-        raise _wrong(error) from error
+    raw_turns, calls = _decode(_base_decoder, _payload(record))
+    return _checked(raw_turns), calls
 
 
 def _record(kind: int, header: Header, mark: int, payload: bytes) -> bytes:
@@ -162,9 +155,12 @@ def _payload(record: bytes) -> memoryview:
 
 def _checked(raw_turns: list[msgspec.Raw]) -> list[msgspec.Raw]:
     for raw in raw_turns:
-        _turn_decoder.decode(raw)
+        _decode(_turn_decoder, raw)
     return raw_turns
 
 
-def _wrong(error: Exception) -> CodecError:
-    return CodecError(f"not a record of the journal: {error}")
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: msgspec.Raw | memoryview) -> T:
+    try:
+        return decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CodecError(f"not a record of the journal: {error}") from error
