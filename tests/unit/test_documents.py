@@ -26,7 +26,7 @@ from peerloom.api import make_plan
 from peerloom.config.schema import Config
 from peerloom.config.sections.base import fields_of
 from peerloom.config.sections.llm import LLM_GROUPS
-from peerloom.config.serve import ENGINES, read_served
+from peerloom.config.serve import ENGINES, parse_serve_options
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 
 ROOT = Path(__file__).parents[2]
@@ -208,7 +208,7 @@ def _check(words: list[str]) -> None:
     else:
         assert words[1] == "serve" and words[2] in ("up", "load", "unload"), words
         if words[2] == "up":
-            read_served([word for word in words[4:] if "=" in word])
+            parse_serve_options([word for word in words[4:] if "=" in word])
 
 
 def _in_background(words: list[str], where: Path, environment: dict[str, str], stack: ExitStack) -> None:

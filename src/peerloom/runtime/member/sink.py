@@ -16,7 +16,7 @@ from peerloom.runtime.member.spec import MemberSpec, MemberStats
 from peerloom.runtime.transport.base import Link
 from peerloom.sink.errors import DiskFull
 from peerloom.sink.rows import decode
-from peerloom.sink.shard import Shard as ShardFiles
+from peerloom.sink.shard import ShardFiles
 from peerloom.sink.totals import Totals
 
 DISK_FULL_SECONDS = 1.0
