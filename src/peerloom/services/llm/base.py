@@ -6,7 +6,7 @@ simulated, scripted and real services share these types.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -79,6 +79,10 @@ class EmbedReply(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage(calls=1)
     model: str = ""
     seconds: float = 0.0
+
+
+Request = TypeVar("Request", ChatRequest, EmbedRequest)
+Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 
 class LLM(Protocol):

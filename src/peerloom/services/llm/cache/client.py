@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest, Reply
 from peerloom.services.llm.cache.keys import CacheKeys, UncacheableService
 from peerloom.services.llm.cache.thread import CacheThread
 from peerloom.services.llm.client.client import ReplicatedClientSpec
@@ -20,8 +20,6 @@ from peerloom.services.llm.client.service import ClientSpec
 from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.usage.prices import Prices
 from peerloom.task import Usage
-
-Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 _COMPLETE = ("stop", "tool_calls")
 _CUT = "length"

@@ -15,12 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from peerloom.errors import LLMDenied, LLMError
-from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.base import (
+    Backend,
+    ChatReply,
+    ChatRequest,
+    EmbedReply,
+    EmbedRequest,
+    Reply,
+    Request,
+)
 from peerloom.services.llm.client.hedge import Hedge, Hedging
 from peerloom.services.llm.client.replicas import AttemptFailed, Dial, Replicas
 from peerloom.services.llm.client.routing import Routing
@@ -34,8 +42,6 @@ from peerloom.services.llm.usage.settling import charged, replaced, total
 from peerloom.services.llm.wire_format.finish_reasons import KNOWN
 from peerloom.task import Usage
 
-Request = TypeVar("Request", ChatRequest, EmbedRequest)
-Reply = TypeVar("Reply", ChatReply, EmbedReply)
 Ask = Callable[[Request, int, Backend], Awaitable[Reply]]
 """Sends a request to a backend; the number is that of the attempt."""
 Attempt = Callable[[Backend], Awaitable[Reply]]

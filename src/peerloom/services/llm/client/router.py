@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from peerloom.errors import ConfigError, LLMDenied, LLMError, LLMUnavailable
-from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest, Reply, Request
 from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.hedge import Hedge
 from peerloom.services.llm.client.routing import Routing
@@ -28,8 +28,7 @@ from peerloom.task import Usage
 DEFAULT = "llm"
 """The service of every role without a service of its own."""
 
-Request = TypeVar("Request", ChatRequest, EmbedRequest)
-Reply = TypeVar("Reply", ChatReply, EmbedReply)
+
 Ask = Callable[[LLM, Request], Awaitable[Reply]]
 
 
@@ -118,7 +117,9 @@ class ServiceRouter:
                 logs = log_dir if not fleets else log_dir / name
                 spec = await service.start(spawner, named, logs)
                 if not isinstance(spec, ReplicatedClientSpec):
-                    raise ConfigError(f"{name} is no single service: name each service of a lineup in it")
+                    raise ConfigError(
+                        f"{name} is no single service: name each service of a ServiceRouter in it"
+                    )
                 fleets.append(self._options[name].applied(spec, name))
         except BaseException:
             await self.stop()

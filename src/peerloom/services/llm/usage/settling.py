@@ -2,15 +2,12 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import msgspec
 
 from peerloom.errors import LLMError
-from peerloom.services.llm.base import ChatReply, EmbedReply
+from peerloom.services.llm.base import Reply
 from peerloom.task import Usage
-
-Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 
 @contextmanager
