@@ -34,7 +34,7 @@ Ask = Callable[[LLM, Request], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions:
-    """How a run uses one service.
+    """The options of one service in a run.
 
     Args:
         limits: the provider's limits.

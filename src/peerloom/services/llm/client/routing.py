@@ -183,7 +183,7 @@ class ReplicaRouter:
             self._update_live()
 
     def failed(self, name: str, now: float, *, reached: bool = True) -> bool:
-        """Record a failure of a replica; return whether that ejects it. `reached`: it was reachable."""
+        """Record a failure of a replica that was `reached` or not; return whether that ejects it."""
         replica = self._replicas.get(name)
         if replica is None:
             return False

@@ -34,5 +34,5 @@ class Bucket:
         self._level = min(most, self._level - amount)
 
     def refused(self, seconds: float) -> None:
-        """Empty the bucket, and take the rate of `seconds` more: the provider has counted more than this."""
+        """Empty the bucket and take another `seconds` at the full rate, after a refusal by the provider."""
         self._level = min(self._level, 0.0) - seconds * self._per_second

@@ -11,7 +11,7 @@ from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.limits.congestion import Congestion, Load
 from peerloom.services.llm.limits.member_quota import SLOT_SECONDS, MemberQuota
 from peerloom.services.llm.limits.rates import RateBuckets
-from peerloom.services.llm.limits.sharing import by_role, max_min, whole
+from peerloom.services.llm.limits.sharing import by_role, max_min, rounded
 from peerloom.services.llm.limits.slowness import Slowness
 from peerloom.services.llm.usage.amounts import (
     ANYTHING,
@@ -45,7 +45,7 @@ class Limits(Options):
     window_seconds: Annotated[Positive, FREE] = 60.0
     """The window over which the provider counts requests and tokens."""
     adaptive: Annotated[bool, FREE] = True
-    """Reduce the load below the limits, or without limits, when the provider refuses calls or slows down."""
+    """Reduce the load when the provider refuses calls or slows down, with or without declared limits."""
 
     @property
     def bounded(self) -> bool:
@@ -262,7 +262,7 @@ class ServiceQuota:
                 member.set_slots(ENDLESS)
             return
         total = max(1, math.floor(bound))
-        shares = whole(self._fair_slots(total), total)
+        shares = rounded(self._fair_slots(total), total)
         for name, share in shares.items():
             if share <= self._members[name].slots:
                 self._members[name].set_slots(float(share))
@@ -310,7 +310,7 @@ class ServiceQuota:
         }
         needs = {name: need for name, need in needs.items() if need >= 1}
         available = self._congestion.take(math.floor(sum(needs.values())), now)
-        for name, more in whole(max_min(float(available), needs), available).items():
+        for name, more in rounded(max_min(float(available), needs), available).items():
             if more:
                 member = self._members[name]
                 member.set_starts(max(member.starts, float(member.attempts)) + more)

@@ -29,7 +29,7 @@ def by_role(available: float, wanted: Mapping[tuple[str, str], float]) -> dict[s
     return shares
 
 
-def whole(shares: Mapping[str, float], total: int) -> dict[str, int]:
+def rounded(shares: Mapping[str, float], total: int) -> dict[str, int]:
     """Return shares as integers of sum `total` or less; the largest remainders are rounded up."""
     numbers = {member: math.floor(share) for member, share in shares.items()}
     over = min(total, round(sum(shares.values()))) - sum(numbers.values())

@@ -47,7 +47,7 @@ _LENGTH, _LATENCY, _WORDS, _AGREE, _PICK, _SCHEMA, _FAULT, _THOUGHT = range(8)  
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorOptions(Options):
-    """How a simulated model behaves: a real model's timing and faults."""
+    """The timing, limits and faults of a simulated model."""
 
     latency: Annotated[NotNegative, FREE] = 0.0
     """Median seconds of a call."""
@@ -118,7 +118,7 @@ class SimulatorOptions(Options):
 
     @cached_property
     def fault_rates(self) -> tuple[tuple[Fault, float], ...]:
-        """Each fault and its share of calls."""
+        """The faults and their shares of calls."""
         return (
             ("429", self.rate_429),
             ("5xx", self.rate_5xx),

@@ -50,7 +50,7 @@ class ServerSocket:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Listen.
+        """Start listening.
 
         Raises:
             ServiceError: if the port is taken.
