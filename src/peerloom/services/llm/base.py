@@ -81,7 +81,6 @@ class EmbedReply(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
-Request = TypeVar("Request", ChatRequest, EmbedRequest)
 Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 

@@ -27,7 +27,6 @@ from peerloom.services.llm.base import (
     EmbedReply,
     EmbedRequest,
     Reply,
-    Request,
 )
 from peerloom.services.llm.client.hedge import Hedge, Hedging
 from peerloom.services.llm.client.replicas import AttemptFailed, Dial, Replicas
@@ -42,8 +41,8 @@ from peerloom.services.llm.usage.settling import charged, replaced, total
 from peerloom.services.llm.wire_format.finish_reasons import KNOWN
 from peerloom.task import Usage
 
-Ask = Callable[[Request, int, Backend], Awaitable[Reply]]
-"""Sends a request to a backend; the number is that of the attempt."""
+Send = Callable[[int, Backend], Awaitable[Reply]]
+"""Sends the request of a call to a backend; the number is that of the attempt."""
 Attempt = Callable[[Backend], Awaitable[Reply]]
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -136,11 +135,11 @@ class ReplicatedClient:
             ContextExceeded: if the prompt is too long for the model.
             ContentFiltered: if the provider withholds the reply.
         """
-        return self._call(request, _chat)
+        return self._call(request, lambda number, backend: backend.chat(request, number))
 
     def embed(self, request: EmbedRequest) -> "CoroutineType[Any, Any, EmbedReply]":
         """Embed texts; raises the errors of `chat`."""
-        return self._call(request, _embed)
+        return self._call(request, lambda number, backend: backend.embed(request, number))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -149,7 +148,7 @@ class ReplicatedClient:
     def _set_down(self, why: str, denied: bool) -> None:
         self._limiter.set_down(why, denied=denied)
 
-    async def _call(self, request: Request, ask: Ask[Request, Reply]) -> Reply:
+    async def _call(self, request: ChatRequest | EmbedRequest, send: Send[Reply]) -> Reply:
         key = self._spec.routing.key(request.session, request.role)
         began, number = self._clock(), 0
         # Created on the first failure, to save memory: many thousands of calls wait here at once.
@@ -177,7 +176,7 @@ class ReplicatedClient:
                     self._limiter.begin()
                 sent = self._clock()
                 try:
-                    reply = await self._attempt(request, partial(ask, request, number), key, avoid, need)
+                    reply = await self._attempt(request, partial(send, number), key, avoid, need)
                     return reply if discarded is None else replaced(reply, reply.usage + discarded)
                 except LLMError as error:
                     error.usage = total(error.usage, discarded)
@@ -251,7 +250,12 @@ class ReplicatedClient:
             self._limiter.idle -= 1
 
     async def _attempt(
-        self, request: Request, attempt: Attempt[Reply], key: str, avoid: Collection[str], need: Amount | None
+        self,
+        request: ChatRequest | EmbedRequest,
+        attempt: Attempt[Reply],
+        key: str,
+        avoid: Collection[str],
+        need: Amount | None,
     ) -> Reply:
         """Make one attempt, and settle its usage against the `need` that is reserved for it."""
         used = _FAILED
@@ -301,7 +305,7 @@ class ReplicatedClient:
         )
         return used if need is None else used.most(need._replace(requests=1.0, calls=1.0))
 
-    def _learn(self, request: Request, reply: Reply, known: bool, seconds: float) -> None:
+    def _learn(self, request: ChatRequest | EmbedRequest, reply: Reply, known: bool, seconds: float) -> None:
         """Update estimates and durations from a reply; `seconds` include the wait for a second request."""
         self._answered_at = self._clock()
         self._limiter.answered(reply.seconds, reply.usage.completion)
@@ -360,14 +364,6 @@ class ReplicatedClient:
 
 def _has_content(reply: ChatReply | EmbedReply) -> bool:
     return isinstance(reply, ChatReply) and bool(reply.text or reply.reasoning or reply.tool_calls)
-
-
-def _chat(request: ChatRequest, number: int, backend: Backend) -> Awaitable[ChatReply]:
-    return backend.chat(request, number)
-
-
-def _embed(request: EmbedRequest, number: int, backend: Backend) -> Awaitable[EmbedReply]:
-    return backend.embed(request, number)
 
 
 async def _wait(sleeping: Awaitable[None]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peerloom.errors import ConfigError, LLMDenied, LLMError, LLMUnavailable
-from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest, Reply, Request
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest, Reply
 from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.hedge import Hedge
 from peerloom.services.llm.client.routing import Routing
@@ -27,9 +27,6 @@ from peerloom.task import Usage
 
 DEFAULT = "llm"
 """The service of every role without a service of its own."""
-
-
-Ask = Callable[[LLM, Request], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,11 +176,11 @@ class ServiceRouterClient:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Answer one request; errors are those of the last service called."""
-        return await self._call(request, lambda client, asked: client.chat(asked))
+        return await self._call(request.role, lambda client: client.chat(request))
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Embed texts; errors are those of the last service called."""
-        return await self._call(request, lambda client, asked: client.embed(asked))
+        return await self._call(request.role, lambda client: client.embed(request))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -191,12 +188,12 @@ class ServiceRouterClient:
             for client in self._clients.values():
                 stack.push_async_callback(client.close)
 
-    async def _call(self, request: Request, ask: Ask[Request, Reply]) -> Reply:
-        name = self._roles.get(request.role, self._default)
+    async def _call(self, role: str, send: Callable[[LLM], Awaitable[Reply]]) -> Reply:
+        name = self._roles.get(role, self._default)
         discarded: Usage | None = None
         while True:
             try:
-                reply = await ask(self._clients[name], request)
+                reply = await send(self._clients[name])
                 return reply if discarded is None else replaced(reply, reply.usage + discarded)
             except LLMError as error:
                 error.usage = discarded = total(error.usage, discarded)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 from statistics import NormalDist
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import orjson
 
@@ -119,17 +119,7 @@ class SimulatorOptions(Options):
     @cached_property
     def fault_rates(self) -> tuple[tuple[Fault, float], ...]:
         """The faults and their shares of calls."""
-        return (
-            ("429", self.rate_429),
-            ("5xx", self.rate_5xx),
-            ("hang", self.rate_hang),
-            ("garbage", self.rate_garbage),
-            ("truncation", self.rate_truncation),
-            ("half_closed", self.rate_half_closed),
-            ("slow", self.rate_slow),
-            ("cut", self.rate_cut),
-            ("content_type", self.rate_content_type),
-        )
+        return tuple((fault, getattr(self, f"rate_{fault}")) for fault in get_args(Fault) if fault)
 
 
 @dataclass(frozen=True, kw_only=True)
