@@ -94,10 +94,8 @@ class ServiceQuota:
         self._service = service
         self._limits = limits
         self._members: dict[str, MemberQuota] = {}
-        self._rates = RateBuckets(
-            limits.bucket(limits.requests_per_minute, now),
-            limits.bucket(limits.tokens_per_minute, now),
-        )
+        requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
+        self._rates = RateBuckets(limits.bucket(requests, now), limits.bucket(tokens, now))
         self._congestion = Congestion(now, declared=self._rates.bounded)
         self._slowness = Slowness()
         self._limited = limits.bounded or unlimited != ANYTHING
@@ -288,9 +286,7 @@ class ServiceQuota:
         shares = by_role(float(total), wanted)
         active = sum(member.calls > 0 for member in members)
         spare = (total - sum(shares.values())) / max(1, active)
-        return {
-            member.name: shares.get(member.name, 0.0) + (spare if member.calls else 0.0) for member in members
-        }
+        return {each.name: shares.get(each.name, 0.0) + (spare if each.calls else 0.0) for each in members}
 
     def _divide_starts(self, now: float) -> None:
         """Divide the attempts that may begin among members with calls, those that waited longest first."""
@@ -335,8 +331,7 @@ class ServiceQuota:
         """Grant calls of one role after the other, and of one member of the role after the other.
 
         A role keeps its turn until one of its calls is covered, or large calls would never be covered; but it
-        is skipped if the budget does not cover the call. Return the remaining amount, or None if a role
-        has to wait.
+        is skipped if the budget does not cover the call. Return the rest; None if a role has to wait.
         """
         turns = self._turns(waiting)
         step = max(1, sum(count for _, queue in turns for _, count, _ in queue) // ROUNDS)
