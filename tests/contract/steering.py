@@ -17,7 +17,7 @@ from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.hosted.openai import OpenAIService
-from peerloom.services.llm.simulated.server.http1 import Connection, Request
+from peerloom.services.llm.simulated.server.http1 import HttpRequest, ServerConnection
 from peerloom.sink.read import read_rows
 from peerloom.sink.rundir.directory import RunDir
 from peerloom.source.memory import RowsSource
@@ -35,8 +35,8 @@ class HeldModel:
     def __init__(self) -> None:
         self.calls = 0
         self.peak = 0
-        self.waiting: list[Connection] = []
-        self.connections: set[Connection] = set()
+        self.waiting: list[ServerConnection] = []
+        self.connections: set[ServerConnection] = set()
         self._open = False
         self._refusal = b""
         self._changed = asyncio.Event()
@@ -51,7 +51,7 @@ class HeldModel:
         """Be there, always at the same port."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Connection(self, self.connections), "127.0.0.1", self._port
+            lambda: ServerConnection(self, self.connections), "127.0.0.1", self._port
         )
         self._port = self._server.sockets[0].getsockname()[1]
 
@@ -64,7 +64,7 @@ class HeldModel:
             connection.close()
         await self._server.wait_closed()
 
-    def __call__(self, request: Request, connection: Connection) -> None:
+    def __call__(self, request: HttpRequest, connection: ServerConnection) -> None:
         if request.path.endswith(b"/models"):
             connection.reply(200, MODELS)
             return

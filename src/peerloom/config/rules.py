@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from peerloom.config.nearest import did_you_mean
 from peerloom.config.schema import Config
 from peerloom.config.sections.llm import LlamaCpp, Scripted
-from peerloom.services.llm.client.router import DEFAULT, broken_line
+from peerloom.services.llm.client.router import DEFAULT, routing_problems
 
 
 def broken_rules(config: Config) -> list[str]:
@@ -47,7 +47,7 @@ def _broken_services(config: Config) -> Iterator[str]:
         yield f"llms.{DEFAULT}: that is the name of the service in llm: give this one another"
     roles = {name: role.llm for name, role in config.roles.items() if role.llm is not None}
     if config.llm is not None or config.llms:
-        yield from broken_line({name: each.fallback for name, each in named.items() if each}, roles)
+        yield from routing_problems({name: each.fallback for name, each in named.items() if each}, roles)
     elif roles:
         role, name = next(iter(roles.items()))
         yield f"roles.{role}.llm={name}: the model was given in Python: give a ServiceRouter there"

@@ -1,12 +1,12 @@
-"""What an agent sees of a language model: one request, one reply.
+"""Define the requests, replies and client protocols of language models.
 
-A service has two halves. The *service* is held by the driver: it can start what the model needs (server
-processes), and says how to reach it. The *client* lives in each peer's event loop and answers calls. The
-fakes (`simulated`, `scripted`) and the real ones share these types.
+A service has two halves. The *service* belongs to the driver: it starts the server processes that a model
+needs and describes how to reach them. The *client* runs in each peer's event loop and answers calls. The
+simulated, scripted and real services share these types.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -14,15 +14,16 @@ from peerloom.task import Usage
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. `messages` are OpenAI chat messages; parts that are images or audio pass through.
+    """A chat call. `messages` are OpenAI chat messages; image and audio parts pass through unchanged.
 
     `choices`, if any, are the only replies allowed; `schema` is a JSON schema the reply must follow;
-    at most one of the two is set. `tools` are OpenAI function tools, `tool_choice` is `auto`, `none`,
-    `required` or a tool's name. `top_logprobs` asks for the log-probabilities of each token and of so many
-    others beside it. `seed` makes the reply reproducible where the server can.
+    at most one of the two is set. `tools` are OpenAI function tools; `tool_choice` is `auto`, `none`,
+    `required` or the name of a tool. `top_logprobs` requests the log-probability of each token and of that
+    many alternatives. `seed` makes the reply reproducible if the server supports it.
 
-    `session` names the conversation and `role` the agent that asks: by them a service sends a call where its
-    prefix is cached, and is fair between agents. The runtime fills in what is empty.
+    `session` names the conversation and `role` the calling agent. Services use them to route a call to the
+    replica that has its prefix cached, and to share quota fairly between agents. The runtime fills them in if
+    they are empty.
     """
 
     messages: list[dict[str, Any]]
@@ -41,13 +42,13 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back. `finish_reason` is OpenAI's: `stop`, `length`, `content_filter`, `tool_calls`.
+    """A chat reply. `finish_reason` is OpenAI's: `stop`, `length`, `content_filter`, `tool_calls`.
 
-    `message` is the reply as an OpenAI chat message; `text` its words, `reasoning` what the model thought
-    before them, `tool_calls` the functions it wants called, in OpenAI's form. `logprobs` are OpenAI's, a
-    record for each token; `token_ids` are the reply's tokens, if the server tells them.
-    `usage.calls` is 1, and `seconds` is the time of the call that succeeded, without earlier retries; a reply
-    from the cache has used nothing, and its `usage` is empty.
+    `message` is the reply as an OpenAI chat message, `text` its content, `reasoning` the model's reasoning
+    before the content, and `tool_calls` the requested function calls in OpenAI's format. `logprobs` holds
+    OpenAI's record for each token; `token_ids` are the reply's tokens, if the server returns them.
+    `usage.calls` is 1, and `seconds` is the duration of the successful attempt, without earlier ones. A reply
+    from the cache has an empty `usage`.
     """
 
     text: str
@@ -63,7 +64,7 @@ class ChatReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts to be turned into vectors; `dimensions` shortens these, where the model can."""
+    """An embeddings call. `dimensions` shortens the vectors if the model supports it."""
 
     texts: tuple[str, ...]
     dimensions: int | None = None
@@ -72,7 +73,7 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmbedReply(msgspec.Struct, frozen=True, kw_only=True):
-    """A vector for each text, in their order."""
+    """An embeddings reply: a vector for each text, in the order of the texts."""
 
     vectors: list[list[float]]
     usage: Usage = Usage(calls=1)
@@ -80,62 +81,65 @@ class EmbedReply(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
+Reply = TypeVar("Reply", ChatReply, EmbedReply)
+
+
 class LLM(Protocol):
-    """A client of a model, or of several."""
+    """A client of one or several models."""
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Answer one request.
 
         Raises:
-            LLMError: one of its subclasses, after the client's own retries.
+            LLMError: a subclass of it, after the client's own retries.
         """
         ...
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Turn texts into vectors.
+        """Embed texts.
 
         Raises:
-            LLMError: as `chat`; `LLMRejected` if the service has no embeddings.
+            LLMError: as for `chat`; `LLMRejected` if the service has no embeddings.
         """
         ...
 
     async def close(self) -> None:
-        """Give back connections. The client answers no call after it."""
+        """Close all connections; the client cannot be used afterwards."""
         ...
 
 
 class Backend(Protocol):
-    """One replica of a model, as a client of it sees it: it makes single attempts, and knows no other."""
+    """Makes single attempts at one replica of a model."""
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
-        """Try to have one request answered; `attempt` counts the tries of this call, from 0.
+        """Send one request; `attempt` numbers the attempts of this call, from 0.
 
         Raises:
-            Retryable: if it failed in a way that may pass.
-            LLMError: if it failed for good.
+            Retryable: for a transient failure.
+            LLMError: for a permanent failure.
         """
         ...
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
-        """As `chat`."""
+        """Send one embeddings request; see `chat`."""
         ...
 
     async def healthy(self) -> bool:
-        """Whether it would answer; asked of a replica that has failed, before it is given calls again."""
+        """Return whether the replica answers; called before an ejected replica is used again."""
         ...
 
     async def close(self) -> None:
-        """Give back connections."""
+        """Close all connections."""
         ...
 
 
 def text_of(messages: Sequence[dict[str, Any]]) -> str:
-    """All words of chat messages, for whoever measures them; of parts only those that are text."""
-    words: list[str] = []
+    """Return the text of chat messages, joined by line breaks; parts that are not text are skipped."""
+    texts: list[str] = []
     for message in messages:
         content: Any = message.get("content")
         if isinstance(content, str):
-            words.append(content)
+            texts.append(content)
         elif isinstance(content, list):
-            words += [part.get("text") or "" for part in content]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - OpenAI's parts
-    return "\n".join(words)
+            texts += [part.get("text") or "" for part in content]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - OpenAI's parts
+    return "\n".join(texts)

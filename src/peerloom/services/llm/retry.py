@@ -1,12 +1,12 @@
-"""Asking again: which wait, how often, and when to give up.
+"""Retry failed calls with exponential backoff and jitter.
 
-An attempt raises `Retryable` for what may pass (a lost connection, 429, 5xx). The wait before the next
-one grows exponentially up to a cap and is drawn uniformly below that ("full jitter"), so that callers
-that failed together do not return together. A server's Retry-After comes on top, unless it is absurdly long.
+An attempt raises `Retryable` for a transient failure (a lost connection, 429, 5xx). The wait before the next
+attempt is drawn uniformly from 0 to a bound that doubles up to a cap ("full jitter"), so that calls that
+failed together do not retry together. A server's Retry-After is added, unless it exceeds a cap.
 
-An attempt that no server took (connection refused, model still loading), or that was refused for a limit,
-says nothing about the request, so it costs time but no attempt. Time in which the whole service was away, or
-refused every call, is excused.
+An attempt that no server accepted (connection refused, model still loading), or that was refused for a rate
+limit, does not count as an attempt, but its time counts. Time during which the whole service was unavailable,
+or refused every call, does not count.
 """
 
 import math
@@ -20,25 +20,25 @@ from email.utils import parsedate_to_datetime
 from peerloom.errors import ConfigError, LLMUnavailable
 from peerloom.task import Usage
 
-BELIEVED = 3
-"""So many times a server's Retry-After is taken at its word before the waits grow."""
-SINGLED_OUT = 30
-"""A call that is refused so often, others being answered each time, is refused for what it is."""
+TRUSTED_RETRY_AFTERS = 3
+"""The number of attempts with a Retry-After before the drawn waits grow."""
+MAX_LONE_REFUSALS = 30
+"""The number of refusals, while other calls are answered, after which a call fails."""
 LIMIT_CAP_SECONDS = 8.0
-"""The longest drawn wait of a refused call, since a limit that others use up is free again soon."""
+"""The backoff cap of a call refused for a rate limit: a limit used up by other calls is soon free again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How persistent a client is. All times in seconds.
+    """The retry policy of a client. All times in seconds.
 
     Args:
-        attempts: calls made in all, the first included, but not those that no server took or that a limit
-            refused. With 1 there is a single call, whatever becomes of it.
-        base: the first wait is drawn from 0 to this; it doubles with every attempt.
-        cap: no drawn wait is longer.
-        retry_after_cap: a longer Retry-After is ignored, so the wait is as if the server had named none.
-        max_elapsed: no new attempt begins later than this after the first.
+        attempts: the maximum number of attempts, including the first, but not those that no server accepted
+            or that were refused for a rate limit. With 1 a call is never retried.
+        base: the upper bound of the first wait; it doubles with every attempt.
+        cap: the upper bound of every drawn wait.
+        retry_after_cap: the longest Retry-After that is honored; a longer one is ignored.
+        max_elapsed: the time after the first attempt from which no new attempt begins.
     """
 
     attempts: int = 8
@@ -54,22 +54,22 @@ class Retry:
             if getattr(self, name) < 0:
                 raise ConfigError(f"retry.{name} is {getattr(self, name)}: seconds cannot be negative")
 
-    def believed(self, retry_after: float | None) -> float:
-        """The seconds of a Retry-After, or 0 if there is none, or one above the cap."""
+    def honored(self, retry_after: float | None) -> float:
+        """Return the seconds of a Retry-After, or 0 if there is none or it exceeds the cap."""
         return retry_after if retry_after is not None and retry_after <= self.retry_after_cap else 0.0
 
 
 class Retryable(Exception):
-    """An attempt failed in a way that may pass.
+    """A transient failure of an attempt.
 
     Args:
-        why: for the final error.
-        retry_after: what the server asked for, in seconds.
-        taken: whether a server took the request.
-        limit: whether it was refused for a limit on how much may be asked, not for what it is.
-        overload: whether another replica might have had room for it.
-        usage: what it has used, if it was answered in a way that cannot be taken.
-        notice: what a person is to be told, once.
+        why: the reason, for the final error.
+        retry_after: the wait the server asked for, in seconds.
+        taken: whether a server accepted the request.
+        limit: whether the request was refused for a rate limit rather than for its content.
+        overload: whether another replica might have had capacity for it.
+        usage: the usage of the attempt, if it was answered with an unusable reply.
+        notice: a message to show to the user once.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class Retryable(Exception):
         self.overload = overload
 
 
-class Tries:
-    """One call's tries so far, after it has failed once. `what` names the thing called, for the final error.
+class RetryState:
+    """The attempts of one call, from its first failure on.
 
     Args:
-        policy: how persistent to be.
-        what: what is called.
-        began: when its first try began, by `clock`.
-        clock: seconds.
+        policy: the retry policy.
+        target: the name of the called service, for the final error.
+        began: the time at which the first attempt began, by `clock`.
+        clock: returns seconds.
         uniform: draws a number between two others.
     """
 
@@ -109,76 +109,76 @@ class Tries:
         "_refused_at",
         "_uniform",
         "began",
+        "counted",
+        "lone_refusals",
         "made",
         "policy",
-        "singled",
-        "taken",
-        "what",
+        "target",
     )
 
     def __init__(
         self,
         policy: Retry,
-        what: str,
+        target: str,
         began: float,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.policy = policy
-        self.what = what
+        self.target = target
         self.began = began
         self._clock = clock
         self._uniform = uniform
         self._refused_at = math.inf
         self._failed_at = began
         self.made = 0
-        self.taken = 0
-        self.singled = 0  # refusals since the last of which others were answered
+        self.counted = 0
+        self.lone_refusals = 0  # refusals between which other calls were answered
 
-    def excuse(self, seconds: float) -> None:
-        """Time that does not count: nobody could have answered then."""
+    def exclude(self, seconds: float) -> None:
+        """Exclude time during which the service was unavailable from the elapsed time."""
         self.began += seconds
 
     def wait(self, failure: Retryable, answering: float = -math.inf, *, others_fail: bool = False) -> float:
-        """Count a failed try and return the seconds to wait before the next one.
+        """Count a failed attempt and return the seconds to wait before the next one.
 
-        A try says nothing about the call if other calls fail too, though the service has answered before,
-        and none was answered since this call's last failure: then the try is not counted, only its time.
+        The attempt is not counted, but its time is, during an outage: the service has answered before, other
+        calls fail too, and none was answered since this call's last failure.
 
         Args:
-            failure: how it failed.
-            answering: when another call was answered last.
-            others_fail: whether other calls have failed and wait for their next try.
+            failure: the failure of the attempt.
+            answering: the time at which another call was last answered.
+            others_fail: whether other calls have failed and wait for their next attempt.
 
         Raises:
-            LLMUnavailable: if there is to be none, with the failure.
+            LLMUnavailable: if attempts or time are used up, with the failure.
         """
         policy = self.policy
         self.made += 1
         outage = others_fail and failure.usage is None and -math.inf < answering <= self._failed_at
-        self.taken += failure.taken and not failure.limit and not outage
+        self.counted += failure.taken and not failure.limit and not outage
         self._failed_at = self._clock()
         if failure.limit:
-            self.singled += answering > self._refused_at
+            self.lone_refusals += answering > self._refused_at
             self._refused_at = self._clock()
-        asked = policy.believed(failure.retry_after)
-        doublings = self.made - 1 - (BELIEVED if asked else 0)
+        asked = policy.honored(failure.retry_after)
+        doublings = self.made - 1 - (TRUSTED_RETRY_AFTERS if asked else 0)
         cap = min(policy.cap, LIMIT_CAP_SECONDS) if failure.limit else policy.cap
         wait = asked + self._uniform(0.0, min(cap, policy.base * 2.0 ** max(-2, min(doublings, 32))))
         elapsed = self._clock() - self.began
-        over = self.taken >= policy.attempts or self.singled >= SINGLED_OUT or policy.attempts == 1
-        if over or elapsed + wait > policy.max_elapsed:
-            tries = "1 attempt" if self.made == 1 else f"{self.made} attempts"
+        used_up = self.counted >= policy.attempts or self.lone_refusals >= MAX_LONE_REFUSALS
+        if used_up or policy.attempts == 1 or elapsed + wait > policy.max_elapsed:
+            attempts = "1 attempt" if self.made == 1 else f"{self.made} attempts"
             raise LLMUnavailable(
-                f"{self.what} did not answer in {tries} over {elapsed:.1f} s; last: {failure}"
+                f"{self.target} did not answer in {attempts} over {elapsed:.1f} s; last: {failure}"
             ) from failure
         return wait
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The wait in seconds that response headers ask for, or None. `now` is Unix time.
+    """Return the wait in seconds that response headers ask for, or None. `now` is Unix time.
 
-    Understands `retry-after-ms`, and `Retry-After` in seconds or as an HTTP date.
+    Supported are `retry-after-ms`, and `Retry-After` in seconds or as an HTTP date.
     """
     millis = _number(headers.get("retry-after-ms"))
     if millis is not None:
@@ -192,7 +192,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     try:
         date = parsedate_to_datetime(value)
         return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
-    except (ValueError, OverflowError):  # a year or a zone out of range
+    except (ValueError, OverflowError):  # the year or time zone is out of range
         return None
 
 

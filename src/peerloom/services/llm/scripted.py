@@ -1,12 +1,11 @@
-"""A language model that says what it is told to, for tests of agents and workflows.
+"""Play scripted replies in place of a language model, for tests of agents and workflows.
 
     ScriptedService(["first reply", "second reply"])             in order, each once
-    ScriptedService({"capital of France": "Paris"})              by words in the last message
+    ScriptedService({"capital of France": "Paris"})              by text in the last message
     ScriptedService(lambda request: request.messages[-1]["content"].upper())
 
-A reply is a text, a whole `ChatReply`, or an exception to raise; a function may also be async. A list is
-used up in order, so it serves one process only; for `engine=ray` use a mapping or a function at the top
-level of a module.
+A reply is a text, a `ChatReply`, or an exception to raise; a function may also be async. A list is consumed
+in order, so it works in a single process only; for `engine=ray` use a mapping or a module-level function.
 """
 
 import asyncio
@@ -30,14 +29,14 @@ MODEL = "scripted"
 
 
 class ScriptedService:
-    """Plays a script. `requests` records what its clients in this process were asked, oldest first.
+    """A service that plays a script. `requests` records the requests in this process, oldest first.
 
     Args:
-        script: replies, see this module.
-        repeat: begin a list again when it is used up, in each process for itself.
+        script: the replies; see this module.
+        repeat: restart a list when it is used up, in each process separately.
 
     Raises:
-        ConfigError: for a script of the wrong type, naming the place.
+        ConfigError: if an entry of the script has the wrong type; the error names it.
     """
 
     def __init__(self, script: Script, *, repeat: bool = False) -> None:
@@ -56,11 +55,11 @@ class ScriptedService:
     async def start(
         self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
-        """Nothing to start."""
+        """Return the spec; there is nothing to start."""
         return self.spec()
 
     def spec(self) -> ReplicatedClientSpec:
-        """A single replica, in whatever process calls it; all in one process play the same script."""
+        """Return a spec with one replica in the calling process; its clients there share the script."""
         return ReplicatedClientSpec(
             model=MODEL,
             replicas=("this process",),
@@ -70,18 +69,18 @@ class ScriptedService:
         )
 
     async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
-        """Wait for ever: it cannot die."""
+        """Wait forever: a script cannot fail."""
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: there is nothing to stop."""
 
     async def answer(self, request: ChatRequest) -> ChatReply:
-        """The script's reply to `request`.
+        """Return the scripted reply to `request`.
 
         Raises:
-            LLMRejected: if the script has none, or a function returned something else.
-            Exception: what the script says to raise.
+            LLMRejected: if the script has no reply, or a function returned a value of another type.
+            Exception: the exception that the script contains.
         """
         self.requests.append(request)
         found = self._find(request)
@@ -108,30 +107,28 @@ class _ScriptedDial:
 
 
 class ScriptedBackend:
-    """Answers as a `ScriptedService` says."""
+    """Answers from the script of a `ScriptedService`."""
 
     def __init__(self, service: ScriptedService) -> None:
         self._service = service
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
-        """See `ScriptedService.answer`."""
+        """Return the scripted reply; see `ScriptedService.answer`."""
         return await self._service.answer(request)
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
-        """A script has none."""
+        """Raise `LLMRejected`: a script has no embeddings."""
         raise LLMRejected("a scripted model has no embeddings")
 
     async def healthy(self) -> bool:
-        """It always is."""
+        """Return True."""
         return True
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no connections."""
 
 
 class _InOrder:
-    """A list of replies."""
-
     def __init__(self, replies: Sequence[Scripted], repeat: bool) -> None:
         self._replies = list(replies)
         self._repeat = repeat
@@ -150,7 +147,7 @@ class _InOrder:
 
 
 class _ByWords:
-    """Replies by words that the last message contains; the first that fit are taken."""
+    """Replies by text that the last message contains; the first match is used."""
 
     def __init__(self, replies: Mapping[str, Scripted]) -> None:
         self._replies = dict(replies)

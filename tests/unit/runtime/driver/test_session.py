@@ -27,7 +27,7 @@ class Client:
     def metered(self, everything: bool) -> ClientSpec:
         raise NotImplementedError
 
-    def connect(self, desk: QuotaClient | None = None) -> LLM:
+    def connect(self, quota_client: QuotaClient | None = None) -> LLM:
         raise NotImplementedError
 
 

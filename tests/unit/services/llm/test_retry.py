@@ -5,7 +5,7 @@ from email.utils import formatdate
 import pytest
 
 from peerloom.errors import ConfigError, LLMUnavailable
-from peerloom.services.llm.retry import Retry, Retryable, Tries, retry_after
+from peerloom.services.llm.retry import Retry, Retryable, RetryState, retry_after
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 
 def give_up(clock: Clock, *failures: Retryable, uniform=lambda low, high: high, **policy) -> str:
     """A call that fails in these ways, the last one again and again; the final error."""
-    tries = Tries(Retry(**policy), "http://llm/v1", clock.now, clock, uniform)
+    tries = RetryState(Retry(**policy), "http://llm/v1", clock.now, clock, uniform)
     with pytest.raises(LLMUnavailable) as caught:
         for number in range(1000):
             wait = tries.wait(failures[min(number, len(failures) - 1)])
@@ -83,9 +83,9 @@ def test_a_server_that_stays_away() -> None:
 
 def test_time_that_is_excused_does_not_count() -> None:
     clock = Clock()
-    tries = Tries(Retry(base=1, max_elapsed=6), "it", clock.now, clock, lambda low, high: high)
+    tries = RetryState(Retry(base=1, max_elapsed=6), "it", clock.now, clock, lambda low, high: high)
     clock.now = 100.0
-    tries.excuse(99.0)
+    tries.exclude(99.0)
     assert tries.wait(BUSY) == 1.0
 
 

@@ -1,1 +1,1 @@
-"""Replies kept on disk, shared by the peers of a node and by runs: the exact request again costs nothing."""
+"""Cache replies on disk, shared by the peers of a node and by runs; repeated requests cost nothing."""

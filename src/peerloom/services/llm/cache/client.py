@@ -1,44 +1,42 @@
-"""A client that looks into the cache first: before limits and budget, for a hit takes from neither.
+"""Answer requests from the cache, before limits and budget apply.
 
-A reply from the cache has used nothing: its `usage` is empty, so rows, summary and budget say what was paid.
-What it would have cost is counted as saved. Equal requests under way at the same time are asked once.
+The `usage` of a cached reply is empty, so rows, summary and budget contain only paid usage; the saved usage
+is counted separately. Equal requests that are outstanding at the same time are sent once.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.cache.keys import Keys, Unknown
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest, Reply
+from peerloom.services.llm.cache.keys import CacheKeys, UncacheableService
 from peerloom.services.llm.cache.thread import CacheThread
 from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.service import ClientSpec
 from peerloom.services.llm.limits.quota_client import QuotaClient
-from peerloom.services.llm.usage.prices import Price, Prices
+from peerloom.services.llm.usage.prices import Prices
 from peerloom.task import Usage
-
-Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 _COMPLETE = ("stop", "tool_calls")
 _CUT = "length"
 
 _encoder = msgspec.msgpack.Encoder()
-_NOT_PLAIN = (TypeError, OverflowError, ValueError)
+_ENCODE_ERRORS = (TypeError, OverflowError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
-    """A cache to be used.
+    """The settings of a cache.
 
     Args:
-        path: its file, on a disk of each node; all peers of a node and any number of runs share it.
-        size: bytes that it may have; what was not used for longest goes first.
-        model: what says which model it is, beside what the service says of itself; JSON values.
-        lookup: whether replies are taken from it; else they are only kept.
+        path: its file, on a disk of each node, shared by all peers of the node and any number of runs.
+        size: its maximum size in bytes; the least recently used replies are evicted.
+        model: additional properties that identify the model; JSON values.
+        lookup: whether replies are read from it, or only written to it.
     """
 
     path: Path
@@ -48,9 +46,9 @@ class CacheSettings:
 
 
 class CacheTally(msgspec.Struct, array_like=True):
-    """What the cache was good for.
+    """The statistics of a cache.
 
-    `hits` calls it answered, `misses` it could have but did not have; `tokens` and dollars were not spent.
+    `hits` and `misses` count cacheable calls; `tokens` and `usd` are those saved by hits.
     """
 
     hits: int = 0
@@ -68,40 +66,40 @@ class CacheTally(msgspec.Struct, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class CachedSpec:
-    """A service behind a cache; makes clients of it. Picklable."""
+    """Creates clients of services behind a cache. Picklable."""
 
     inner: ClientSpec
     settings: CacheSettings
 
     @property
     def fleets(self) -> Sequence[ReplicatedClientSpec]:
-        """The services behind it."""
+        """The services behind the cache."""
         return self.inner.fleets
 
     def metered(self, everything: bool) -> "CachedSpec":
-        """The same, with calls that are made metered."""
+        """Return a copy that limits the calls of services with limits, or of all services."""
         return replace(self, inner=self.inner.metered(everything))
 
     def priced(self, prices: Prices) -> "CachedSpec":
-        """The same, with what tokens cost."""
+        """Return a copy with the prices of tokens."""
         return replace(self, inner=self.inner.priced(prices))
 
-    def connect(self, desk: QuotaClient | None = None) -> "CachingLLM":
-        """A client for the running event loop."""
-        return CachingLLM(self.inner.connect(desk), self.settings, self.fleets)
+    def connect(self, quota_client: QuotaClient | None = None) -> "CachingLLM":
+        """Return a client for the running event loop."""
+        return CachingLLM(self.inner.connect(quota_client), self.settings, self.fleets)
 
 
 class CachingLLM:
-    """Answers from the cache what it can, and keeps what it could not.
+    """Answers requests from the cache, and stores the replies to others.
 
     Args:
-        inner: the client that is asked otherwise.
-        settings: the cache.
-        fleets: the services behind that client.
+        inner: the client for requests that are not in the cache.
+        settings: the settings of the cache.
+        fleets: the services behind the inner client.
 
     Attributes:
-        tally: what it was good for so far.
-        told: what a person should know; whoever reads it empties it.
+        tally: the statistics so far.
+        told: notices for the user; the reader clears the list.
     """
 
     def __init__(self, inner: LLM, settings: CacheSettings, fleets: Sequence[ReplicatedClientSpec]) -> None:
@@ -110,33 +108,33 @@ class CachingLLM:
         self._inner = inner
         self._lookup = settings.lookup
         self._price = fleets[0].price if len(fleets) == 1 else None
-        self._asking: dict[bytes, asyncio.Future[bytes | None]] = {}
-        self._clerk = CacheThread(settings.path, settings.size, self.told.append)
+        self._outstanding: dict[bytes, asyncio.Future[bytes | None]] = {}
+        self._thread = CacheThread(settings.path, settings.size, self.told.append)
         try:
-            self._keys = Keys(fleets, settings.model)
-        except Unknown as error:
+            self._keys = CacheKeys(fleets, settings.model)
+        except UncacheableService as error:
             self._keys = None
             self.told.append(f"the cache is not used: {error}")
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        """As the client inside."""
+        """Answer one request from the cache, or else by the inner client."""
         key = self._keys.chat(request) if self._keys is not None else None
         if key is None:
             return await self._inner.chat(request)
-        whole = (*_COMPLETE, _CUT) if request.max_tokens else _COMPLETE  # cut as it was asked to be
-        return await self._answer(key, ChatReply, lambda: self._inner.chat(request), whole)
+        complete = (*_COMPLETE, _CUT) if request.max_tokens else _COMPLETE  # the request asked for the cut
+        return await self._answer(key, ChatReply, lambda: self._inner.chat(request), complete)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """As the client inside."""
+        """Embed texts from the cache, or else by the inner client."""
         key = self._keys.embed(request) if self._keys is not None else None
         if key is None:
             return await self._inner.embed(request)
         return await self._answer(key, EmbedReply, lambda: self._inner.embed(request))
 
     async def close(self) -> None:
-        """Write what is still to be kept, and close the client inside."""
+        """Write pending replies, and close the inner client."""
         try:
-            await self._clerk.close()
+            await self._thread.close()
         finally:
             await self._inner.close()
 
@@ -144,58 +142,53 @@ class CachingLLM:
         self,
         key: bytes,
         kind: type[Reply],
-        ask: Callable[[], Awaitable[Reply]],
-        whole: Sequence[str] = _COMPLETE,
+        call: Callable[[], Awaitable[Reply]],
+        complete: Sequence[str] = _COMPLETE,
     ) -> Reply:
-        """The reply from the cache, or from whoever asks the same just now, or that of a call."""
-        while (other := self._asking.get(key)) is not None:
+        """Return the reply from the cache, from an equal outstanding request, or from a call."""
+        while (other := self._outstanding.get(key)) is not None:
             await asyncio.wait((other,))
             hit = self._hit(other.result(), kind)
             if hit is not None:
                 return hit
-        asking = self._asking[key] = asyncio.get_running_loop().create_future()
+        outcome = self._outstanding[key] = asyncio.get_running_loop().create_future()
         try:
-            kept = await self._clerk.get(key) if self._lookup else None
-            hit = self._hit(kept, kind)
+            cached = await self._thread.get(key) if self._lookup else None
+            hit = self._hit(cached, kind)
             if hit is not None:
-                asking.set_result(kept)
+                outcome.set_result(cached)
                 return hit
             self.tally.misses += 1
-            reply = await ask()
-            asking.set_result(self._keep(key, reply, whole))
+            reply = await call()
+            outcome.set_result(self._store(key, reply, complete))
             return reply
         except Exception as error:
-            asking.set_exception(error)
-            asking.exception()  # nobody else need have asked
+            outcome.set_exception(error)
+            outcome.exception()  # marks it as retrieved, as no other request may wait for it
             raise
         finally:
-            del self._asking[key]
-            if not asking.done():
-                asking.set_result(None)  # cancelled: one of those who wait asks itself
+            del self._outstanding[key]
+            if not outcome.done():
+                outcome.set_result(None)  # cancelled: one of the waiting requests makes the call
 
     def _hit(self, encoded: bytes | None, kind: type[Reply]) -> Reply | None:
-        """A reply that need not be paid, each time a new one: agents go on with what is in it."""
+        """Return the cached reply and count it; a new object each time, since agents may change it."""
         if encoded is None:
             return None
         try:
             reply = msgspec.msgpack.decode(encoded, type=kind)
         except msgspec.MsgspecError:
-            return None  # of another release
+            return None  # written by another release
         self.tally.hits += 1
         self.tally.tokens += reply.usage.prompt + reply.usage.completion
-        self.tally.usd += self._worth(reply.usage, self._price)
+        self.tally.usd += reply.usage.usd if self._price is None else self._price.cost(reply.usage)
         return msgspec.structs.replace(reply, usage=Usage(), seconds=0.0)
 
-    def _keep(self, key: bytes, reply: ChatReply | EmbedReply, whole: Sequence[str]) -> bytes | None:
+    def _store(self, key: bytes, reply: ChatReply | EmbedReply, complete: Sequence[str]) -> bytes | None:
         try:
             encoded = _encoder.encode(reply)
-        except _NOT_PLAIN:
+        except _ENCODE_ERRORS:
             return None
-        if isinstance(reply, EmbedReply) or reply.finish_reason in whole:
-            self._clerk.put(key, encoded)
+        if isinstance(reply, EmbedReply) or reply.finish_reason in complete:
+            self._thread.put(key, encoded)
         return encoded
-
-    @staticmethod
-    def _worth(usage: Usage, price: Price | None) -> float:
-        """Dollars, at today's price if that is known, else as when it was paid."""
-        return usage.usd if price is None else price.cost(usage)

@@ -1,8 +1,8 @@
-"""By what a reply is known again: the exact request, and the model that is asked.
+"""Compute the cache keys of requests.
 
-Everything counts that may change the reply: messages, sampling, seed, schema, tools, the order of keys in
-them, since models see it; and of the service the model, its dialect and what it adds to each request.
-Conversation and agent do not count, nor the address: a model is the same wherever it is served.
+A key depends on everything that may change the reply: messages, sampling parameters, seed, schema, tools and
+the order of keys in them, which models see; and the service's model, dialect and additional request fields.
+It does not depend on the conversation, the calling agent or the address of the service.
 """
 
 import hashlib
@@ -21,75 +21,75 @@ from peerloom.services.secret import Secret
 KEY_BYTES = 20
 
 _FORMAT = b"peerloom cache 1"
-_ADDRESSES = ("session", "role")
+_IGNORED = ("session", "role")
 _FLOATS = ("temperature", "top_p")
-_NOT_PLAIN = (TypeError, OverflowError, ValueError)
+_ENCODE_ERRORS = (TypeError, OverflowError, ValueError)
 
 _encoder = msgspec.msgpack.Encoder()
 
 
-class Keys:
-    """The keys of one client's requests.
+class CacheKeys:
+    """Computes the keys of one client's requests.
 
     Args:
-        fleets: the services behind the client. If it has several, an agent's role counts as well, since that
-            may decide which of them is asked.
-        more: whatever else says which model it is; JSON values.
+        fleets: the services behind the client. If there are several, keys also depend on the role, since it
+            may decide which service is called.
+        more: additional properties that identify the model; JSON values.
 
     Raises:
-        Unknown: if it cannot be told by what a service's replies are decided.
+        UncacheableService: if the properties of a service that affect its replies cannot be determined.
     """
 
     def __init__(self, fleets: Sequence[ReplicatedClientSpec], more: Mapping[str, Any]) -> None:
-        said = [[fleet.model, _plain(fleet.dial)] for fleet in fleets]
+        services = [[fleet.model, _plain(fleet.dial)] for fleet in fleets]
         self._by_role = len(fleets) > 1
-        self._begun = hashlib.blake2b(_FORMAT, digest_size=KEY_BYTES)
-        self._begun.update(_encoder.encode([said, _plain(more)]))
+        self._prefix = hashlib.blake2b(_FORMAT, digest_size=KEY_BYTES)
+        self._prefix.update(_encoder.encode([services, _plain(more)]))
 
     def chat(self, request: ChatRequest) -> bytes | None:
-        """A request's key; None if its reply is not to be kept.
+        """Return the key of a request; None if its reply must not be cached.
 
-        That is so if it asks for a sample, without a seed: whoever asks that twice wants two.
+        Replies sampled without a seed are not cached: equal requests should get different samples.
         """
         if request.seed is None and request.temperature != 0:
             return None
         return self._key(b"chat", request)
 
     def embed(self, request: EmbedRequest) -> bytes | None:
-        """As `chat`; vectors are always the same."""
+        """Return the key of an embeddings request, whose reply is deterministic; None if it has none."""
         return self._key(b"embed", request)
 
     def _key(self, kind: bytes, request: ChatRequest | EmbedRequest) -> bytes | None:
-        # Without defaults: a field that a later release adds leaves the keys as they are.
-        said = {name: value for name, value, default in _values(request) if value != default}
+        # Defaults are left out, so that new fields in later releases do not change the keys.
+        values = {name: value for name, value, default in _values(request) if value != default}
         role = request.role if self._by_role else ""
         try:
-            encoded = _encoder.encode([kind, role, said])
-        except _NOT_PLAIN:
+            encoded = _encoder.encode([kind, role, values])
+        except _ENCODE_ERRORS:
             return None
-        digest = self._begun.copy()
+        digest = self._prefix.copy()
         digest.update(encoded)
         return digest.digest()
 
 
-class Unknown(Exception):
-    """What decides this service's replies cannot be told."""
+class UncacheableService(Exception):
+    """The properties of a service that affect its replies cannot be determined."""
 
 
 def _values(request: ChatRequest | EmbedRequest) -> list[tuple[str, Any, Any]]:
-    """Name, value and default of each field that counts."""
+    """Return the name, value and default of each field that may change the reply."""
     values: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(request):
         value = getattr(request, field.name)
         if field.name in _FLOATS and value is not None:
             value = float(value)
-        if field.name not in _ADDRESSES:
+        if field.name not in _IGNORED:
             values.append((field.name, value, field.default))
     return values
 
 
 def _plain(value: Any) -> Any:
-    """A service's parts as plain values; addresses and keys are left out."""
+    """Return the properties of a service as JSON values, without addresses and keys."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     if isinstance(value, Endpoint | Secret):
@@ -104,4 +104,4 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         parts = [[each.name, _plain(getattr(value, each.name))] for each in fields(value)]
         return [_plain(type(value)), parts]
-    raise Unknown(f"{type(value).__name__} does not say what decides its replies")
+    raise UncacheableService(f"{type(value).__name__} does not say what decides its replies")

@@ -1,8 +1,9 @@
-"""The cache's file: SQLite in WAL mode, so that any number of processes read while one writes.
+"""Store cached replies in a SQLite file.
 
-Rows are inserted in order of time and thrown away by least recent use, so what goes lies side by side and
-frees whole pages. The bound is on the pages in use, which SQLite counts for all processes; freed ones are
-used again before the file grows.
+The file is in WAL mode, so any number of processes can read while one writes. Rows are inserted in order of
+time and evicted by least recent use, so evicted rows are adjacent and free whole pages. The size limit
+applies to the pages in use, which SQLite counts for all processes; freed pages are reused before the file
+grows.
 """
 
 import os
@@ -15,11 +16,11 @@ BUSY_SECONDS = 0.5  # to wait for another process that writes
 
 _FORMAT = 1
 _LOG_BYTES = 4 << 20
-_ASKED = 500  # keys in one query
-_THROWN_AWAY = 64  # rows at once
-_ROUNDS = 256  # of that in one transaction, so that nobody waits long for it
-_ROW_BYTES = 100  # that a row takes beside its value
-_LARGEST_SHARE = 0.25  # of the whole size, that one value may have
+_QUERY_KEYS = 500
+_EVICTED_ROWS = 64  # per statement
+_EVICTIONS = 256  # statements per transaction, so that other processes do not wait long
+_ROW_BYTES = 100  # of a row in addition to its value
+_LARGEST_SHARE = 0.25  # the maximum size of a value, as a share of the cache size
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -31,19 +32,19 @@ _PUT = """
 INSERT INTO replies (key, used, value) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET used = excluded.used, value = excluded.value
 """
-_THROW_AWAY = "DELETE FROM replies WHERE id IN (SELECT id FROM replies ORDER BY used, id LIMIT ?)"
+_EVICT = "DELETE FROM replies WHERE id IN (SELECT id FROM replies ORDER BY used, id LIMIT ?)"
 
 
 class Store:
-    """An open file, for one thread. Whatever SQLite raises comes through, as `sqlite3.Error`.
+    """An open file of cached replies, for one thread. All methods may raise `sqlite3.Error`.
 
     Args:
-        path: the file; made if it is not there, for its owner's eyes only.
-        size: bytes that it may have; its log beside it has a few MB more.
+        path: the file; created if it does not exist, readable by its owner only.
+        size: its maximum size in bytes; the log file takes a few MB more.
 
     Raises:
-        sqlite3.Error: if it is no such file, damaged, locked, or of another release's format.
-        OSError: if it cannot be made.
+        sqlite3.Error: if the file is of another kind or format, damaged or locked.
+        OSError: if the file cannot be created.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -58,37 +59,37 @@ class Store:
             raise
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The values of those keys that are there."""
+        """Return the values of the keys that are stored."""
         found: dict[bytes, bytes] = {}
-        for start in range(0, len(keys), _ASKED):
-            some = keys[start : start + _ASKED]
-            marks = ",".join("?" * len(some))
-            found.update(self._db.execute(f"SELECT key, value FROM replies WHERE key IN ({marks})", some))
+        for start in range(0, len(keys), _QUERY_KEYS):
+            batch = keys[start : start + _QUERY_KEYS]
+            marks = ",".join("?" * len(batch))
+            found.update(self._db.execute(f"SELECT key, value FROM replies WHERE key IN ({marks})", batch))
         return found
 
     def write(self, entries: Mapping[bytes, bytes], used: Collection[bytes] = ()) -> None:
-        """Keep entries, note which keys were used, and throw away what is too much; all of it or nothing."""
+        """Store entries, update the time of used keys, and evict rows, in one transaction."""
         now = time.time_ns() // 1000
         fits = self._size * _LARGEST_SHARE
         rows = [(key, now, value) for key, value in entries.items() if len(value) <= fits]
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany("UPDATE replies SET used = ? WHERE key = ?", [(now, key) for key in used])
-            self._make_room(sum(len(value) + _ROW_BYTES for _, _, value in rows))
+            self._evict(sum(len(value) + _ROW_BYTES for _, _, value in rows))
             self._db.executemany(_PUT, rows)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-        self._give_back()
+        self._shrink()
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
     def _prepare(self) -> None:
-        # Each has an effect only on a file that is still empty, or none that matters here.
+        # On a file that is not empty these have no effect, or no relevant one.
         self._run(["PRAGMA auto_vacuum=INCREMENTAL", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL"])
         self._run([f"PRAGMA journal_size_limit={_LOG_BYTES}"])
         found = self._number("user_version")
@@ -97,19 +98,19 @@ class Store:
         if found == 0:
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_FORMAT}; COMMIT;")
 
-    def _make_room(self, room: int) -> None:
-        """Throw away what was not used for longest, until so many bytes more would fit."""
-        for _ in range(_ROUNDS):
-            if self._bytes() + room <= self._size:
+    def _evict(self, size: int) -> None:
+        """Evict the least recently used rows until `size` more bytes fit."""
+        for _ in range(_EVICTIONS):
+            if self._bytes() + size <= self._size:
                 return
-            if not self._db.execute(_THROW_AWAY, (_THROWN_AWAY,)).rowcount:
+            if not self._db.execute(_EVICT, (_EVICTED_ROWS,)).rowcount:
                 return
 
-    def _give_back(self) -> None:
-        """Make a file smaller that has more pages than it may, as after `size` was lowered."""
+    def _shrink(self) -> None:
+        """Shrink a file that exceeds its maximum size, as after `size` was lowered."""
         pages = self._number("page_count") - self._size // self._number("page_size")
         if pages > 0:
-            self._db.executescript(f"PRAGMA incremental_vacuum({pages})")  # `execute` does one page only
+            self._db.executescript(f"PRAGMA incremental_vacuum({pages})")  # `execute` frees one page only
 
     def _bytes(self) -> int:
         return (self._number("page_count") - self._number("freelist_count")) * self._number("page_size")
@@ -123,6 +124,6 @@ class Store:
 
 
 def is_busy(error: Exception) -> bool:
-    """Whether another process only was in the way for longer than `BUSY_SECONDS`."""
+    """Return whether the error means that another process locked the file for longer than `BUSY_SECONDS`."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -1,8 +1,8 @@
-"""The thread that keeps the cache's file away from the event loop.
+"""Read and write the cache's file in a thread, so that the event loop does not block.
 
-What is asked while it works is answered by one query, what is kept meanwhile written in one transaction. It
-never fails anybody: when the file cannot be used it says so once, answers that nothing is there, and tries
-again now and then.
+Requests that arrive while the thread works are batched: reads into one query, writes into one transaction.
+Calls never fail: while the file cannot be used, reads find nothing and writes are dropped; the user is
+notified once, and the file is opened again periodically.
 """
 
 import asyncio
@@ -18,122 +18,124 @@ import zstandard
 
 from peerloom.services.llm.cache.store import Store, is_busy
 
-AGAIN_SECONDS = 30.0  # between two tries of a file that cannot be used
+AGAIN_SECONDS = 30.0  # between two attempts to open a file that cannot be used
 
-_SOON_SECONDS = 0.5  # until writes are tried again for which the file was busy
-_USED = 512  # keys whose use is written without anything else to write
-_MOST_WAITING = 64 << 20  # bytes that wait to be written; what is more is not kept
+_RETRY_SECONDS = 0.5  # until writes are retried after the file was busy
+_USED = 512  # used keys from which they are written without entries
+_MAX_PENDING = 64 << 20  # bytes that wait to be written; more are dropped
 
-Asked = tuple[bytes, "asyncio.Future[bytes | None]"]
-Kept = tuple[bytes, bytes]
+Read = tuple[bytes, "asyncio.Future[bytes | None]"]
+Write = tuple[bytes, bytes]
 
 
 class CacheThread:
-    """Of one client, in its event loop.
+    """The cache's thread, for one client in its event loop.
 
     Args:
         path: the cache's file.
-        size: bytes that it may have.
-        tell: called, from the event loop, with what a person should know.
-        clock: seconds.
+        size: its maximum size in bytes.
+        notify: called in the event loop with notices for the user.
+        clock: returns seconds.
     """
 
     def __init__(
-        self, path: Path, size: int, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        size: int,
+        notify: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._size = size
-        self._tell = tell
+        self._notify = notify
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._desk: queue.SimpleQueue[Asked | Kept | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Read | Write | None] = queue.SimpleQueue()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="peerloom-cache", daemon=True)
-        # What follows belongs to the thread.
+        # The attributes below are used by the thread only.
         self._store: Store | None = None
         self._closed_until = 0.0
-        self._told = False
+        self._notified = False
         self._entries: dict[bytes, bytes] = {}
-        self._waiting = 0
+        self._pending = 0  # bytes in the entries
         self._used: set[bytes] = set()
         self._compress = zstandard.ZstdCompressor(3, write_checksum=True).compress
-        self._inflate = zstandard.ZstdDecompressor().decompress
+        self._decompress = zstandard.ZstdDecompressor().decompress
 
     async def get(self, key: bytes) -> bytes | None:
-        """The value of a key, if it is there."""
+        """Return the value of a key; None if it is not stored."""
         if not self._thread.is_alive():
             if self._ended.done():
                 return None
             self._thread.start()
         answer: asyncio.Future[bytes | None] = self._loop.create_future()
-        self._desk.put((key, answer))
+        self._queue.put((key, answer))
         return await answer
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Keep a value, soon."""
+        """Store a value, eventually."""
         if not self._thread.is_alive() and not self._ended.done():
             self._thread.start()
-        self._desk.put((key, value))
+        self._queue.put((key, value))
 
     async def close(self) -> None:
-        """Write what is left, and end the thread."""
+        """Write pending entries, and end the thread."""
         if self._thread.is_alive():
-            self._desk.put(None)
+            self._queue.put(None)
             await self._ended
 
     def _run(self) -> None:
-        going = True
-        while going:
+        running = True
+        while running:
             batch = self._batch()
-            going = None not in batch
-            asked: list[Asked] = []
+            running = None not in batch
+            reads: list[Read] = []
             for item in batch:
                 if item is None:
                     continue
                 key, other = item
                 if isinstance(other, bytes):
-                    self._keep(key, other)
+                    self._add(key, other)
                 else:
-                    asked.append((key, other))
-            if asked:
-                self._answer(asked)
-            if self._entries or len(self._used) >= _USED or (self._used and not going):
+                    reads.append((key, other))
+            if reads:
+                self._answer(reads)
+            if self._entries or len(self._used) >= _USED or (self._used and not running):
                 self._write()
         if self._store is not None:
             self._store.close()
         self._call(self._end)
 
-    def _batch(self) -> list[Asked | Kept | None]:
-        """All that has come, at least one thing; nothing if writes have waited long enough."""
-        batch: list[Asked | Kept | None] = []
+    def _batch(self) -> list[Read | Write | None]:
+        """Wait for a request, and return all queued ones; none when writes are to be retried."""
+        batch: list[Read | Write | None] = []
         with suppress(queue.Empty):
-            batch.append(self._desk.get(timeout=_SOON_SECONDS if self._entries else None))
+            batch.append(self._queue.get(timeout=_RETRY_SECONDS if self._entries else None))
             while True:
-                batch.append(self._desk.get_nowait())
+                batch.append(self._queue.get_nowait())
         return batch
 
-    def _keep(self, key: bytes, value: bytes) -> None:
-        packed = self._compress(value)
-        if self._waiting + len(packed) <= _MOST_WAITING:
-            self._waiting += len(packed)
-            self._entries[key] = packed
+    def _add(self, key: bytes, value: bytes) -> None:
+        compressed = self._compress(value)
+        if self._pending + len(compressed) <= _MAX_PENDING:
+            self._pending += len(compressed)
+            self._entries[key] = compressed
 
-    def _answer(self, asked: list[Asked]) -> None:
-        keys = list(dict.fromkeys(key for key, _ in asked))
+    def _answer(self, reads: list[Read]) -> None:
+        keys = list(dict.fromkeys(key for key, _ in reads))
         found: dict[bytes, bytes] = {}
         try:
             store = self._open()
             if store is not None:
-                for key, packed in {**store.get(keys), **self._not_written(keys)}.items():
+                pending = {key: self._entries[key] for key in keys if key in self._entries}
+                for key, compressed in {**store.get(keys), **pending}.items():
                     with suppress(zstandard.ZstdError):  # damaged: it will be replaced
-                        found[key] = self._inflate(packed)
+                        found[key] = self._decompress(compressed)
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
         self._used.update(found)
-        self._call(_hand_out, [(answer, found.get(key)) for key, answer in asked])
-
-    def _not_written(self, keys: list[bytes]) -> dict[bytes, bytes]:
-        return {key: self._entries[key] for key in keys if key in self._entries}
+        self._call(_set_results, [(answer, found.get(key)) for key, answer in reads])
 
     def _write(self) -> None:
         try:
@@ -142,9 +144,9 @@ class CacheThread:
                 store.write(self._entries, self._used)
         except (sqlite3.Error, OSError) as error:
             if is_busy(error) and self._store is not None:
-                return  # tried again with the next ones
+                return  # retried with the next entries
             self._give_up(error)
-        self._entries, self._waiting = {}, 0
+        self._entries, self._pending = {}, 0
         self._used = set()
 
     def _open(self) -> Store | None:
@@ -153,26 +155,26 @@ class CacheThread:
         return self._store
 
     def _give_up(self, error: Exception) -> None:
-        """Do without the file for a while."""
+        """Close the file for a while, and notify the user the first time."""
         if self._store is not None:
             self._store.close()
             self._store = None
         self._closed_until = self._clock() + AGAIN_SECONDS
-        if not self._told:
-            self._told = True
+        if not self._notified:
+            self._notified = True
             text = f"the cache {self._path} cannot be used ({error}): calls go on without it"
-            self._call(self._tell, f"{text}. If it is damaged, remove it")
+            self._call(self._notify, f"{text}. If it is damaged, remove it")
 
-    def _call(self, what: Callable[..., None], *args: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended, and with it whoever asked
-            self._loop.call_soon_threadsafe(what, *args)
+    def _call(self, callback: Callable[..., None], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it the callers
+            self._loop.call_soon_threadsafe(callback, *args)
 
     def _end(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
 
 
-def _hand_out(answers: list[tuple["asyncio.Future[bytes | None]", bytes | None]]) -> None:
+def _set_results(answers: list[tuple["asyncio.Future[bytes | None]", bytes | None]]) -> None:
     for answer, value in answers:
         if not answer.done():
             answer.set_result(value)

@@ -1,7 +1,8 @@
-"""A second request beside one that is slow: when it is sent, and whose reply counts.
+"""Decide when to send a second (hedged) request for a slow call.
 
-Most calls of a kind take about as long; one that takes longer than a high percentile of them is often stuck
-behind others, and a second request elsewhere overtakes it (Dean and Barroso, "The Tail at Scale", 2013).
+Most calls take about the same time. A call that takes longer than a high percentile of them is often queued
+behind others, and a second request to another replica overtakes it (Dean and Barroso, "The Tail at Scale",
+2013).
 """
 
 from collections import deque
@@ -10,36 +11,36 @@ from typing import Annotated, ClassVar
 
 from peerloom.options import FREE, Count, Options, Part
 
-_KEPT = 512  # calls whose time is remembered
-_EACH = 32  # calls after which the percentile is taken anew
+_KEPT = 512  # latest durations
+_EACH = 32  # calls between two computations of the percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedge(Options):
-    """When a second request is sent beside one that is slow; the first reply counts."""
+    """When a second request is sent for a slow call; the first reply counts."""
 
     section: ClassVar[str] = "llm.hedge"
 
     percentile: Annotated[Part, FREE] = 0.95
-    """Of the times that calls have taken; later than that."""
+    """The percentile of call durations after which a call counts as slow."""
     share: Annotated[Part, FREE] = 0.05
-    """Of all calls, at most."""
+    """The maximum share of calls with a second request."""
     after: Annotated[Count, FREE] = 100
-    """So many calls must have been seen."""
+    """The number of calls to observe before the first second request."""
 
 
 class Hedging:
-    """What one client's calls have taken."""
+    """The call durations and second requests of one client."""
 
     def __init__(self, hedge: Hedge) -> None:
         self._hedge = hedge
         self._seconds: deque[float] = deque(maxlen=_KEPT)
         self._calls = 0
-        self._second = 0
+        self._hedged = 0
         self._delay: float | None = None
 
     def took(self, seconds: float) -> None:
-        """A call has been answered."""
+        """Record the duration of an answered call."""
         self._seconds.append(seconds)
         self._calls += 1
         if self._calls >= self._hedge.after and self._calls % _EACH == 0:
@@ -48,9 +49,9 @@ class Hedging:
 
     @property
     def delay(self) -> float | None:
-        """Seconds after which a second request is to be sent; None while that is not to be."""
-        return self._delay if self._second < self._hedge.share * self._calls else None
+        """The seconds after which to send a second request; None if none is to be sent."""
+        return self._delay if self._hedged < self._hedge.share * self._calls else None
 
     def sent(self) -> None:
-        """A second request has been sent."""
-        self._second += 1
+        """Count a second request."""
+        self._hedged += 1

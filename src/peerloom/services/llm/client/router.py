@@ -1,7 +1,7 @@
-"""Several services in one run: which one answers an agent, and which one steps in when that is away.
+"""Route the calls of each role to its service, and to the fallback of an unavailable service.
 
-Each is a fleet with limits of its own. A service that has a fallback is impatient: where another would make
-its calls wait until it is back, it says at once that it is away, and the next in line is asked.
+Each service has its own replicas and limits. While a service without a fallback is unavailable its calls
+wait; calls of a service with a fallback fail at once and are sent to the fallback.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from peerloom.errors import ConfigError, LLMDenied, LLMError, LLMUnavailable
-from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest, Reply
 from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.hedge import Hedge
 from peerloom.services.llm.client.routing import Routing
@@ -26,26 +26,22 @@ from peerloom.services.processes.spawn import Spawner
 from peerloom.task import Usage
 
 DEFAULT = "llm"
-"""The service of every role that names none."""
-
-Request = TypeVar("Request", ChatRequest, EmbedRequest)
-Reply = TypeVar("Reply", ChatReply, EmbedReply)
-Ask = Callable[[LLM, Request], Awaitable[Reply]]
+"""The service of every role without a service of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions:
-    """How a run uses one service.
+    """The options of one service in a run.
 
     Args:
-        limits: what its provider allows.
-        routing: how calls are spread over its replicas; or those fields of it that are to differ from the
-            service's own.
-        hedge: when a second request is sent beside a slow one; None is never.
-        fallback: the service that steps in when it is away, or has turned the run out.
+        limits: the provider's limits.
+        routing: how calls are distributed over the replicas, or the fields that differ from the service's
+            own routing.
+        hedge: when a second request is sent for a slow call; None for never.
+        fallback: the service to call when this one is unavailable or denies the run.
 
     Raises:
-        ConfigError: for a routing that cannot be.
+        ConfigError: if the routing is invalid.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -55,15 +51,17 @@ class ServiceOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.routing, Routing):
-            Routing().but(self.routing)
+            Routing().with_changes(self.routing)
 
     def applied(self, spec: ReplicatedClientSpec, name: str) -> ReplicatedClientSpec:
-        """The service of that name, used in this way."""
+        """Return the spec with the service's name and these options."""
         return replace(
             spec,
             service=name,
             limits=self.limits,
-            routing=self.routing if isinstance(self.routing, Routing) else spec.routing.but(self.routing),
+            routing=self.routing
+            if isinstance(self.routing, Routing)
+            else spec.routing.with_changes(self.routing),
             hedge=self.hedge or spec.hedge,
             patient=self.fallback is None,
         )
@@ -73,65 +71,69 @@ class ServiceRouter:
     """The services of a run, by name.
 
     Args:
-        services: the first is for every role that is not in `roles`.
-        roles: the service's name for each role that has another one.
-        terms: how they are used, by name, where that is not the usual way.
+        services: the services by name; the first one serves every role that is not in `roles`.
+        roles: the name of the service of each other role.
+        options: the options of services by name; default options for the others.
 
     Raises:
-        ConfigError: for a name that no service has, or services that fall back on each other.
+        ConfigError: for an unknown service, or services that fall back on each other.
     """
 
     def __init__(
         self,
         services: Mapping[str, LLMService],
         roles: Mapping[str, str] | None = None,
-        terms: Mapping[str, ServiceOptions] | None = None,
+        options: Mapping[str, ServiceOptions] | None = None,
     ) -> None:
         self._services = dict(services)
         self._roles = dict(roles or {})
-        self._terms = {name: (terms or {}).get(name) or ServiceOptions() for name in services}
-        problems = broken_line({name: each.fallback for name, each in self._terms.items()}, self._roles)
+        self._options = {name: (options or {}).get(name) or ServiceOptions() for name in services}
+        problems = routing_problems(
+            {name: each.fallback for name, each in self._options.items()}, self._roles
+        )
         if problems:
             raise ConfigError("\n".join(problems))
 
     @property
     def step(self) -> str:
-        """What `start` does, for a person to read."""
+        """The description of `start` to show to the user."""
         return ", ".join(dict.fromkeys(map(start_step, self._services.values())))
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> ClientSpec:
-        """Start all of them, one after the other.
+        """Start all services, one after the other.
 
         Raises:
-            ServiceError: if one cannot be started or reached; those that were started are stopped.
+            ServiceError: if a service cannot be started or reached; those already started are stopped.
             ModelError: if there is no such model.
-            ConfigError: if one of them is several services itself.
+            ConfigError: if one of them is itself a router of services.
         """
         fleets: list[ReplicatedClientSpec] = []
         try:
             for name, service in self._services.items():
-                said = notify if len(self._services) == 1 else partial(_say, notify, name)
+                named = notify if len(self._services) == 1 else partial(_notify, notify, name)
                 logs = log_dir if not fleets else log_dir / name
-                spec = await service.start(spawner, said, logs)
+                spec = await service.start(spawner, named, logs)
                 if not isinstance(spec, ReplicatedClientSpec):
-                    raise ConfigError(f"{name} is no single service: name each service of a lineup in it")
-                fleets.append(self._terms[name].applied(spec, name))
+                    raise ConfigError(
+                        f"{name} is no single service: name each service of a ServiceRouter in it"
+                    )
+                fleets.append(self._options[name].applied(spec, name))
         except BaseException:
             await self.stop()
             raise
         if len(fleets) == 1:
             return fleets[0]
-        fallbacks = {name: each.fallback for name, each in self._terms.items() if each.fallback is not None}
+        fallbacks = {name: each.fallback for name, each in self._options.items() if each.fallback is not None}
         return ServiceRouterSpec(tuple(fleets), self._roles, fallbacks)
 
     async def watch(self, moved: Moved) -> None:
-        """Wait until one of them dies."""
+        """Wait until one of the services fails."""
         async with asyncio.TaskGroup() as group:
             for name, service in self._services.items():
-                group.create_task(service.watch(partial(_under, moved, name)))
+                group.create_task(service.watch(partial(_moved, moved, name)))
 
     async def stop(self) -> None:
-        """Stop all of them, whatever becomes of each."""
+        """Stop all services, even if stopping one of them fails."""
         async with AsyncExitStack() as stack:
             for service in self._services.values():
                 stack.push_async_callback(service.stop)
@@ -139,7 +141,7 @@ class ServiceRouter:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRouterSpec:
-    """How to reach the services of a run; makes clients. Picklable. See `ServiceRouter`."""
+    """Creates clients of the services of a `ServiceRouter`. Picklable."""
 
     fleets: tuple[ReplicatedClientSpec, ...]
     roles: Mapping[str, str]
@@ -147,38 +149,38 @@ class ServiceRouterSpec:
 
     @property
     def model(self) -> str:
-        """All models, for the run's record of who has worked on it."""
+        """The models of all services, for the run's record."""
         return ", ".join(f"{fleet.service}={fleet.model}" for fleet in self.fleets)
 
     def metered(self, everything: bool) -> "ServiceRouterSpec":
-        """The same, with calls metered where a service has limits, or everywhere."""
+        """Return a copy that limits the calls of services with limits, or of all services."""
         return replace(self, fleets=tuple(fleet.metered(everything) for fleet in self.fleets))
 
     def priced(self, prices: Prices) -> "ServiceRouterSpec":
-        """The same, with what tokens cost."""
+        """Return a copy with the prices of tokens."""
         return replace(self, fleets=tuple(fleet.priced(prices) for fleet in self.fleets))
 
-    def connect(self, desk: QuotaClient | None = None) -> "ServiceRouterClient":
-        """A client for the running event loop."""
-        return ServiceRouterClient(self, desk or QuotaClient())
+    def connect(self, quota_client: QuotaClient | None = None) -> "ServiceRouterClient":
+        """Return a client for the running event loop."""
+        return ServiceRouterClient(self, quota_client or QuotaClient())
 
 
 class ServiceRouterClient:
-    """Calls the service of whoever asks; see `ServiceRouter`."""
+    """Calls the service of a request's role, or its fallback; see `ServiceRouter`."""
 
-    def __init__(self, spec: ServiceRouterSpec, desk: QuotaClient) -> None:
-        self._clients = {fleet.service: fleet.connect(desk) for fleet in spec.fleets}
-        self._first = spec.fleets[0].service
+    def __init__(self, spec: ServiceRouterSpec, quota_client: QuotaClient) -> None:
+        self._clients = {fleet.service: fleet.connect(quota_client) for fleet in spec.fleets}
+        self._default = spec.fleets[0].service
         self._roles = spec.roles
         self._fallbacks = spec.fallbacks
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        """Answer one request; errors are those of the last service that was asked."""
-        return await self._ask(request, lambda client, asked: client.chat(asked))
+        """Answer one request; errors are those of the last service called."""
+        return await self._call(request.role, lambda client: client.chat(request))
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """As `chat`."""
-        return await self._ask(request, lambda client, asked: client.embed(asked))
+        """Embed texts; errors are those of the last service called."""
+        return await self._call(request.role, lambda client: client.embed(request))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -186,12 +188,12 @@ class ServiceRouterClient:
             for client in self._clients.values():
                 stack.push_async_callback(client.close)
 
-    async def _ask(self, request: Request, ask: Ask[Request, Reply]) -> Reply:
-        name = self._roles.get(request.role, self._first)
+    async def _call(self, role: str, send: Callable[[LLM], Awaitable[Reply]]) -> Reply:
+        name = self._roles.get(role, self._default)
         discarded: Usage | None = None
         while True:
             try:
-                reply = await ask(self._clients[name], request)
+                reply = await send(self._clients[name])
                 return reply if discarded is None else replaced(reply, reply.usage + discarded)
             except LLMError as error:
                 error.usage = discarded = total(error.usage, discarded)
@@ -200,16 +202,16 @@ class ServiceRouterClient:
                 name = self._fallbacks[name]
 
 
-def broken_line(fallbacks: Mapping[str, str | None], roles: Mapping[str, str]) -> list[str]:
-    """A line for each role or fallback that names no service, or leads back to where it began.
+def routing_problems(fallbacks: Mapping[str, str | None], roles: Mapping[str, str]) -> list[str]:
+    """Return an error message for each unknown service and each cycle of fallbacks.
 
     Args:
-        fallbacks: of each service.
+        fallbacks: the fallback of each service, or None.
         roles: the service of each role that names one.
     """
-    there = ", ".join(fallbacks)
+    known = ", ".join(fallbacks)
     found = [
-        f"roles.{role}.llm={name}: there is no such service; there are: {there}"
+        f"roles.{role}.llm={name}: there is no such service; there are: {known}"
         for role, name in roles.items()
         if name not in fallbacks
     ]
@@ -219,15 +221,16 @@ def broken_line(fallbacks: Mapping[str, str | None], roles: Mapping[str, str]) -
             seen.append(name)
             name = fallbacks[name]
         if name is not None and name not in fallbacks:
-            found.append(f"the fallback of {seen[-1]}, {name}, is no service; there are: {there}")
-        elif name is not None and name == min(seen):  # once, not from each of them
+            found.append(f"the fallback of {seen[-1]}, {name}, is no service; there are: {known}")
+        elif name is not None and name == min(seen):  # report a cycle once, not for each of its services
             found.append(f"the services {' -> '.join([*seen, name])} fall back on each other for ever")
     return list(dict.fromkeys(found))
 
 
-def _say(notify: Callable[[str], None], name: str, text: str) -> None:
+def _notify(notify: Callable[[str], None], name: str, text: str) -> None:
     notify(f"{name}: {text}")
 
 
-def _under(moved: Moved, name: str, _: str, urls: Sequence[str]) -> None:
+def _moved(moved: Moved, name: str, _: str, urls: Sequence[str]) -> None:
+    """Report the replicas under the name that the router has for the service."""
     moved(name, urls)

@@ -1,14 +1,16 @@
-"""Which replica answers a call: a pure state machine, one in each client, with the clock as argument.
+"""Choose the replica for a call.
 
-A call of a conversation goes where that conversation's prefix is cached: the replicas are ranked by a hash of
-conversation and replica (rendezvous hashing), so when one comes or goes only its own conversations move. The
-preferred one is passed over while it has more than its share of the calls under way (consistent hashing with
-bounded loads, Mirrokni, Thorup, Zadimoghaddam 2018); calls without a conversation go where fewest are under
-way.
+`ReplicaRouter` is a pure state machine, one in each client, with the time as an argument.
 
-A replica that cannot be reached, or fails several times in a row, is ejected for a while that doubles. Then
-it is tried: if it looks healthy it is used again, and until it has answered a call its first failure ejects
-it anew.
+A call of a conversation goes to the replica that has the conversation's prefix cached: replicas are ranked by
+a hash of conversation and replica (rendezvous hashing), so when a replica joins or leaves, only its own
+conversations move. The preferred replica is skipped while it has more than its share of outstanding calls
+(consistent hashing with bounded loads, Mirrokni, Thorup, Zadimoghaddam 2018). Calls without a conversation go
+to the replica with the fewest outstanding calls.
+
+A replica that cannot be reached, or fails several times in a row, is ejected for a time that doubles with
+each ejection. Then it is probed. If the probe succeeds the replica is used again, on probation: one failure
+before its first reply ejects it again.
 """
 
 import math
@@ -23,7 +25,7 @@ from peerloom.errors import ConfigError
 from peerloom.options import FREE, Count, Options, Positive
 
 Affinity = Literal["conversation", "role", "turn", "none"]
-"""What is kept on one replica: a task's calls, an agent's, an agent's calls about a task, or nothing."""
+"""The calls that share a replica: those of a task, of a role, of a role within a task, or none."""
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _64_BITS = (1 << 64) - 1
@@ -31,20 +33,20 @@ _64_BITS = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing(Options):
-    """How calls are spread over a service's replicas."""
+    """How calls are distributed over the replicas of a service."""
 
     section: ClassVar[str] = "llm.routing"
 
     affinity: Annotated[Affinity, FREE] = "conversation"
-    """What stays on one replica, which has its prefix: a task's calls, a role's, or a role's of a task."""
+    """The calls that share a replica and its prefix cache: a task's, a role's, or a role's within a task."""
     imbalance: Annotated[float, Ge(1), FREE] = 1.25
-    """A preferred replica may have so many times the average of calls under way."""
+    """The maximum load of a preferred replica, as a multiple of the average outstanding calls."""
     eject_after: Annotated[Count, FREE] = 5
-    """Failures in a row after which a replica is left out for a while; at once, if it cannot be reached."""
+    """Failures in a row after which a replica is ejected; an unreachable replica is ejected at once."""
     eject_seconds: Annotated[Positive, FREE] = 0.5
-    """How long, the first time; it doubles while the replica goes on failing."""
+    """Seconds of the first ejection; they double while the replica keeps failing."""
     eject_cap: Annotated[Positive, FREE] = 30.0
-    """The longest that it is left out."""
+    """Seconds of the longest ejection."""
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)
@@ -54,17 +56,17 @@ class Routing(Options):
                 f"llm.routing.eject_cap, which is {self.eject_cap}"
             )
 
-    def but(self, given: Mapping[str, Any]) -> "Routing":
-        """The same, but for the fields given; the cap is never below the first time, unless it is given.
+    def with_changes(self, changes: Mapping[str, Any]) -> "Routing":
+        """Return a copy with the given fields; the cap is raised to `eject_seconds` unless it is given.
 
         Raises:
-            ConfigError: as for those fields.
+            ConfigError: if a field has an invalid value.
         """
-        cap = max(self.eject_cap, given.get("eject_seconds", 0.0))
-        return replace(self, **{"eject_cap": cap, **given})
+        cap = max(self.eject_cap, changes.get("eject_seconds", 0.0))
+        return replace(self, **{"eject_cap": cap, **changes})
 
     def key(self, session: str, role: str) -> str:
-        """What the affinity of a call hangs on; empty for none."""
+        """Return the affinity key of a call; empty for none."""
         match self.affinity:
             case "conversation":
                 return session
@@ -77,7 +79,7 @@ class Routing(Options):
 
 
 class _Replica:
-    __slots__ = ("back", "ejections", "failures", "hash", "live", "name", "outstanding", "tried")
+    __slots__ = ("ejections", "failures", "hash", "live", "name", "outstanding", "probe_at", "probing")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -86,24 +88,24 @@ class _Replica:
         self.failures = 0  # in a row
         self.live = True
         self.ejections = 0  # since it last answered
-        self.back = 0.0  # when an ejected one may be tried
-        self.tried = False  # somebody is trying it now
+        self.probe_at = 0.0  # while ejected: the time of the next probe
+        self.probing = False
 
 
 class ReplicaRouter:
-    """The replicas of one service as one client sees them, by name."""
+    """The replicas of one service in one client, by name."""
 
     def __init__(self, routing: Routing, names: Sequence[str]) -> None:
         self._routing = routing
         self._replicas: dict[str, _Replica] = {}
-        self._left: dict[str, int] = {}  # calls under way to those that are gone; they may come back
+        self._removed: dict[str, int] = {}  # outstanding calls of removed replicas, which may return
         self._live: list[_Replica] = []
         self._next = 0
         self.update(names)
 
     @property
     def names(self) -> list[str]:
-        """All replicas, ejected ones too."""
+        """All replicas, including ejected ones."""
         return list(self._replicas)
 
     @property
@@ -113,29 +115,29 @@ class ReplicaRouter:
 
     @property
     def all_live(self) -> bool:
-        """Whether all are, and there is one."""
+        """Whether there are replicas, and all are in use."""
         return len(self._live) == len(self._replicas) > 0
 
     @property
-    def alone(self) -> bool:
-        """Whether no more than one replica is in use."""
+    def single(self) -> bool:
+        """Whether at most one replica is in use."""
         return len(self._live) <= 1
 
     def update(self, names: Sequence[str]) -> None:
-        """These are the replicas from now on; those that stay keep what is known of them."""
+        """Replace the replicas; those that stay keep their state."""
         before = self._replicas
         self._replicas = {name: before.get(name) or self._fresh(name) for name in names}
         for name, replica in before.items():
             if name not in self._replicas and replica.outstanding:
-                self._left[name] = replica.outstanding
-        self._sort()
+                self._removed[name] = replica.outstanding
+        self._update_live()
 
     def pick(self, key: str, avoid: Collection[str] = ()) -> str | None:
-        """The replica for a call, which is to be told of by `began`; None if none is in use.
+        """Return the replica for a call, to be reported by `began`; None if no replica is in use.
 
         Args:
-            key: what its affinity hangs on, see `Routing.key`.
-            avoid: replicas that failed this call already; taken only if there is no other.
+            key: the affinity key of the call; see `Routing.key`.
+            avoid: replicas that already failed this call, used only if there is no other.
         """
         live = self._live
         if len(live) < 2:
@@ -145,43 +147,43 @@ class ReplicaRouter:
         return self._best(live, key).name
 
     def due(self, now: float) -> str | None:
-        """An ejected replica that may be tried now; seconds by any clock that does not go back."""
+        """Return an ejected replica that may be probed now; `now` is by any monotonic clock."""
         for replica in self._replicas.values():
-            if not replica.live and not replica.tried and replica.back <= now:
+            if not replica.live and not replica.probing and replica.probe_at <= now:
                 return replica.name
         return None
 
     def until_due(self, now: float) -> float:
-        """Seconds until an ejected replica may be tried; infinite if there is none, or somebody tries it."""
-        waits = [each.back - now for each in self._replicas.values() if not (each.live or each.tried)]
+        """Return the seconds until the next probe is due; infinite if none is, or all are under way."""
+        waits = [each.probe_at - now for each in self._replicas.values() if not (each.live or each.probing)]
         return max(0.0, min(waits, default=math.inf))
 
     def began(self, name: str) -> None:
-        """A call is under way to that replica."""
+        """Count a call to a replica as outstanding."""
         replica = self._replicas.get(name)
         if replica is not None:
             replica.outstanding += 1
 
     def ended(self, name: str) -> None:
-        """The call is over, however."""
+        """Stop counting a call as outstanding, whether it succeeded or failed."""
         replica = self._replicas.get(name)
         if replica is not None:
             replica.outstanding -= 1
-        elif self._left.get(name, 0) > 1:
-            self._left[name] -= 1
+        elif self._removed.get(name, 0) > 1:
+            self._removed[name] -= 1
         else:
-            self._left.pop(name, None)
+            self._removed.pop(name, None)
 
     def succeeded(self, name: str) -> None:
-        """A replica has answered; it is in use again, if it was not."""
+        """Record a reply of a replica, which ends its ejection."""
         replica = self._replicas.get(name)
         if replica is not None and (replica.failures or replica.ejections or not replica.live):
             replica.failures = replica.ejections = 0
             replica.live = True
-            self._sort()
+            self._update_live()
 
     def failed(self, name: str, now: float, *, reached: bool = True) -> bool:
-        """A replica has not answered a call, or could not even be reached; whether that ejects it."""
+        """Record a failure of a replica that was `reached` or not; return whether that ejects it."""
         replica = self._replicas.get(name)
         if replica is None:
             return False
@@ -191,48 +193,49 @@ class ReplicaRouter:
         self._eject(replica, now)
         return True
 
-    def trying(self, name: str) -> None:
-        """Somebody has begun to try an ejected replica."""
+    def probe_began(self, name: str) -> None:
+        """Record that a probe of an ejected replica has begun."""
         replica = self._replicas.get(name)
         if replica is not None:
-            replica.tried = True
+            replica.probing = True
 
-    def tried(self, name: str, now: float, *, well: bool) -> None:
-        """A trial is over: the replica is in use again, or ejected for longer."""
+    def probe_ended(self, name: str, now: float, *, healthy: bool) -> None:
+        """Use a probed replica again if it is healthy, or eject it for longer."""
         replica = self._replicas.get(name)
         if replica is None:
             return
-        replica.tried = False
-        if not well:
+        replica.probing = False
+        if not healthy:
             self._eject(replica, now)
         elif not replica.live:
             replica.live = True
             replica.failures = self._routing.eject_after - 1
-            self._sort()
+            self._update_live()
 
     def _fresh(self, name: str) -> _Replica:
-        """A replica of which nothing is known but the calls under way to that address."""
+        """Return a new replica; outstanding calls of its predecessor at that address are kept."""
         replica = _Replica(name)
-        replica.outstanding = self._left.pop(name, 0)
+        replica.outstanding = self._removed.pop(name, 0)
         return replica
 
     def _eject(self, replica: _Replica, now: float) -> None:
         routing = self._routing
         replica.live = False
-        replica.back = now + min(routing.eject_cap, routing.eject_seconds * 2.0 ** min(replica.ejections, 30))
+        seconds = min(routing.eject_cap, routing.eject_seconds * 2.0 ** min(replica.ejections, 30))
+        replica.probe_at = now + seconds
         replica.ejections += 1
-        self._sort()
+        self._update_live()
 
-    def _sort(self) -> None:
+    def _update_live(self) -> None:
         self._live = [replica for replica in self._replicas.values() if replica.live]
 
     def _best(self, replicas: list[_Replica], key: str) -> _Replica:
         if key:
-            most = self._routing.imbalance * (1 + sum(map(_outstanding, replicas))) / len(replicas)
-            room = [replica for replica in replicas if replica.outstanding < most]
+            bound = self._routing.imbalance * (1 + sum(map(_outstanding, replicas))) / len(replicas)
+            below = [replica for replica in replicas if replica.outstanding < bound]
             seed = zlib.crc32(key.encode()) * _GOLDEN & _64_BITS
-            return max(room, key=lambda replica: _mixed(replica.hash ^ seed))
-        self._next += 1  # equals take turns
+            return max(below, key=lambda replica: _mixed(replica.hash ^ seed))
+        self._next += 1  # ties are broken round robin
         turn = self._next % len(replicas)
         return min(replicas[turn:] + replicas[:turn], key=_outstanding)
 
@@ -242,7 +245,7 @@ def _outstanding(replica: _Replica) -> int:
 
 
 def _mixed(number: int) -> int:
-    """Splitmix64's finisher: numbers that differ in a bit end up far apart."""
+    """Return a number mixed by the finalizer of Splitmix64, so that similar inputs differ widely."""
     number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
     number = (number ^ number >> 27) * 0x94D049BB133111EB & _64_BITS
     return number ^ number >> 31

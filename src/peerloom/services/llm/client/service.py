@@ -1,7 +1,7 @@
-"""The two halves of a language model service, and what passes between them.
+"""Define the protocols of a language model service and of the clients of it.
 
-The driver holds an `LLMService`: it starts and watches what the model needs. What `start` returns, a
-`ClientSpec`, is pickled to every peer, and each makes itself one client of it.
+The driver holds an `LLMService`, which starts and watches the processes that a model needs. Its `start`
+returns a `ClientSpec`, which is pickled to every peer; each peer creates one client from it.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,66 +15,66 @@ from peerloom.services.llm.usage.prices import Prices
 from peerloom.services.processes.spawn import Spawner
 
 Moved = Callable[[str, Sequence[str]], None]
-"""Called with a service's name and all its replicas (base URLs), whenever these have changed."""
+"""Called with the name of a service and all its replicas (base URLs) whenever they have changed."""
 
 
 class ClientSpec(Protocol):
-    """How to reach a model that runs, or several. Picklable."""
+    """Creates clients of one or several running services. Picklable."""
 
     @property
     def fleets(self) -> Sequence[ReplicatedClientSpec]:
-        """The services behind it, each with its limits."""
+        """The services, each with its limits."""
         ...
 
     def metered(self, everything: bool) -> "ClientSpec":
-        """The same, with calls metered where a service has limits, or everywhere."""
+        """Return a copy that limits the calls of services with limits, or of all services."""
         ...
 
     def priced(self, prices: Prices) -> "ClientSpec":
-        """The same, with what tokens cost."""
+        """Return a copy with the prices of tokens."""
         ...
 
-    def connect(self, desk: QuotaClient | None = None) -> LLM:
-        """A client for the running event loop; `desk` passes on what it uses, and what it may use."""
+    def connect(self, quota_client: QuotaClient | None = None) -> LLM:
+        """Return a client for the running event loop; `quota_client` exchanges its usage and quota."""
         ...
 
 
 def start_step(service: "LLMService") -> str:
-    """What `service.start` does, for a person to read: its `step`, if it has one."""
+    """Return the description of `service.start` to show to the user: its `step`, if it has one."""
     return getattr(service, "step", "connecting to the model")
 
 
 class LLMService(Protocol):
-    """A model the run depends on, seen from the driver.
+    """A language model service, as seen from the driver.
 
-    One that takes long to start has an attribute `step`, which says why, e.g. `loading the model`.
+    A service that takes long to start has an attribute `step` with the reason, e.g. `loading the model`.
     """
 
     async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> ClientSpec:
-        """Start what is needed, and check that it answers.
+        """Start the processes needed, and check that the service answers.
 
         Args:
             spawner: starts the processes the service needs.
-            notify: called with a line for a person to read.
-            log_dir: where such processes write their logs.
+            notify: called with a line to show to the user.
+            log_dir: the directory for the logs of these processes.
 
         Raises:
-            ServiceError: if it cannot be started or reached; the text says what to do.
+            ServiceError: if the service cannot be started or reached; the message says what to do.
             ModelError: if there is no such model.
         """
         ...
 
     async def watch(self, moved: Moved) -> None:
-        """Wait until the service dies; for ever, if it does not.
+        """Wait until the service fails, or forever.
 
         Args:
-            moved: hears where the replicas are.
+            moved: called when the replicas have changed.
 
         Raises:
-            ServiceError: when it has died.
+            ServiceError: when the service has failed.
         """
         ...
 
     async def stop(self) -> None:
-        """Stop what was started. May be called at any time, and twice."""
+        """Stop all processes that were started. May be called at any time, and repeatedly."""
         ...

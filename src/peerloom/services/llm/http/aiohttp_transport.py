@@ -1,4 +1,4 @@
-"""Requests by aiohttp: for proxies, and for whoever prefers it. See `carrier`."""
+"""Send requests by aiohttp, which supports proxies."""
 
 import io
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ import aiohttp
 from yarl import URL
 
 from peerloom.services.llm.http.base import Answer, TransportError
-from peerloom.services.llm.http.decompression import ACCEPTED, inflated
-from peerloom.services.llm.http.dialer import tls_context
+from peerloom.services.llm.http.connector import tls_context
+from peerloom.services.llm.http.decompression import ACCEPTED, decompressed
 from peerloom.services.llm.http.endpoint import JSON, Endpoint
 from peerloom.services.llm.http.pool import KEEPALIVE_SECONDS
 
 _NOT_TAKEN = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-_BIG_BODY = 1 << 20  # aiohttp wants larger bodies as files, so that it can write them piecewise
+_BIG_BODY = 1 << 20  # aiohttp expects larger bodies as files, which it writes in chunks
 _DNS_SECONDS = 300
 
 
 def open_session(endpoint: Endpoint, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-    """A pool of connections to one server, for the running event loop; `headers` carry the key."""
+    """Return a session for one server, for the running event loop; `headers` contain the key."""
     tls = tls_context() if URL(endpoint.base_url).scheme == "https" else True
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
@@ -36,19 +36,19 @@ def open_session(endpoint: Endpoint, headers: Mapping[str, str]) -> aiohttp.Clie
 
 
 async def read_answer(response: aiohttp.ClientResponse) -> Answer:
-    """Read a whole response, and decompress its body."""
-    return inflated(Answer(response.status, response.raw_headers, await response.read()))
+    """Read a complete response, and decompress its body."""
+    return decompressed(Answer(response.status, response.raw_headers, await response.read()))
 
 
 class AiohttpTransport:
-    """Requests by aiohttp. `seconds` is the session's timeout, for messages."""
+    """Sends requests by aiohttp. `seconds` is the session's timeout, for messages."""
 
     def __init__(self, session: aiohttp.ClientSession, seconds: float) -> None:
         self._session = session
         self._seconds = seconds
 
     async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """See `Transport.send`."""
+        """Send one request and return the response; see `Transport.send`."""
         data = aiohttp.BytesPayload(body) if len(body) < _BIG_BODY else io.BytesIO(body)
         try:
             async with self._session.request(
@@ -63,5 +63,5 @@ class AiohttpTransport:
             raise TransportError(why, taken=not isinstance(error, _NOT_TAKEN)) from error
 
     async def close(self) -> None:
-        """See `Transport.close`."""
+        """Close the session."""
         await self._session.close()

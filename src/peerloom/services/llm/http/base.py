@@ -1,7 +1,7 @@
-"""What carries a request to a server and its answer back: bytes on both sides, and no opinion on either.
+"""Define the protocol and the types of HTTP transports.
 
-There are two. `thin` is for the plain case and costs a fifth of the CPU time; `through_aiohttp` is for all
-others, proxies above all. Both make one attempt, follow no redirect, keep no cookies, and decompress bodies.
+There are two transports: `Http1Transport`, which is cheap in CPU time, and `AiohttpTransport`, which supports
+proxies. Both make a single attempt, follow no redirects, keep no cookies, and decompress bodies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from yarl import URL
 
 
 class TransportError(Exception):
-    """A request came to nothing; the words may quote the server. `taken`: a server may have taken it."""
+    """A request without a response. `taken` is whether a server may have accepted it."""
 
     def __init__(self, why: str, *, taken: bool = True) -> None:
         super().__init__(why)
@@ -20,7 +20,7 @@ class TransportError(Exception):
 
 
 class Answer:
-    """A whole HTTP response; `fields` are its headers as they came, decoded only when somebody looks."""
+    """A complete HTTP response; `fields` are its raw headers, decoded on access."""
 
     __slots__ = ("body", "fields", "status")
 
@@ -31,26 +31,26 @@ class Answer:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers, whatever their case."""
+        """The headers, by case-insensitive name."""
         return CIMultiDict(
             (name.decode(errors="replace"), value.decode(errors="replace")) for name, value in self.fields
         )
 
     @property
     def content_type(self) -> str:
-        """What the body is said to be, without parameters."""
-        said = self.headers.get("Content-Type", "").partition(";")[0].strip()
-        return said or "application/octet-stream"
+        """The media type of the body, without parameters."""
+        media_type = self.headers.get("Content-Type", "").partition(";")[0].strip()
+        return media_type or "application/octet-stream"
 
 
 class Transport(Protocol):
-    """Makes single requests of one server, in the running event loop."""
+    """Sends single requests to one server, in the running event loop."""
 
     async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Have one request answered.
+        """Send one request and return the response.
 
         Raises:
-            Unanswered: if no whole answer came, in time or at all.
+            TransportError: if no complete response arrived in time.
         """
         ...
 

@@ -1,8 +1,7 @@
-"""One connection: a request is written, its answer is read whole, and then it is free for the next.
+"""Send one request at a time over an HTTP/1.1 connection, and parse the response.
 
-Never more than one request is under way, so whatever arrives without one, or behind an answer, closes the
-connection. Once its waiter has gone, or its time is up, it is aborted: an answer that nobody takes must not
-meet the next request.
+Unsolicited data, or data after a response, closes the connection. It is aborted when a request is cancelled
+or times out, so that a late response is not taken for that of the next request.
 """
 
 import asyncio
@@ -14,68 +13,70 @@ import httptools
 from peerloom.services.llm.http.base import Answer, TransportError
 
 MAX_HEAD = 64 * 1024
-MAX_ANSWER = 256 * 1024 * 1024
-_WHOLE = 256 * 1024  # larger bodies are written apart from their head: the copy would cost more than a write
+MAX_RESPONSE = 256 * 1024 * 1024
+_JOINED = 256 * 1024  # larger bodies are written separately: copying them would cost more than a write
 _SWITCHING = 101
 
 Waiter = asyncio.Future[Answer]
 
 
 class Disconnected(TransportError):
-    """The connection ended before a single byte of the answer: it may be that the server had closed it."""
+    """The connection ended before the first byte of the response; the server may have closed it earlier."""
 
 
-class Connection(asyncio.Protocol):
-    """A connection to a server; `free` is called when it may be used again, `lost` when it is gone."""
+class HttpConnection(asyncio.Protocol):
+    """A connection to a server; `released` is called when it may be reused, `lost` when it has ended."""
 
     __slots__ = (
         "_body",
-        "_fed",
         "_fields",
-        "_free",
-        "_headed",
-        "_keep",
+        "_has_head",
+        "_keep_alive",
         "_lost",
         "_parser",
+        "_received",
+        "_released",
         "_surplus",
         "_transport",
         "_waiter",
-        "free_since",
+        "idle_since",
         "open",
     )
 
-    def __init__(self, free: "Callable[[Connection], None]", lost: "Callable[[Connection], None]") -> None:
-        self._free = free
+    def __init__(
+        self, released: "Callable[[HttpConnection], None]", lost: "Callable[[HttpConnection], None]"
+    ) -> None:
+        self._released = released
         self._lost = lost
         self._parser = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(  # what servers do and every client takes
+        self._parser.set_dangerous_leniencies(  # for deviations of servers that all clients accept
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
         self._waiter: Waiter | None = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
-        self._fed = 0
-        self._headed = self._keep = self._surplus = False
+        self._received = 0
+        self._has_head = self._keep_alive = self._surplus = False
         self.open = False
-        self.free_since = 0.0
+        self.idle_since = 0.0
 
     def send(self, head: bytes, body: bytes, waiter: Waiter) -> None:
-        """Write a request; `waiter` gets its answer, or `TransportError`."""
-        if not self.open:  # since a moment ago
+        """Write a request; `waiter` gets the response or a `TransportError`."""
+        if not self.open:  # closed just now
             waiter.set_exception(Disconnected("disconnected before the answer"))
             return
         self._waiter = waiter
         self._fields, self._body = [], []
-        self._fed = 0
-        self._headed = self._keep = self._surplus = False
-        if len(body) < _WHOLE:
+        self._received = 0
+        self._has_head = self._keep_alive = self._surplus = False
+        if len(body) < _JOINED:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._transport.write(body)
 
     def drop(self, waiter: Waiter, why: TransportError | None = None) -> None:
-        """Give up the request of `waiter`, unless it is over; it is told `why`."""
+        """Abort the request of `waiter`, unless it has ended; `waiter` gets the error `why`, if any."""
         if self._waiter is waiter:
             self._fail(why)
 
@@ -85,77 +86,77 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there."""
+        """Store the transport of the opened connection."""
         self._transport = cast("asyncio.Transport", transport)
         self.open = True
 
     def data_received(self, data: bytes) -> None:
-        """Bytes, at any cut."""
+        """Parse received bytes."""
         if self._idle:
             self.abort()
             return
         self._feed(data)
         if self._idle:
             if self.open:
-                self._over()
-        elif self._fed > MAX_ANSWER or (not self._headed and self._fed > MAX_HEAD):
+                self._release()
+        elif self._received > MAX_RESPONSE or (not self._has_head and self._received > MAX_HEAD):
             self._fail(TransportError("the answer, or its head, is too large"))
 
     @property
     def _idle(self) -> bool:
-        """Whether nobody waits for an answer."""
+        """Whether no request is outstanding."""
         return self._waiter is None
 
     def _feed(self, data: bytes) -> None:
-        """Have it parsed, which calls the methods below."""
-        self._fed += len(data)
+        """Pass bytes to the parser, which calls the `on_` methods."""
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._keep = False
-            if not self._idle:  # else it is only what comes behind the answer
-                said = error.__context__ if isinstance(error.__context__, _TooMuch) else error
-                self._fail(TransportError(f"no HTTP answer: {said}"))
+            self._keep_alive = False
+            if not self._idle:  # otherwise the data follows a complete response
+                cause = error.__context__ if isinstance(error.__context__, _UnsupportedResponse) else error
+                self._fail(TransportError(f"no HTTP answer: {cause}"))
 
     def eof_received(self) -> None:
-        """The server sends nothing more."""
+        """End the response: the server has closed its side."""
         self._ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """End the response: the connection is closed."""
         self._ended(exc)
-        self._parser = cast("httptools.HttpResponseParser", None)  # which holds this object's methods
+        self._parser = cast("httptools.HttpResponseParser", None)  # breaks the reference cycle
         self._lost(self)
 
     def on_message_begin(self) -> None:
-        """The parser: a status line."""
+        """Handle a status line."""
         if self._waiter is None:
             self._surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """The parser: a header, or a trailer."""
-        if not self._headed:
+        """Handle a header or trailer."""
+        if not self._has_head:
             self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The parser: the head is whole. Some say first that they go on."""
+        """Handle the end of the headers, of the final response or of an interim one (status 1xx)."""
         status = self._parser.get_status_code()
         if status == _SWITCHING:
-            raise _TooMuch("it switches to another protocol")
-        self._headed = status >= 200
-        if self._headed and sum(len(name) + len(value) for name, value in self._fields) > MAX_HEAD:
-            raise _TooMuch("its head is too large")
+            raise _UnsupportedResponse("it switches to another protocol")
+        self._has_head = status >= 200
+        if self._has_head and sum(len(name) + len(value) for name, value in self._fields) > MAX_HEAD:
+            raise _UnsupportedResponse("its head is too large")
 
     def on_body(self, data: bytes) -> None:
-        """The parser: some of the body."""
+        """Handle a part of the body."""
         self._body.append(data)
 
     def on_message_complete(self) -> None:
-        """The parser: the answer is whole, or an interim one was."""
-        if not self._headed:
+        """Handle the end of the final response or of an interim one."""
+        if not self._has_head:
             self._fields = []
         elif self._waiter is not None:
-            self._keep = self._parser.should_keep_alive()
+            self._keep_alive = self._parser.should_keep_alive()
             self._finish()
 
     def _finish(self) -> None:
@@ -166,25 +167,26 @@ class Connection(asyncio.Protocol):
             waiter.set_result(Answer(self._parser.get_status_code(), self._fields, raw))
         self._fields, self._body = [], []
 
-    def _over(self) -> None:
-        """After an answer: on to the next request, if both sides are where they should be."""
-        if self._keep and not self._surplus and self.open and not self._transport.get_write_buffer_size():
-            self._free(self)
+    def _release(self) -> None:
+        """Release the connection for the next request if both sides are in sync; otherwise abort it."""
+        in_sync = not self._surplus and not self._transport.get_write_buffer_size()
+        if self._keep_alive and self.open and in_sync:
+            self._released(self)
         else:
             self.abort()
 
     def _ended(self, error: Exception | None) -> None:
-        """The server has closed. A body without a length ends so."""
+        """Handle the end of the connection, which also ends a body without a length."""
         self.open = False
         if self._waiter is None:
             self._transport.abort()
-        elif error is None and self._headed and not self._sized():
+        elif error is None and self._has_head and not self._sized():
             self._finish()
             self._transport.abort()
-        elif self._headed:
+        elif self._has_head:
             self._fail(TransportError("disconnected within the answer"))
         else:
-            kind = TransportError if self._fed else Disconnected
+            kind = TransportError if self._received else Disconnected
             self._fail(kind(f"disconnected before the answer{f' ({error})' if error else ''}"))
 
     def _sized(self) -> bool:
@@ -198,5 +200,5 @@ class Connection(asyncio.Protocol):
         self.abort()
 
 
-class _TooMuch(Exception):
-    """The parser cannot say this itself."""
+class _UnsupportedResponse(Exception):
+    """A response that the parser accepts and the client does not."""

@@ -1,4 +1,4 @@
-"""Decompresses the bodies of answers, up to a bound on their size and ratio."""
+"""Decompress the bodies of responses, up to a bound on their size and compression ratio."""
 
 import io
 import zlib
@@ -13,40 +13,40 @@ ACCEPTED = "identity, gzip;q=0.5, deflate;q=0.5, zstd;q=0.5"
 """The value of Accept-Encoding. Plain bodies are preferred, since they cost the least CPU time."""
 
 MOST = 64 << 20
-"""Bytes of a decompressed body."""
+"""The maximum size of a decompressed body, in bytes."""
 ANY_RATIO = 4 << 20
-"""Bytes of a decompressed body up to which the compressed one may be of any size."""
+"""The size of a decompressed body up to which any compression ratio is accepted, in bytes."""
 RATIO = 200
-"""Above `ANY_RATIO`, times that a decompressed body may be as long as the compressed one."""
+"""The maximum compression ratio of larger bodies."""
 
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _GZIP_BEGINS = b"\x1f\x8b"
 _PLAIN = (b"{", b"[")
-_MEMBERS = 16  # of a gzip file; each costs a copy of the rest
-_CODINGS = 4  # one on top of the other
-_NO_CODING = ("", "identity", "none", "utf-8")  # the last two are no codings, but sent with plain bodies
+_MEMBERS = 16  # maximum members of a gzip file; each costs a copy of the rest
+_CODINGS = 4  # maximum nested codings
+_NO_CODING = ("", "identity", "none", "utf-8")  # the last two are not codings, but sent with plain bodies
 _HEADER = b"content-encoding"
-_WINDOW = 8 << 20  # bytes of memory for a zstd window, the most that RFC 8878 recommends to support
+_WINDOW = 8 << 20  # maximum zstd window in bytes, as recommended by RFC 8878
 
 
-class _CannotInflateError(Exception):
+class _DecompressionError(Exception):
     pass
 
 
-def inflated(answer: Answer) -> Answer:
-    """Decompress the body of an answer whose headers say that it is compressed.
+def decompressed(response: Answer) -> Answer:
+    """Return a response with its body decompressed, as its headers say.
 
-    The body of an answer that cannot be decompressed becomes an error message in JSON, so that its status
-    still counts.
+    A body that cannot be decompressed is replaced by an error message in JSON, so that the status of the
+    response still counts.
     """
-    for name, _ in answer.fields:
+    for name, _ in response.fields:
         if len(name) == len(_HEADER) and name.lower() == _HEADER:
             break
     else:
-        return answer
-    values = [value for name, value in answer.fields if name.lower() == _HEADER]
+        return response
+    values = [value for name, value in response.fields if name.lower() == _HEADER]
     codings = [coding.strip().lower() for coding in b",".join(values).decode(errors="replace").split(",")]
-    return Answer(answer.status, answer.fields, _plain(answer.body, codings))
+    return Answer(response.status, response.fields, _plain(response.body, codings))
 
 
 def _plain(body: bytes, codings: Sequence[str]) -> bytes:
@@ -56,10 +56,10 @@ def _plain(body: bytes, codings: Sequence[str]) -> bytes:
     most = min(MOST, max(ANY_RATIO, RATIO * len(body)))
     try:
         if len(applied) > _CODINGS:
-            raise _CannotInflateError(f"it is compressed {len(applied)} times")
+            raise _DecompressionError(f"it is compressed {len(applied)} times")
         for coding in applied:
             body = _undone(body, coding, most)
-    except _CannotInflateError as error:
+    except _DecompressionError as error:
         why = f"cannot decompress the body: {error}"
         return orjson.dumps({"error": {"message": why, "type": "content_encoding"}})
     return body
@@ -67,7 +67,7 @@ def _plain(body: bytes, codings: Sequence[str]) -> bytes:
 
 def _undone(body: bytes, coding: str, most: int) -> bytes:
     if coding not in ("gzip", "x-gzip", "deflate", "zstd"):
-        raise _CannotInflateError(
+        raise _DecompressionError(
             f"the coding {coding[:40]!r} was not accepted; have the server or proxy send gzip, deflate, "
             "zstd or no compression"
         )
@@ -81,34 +81,34 @@ def _undone(body: bytes, coding: str, most: int) -> bytes:
         except zlib.error:
             return _inflate(body, _RAW, most)  # some servers leave the zlib header out
     except (zlib.error, zstandard.ZstdError) as error:
-        if body.startswith(_PLAIN):  # by a proxy that decompressed it and kept the header
+        if body.startswith(_PLAIN):  # a proxy decompressed it and kept the header
             return body
-        raise _CannotInflateError(f"it is not valid {coding} data ({error})") from error
+        raise _DecompressionError(f"it is not valid {coding} data ({error})") from error
 
 
 def _inflate(body: bytes, kind: int, most: int) -> bytes:
-    """Decompress zlib's formats; a gzip body may have several members, and padding behind them."""
-    made: list[bytes] = []
+    """Decompress zlib's formats; a gzip body may have several members, followed by padding."""
+    parts: list[bytes] = []
     for _ in range(_MEMBERS):
         stream = zlib.decompressobj(kind)
-        made.append(_bounded(stream.decompress(body, most + 1), most))
+        parts.append(_bounded(stream.decompress(body, most + 1), most))
         if not stream.eof:
             raise zlib.error("it is cut off")
-        most -= len(made[-1])
+        most -= len(parts[-1])
         body = stream.unused_data
         if kind != _GZIP or not body.startswith(_GZIP_BEGINS):
-            return b"".join(made)
-    raise _CannotInflateError(f"it has more than {_MEMBERS} gzip members")
+            return b"".join(parts)
+    raise _DecompressionError(f"it has more than {_MEMBERS} gzip members")
 
 
 def _unzstd(body: bytes, most: int) -> bytes:
-    """Decompress frames of zstd. A stream that breaks off has no end of file to be noticed by."""
+    """Decompress zstd frames; a truncated stream is not detected."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
     with decompressor.stream_reader(io.BytesIO(body), read_across_frames=True) as reader:
         return _bounded(reader.read(most + 1), most)
 
 
-def _bounded(made: bytes, most: int) -> bytes:
-    if len(made) > most:
-        raise _CannotInflateError(f"it has more than {most >> 20} MB, too much for its compressed size")
-    return made
+def _bounded(data: bytes, most: int) -> bytes:
+    if len(data) > most:
+        raise _DecompressionError(f"it has more than {most >> 20} MB, too much for its compressed size")
+    return data

@@ -1,8 +1,8 @@
-"""The address of an OpenAI-compatible server, its key and timeouts, and the connection pool to it.
+"""Define the address, key and timeouts of an OpenAI-compatible server, and open a transport to it.
 
-The pool is what a call's CPU time hangs on: as many keep-alive connections as there are calls at once, which
-admission bounds (aiohttp's own limit is 100), headers made once, no cookies, plain bodies preferred, the
-proxy looked up once. `thin` is the cheapest; what it has no way for goes through aiohttp.
+The transport determines the CPU time of a call: it keeps as many connections as there are concurrent calls,
+which admission bounds (aiohttp's own limit is 100), encodes headers once, keeps no cookies, prefers
+uncompressed bodies, and looks up the proxy once. `thin` is the cheapest; aiohttp supports proxies.
 """
 
 import re
@@ -20,10 +20,10 @@ from peerloom.services.processes.rlimit import allow_open_files
 from peerloom.services.secret import Secret
 
 Http = Literal["auto", "thin", "aiohttp"]
-"""What carries requests: `thin`, `aiohttp`, or (`auto`) thin unless the environment wants a proxy."""
+"""The transport of requests: `thin`, `aiohttp`, or `auto`: thin unless the environment sets a proxy."""
 
 AUTO: Http = "thin"
-_SOCKETS = 65_536  # as many as the hard limit of open files lets in
+_SOCKETS = 65_536  # bounded by the hard limit of open files
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _SECRET_NAME = re.compile(r"key|token|secret|passw|auth|sig|code|credential", re.IGNORECASE)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -31,17 +31,17 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where a server is. Times in seconds.
+    """The address of a server. Times in seconds.
 
     Args:
-        base_url: up to and including `/v1`.
-        api_key: sent as the dialect says, if any.
-        timeout: for one attempt, from connecting to the last byte.
-        connect_timeout: for opening a connection.
-        http: what carries requests there.
+        base_url: the URL up to and including `/v1`.
+        api_key: the API key, if any; the dialect determines its header.
+        timeout: the timeout of one attempt, from connecting to the last byte.
+        connect_timeout: the timeout for opening a connection.
+        http: the transport of requests.
 
     Raises:
-        ConfigError: if `base_url` cannot be one, or `http` is none, or cannot reach it.
+        ConfigError: if `base_url` or `http` is invalid, or the transport does not support the proxy.
     """
 
     base_url: str
@@ -65,23 +65,23 @@ class Endpoint:
 
     @property
     def proxy(self) -> str | None:
-        """The proxy that the environment wants for it."""
+        """The proxy that the environment sets for the server."""
         return _proxy_for(URL(self.base_url))
 
     def url(self, path: str) -> URL:
-        """The URL of `path` below the base URL, whose query (an API version, say) it keeps."""
+        """Return the URL of `path` below the base URL, with the base URL's query (e.g. an API version)."""
         base = URL(self.base_url)
         path, _, query = path.partition("?")
         whole = base.with_path(base.path.rstrip("/") + path).with_query(base.query)
         return whole.update_query(query) if query else whole
 
     def shown(self, path: str = "") -> str:
-        """The URL of `path` as messages show it, without the query."""
+        """Return the URL of `path` for messages, without the query."""
         return str(self.url(path).with_query(None))
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What is secret in the address and in that of the proxy; masked for as long as it is held."""
+        """The secrets in the address and in that of the proxy; masked for as long as they are referenced."""
         url, proxy = URL(self.base_url), self.proxy
         found = [value for name, value in url.query.items() if _SECRET_NAME.search(name)]
         if proxy is not None:
@@ -89,14 +89,14 @@ class Endpoint:
         return tuple(Secret(value) for value in found if value)
 
     def open_carrier(self, headers: Mapping[str, str]) -> Transport:
-        """What carries requests, for the running event loop; `headers` carry the key."""
+        """Return a transport for the running event loop; `headers` contain the key."""
         url = URL(self.base_url)
         kind = self.http
         if kind == "auto":
             kind = AUTO if self.proxy is None else "aiohttp"
         allow_open_files(_SOCKETS)
         if kind != "thin":
-            # A third of a second, in each peer, for what few need.
+            # Importing aiohttp takes a third of a second in each peer, and few need it.
             from peerloom.services.llm.http.aiohttp_transport import (  # noqa: PLC0415
                 AiohttpTransport,
                 open_session,
@@ -109,7 +109,7 @@ class Endpoint:
 
 
 def _proxy_for(url: URL) -> str | None:
-    """The proxy the environment wants for `url`; none for this machine itself."""
+    """Return the proxy that the environment sets for `url`; None for loopback addresses."""
     host = url.host or ""
     if host in _LOOPBACK or proxy_bypass(host):
         return None

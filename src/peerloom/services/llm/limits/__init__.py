@@ -1,1 +1,1 @@
-"""Limits and budget of a whole run: leases from one place in the driver, spent and settled in the peers."""
+"""Enforce the limits and budget of a run: the driver grants quota, and peers spend and settle it."""

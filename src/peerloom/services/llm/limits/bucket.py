@@ -1,11 +1,11 @@
-"""A rate as a bucket that fills up steadily: what is taken exceeds it by no more than the bucket holds."""
+"""Limit a rate with a token bucket."""
 
 RETURNED_SECONDS = 4.0
-"""What is given back counts up to so much time's worth: more was taken too long ago to be used now."""
+"""Returned amounts count up to the rate of this time; a provider no longer credits older ones."""
 
 
 class Bucket:
-    """So much a second, and at most `capacity` at once; empty at `now`, seconds by the caller's clock."""
+    """A token bucket: `per_second` is added up to `capacity`. It is empty at `now`, by the caller's clock."""
 
     def __init__(self, per_second: float, capacity: float, now: float) -> None:
         self._per_second = per_second
@@ -14,11 +14,11 @@ class Bucket:
         self._filled_at = now
 
     def fill(self, now: float, at_least: float = 0.0) -> float:
-        """What may be taken now.
+        """Return the amount that may be taken now.
 
         Args:
-            now: seconds.
-            at_least: so much it must be able to hold beside its capacity: one call that is waited for.
+            now: the current time.
+            at_least: the additional capacity needed for one waiting call.
         """
         gained = max(0.0, now - self._filled_at) * self._per_second
         self._filled_at = now
@@ -26,13 +26,13 @@ class Bucket:
         return self._level
 
     def take(self, amount: float) -> None:
-        """Take so much, or give it back if it is negative.
+        """Take an amount, or return it if it is negative.
 
-        It may be more than there is, which is made up for before anybody takes more.
+        It may exceed the level, which has to be refilled before more can be taken.
         """
         most = max(self._level, self._capacity, RETURNED_SECONDS * self._per_second)
         self._level = min(most, self._level - amount)
 
     def refused(self, seconds: float) -> None:
-        """The provider has counted more than was taken here: what there was is gone, and more."""
+        """Empty the bucket and take another `seconds` at the full rate, after a refusal by the provider."""
         self._level = min(self._level, 0.0) - seconds * self._per_second

@@ -1,14 +1,13 @@
-"""Find the load that a provider accepts, from the calls it refuses.
+"""Adapt the load to the rate that a provider accepts, inferred from its refusals.
 
-Until refusals become frequent nothing is limited. Then the rate at which attempts begin, and the number of
-calls in flight, are cut a little below the load that was accepted. They grow again, slowly at first and
-faster the longer nothing is refused. If nearly every attempt is refused, the provider is taken to be closed:
-attempts stop for as long as it asked, or for a backoff of our own, and then a few of them try. Once some are
-accepted the rate doubles every round, so waiting calls resume gradually; after several pauses it stays near
-its average.
+Nothing is limited until refusals become frequent. Then the rate of attempts and the number of calls in flight
+are cut to slightly below the load that was accepted. They grow again, slowly at first and faster the longer
+nothing is refused. If nearly every attempt is refused, the provider counts as closed: attempts pause for the
+time it asked for, or for a backoff of our own, and then a few probes are sent. Once some are accepted the
+rate doubles every round, so waiting calls resume gradually; after several pauses it stays near its average.
 
-Some providers refuse a share of calls whatever the load. Cutting does not help there, so that share is
-measured right after each cut and tolerated from then on; a cut that did not help is undone.
+Some providers refuse a share of calls at any load. Cuts do not help there, so that share is measured after
+each cut and tolerated from then on; a cut that did not help is undone.
 """
 
 import math
@@ -17,52 +16,53 @@ from typing import NamedTuple
 
 from peerloom.services.llm.limits.samples import ROUND_SECONDS, Average, Sample
 
-LUMP_SECONDS = 0.1  # of the rate that may begin at once
+BURST_SECONDS = 0.1  # attempts of this time at the current rate may begin at once
 PROBES = 8
-"""Attempts that try whether a closed provider has opened.
+"""Attempts that probe whether a closed provider has opened.
 
-It is also the fewest calls in flight that are ever allowed: as many as a plain client has.
+It is also the minimum number of calls in flight: as many as a simple client has.
 """
 LONGEST_ROUND_SECONDS = 5.0
 CUT = 0.95
-CLOSED = 0.9  # share of refused attempts from which on the provider is taken to be closed
+CLOSED = 0.9  # share of refused attempts from which the provider counts as closed
 ALWAYS_TOLERATED = 0.02  # share of refused attempts
 MOST_TOLERATED = 0.5
-FEW = 4  # attempts that say nothing about a provider
+FEW = 4  # attempts below which refusals are ignored
 SAMPLE = 20  # attempts from which a share is measured
-SAMPLE_SECONDS = 2.0  # after which a smaller sample has to do
-DECLARED_TIMES = 2  # as large are samples where rates are declared
-SURE_SECONDS = 1.5  # of attempts, from which the rate of accepted ones is known well enough
+SAMPLE_SECONDS = 2.0  # after which a smaller sample is used
+DECLARED_TIMES = 2  # factor on the sample size where rates are declared
+SURE_SECONDS = 1.5  # of attempts from which the rate of accepted ones is known precisely enough
 RECENT_SECONDS, USUAL_SECONDS = 3.0, 60.0  # over which the rate of accepted attempts is averaged
 GROWTH_PER_SECOND = 0.0035
 SHORTEST_SCALE_SECONDS, LONGEST_SCALE_SECONDS = 5.0, 60.0
-"""Growth doubles after this time without a cut: as long as the provider was last open and closed."""
-FREE_AFTER = 6.0  # times the scale without a cut, nothing is limited any more
+"""The time without a cut after which growth doubles: as long as the provider's last open and closed phase."""
+FREE_AFTER = 6.0  # times the scale without a cut, after which nothing is limited any more
 FIRST_PAUSE_SECONDS, SHORT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 2.0, 8.0
-"""Pauses of our own: the first, and the longest if the provider asks for short ones, or for none."""
+"""Our own pauses: the first, and the longest if the provider asks for short ones, or for none."""
 WINDOWS = 2
-"""After so many pauses a provider is taken to count over a window, and is asked at its average rate.
+"""The number of pauses after which a provider is assumed to count over a window.
 
-Until then the rate doubles until calls are refused, since a new window lets many in at once.
+From then on calls are sent at its average rate. Before, the rate doubles until calls are refused, since a new
+window admits many at once.
 """
 ACCIDENT_SECONDS = 2.0  # the longest pause for one refusal below a declared rate
-BELIEVED_PAUSES = 2  # in a row that a provider may choose, however short they are
+TRUSTED_PAUSES = 2  # pauses in a row whose length the provider may choose, however short
 
 
 class Load(NamedTuple):
-    """Calls in flight, and all there are: in flight, waiting to begin, or waiting for their next attempt."""
+    """Calls in flight, and all calls: in flight, waiting to begin, or waiting for their next attempt."""
 
     in_flight: float
     calls: float
 
 
 class Congestion:
-    """The state of one service, over all peers. Times in seconds by the caller's clock.
+    """The congestion control of one service, over all peers. Times in seconds by the caller's clock.
 
     Args:
         now: the current time.
-        declared: whether the user has declared rates. They are kept to elsewhere, so refusals are accidents:
-            they have to be frequent before less is allowed.
+        declared: whether the user has declared rates. These are enforced elsewhere, so refusals are
+            accidents, and reduce the load only if they are frequent.
 
     Attributes:
         rate: attempts that may begin per second.
@@ -85,29 +85,31 @@ class Congestion:
         self._usual = Average(now, USUAL_SECONDS)
         self._probes = Sample(now, SAMPLE, SAMPLE_SECONDS)  # since the latest pause
         self._asked = 0.0
-        self._before: tuple[float, float, float] | None = None  # what the latest cut changed, for its undoing
+        self._before: tuple[float, float, float] | None = (
+            None  # rate, ceiling and share before the latest cut
+        )
         self._loads = self.rate, self.ceiling  # before the pause
         self._cut_at = -math.inf
         self._advanced = self._cycle_began = now
-        self._accepted = 0  # since then
-        self._young: deque[tuple[float, int]] = deque()  # attempts that may yet be refused, by their time
-        self._row = 0  # refusals since the last attempt that was accepted
+        self._accepted = 0  # since the cycle began
+        self._pending: deque[tuple[float, int]] = deque()  # attempts that may still be refused, by time
+        self._row = 0  # refusals since the last accepted attempt
         self._row_began = now
         self._round = ROUND_SECONDS  # in which a refusal arrives
-        self._cycles = 0  # times that it was closed and has opened again
+        self._cycles = 0  # the number of times that it was closed and has opened again
         self._scale = SHORTEST_SCALE_SECONDS
-        self._knee = self._ceiling_knee = math.inf  # up to which rate and ceiling double
+        self._knee = self._ceiling_knee = math.inf  # rate and ceiling double up to these
         self._tokens = 0.0
 
     @property
     def closed(self) -> bool:
-        """Whether nothing but probes is sent, because nearly every attempt was refused."""
+        """Whether only probes are sent, because nearly every attempt was refused."""
         return self._probing
 
     @property
-    def trying(self) -> int:
-        """Attempts that may yet be refused."""
-        return sum(attempts for _, attempts in self._young)
+    def pending(self) -> int:
+        """Attempts that may still be refused."""
+        return sum(attempts for _, attempts in self._pending)
 
     @property
     def limiting(self) -> bool:
@@ -117,37 +119,37 @@ class Congestion:
     def observe(
         self, attempts: int, refused: int, now: float, *, retry_after: float, lag: float, load: Load
     ) -> bool:
-        """Take in how many attempts began and how many were refused since the last call.
+        """Record the attempts that began and those that were refused since the last call.
 
         Args:
             attempts: attempts begun.
             refused: attempts refused.
             now: the current time.
-            retry_after: the longest wait that the provider asked for, as of now; 0 if it named none.
-            lag: seconds that a refusal takes to arrive.
-            load: the calls there are.
+            retry_after: the longest wait that the provider asks for, from now; 0 for none.
+            lag: the seconds that a refusal takes to arrive.
+            load: the current calls.
 
         Returns:
-            Whether less is allowed from now on.
+            Whether the load was reduced.
         """
         self._round = min(LONGEST_ROUND_SECONDS, max(ROUND_SECONDS, 1.5 * lag))
-        self._ripen(now)
+        self._settle(now)
         if attempts:
-            self._young.append((now, attempts))
+            self._pending.append((now, attempts))
         self._sample.add(attempts, refused, now)
         self._probes.add(attempts, refused, now)
         if not refused:
             return False
         self._row_began = now if not self._row else self._row_began
         self._row += refused
-        self._forget(refused)
+        self._drop_refused(refused)
         self._asked = max(self._asked, now + retry_after if retry_after else 0.0)
         return self._react(load, now)
 
     def advance(self, *, wanted: bool, load: Load, now: float) -> None:
-        """Let time pass; `wanted` says whether calls wait for the rate or the ceiling to grow."""
+        """Advance the time to `now`; `wanted` is whether calls wait for the rate or the ceiling to grow."""
         seconds, self._advanced = max(0.0, now - self._advanced), now
-        self._ripen(now)
+        self._settle(now)
         if not self.limiting or now < self.closed_until:
             self._sample.renew(now)
             return
@@ -162,34 +164,34 @@ class Congestion:
             self._review(now)
         self._sample.renew(now)
 
-    def _forget(self, refused: int) -> None:
-        """Take refused attempts out of those that may yet be refused, the oldest first."""
-        while refused and self._young:
-            at, attempts = self._young.popleft()
+    def _drop_refused(self, refused: int) -> None:
+        """Remove refused attempts from the pending ones, the oldest first."""
+        while refused and self._pending:
+            at, attempts = self._pending.popleft()
             if attempts > refused:
-                self._young.appendleft((at, attempts - refused))
+                self._pending.appendleft((at, attempts - refused))
             refused = max(0, refused - attempts)
 
-    def _ripen(self, now: float) -> None:
-        """Count attempts as accepted that would have been refused by now."""
-        while self._young and self._young[0][0] <= now - self._round:
-            at, attempts = self._young.popleft()
+    def _settle(self, now: float) -> None:
+        """Count pending attempts as accepted once their refusal would have arrived."""
+        while self._pending and self._pending[0][0] <= now - self._round:
+            at, attempts = self._pending.popleft()
             self._row = 0
             self._accepted += attempts
             self._recent.add(attempts, now)
             self._usual.add(attempts, now)
             if self._probing and at >= self.closed_until:
                 self._open(now)
-        if self._probing and not self._young and self._probes.attempts > self._probes.refused:
+        if self._probing and not self._pending and self._probes.attempts > self._probes.refused:
             self._open(now)
 
     def _free(self) -> None:
-        """Limit nothing any more; so few calls do no harm with waits of their own."""
+        """Remove all limits."""
         self.rate = self.ceiling = math.inf
         self._probing, self._before, self._pauses = False, None, 0
 
     def take(self, wanted: int, now: float) -> int:
-        """Take up to `wanted` attempts out of the rate; the number that may begin now."""
+        """Take up to `wanted` attempts from the rate, and return the number that may begin now."""
         if now < self.closed_until:
             return 0
         if self.rate == math.inf:
@@ -199,22 +201,22 @@ class Congestion:
         return taken
 
     def due(self, now: float) -> float:
-        """Return the seconds until the next attempt may begin; 0 if one may now, or any number."""
+        """Return the seconds until the next attempt may begin; 0 if one may begin now."""
         if now < self.closed_until:
             return self.closed_until - now
         return 0.0 if self.rate == math.inf else max(0.0, (1.0 - self._tokens) / self.rate)
 
     def slow(self, in_flight: int, now: float) -> None:
-        """Allow fewer calls in flight, since the provider has become slow."""
+        """Reduce the calls in flight, since the provider has become slow."""
         self.ceiling = max(1.0, 0.9 * min(self.ceiling, max(in_flight, 1)))
         self._cut_at = now
 
     def _react(self, load: Load, now: float) -> bool:
-        """Pause or cut, if too many of the latest attempts were refused."""
+        """Pause or cut if too many of the latest attempts were refused; return whether it did."""
         sample = self._probes if self._probing else self._sample
         if now < sample.began or load.calls <= PROBES:
             return False
-        if self._shut(now):
+        if self._is_closed(now):
             self._close(load.in_flight, now)
         elif self._probing or self._before is not None or not self._too_many():
             return False
@@ -222,8 +224,8 @@ class Congestion:
             self._cut(load.in_flight, now)
         return True
 
-    def _shut(self, now: float) -> bool:
-        """Whether nothing is accepted at present."""
+    def _is_closed(self, now: float) -> bool:
+        """Return whether no attempts are currently accepted."""
         sample = self._sample
         if self._probing:
             return self._probes.refused >= self._probes.attempts
@@ -236,7 +238,7 @@ class Congestion:
 
     @property
     def _accident(self) -> bool:
-        """Whether a refusal says that a window is full, for no more was asked than is declared."""
+        """Whether a refusal means that the provider's window is full, since declared rates are kept."""
         return self._declared and not self._probing and not self._tolerated and self._before is None
 
     def _too_many(self) -> bool:
@@ -247,12 +249,12 @@ class Congestion:
         return ALWAYS_TOLERATED + 1.25 * self._tolerated
 
     def _close(self, in_flight: float, now: float) -> None:
-        """Begin no attempt for a while."""
+        """Pause all attempts."""
         asked = max(0.0, self._asked - now)
         if self._accident:
             asked = min(asked or FIRST_PAUSE_SECONDS, ACCIDENT_SECONDS)
         longest = max(SHORT_PAUSE_SECONDS, 4.0 * asked) if asked else LONGEST_PAUSE_SECONDS
-        own = (asked or FIRST_PAUSE_SECONDS) * 2.0 ** min(30, max(0, self._pauses - BELIEVED_PAUSES + 1))
+        own = (asked or FIRST_PAUSE_SECONDS) * 2.0 ** min(30, max(0, self._pauses - TRUSTED_PAUSES + 1))
         self._pauses += 1
         self.closed_until = now + max(asked, min(own, longest, LONGEST_PAUSE_SECONDS))
         if not self._probing:
@@ -271,7 +273,7 @@ class Congestion:
         self._row = 0
 
     def _open(self, now: float) -> None:
-        """Go on once attempts have been accepted after a pause."""
+        """Resume after a pause, once attempts have been accepted."""
         cycle = max(ROUND_SECONDS, now - self._cycle_began)
         self._cycles += not self._declared
         self._probing, self._pauses, self._cut_at = False, 0, now
@@ -285,26 +287,26 @@ class Congestion:
         self._cycle_began, self._accepted = now, 0
 
     def _cut(self, in_flight: float, now: float) -> None:
-        """Go below the load that was accepted."""
+        """Reduce the load to slightly below the accepted one."""
         self._before = self.rate, self.ceiling, self._sample.share
         accepted = self._recent.per_second(now)
-        if self.rate == math.inf:  # it was not the rate that bounded what was accepted
+        if self.rate == math.inf:  # accepted attempts were not bounded by the rate
             accepted = max(accepted, PROBES / ROUND_SECONDS)
         elif self._recent.seconds < SURE_SECONDS and accepted < self.rate / 2.0:
-            accepted, self._before = self.rate / 2.0, None  # that is not known well enough for a trial
+            accepted, self._before = self.rate / 2.0, None  # the rate is too uncertain for a trial
         self.rate = max(0.5, CUT * min(self.rate, accepted))
         self.ceiling = max(float(PROBES), CUT * min(self.ceiling, in_flight))
         self._ceiling_knee = 0.0
         self._knee, self._cut_at, self._tokens = CUT * self._usual.per_second(now), now, 0.0
-        self._sample.restart(now + self._round)  # until then, refusals of attempts begun before arrive
+        self._sample.restart(now + self._round)  # skip refusals of attempts that began before the cut
 
     def _review(self, now: float) -> None:
-        """Go below declared rates if more than accidents are refused in the long run."""
+        """Reduce the load below the declared rates if too many attempts are refused in the long run."""
         if self._sample.complete(now) and self._too_many():
             self._cut(math.inf, now)
 
     def _end_trial(self, now: float) -> None:
-        """Learn from the attempts after a cut which share is refused whatever the load."""
+        """Measure the share that is refused at any load from the attempts after a cut."""
         sample = self._sample
         if self._before is None or not sample.complete(now):
             return
@@ -316,8 +318,8 @@ class Congestion:
             self._tolerated *= 0.5
 
     def _refill(self, seconds: float) -> None:
-        lump = max(1.0, self.rate * LUMP_SECONDS)
-        self._tokens = max(min(self._tokens, lump), min(self._tokens + seconds * self.rate, lump))
+        burst = max(1.0, self.rate * BURST_SECONDS)
+        self._tokens = max(min(self._tokens, burst), min(self._tokens + seconds * self.rate, burst))
 
     def _grow(self, seconds: float, now: float) -> None:
         doubling = 2.0 ** (seconds / self._round)

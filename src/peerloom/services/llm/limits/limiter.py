@@ -1,8 +1,8 @@
-"""A peer's meter of one service: calls take from what was granted, and are settled when they are over.
+"""Limit a peer's calls of one service to the quota granted by the driver.
 
-While nothing is limited a call costs a comparison. Else it reserves what it may take before it begins, and
-waits in its agent's queue while the grant does not cover it; agents take turns. What is granted and not
-needed is given back, so that others can have it.
+While nothing is limited a call costs one comparison. Otherwise it reserves its estimated usage before it
+begins, and waits in the queue of its role while the quota does not cover it; roles take turns. When the call
+ends, its reservation is settled. Quota that is not needed is returned, so that other peers can use it.
 """
 
 import asyncio
@@ -15,22 +15,22 @@ from itertools import count, islice
 from peerloom.services.llm.usage.amounts import ANYTHING, NOTHING, Amount, Demand, QuotaGrant, UsageReport
 
 AHEAD_SECONDS = 0.5
-"""So long a grant is to last where there is enough, so that calls need not wait for the next one."""
+"""The time that a requested grant should last, so that calls do not wait for the next one."""
 
 SAMPLE = 8
-"""Calls of each queue that are looked at to know what one takes."""
+"""The number of calls of each queue from which the usage of a call is estimated."""
 
 Waiter = tuple[Amount, "asyncio.Future[None]"]
 
 
 class ServiceLimiter:
-    """Of one service, in one peer's event loop.
+    """Limits the calls of one service in one peer's event loop.
 
     Args:
-        service: its name.
-        limited: whether anything is limited from the start; else not until a grant says so.
-        urgent: called when there is something that the driver should know at once.
-        clock: seconds.
+        service: the name of the service.
+        limited: whether calls are limited from the start, rather than from the first grant with limits.
+        urgent: called when a report should be sent to the driver at once.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ServiceLimiter:
         self.down = ""
         self.denied = False
         self.idle = 0
-        """Calls that neither are under way nor wait for a grant, but for the service or their next try."""
+        """Calls that wait for the service or for their next attempt, and not for a grant."""
         self._urgent = urgent
         self._clock = clock
         self._granted = NOTHING if limited else ANYTHING
@@ -51,19 +51,19 @@ class ServiceLimiter:
         self._spent = self._reserved = self._returned = NOTHING
         self._outstanding = 0
         self._queues: dict[str, deque[Waiter]] = {}
-        self._turns: deque[str] = deque()  # agents with a queue, the next one first
-        self._begun: dict[str, tuple[int, Amount]] = {}  # since the last reading, by agent
+        self._turns: deque[str] = deque()  # roles with a queue, the next one first
+        self._begun: dict[str, tuple[int, Amount]] = {}  # since the last report, by role
         self._attempts = self._refused = 0
         self._retry_at = 0.0
         self._refusal = ""
         self._refusal_seconds = 0.0
-        self._paused: dict[int, float] = {}  # when each refused call that holds nothing tries again
-        self._answered = self._read_answered = 0
+        self._paused: dict[int, float] = {}  # the time of the next attempt of each refused call
+        self._answered = self._reported_answered = 0
         self._seconds = 0.0
         self._completion = 0.0
         self._number = 0
         self._keys = count()
-        self._read_at = clock()
+        self._reported_at = clock()
 
     @property
     def waiting(self) -> int:
@@ -72,7 +72,7 @@ class ServiceLimiter:
 
     @property
     def active(self) -> bool:
-        """Whether the driver should hear of it now and then."""
+        """Whether reports are to be sent regularly."""
         return self.limited and (self._outstanding > 0 or bool(self._turns) or self._spare(()) != NOTHING)
 
     @property
@@ -81,19 +81,19 @@ class ServiceLimiter:
         return self._starts < math.inf
 
     @property
-    def news(self) -> bool:
-        """Whether calls are under way, or were since the last reading."""
-        return self._outstanding > 0 or self._answered != self._read_answered
+    def changed(self) -> bool:
+        """Whether calls are outstanding, or were answered since the last report."""
+        return self._outstanding > 0 or self._answered != self._reported_answered
 
     def begin(self) -> None:
-        """A call begins while nothing is limited."""
+        """Begin a call while nothing is limited."""
         if not self._outstanding:
             self._urgent()
         self._outstanding += 1
         self._attempts += 1
 
     def try_take(self, need: Amount | None) -> bool:
-        """As `take` and `begin`, but only if that is possible at once; whether it was."""
+        """Begin a call, with a reservation of `need` if given, if possible at once; return whether it was."""
         if need is None:
             self.begin()
         elif self._turns or not self._fits(need):
@@ -103,12 +103,12 @@ class ServiceLimiter:
         return True
 
     async def take(self, role: str, need: Amount, *, first: bool = False) -> None:
-        """Reserve for a call that is about to begin; waits until it is covered and its turn has come.
+        """Wait until the quota covers a call and its turn has come, and reserve its `need`.
 
         Args:
-            role: whose call.
-            need: the most it may use.
-            first: go before the other calls of that role, since it has been refused before.
+            role: the role of the calling agent.
+            need: the maximum usage of the call.
+            first: put the call before the others of its role, since it was refused before.
         """
         if not self._turns and self._fits(need):
             self._reserve(role, need)
@@ -128,32 +128,32 @@ class ServiceLimiter:
             await ready
         except asyncio.CancelledError:
             if ready.cancelled():
-                self._leave(role, waiter)
+                self._remove(role, waiter)
             else:
                 self.end(need, NOTHING)
             raise
 
-    def end(self, need: Amount | None, took: Amount) -> None:
-        """A call is over that had reserved `need`, if it had; it came to `took`.
+    def end(self, need: Amount | None, used: Amount) -> None:
+        """End a call and settle its usage against its reservation `need`, if it had one.
 
-        What it left is given back, not used here: a rate that was not used is gone after a while.
+        The rest of the reservation is returned to the driver, not used here, since unused rates expire.
         """
         self._outstanding -= 1
         if need is not None:
             self._reserved = self._reserved.plus(need, -1.0)
             if self.limited:
-                self._returned = self._returned.plus(need).plus(need.least(took), -1.0)
+                self._returned = self._returned.plus(need).plus(need.least(used), -1.0)
         if self.limited:
-            self._spent = self._spent.plus(took)
+            self._spent = self._spent.plus(used)
             if self._turns:
                 self._serve()
                 if self._turns and not self._outstanding:
                     self._urgent()
 
     def answered(self, seconds: float, completion: int) -> None:
-        """An attempt was answered, after so long, with so many tokens."""
+        """Count an answered attempt, with its duration and completion tokens."""
         if not self._answered:
-            self._urgent()  # that it answers at all is to be known if it refuses somebody later
+            self._urgent()  # the driver treats later refusals differently once the service has answered
         self._answered += 1
         self._seconds += seconds
         self._completion += completion
@@ -162,9 +162,9 @@ class ServiceLimiter:
         """Count an attempt that was refused for a limit.
 
         Args:
-            retry_after: the wait that the provider asks for, in seconds; 0 if it named none.
-            why: the refusal in words.
-            seconds: how long it took to arrive.
+            retry_after: the wait that the provider asks for, in seconds; 0 for none.
+            why: the message of the refusal.
+            seconds: the time it took to arrive.
         """
         self._refused += 1
         self._refusal_seconds = max(seconds, self._refusal_seconds + 0.1 * (seconds - self._refusal_seconds))
@@ -174,7 +174,7 @@ class ServiceLimiter:
 
     @contextmanager
     def pause(self, seconds: float) -> Generator[None]:
-        """Count a refused call that makes its next attempt in so many seconds, while it waits for it."""
+        """Count a refused call as paused inside the block; its next attempt is in `seconds`."""
         key = next(self._keys)
         self._paused[key] = self._clock() + seconds
         try:
@@ -182,14 +182,14 @@ class ServiceLimiter:
         finally:
             del self._paused[key]
 
-    def state(self, down: str, denied: bool = False) -> None:
-        """The service answers nobody here, and why; or, empty, it does again."""
+    def set_down(self, down: str, denied: bool = False) -> None:
+        """Set the reason why the service does not answer, or the empty string if it does."""
         if (down, denied) != (self.down, self.denied):
             self.down, self.denied = down, denied
             self._urgent()
 
-    def hear(self, grant: QuotaGrant) -> None:
-        """Take a grant in; an older one than the last is ignored."""
+    def apply(self, grant: QuotaGrant) -> None:
+        """Apply a grant, unless it is older than the last one."""
         if grant.number <= self._grant:
             return
         self._grant = grant.number
@@ -198,13 +198,13 @@ class ServiceLimiter:
         self.limited = grant.limited
         self._serve()
 
-    def read(self, *, last: bool = False) -> UsageReport:
-        """What the driver is told; what is left over and not needed is given back with it."""
+    def report(self, *, last: bool = False) -> UsageReport:
+        """Return a usage report for the driver, which also returns the quota that is not needed."""
         now = self._clock()
-        seconds = max(now - self._read_at, 1e-3)
-        wants = self._wants(seconds)
-        self._give_back(wants)
-        self._begun, self._read_at, self._read_answered = {}, now, self._answered
+        seconds = max(now - self._reported_at, 1e-3)
+        demands = self._demands(seconds)
+        self._return_unneeded(demands)
+        self._begun, self._reported_at, self._reported_answered = {}, now, self._answered
         self._number += 1
         return UsageReport(
             service=self.service,
@@ -224,14 +224,14 @@ class ServiceLimiter:
             answered=self._answered,
             seconds=self._seconds,
             completion=self._completion,
-            wants=wants,
+            demands=demands,
             down=self.down,
             denied=self.denied,
             last=last,
         )
 
     def _left(self) -> Amount:
-        """What is granted and not yet taken."""
+        """Return the quota that is granted and not yet taken."""
         taken = self._spent.plus(self._reserved).plus(self._returned)
         return self._granted.plus(taken, -1.0)
 
@@ -242,7 +242,7 @@ class ServiceLimiter:
 
     def _reserve(self, role: str, need: Amount) -> None:
         if not self._outstanding:
-            self._urgent()  # the driver has not asked while there was nothing to tell
+            self._urgent()  # no reports were sent while no call was outstanding
         self._outstanding += 1
         self._attempts += 1
         self._reserved = self._reserved.plus(need)
@@ -250,17 +250,17 @@ class ServiceLimiter:
         self._begun[role] = (count + 1, sum_.plus(need))
 
     def _serve(self) -> None:
-        """Let calls go, one of each agent after the other, as far as the grant goes.
+        """Start waiting calls, one of each role in turn, as far as the quota goes.
 
-        Whose turn it is is waited for: if smaller calls went past it, a large one would never be covered. But
-        if nothing is under way here they may: the budget may have no more than that.
+        While calls are outstanding, none overtakes the call whose turn it is, or a large call would never be
+        covered. Otherwise smaller calls may overtake it: the remaining budget may not cover the large one.
         """
         blocked = 0
         while blocked < len(self._turns):
             role = self._turns[blocked]
             queue = self._queues[role]
             need, ready = queue[0]
-            if not ready.done():  # else it was cancelled, and is about to leave
+            if not ready.done():  # otherwise it was cancelled, and is about to be removed
                 if not self._fits(need):
                     if self._outstanding:
                         return
@@ -275,7 +275,7 @@ class ServiceLimiter:
             else:
                 del self._queues[role]
 
-    def _leave(self, role: str, waiter: Waiter) -> None:
+    def _remove(self, role: str, waiter: Waiter) -> None:
         queue = self._queues.get(role)
         if queue is not None and waiter in queue:
             queue.remove(waiter)
@@ -283,9 +283,9 @@ class ServiceLimiter:
                 del self._queues[role]
                 self._turns.remove(role)
 
-    def _wants(self, seconds: float) -> list[Demand]:
-        """Calls that wait, and those that come soon if it goes on as it did in the last `seconds`."""
-        wants: list[Demand] = []
+    def _demands(self, seconds: float) -> list[Demand]:
+        """Return the demand for waiting calls, and for those expected soon from the last `seconds`."""
+        demands: list[Demand] = []
         for role in dict.fromkeys((*self._queues, *self._begun)):
             queue = self._queues.get(role, ())
             begun, sum_ = self._begun.get(role, (0, NOTHING))
@@ -295,18 +295,18 @@ class ServiceLimiter:
             each = NOTHING.plus(sum_, 1.0 / (begun + min(len(queue), SAMPLE)))
             if queue:
                 each = each.most(queue[0][0])
-            wants.append(Demand(role, len(queue) + soon, len(queue), each))
-        return wants
+            demands.append(Demand(role, len(queue) + soon, len(queue), each))
+        return demands
 
-    def _give_back(self, wants: list[Demand]) -> None:
-        """Return what is not needed; all of it if nobody can begin with it, and nothing comes free here."""
+    def _return_unneeded(self, demands: list[Demand]) -> None:
+        """Return the quota that is not needed; all of it if no call can begin with it and none will end."""
         stuck = bool(self._turns) and not self._outstanding
-        self._returned = self._returned.plus(self._spare(() if stuck else wants))
+        self._returned = self._returned.plus(self._spare(() if stuck else demands))
 
-    def _spare(self, wants: Iterable[Demand]) -> Amount:
-        """What is left over when these have got theirs."""
-        keep = NOTHING
-        for want in wants:
-            keep = keep.plus(want.each, want.count)
-        spare = (have - kept for have, kept in zip(self._left(), keep, strict=True))
+    def _spare(self, demands: Iterable[Demand]) -> Amount:
+        """Return the quota left once the demands are met."""
+        needed = NOTHING
+        for demand in demands:
+            needed = needed.plus(demand.each, demand.count)
+        spare = (have - need for have, need in zip(self._left(), needed, strict=True))
         return Amount(*(amount if 1e-9 < amount < math.inf else 0.0 for amount in spare))

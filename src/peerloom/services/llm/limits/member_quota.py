@@ -1,7 +1,7 @@
-"""The driver's record of one peer that calls a service with limits.
+"""Track the quota of one member of the run for one service, in the driver.
 
-Slots are leased: they end by themselves, so a peer that went idle need not confirm that it gave them up.
-Slots of calls under way stay taken until the peer has settled them, or has ended.
+Slots are leased: they expire, so a member that became idle does not have to return them. Slots of outstanding
+calls stay taken until the member has settled the calls, or has ended.
 """
 
 import math
@@ -10,94 +10,94 @@ from collections import deque
 from peerloom.services.llm.usage.amounts import ENDLESS, Amount, Demand, UsageReport
 
 SLOT_SECONDS = 1.0
-"""How long a peer may begin calls in the slots it was granted, unless it is granted them again."""
-KEPT_SECONDS = 0.5
-"""A slot is given to another peer this much later, since grants take a while to arrive."""
+"""The lease of slots: the time during which a member may begin calls in them, unless the lease is renewed."""
+GRACE_SECONDS = 0.5
+"""The time from the end of a lease until its slots go to another member, as grants take time to arrive."""
 RESEND_SECONDS = 0.5
-"""After this a grant that calls wait for, and that its peer has not heard, is taken to be lost."""
+"""The time after which an unacknowledged grant that calls wait for counts as lost."""
 
 
-class Member:
-    """One peer as the driver sees it: its latest reading, and the grants it may still go by.
+class MemberQuota:
+    """The latest usage report of a member, and the grants that it may still use.
 
     Args:
-        name: its name.
-        granted: what every member has from the start.
+        name: the name of the member.
+        granted: the initial quota.
     """
 
     def __init__(self, name: str, granted: Amount) -> None:
         self.name = name
-        self.reading: UsageReport | None = None
-        self.read_at = self.sent_at = -math.inf
+        self.report: UsageReport | None = None
+        self.reported_at = self.sent_at = -math.inf
         self.granted = granted
         self.slots: float = 0.0
         self.starts: float = ENDLESS
         self.number = -1
-        self.served = 0  # when it last got a slot or an attempt, among all members
-        self.leases: deque[tuple[int, float, float]] = deque()  # number, slots and end of grants it may go by
+        self.served = 0  # the turn at which it last got a slot or an attempt
+        self.leases: deque[tuple[int, float, float]] = deque()  # number, slots and end of each valid grant
         self.moved: list[str] | None = None
         self.dirty = True
 
-    def take(self, reading: UsageReport, now: float) -> None:
-        """Take in a reading that is newer than the last."""
-        self.reading, self.read_at = reading, now
-        if reading.grant < self.number and reading.wants and now - self.sent_at > RESEND_SECONDS:
+    def update(self, report: UsageReport, now: float) -> None:
+        """Replace the report with a newer one."""
+        self.report, self.reported_at = report, now
+        if report.grant < self.number and report.demands and now - self.sent_at > RESEND_SECONDS:
             self.dirty = True
 
     def send(self, slots: float, now: float) -> None:
-        """Note that a grant is sent, with those slots."""
+        """Record that a grant with these slots is sent."""
         self.number += 1
         self.dirty, self.sent_at = False, now
         if slots < ENDLESS:
-            self.leases.append((self.number, slots, now + SLOT_SECONDS + KEPT_SECONDS))
+            self.leases.append((self.number, slots, now + SLOT_SECONDS + GRACE_SECONDS))
 
     @property
-    def wants(self) -> list[Demand]:
-        """The calls it cannot let go yet, or expects soon."""
-        return self.reading.wants if self.reading is not None else []
+    def demands(self) -> list[Demand]:
+        """The calls that wait for quota, or are expected soon."""
+        return self.report.demands if self.report is not None else []
 
     @property
     def outstanding(self) -> int:
-        """Its calls under way."""
-        return self.reading.outstanding if self.reading is not None else 0
+        """The outstanding calls."""
+        return self.report.outstanding if self.report is not None else 0
 
     @property
     def attempts(self) -> int:
-        """The attempts it has begun, of all time."""
-        return self.reading.attempts if self.reading is not None else 0
+        """The total attempts begun."""
+        return self.report.attempts if self.report is not None else 0
 
     @property
     def calls(self) -> float:
-        """Calls under way, waiting, and expected soon."""
-        return self.outstanding + sum(want.count for want in self.wants)
+        """Calls that are outstanding, waiting, or expected soon."""
+        return self.outstanding + sum(demand.count for demand in self.demands)
 
     @property
     def next_attempt(self) -> float:
-        """When the first of its refused calls tries again; infinite if none does."""
-        paused = self.reading is not None and self.reading.paused
-        return self.read_at + self.reading.next_attempt if self.reading is not None and paused else math.inf
+        """The time of the next attempt of a refused call; infinite if there is none."""
+        paused = self.report is not None and self.report.paused
+        return self.reported_at + self.report.next_attempt if self.report is not None and paused else math.inf
 
     def held(self, now: float) -> float:
-        """Return the slots taken by calls under way, or by leases that neither ended nor were replaced."""
-        heard = self.reading.grant if self.reading is not None else -1
-        while self.leases and (self.leases[0][2] <= now or self.leases[0][0] < heard):
+        """Return the slots taken by outstanding calls, or by leases that neither ended nor were replaced."""
+        acknowledged = self.report.grant if self.report is not None else -1
+        while self.leases and (self.leases[0][2] <= now or self.leases[0][0] < acknowledged):
             self.leases.popleft()
         return max(float(self.outstanding), *(slots for _, slots, _ in self.leases), 0.0)
 
     def set_slots(self, slots: float) -> None:
-        """Grant that many calls under way from now on."""
+        """Set the number of calls that may be outstanding."""
         if slots != self.slots:
             self.slots, self.dirty = slots, True
 
     def set_starts(self, starts: float) -> None:
-        """Grant that many attempts, of all time."""
+        """Set the total number of attempts that may begin."""
         if starts != self.starts:
             self.starts, self.dirty = starts, True
 
     def renew(self, now: float) -> None:
-        """Have a new grant sent if the lease of the last one is about to end, and is needed."""
+        """Request a new grant if the lease of the last one is needed and about to end."""
         if not self.leases or self.dirty or not self.calls:
             return
         _, slots, until = self.leases[-1]
-        if slots and until - now < KEPT_SECONDS + SLOT_SECONDS / 2:
+        if slots and until - now < GRACE_SECONDS + SLOT_SECONDS / 2:
             self.dirty = True

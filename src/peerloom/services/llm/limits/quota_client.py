@@ -1,4 +1,4 @@
-"""One peer's meters, and what passes between them and the driver."""
+"""Exchange usage reports and quota grants between the limiters of a peer and the driver."""
 
 import asyncio
 import time
@@ -7,51 +7,51 @@ from collections.abc import Callable, Sequence
 from peerloom.services.llm.limits.limiter import ServiceLimiter
 from peerloom.services.llm.usage.amounts import decode_grants, encode
 
-SOON_SECONDS = 0.01  # what comes up within it is told together
-REGULAR_SECONDS = 0.1  # between two readings of a meter that is in use
-IDLE_SECONDS = 1.0  # the same for one that is not, so that nothing the driver missed stays unknown to it
+SOON_SECONDS = 0.01  # events within this time go into one report
+REGULAR_SECONDS = 0.1  # between two reports of a limiter in use
+IDLE_SECONDS = 1.0  # between two reports of an idle limiter, so that the driver recovers from lost ones
 
 Moved = Callable[[Sequence[str]], None]
 
 
 class QuotaClient:
-    """The meters of one peer, in its event loop. `clock` gives seconds, here and to the clients."""
+    """The limiters of one peer, in its event loop. `clock` returns seconds, also for the clients."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._meters: dict[str, ServiceLimiter] = {}
+        self._limiters: dict[str, ServiceLimiter] = {}
         self._moved: dict[str, Moved] = {}
-        self._moved_at: dict[str, int] = {}  # the number of the grant that has said it
+        self._moved_at: dict[str, int] = {}  # the number of the grant with the latest replicas
         self._urgent = asyncio.Event()
-        self._said: dict[str, bool] = {}
+        self._notices: dict[str, bool] = {}  # whether each was returned
 
-    def say_once(self, text: str) -> None:
-        """Have a person told something about a service, unless that was said before."""
-        self._said.setdefault(text, False)
+    def notify_once(self, text: str) -> None:
+        """Add a notice about a service for the user, unless it was added before."""
+        self._notices.setdefault(text, False)
 
     def unsaid(self) -> list[str]:
-        """Return the texts of `say_once` that this has not returned yet."""
-        texts = [text for text, said in self._said.items() if not said]
-        self._said.update(dict.fromkeys(texts, True))
+        """Return the notices added since the last call."""
+        texts = [text for text, returned in self._notices.items() if not returned]
+        self._notices.update(dict.fromkeys(texts, True))
         return texts
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a grant, or for their service to be back, over all services."""
-        return sum(meter.waiting + meter.idle for meter in self._meters.values())
+        """The calls that wait for a grant, for their service or for their next attempt, over all services."""
+        return sum(limiter.waiting + limiter.idle for limiter in self._limiters.values())
 
-    def meter(self, service: str, *, limited: bool, moved: Moved) -> ServiceLimiter:
-        """The meter of a service; `moved` is told where its replicas are, when that changes."""
-        meter = ServiceLimiter(service, limited=limited, urgent=self._urgent.set, clock=self.clock)
-        self._meters[service] = meter
+    def limiter(self, service: str, *, limited: bool, moved: Moved) -> ServiceLimiter:
+        """Return a new limiter of a service; `moved` is called with its replicas when these have changed."""
+        limiter = ServiceLimiter(service, limited=limited, urgent=self._urgent.set, clock=self.clock)
+        self._limiters[service] = limiter
         self._moved[service] = moved
-        self._urgent.set()  # the driver hears of every peer, and can reach it when something gets limited
-        return meter
+        self._urgent.set()  # makes the peer known to the driver, so that it can be limited later
+        return limiter
 
     async def report(self) -> bytes:
-        """Wait until there is something to tell the driver; encoded readings."""
+        """Wait until a report is due, and return the encoded reports."""
         try:
-            async with asyncio.timeout(self._patience()):
+            async with asyncio.timeout(self._interval()):
                 await self._urgent.wait()
             await asyncio.sleep(SOON_SECONDS)
         except TimeoutError:
@@ -60,21 +60,21 @@ class QuotaClient:
         return self.read()
 
     def read(self, *, last: bool = False) -> bytes:
-        """Encoded readings, as they are now; `last` if no call is made after them."""
-        return encode([meter.read(last=last) for meter in self._meters.values()])
+        """Return the encoded reports as of now; `last` if no calls follow."""
+        return encode([limiter.report(last=last) for limiter in self._limiters.values()])
 
-    def _patience(self) -> float | None:
-        if any(meter.active for meter in self._meters.values()):
+    def _interval(self) -> float | None:
+        limiters = self._limiters.values()
+        if any(limiter.active for limiter in limiters):
             return REGULAR_SECONDS
-        told = any(meter.limited or meter.news for meter in self._meters.values())
-        return IDLE_SECONDS if told else None
+        return IDLE_SECONDS if any(limiter.limited or limiter.changed for limiter in limiters) else None
 
     def hear(self, data: bytes) -> None:
-        """Take encoded grants in."""
+        """Apply encoded grants."""
         for grant in decode_grants(data):
-            meter = self._meters.get(grant.service)
-            if meter is not None:
+            limiter = self._limiters.get(grant.service)
+            if limiter is not None:
                 if grant.moved is not None and grant.number > self._moved_at.get(grant.service, -1):
                     self._moved_at[grant.service] = grant.number
                     self._moved[grant.service](grant.moved)
-                meter.hear(grant)
+                limiter.apply(grant)

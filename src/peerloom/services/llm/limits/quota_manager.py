@@ -1,9 +1,9 @@
-"""Grant quota to the peers of a run: a state machine in the driver, with the clock as argument.
+"""Grant quota to the members of a run.
 
-Peers report what they want and what they have used (`UsageReport`); now and then each is granted more
-(`QuotaGrant`). So the limits hold for the run, whatever the number of peers, and no call has to ask. Rates
-are buckets that fill a little more slowly than the provider's window allows, so that not even its strictest
-count is exceeded.
+`QuotaManager` is a state machine in the driver, with the time as an argument. Members report their demand and
+usage (`UsageReport`), and each is granted more from time to time (`QuotaGrant`). So the limits hold for the
+whole run, for any number of members, and no call waits for a round trip. Rates are buckets that fill slightly
+more slowly than the provider's window allows, so that even its strictest count is not exceeded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Sent = tuple[str, bytes]
 
 
 class Away(NamedTuple):
-    """A service that answers nobody in some peer: why, and whether it refuses whatever this run asks."""
+    """An unavailable service: the reason, and whether it denies all requests of this run."""
 
     service: str
     why: str
@@ -26,100 +26,100 @@ class Away(NamedTuple):
 
 
 class QuotaManager:
-    """Limits of each service and the budget of the run.
+    """Grants the quota of each service within its limits and the budget of the run.
 
     Args:
-        limits: by service; those that are not in it have none.
-        spending: the run's budget, and what of it is spent.
-        now: seconds, by any clock that does not go back.
+        limits: the limits by service.
+        spending: the budget of the run and its usage.
+        now: the current time, by any monotonic clock.
     """
 
     def __init__(self, limits: Mapping[str, Limits], spending: Spending, now: float) -> None:
         self._spending = spending
-        self._shares = {
-            name: ServiceQuota(name, each, spending.limited, now) for name, each in limits.items()
+        self._quotas = {
+            name: ServiceQuota(name, each, spending.unlimited, now) for name, each in limits.items()
         }
         self._moved: dict[str, list[str]] = {}
         self._gone: set[str] = set()
 
     @property
     def spending(self) -> Spending:
-        """The budget, and what of it is spent."""
+        """The budget and its usage."""
         return self._spending
 
     def take(self, member: str, data: bytes, now: float) -> None:
-        """Take a member's readings in; what one that is lost has still said is counted already."""
+        """Take in the reports of a member; those of a lost member are ignored, since all it held counts."""
         if member in self._gone:
             return
-        for reading in decode_reports(data):
-            share = self._shares.get(reading.service)
-            if share is not None and share.take(member, reading, now):
-                used, held = share.committed(member)
-                self._spending.note(reading.service, member, used, held)
+        for report in decode_reports(data):
+            quota = self._quotas.get(report.service)
+            if quota is not None and quota.take(member, report, now):
+                used, held = quota.committed(member)
+                self._spending.record(report.service, member, used, held)
 
     def lost(self, member: str) -> None:
-        """A member has ended: what it held may have been used, and counts as spent."""
+        """Remove a member that has ended; the quota it held may have been used, and counts as spent."""
         self._gone.add(member)
-        for share in self._shares.values():
-            share.lost(member)
+        for quota in self._quotas.values():
+            quota.lost(member)
         self._spending.close(member)
 
     def joined(self, member: str) -> None:
-        """A member is there; it is told where replicas are, if that has changed since the run began."""
+        """Send a new member the replicas that have changed since the run began."""
         for service, urls in self._moved.items():
-            self._shares[service].tell(member, urls)
+            self._quotas[service].set_replicas(member, urls)
 
     def moved(self, service: str, urls: Sequence[str], members: Sequence[str]) -> None:
-        """A service's replicas are somewhere else from now on; these members are to be told."""
+        """Change the replicas of a service, and send them to the members."""
         self._moved[service] = list(urls)
         for member in members:
-            self._shares[service].tell(member, self._moved[service])
+            self._quotas[service].set_replicas(member, self._moved[service])
 
     def grants(self, now: float) -> list[Sent]:
-        """What to send to whom."""
+        """Return the encoded grants to send to members."""
         found: dict[str, list[QuotaGrant]] = {}
-        for share in self._shares.values():
-            for member, grant in share.grants(self._spending, now):
+        for quota in self._quotas.values():
+            for member, grant in quota.grants(self._spending, now):
                 found.setdefault(member, []).append(grant)
         return [(member, encode(grants)) for member, grants in found.items()]
 
     @property
     def unmet(self) -> bool:
-        """Whether calls wait that time alone will let go."""
-        return any(share.unmet for share in self._shares.values())
+        """Whether calls wait for quota that becomes available with time."""
+        return any(quota.unmet for quota in self._quotas.values())
 
     def due(self, now: float) -> float:
-        """Seconds until more may be granted to calls that time alone lets go; 0 if that is not known."""
-        return min((share.due(now) for share in self._shares.values() if share.unmet), default=0.0)
+        """Return the seconds until more quota may be available to waiting calls; 0 if unknown."""
+        return min((quota.due(now) for quota in self._quotas.values() if quota.unmet), default=0.0)
 
     @property
     def exhausted(self) -> bool:
-        """Whether calls wait that the budget does not cover, and none is under way that might leave some."""
+        """Whether the budget covers none of the waiting calls, and no outstanding call may return some."""
         if not self._spending.bounded or self.outstanding:
             return False
-        left = self._spending.left.plus(self._spending.held)  # which comes back if nobody begins with it
-        return any(share.stuck(left) for share in self._shares.values())
+        left = self._spending.left.plus(self._spending.held)  # members return quota they cannot use
+        return any(quota.stuck(left) for quota in self._quotas.values())
 
     @property
     def outstanding(self) -> int:
-        """Calls under way to services with limits; nobody keeps count of others."""
-        return sum(share.outstanding for share in self._shares.values() if share.limited)
+        """The outstanding calls of services with limits; those of others are not counted."""
+        return sum(quota.outstanding for quota in self._quotas.values() if quota.limited)
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a grant, as far as is known."""
-        return sum(share.waiting for share in self._shares.values())
+        """The reported calls that wait for a grant."""
+        return sum(quota.waiting for quota in self._quotas.values())
 
     def away(self) -> list[Away]:
-        """Services that some peer cannot reach, or that refuse it."""
-        found = ((service, share.away()) for service, share in self._shares.items())
+        """Return the services that some member cannot reach or that deny it."""
+        found = ((service, quota.away()) for service, quota in self._quotas.items())
         return [Away(service, *why) for service, why in found if why is not None]
 
     def refusing(self) -> list[Refusing]:
-        """Services that refuse calls, so that all of their calls wait."""
-        found = (share.refusing() for share in self._shares.values())
+        """Return the services that refuse calls, so that all of their calls wait."""
+        found = (quota.refusing() for quota in self._quotas.values())
         return [each for each in found if each is not None]
 
     def ever_answered(self, service: str) -> bool:
-        """Whether a service has answered any call of this session."""
-        return self._shares[service].answered > 0
+        """Return whether a service has answered any call of this session."""
+        return self._quotas[service].answered > 0

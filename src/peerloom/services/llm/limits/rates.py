@@ -1,18 +1,18 @@
-"""What of a provider's rates is left: two buckets, and what each member was given out of them.
+"""Track the remaining requests and tokens of a provider's rates, and the amounts granted to each member.
 
-What calls under way have reserved counts as used: it is more than most of them take, but those that are under
-way for long are the long ones.
+Reservations of outstanding calls count as used. They exceed the usage of most calls, but the calls that stay
+outstanding for long are the long ones.
 """
 
 from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount, UsageReport
 
 SHORT_SECONDS = 0.25
-"""So much of the rates is left out after a refusal, or the next calls would be refused too."""
+"""The time at the full rates that is skipped after a refusal, since the next calls would be refused too."""
 
 
-class Rates:
-    """Of one service; a bucket that is None does not bound anything."""
+class RateBuckets:
+    """The request and token buckets of one service; None for an unlimited rate."""
 
     def __init__(self, requests: Bucket | None, tokens: Bucket | None) -> None:
         self._requests = requests
@@ -20,8 +20,8 @@ class Rates:
         self._taken: dict[str, Amount] = {}
 
     @property
-    def first(self) -> Amount:
-        """Infinite for what is not bounded here."""
+    def unlimited(self) -> Amount:
+        """An amount that is infinite for unlimited resources and 0 for limited ones."""
         return Amount(
             ENDLESS if self._requests is None else 0.0,
             ENDLESS,
@@ -31,15 +31,15 @@ class Rates:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is any bucket."""
+        """Whether any rate is limited."""
         return self._requests is not None or self._tokens is not None
 
-    def there(self, largest: float, now: float) -> Amount:
-        """What may be granted now.
+    def available(self, largest: float, now: float) -> Amount:
+        """Return the amount that may be granted now.
 
         Args:
-            largest: tokens of one call, which a bucket must be able to hold.
-            now: seconds.
+            largest: the tokens of the largest waiting call, which the bucket must be able to hold.
+            now: the current time.
         """
         return Amount(
             ENDLESS if self._requests is None else self._requests.fill(now, 1.0),
@@ -48,9 +48,9 @@ class Rates:
             ENDLESS,
         )
 
-    def take(self, name: str, granted: Amount, reading: UsageReport) -> None:
-        """Take what a member was granted, or give back what it does not need, by what it says."""
-        counts = granted.plus(reading.returned, -1.0)
+    def take(self, name: str, granted: Amount, report: UsageReport) -> None:
+        """Take the amount granted to a member from the buckets, less the amount that it has returned."""
+        counts = granted.plus(report.returned, -1.0)
         before = self._taken.get(name, NOTHING)
         self._taken[name] = counts
         if self._requests is not None:
@@ -58,12 +58,12 @@ class Rates:
         if self._tokens is not None:
             self._tokens.take(counts.tokens - before.tokens)
 
-    def lost(self, name: str) -> None:
-        """A member has ended: all of it counts as used."""
+    def remove(self, name: str) -> None:
+        """Forget a member that has ended; its amount counts as used."""
         self._taken.pop(name, None)
 
     def refused(self) -> None:
-        """The provider has counted more than was taken here."""
+        """Empty all buckets after a refusal: the provider has counted more than was taken."""
         for bucket in (self._requests, self._tokens):
             if bucket is not None:
                 bucket.refused(SHORT_SECONDS)

@@ -1,13 +1,13 @@
-"""Measure how many attempts a provider accepts, and which share it refuses."""
+"""Measure the rate of attempts that a provider accepts, and the share that it refuses."""
 
 import math
 
 ROUND_SECONDS = 0.25
-"""Time in which a refusal arrives."""
+"""The time in which a refusal arrives."""
 
 
 class Average:
-    """Events per second, averaged over the last `seconds`, older ones counting less."""
+    """An exponentially weighted average of events per second, over about the last `seconds`."""
 
     def __init__(self, now: float, seconds: float) -> None:
         self._at = now
@@ -16,7 +16,7 @@ class Average:
 
     @property
     def seconds(self) -> float:
-        """The time that it is taken over."""
+        """The weighted time of the average."""
         return self._seconds
 
     def add(self, count: int, now: float) -> None:
@@ -25,7 +25,7 @@ class Average:
         self._count += count
 
     def per_second(self, now: float) -> float:
-        """Return the average; infinite while too little time has passed to tell."""
+        """Return the average; infinite while too little time has passed."""
         self._pass(now)
         if self._seconds < ROUND_SECONDS:
             return math.inf
@@ -39,12 +39,12 @@ class Average:
 
 
 class Sample:
-    """The latest attempts and how many of them were refused.
+    """The numbers of the latest attempts and refusals.
 
     Args:
-        now: when it begins.
-        attempts: from which a share of refusals is measured.
-        seconds: after which fewer have to do.
+        now: the beginning of the sample.
+        attempts: the number of attempts that completes it.
+        seconds: the time after which fewer attempts complete it.
     """
 
     def __init__(self, now: float, attempts: int, seconds: float) -> None:
@@ -52,35 +52,35 @@ class Sample:
         self.restart(now)
 
     def restart(self, at: float) -> None:
-        """Count from that time on."""
+        """Start a new sample at that time."""
         self.began = at
         self.attempts = self.refused = 0
 
     def add(self, attempts: int, refused: int, now: float) -> None:
-        """Count attempts, unless it is too early for it."""
+        """Count attempts, unless the sample has not begun yet."""
         if now >= self.began:
             self.attempts += attempts
             self.refused += refused
 
     @property
     def share(self) -> float:
-        """Refused attempts of all."""
+        """The share of refused attempts."""
         return min(1.0, self.refused / max(1, self.attempts))
 
     def exceeds(self, tolerated: float, least: int) -> bool:
-        """Whether there are that many attempts, and more refusals than the share explains (at two sigma)."""
+        """Return whether `least` or more attempts have more refusals than `tolerated` explains (2 sigma)."""
         attempts = max(self.attempts, self.refused)
         spread = math.sqrt(attempts * tolerated * (1.0 - tolerated))
         return attempts >= least and self.refused > attempts * tolerated + 2.0 * spread
 
     def complete(self, now: float) -> bool:
-        """Whether it is large enough to measure a share."""
+        """Return whether the sample is large enough to measure a share."""
         seconds = now - self.began
         return seconds >= ROUND_SECONDS and (
             self.attempts >= self._enough or (self.attempts > 0 and seconds >= self._longest)
         )
 
     def renew(self, now: float) -> None:
-        """Begin a new sample once this one is complete, or too old."""
+        """Start a new sample once this one is complete or too old."""
         if self.complete(now) or now - self.began >= self._longest:
             self.restart(now)

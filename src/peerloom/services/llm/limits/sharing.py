@@ -1,4 +1,4 @@
-"""Dividing what there is among those who want it, so that who wants little is not kept waiting."""
+"""Divide an amount fairly among members, so that small demands are met first."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ Key = TypeVar("Key")
 
 
 def max_min(available: float, wanted: Mapping[Key, float]) -> dict[Key, float]:
-    """Max-min fair shares: whoever wants less than an equal share gets that, the others share the rest."""
+    """Return max-min fair shares: demands below an equal share are met, and the others divide the rest."""
     shares: dict[Key, float] = {}
     left = available
     for number, (key, want) in enumerate(sorted(wanted.items(), key=lambda item: item[1])):
@@ -18,7 +18,7 @@ def max_min(available: float, wanted: Mapping[Key, float]) -> dict[Key, float]:
 
 
 def by_role(available: float, wanted: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    """Shares of members, whose wants are by `(role, member)`: fair between roles, then within each."""
+    """Return the shares of members, from demands by `(role, member)`: fair between and within roles."""
     roles: dict[str, dict[str, float]] = {}
     for (role, member), want in wanted.items():
         roles.setdefault(role, {})[member] = want
@@ -29,8 +29,8 @@ def by_role(available: float, wanted: Mapping[tuple[str, str], float]) -> dict[s
     return shares
 
 
-def whole(shares: Mapping[str, float], total: int) -> dict[str, int]:
-    """Shares as whole numbers that add up to no more than `total`; the largest remainders are rounded up."""
+def rounded(shares: Mapping[str, float], total: int) -> dict[str, int]:
+    """Return shares as integers of sum `total` or less; the largest remainders are rounded up."""
     numbers = {member: math.floor(share) for member, share in shares.items()}
     over = min(total, round(sum(shares.values()))) - sum(numbers.values())
     remainders: Sequence[str] = sorted(shares, key=lambda member: numbers[member] - shares[member])

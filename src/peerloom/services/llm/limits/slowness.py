@@ -1,10 +1,10 @@
-"""Notice that a provider answers much more slowly than it did."""
+"""Detect that a provider has become much slower."""
 
 import math
 
-SLOW = 3.0  # times the best
+SLOW = 3.0  # times the best time per token
 SAMPLE = 100  # answers
-OVERHEAD_TOKENS = 50  # that a call takes the time of, beside those it writes
+OVERHEAD_TOKENS = 50  # tokens whose time a call takes in addition to that of its completion
 
 
 class Slowness:
@@ -17,7 +17,7 @@ class Slowness:
         self._tokens = 0.0
 
     def add(self, answers: int, seconds: float, tokens: float) -> bool:
-        """Count answers with their summed seconds and tokens; whether fewer calls should be in flight."""
+        """Count answers with their total seconds and tokens; return whether to reduce the calls in flight."""
         self._answers += answers
         self._seconds += seconds
         self._tokens += tokens
@@ -28,5 +28,5 @@ class Slowness:
         self._best = min(self._best * 1.02, slowness)
         slow = slowness > SLOW * self._best
         if slow:
-            self._best *= 1.25  # if fewer calls do not help, it is slow for other reasons
+            self._best *= 1.25  # if fewer calls in flight do not help, there are other reasons
         return slow

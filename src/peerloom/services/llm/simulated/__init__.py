@@ -1,1 +1,1 @@
-"""The simulated model: a seeded stand-in for a provider, in process."""
+"""Simulate a model and its provider, reproducibly from a seed."""

@@ -1,9 +1,9 @@
-"""The laws a simulated model obeys: what it says, how long it takes, when it fails.
+"""Compute the replies, latencies and faults of a simulated model.
 
-All are pure functions of the request (messages and parameters), the seed and, for faults, how often
-that request has been tried. Nothing depends on time or order, so a run gives the same rows in one
-process or many, over HTTP or without. What does depend on them (limits, storms, a cache) is `provider`'s:
-it decides when a reply comes, never what it says.
+All functions are pure: they depend on the request (messages and parameters), the seed and, for faults, the
+number of the attempt, but not on time or order. So a run gives the same rows with any number of processes,
+and with or without HTTP. Limits, storms and the prefix cache do depend on time; they are in `provider`, and
+affect when a reply is sent but not its content.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 from statistics import NormalDist
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import orjson
 
@@ -37,74 +37,74 @@ Fault = Literal[
     "", "429", "5xx", "hang", "garbage", "truncation", "half_closed", "slow", "cut", "content_type"
 ]
 REPLIES: frozenset[Fault] = frozenset({"", "truncation", "slow"})
-"""With these the client gets a reply all the same."""
+"""Faults with which the client still gets a reply."""
 
 _LONGEST = 32_768  # tokens
 _NORMAL = NormalDist()
 _TRY = struct.Struct("<IQ")
-_LENGTH, _LATENCY, _WORDS, _AGREE, _PICK, _SCHEMA, _FAULT, _THOUGHT = range(8)  # whose an ask's draws are
+_LENGTH, _LATENCY, _WORDS, _AGREE, _PICK, _SCHEMA, _FAULT, _THOUGHT = range(8)  # the draws of a request
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorOptions(Options):
-    """How a simulated model behaves: a real model's timing and faults."""
+    """The timing, limits and faults of a simulated model."""
 
     latency: Annotated[NotNegative, FREE] = 0.0
-    """Seconds a call takes; the median, if spread."""
+    """Median seconds of a call."""
     latency_sigma: Annotated[NotNegative, FREE] = 0.0
-    """Spread of the latency, sigma of a lognormal law."""
+    """Spread of the latency: sigma of a lognormal distribution."""
     tokens_per_second: Annotated[Positive | None, FREE] = None
-    """Speed of one reply, on top of the latency."""
+    """Generation speed of one reply; its time is added to the latency."""
     tokens: Annotated[Count, SAME] = 120
     """Median length of a reply, in tokens of four characters."""
     tokens_sigma: Annotated[NotNegative, SAME] = 0.5
-    """Spread of the length, sigma of a lognormal law."""
+    """Spread of the length: sigma of a lognormal distribution."""
     agreement: Annotated[Share, SAME] = 0.8
     """Probability that an answer is the one stated last in the prompt."""
     context: Annotated[Count | None, FREE] = None
-    """The longest prompt, in tokens."""
+    """Maximum length of a prompt, in tokens."""
     prefix_cache: Annotated[Count | None, FREE] = None
-    """Tokens that the prefix cache holds; by default, all that precedes a prompt's last message."""
+    """Size of the prefix cache in tokens; by default, all but a prompt's last message counts as cached."""
     prefill_tokens_per_second: Annotated[Positive | None, FREE] = None
-    """Speed of reading what of a prompt is not cached, on top of the latency."""
+    """Speed of processing the uncached part of a prompt; its time is added to the latency."""
     rate_reasoning: Annotated[Share, SAME] = 0.0
-    """Share of replies with thoughts before them."""
+    """Share of replies with reasoning."""
     rate_429: Annotated[Share, FREE] = 0.0
     """Share of calls refused with 429."""
     rate_5xx: Annotated[Share, FREE] = 0.0
     """Share of calls that fail with 503."""
     rate_hang: Annotated[Share, FREE] = 0.0
-    """Share of calls that get no answer."""
+    """Share of calls without a response."""
     rate_garbage: Annotated[Share, FREE] = 0.0
-    """Share of calls answered with a body that is no JSON."""
+    """Share of calls answered with a body that is not JSON."""
     rate_truncation: Annotated[Share, FREE] = 0.0
     """Share of replies cut in the middle."""
     rate_half_closed: Annotated[Share, FREE] = 0.0
-    """Share of calls whose connection is closed before or within the head of the answer."""
+    """Share of calls whose connection is closed before or within the head of the response."""
     rate_slow: Annotated[Share, FREE] = 0.0
-    """Share of replies that trickle in pieces."""
+    """Share of replies sent slowly in pieces."""
     rate_cut: Annotated[Share, FREE] = 0.0
-    """Share of calls whose connection is closed within the body of the answer."""
+    """Share of calls whose connection is closed within the body of the response."""
     rate_content_type: Annotated[Share, FREE] = 0.0
     """Share of calls answered by an HTML page, with status 200."""
     slow_seconds: Annotated[NotNegative, FREE] = 1.0
-    """Seconds that a slow reply trickles."""
+    """Seconds from the first to the last piece of a slow reply."""
     retry_after: Annotated[NotNegative, FREE] = 1.0
-    """Seconds that a 429 asks to wait, unless a limit says when it will do."""
+    """Seconds that a 429 asks to wait, unless a limit determines the wait."""
     retry_after_as: Annotated[RetryAfterAs, FREE] = "seconds"
-    """How a 429 states that wait: whole seconds, no header, decimals, an HTTP date, words, or a year."""
+    """Format of that wait: whole seconds, no header, decimals, an HTTP date, words, or a year."""
     storm_every: Annotated[Positive | None, FREE] = None
-    """Seconds from one storm, in which all calls get 429, to the next."""
+    """Seconds from the beginning of one storm, in which all calls get 429, to that of the next."""
     storm_seconds: Annotated[NotNegative, FREE] = 5.0
     """Seconds that a storm lasts."""
     limit_rpm: Annotated[Count | None, FREE] = None
-    """Calls let in within any window of limit_window seconds."""
+    """Calls admitted within any window of limit_window seconds."""
     limit_tpm: Annotated[Count | None, FREE] = None
-    """Tokens, of prompts and replies together, let in within any such window."""
+    """Tokens, of prompts and replies together, admitted within any such window."""
     limit_concurrency: Annotated[Count | None, FREE] = None
-    """Calls at once."""
+    """Concurrent calls."""
     limit_window: Annotated[Positive, FREE] = 60.0
-    """Seconds that limit_rpm and limit_tpm are counted over."""
+    """Window of limit_rpm and limit_tpm, in seconds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,31 +118,21 @@ class SimulatorOptions(Options):
 
     @cached_property
     def fault_rates(self) -> tuple[tuple[Fault, float], ...]:
-        """Each fault and its share of calls."""
-        return (
-            ("429", self.rate_429),
-            ("5xx", self.rate_5xx),
-            ("hang", self.rate_hang),
-            ("garbage", self.rate_garbage),
-            ("truncation", self.rate_truncation),
-            ("half_closed", self.rate_half_closed),
-            ("slow", self.rate_slow),
-            ("cut", self.rate_cut),
-            ("content_type", self.rate_content_type),
-        )
+        """The faults and their shares of calls."""
+        return tuple((fault, getattr(self, f"rate_{fault}")) for fault in get_args(Fault) if fault)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedBehavior(SimulatorOptions):
-    """A simulated model; another `seed` is another model."""
+    """A simulated model; each `seed` is a different model."""
 
     seed: int = 0
 
 
 class SimulatedReply(NamedTuple):
-    """What the model says, and what it costs. `seconds` is its latency.
+    """A reply of the simulated model and its token counts. `seconds` is its latency.
 
-    If `tool` is set the text is the arguments it is called with. `reasoning` is what was thought before.
+    If `tool` is set, the text is the arguments of the call. `reasoning` is the text before the content.
     """
 
     text: str
@@ -155,108 +145,114 @@ class SimulatedReply(NamedTuple):
     tool: Tool | None = None
 
 
-def fault_of(ask: SimulatedRequest | SimulatedEmbedRequest, laws: SimulatedBehavior, attempt: int) -> Fault:
-    """What goes wrong with try number `attempt`, from 0, of this request; mostly nothing."""
-    state = hashlib.sha256(_TRY.pack(ask.draws[_FAULT], attempt)).digest()
+def fault_of(
+    request: SimulatedRequest | SimulatedEmbedRequest, behavior: SimulatedBehavior, attempt: int
+) -> Fault:
+    """Return the fault of attempt number `attempt` (from 0) of a request; empty for none."""
+    state = hashlib.sha256(_TRY.pack(request.draws[_FAULT], attempt)).digest()
     chance = _chance(int.from_bytes(state[:4], "little"))
-    for fault, rate in laws.fault_rates:
+    for fault, rate in behavior.fault_rates:
         if chance < rate:
             return fault
         chance -= rate
     return ""
 
 
-def answer(ask: SimulatedRequest, laws: SimulatedBehavior, *, truncated: bool = False) -> SimulatedReply:
-    """The reply to `ask`; `truncated` cuts it in the middle.
+def answer(
+    request: SimulatedRequest, behavior: SimulatedBehavior, *, truncated: bool = False
+) -> SimulatedReply:
+    """Return the reply to a request; `truncated` cuts it in the middle.
 
     Raises:
-        BadRequest: if the prompt exceeds the context, or the schema is one it cannot follow.
+        BadRequest: if the prompt exceeds the context, or the schema is not supported.
     """
-    prompt = ask.prompt_tokens
-    if laws.context is not None and prompt > laws.context:
+    prompt = request.prompt_tokens
+    if behavior.context is not None and prompt > behavior.context:
         raise BadRequest(
-            f"the prompt has {prompt} tokens, the maximum context length is {laws.context}",
+            f"the prompt has {prompt} tokens, the maximum context length is {behavior.context}",
             "context_length_exceeded",
         )
-    text, finish = _said(ask, laws)
-    for stop in ask.stop:
+    text, finish = _content(request, behavior)
+    for stop in request.stop:
         text = text.partition(stop)[0] if stop else text
-    thought = _thought(ask, laws) if laws.rate_reasoning else ""
+    thought = _thought(request, behavior) if behavior.rate_reasoning else ""
     longest = len(text) // 2 if truncated else len(text)
-    if ask.max_tokens is not None:
-        room = ask.max_tokens * CHARS_PER_TOKEN
-        thought = thought[:room]
-        longest = min(longest, room - len(thought))
+    if request.max_tokens is not None:
+        limit = request.max_tokens * CHARS_PER_TOKEN
+        thought = thought[:limit]
+        longest = min(longest, limit - len(thought))
     if longest < len(text):
         finish = "length"
     completion = max(1, math.ceil((len(thought) + longest) / CHARS_PER_TOKEN))
-    seconds = _spread(laws.latency, laws.latency_sigma, ask.draws[_LATENCY])
-    if laws.tokens_per_second:
-        seconds += completion / laws.tokens_per_second
-    cached = ask.cached_tokens
-    return SimulatedReply(text[:longest], finish, prompt, completion, cached, seconds, thought, ask.tool)
+    seconds = _spread(behavior.latency, behavior.latency_sigma, request.draws[_LATENCY])
+    if behavior.tokens_per_second:
+        seconds += completion / behavior.tokens_per_second
+    cached = request.cached_tokens
+    return SimulatedReply(text[:longest], finish, prompt, completion, cached, seconds, thought, request.tool)
 
 
-def prefilled(made: SimulatedReply, cached: int, laws: SimulatedBehavior) -> SimulatedReply:
-    """`made`, if so many tokens of the prompt are cached and the others take their time."""
-    seconds = made.seconds
-    if laws.prefill_tokens_per_second:
-        seconds += (made.prompt - cached) / laws.prefill_tokens_per_second
-    return made._replace(cached=cached, seconds=seconds)
+def prefilled(reply: SimulatedReply, cached: int, behavior: SimulatedBehavior) -> SimulatedReply:
+    """Return a reply with `cached` prompt tokens, and the time of processing the others."""
+    seconds = reply.seconds
+    if behavior.prefill_tokens_per_second:
+        seconds += (reply.prompt - cached) / behavior.prefill_tokens_per_second
+    return reply._replace(cached=cached, seconds=seconds)
 
 
-def embedded(ask: SimulatedEmbedRequest, laws: SimulatedBehavior) -> SimulatedReply:
-    """What the vectors for `ask` cost, as an `SimulatedReply` without words."""
-    prompt = ask.prompt_tokens
-    seconds = _spread(laws.latency, laws.latency_sigma, ask.draws[_LATENCY])
-    return prefilled(SimulatedReply("", "stop", prompt, 0, 0, seconds), 0, laws)
+def embedded(request: SimulatedEmbedRequest, behavior: SimulatedBehavior) -> SimulatedReply:
+    """Return the token counts and latency of an embeddings request, as a reply without text."""
+    prompt = request.prompt_tokens
+    seconds = _spread(behavior.latency, behavior.latency_sigma, request.draws[_LATENCY])
+    return prefilled(SimulatedReply("", "stop", prompt, 0, 0, seconds), 0, behavior)
 
 
-def _said(ask: SimulatedRequest, laws: SimulatedBehavior) -> tuple[str, str]:
-    """The whole reply, and why it ends; with a tool, its arguments."""
-    if ask.tool is not None:  # OpenAI ends a call of the function that was named with `stop`
-        made = _structured(ask, {"type": "object", **ask.tool.parameters}, laws, "tools")
-        return made, "stop" if ask.tool.named else "tool_calls"
-    if ask.schema is None:
-        return _prose(ask, laws), "stop"
-    text = _structured(ask, ask.schema, laws, "response_format")
-    return unwrap(text, ask.choices) if ask.choices else text, "stop"
+def _content(request: SimulatedRequest, behavior: SimulatedBehavior) -> tuple[str, str]:
+    """Return the complete content or tool arguments, and the finish reason."""
+    if request.tool is not None:  # OpenAI's finish reason is `stop` if the request names the function
+        arguments = _structured(request, {"type": "object", **request.tool.parameters}, behavior, "tools")
+        return arguments, "stop" if request.tool.named else "tool_calls"
+    if request.schema is None:
+        return _prose(request, behavior), "stop"
+    text = _structured(request, request.schema, behavior, "response_format")
+    return unwrap(text, request.choices) if request.choices else text, "stop"
 
 
-def _thought(ask: SimulatedRequest, laws: SimulatedBehavior) -> str:
-    draw = ask.draws[_THOUGHT]
-    if _chance(draw) >= laws.rate_reasoning:
+def _thought(request: SimulatedRequest, behavior: SimulatedBehavior) -> str:
+    draw = request.draws[_THOUGHT]
+    if _chance(draw) >= behavior.rate_reasoning:
         return ""
-    length = _spread(laws.tokens, laws.tokens_sigma, ask.draws[_LENGTH])
+    length = _spread(behavior.tokens, behavior.tokens_sigma, request.draws[_LENGTH])
     return prose(int(min(length, _LONGEST) * CHARS_PER_TOKEN), draw)
 
 
-def _prose(ask: SimulatedRequest, laws: SimulatedBehavior) -> str:
-    length = _spread(laws.tokens, laws.tokens_sigma, ask.draws[_LENGTH])
+def _prose(request: SimulatedRequest, behavior: SimulatedBehavior) -> str:
+    length = _spread(behavior.tokens, behavior.tokens_sigma, request.draws[_LENGTH])
     chars = int(min(length, _LONGEST) * CHARS_PER_TOKEN)
-    options = opinion.labels(ask.texts)
+    options = opinion.labels(request.texts)
     if not options:
-        return prose(chars, ask.draws[_WORDS])
-    begin = opinion.statement(_chosen(ask, options, laws))
-    return f"{begin} {prose(chars - len(begin), ask.draws[_WORDS])}"
+        return prose(chars, request.draws[_WORDS])
+    statement = opinion.statement(_chosen(request, options, behavior))
+    return f"{statement} {prose(chars - len(statement), request.draws[_WORDS])}"
 
 
-def _structured(ask: SimulatedRequest, schema: dict[str, Any], laws: SimulatedBehavior, field: str) -> str:
-    rng = Random(ask.draws[_SCHEMA])
+def _structured(
+    request: SimulatedRequest, schema: dict[str, Any], behavior: SimulatedBehavior, field: str
+) -> str:
+    rng = Random(request.draws[_SCHEMA])
     try:
-        value = instance(schema, rng, lambda options: _chosen(ask, options, laws))
+        value = instance(schema, rng, lambda options: _chosen(request, options, behavior))
     except UnsupportedSchema as error:
         raise BadRequest(f"{field}: {error}") from error
     return orjson.dumps(value).decode()
 
 
-def _chosen(ask: SimulatedRequest, options: Sequence[str], laws: SimulatedBehavior) -> str:
-    chances = _chance(ask.draws[_AGREE]), _chance(ask.draws[_PICK])
-    return opinion.choose(options, ask.said, laws.agreement, chances)
+def _chosen(request: SimulatedRequest, options: Sequence[str], behavior: SimulatedBehavior) -> str:
+    chances = _chance(request.draws[_AGREE]), _chance(request.draws[_PICK])
+    return opinion.choose(options, request.dialogue, behavior.agreement, chances)
 
 
 def _chance(draw: int) -> float:
-    """A 32-bit draw as a number between 0 and 1, neither of them reached."""
+    """Return a 32-bit draw as a number strictly between 0 and 1."""
     return (draw + 0.5) * 2.0**-32
 
 

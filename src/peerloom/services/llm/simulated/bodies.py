@@ -1,4 +1,4 @@
-"""What the simulated model sends: the bodies of OpenAI's interface, from what the laws made of a request."""
+"""Encode the replies of the simulated model as response bodies of OpenAI's API."""
 
 import hashlib
 import math
@@ -13,30 +13,34 @@ from peerloom.services.llm.simulated.request import CHARS_PER_TOKEN, SimulatedEm
 PAGE = b"""<!DOCTYPE html>
 <html><head><title>One moment</title></head><body><h1>We will be back shortly</h1></body></html>
 """
-"""What a gateway puts in the place of an answer, with status 200."""
+"""The page that a gateway sends instead of a response, with status 200."""
 
 _DIMENSIONS = 256
 _MULTIPLIER = 0x9E3779B1
 _32_BITS = (1 << 32) - 1
 
 
-def completion(made: SimulatedReply, model: str, ask: SimulatedRequest) -> dict[str, Any]:
-    """A chat completion."""
-    choice: dict[str, Any] = {"index": 0, "message": _message(made, ask), "finish_reason": made.finish_reason}
-    if ask.logprobs is not None:
-        choice["logprobs"] = {"content": _logprobs(made.text, ask.draws[0], ask.logprobs)}
-    usage: dict[str, Any] = {
-        "prompt_tokens": made.prompt,
-        "completion_tokens": made.completion,
-        "total_tokens": made.prompt + made.completion,
-        "prompt_tokens_details": {"cached_tokens": made.cached},
+def completion(reply: SimulatedReply, model: str, request: SimulatedRequest) -> dict[str, Any]:
+    """Return the body of a chat completion."""
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": _message(reply, request),
+        "finish_reason": reply.finish_reason,
     }
-    if made.reasoning:
+    if request.logprobs is not None:
+        choice["logprobs"] = {"content": _logprobs(reply.text, request.draws[0], request.logprobs)}
+    usage: dict[str, Any] = {
+        "prompt_tokens": reply.prompt,
+        "completion_tokens": reply.completion,
+        "total_tokens": reply.prompt + reply.completion,
+        "prompt_tokens_details": {"cached_tokens": reply.cached},
+    }
+    if reply.reasoning:
         usage["completion_tokens_details"] = {
-            "reasoning_tokens": math.ceil(len(made.reasoning) / CHARS_PER_TOKEN)
+            "reasoning_tokens": math.ceil(len(reply.reasoning) / CHARS_PER_TOKEN)
         }
     return {
-        "id": f"chatcmpl-{ask.draws[0]:08x}{ask.draws[1]:08x}",
+        "id": f"chatcmpl-{request.draws[0]:08x}{request.draws[1]:08x}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
@@ -45,39 +49,43 @@ def completion(made: SimulatedReply, model: str, ask: SimulatedRequest) -> dict[
     }
 
 
-def embeddings(ask: SimulatedEmbedRequest, model: str, seed: int) -> dict[str, Any]:
-    """A list of vectors, one for each text."""
-    size = ask.dimensions or _DIMENSIONS
-    vectors = [_unit(text, seed, size) for text in ask.texts]
+def embeddings(request: SimulatedEmbedRequest, model: str, seed: int) -> dict[str, Any]:
+    """Return the body of an embeddings response, with a vector for each text."""
+    size = request.dimensions or _DIMENSIONS
+    vectors = [_unit(text, seed, size) for text in request.texts]
     data = [
-        {"object": "embedding", "index": number, "embedding": _packed(vector) if ask.base64 else vector}
+        {"object": "embedding", "index": number, "embedding": _packed(vector) if request.base64 else vector}
         for number, vector in enumerate(vectors)
     ]
-    tokens = ask.prompt_tokens
+    tokens = request.prompt_tokens
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
 def error(message: str, code: str) -> dict[str, Any]:
-    """An error, as OpenAI words it."""
+    """Return the body of an error in OpenAI's format."""
     return {"error": {"message": message, "type": "simulated_error", "code": code}}
 
 
-def _message(made: SimulatedReply, ask: SimulatedRequest) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": made.text}
-    if made.reasoning:
-        message["reasoning_content"] = made.reasoning
-    if made.tool is not None:
-        function = {"name": made.tool.name, "arguments": made.text}
+def _message(reply: SimulatedReply, request: SimulatedRequest) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text}
+    if reply.reasoning:
+        message["reasoning_content"] = reply.reasoning
+    if reply.tool is not None:
+        function = {"name": reply.tool.name, "arguments": reply.text}
         message["content"] = None
         message["tool_calls"] = [
-            {"id": f"call_{ask.draws[2]:08x}{ask.draws[3]:08x}", "type": "function", "function": function}
+            {
+                "id": f"call_{request.draws[2]:08x}{request.draws[3]:08x}",
+                "type": "function",
+                "function": function,
+            }
         ]
     return message
 
 
 def _logprobs(text: str, state: int, alternatives: int) -> list[dict[str, Any]]:
-    """A record for each token, with others beside it; seeded, and the token itself the likeliest."""
+    """Return a seeded record for each token and its alternatives; the token itself is the likeliest."""
     found: list[dict[str, Any]] = []
     for at in range(0, len(text), CHARS_PER_TOKEN):
         state = (state * _MULTIPLIER + at + 1) & _32_BITS
@@ -95,7 +103,7 @@ def _record(token: str, logprob: float) -> dict[str, Any]:
 
 
 def _unit(text: str, seed: int, size: int) -> list[float]:
-    """A vector of length 1, another one for each text and seed."""
+    """Return a vector of length 1, different for each text and seed."""
     raw = hashlib.shake_256(f"{seed}:{text}".encode(errors="replace")).digest(4 * size)
     numbers = struct.unpack(f"<{size}i", raw)
     length = math.hypot(*numbers) or 1.0

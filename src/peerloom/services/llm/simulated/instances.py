@@ -1,8 +1,8 @@
-"""Makes a valid instance of a JSON schema, for the simulated model.
+"""Generate a valid instance of a JSON schema, for the simulated model.
 
-Covers what language model servers constrain to: objects, arrays, strings, numbers, booleans, null, enum
-and const, local `$ref`, anyOf/oneOf/allOf, and the usual bounds. Below a few levels only what is
-required is made, so that recursive schemas end.
+Supported are the keywords that language model servers support: objects, arrays, strings, numbers, booleans,
+null, enum and const, local `$ref`, anyOf/oneOf/allOf, and the usual bounds. Below a few levels only required
+properties are generated, so that recursive schemas end.
 """
 
 import math
@@ -12,26 +12,26 @@ from typing import Any, cast
 
 from peerloom.services.llm.simulated.prose import prose
 
-_DEEP = 4  # levels below which only what is required is made
+_DEEP = 4  # levels below which only required properties are generated
 _DEEPEST = 40
 
 Schema = dict[str, Any]
 
 
 class UnsupportedSchema(ValueError):
-    """A schema this module makes no instance of."""
+    """A schema that is not supported."""
 
 
 def instance(schema: Schema, rng: Random, pick: Callable[[list[str]], str]) -> Any:
-    """A value that `schema` accepts; `pick` chooses among the strings of an enum.
+    """Return a value that is valid for `schema`; `pick` chooses among the strings of an enum.
 
     Raises:
-        UnsupportedSchema: for keywords it does not know how to satisfy, or endless recursion.
+        UnsupportedSchema: for keywords that are not supported, or endless recursion.
     """
-    return _Maker(schema, rng, pick).make(schema, 0)
+    return _Generator(schema, rng, pick).make(schema, 0)
 
 
-class _Maker:
+class _Generator:
     def __init__(self, root: Schema, rng: Random, pick: Callable[[list[str]], str]) -> None:
         self._root = root
         self._rng = rng
@@ -50,7 +50,7 @@ class _Maker:
         if depth > _DEEPEST:
             raise UnsupportedSchema("the schema requires itself without end")
         if not isinstance(schema, dict):
-            return self._string({}, depth)  # `true`: anything will do
+            return self._string({}, depth)  # `true` accepts any value
         node = self._flat(cast("Schema", schema))
         if "const" in node:
             return node["const"]
@@ -70,7 +70,7 @@ class _Maker:
         return self._makers[kind](node, depth)
 
     def _flat(self, schema: Schema) -> Schema:
-        """`schema` with its `$ref` followed and its `allOf` merged in."""
+        """Return the schema with its `$ref` resolved and its `allOf` merged."""
         node = dict(schema)
         for _ in range(_DEEPEST):
             if "$ref" not in node:
@@ -123,17 +123,17 @@ class _Maker:
         least = max(schema.get("minItems", 0), len(fixed))
         most = min(schema.get("maxItems", least + 3), least + 3)
         size = least if depth >= _DEEP else self._rng.randint(min(least or 1, most), most)
-        items = schema.get("items", True)
-        made = [self.make(part, depth + 1) for part in fixed]
+        item_schema = schema.get("items", True)
+        items = [self.make(part, depth + 1) for part in fixed]
         for _ in range(20 * size):
-            if len(made) >= size:
+            if len(items) >= size:
                 break
-            value = self.make(items, depth + 1)
-            if not schema.get("uniqueItems") or value not in made:
-                made.append(value)
-        if len(made) < least:
+            value = self.make(item_schema, depth + 1)
+            if not schema.get("uniqueItems") or value not in items:
+                items.append(value)
+        if len(items) < least:
             raise UnsupportedSchema(f"could not make {least} different items")
-        return made
+        return items
 
     def _string(self, schema: Schema, depth: int) -> str:
         if "pattern" in schema:
@@ -159,7 +159,7 @@ class _Maker:
 
 
 def _bounds(schema: Schema, margin: float) -> tuple[float, float]:
-    """The least and greatest number allowed; `margin` is kept from exclusive bounds."""
+    """Return the minimum and maximum; exclusive bounds are narrowed by `margin`."""
     lows = [
         schema[key] + extra for key, extra in (("minimum", 0), ("exclusiveMinimum", margin)) if key in schema
     ]

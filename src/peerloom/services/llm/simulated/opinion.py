@@ -1,9 +1,9 @@
-"""What the simulated model holds to be the answer, so that its dialogues have something to agree about.
+"""Choose the answers of the simulated model, so that its dialogues can reach agreement.
 
-It states answers in one form, `The answer is (C).`, and reads only that form back. Where a prompt lists
-lettered options at the start of lines, free text begins with a stated option; where one of several
-strings is asked for, one is given. Either is, with the probability `agreement`, the option that was
-stated last (by anyone but the system message, where it is an example), and else any with equal chance.
+Answers are stated and recognized in a single form, `The answer is (C).`. If a prompt lists lettered options
+at the start of lines, a reply begins with such a statement; if a request has choices, the reply is one of
+them. With probability `agreement` the answer is the option stated last in the dialogue (without the system
+message, where it is an example), and otherwise any option with equal probability.
 """
 
 import re
@@ -15,12 +15,12 @@ _LABEL = re.compile(r"^\(?([A-Z])[).:][ \t]", re.MULTILINE)
 
 
 def statement(option: str) -> str:
-    """The sentence that states `option`."""
+    """Return the sentence that states `option`."""
     return f"The {_STATEMENT}({option})."
 
 
 def stated(text: str, options: Sequence[str]) -> str | None:
-    """The option that `text` states last, or None."""
+    """Return the option that `text` states last, or None."""
     end = len(text)
     longest = max(map(len, options), default=0)
     while (at := text.rfind(_STATEMENT, 0, end)) >= 0:
@@ -34,23 +34,23 @@ def stated(text: str, options: Sequence[str]) -> str | None:
 
 
 def labels(texts: Sequence[str]) -> list[str]:
-    """The letters of the options that the texts list one a line, as `A) ...`, `(A) ...` or `A. ...`."""
+    """Return the letters of the options listed on lines of their own, as `A) ...`, `(A) ...` or `A. ...`."""
     found: set[str] = set()
     for text in texts:
-        if "\n" in text and ("\nB" in text or "\n(B" in text):  # quickly told of most that they do not
+        if "\n" in text and ("\nB" in text or "\n(B" in text):  # a fast check that rules out most texts
             found.update(_LABEL.findall(text))
     return sorted(found) if {"A", "B"} <= found else []
 
 
 def choose(
-    options: Sequence[str], said: Sequence[str], agreement: float, chances: tuple[float, float]
+    options: Sequence[str], dialogue: Sequence[str], agreement: float, chances: tuple[float, float]
 ) -> str:
-    """One of `options`, after the messages `said`, oldest first.
+    """Return one of `options`, given the texts of the dialogue, oldest first.
 
-    `chances`, both in [0, 1), decide whether to agree, and what to say if not.
+    `chances`, both in [0, 1), determine whether to agree, and the option otherwise.
     """
     if chances[0] < agreement:
-        for text in reversed(said):
+        for text in reversed(dialogue):
             last = stated(text, options)
             if last is not None:
                 return last

@@ -1,8 +1,8 @@
-"""Which prefix of a prompt a server would still have in its cache, as far as its capacity goes.
+"""Simulate the prefix cache of a server with limited capacity.
 
-The text is cut into blocks of 16 tokens; each is known by a hash of itself and of all before it, so a prompt
-meets what any earlier one began with: its own conversation, or only the system message. Blocks are forgotten
-in the order of their last use, of one prompt the last ones first. This is how vLLM keeps its cache.
+A prompt is divided into blocks of 16 tokens. Each block is identified by a hash of itself and its prefix, so
+any two prompts share the blocks of their common prefix. The least recently used blocks are evicted, within a
+prompt the last ones first. vLLM's cache works in the same way.
 """
 
 from collections import OrderedDict
@@ -15,45 +15,45 @@ _HEADER = MESSAGE_TOKENS * CHARS_PER_TOKEN
 
 
 class PrefixCache:
-    """The cache of one server.
+    """The prefix cache of one server.
 
     Args:
-        tokens: how many it holds.
+        tokens: the capacity in tokens.
     """
 
     def __init__(self, tokens: int) -> None:
-        self._most = tokens // CACHE_BLOCK
+        self._capacity = tokens // CACHE_BLOCK
         self._blocks: OrderedDict[int, None] = OrderedDict()  # the one used last is at the end
 
     def __len__(self) -> int:
-        """Tokens that it holds."""
+        """Return the number of cached tokens."""
         return len(self._blocks) * CACHE_BLOCK
 
-    def meet(self, messages: Sequence[tuple[str, str]], reply: str) -> int:
-        """Tokens of a prompt that it holds already; it holds the prompt and its reply from now on.
+    def add(self, messages: Sequence[tuple[str, str]], reply: str) -> int:
+        """Return the number of cached tokens of a prompt, and add the prompt and its reply.
 
         Args:
-            messages: of the prompt, role and text of each.
-            reply: the assistant's text.
+            messages: the role and text of each message of the prompt.
+            reply: the text of the reply.
         """
         prompt = _flat(messages)
         blocks = list(_hashes(prompt + _flat([("assistant", reply)])))
-        held = self._blocks
-        met = 0
+        cached = self._blocks
+        hits = 0
         for block in blocks[: len(prompt) // _BLOCK]:
-            if block not in held:
+            if block not in cached:
                 break
-            met += 1
+            hits += 1
         for block in reversed(blocks):
-            held[block] = None
-            held.move_to_end(block)
-        while len(held) > self._most:
-            held.popitem(last=False)
-        return met * CACHE_BLOCK
+            cached[block] = None
+            cached.move_to_end(block)
+        while len(cached) > self._capacity:
+            cached.popitem(last=False)
+        return hits * CACHE_BLOCK
 
 
 def _flat(messages: Sequence[tuple[str, str]]) -> str:
-    """The prompt as one text; each message has a header as long as it is counted for."""
+    """Return the messages as one text; each has a header of the length counted for it."""
     return "".join(f"{role[:_HEADER]:_<{_HEADER}}{text}" for role, text in messages)
 
 

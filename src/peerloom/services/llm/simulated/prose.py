@@ -1,8 +1,8 @@
-"""Text for the simulated model: English-looking sentences about nothing, fast and reproducible.
+"""Generate English-looking text for the simulated model, fast and reproducibly.
 
-Some thousands of passages of two sentences are made once, from our own words, by a fixed rule. A text is
-a walk over them, drawn by a linear congruential generator from a state of 64 bits, and cut to length at a
-word. So two texts share passages but hardly ever an order, and a kilobyte costs a few microseconds.
+A few thousand passages of two sentences are generated once from a fixed vocabulary. A text is a sequence of
+passages drawn by a 64-bit linear congruential generator, cut to length between words. So texts share
+passages but rarely their order, and a kilobyte takes a few microseconds.
 """
 
 from functools import cache
@@ -61,7 +61,7 @@ from the start|after one more look|by definition|as one would expect|whichever w
 
 
 def prose(chars: int, state: int) -> str:
-    """Sentences of about `chars` characters in all, at least one word; a pure function."""
+    """Return sentences of about `chars` characters in total, at least one word; a pure function."""
     passages = _passages()
     chars = max(chars, 1)
     parts: list[str] = []

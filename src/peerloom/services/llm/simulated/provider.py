@@ -1,7 +1,7 @@
-"""What a simulated provider remembers between requests: its limits, its prefix cache, and its counts.
+"""Track the state of a simulated provider: its limits, prefix cache and statistics.
 
-Shared by the server and the model in process, which so behave alike; both pass the time in. A request is
-`chat` or `embed`, which lets it in or refuses it, and if let in `over` in the end.
+The server and the model in process share this class, so they behave alike; both pass the time as an argument.
+`chat` and `embed` admit or refuse a request; `finish` ends an admitted one.
 """
 
 from collections import Counter
@@ -29,80 +29,82 @@ REFUSED = {
 
 
 class SimulatedProvider:
-    """One provider, or one replica of a model. `now`: seconds by a clock that never goes back."""
+    """One provider, or one replica of a model. `now` is by any monotonic clock."""
 
-    def __init__(self, laws: SimulatedBehavior, now: float) -> None:
-        self.obey(laws)
+    def __init__(self, behavior: SimulatedBehavior, now: float) -> None:
+        self.update_behavior(behavior)
         self.quota = Quota(
-            requests=laws.limit_rpm,
-            tokens=laws.limit_tpm,
-            concurrency=laws.limit_concurrency,
-            window=laws.limit_window,
-            storm_every=laws.storm_every,
-            storm_seconds=laws.storm_seconds,
+            requests=behavior.limit_rpm,
+            tokens=behavior.limit_tpm,
+            concurrency=behavior.limit_concurrency,
+            window=behavior.limit_window,
+            storm_every=behavior.storm_every,
+            storm_seconds=behavior.storm_seconds,
             began=now,
         )
-        self._prefixes = PrefixCache(laws.prefix_cache) if laws.prefix_cache is not None else None
+        self._prefixes = PrefixCache(behavior.prefix_cache) if behavior.prefix_cache is not None else None
         self._refused: Counter[str] = Counter()
         self._faults: Counter[Fault] = Counter()
         self._served = self._left = 0
         self._prompt = self._completion = self._cached = 0
 
-    def obey(self, laws: SimulatedBehavior) -> None:
-        """These are the laws from now on, but for limits, storms and the cache."""
-        self.laws = laws
-        self.faulty = any(rate for _, rate in laws.fault_rates)
+    def update_behavior(self, behavior: SimulatedBehavior) -> None:
+        """Change the behavior, except for limits, storms and the prefix cache."""
+        self.behavior = behavior
+        self.faulty = any(rate for _, rate in behavior.fault_rates)
 
-    def chat(self, ask: SimulatedRequest, fault: Fault, now: float) -> SimulatedReply | Refusal:
-        """The reply to a request that meets `fault`, or why it is refused for now.
+    def chat(self, request: SimulatedRequest, fault: Fault, now: float) -> SimulatedReply | Refusal:
+        """Return the reply to a request with this fault, or its refusal by a limit.
 
         Raises:
-            BadRequest: if it can never be answered.
+            BadRequest: if the request can never be answered.
         """
-        laws = self.laws
-        made = answer(ask, laws, truncated=fault == "truncation")
-        refusal = self._let_in(fault, made.prompt + made.completion, now)
+        behavior = self.behavior
+        reply = answer(request, behavior, truncated=fault == "truncation")
+        refusal = self._admit(fault, reply.prompt + reply.completion, now)
         if refusal is not None:
             return refusal
         if self._prefixes is not None:
-            messages = [(str(m.get("role")), text) for m, text in zip(ask.messages, ask.texts, strict=True)]
-            made = prefilled(made, self._prefixes.meet(messages, made.text), laws)
-        elif laws.prefill_tokens_per_second:
-            made = prefilled(made, made.cached, laws)
-        return made
+            messages = [
+                (str(m.get("role")), text) for m, text in zip(request.messages, request.texts, strict=True)
+            ]
+            reply = prefilled(reply, self._prefixes.add(messages, reply.text), behavior)
+        elif behavior.prefill_tokens_per_second:
+            reply = prefilled(reply, reply.cached, behavior)
+        return reply
 
-    def embed(self, ask: SimulatedEmbedRequest, fault: Fault, now: float) -> SimulatedReply | Refusal:
-        """What the vectors cost that are asked for, or why they are refused for now.
+    def embed(self, request: SimulatedEmbedRequest, fault: Fault, now: float) -> SimulatedReply | Refusal:
+        """Return the token counts of an embeddings request with this fault, or its refusal by a limit.
 
         Raises:
-            BadRequest: if it can never be answered.
+            BadRequest: if the request can never be answered.
         """
-        return self._let_in(fault, ask.prompt_tokens, now) or embedded(ask, self.laws)
+        return self._admit(fault, request.prompt_tokens, now) or embedded(request, self.behavior)
 
-    def over(self, fault: Fault, made: SimulatedReply | None) -> None:
-        """A request that was let in is over; `made` is what the client got, None if it left before."""
+    def finish(self, fault: Fault, reply: SimulatedReply | None) -> None:
+        """End an admitted request; `reply` is the one sent, None if the client disconnected."""
         self.quota.leave()
         if fault:
             self._faults[fault] += 1
-        if made is None:
+        if reply is None:
             self._left += 1
         elif fault in REPLIES:
             self._served += 1
-            self._prompt += made.prompt
-            self._completion += made.completion
-            self._cached += made.cached
+            self._prompt += reply.prompt
+            self._completion += reply.completion
+            self._cached += reply.cached
 
     def stats(self, now: float) -> dict[str, Any]:
-        """The counts so far, for `GET /stats`.
+        """Return the statistics for `GET /stats`.
 
-        `served` are whole replies; `refused` are by reason, `faults` by kind (those of 429 are in there, and
-        no refusals by a limit); `left` are clients that went before the answer.
+        `served` counts complete replies, `refused` refusals by limits and storms, `faults` faults by kind
+        (including 429, but not refusals), and `left` clients that disconnected before the response.
         """
         return {
             "served": self._served,
             "refused": sum(self._refused.values()),
             "refused_for": {reason: self._refused[reason] for reason in REFUSED},
-            "faults": {fault: self._faults[fault] for fault, _ in self.laws.fault_rates},
+            "faults": {fault: self._faults[fault] for fault, _ in self.behavior.fault_rates},
             "left": self._left,
             "running": self.quota.running,
             "most_running": self.quota.most_running,
@@ -111,11 +113,11 @@ class SimulatedProvider:
             "prefix_cache_tokens": len(self._prefixes) if self._prefixes is not None else 0,
         }
 
-    def _let_in(self, fault: Fault, tokens: int, now: float) -> Refusal | None:
+    def _admit(self, fault: Fault, tokens: int, now: float) -> Refusal | None:
         if not self.quota.fits(tokens):
             raise BadRequest(
-                f"the request takes {tokens} tokens, and limit_tpm allows {self.laws.limit_tpm} in a window: "
-                "it can never be served",
+                f"the request takes {tokens} tokens, and limit_tpm allows {self.behavior.limit_tpm} "
+                "in a window: it can never be served",
                 "request_too_large",
             )
         refusal = self.quota.enter(tokens if fault in REPLIES else 0, now)

@@ -1,7 +1,7 @@
-"""A request as the simulated model sees it: what is asked, and the dice for the reply.
+"""Parse and validate requests to the simulated model, and compute the random draws for their replies.
 
-One hash of messages, parameters and the model's seed gives eight 32-bit draws; each law uses one of its
-own. The token limit and stop strings are left out of it: they cut a reply, they do not change it.
+A hash of messages, parameters and the model's seed gives eight 32-bit draws, one for each random choice. The
+token limit and stop strings are not hashed: they cut a reply, but do not change it.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import orjson
 from peerloom.services.llm.wire_format.chat import choice_schema
 
 CHARS_PER_TOKEN = 4
-MESSAGE_TOKENS = 4  # what a message costs besides its text
+MESSAGE_TOKENS = 4  # of a message in addition to its text
 CACHE_BLOCK = 16  # tokens; servers cache prefixes in blocks
 MOST_LOGPROBS = 20
 MOST_DIMENSIONS = 8_192
@@ -22,7 +22,7 @@ _DRAWS = struct.Struct("<8I")
 
 
 class BadRequest(ValueError):
-    """A body the simulated model refuses; `code` as in OpenAI's errors."""
+    """An invalid request body; `code` is that of OpenAI's errors."""
 
     def __init__(self, message: str, code: str = "invalid_request_error") -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class BadRequest(ValueError):
 
 
 class Tool(NamedTuple):
-    """A function that the reply has to call. `named` is whether the request named it."""
+    """A function that the reply must call. `named` is whether the request names it."""
 
     name: str
     parameters: dict[str, Any]
@@ -38,16 +38,16 @@ class Tool(NamedTuple):
 
 
 class SimulatedRequest(NamedTuple):
-    """A chat completion request, read.
+    """A parsed chat completion request.
 
-    `texts` are the words of the messages, `said` those without the system's. If `choices` is set, the
-    reply is one of them and nothing else. `tools` is the length of their descriptions in tokens.
-    `logprobs` is how many alternatives each token is to be shown with, None if log-probabilities are not.
+    `texts` are the texts of the messages, `dialogue` those without the system message. If `choices` is set,
+    the reply is one of them. `tools` is the length of their descriptions in tokens. `logprobs` is the number
+    of alternatives of each token; None without log-probabilities.
     """
 
     draws: tuple[int, ...]
     texts: list[str]
-    said: list[str]
+    dialogue: list[str]
     schema: dict[str, Any] | None
     choices: list[str]
     max_tokens: int | None
@@ -59,18 +59,18 @@ class SimulatedRequest(NamedTuple):
 
     @property
     def prompt_tokens(self) -> int:
-        """How long the prompt is."""
+        """The length of the prompt in tokens."""
         return sum(map(len, self.texts)) // CHARS_PER_TOKEN + MESSAGE_TOKENS * len(self.texts) + self.tools
 
     @property
     def cached_tokens(self) -> int:
-        """How much of it a server would have met before: what precedes the last message."""
+        """The tokens of the prompt that a server would have cached: those before the last message."""
         earlier = sum(map(len, self.texts[:-1])) // CHARS_PER_TOKEN
         return earlier - earlier % CACHE_BLOCK
 
 
 class SimulatedEmbedRequest(NamedTuple):
-    """An embeddings request, read. `base64` is whether vectors are wanted as bytes."""
+    """A parsed embeddings request. `base64` is whether vectors are requested in base64."""
 
     draws: tuple[int, ...]
     texts: list[str]
@@ -79,15 +79,15 @@ class SimulatedEmbedRequest(NamedTuple):
 
     @property
     def prompt_tokens(self) -> int:
-        """How long the texts are together; each has at least one."""
+        """The total length of the texts in tokens, at least one each."""
         return sum(len(text) // CHARS_PER_TOKEN + 1 for text in self.texts)
 
 
 def read(body: Any, seed: int) -> SimulatedRequest:
-    """What `body`, a decoded chat completion request, asks of the model with that seed.
+    """Parse the decoded body of a chat completion request to the model with that seed.
 
     Raises:
-        BadRequest: if it is malformed.
+        BadRequest: if the body is malformed.
     """
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
@@ -97,7 +97,7 @@ def read(body: Any, seed: int) -> SimulatedRequest:
         raise BadRequest("messages must be a list of at least one message")
     messages = cast("list[Any]", messages)
     texts = [_text(message) for message in messages]
-    said = texts[1:] if messages[0].get("role") in ("system", "developer") else texts
+    dialogue = texts[1:] if messages[0].get("role") in ("system", "developer") else texts
     schema, choices = _constraint(fields)
     limit = fields.get("max_tokens") or fields.get("max_completion_tokens")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
@@ -109,15 +109,15 @@ def read(body: Any, seed: int) -> SimulatedRequest:
     stops = [stop] if isinstance(stop, str) else stop
     draws = _drawn(hashed)
     return SimulatedRequest(
-        draws, texts, said, schema, choices, limit, stops, messages, tool, tools, logprobs
+        draws, texts, dialogue, schema, choices, limit, stops, messages, tool, tools, logprobs
     )
 
 
 def read_embed(body: Any, seed: int) -> SimulatedEmbedRequest:
-    """What `body`, a decoded embeddings request, asks of the model with that seed.
+    """Parse the decoded body of an embeddings request to the model with that seed.
 
     Raises:
-        BadRequest: if it is malformed.
+        BadRequest: if the body is malformed.
     """
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
@@ -139,9 +139,9 @@ def _drawn(hashed: list[Any]) -> tuple[int, ...]:
 
 
 def _tools(body: dict[str, Any], hashed: list[Any]) -> tuple[Tool | None, int]:
-    """The function to be called, if one has to be, and the length of all descriptions; they join the dice.
+    """Return the function to call, if any, and the length of all descriptions; both are added to the hash.
 
-    With `required` it is drawn from all by the request; with `auto` the model prefers to talk.
+    With `required` the function is chosen at random; with `auto` the model calls none.
     """
     tools, choice = body["tools"], body.get("tool_choice") or "auto"
     hashed += [tools, choice]
@@ -170,7 +170,7 @@ def _logprobs(body: dict[str, Any]) -> int:
 
 
 def _constraint(body: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
-    """The schema a reply must follow, if any, and the choices if it is to be one of them bare."""
+    """Return the schema of the reply, if any, and the choices if the reply is to be one of them unwrapped."""
     try:
         if "structured_outputs" in body and (choices := body["structured_outputs"].get("choice")):
             return choice_schema(choices), choices
@@ -187,7 +187,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _text(message: Any) -> str:
-    """The words of a message; of parts only those that are text."""
+    """Return the text of a message; parts that are not text are skipped."""
     try:
         content = message.get("content")
         if isinstance(content, str):

@@ -1,9 +1,8 @@
-"""A language model that is a set of laws, in this process: no server, no weights, no key.
+"""Serve the simulated model in the process of its clients: no server, no weights, no key.
 
-It behaves as its server (`peerloom simulate-llm`) does when called over HTTP: the same request and seed
-give the same reply, and faults go through the same retries to the same errors. Limits and the prefix cache
-are one provider's for all its clients in a process; processes do not know of each other, so with several of
-them the limits of a whole run need the server.
+It behaves like its server (`peerloom simulate-llm`): the same request and seed give the same reply, and
+faults lead to the same retries and errors. All clients in a process share the provider's limits and prefix
+cache. Processes do not share them, so limits of a run with several processes need the server.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ from peerloom.services.llm.wire_format.chat import to_body, to_reply, to_vectors
 from peerloom.services.processes.spawn import Spawner
 
 MODEL = "simulated"
-_SEEN: dict[Fault, str] = {
+_ERRORS: dict[Fault, str] = {
     "429": "HTTP 429: simulated rate limit",
     "5xx": "HTTP 500: simulated failure",
     "garbage": "HTTP 200 with an invalid body (simulated garbage)",
@@ -43,19 +42,18 @@ _SEEN: dict[Fault, str] = {
     "cut": "simulated disconnect within the answer",
     "content_type": "HTTP 200 with an invalid body (simulated HTML page)",
 }
-"""What a client sees of a fault."""
-
+"""The error of each fault, as a client of the server gets it."""
 
 _PROVIDER = "_provider"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedService(SimulatedBehavior):
-    """The laws, and how its client meets the faults among them: `SimulatedService(latency=0.5, seed=7)`.
+    """A simulated model and the settings of its client, e.g. `SimulatedService(latency=0.5, seed=7)`.
 
     Args:
-        timeout: seconds after which a call that hangs is tried again.
-        retry: how persistent the client is.
+        timeout: the seconds after which a call without a response is retried.
+        retry: the retry policy of the client.
     """
 
     timeout: float = 600.0
@@ -64,18 +62,18 @@ class SimulatedService(SimulatedBehavior):
     async def start(
         self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
-        """Nothing to start."""
+        """Return the spec; there is nothing to start."""
         notify(f"simulated model, latency {self.latency:g} s, seed {self.seed}")
         return self.spec()
 
     def spec(self) -> ReplicatedClientSpec:
-        """A single replica, in whatever process calls it."""
+        """Return a spec with one replica in the calling process."""
         return ReplicatedClientSpec(
             model=MODEL, replicas=("this process",), dial=_SimulatedDial(self), retry=self.retry, price=FREE
         )
 
     def provider(self, now: float) -> SimulatedProvider:
-        """What all clients in this process share; it opens at `now`, if it has not."""
+        """Return the provider shared by all clients in this process; the first call opens it at `now`."""
         known: SimulatedProvider | None = self.__dict__.get(_PROVIDER)
         if known is None:
             known = self.__dict__[_PROVIDER] = SimulatedProvider(self, now)
@@ -85,11 +83,11 @@ class SimulatedService(SimulatedBehavior):
         return {name: value for name, value in self.__dict__.items() if name != _PROVIDER}
 
     async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
-        """Wait for ever: it cannot die."""
+        """Wait forever: the model cannot fail."""
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: there is nothing to stop."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class _SimulatedDial:
 
 
 class SimulatedBackend:
-    """The model itself. `sleep` passes the time of latencies, `clock` tells it; they are there for tests."""
+    """Answers requests in process. Tests replace `sleep`, which waits for latencies, and `clock`."""
 
     def __init__(
         self,
@@ -116,79 +114,79 @@ class SimulatedBackend:
         self._clock = clock
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
-        """Answer one request, or fail as the laws say of that try.
+        """Answer one request, or raise the error of the attempt's fault.
 
         Raises:
-            Retryable: for a fault that may pass, or a limit.
-            LLMRejected: for a malformed request, or a schema it cannot follow.
+            Retryable: for a transient fault, or a limit.
+            LLMRejected: for a malformed request, or a schema that is not supported.
             ContextExceeded: if the prompt exceeds the context.
         """
-        laws = self._service
+        behavior = self._service
         try:
-            ask = read(to_body(request, MODEL, "json_schema"), laws.seed)
-            fault = fault_of(ask, laws, attempt)
-            answer = self._provider.chat(ask, fault, self._clock())
+            parsed = read(to_body(request, MODEL, "json_schema"), behavior.seed)
+            fault = fault_of(parsed, behavior, attempt)
+            outcome = self._provider.chat(parsed, fault, self._clock())
         except BadRequest as error:
             raise _rejected(error) from error
-        made = await self._answered(answer, fault)
-        payload = completion(made, MODEL, ask)
-        return to_reply(payload, request, wrapped=bool(request.choices), seconds=made.seconds)
+        reply = await self._deliver(outcome, fault)
+        payload = completion(reply, MODEL, parsed)
+        return to_reply(payload, request, wrapped=bool(request.choices), seconds=reply.seconds)
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
-        """Vectors that a text and the seed decide; raises as `chat`."""
-        laws = self._service
+        """Return vectors determined by the texts and the seed; raises the errors of `chat`."""
+        behavior = self._service
         body = {"input": list(request.texts), "dimensions": request.dimensions}
         try:
-            ask = read_embed(body, laws.seed)
-            fault = fault_of(ask, laws, attempt)
-            answer = self._provider.embed(ask, fault, self._clock())
+            parsed = read_embed(body, behavior.seed)
+            fault = fault_of(parsed, behavior, attempt)
+            outcome = self._provider.embed(parsed, fault, self._clock())
         except BadRequest as error:
             raise _rejected(error) from error
-        made = await self._answered(answer, fault)
-        return to_vectors(embeddings(ask, MODEL, laws.seed), request, made.seconds)
+        reply = await self._deliver(outcome, fault)
+        return to_vectors(embeddings(parsed, MODEL, behavior.seed), request, reply.seconds)
 
     async def healthy(self) -> bool:
-        """It always is."""
+        """Return True."""
         return True
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no connections."""
 
-    async def _answered(self, made: SimulatedReply | Refusal, fault: Fault) -> SimulatedReply:
-        """The answer as a client gets it, after the wait that this takes.
+    async def _deliver(self, outcome: SimulatedReply | Refusal, fault: Fault) -> SimulatedReply:
+        """Wait for the latency of a request, and return the reply as a client of the server gets it.
 
         Raises:
-            Retryable: if the request was refused, or meets a fault that leaves it without a reply.
+            Retryable: if the request was refused, or has a fault without a reply.
         """
-        laws = self._service
-        if isinstance(made, Refusal):
-            seconds = laws.retry_after if made.seconds is None else made.seconds
-            wait = understood(seconds, laws.retry_after_as)
-            raise Retryable(f"HTTP 429: simulated rate limit: {REFUSED[made.reason]}", wait, limit=True)
-        got: SimulatedReply | None = None
+        behavior = self._service
+        if isinstance(outcome, Refusal):
+            seconds = behavior.retry_after if outcome.seconds is None else outcome.seconds
+            wait = understood(seconds, behavior.retry_after_as)
+            raise Retryable(f"HTTP 429: simulated rate limit: {REFUSED[outcome.reason]}", wait, limit=True)
+        received: SimulatedReply | None = None
         try:
-            seconds = _seconds(made, fault, laws)
-            if seconds > laws.timeout:
-                await self._sleep(laws.timeout)
-                raise Retryable(f"timeout (no reply in {laws.timeout:g} s)")
+            seconds = _seconds(outcome, fault, behavior)
+            if seconds > behavior.timeout:
+                await self._sleep(behavior.timeout)
+                raise Retryable(f"timeout (no reply in {behavior.timeout:g} s)")
             await self._sleep(seconds)
-            got = made
+            received = outcome
         finally:
-            self._provider.over(fault, got)
+            self._provider.finish(fault, received)
         if fault not in REPLIES:
             limited = fault == "429"
-            wait = understood(laws.retry_after, laws.retry_after_as) if limited else None
-            raise Retryable(_SEEN[fault], wait, limit=limited)
-        return made._replace(seconds=seconds)
+            wait = understood(behavior.retry_after, behavior.retry_after_as) if limited else None
+            raise Retryable(_ERRORS[fault], wait, limit=limited)
+        return outcome._replace(seconds=seconds)
 
 
-def _seconds(made: SimulatedReply, fault: Fault, laws: SimulatedBehavior) -> float:
-    """How long a client waits for what it gets, if it waits long enough."""
+def _seconds(reply: SimulatedReply, fault: Fault, behavior: SimulatedBehavior) -> float:
+    """Return the seconds until a client without a timeout gets the reply or error."""
     if fault == "hang":
         return math.inf
     if fault in ("429", "5xx"):
         return 0.0
-    return made.seconds + (laws.slow_seconds if fault == "slow" else 0.0)
+    return reply.seconds + (behavior.slow_seconds if fault == "slow" else 0.0)
 
 
 def _rejected(error: BadRequest) -> LLMError:

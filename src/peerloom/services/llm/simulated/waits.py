@@ -1,4 +1,4 @@
-"""How a simulated refusal states its wait: the headers over HTTP, and what a client reads in them."""
+"""Format the wait of a simulated refusal as HTTP headers, and parse it as a client would."""
 
 import time
 from email.utils import formatdate
@@ -13,7 +13,7 @@ YEAR = 365 * 24 * 3600
 
 
 def wait_headers(wait: float, stated_as: RetryAfterAs) -> bytes:
-    """The header lines that ask to wait `wait` seconds; those that state a time never state less."""
+    """Return the header lines for a wait in seconds; times are rounded up."""
     match stated_as:
         case "seconds":
             lines = f"Retry-After: {ceil(wait)}\r\nretry-after-ms: {ceil(wait * 1000)}\r\n"
@@ -33,7 +33,7 @@ def wait_headers(wait: float, stated_as: RetryAfterAs) -> bytes:
 
 
 def understood(wait: float, stated_as: RetryAfterAs) -> float | None:
-    """The seconds that a client reads from those headers; None if it can read none."""
+    """Return the seconds that a client reads from those headers; None if there are none."""
     if stated_as in ("none", "garbage"):
         return None
     return float(YEAR) if stated_as == "year" else wait

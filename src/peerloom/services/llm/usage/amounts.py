@@ -1,7 +1,7 @@
-"""What passes between the peers' meters and the driver's allowance: amounts, readings and grants.
+"""Define the amounts, usage reports and quota grants exchanged between peers and the driver.
 
-All figures that matter are sums since the sender began, and none is a difference: what is lost, or arrives
-twice or late, does no harm.
+All figures that matter are totals since the sender began rather than differences, so messages may be lost,
+duplicated or late.
 """
 
 import math
@@ -14,10 +14,10 @@ ENDLESS = math.inf
 
 
 class Amount(NamedTuple):
-    """So much of everything that may be limited.
+    """An amount of each resource that may be limited.
 
-    `requests` are attempts as a provider counts them, `calls` those that were answered and so paid,
-    `tokens` prompt and completion together, `usd` dollars.
+    `requests` are attempts as a provider counts them, `calls` are answered attempts, which are charged,
+    `tokens` are those of prompt and completion together, and `usd` are US dollars.
     """
 
     requests: float = 0.0
@@ -26,7 +26,7 @@ class Amount(NamedTuple):
     usd: float = 0.0
 
     def plus(self, other: "Amount", times: float = 1.0) -> "Amount":
-        """This and so many times the other."""
+        """Return the sum of this amount and `times` the other."""
         return Amount(
             self.requests + other.requests * times,
             self.calls + other.calls * times,
@@ -35,15 +35,15 @@ class Amount(NamedTuple):
         )
 
     def least(self, other: "Amount") -> "Amount":
-        """The smaller of both, each resource for itself."""
+        """Return the minimum of both amounts for each resource."""
         return Amount(*map(min, self, other))
 
     def most(self, other: "Amount") -> "Amount":
-        """The greater of both, each resource for itself."""
+        """Return the maximum of both amounts for each resource."""
         return Amount(*map(max, self, other))
 
     def covers(self, other: "Amount") -> bool:
-        """Whether there is enough of everything for the other; rounding errors do not count."""
+        """Return whether no resource is less than the other's, up to rounding errors."""
         return (
             _enough(self.requests, other.requests)
             and _enough(self.calls, other.calls)
@@ -61,9 +61,9 @@ ANYTHING = Amount(ENDLESS, ENDLESS, ENDLESS, ENDLESS)
 
 
 class Demand(msgspec.Struct, frozen=True, array_like=True):
-    """`count` calls of one agent that a meter cannot let go yet, or expects soon; each may take `each`.
+    """The demand of one role for `count` calls with an estimated usage of `each`.
 
-    Of `waiting` of them somebody is waiting for now.
+    `waiting` of the calls wait now; the others are expected soon.
     """
 
     role: str
@@ -73,30 +73,30 @@ class Demand(msgspec.Struct, frozen=True, array_like=True):
 
 
 class UsageReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What a peer's meter of one service says.
+    """The usage of one service by a peer.
 
     Args:
-        service: its name.
-        number: counts this meter's readings.
-        grant: the number of the last grant that it has heard.
-        spent: all calls that are over, as they came out.
-        reserved: what the calls under way may take.
-        returned: what was granted and given back.
-        outstanding: calls under way.
-        attempts: attempts begun.
-        refused: attempts that the provider refused for a limit.
-        retry_after: the longest wait that it still asks for, in seconds.
-        refusal: its latest refusal, in words.
-        refusal_seconds: how long refusals took to arrive, lately.
-        paused: refused calls that wait for their next attempt and hold nothing.
-        next_attempt: seconds until the first of those.
-        answered: attempts that were answered.
-        seconds: that these took, summed.
-        completion: tokens that they wrote, summed.
-        wants: calls that are not covered by what was granted.
-        down: why the service does not answer anybody here; empty if it does.
-        denied: whether that is because it refuses this run whatever it asks.
-        last: whether the peer has ended, and makes no call any more.
+        service: the name of the service.
+        number: the number of this report.
+        grant: the number of the latest grant received.
+        spent: the usage of all ended calls.
+        reserved: the maximum usage of the outstanding calls.
+        returned: the amount that was granted and returned.
+        outstanding: the outstanding calls.
+        attempts: the attempts begun.
+        refused: the attempts that the provider refused for a rate limit.
+        retry_after: the longest remaining wait that the provider asks for, in seconds.
+        refusal: the message of the latest refusal.
+        refusal_seconds: the recent time that refusals took to arrive.
+        paused: the refused calls that wait for their next attempt and hold no quota.
+        next_attempt: the seconds until the first of these attempts.
+        answered: the answered attempts.
+        seconds: the total seconds of these attempts.
+        completion: the total completion tokens of these attempts.
+        demands: the calls that the quota does not cover.
+        down: the reason why the service does not answer this peer; empty if it does.
+        denied: whether the service denies all requests of this run.
+        last: whether the peer has ended, so that no calls follow.
     """
 
     service: str
@@ -116,24 +116,24 @@ class UsageReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     answered: int = 0
     seconds: float = 0.0
     completion: float = 0.0
-    wants: list[Demand] = []
+    demands: list[Demand] = []
     down: str = ""
     denied: bool = False
     last: bool = False
 
 
 class QuotaGrant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What a peer's meter may use.
+    """The quota of a peer for one service.
 
     Args:
-        service: whose calls.
-        number: counts the grants to this peer; the greatest counts.
-        limited: whether calls are to be metered at all.
-        granted: all that it ever got.
-        slots: calls it may have under way when one begins, for as long as `lease` says.
-        lease: seconds after which no call may begin for want of a newer grant.
-        starts: attempts that may have begun, of all since the meter was made.
-        moved: where the replicas are from now on, if that has changed.
+        service: the name of the service.
+        number: the number of this grant to the peer; older grants are ignored.
+        limited: whether calls are limited at all.
+        granted: the total amount granted so far.
+        slots: the number of calls that may be outstanding, for the time of the `lease`.
+        lease: the seconds after which no call may begin without a newer grant.
+        starts: the total number of attempts that may begin.
+        moved: all replicas, if they have changed.
     """
 
     service: str
@@ -147,20 +147,20 @@ class QuotaGrant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_readings = msgspec.msgpack.Decoder(list[UsageReport])
-_grants = msgspec.msgpack.Decoder(list[QuotaGrant])
+_report_decoder = msgspec.msgpack.Decoder(list[UsageReport])
+_grant_decoder = msgspec.msgpack.Decoder(list[QuotaGrant])
 
 
-def encode(said: "list[UsageReport] | list[QuotaGrant]") -> bytes:
-    """Readings or grants as MessagePack."""
-    return _encoder.encode(said)
+def encode(messages: "list[UsageReport] | list[QuotaGrant]") -> bytes:
+    """Encode reports or grants as MessagePack."""
+    return _encoder.encode(messages)
 
 
 def decode_reports(data: bytes) -> list[UsageReport]:
-    """Readings, as encoded."""
-    return _readings.decode(data)
+    """Decode reports."""
+    return _report_decoder.decode(data)
 
 
 def decode_grants(data: bytes) -> list[QuotaGrant]:
-    """Grants, as encoded."""
-    return _grants.decode(data)
+    """Decode grants."""
+    return _grant_decoder.decode(data)

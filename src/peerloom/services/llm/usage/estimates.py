@@ -1,7 +1,7 @@
-"""What a call may take, before it is made: learnt from what the agent's calls have taken so far.
+"""Estimate the usage of a call before it is made, from the usage of earlier calls of the role.
 
-The prompt is estimated from its text, corrected by the ratio that the server's counts have shown; the reply
-is a high quantile of the agent's replies, or all of its token limit while too little is known.
+Prompt tokens are estimated from the text and corrected by the observed ratio to the server's counts.
+Completion tokens are a high quantile of the role's replies, or the token limit while there are too few.
 """
 
 from peerloom.services.llm.base import ChatRequest, EmbedRequest, text_of
@@ -11,15 +11,15 @@ from peerloom.services.llm.usage.quantile import OutputLength
 from peerloom.services.llm.usage.tokens import estimate_tokens
 from peerloom.task import Usage
 
-DEFAULT_OUTPUT = 512  # tokens that a reply is taken to have while nothing is known of it
+DEFAULT_OUTPUT = 512  # assumed completion tokens while there are no replies and no token limit
 
-_PART_TOKENS = 800.0  # of an image or a sound in a message
+_PART_TOKENS = 800.0  # of an image or audio part
 _MESSAGE_TOKENS = 4.0
 _SMOOTH = 0.05
 
 
 class Estimates:
-    """Of one service. `price` says what tokens cost, if that is known."""
+    """The estimates of one service. `price` is the price of its tokens, if known."""
 
     def __init__(self, price: Price | None) -> None:
         self._price = price
@@ -27,7 +27,7 @@ class Estimates:
         self._ratio = 1.0
 
     def need(self, request: ChatRequest | EmbedRequest) -> Amount:
-        """What a call may take."""
+        """Return the estimated usage of a call."""
         if isinstance(request, EmbedRequest):
             prompt, output = float(sum(map(estimate_tokens, request.texts))), 0.0
         else:
@@ -40,7 +40,7 @@ class Estimates:
         return Amount(1.0, 1.0, prompt + output, usd)
 
     def learn(self, request: ChatRequest | EmbedRequest, usage: Usage) -> None:
-        """What a call has come to."""
+        """Update the estimates from the usage of a call."""
         if isinstance(request, EmbedRequest):
             return
         known = self._outputs.get(request.role)
@@ -57,5 +57,5 @@ def _prompt(request: ChatRequest) -> float:
     parts = sum(
         len(message["content"]) for message in request.messages if isinstance(message.get("content"), list)
     )
-    words = estimate_tokens(text_of(request.messages))
-    return words + _MESSAGE_TOKENS * len(request.messages) + _PART_TOKENS * parts
+    text = estimate_tokens(text_of(request.messages))
+    return text + _MESSAGE_TOKENS * len(request.messages) + _PART_TOKENS * parts

@@ -1,10 +1,10 @@
-"""What tokens cost: as a file or mapping of the user's says, or as the package `genai-prices` knows.
+"""Look up the prices of tokens in the user's file or mapping, or in the package `genai-prices`.
 
     gpt-5-mini: {prompt: 0.25, completion: 2.0, cached: 0.025}
     "llama-3.3-*": {prompt: 0.6, completion: 0.8}
 
-in US dollars for a million tokens. A model's own name comes before a pattern, an earlier pattern before a
-later one.
+Prices are in US dollars per million tokens. An exact name takes precedence over a pattern, and an earlier
+pattern over a later one.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from peerloom.errors import ConfigError
 from peerloom.task import Usage
 
 GENAI = "genai"
-"""Instead of a file: what the package `genai-prices` knows."""
+"""The value of `prices` that selects the package `genai-prices` instead of a file."""
 
 _MILLION = 1e6
 _KEYS = ("prompt", "completion", "cached")
@@ -32,12 +32,12 @@ _EXAMPLE = "{prompt: 0.25, completion: 2.0}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Of one model, in US dollars for a million tokens.
+    """The price of a model, in US dollars per million tokens.
 
     Args:
-        prompt: sent.
-        completion: received.
-        cached: the part of the prompt that the server had in its cache; None if that costs the same.
+        prompt: the price of prompt tokens.
+        completion: the price of completion tokens.
+        cached: the price of prompt tokens in the server's cache; None if it is the same.
     """
 
     prompt: float
@@ -45,7 +45,7 @@ class Price:
     cached: float | None = None
 
     def cost(self, usage: Usage) -> float:
-        """Dollars."""
+        """Return the cost of a usage in US dollars."""
         cached = min(usage.cached, usage.prompt)
         fresh = usage.prompt - cached
         per_cached = self.prompt if self.cached is None else self.cached
@@ -53,23 +53,23 @@ class Price:
 
 
 FREE = Price(prompt=0.0, completion=0.0)
-"""Of a model that runs here."""
+"""The price of a local model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What is known of prices.
+    """The known prices.
 
     Args:
-        by_name: a price for each model's name, or pattern with `*`, `?` and `[...]`.
-        genai: ask `genai-prices` about the rest.
+        by_name: the prices by model name, or by pattern with `*`, `?` and `[...]`.
+        genai: look up other models in `genai-prices`.
     """
 
     by_name: Mapping[str, Price]
     genai: bool = False
 
     def find(self, model: str, base_url: str) -> Price | None:
-        """The price of a model at an address; None if it is not known."""
+        """Return the price of a model at an address; None if it is unknown."""
         exact = self.by_name.get(model)
         if exact is not None:
             return exact
@@ -83,10 +83,10 @@ UNKNOWN = Prices({})
 
 
 def read_prices(given: str | Mapping[str, Any] | None) -> Prices:
-    """Prices as a user gives them: `genai`, the path of a YAML or JSON file, or what would be in it.
+    """Return the prices given by the user: `genai`, the path of a YAML or JSON file, or its content.
 
     Raises:
-        ConfigError: naming the file and the key that is wrong, or the package that is missing.
+        ConfigError: if a key is wrong or a package is missing; the error names the file and key.
     """
     if given is None:
         return UNKNOWN
@@ -99,13 +99,13 @@ def read_prices(given: str | Mapping[str, Any] | None) -> Prices:
 
 
 def require_price(models: Sequence[tuple[str, Price | None]]) -> None:
-    """Refuse a budget in dollars where nobody knows what a model costs.
+    """Raise an error if the price of a model is unknown, as a budget in dollars needs it.
 
     Args:
-        models: the name and price of each.
+        models: the name and price of each model.
 
     Raises:
-        ConfigError: naming the model, and how its price is given.
+        ConfigError: if a price is unknown; the error says how to give it.
     """
     for model, price in models:
         if price is None:
@@ -166,7 +166,7 @@ def _genai() -> Any:
 
 
 def _genai_price(model: str, base_url: str) -> Price | None:
-    """What its list says of that provider's model; the name alone does not tell who is paid for it."""
+    """Return the price from `genai-prices`; the address identifies the provider, the name alone does not."""
     try:
         _, found = _genai().get_snapshot().find_provider_model(model, None, None, base_url)
     except LookupError:
@@ -181,7 +181,7 @@ def _genai_price(model: str, base_url: str) -> Price | None:
 
 
 def _rate(rate: Any) -> float | None:
-    """Dollars; of a price in steps the first one, which all but very long prompts pay."""
+    """Return a rate in dollars; of a tiered rate the first step, which covers all but very long prompts."""
     if rate is None:
         return None
     return float(getattr(rate, "base", rate))

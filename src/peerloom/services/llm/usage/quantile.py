@@ -1,17 +1,17 @@
-"""How long an agent's replies are: a high quantile of the last ones, to reserve before the next."""
+"""Track a high quantile of the lengths of a role's latest replies, to reserve for the next one."""
 
 import math
 from collections import deque
 
-RESERVED = 0.95  # of replies are no longer than what is reserved
+RESERVED = 0.95  # the share of replies that fit into the reserved length
 
-_KEPT = 512  # replies that count
-_FEW = 20  # with fewer, too little is known
-_EACH = 16  # replies after which the quantile is taken anew
+_KEPT = 512  # latest replies
+_FEW = 20  # replies below which the quantile is not used
+_EACH = 16  # replies between two computations of the quantile
 
 
 class OutputLength:
-    """The lengths of one agent's replies, in tokens."""
+    """The lengths of one role's replies, in tokens."""
 
     def __init__(self) -> None:
         self._lengths: deque[int] = deque(maxlen=_KEPT)
@@ -19,7 +19,7 @@ class OutputLength:
         self._high = 0.0
 
     def add(self, tokens: int) -> None:
-        """A reply was so long."""
+        """Record the length of a reply."""
         self._lengths.append(tokens)
         self._seen += 1
         if self._seen % _EACH == 0 or self._seen == _FEW:
@@ -27,13 +27,13 @@ class OutputLength:
             self._high = float(ordered[math.ceil(RESERVED * len(ordered)) - 1])
 
     def reserve(self, limit: int | None, default: int) -> float:
-        """What the next reply may take: the quantile, within its limit; the limit while little is known.
+        """Return the tokens to reserve for the next reply: the quantile, or the limit after few replies.
 
         Args:
-            limit: the most tokens that were asked for, if that was said.
-            default: what stands for it, if not.
+            limit: the token limit of the request, if any.
+            default: the limit assumed for a request without one.
         """
-        most = float(limit or default)
+        bound = float(limit or default)
         if self._seen < _FEW:
-            return max([most, *map(float, self._lengths)]) if limit is None else most
-        return min(most, self._high) if limit is not None else self._high
+            return max([bound, *map(float, self._lengths)]) if limit is None else bound
+        return min(bound, self._high) if limit is not None else self._high

@@ -1,21 +1,18 @@
-"""Add up what the tries of a call have used."""
+"""Add up the usage of the attempts of a call."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import msgspec
 
 from peerloom.errors import LLMError
-from peerloom.services.llm.base import ChatReply, EmbedReply
+from peerloom.services.llm.base import Reply
 from peerloom.task import Usage
-
-Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 
 @contextmanager
 def charged(discarded: Usage | None) -> Generator[None]:
-    """Add what earlier attempts have used to an error that ends the call."""
+    """Add the usage of earlier attempts to an error raised in the block."""
     try:
         yield
     except LLMError as error:
@@ -24,12 +21,12 @@ def charged(discarded: Usage | None) -> Generator[None]:
 
 
 def replaced(reply: Reply, usage: Usage) -> Reply:
-    """Return a reply with another usage."""
+    """Return the reply with another usage."""
     return reply if usage is reply.usage else msgspec.structs.replace(reply, usage=usage)
 
 
 def total(first: Usage | None, second: Usage | None) -> Usage | None:
-    """Add what was used, as far as it is known."""
+    """Return the sum of two usages, each None if unknown."""
     if first is None or second is None:
         return first or second
     return first + second

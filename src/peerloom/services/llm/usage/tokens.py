@@ -1,8 +1,7 @@
-"""Tokens of a text without the model's tokenizer: good enough to reserve and to cut by, never to bill by.
+"""Estimate the number of tokens of a text without the model's tokenizer, to reserve quota and to cut texts.
 
-Tokenizers of today's models spend a token on about four characters of English, one on about two characters of
-other alphabets, and one or more on a character of Chinese, Japanese or Korean. The UTF-8 length tells these
-apart.
+Current tokenizers use about one token for four characters of English, one for two characters of other
+alphabets, and one or more for a character of Chinese, Japanese or Korean. The UTF-8 length tells these apart.
 """
 
 ASCII_BYTES = 4.0
@@ -10,7 +9,7 @@ OTHER_BYTES = 3.0  # half a character to two characters, by alphabet
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a model makes of a text."""
+    """Return the estimated number of tokens of a text."""
     if text.isascii():
         return int(len(text) / ASCII_BYTES) + 1 if text else 0
     ascii_count = sum(map(str.isascii, text))
@@ -19,7 +18,7 @@ def estimate_tokens(text: str) -> int:
 
 
 def cut_tokens(text: str, tokens: int) -> str:
-    """The beginning of a text, of at most about so many tokens; it ends between words where there are any."""
+    """Return the beginning of a text of at most about `tokens` tokens, cut between words if possible."""
     if estimate_tokens(text) <= tokens:
         return text
     low, high = 0, len(text)

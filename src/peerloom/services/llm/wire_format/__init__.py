@@ -1,1 +1,1 @@
-"""OpenAI's chat completions as bytes: requests, replies, and the many forms of failures."""
+"""Encode and decode OpenAI's chat completions: requests, replies and errors."""

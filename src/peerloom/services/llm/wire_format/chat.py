@@ -1,8 +1,8 @@
-"""Between our types and OpenAI's chat completions: a request becomes a body, an answer a `ChatReply`.
+"""Convert between our types and OpenAI's chat completions.
 
-Pure functions, shared by the HTTP client and the simulated model, so both mean the same by a request.
-Where a server has no field for choices they are asked as a schema `{"answer": <one of them>}`, and the
-reply is unwrapped again: an agent sees plain text either way.
+These pure functions are shared by the HTTP client and the simulated model, so both interpret requests alike.
+If a server has no field for choices, they are sent as a schema `{"answer": <one of them>}` and the reply is
+unwrapped, so that agents always get plain text.
 """
 
 from collections.abc import Sequence
@@ -14,30 +14,30 @@ from peerloom.errors import ContentFiltered
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.wire_format.finish_reasons import finish_reason
-from peerloom.services.llm.wire_format.payloads import MalformedBody
+from peerloom.services.llm.wire_format.payloads import MalformedBody, groups
 from peerloom.task import Usage
 
 Structured = Literal["auto", "json_schema", "choice", "none"]
-"""How choices and schemas are asked for: `json_schema` (OpenAI's response_format; what `auto` means),
+"""How choices and schemas are sent: `json_schema` (OpenAI's response_format, the meaning of `auto`),
 `choice` (choices in vLLM's `structured_outputs`, schemas as before), `none` (not at all)."""
 
-_WRAP_TOKENS = 16  # what the braces and the key around a wrapped choice may cost
-_THINK, _THOUGHT, _MARK = "<think>", "</think>", "think>"
+_WRAP_TOKENS = 16  # for the braces and the key around a wrapped choice
+_THINK, _THOUGHT, _TAG_END = "<think>", "</think>", "think>"
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
-_APART = ("reasoning", "reasoning_content", "reasoning_details")  # what is no part of the message said
+_REASONING_FIELDS = ("reasoning", "reasoning_content", "reasoning_details")
 _DIGITS = 12
-_REFUSAL = 300  # characters of a refusal that an error repeats
+_REFUSAL = 300  # maximum characters of a refusal in an error
 
 
 def wraps(request: ChatRequest, structured: Structured) -> bool:
-    """Whether this request's choices are asked as a schema."""
+    """Return whether the choices of a request are sent as a schema."""
     return bool(request.choices) and structured in ("auto", "json_schema")
 
 
 def to_body(
     request: ChatRequest, model: str, structured: Structured, limit_field: str = "max_tokens"
 ) -> dict[str, Any]:
-    """The JSON body that asks for `request`. `limit_field` is what this server calls the token limit."""
+    """Return the JSON body of a request. `limit_field` is the server's name of the token limit."""
     body: dict[str, Any] = {"model": model, "messages": request.messages}
     wrapped = wraps(request, structured)
     if request.max_tokens is not None:
@@ -57,14 +57,14 @@ def to_body(
     elif request.schema is not None and structured != "none":
         body["response_format"] = _response_format(request.schema)
     if request.tools:
-        _ask_for_tools(body, request)
+        _add_tools(body, request)
     if request.top_logprobs is not None:
         body["logprobs"] = True
         body["top_logprobs"] = request.top_logprobs
     return body
 
 
-def _ask_for_tools(body: dict[str, Any], request: ChatRequest) -> None:
+def _add_tools(body: dict[str, Any], request: ChatRequest) -> None:
     body["tools"] = list(request.tools)
     if request.tool_choice in ("auto", "none", "required"):
         body["tool_choice"] = request.tool_choice
@@ -73,7 +73,7 @@ def _ask_for_tools(body: dict[str, Any], request: ChatRequest) -> None:
 
 
 def choice_schema(choices: Sequence[str]) -> dict[str, Any]:
-    """The schema of an object whose only field, `answer`, is one of `choices`."""
+    """Return the schema of an object whose only field, `answer`, is one of `choices`."""
     return {
         "type": "object",
         "properties": {"answer": {"type": "string", "enum": list(choices)}},
@@ -83,7 +83,7 @@ def choice_schema(choices: Sequence[str]) -> dict[str, Any]:
 
 
 def unwrap(text: str, choices: Sequence[str]) -> str:
-    """The choice inside `{"answer": choice}`; `text` itself if it is no such thing."""
+    """Return the choice in `{"answer": choice}`; `text` itself if it has another form."""
     try:
         answer = orjson.loads(text)["answer"]
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
@@ -92,16 +92,16 @@ def unwrap(text: str, choices: Sequence[str]) -> str:
 
 
 def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: float) -> ChatReply:
-    """The reply in a decoded chat completion; fields that are not needed and not as expected are dropped.
+    """Return the reply in a decoded chat completion; malformed optional fields are dropped.
 
     Raises:
-        MalformedBody: if it has no message.
-        Retryable: if the reply broke off for a reason that may pass.
-        ContentFiltered: if the provider withheld the reply, or the model refused to give one.
+        MalformedBody: if the payload has no message.
+        Retryable: if the reply was interrupted for a transient reason.
+        ContentFiltered: if the provider withheld the reply, or the model refused to reply.
     """
     choice, message = _message(payload)
     usage = usage_of(payload.get("usage"))
-    text, reasoning = _told(message)
+    text, reasoning = _content(message)
     calls = groups(message.get("tool_calls"))
     logprobs, token_ids = _tokens(choice)
     refused = message.get("refusal")
@@ -110,7 +110,7 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
     if wrapped:
         text = unwrap(text, request.choices)
     if reasoning or text != message.get("content") or (calls or None) != message.get("tool_calls"):
-        message = {key: value for key, value in message.items() if key not in _APART}
+        message = {key: value for key, value in message.items() if key not in _REASONING_FIELDS}
         message["content"] = text or (None if calls else "")
         message["tool_calls"] = calls
         if not calls:
@@ -136,7 +136,7 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
 
 
 def _error_in(*places: dict[str, Any]) -> str:
-    """The words of an error that a gateway has put beside a reply that broke off; empty if there is none."""
+    """Return the message of an error that a gateway added to an interrupted reply; empty if there is none."""
     for place in places:
         error = place.get("error")
         if error:
@@ -145,7 +145,7 @@ def _error_in(*places: dict[str, Any]) -> str:
 
 
 def _message(payload: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The first choice and its message; a plain completion's text is one too."""
+    """Return the first choice and its message; the text of a plain completion counts as a message."""
     try:
         choice = payload["choices"][0]
         if isinstance(choice["message"], dict):
@@ -165,7 +165,7 @@ def _message(payload: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def message_of(text: str, tool_calls: list[dict[str, Any]]) -> dict[str, Any]:
-    """A reply as an OpenAI chat message."""
+    """Return a reply as an OpenAI chat message."""
     message: dict[str, Any] = {"role": "assistant", "content": text or (None if tool_calls else "")}
     if tool_calls:
         message["tool_calls"] = tool_calls
@@ -173,60 +173,60 @@ def message_of(text: str, tool_calls: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def split_thought(text: str) -> tuple[str, str]:
-    """A reply's words and the thoughts before them, of a server that does not keep them apart.
+    """Return the content of a reply and its reasoning, for servers that do not separate them.
 
-    A prompt may end with the mark that begins the thoughts, so the one that ends them is enough. Of a reply
-    that was cut in its thoughts there are no words.
+    The opening tag is optional, since a prompt may end with it. A reply that was cut within its reasoning has
+    no content.
 
     >>> split_thought("<think>2 + 2</think> It is 4.")
     ('It is 4.', '2 + 2')
     """
-    if _MARK not in text:
+    if _TAG_END not in text:
         return text, ""
     stripped = text.lstrip()
-    begun = stripped.startswith(_THINK)
-    thought, ended, words = stripped.removeprefix(_THINK).partition(_THOUGHT)
-    if ended and (begun or _THINK not in thought):
-        return words.strip(), thought.strip()
-    return ("", thought.strip()) if begun else (text, "")
+    opened = stripped.startswith(_THINK)
+    thought, closed, content = stripped.removeprefix(_THINK).partition(_THOUGHT)
+    if closed and (opened or _THINK not in thought):
+        return content.strip(), thought.strip()
+    return ("", thought.strip()) if opened else (text, "")
 
 
-def _told(message: dict[str, Any]) -> tuple[str, str]:
-    """The words of a message and what was thought before them, wherever this server puts either."""
+def _content(message: dict[str, Any]) -> tuple[str, str]:
+    """Return the content and the reasoning of a message, from the fields that different servers use."""
     content: Any = message.get("content")
-    apart = _words(message.get("reasoning_content")) or _words(message.get("reasoning"))
-    if isinstance(content, list):  # Mistral's: parts, of which some are thoughts
+    reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    if isinstance(content, list):  # Mistral's: parts, some of which are reasoning
         parts = cast("list[Any]", content)
         thoughts = [part for part in parts if group(part).get("type") in _THOUGHTS]
-        apart = apart or "".join(_words(part.get("thinking")) for part in thoughts)
-        content = "".join(_words(part) for part in parts if part not in thoughts)
+        reasoning = reasoning or "".join(_text(part.get("thinking")) for part in thoughts)
+        content = "".join(_text(part) for part in parts if part not in thoughts)
     elif isinstance(content, dict):
-        content = _words(content)
+        content = _text(content)
     elif content is None:
         content = ""
     if not isinstance(content, str):
         raise MalformedBody("its content is no text")
-    return (content, apart) if apart else split_thought(content)
+    return (content, reasoning) if reasoning else split_thought(content)
 
 
-def _words(value: Any) -> str:
-    """The text in a value: a string, an object with a text, or a list of either."""
+def _text(value: Any) -> str:
+    """Return the text in a value: a string, an object with a text, or a list of either."""
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, list):
-        return "".join(_words(item) for item in cast("list[Any]", value) if not isinstance(item, list))
+        return "".join(_text(item) for item in cast("list[Any]", value) if not isinstance(item, list))
     found = group(value)
     text: Any = found.get("text", found.get("content"))
-    if isinstance(text, dict):  # as OpenAI's assistants write it
+    if isinstance(text, dict):  # OpenAI's assistants
         text = cast("dict[str, Any]", text).get("value")
     return text_or_nothing(text)
 
 
 def to_vectors(payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
-    """The vectors in a decoded answer of OpenAI's embeddings.
+    """Return the vectors in a decoded embeddings response.
 
     Raises:
-        MalformedBody: if `payload` is not shaped like one, or has not a vector for each text.
+        MalformedBody: if the payload has another form, or not a vector for each text.
     """
     try:
         data = sorted(payload["data"], key=lambda item: item["index"])
@@ -240,11 +240,11 @@ def to_vectors(payload: Any, request: EmbedRequest, seconds: float) -> EmbedRepl
 
 
 def accepted(reply: ChatReply, why: str) -> ChatReply:
-    """`reply`, if it is whole or was cut at a limit. `why` is the server's word for how it ended.
+    """Return `reply` if it is complete or was cut at a limit. `why` is the server's finish reason or error.
 
     Raises:
-        ContentFiltered: if the provider withheld it.
-        Retryable: if it broke off for a reason that may pass.
+        ContentFiltered: if the provider withheld the reply.
+        Retryable: if the reply was interrupted for a transient reason.
     """
     if reply.finish_reason == "error":
         raise Retryable(f"the reply broke off: {why[:_REFUSAL]}", usage=reply.usage)
@@ -252,10 +252,10 @@ def accepted(reply: ChatReply, why: str) -> ChatReply:
 
 
 def unfiltered(reply: ChatReply) -> ChatReply:
-    """`reply`, if the provider did not withhold it.
+    """Return `reply` if the provider did not withhold it.
 
     Raises:
-        ContentFiltered: if it did.
+        ContentFiltered: if the provider withheld it.
     """
     if reply.finish_reason == "content_filter":
         withheld = f"the provider withheld the reply of {reply.model or 'the model'}"
@@ -264,7 +264,7 @@ def unfiltered(reply: ChatReply) -> ChatReply:
 
 
 def _tokens(choice: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
-    """Log-probabilities and token ids; vLLM says these if it is asked to, llama.cpp beside the former."""
+    """Return log-probabilities and token ids; vLLM sends ids on request, llama.cpp with log-probabilities."""
     ids, logged = choice.get("token_ids"), choice.get("logprobs")
     if not ids and not logged:
         return [], []
@@ -273,53 +273,47 @@ def _tokens(choice: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def group(value: Any) -> dict[str, Any]:
-    """A JSON object; an empty one for anything else that a server may put in its place."""
+    """Return a JSON object, or an empty one if the value is not an object."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def groups(value: Any) -> list[dict[str, Any]]:
-    """The objects in a list; none of anything else."""
-    items = cast("list[Any]", value) if isinstance(value, list) else []
-    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
-
-
 def text_or_nothing(value: Any) -> str:
-    """A text; an empty one for anything else."""
+    """Return a string, or an empty one if the value is not a string."""
     return value if isinstance(value, str) else ""
 
 
 def whole_numbers(values: Any) -> list[int]:
-    """A list of whole numbers; an empty one for anything else."""
+    """Return a list of token numbers, or an empty one if the value has another form."""
     numbers = cast("list[Any]", values) if isinstance(values, list) else []
     kept = all(type(each) is int and 0 <= each <= MOST_TOKENS for each in numbers)
     return cast("list[int]", numbers) if kept else []
 
 
 MOST_TOKENS = 1_000_000_000
-"""A greater number of tokens is taken for an error of the server's, and for unknown."""
+"""Larger numbers of tokens are treated as unknown, since the server must be wrong."""
 
 
 def count(value: Any) -> int:
-    """A number of tokens that a server states, as a number or a text; 0 if it is unknown."""
+    """Return a number of tokens that a server sent as a number or a string; 0 if it is unknown."""
     if type(value) is not int:
         value = _whole(value)
     return value if 0 < value <= MOST_TOKENS else 0
 
 
 def _whole(value: Any) -> int:
-    """A whole number that is written as a float or a text; 0 for anything else."""
+    """Return an integer from a float or a string; 0 for any other value."""
     if type(value) is str and value.isascii() and value.isdigit() and len(value) <= _DIGITS:
         return int(value)
     return int(value) if type(value) is float and value.is_integer() else 0
 
 
 def usage_of(usage: Any) -> Usage:
-    """The tokens that a reply has used, of whatever a server says about it."""
-    told = group(usage)
-    details = told.get("prompt_tokens_details")
+    """Return the usage in a response, with 0 for missing or malformed counts."""
+    fields = group(usage)
+    details = fields.get("prompt_tokens_details")
     cached = count(group(details).get("cached_tokens")) if details else 0
-    prompt = count(told.get("prompt_tokens")) or count(told.get("input_tokens"))
-    completion = count(told.get("completion_tokens")) or count(told.get("output_tokens"))
+    prompt = count(fields.get("prompt_tokens")) or count(fields.get("input_tokens"))
+    completion = count(fields.get("completion_tokens")) or count(fields.get("output_tokens"))
     return Usage(prompt, completion, min(cached, prompt), 1)
 
 

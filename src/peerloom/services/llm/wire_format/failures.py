@@ -1,9 +1,9 @@
-"""What an HTTP answer that is no reply means: four kinds, told apart here for the OpenAI-like.
+"""Classify the HTTP errors of OpenAI-compatible servers.
 
-It may pass (408, 409, 5xx: ask again), it is a limit (429, 503, 529: ask less), it is the user's to mend
-(401, 402, 403, 404, an empty account: no request of this run will do), or this request will never do.
-Servers agree on little: a prompt that is too long is recognised whatever its status, since some send it
-as 500, and so is an empty account, which OpenAI sends as 429.
+There are four classes: transient (408, 409, 5xx), rate limit (429, 503, 529), configuration (401, 402, 403,
+404 or an empty account, which fail all requests of the run), and per-request errors. Servers use different
+status codes: a prompt that is too long is recognized with any status, since some servers send 500, and so is
+an empty account, for which OpenAI sends 429.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from peerloom.services.llm.wire_format.chat import count, group, groups, text_or
 from peerloom.services.llm.wire_format.too_long import is_too_long
 from peerloom.values import too_deep
 
-_PASSING = frozenset({408, 409, 425})
+_TRANSIENT = frozenset({408, 409, 425})
 _LIMITS = frozenset({429, 503, 529})
 _UNAVAILABLE = 503
-_NOT_IMPLEMENTED = 501  # nor will it be by the next attempt
+_NOT_IMPLEMENTED = 501  # not transient
 _DENIED = {
     401: "the API key is missing or refused",
     402: "the account is empty",
@@ -28,52 +28,52 @@ _DENIED = {
     404: "there is no such model, or no such path",
 }
 _NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-_LOADING = "Loading model"  # llama.cpp, with 503, until it can answer
-_LONGEST = 300  # characters of a server's own words that an error repeats
+_LOADING = "Loading model"  # llama.cpp, with 503
+_LONGEST = 300  # maximum characters of a server's message in an error
 
 
 def failure_of(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Retryable | LLMError:
-    """The exception that an answer with `status` stands for. `now` is Unix time, for Retry-After."""
+    """Return the exception for an HTTP error. `now` is Unix time, for Retry-After."""
     error = error_in(body)
-    words = worded(status, body)
+    message = worded(status, body)
     code = f"{error.get('code', '')} {error.get('type', '')}"
     if status not in _DENIED and is_too_long(_without_request(error, body)):
-        return ContextExceeded(words)
+        return ContextExceeded(message)
     if any(known in code for known in _NO_QUOTA):
-        return LLMDenied(f"{words}; the account has no quota left")
-    if status == _UNAVAILABLE and _LOADING in words:
-        return Retryable(words, retry_after(headers, now), taken=False)
+        return LLMDenied(f"{message}; the account has no quota left")
+    if status == _UNAVAILABLE and _LOADING in message:
+        return Retryable(message, retry_after(headers, now), taken=False)
     if status in _LIMITS:
-        overload = status == _UNAVAILABLE  # of this server; what else it may mean shows in time
-        return Retryable(words, retry_after(headers, now), limit=True, overload=overload)
-    if status in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED):
-        return Retryable(words, retry_after(headers, now))
-    return _refusal(status, headers, words, code)
+        overload = status == _UNAVAILABLE  # of this replica, so another one may have capacity
+        return Retryable(message, retry_after(headers, now), limit=True, overload=overload)
+    if status in _TRANSIENT or (status >= 500 and status != _NOT_IMPLEMENTED):
+        return Retryable(message, retry_after(headers, now))
+    return _permanent(status, headers, message, code)
 
 
-def _refusal(status: int, headers: Mapping[str, str], words: str, code: str) -> LLMError:
-    """What will never do: for this request, or for any of this run."""
+def _permanent(status: int, headers: Mapping[str, str], message: str, code: str) -> LLMError:
+    """Return the exception for a permanent error, of this request or of all requests of the run."""
     if "content_filter" in code or "content_policy" in code:
-        return ContentFiltered(words)
+        return ContentFiltered(message)
     if status in _DENIED:
-        return LLMDenied(f"{words}; {_DENIED[status]}")
+        return LLMDenied(f"{message}; {_DENIED[status]}")
     if 300 <= status < 400:
-        there = headers.get("Location", "elsewhere").partition("?")[0]  # what follows may be signed
-        words += f"; it redirects to {there}: set llm.base_url to that place"
-    elif "response_format" in words or "structured_outputs" in words:
-        words += "; if this server cannot constrain answers, set llm.structured=none"
-    return LLMRejected(words)
+        location = headers.get("Location", "elsewhere").partition("?")[0]  # the query may contain a signature
+        message += f"; it redirects to {location}: set llm.base_url to that place"
+    elif "response_format" in message or "structured_outputs" in message:
+        message += "; if this server cannot constrain answers, set llm.structured=none"
+    return LLMRejected(message)
 
 
 def worded(status: int, body: bytes) -> str:
-    """What errors repeat of an answer: its status and its words."""
+    """Return the status and the error message of a response, for errors."""
     return f"HTTP {status}: {_message(error_in(body), body) or 'without a word'}"
 
 
 def error_in(body: bytes) -> dict[str, Any]:
-    """The error object in a server's answer; empty if there is none to recognise.
+    """Return the error object in a response body; empty if there is none.
 
-    OpenAI nests it under `error`; others send it bare, or as a string.
+    OpenAI nests it under `error`; other servers send it at the top level, or as a string.
     """
     fields = group(_json(body))
     error = fields.get("error", fields)
@@ -94,7 +94,7 @@ def _json(body: bytes) -> object:
 
 
 def _without_request(error: Mapping[str, Any], body: bytes) -> bytes:
-    """The body without the parts of the request that FastAPI's validation errors repeat."""
+    """Return the body without the parts of the request that FastAPI's validation errors repeat."""
     details = groups(error.get("detail"))
     if not details:
         return body
@@ -102,9 +102,9 @@ def _without_request(error: Mapping[str, Any], body: bytes) -> bytes:
 
 
 def status_in(body: bytes) -> int:
-    """The HTTP status that the error in a 200 stands for; 0 if there is none.
+    """Return the HTTP status of an error in a response with status 200; 0 if there is none.
 
-    Gateways send an upstream's error that way, with its status as `code`: a number, or a text.
+    Gateways forward upstream errors this way, with the status as `code`: a number or a string.
     """
     error = error_in(body)
     code = count(error.get("code"))
@@ -114,7 +114,7 @@ def status_in(body: bytes) -> int:
 
 
 def trimmed(text: str) -> str:
-    """`text` on one line, cut to what an error message bears."""
+    """Return `text` on one line, cut to the maximum length for errors."""
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 

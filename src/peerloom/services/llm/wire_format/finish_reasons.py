@@ -1,15 +1,15 @@
-"""Finish reasons: the words in which servers say how a reply ended, as OpenAI's.
+"""Translate the finish reasons of all servers to OpenAI's.
 
-Case, spaces, hyphens and underscores do not matter, so `MAX_TOKENS` and `maxTokens` are one word.
+Case, spaces, hyphens and underscores are ignored, so `MAX_TOKENS` and `maxTokens` are equal.
 """
 
 from peerloom.terminal.printable import printable
 
 STOP, LENGTH, FILTERED, CALLED = "stop", "length", "content_filter", "tool_calls"
 FAILED = "error"
-"""The reply broke off for a reason that may pass, so the call is to be made again."""
+"""The reply was interrupted for a transient reason, so the call is retried."""
 
-# Origins: what most say comes first; then files of the named projects, or their reference pages.
+# Common words come first; the origins of others are files or reference pages of the named projects.
 _WORDS = {
     STOP: (
         "stop eos eos_token end_turn stop_sequence stop_string end complete completed done finished "  # many:
@@ -74,15 +74,15 @@ KNOWN = frozenset({STOP, LENGTH, FILTERED, CALLED})
 
 
 def finish_reason(given: object, *, called: bool = False) -> str:
-    """Return OpenAI's word for how a reply ended.
+    """Return OpenAI's finish reason for a server's.
 
     Args:
-        given: the server's word; a reply without one has ended as usual.
+        given: the server's finish reason; a reply without one ended normally.
         called: whether the reply calls tools.
 
     Returns:
-        `stop`, `length`, `content_filter`, `tool_calls` or `error`; an unknown word as it was given, in one
-        line of at most 40 characters.
+        `stop`, `length`, `content_filter`, `tool_calls` or `error`; an unknown finish reason is returned as
+        one line of at most 40 characters.
     """
     if given is None or given == "":
         return CALLED if called else STOP

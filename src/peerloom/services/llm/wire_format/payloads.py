@@ -1,7 +1,7 @@
-"""Decode the bodies of replies: JSON, JSON as some servers write it, and event streams nobody asked for.
+"""Decode response bodies: JSON, malformed JSON of some servers, and unrequested event streams.
 
-Nearly all bodies are plain JSON and cost one parse. The others are mended where that cannot change a reply's
-words: a lone surrogate and bytes that are not UTF-8 become U+FFFD, NaN and infinities become null.
+Nearly all bodies are valid JSON and are parsed once. Others are repaired where that cannot change the text of
+a reply: lone surrogates and bytes that are not UTF-8 become U+FFFD, NaN and infinities become null.
 """
 
 import json
@@ -14,11 +14,11 @@ from peerloom.values import MAX_DEPTH, parsed, too_deep, without_surrogates
 
 
 class MalformedBody(Exception):
-    """A body that is no answer to the request."""
+    """A response body of an unexpected form."""
 
 
-_MENDABLE = 16_000_000  # bytes of a body that is read again with the slower parser
-_LONGEST_INTEGER = 300  # digits; longer ones are no number to orjson, not even an infinite one
+_REPAIRABLE = 16_000_000  # maximum bytes of a body for the slower parser
+_LONGEST_INTEGER = 300  # digits; orjson rejects longer ones
 _BOM = b"\xef\xbb\xbf"
 _DONE = "[DONE]"
 _STREAM = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -26,12 +26,12 @@ _KEPT_DEPTH = MAX_DEPTH // 2
 
 
 def payload_of(body: bytes) -> Any:
-    """Decode the body of a reply.
+    """Decode a response body.
 
-    Lists and objects nested too deep to be anything of a reply are replaced by null.
+    Lists and objects that are nested too deeply are replaced by null.
 
     Raises:
-        MalformedBody: if it is neither JSON nor an event stream of chat completions.
+        MalformedBody: if the body is neither JSON nor an event stream of chat completions.
     """
     try:
         payload = orjson.loads(body)
@@ -43,21 +43,21 @@ def payload_of(body: bytes) -> Any:
 
 
 def _lenient(body: bytes, error: orjson.JSONDecodeError) -> Any:
-    if len(body) > _MENDABLE:
+    if len(body) > _REPAIRABLE:
         raise MalformedBody(f"not JSON: {error}") from error
     start = body.removeprefix(_BOM).lstrip()
     try:
         if start.startswith(_STREAM):
             value = _joined(start.decode(errors="replace"))
         else:
-            value = parsed(start.decode(errors="replace"), _as_number)
-        # As it reads other bodies: long integers become floats.
+            value = parsed(start.decode(errors="replace"), _parse_integer)
+        # Parsed by orjson like other bodies, so that long integers become floats.
         return orjson.loads(json.dumps(without_surrogates(value)))
     except (ValueError, RecursionError):
         raise MalformedBody(f"not JSON: {error}") from error
 
 
-def _as_number(text: str) -> int | None:
+def _parse_integer(text: str) -> int | None:
     return int(text) if len(text) <= _LONGEST_INTEGER else None
 
 
@@ -71,14 +71,14 @@ def _pruned(value: Any, depth: int) -> Any:
 
 
 def _events(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects of an event stream (HTML standard, section 9.2)."""
+    """Yield the JSON objects of an event stream (HTML standard, section 9.2)."""
     for event in text.split("\n\n"):
         lines = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
         data = "\n".join(lines).strip()
         if not data or data == _DONE:
             continue
         try:
-            value = parsed(data, _as_number)
+            value = parsed(data, _parse_integer)
         except (ValueError, RecursionError) as error:
             raise MalformedBody("an event of its stream is not JSON") from error
         if isinstance(value, dict):
@@ -86,7 +86,7 @@ def _events(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _joined(stream: str) -> dict[str, Any]:
-    """The chat completion that OpenAI's chunks add up to; the chunk that reports an error, if one does."""
+    """Return the chat completion assembled from OpenAI's chunks, or the chunk that reports an error."""
     stream = stream.replace("\r\n", "\n").replace("\r", "\n")
     done = any(line.startswith("data:") and line[5:].strip() == _DONE for line in stream.split("\n"))
     whole: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def _joined(stream: str) -> dict[str, Any]:
         if chunk.get("error"):
             return chunk
         whole |= {key: value for key, value in chunk.items() if key != "choices" and value is not None}
-        for each in _dicts(chunk.get("choices")):
+        for each in groups(chunk.get("choices")):
             if each.get("index") in (0, "0", None):
                 found = True
                 _add(choice, each)
@@ -115,11 +115,11 @@ def _add(choice: dict[str, Any], chunk: dict[str, Any]) -> None:
     records = chunk.get("logprobs")
     if isinstance(records, dict):
         logged = choice.setdefault("logprobs", {"content": []})
-        logged["content"] += _dicts(cast("dict[str, Any]", records).get("content"))
+        logged["content"] += groups(cast("dict[str, Any]", records).get("content"))
     delta = chunk.get("delta") or chunk.get("message")
     for key, value in cast("dict[str, Any]", delta if isinstance(delta, dict) else {}).items():
         if key == "tool_calls":
-            for call in _dicts(value):
+            for call in groups(value):
                 _add_call(message.setdefault("tool_calls", []), call)
         elif key == "content" and isinstance(value, list) and isinstance(message.get(key), list):
             message[key] += value
@@ -133,7 +133,7 @@ def _add(choice: dict[str, Any], chunk: dict[str, Any]) -> None:
 
 
 def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
-    """Add a piece of a tool call to those begun; without an index it continues the last one."""
+    """Add a part of a tool call to the tool calls so far; without an index it continues the last one."""
     index = part.get("index")
     place = index if isinstance(index, int) else len(calls) - (not part.get("id"))
     place = max(0, min(place, len(calls)))
@@ -151,6 +151,7 @@ def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
             call["function"][key] = value
 
 
-def _dicts(value: Any) -> list[dict[str, Any]]:
+def groups(value: Any) -> list[dict[str, Any]]:
+    """Return the objects in a list, or an empty list if the value is not a list."""
     items = cast("list[Any]", value) if isinstance(value, list) else []
     return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]

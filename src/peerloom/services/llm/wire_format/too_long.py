@@ -1,10 +1,10 @@
-r"""Recognize refusals of a prompt that is longer than the model's context, in the words of many servers.
+r"""Recognize the errors of many servers for a prompt that is longer than the model's context.
 
-They come with status 400, 413, 422, 429 or 500, and gateways put them inside messages of their own, so the
-whole body is searched, as it was sent: quotation marks and signs may be escaped (as "\'" or "\u003c"). A
-prompt that is too long together with the output asked for is too long; a `max_tokens` that is too large by
-itself is not. Origins are files of the project named, threads (owner/repository#number) or pages; "seen" is
-a hosted server's answer that others' tests quote.
+They come with status 400, 413, 422, 429 or 500, and gateways embed them in their own messages, so the raw
+body is searched: quotation marks and signs may be escaped (as "\'" or "\u003c"). A prompt that is too long
+together with the requested output counts as too long; a `max_tokens` that is too large by itself does not.
+Origins are files of the named project, threads (owner/repository#number) or pages; "seen" marks the response
+of a hosted server that is quoted in tests of other projects.
 """
 
 import re
@@ -16,7 +16,7 @@ _CODES = (
     "ContextWindowExceededError",  # LiteLLM, litellm/exceptions.py: the class whose name begins the message
 )
 _WORDS = (
-    # vLLM (vllm/), 400, and what is built on it
+    # vLLM (vllm/), 400, and projects based on it
     r"maximum context (?:length|limit|window|size)",  # renderers/params.py, entrypoints/utils.py. Also
     # OpenAI; DeepSeek (evalstate/fast-agent#621); OpenRouter, "This endpoint's ..." (Aider-AI/aider#3721);
     # SGLang; Llama on Bedrock; Mistral; Fireworks; Aleph Alpha; Ollama, server/routes.go and x/mlxrunner
@@ -24,7 +24,7 @@ _WORDS = (
     # SGLang, srt/managers/tokenizer_manager.py; Together
     r"model.{1,6}s context length is only",  # renderers/params.py
     r"too long to fit into the model",  # early 2025: vllm-project/vllm#12165
-    r"max_tokens must be at least 1, got -\d",  # what the context leaves, before vllm-project/vllm#36789
+    r"max_tokens must be at least 1, got -\d",  # the remaining context, before vllm-project/vllm#36789
     # SGLang, 400
     r"exceeds the maximum allowed (?:input )?length (?:of )?\(?\d+ tokens",  # srt/managers/utils.py; Poolside
     # TGI, 422, router/src/validation.rs; Together; SageMaker; text-embeddings-inference, 413 (#82, #394),
@@ -61,8 +61,8 @@ _WORDS = (
     r"expected maxLength: \d{4,}",  # in characters, of embeddings: ScrapeGraphAI/Scrapegraph-ai#400
     # Gemini, 400: google-gemini/gemini-cli#6678; Vertex AI, 400: google-gemini/gemini-cli#19727
     r"input token count.{0,40}(?:exceeds the maximum number of tokens|only supports up to)",
-    # Cohere, 400: docs.cohere.com/reference/errors, cohere-ai/sandbox-topically#4. What follows may also be
-    # "max tokens must be", of the output
+    # Cohere, 400: docs.cohere.com/reference/errors, cohere-ai/sandbox-topically#4. "too many tokens" followed
+    # by "max tokens must be" concerns the output
     r"too many tokens: (?:(?:the )?total number of tokens|size limit exceeded|minimal context|multi-hop)",
     r"maximum prompt length is \d+",  # xAI, 400: cline/cline#3120
     r"too large for model with \d+",  # Mistral, 400, seen
@@ -87,5 +87,5 @@ _SEARCHED = 16_384  # bytes
 
 
 def is_too_long(body: bytes) -> bool:
-    """Whether an error body says that the prompt is longer than the model's context."""
+    """Return whether an error body says that the prompt is longer than the model's context."""
     return _PATTERN.search(body[:_SEARCHED].decode(errors="replace")) is not None

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
-from peerloom.services.llm.cache.keys import Keys, Unknown
+from peerloom.services.llm.cache.keys import CacheKeys, UncacheableService
 from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.http.endpoint import Endpoint
@@ -27,7 +27,7 @@ def fleet(url: str = "http://a/v1", model: str = "m", key: str = "k", **dialect:
 
 
 def key_of(request: ChatRequest = REQUEST, *fleets: ReplicatedClientSpec, **more: Any) -> bytes | None:
-    return Keys(fleets or (fleet(),), more).chat(request)
+    return CacheKeys(fleets or (fleet(),), more).chat(request)
 
 
 def changed(**values: Any) -> ChatRequest:
@@ -102,12 +102,12 @@ def test_another_simulated_model_is_another_model() -> None:
 
 
 def test_what_does_not_say_by_what_it_decides_is_refused() -> None:
-    with pytest.raises(Unknown, match="_ScriptedDial does not say"):
-        Keys([ScriptedService(["a"]).spec()], {})
+    with pytest.raises(UncacheableService, match="_ScriptedDial does not say"):
+        CacheKeys([ScriptedService(["a"]).spec()], {})
 
 
 def test_texts_to_embed() -> None:
-    keys = Keys([fleet()], {})
+    keys = CacheKeys([fleet()], {})
     one = EmbedRequest(texts=("a",), session="s")
     assert keys.embed(one) == keys.embed(EmbedRequest(texts=("a",), role="r")) is not None
     others = [

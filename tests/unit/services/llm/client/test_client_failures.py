@@ -337,7 +337,7 @@ async def test_replicas_that_leave_answer_what_they_have_begun() -> None:
         async with calling(fleet(one.url, retry=TWICE, routing=QUICK)) as (client, desk):
             calls = asking(client, *range(6))
             await asyncio.sleep(0.03)
-            client._move([two.url])
+            client._replicas.move([two.url])
             await asyncio.gather(*calls)
             await asyncio.gather(*asking(client, *range(6)))
             assert [(await each.stats())["served"] for each in (one, two)] == [6, 6]

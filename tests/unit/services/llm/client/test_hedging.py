@@ -199,7 +199,7 @@ async def test_a_second_request_that_finds_no_replica_changes_nothing() -> None:
     async with warm(fake.spec("home")) as (client, _):
 
         async def answer_last() -> None:
-            client._move([])  # whoever is sent anywhere from now on finds nobody
+            client._replicas.move([])  # whoever is sent anywhere from now on finds nobody
             await asyncio.sleep(0.1)
 
         fake.acts["home"] = [answer_last]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from peerloom.services.llm.client.replicas import Failed, Replicas
+from peerloom.services.llm.client.replicas import AttemptFailed, Replicas
 from peerloom.services.llm.client.routing import Routing
 
 
@@ -25,7 +25,7 @@ class Answering:
 def replicas(told: list[str], *names: str) -> Replicas:
     dial: Any = Answering
     return Replicas(
-        "m", names, dial, Routing(), clock=lambda: 0.0, told=lambda why, _: told.append(why), patient=True
+        "m", names, dial, Routing(), clock=lambda: 0.0, on_down=lambda why, _: told.append(why), patient=True
     )
 
 
@@ -36,7 +36,7 @@ async def asked(backend: Any) -> str:
 async def test_one_that_has_left_since_it_was_chosen_fails_like_any_other() -> None:
     both = replicas([], "a", "b")
     both.move(["b"])
-    with pytest.raises(Failed, match="the replica is gone"):
+    with pytest.raises(AttemptFailed, match="the replica is gone"):
         await both.ask("a", asked)
     assert await both.ask(both.choose(""), asked) == "b"
 

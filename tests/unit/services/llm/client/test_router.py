@@ -58,20 +58,20 @@ def test_a_role_has_a_model_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("failure", [LLMUnavailable("away"), LLMDenied("no key")])
 async def test_another_service_steps_in(failure: Exception) -> None:
     services = {"first": ScriptedService(lambda _: failure), "second": ScriptedService(lambda _: "here")}
-    assert await answered(services, terms={"first": ServiceOptions(fallback="second")}) == "here"
+    assert await answered(services, options={"first": ServiceOptions(fallback="second")}) == "here"
 
 
 async def test_the_last_in_line_says_what_is_wrong() -> None:
     services = {name: ScriptedService(lambda _, name=name: LLMUnavailable(name)) for name in "abc"}
-    terms = {"a": ServiceOptions(fallback="b"), "b": ServiceOptions(fallback="c")}
+    options = {"a": ServiceOptions(fallback="b"), "b": ServiceOptions(fallback="c")}
     with pytest.raises(LLMUnavailable, match=r"^c$"):
-        await answered(services, terms=terms)
+        await answered(services, options=options)
 
 
 async def test_what_is_wrong_with_a_request_is_no_reason_to_ask_another() -> None:
     services = {"a": ScriptedService(lambda _: ContextExceeded("long")), "b": ScriptedService(lambda _: "b")}
     with pytest.raises(ContextExceeded):
-        await answered(services, terms={"a": ServiceOptions(fallback="b")})
+        await answered(services, options={"a": ServiceOptions(fallback="b")})
 
 
 async def test_a_service_that_was_away_is_asked_again_when_it_is_back() -> None:
@@ -83,7 +83,7 @@ async def test_a_service_that_was_away_is_asked_again_when_it_is_back() -> None:
                     "first": OpenAIService(base_url=server.url, retry=Retry(base=0)),
                     "second": ScriptedService(lambda _: "second"),
                 },
-                terms={"first": ServiceOptions(fallback="second", routing=quick)},
+                options={"first": ServiceOptions(fallback="second", routing=quick)},
             )
         )
         texts = [(await client.chat(ask())).text]
@@ -103,7 +103,7 @@ async def test_what_the_first_has_used_counts_in_the_reply_of_the_second() -> No
         client = await started(
             ServiceRouter(
                 {"first": first, "second": ScriptedService(lambda _: "second")},
-                terms={"first": ServiceOptions(fallback="second")},
+                options={"first": ServiceOptions(fallback="second")},
             )
         )
         reply = await client.chat(ask())
@@ -113,7 +113,7 @@ async def test_what_the_first_has_used_counts_in_the_reply_of_the_second() -> No
 
 
 @pytest.mark.parametrize(
-    ("terms", "routing"),
+    ("options", "routing"),
     [
         (ServiceOptions(), Routing(eject_cap=2)),
         (ServiceOptions(routing={"affinity": "none"}), Routing(affinity="none", eject_cap=2)),
@@ -122,10 +122,10 @@ async def test_what_the_first_has_used_counts_in_the_reply_of_the_second() -> No
     ],
 )
 def test_what_is_not_said_of_routing_is_as_the_service_has_it(
-    terms: ServiceOptions, routing: Routing
+    options: ServiceOptions, routing: Routing
 ) -> None:
     own = ScriptedService([]).spec()
-    assert terms.applied(replace(own, routing=Routing(eject_cap=2)), "llm").routing == routing
+    assert options.applied(replace(own, routing=Routing(eject_cap=2)), "llm").routing == routing
 
 
 def test_a_routing_that_cannot_be_is_refused_before_anything_starts() -> None:
@@ -151,7 +151,7 @@ def test_names_that_lead_nowhere_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"roles.judge.llm=b: there is no such service; there are: a"):
         ServiceRouter(one, roles={"judge": "b"})
     with pytest.raises(ConfigError, match="a -> a fall back on each other"):
-        ServiceRouter(one, terms={"a": ServiceOptions(fallback="a")})
+        ServiceRouter(one, options={"a": ServiceOptions(fallback="a")})
 
 
 def test_the_configuration_names_services(tmp_path: Path) -> None:

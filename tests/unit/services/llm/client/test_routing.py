@@ -140,8 +140,8 @@ def test_each_ejection_is_twice_as_long_up_to_a_cap() -> None:
         waits.append(router.until_due(now))
         now += waits[-1]
         assert router.due(now - 0.01) is None and router.due(now) == one
-        router.trying(one)
-        router.tried(one, now, well=False)
+        router.probe_began(one)
+        router.probe_ended(one, now, healthy=False)
     assert waits == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
@@ -150,13 +150,13 @@ def test_one_that_only_looks_healthy_is_ejected_by_its_first_failure_for_longer(
     (one,) = urls(1)
     router = ReplicaRouter(Routing(eject_after=eject_after), [one])
     router.failed(one, 0.0, reached=False)
-    router.trying(one)
-    router.tried(one, 1.0, well=True)
+    router.probe_began(one)
+    router.probe_ended(one, 1.0, healthy=True)
     assert router.live
     assert router.failed(one, 1.0)
     assert router.until_due(1.0) == 1.0
-    router.trying(one)
-    router.tried(one, 2.0, well=True)
+    router.probe_began(one)
+    router.probe_ended(one, 2.0, healthy=True)
     router.succeeded(one)  # it has answered: all is forgotten
     for _ in range(eject_after - 1):
         assert not router.failed(one, 3.0)
@@ -169,10 +169,10 @@ def test_it_is_tried_by_one_at_a_time_and_others_do_not_wait_for_its_time() -> N
     router = ReplicaRouter(Routing(), [one])
     router.failed(one, 0.0, reached=False)
     assert router.due(9.0) == one
-    router.trying(one)
+    router.probe_began(one)
     assert router.due(9.0) is None
     assert router.until_due(9.0) == math.inf
-    router.tried(one, 9.0, well=False)
+    router.probe_ended(one, 9.0, healthy=False)
     assert router.until_due(9.0) == 1.0
 
 
@@ -220,8 +220,8 @@ def happen(router: ReplicaRouter, rng: Random, under_way: list[str], now: float)
         case 2:
             router.failed(rng.choice(urls(4)), now, reached=rng.random() < 0.5)
         case 3 if (due := router.due(now)) is not None:
-            router.trying(due)
-            router.tried(due, now, well=rng.random() < 0.5)
+            router.probe_began(due)
+            router.probe_ended(due, now, healthy=rng.random() < 0.5)
         case 4:
             router.succeeded(rng.choice(urls(4)))
         case _:

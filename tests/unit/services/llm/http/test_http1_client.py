@@ -160,7 +160,7 @@ async def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MAX_ANSWER", 1_000_000)
+    monkeypatch.setattr(connection, "MAX_RESPONSE", 1_000_000)
 
     async def act(client: Client) -> None:
         await client.request()

@@ -47,7 +47,7 @@ class Talk:
 
     def join(self, peer: str) -> None:
         desk = self.desks[peer] = QuotaClient(clock=lambda: self.now)
-        self.meters[peer] = desk.meter(
+        self.meters[peer] = desk.limiter(
             "llm", limited=self.limited, moved=lambda urls: self.moves.append(list(urls))
         )
 

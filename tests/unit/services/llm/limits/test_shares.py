@@ -8,7 +8,7 @@ from talking import Talk, begun, call, drop
 from peerloom.errors import ConfigError
 from peerloom.services.llm.limits.bucket import RETURNED_SECONDS, Bucket
 from peerloom.services.llm.limits.service_quota import LEASE_SECONDS, Limits
-from peerloom.services.llm.limits.sharing import by_role, max_min, whole
+from peerloom.services.llm.limits.sharing import by_role, max_min, rounded
 from peerloom.services.llm.usage.amounts import ANYTHING, QuotaGrant, encode
 
 
@@ -39,9 +39,9 @@ def test_shares_are_fair_between_agents_first_and_then_between_peers() -> None:
 
 
 def test_whole_shares_add_up_to_no_more_than_there_is() -> None:
-    assert sum(whole({"a": 1.4, "b": 1.4, "c": 1.2}, 4).values()) == 4
-    assert whole({"a": 2.6, "b": 0.4}, 3) == {"a": 3, "b": 0}
-    assert sum(whole({"a": 2.5, "b": 2.5}, 4).values()) == 4
+    assert sum(rounded({"a": 1.4, "b": 1.4, "c": 1.2}, 4).values()) == 4
+    assert rounded({"a": 2.6, "b": 0.4}, 3) == {"a": 3, "b": 0}
+    assert sum(rounded({"a": 2.5, "b": 2.5}, 4).values()) == 4
 
 
 def test_a_bucket_fills_to_its_brim_and_to_one_call_beside_it() -> None:

@@ -11,27 +11,27 @@ def user(letter: str, chars: int = 640) -> tuple[str, str]:
 
 def test_what_prompts_have_in_common_is_met_again() -> None:
     cache = PrefixCache(100_000)
-    assert cache.meet([SYSTEM, user("a")], "reply") == 0
-    assert cache.meet([SYSTEM, user("b")], "reply") == 160, "the system message, in whole blocks"
-    assert cache.meet([user("b"), SYSTEM], "reply") == 0, "only what a prompt begins with"
-    assert cache.meet([("developer", "s" * 640), user("a")], "reply") == 0, "roles are part of it"
+    assert cache.add([SYSTEM, user("a")], "reply") == 0
+    assert cache.add([SYSTEM, user("b")], "reply") == 160, "the system message, in whole blocks"
+    assert cache.add([user("b"), SYSTEM], "reply") == 0, "only what a prompt begins with"
+    assert cache.add([("developer", "s" * 640), user("a")], "reply") == 0, "roles are part of it"
 
 
 def test_a_conversation_is_met_up_to_its_last_reply() -> None:
     cache = PrefixCache(100_000)
     reply = "r" * 640
-    cache.meet([SYSTEM, user("a")], reply)
+    cache.add([SYSTEM, user("a")], reply)
     longer = [SYSTEM, user("a"), ("assistant", reply), user("b")]
-    assert cache.meet(longer, "x") == 3 * (640 + 16) // 64 * 16
-    assert cache.meet([*longer[:2], ("assistant", "another"), user("b")], "x") < 3 * 160
+    assert cache.add(longer, "x") == 3 * (640 + 16) // 64 * 16
+    assert cache.add([*longer[:2], ("assistant", "another"), user("b")], "x") < 3 * 160
 
 
 def test_the_longest_unused_goes_first() -> None:
     cache = PrefixCache(1_000)
     for letter in "ab":
-        cache.meet([user(letter, 1_600)], "")
-    assert cache.meet([user("a", 1_600)], "") == 400
-    cache.meet([user("c", 1_600)], "")
+        cache.add([user(letter, 1_600)], "")
+    assert cache.add([user("a", 1_600)], "") == 400
+    cache.add([user("c", 1_600)], "")
     assert len(cache) <= 1_000
-    assert cache.meet([user("a", 1_600)], "") == 400
-    assert cache.meet([user("b", 1_600)], "") < 400
+    assert cache.add([user("a", 1_600)], "") == 400
+    assert cache.add([user("b", 1_600)], "") < 400

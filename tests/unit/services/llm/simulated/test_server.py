@@ -271,7 +271,7 @@ async def test_who_has_a_reply_finds_it_in_the_log(tmp_path) -> None:
 
 async def test_a_reply_released_after_its_client_left_goes_nowhere() -> None:
     released: list[Callable[[], None] | None] = []
-    connection = http1.Connection(
+    connection = http1.ServerConnection(
         lambda request, connection: connection.reply(200, b"{}", due=released.append), set()
     )
     transport = Mock(spec=asyncio.Transport)

@@ -1,1 +1,1 @@
-"""The simulated model as a server of OpenAI's protocol."""
+"""Serve the simulated model over OpenAI's HTTP API."""

@@ -1,8 +1,8 @@
-"""How a test makes a simulated server fail while it runs: `POST` to one of these paths.
+"""Make a running simulated server fail, for tests, by `POST` requests.
 
-`/admin/pause`: it answers 503, and does not work. `/admin/die`: its connections break off, and whoever
-connects is cut off without a word; with `{"seconds": 2}` it does not even listen for so long, then is back.
-`/admin/revive`: it is well again. `/admin/laws`: the laws named in the body change, e.g. `{"rate_5xx": 0.5}`.
+`/admin/pause`: answer all requests with 503. `/admin/die`: close all connections, and close new ones without
+a response; with `{"seconds": 2}`, do not listen for this time, and then recover. `/admin/revive`: recover.
+`/admin/laws`: change the options in the body, e.g. `{"rate_5xx": 0.5}`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from peerloom.errors import ConfigError, ServiceError
 from peerloom.services.llm.simulated import bodies
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.provider import SimulatedProvider
-from peerloom.services.llm.simulated.server.http1 import Connection, Request
+from peerloom.services.llm.simulated.server.http1 import HttpRequest, ServerConnection
 
 CHANGEABLE = frozenset(
     {
@@ -24,20 +24,20 @@ CHANGEABLE = frozenset(
         *("latency", "latency_sigma", "tokens_per_second", "slow_seconds", "retry_after"),
     }
 )
-"""Laws that may change at run time: what is said stays the same, as do the limits."""
+"""The options that may change at run time; they affect neither the content of replies nor the limits."""
 
 _PREFIX = b"/admin/"
-_SOON = 0.01  # seconds: the answer to `die` goes out before
+_DELAY = 0.01  # seconds until connections are closed, so that the response to `die` is sent before
 
 
-class Listener:
-    """A server's listening socket, which can be shut and opened again at the same port.
+class ServerSocket:
+    """The listening socket of a server, which can be closed and opened again on the same port.
 
     Args:
-        factory: makes a connection's protocol.
+        factory: creates the protocol of a connection.
         host: the address to listen on.
-        port: 0 takes a free one.
-        backlog: connections that may wait to be accepted.
+        port: the port; 0 for a free one.
+        backlog: the number of connections that may wait to be accepted.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Listener:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Listen.
+        """Start listening.
 
         Raises:
             ServiceError: if the port is taken.
@@ -67,36 +67,36 @@ class Listener:
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def shut(self) -> None:
-        """Listen no more; connections stay."""
+    def close(self) -> None:
+        """Stop listening; open connections are kept."""
         if self._server is not None:
             self._server.close()
 
-    async def closed(self) -> None:
-        """Wait until it is shut."""
+    async def wait_closed(self) -> None:
+        """Wait until the socket is closed."""
         if self._server is not None:
             await self._server.wait_closed()
 
 
 class Admin:
-    """The state of a server, and the paths that change it. `listener` is set once there is one."""
+    """The state of a server, and the handlers of the paths that change it. Set `listener` once it is open."""
 
-    listener: Listener | None = None
+    listener: ServerSocket | None = None
 
-    def __init__(self, provider: SimulatedProvider, connections: set[Connection]) -> None:
+    def __init__(self, provider: SimulatedProvider, connections: set[ServerConnection]) -> None:
         self._provider = provider
         self._connections = connections
         self._state: Literal["", "paused", "dead"] = ""
         self._reopening: asyncio.Task[None] | None = None
-        self.routes: dict[bytes, tuple[bytes, Callable[[Request, Connection], None]]] = {
+        self.routes: dict[bytes, tuple[bytes, Callable[[HttpRequest, ServerConnection], None]]] = {
             b"/admin/pause": (b"POST", self._pause),
             b"/admin/die": (b"POST", self._die),
             b"/admin/revive": (b"POST", self._revive),
-            b"/admin/laws": (b"POST", self._laws),
+            b"/admin/laws": (b"POST", self._set_options),
         }
 
-    def takes(self, request: Request, connection: Connection) -> bool:
-        """Whether the server is out of order; then the request is dealt with."""
+    def intercept(self, request: HttpRequest, connection: ServerConnection) -> bool:
+        """Handle a request if the server is paused or dead; return whether it was handled."""
         if not self._state or request.path.startswith(_PREFIX):
             return False
         if self._state == "dead":
@@ -106,19 +106,19 @@ class Admin:
         return True
 
     def close(self) -> None:
-        """The server stops: it does not come back."""
+        """Cancel the recovery of a server that stops."""
         if self._reopening is not None:
             self._reopening.cancel()
 
-    def _pause(self, request: Request, connection: Connection) -> None:
+    def _pause(self, request: HttpRequest, connection: ServerConnection) -> None:
         self._state = "paused"
         self._done(connection)
 
-    def _revive(self, request: Request, connection: Connection) -> None:
+    def _revive(self, request: HttpRequest, connection: ServerConnection) -> None:
         self._state = ""
         self._done(connection)
 
-    def _die(self, request: Request, connection: Connection) -> None:
+    def _die(self, request: HttpRequest, connection: ServerConnection) -> None:
         body = _object(request)
         seconds = body.get("seconds") if body is not None else None
         if body is None or not (seconds is None or (isinstance(seconds, int | float) and seconds > 0)):
@@ -126,38 +126,38 @@ class Admin:
             return
         self._state = "dead"
         self._done(connection)
-        asyncio.get_running_loop().call_later(_SOON, self._break_off, seconds)
+        asyncio.get_running_loop().call_later(_DELAY, self._close_connections, seconds)
 
-    def _break_off(self, seconds: float | None) -> None:
+    def _close_connections(self, seconds: float | None) -> None:
         if seconds is not None and self.listener is not None:
-            self.listener.shut()
+            self.listener.close()
             self._reopening = asyncio.create_task(self._reopen(self.listener, seconds))
         for connection in list(self._connections):
             connection.close()
 
-    async def _reopen(self, listener: Listener, seconds: float) -> None:
+    async def _reopen(self, listener: ServerSocket, seconds: float) -> None:
         await asyncio.sleep(seconds)
         await listener.open()
         self._state = ""
 
-    def _laws(self, request: Request, connection: Connection) -> None:
+    def _set_options(self, request: HttpRequest, connection: ServerConnection) -> None:
         body = _object(request)
         if body is None or not body.keys() <= CHANGEABLE:
             _refuse(connection, f"the body must be a JSON object of some of {', '.join(sorted(CHANGEABLE))}")
             return
         try:
-            self._provider.obey(replace(self._provider.laws, **body))
+            self._provider.update_behavior(replace(self._provider.behavior, **body))
         except (ConfigError, TypeError) as error:
             _refuse(connection, str(error))
             return
         self._done(connection)
 
-    def _done(self, connection: Connection) -> None:
+    def _done(self, connection: ServerConnection) -> None:
         connection.reply(200, orjson.dumps({"state": self._state or "up"}))
 
 
-def _object(request: Request) -> dict[str, Any] | None:
-    """The JSON object in a body, which may be empty; None if it is anything else."""
+def _object(request: HttpRequest) -> dict[str, Any] | None:
+    """Return the JSON object in a body, an empty one for an empty body, or None for any other body."""
     try:
         body = orjson.loads(request.body or b"{}")
     except orjson.JSONDecodeError:
@@ -165,5 +165,5 @@ def _object(request: Request) -> dict[str, Any] | None:
     return cast("dict[str, Any]", body) if isinstance(body, dict) else None
 
 
-def _refuse(connection: Connection, message: str) -> None:
+def _refuse(connection: ServerConnection, message: str) -> None:
     connection.reply(400, orjson.dumps(bodies.error(message, "invalid_request_error")))

@@ -1,9 +1,9 @@
-"""The simulated model behind HTTP: an OpenAI-compatible server that is never the bottleneck.
+"""Serve the simulated model over HTTP, as a fast OpenAI-compatible server.
 
-`POST /v1/chat/completions` and `/v1/embeddings`, `GET /v1/models`, `/health` and `/stats`; with `admin` also
-what `admin` lists. What it says is `laws`, as in process, and whom it refuses is `provider`; it adds the
-waiting (a timer a call) and turns faults into what a client would see of them. To know how often a request
-was tried, it counts the tries of those that failed, until they succeed.
+The paths are `POST /v1/chat/completions` and `/v1/embeddings`, `GET /v1/models`, `/health` and `/stats`, and
+with `admin` those of the module `admin`. Replies come from `behavior` and refusals from `provider`, as in
+process; the server adds latencies (a timer per call) and turns faults into responses. It counts the attempts
+of failed requests until they succeed, to number the attempts.
 """
 
 import asyncio
@@ -39,30 +39,30 @@ from peerloom.services.llm.simulated.request import (
     read,
     read_embed,
 )
-from peerloom.services.llm.simulated.server.admin import Admin, Listener
+from peerloom.services.llm.simulated.server.admin import Admin, ServerSocket
 from peerloom.services.llm.simulated.server.call_log import Call, CallLog
-from peerloom.services.llm.simulated.server.http1 import Connection, Due, Request
-from peerloom.services.llm.simulated.server.responses import Response, failure, spoilt, too_many
+from peerloom.services.llm.simulated.server.http1 import Due, HttpRequest, ServerConnection
+from peerloom.services.llm.simulated.server.responses import Response, failure, too_many, with_fault
 from peerloom.services.processes.rlimit import allow_open_files
 
-_SOCKETS = 65_536  # as many clients as the hard limit of open files lets in
+_SOCKETS = 65_536  # bounded by the hard limit of open files
 _BACKLOG = 4096
 _CLIENT_LEFT = 499
 
-Handle = Callable[[Request, Connection], None]
+Handle = Callable[[HttpRequest, ServerConnection], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """What to serve, and where.
+    """The configuration of a simulated server.
 
     Args:
-        laws: how the model behaves.
+        laws: the behavior of the model.
         host: the address to listen on.
-        port: 0 takes a free one.
-        model: its name.
-        log: gets a JSON line a call, `calllog.Call`.
-        admin: whether anyone who reaches it may make it fail, see `admin`.
+        port: the port; 0 for a free one.
+        model: the name of the model.
+        log: the file for a JSON line per call; see `call_log.Call`.
+        admin: whether any client may make the server fail; see `admin`.
     """
 
     laws: SimulatedBehavior = field(default_factory=SimulatedBehavior)
@@ -73,51 +73,51 @@ class ServerConfig:
     admin: bool = False
 
 
-class Served(NamedTuple):
-    """A request that was let in: its dice, what goes wrong, and what it gets."""
+class AdmittedRequest(NamedTuple):
+    """An admitted request: its random draws, its fault and its reply."""
 
     draws: tuple[int, ...]
     fault: Fault
-    made: SimulatedReply
+    reply: SimulatedReply
 
 
 class SimulatedServer:
-    """Answers requests by the laws of `config`. Writes its calls to `log`, if any.
+    """Handles the requests to a simulated model.
 
     Args:
-        config: what to serve.
-        log: of calls.
-        connections: of its clients.
-        clock: seconds, for limits and storms.
+        config: the configuration of the server.
+        log: the log of calls, if any.
+        connections: the open connections of clients.
+        clock: returns seconds, for limits and storms.
     """
 
     def __init__(
         self,
         config: ServerConfig,
         log: CallLog | None,
-        connections: set[Connection] | None = None,
+        connections: set[ServerConnection] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = config.model
         self._log = log
-        self._connections: set[Connection] = connections if connections is not None else set()
+        self._connections: set[ServerConnection] = connections if connections is not None else set()
         self._clock = clock
         self._provider = SimulatedProvider(config.laws, clock())
-        self._tries: dict[tuple[int, ...], int] = {}
+        self._attempts: dict[tuple[int, ...], int] = {}
         self.admin = Admin(self._provider, self._connections) if config.admin else None
-        listed = {"object": "list", "data": [{"id": config.model, "object": "model", "owned_by": "peerloom"}]}
+        models = {"object": "list", "data": [{"id": config.model, "object": "model", "owned_by": "peerloom"}]}
         self._routes: dict[bytes, tuple[bytes, Handle]] = {
             b"/v1/chat/completions": (b"POST", self._chat),
             b"/v1/embeddings": (b"POST", self._embed),
-            b"/v1/models": (b"GET", partial(_fixed, orjson.dumps(listed))),
+            b"/v1/models": (b"GET", partial(_fixed, orjson.dumps(models))),
             b"/health": (b"GET", partial(_fixed, b'{"status":"ok"}')),
             b"/stats": (b"GET", self._stats),
             **(self.admin.routes if self.admin is not None else {}),
         }
 
-    def __call__(self, request: Request, connection: Connection) -> None:
-        """Take one request."""
-        if self.admin is not None and self.admin.takes(request, connection):
+    def __call__(self, request: HttpRequest, connection: ServerConnection) -> None:
+        """Handle one request."""
+        if self.admin is not None and self.admin.intercept(request, connection):
             return
         method, handle = self._routes.get(request.path, (b"", None))
         if handle is None:
@@ -128,97 +128,106 @@ class SimulatedServer:
         else:
             handle(request, connection)
 
-    def _chat(self, request: Request, connection: Connection) -> None:
+    def _chat(self, request: HttpRequest, connection: ServerConnection) -> None:
         received = time.time()
         provider = self._provider
         try:
             body = orjson.loads(request.body)
-            ask = read(body, provider.laws.seed)
+            parsed = read(body, provider.behavior.seed)
             if body.get("stream"):
                 raise BadRequest("stream is not supported")
-            fault = self._fault(ask) if provider.faulty else ""
-            made = provider.chat(ask, fault, self._clock())
+            fault = self._fault(parsed) if provider.faulty else ""
+            reply = provider.chat(parsed, fault, self._clock())
         except (BadRequest, orjson.JSONDecodeError) as error:
-            self._refuse(error, request, connection, received)
+            self._reject(error, request, connection, received)
             return
-        if isinstance(made, Refusal):
-            self._turn_away(made, request, connection, received)
+        if isinstance(reply, Refusal):
+            self._refuse(reply, request, connection, received)
             return
-        payload = orjson.dumps(bodies.completion(made, self._model, ask))
-        self._answer(request, connection, received, Served(ask.draws, fault, made), payload)
+        payload = orjson.dumps(bodies.completion(reply, self._model, parsed))
+        self._answer(request, connection, received, AdmittedRequest(parsed.draws, fault, reply), payload)
 
-    def _embed(self, request: Request, connection: Connection) -> None:
+    def _embed(self, request: HttpRequest, connection: ServerConnection) -> None:
         received = time.time()
         provider = self._provider
         try:
-            ask = read_embed(orjson.loads(request.body), provider.laws.seed)
-            fault = self._fault(ask) if provider.faulty else ""
-            made = provider.embed(ask, fault, self._clock())
+            parsed = read_embed(orjson.loads(request.body), provider.behavior.seed)
+            fault = self._fault(parsed) if provider.faulty else ""
+            reply = provider.embed(parsed, fault, self._clock())
         except (BadRequest, orjson.JSONDecodeError) as error:
-            self._refuse(error, request, connection, received)
+            self._reject(error, request, connection, received)
             return
-        if isinstance(made, Refusal):
-            self._turn_away(made, request, connection, received)
+        if isinstance(reply, Refusal):
+            self._refuse(reply, request, connection, received)
             return
-        payload = orjson.dumps(bodies.embeddings(ask, self._model, provider.laws.seed))
-        self._answer(request, connection, received, Served(ask.draws, fault, made), payload)
+        payload = orjson.dumps(bodies.embeddings(parsed, self._model, provider.behavior.seed))
+        self._answer(request, connection, received, AdmittedRequest(parsed.draws, fault, reply), payload)
 
-    def _fault(self, ask: SimulatedRequest | SimulatedEmbedRequest) -> Fault:
-        return fault_of(ask, self._provider.laws, self._tries.get(ask.draws, 0))
+    def _fault(self, parsed: SimulatedRequest | SimulatedEmbedRequest) -> Fault:
+        return fault_of(parsed, self._provider.behavior, self._attempts.get(parsed.draws, 0))
 
     def _answer(
-        self, request: Request, connection: Connection, received: float, served: Served, payload: bytes
+        self,
+        request: HttpRequest,
+        connection: ServerConnection,
+        received: float,
+        admitted: AdmittedRequest,
+        payload: bytes,
     ) -> None:
-        """Answer a request that was let in; whether it has succeeded shows only when the answer is sent."""
-        draws, fault, made = served
+        """Answer an admitted request; it succeeds only when the response is sent."""
+        draws, fault, reply = admitted
         if not fault:
-            note = self._noted(request, received, 200, made)
-            connection.reply(200, payload, delay=made.seconds, due=partial(self._over, served, note))
+            log = self._logging(request, received, 200, reply)
+            connection.reply(200, payload, delay=reply.seconds, due=partial(self._finish, admitted, log))
             return
-        self._tries[draws] = self._tries.get(draws, 0) + 1
-        response = spoilt(fault, made, payload, self._provider.laws, draws[-1])
-        note = self._noted(request, received, response.logged, made if response.kept else None)
-        _send(connection, response, partial(self._over, served, note))
+        self._attempts[draws] = self._attempts.get(draws, 0) + 1
+        response = with_fault(fault, reply, payload, self._provider.behavior, draws[-1])
+        log = self._logging(request, received, response.logged, reply if response.counted else None)
+        _send(connection, response, partial(self._finish, admitted, log))
 
-    def _over(self, served: Served, note: Due | None, send: Callable[[], None] | None) -> None:
-        """A request that was let in is over: its answer is due (`send`), or its client has left (None)."""
-        draws, fault, made = served
-        if send is not None and self._tries and fault in REPLIES:
-            self._tries.pop(draws, None)
-        self._provider.over(fault, made if send is not None else None)
-        if note is not None:
-            note(send)
+    def _finish(self, admitted: AdmittedRequest, log: Due | None, send: Callable[[], None] | None) -> None:
+        """End an admitted request: its response is due (`send`), or its client has disconnected (None)."""
+        draws, fault, reply = admitted
+        if send is not None and self._attempts and fault in REPLIES:
+            self._attempts.pop(draws, None)
+        self._provider.finish(fault, reply if send is not None else None)
+        if log is not None:
+            log(send)
         elif send is not None:
             send()
 
-    def _turn_away(self, refusal: Refusal, request: Request, connection: Connection, received: float) -> None:
-        laws = self._provider.laws
-        wait = laws.retry_after if refusal.seconds is None else refusal.seconds
-        response = too_many(f"simulated rate limit: {REFUSED[refusal.reason]}", wait, laws.retry_after_as)
-        _send(connection, response, self._noted(request, received, 429, None))
+    def _refuse(
+        self, refusal: Refusal, request: HttpRequest, connection: ServerConnection, received: float
+    ) -> None:
+        behavior = self._provider.behavior
+        wait = behavior.retry_after if refusal.seconds is None else refusal.seconds
+        response = too_many(f"simulated rate limit: {REFUSED[refusal.reason]}", wait, behavior.retry_after_as)
+        _send(connection, response, self._logging(request, received, 429, None))
 
-    def _refuse(self, error: ValueError, request: Request, connection: Connection, received: float) -> None:
+    def _reject(
+        self, error: ValueError, request: HttpRequest, connection: ServerConnection, received: float
+    ) -> None:
         code = error.code if isinstance(error, BadRequest) else "invalid_json"
-        _send(connection, failure(400, str(error), code), self._noted(request, received, 400, None))
+        _send(connection, failure(400, str(error), code), self._logging(request, received, 400, None))
 
-    def _noted(
-        self, request: Request, received: float, status: int, made: SimulatedReply | None
+    def _logging(
+        self, request: HttpRequest, received: float, status: int, reply: SimulatedReply | None
     ) -> Due | None:
-        """What notes the call in the log, and sends the reply once that is written."""
+        """Return a callback that logs the call, and then sends the reply; None without a log."""
         log = self._log
         if log is None:
             return None
         key = blake2b(request.body, digest_size=8).hexdigest()
         session = request.header(b"x-session-id").decode(errors="replace")
-        tokens = (made.prompt, made.completion) if made else (0, 0)
+        tokens = (reply.prompt, reply.completion) if reply else (0, 0)
 
-        def note(send: Callable[[], None] | None) -> None:
-            over, counted = (status, tokens) if send else (_CLIENT_LEFT, (0, 0))
-            log.add(Call(time.time(), received, key, session, over, *counted), send)
+        def due(send: Callable[[], None] | None) -> None:
+            final, counted = (status, tokens) if send else (_CLIENT_LEFT, (0, 0))
+            log.add(Call(time.time(), received, key, session, final, *counted), send)
 
-        return note
+        return due
 
-    def _stats(self, request: Request, connection: Connection) -> None:
+    def _stats(self, request: HttpRequest, connection: ServerConnection) -> None:
         others = [each for each in self._connections if each is not connection]
         counts = {
             **self._provider.stats(self._clock()),
@@ -230,15 +239,15 @@ class SimulatedServer:
 
 @asynccontextmanager
 async def serving(config: ServerConfig) -> AsyncGenerator[int]:
-    """Serve inside the block, in the running loop; gives the port.
+    """Serve inside the block, in the running loop; yields the port.
 
     Raises:
         ServiceError: if the port is taken, or the log cannot be written.
     """
     log = CallLog(config.log) if config.log else None
-    connections: set[Connection] = set()
+    connections: set[ServerConnection] = set()
     app = SimulatedServer(config, log, connections)
-    listener = Listener(lambda: Connection(app, connections), config.host, config.port, _BACKLOG)
+    listener = ServerSocket(lambda: ServerConnection(app, connections), config.host, config.port, _BACKLOG)
     if app.admin is not None:
         app.admin.listener = listener
     try:
@@ -248,24 +257,24 @@ async def serving(config: ServerConfig) -> AsyncGenerator[int]:
         finally:
             if app.admin is not None:
                 app.admin.close()
-            listener.shut()
+            listener.close()
             if log:
-                log.flush()  # with it go the replies that are due
-            leaving = list(connections)
-            for connection in leaving:
+                log.flush()  # also sends the replies that are due
+            remaining = list(connections)
+            for connection in remaining:
                 connection.close()
-            await asyncio.gather(*(connection.lost for connection in leaving))  # they note what they leave
-            await listener.closed()
+            await asyncio.gather(*(connection.lost for connection in remaining))  # these log unsent replies
+            await listener.wait_closed()
     finally:
         if log:
             log.close()
 
 
 async def serve(config: ServerConfig, *, announce: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. `announce` gets one line when it listens; default is to print it.
+    """Serve until SIGTERM or SIGINT. `announce` is called with one line once it listens; default is `print`.
 
     Raises:
-        ServiceError: as `serving`.
+        ServiceError: as for `serving`.
     """
     announce = announce or partial(print, flush=True)
     stopped = asyncio.Event()
@@ -273,33 +282,33 @@ async def serve(config: ServerConfig, *, announce: Callable[[str], None] | None 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with serving(config) as port:
-        laws = config.laws
+        behavior = config.laws
         announce(
             f"simulated LLM at http://{config.host}:{port}/v1"
-            f" (model {config.model}, latency {laws.latency:g} s, seed {laws.seed})"
+            f" (model {config.model}, latency {behavior.latency:g} s, seed {behavior.seed})"
         )
         await stopped.wait()
 
 
 def run_server(config: ServerConfig) -> None:
-    """Serve, blocking, on a loop of its own, until SIGTERM or SIGINT.
+    """Serve in a new event loop until SIGTERM or SIGINT; blocks.
 
     Raises:
-        ServiceError: as `serving`.
+        ServiceError: as for `serving`.
     """
     allow_open_files(_SOCKETS)
-    prose(1, 0)  # makes its passages
+    prose(1, 0)  # generates and caches its passages
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)  # what a call makes is freed by counting; cycles are rare
+    gc.set_threshold(100_000, 50, 100)  # calls create few reference cycles
     uvloop.run(serve(config))
 
 
-def _fixed(body: bytes, request: Request, connection: Connection) -> None:
+def _fixed(body: bytes, request: HttpRequest, connection: ServerConnection) -> None:
     connection.reply(200, body)
 
 
-def _send(connection: Connection, response: Response, due: Due | None = None) -> None:
+def _send(connection: ServerConnection, response: Response, due: Due | None = None) -> None:
     connection.reply(
         response.status,
         response.payload,

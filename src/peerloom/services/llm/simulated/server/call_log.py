@@ -1,10 +1,9 @@
-"""The simulated server's own record of the calls it served: one JSON line each, written before the reply.
+"""Log the calls served by the simulated server: one JSON line per call, written before the reply is sent.
 
-What comes up in one pass of the event loop is written together, then its replies go out, so the order
-costs little at many calls a second. A SIGKILL of the server therefore loses no call that a client saw
-answered. A kill between the write and the send leaves lines of status 200 whose replies nobody got: those
-of the last pass, and whoever counts must allow for them. It may tear the last line; the server that is
-started on the same file next goes on below it.
+The calls of one pass of the event loop are written together before their replies are sent, so a SIGKILL of
+the server loses no call whose reply a client received, at little cost. A kill between writing and sending
+leaves lines with status 200 for the unsent replies of the last pass, which readers must allow for. It may
+also leave an incomplete last line; the next server with the same file continues on a new line.
 """
 
 import asyncio
@@ -19,9 +18,9 @@ from peerloom.errors import ServiceError
 
 
 class Call(NamedTuple):
-    """One call. `t` and `received` are Unix seconds: when the reply was due, when the request was here.
+    """One call. `t` and `received` are the Unix times at which the reply was due and the request arrived.
 
-    `key` is a hash of the request's body. `status` is 499 if the client left before its reply.
+    `key` is a hash of the request's body. `status` is 499 if the client disconnected before its reply.
     """
 
     t: float
@@ -34,7 +33,7 @@ class Call(NamedTuple):
 
 
 class CallLog:
-    """Appends to the file at `path`, once in each pass of the running event loop that has calls to note.
+    """Appends calls to the file at `path`, once per pass of the running event loop.
 
     Raises:
         ServiceError: if the file cannot be opened.
@@ -46,32 +45,32 @@ class CallLog:
         except OSError as error:
             raise ServiceError(f"cannot write the log of calls to {path}: {error.strerror}") from error
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Call] = []
+        self._pending: list[Call] = []
         self._actions: list[Callable[[], None]] = []
-        self._begin = b"\n" if _is_torn(self._file) else b""
+        self._prefix = b"\n" if _is_torn(self._file) else b""
 
     def add(self, call: Call, then: Callable[[], None] | None = None) -> None:
-        """Note one call, and do `then` once its line is written."""
-        if not self._waiting:
+        """Add one call, and call `then` once its line is written."""
+        if not self._pending:
             self._loop.call_soon(self.flush)
-        self._waiting.append(call)
+        self._pending.append(call)
         if then is not None:
             self._actions.append(then)
 
     def flush(self) -> None:
-        """Write what is waiting, and do what waits for it."""
-        calls, self._waiting = self._waiting, []
+        """Write the pending calls, and run their actions."""
+        calls, self._pending = self._pending, []
         actions, self._actions = self._actions, []
         lines = b"".join(orjson.dumps(call._asdict(), option=orjson.OPT_APPEND_NEWLINE) for call in calls)
-        view = memoryview(self._begin + lines if calls else b"")
-        self._begin = b"" if calls else self._begin
+        view = memoryview(self._prefix + lines if calls else b"")
+        self._prefix = b"" if calls else self._prefix
         while view:
             view = view[os.write(self._file, view) :]
         for action in actions:
             action()
 
     def close(self) -> None:
-        """Write what is waiting, and close the file."""
+        """Write the pending calls, and close the file."""
         try:
             self.flush()
         finally:
@@ -79,6 +78,6 @@ class CallLog:
 
 
 def _is_torn(file: int) -> bool:
-    """Whether the last line of `file` lacks its end."""
+    """Return whether the last line of a file is incomplete."""
     size = os.fstat(file).st_size
     return size > 0 and os.pread(file, 1, size - 1) != b"\n"

@@ -1,8 +1,8 @@
-"""Just enough HTTP/1.1 to serve JSON fast: an `asyncio.Protocol` without layers above it.
+"""Serve JSON over a minimal, fast HTTP/1.1 implementation, an `asyncio.Protocol`.
 
-A connection answers its requests one by one, in order; what a client sends ahead waits in the buffer,
-and past a bound the socket is not read. Bodies may be sized or chunked. Heads and bodies are bounded. An
-answer can be sent with a flaw, as bad servers and networks do.
+A connection handles its requests one at a time, in order. Pipelined requests wait in the buffer; above a
+bound the socket is not read. Bodies may be sized or chunked. The sizes of heads and bodies are bounded. A
+response can be sent with a flaw, to simulate faulty servers and networks.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple, Protocol, cast
 MAX_HEAD = 64 * 1024
 MAX_BODY = 256 * 1024 * 1024
 _READ_AHEAD = 256 * 1024
-_PIECES = 8  # that a trickling answer comes in
+_PIECES = 8  # of a slow response
 
 Due = Callable[[Callable[[], None] | None], None]
-"""Called with what sends a reply when it is due, and has to call that, at once or soon; with None if the
-client went before."""
+"""Called when a reply is due with a function that sends it, to be called at once or soon; or with None if the
+client has disconnected."""
 
 _HEADS = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n".encode()
@@ -27,11 +27,11 @@ _HEADS = {
 
 
 class Flaw(NamedTuple):
-    """What is wrong with how an answer is sent.
+    """A fault in sending a response.
 
-    `closed` is where it breaks off and the connection is closed: before the first byte, or in the middle of
-    the head or of the body. `trickle` is the seconds it takes from its first piece to its last. `html` is
-    whether it says that its body is that.
+    `closed` is the place at which the connection is closed: before the first byte, or in the middle of the
+    head or of the body. `trickle` is the time from the first to the last piece, in seconds. `html` is whether
+    the content type is HTML.
     """
 
     closed: Literal["", "start", "head", "body"] = ""
@@ -39,8 +39,8 @@ class Flaw(NamedTuple):
     html: bool = False
 
 
-class Request(NamedTuple):
-    """One request. `path` is without the query; `head` is as it came, request line first."""
+class HttpRequest(NamedTuple):
+    """An HTTP request. `path` is without the query; `head` is the raw request line and headers."""
 
     method: bytes
     path: bytes
@@ -48,27 +48,27 @@ class Request(NamedTuple):
     body: bytes
 
     def header(self, name: bytes) -> bytes:
-        """The value of a header, named in lower case; empty if it is missing."""
+        """Return the value of a header, by its name in lower case; empty if it is missing."""
         return _after(b"\r\n" + name + b":", self.head, self.head.lower())
 
 
 class Handler(Protocol):
-    """Answers requests by calling `connection.reply` once for each, at once or later."""
+    """Handles requests, by calling `connection.reply` once for each, at once or later."""
 
-    def __call__(self, request: Request, connection: "Connection") -> None:
-        """Take one request."""
+    def __call__(self, request: HttpRequest, connection: "ServerConnection") -> None:
+        """Handle one request."""
         ...
 
 
 class _Malformed(Exception):
-    """A request that cannot be read on; the status says why."""
+    """An invalid request, to be answered with the status."""
 
     def __init__(self, status: int) -> None:
         self.status = status
 
 
 class _Head(NamedTuple):
-    """A request line and headers. `size` is the body's, None if it is chunked."""
+    """A request line and headers. `size` is that of the body; None if it is chunked."""
 
     method: bytes
     path: bytes
@@ -77,10 +77,10 @@ class _Head(NamedTuple):
     close: bool
 
 
-class Connection(asyncio.Protocol):
-    """One client. It enters itself into `connections` while it lives; `lost` is done when it is gone."""
+class ServerConnection(asyncio.Protocol):
+    """The connection of a client, a member of `connections` while open; `lost` is done when it has ended."""
 
-    def __init__(self, handler: Handler, connections: "set[Connection]") -> None:
+    def __init__(self, handler: Handler, connections: "set[ServerConnection]") -> None:
         self._handler = handler
         self._connections = connections
         self._loop = asyncio.get_running_loop()
@@ -88,24 +88,24 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._head: _Head | None = None
         self._chunks: list[bytes] = []
-        self._chunked = 0  # bytes in them
-        self._busy = False  # a request is with the handler
+        self._chunked = 0  # bytes in the chunks
+        self._busy = False  # whether a request is being handled
         self._parsing = False
         self._timer: asyncio.TimerHandle | None = None
         self._due: Due | None = None
         self._flaw: Flaw | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come."""
+        """Register the connection."""
         self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone; whoever waits to reply to it is told."""
+        """Unregister the connection, and report an unsent reply as not sent."""
         self._connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        self._busy = True  # nothing that is still in the buffer is handled
+        self._busy = True  # requests in the buffer are not handled
         due, self._due = self._due, None
         if due is not None:
             due(None)
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
             self.lost.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes, at any cut."""
+        """Add received bytes to the buffer, and handle complete requests."""
         self._buffer += data
         if not self._busy:
             self._advance()
@@ -122,11 +122,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being worked on."""
+        """Whether a request is being handled."""
         return self._busy
 
     def close(self) -> None:
-        """Send away the client, answered or not."""
+        """Close the connection at once."""
         self._transport.abort()
 
     def reply(
@@ -139,27 +139,27 @@ class Connection(asyncio.Protocol):
         due: Due | None = None,
         flaw: Flaw | None = None,
     ) -> None:
-        """Answer the request in hand.
+        """Answer the current request.
 
         Args:
-            status: of the answer.
-            body: JSON.
+            status: the status of the response.
+            body: the JSON body.
             headers: further header lines, each ended by CRLF.
-            delay: seconds until it is due; None is never.
-            due: has the last word on when it is sent; default is when it is due. Of an answer that trickles,
-                on the last piece.
-            flaw: what is to go wrong with it.
+            delay: the seconds until the response is due; None for never.
+            due: called when the response (or the last piece of a slow one) is due, to send it; by default it
+                is sent at once.
+            flaw: the fault in sending the response.
         """
         data = b"%bContent-Length: %d\r\n%b\r\n%b" % (_HEADS[status], len(body), headers, body)
         self._due = due
         if flaw is not None and delay is not None:
-            self._reply_badly(data, delay, flaw)
+            self._reply_flawed(data, delay, flaw)
         elif delay:
             self._timer = self._loop.call_later(delay, self._ready, data)
         elif delay is not None:
             self._ready(data)
 
-    def _reply_badly(self, data: bytes, delay: float, flaw: Flaw) -> None:
+    def _reply_flawed(self, data: bytes, delay: float, flaw: Flaw) -> None:
         head = data.index(b"\r\n\r\n") + 4
         if flaw.html:
             data = data.replace(b"application/json", b"text/html", 1)
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     def _advance(self) -> None:
-        """Hand over complete requests from the buffer until one is not answered at once."""
+        """Handle complete requests from the buffer until one is not answered at once."""
         self._parsing = True
         try:
             while self._buffer and not self._busy:
@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
                 if body is None or head is None:
                     return
                 self._busy = True
-                self._handler(Request(head.method, head.path, head.raw, body), self)
+                self._handler(HttpRequest(head.method, head.path, head.raw, body), self)
         except _Malformed as error:
             self._busy = True
             self._head = None  # so that the connection closes after the reply
@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _read_body(self) -> bytes | None:
-        """The body, or None if it is not all there yet."""
+        """Return the body, or None if it is incomplete."""
         head = self._head
         if head is None or head.size is None:
             return self._read_chunks()
@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
             if self._chunked + size > MAX_BODY:
                 raise _Malformed(413)
             if size == 0:
-                end = buffer.find(b"\r\n\r\n", line)  # trailers, if any, are skipped
+                end = buffer.find(b"\r\n\r\n", line)  # trailers are skipped
                 if end < 0:
                     break
                 del buffer[: end + 4]
@@ -288,7 +288,7 @@ def _parsed(raw: bytes) -> _Head:
 
 
 def _after(needle: bytes, raw: bytes, lower: bytes) -> bytes:
-    """What follows `needle` on its line of `raw`; empty if `lower`, the same in lower case, lacks it."""
+    """Return the rest of the line after `needle` in `raw`; empty if `lower`, its lower case, lacks it."""
     at = lower.find(needle)
     if at < 0:
         return b""

@@ -1,4 +1,4 @@
-"""What a client sees of a call to the simulated server: status, headers, body, and what is wrong with it."""
+"""Build the responses of the simulated server: status, headers, body and flaw."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from peerloom.services.llm.simulated.behavior import Fault, SimulatedBehavior, S
 from peerloom.services.llm.simulated.server.http1 import Flaw
 from peerloom.services.llm.simulated.waits import RetryAfterAs, wait_headers
 
-_BROKEN_OFF = 444
+_CLOSED = 444  # logged for a connection closed by a fault
 
 
 class Response(NamedTuple):
-    """An answer to be sent.
+    """A response to send.
 
-    `delay` None is never. `logged` is its status in the log of calls; `kept` whether the reply's tokens are
-    counted there.
+    A `delay` of None means never. `logged` is the status in the call log; `counted` is whether the reply's
+    tokens are counted there.
     """
 
     status: int
@@ -25,44 +25,44 @@ class Response(NamedTuple):
     headers: bytes = b""
     flaw: Flaw | None = None
     logged: int = 0
-    kept: bool = False
+    counted: bool = False
 
 
 def failure(status: int, message: str, code: str) -> Response:
-    """An error as OpenAI words it."""
+    """Return an error response in OpenAI's format."""
     payload = orjson.dumps(bodies.error(message, code))
     return Response(status, payload, logged=status)
 
 
 def too_many(message: str, wait: float, stated_as: RetryAfterAs) -> Response:
-    """A refusal for a limit that lasts `wait` seconds more."""
+    """Return the refusal by a limit that resets in `wait` seconds."""
     refusal = failure(429, message, "rate_limit_exceeded")
     return refusal._replace(headers=wait_headers(wait, stated_as))
 
 
-def spoilt(
-    fault: Fault, made: SimulatedReply, payload: bytes, laws: SimulatedBehavior, draw: int
+def with_fault(
+    fault: Fault, reply: SimulatedReply, payload: bytes, behavior: SimulatedBehavior, draw: int
 ) -> Response:
-    """What becomes of a reply that meets a fault; `draw` decides what the fault leaves open."""
-    whole = Response(200, payload, made.seconds, logged=200, kept=True)
+    """Return the response to a request with a fault; `draw` determines its variant."""
+    complete = Response(200, payload, reply.seconds, logged=200, counted=True)
     match fault:
         case "429":
-            response = too_many("simulated rate limit", laws.retry_after, laws.retry_after_as)
+            response = too_many("simulated rate limit", behavior.retry_after, behavior.retry_after_as)
         case "5xx":
             response = failure(500, "simulated failure", "server_error")
         case "hang":
-            response = whole._replace(delay=None)
+            response = complete._replace(delay=None)
         case "garbage":
-            response = whole._replace(payload=payload[: len(payload) // 2])
+            response = complete._replace(payload=payload[: len(payload) // 2])
         case "half_closed":
             flaw = Flaw("head" if draw & 1 else "start")
-            response = whole._replace(flaw=flaw, logged=_BROKEN_OFF, kept=False)
+            response = complete._replace(flaw=flaw, logged=_CLOSED, counted=False)
         case "cut":
-            response = whole._replace(flaw=Flaw("body"), logged=_BROKEN_OFF, kept=False)
+            response = complete._replace(flaw=Flaw("body"), logged=_CLOSED, counted=False)
         case "slow":
-            response = whole._replace(flaw=Flaw(trickle=laws.slow_seconds))
+            response = complete._replace(flaw=Flaw(trickle=behavior.slow_seconds))
         case "content_type":
-            response = whole._replace(payload=bodies.PAGE, flaw=Flaw(html=True), kept=False)
+            response = complete._replace(payload=bodies.PAGE, flaw=Flaw(html=True), counted=False)
         case _:
-            response = whole
+            response = complete
     return response
