@@ -54,7 +54,7 @@ def never_whole(original: Any, histories: Histories, destination: str, copy: Cop
     """What the receiver lacks is left out again, for ever."""
     item = original(histories, destination, copy, False)
     if whole and isinstance(copy, Task) and copy.raw_turns:
-        history = histories._kept.get((copy.header.id, ()))
+        history = histories._kept.get(copy.header.id)
         if history is not None:
             history.seen[destination] = len(copy.raw_turns)
             return original(histories, destination, copy, False)

@@ -85,7 +85,7 @@ class Forgetful(Histories):
         random = self._world.random
         if not self._forgets or random() >= self._forgets:
             return
-        history = self._kept.get((header.id, header.branch))
+        history = self._kept.get(header.id)
         if history is None:
             return
         kind = random()

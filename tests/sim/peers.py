@@ -75,7 +75,7 @@ class PeerProcess(Process):
         request = act.request()
         token = self.world.ledger.serve(self, request, act.before.attempt, act.answers)
         if self.writer is not None:
-            id, attempt, hop, _ = act.before
+            id, attempt, hop = act.before
             self.writer.add(Record(CALL, id, attempt, hop, token))
         act.answers.append(token)
         if len(act.answers) == act.asked == abs(act.calls) and self.world.random() < 0.5:
@@ -86,7 +86,7 @@ class PeerProcess(Process):
     def agent_done(self, act: Act) -> None:
         """An agent has acted on a task, and so have those after it that act at once: one record for all."""
         world, core = self.world, self.core
-        id, attempt, hop, _ = before = act.before
+        id, attempt, hop = before = act.before
         way = world.scenario.tasks[id]
         if world.poison.strikes(self, before) or not core.acts_on(before):
             return

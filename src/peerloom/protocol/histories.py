@@ -27,8 +27,6 @@ _DIGEST = 16
 _PIECE = 96  # bytes of memory that a turn takes beside its own
 _FRAME = 1_000  # and a task
 
-Key = tuple[TaskId, tuple[int, ...]]
-
 
 class History:
     """One task's input and turns as of some copy, and who else has seen how many of these turns."""
@@ -82,7 +80,7 @@ class Histories:
         self._name = name
         self._most = most
         self._least = least if most else sys.maxsize
-        self._kept: OrderedDict[Key, History] = OrderedDict()  # the one used last is last
+        self._kept: OrderedDict[TaskId, History] = OrderedDict()  # the one used last is last
         self._bytes = 0
 
     @property
@@ -98,7 +96,7 @@ class Histories:
         if isinstance(copy, Item):
             return copy
         header = copy.header
-        history = self._kept.get((header.id, header.branch)) if self._kept else None
+        history = self._kept.get(header.id) if self._kept else None
         if history is None or not history.begins(copy):
             payload = encode(copy)
             if len(payload) < self._least:
@@ -136,7 +134,7 @@ class Histories:
             self._learn(history, sender, past)
             self._keep(header, history)
             return task
-        history = self._kept.get((header.id, header.branch))
+        history = self._kept.get(header.id)
         turns = past.turns
         if history is None or turns > len(history.raw_turns) or history.digest(turns) != past.digest:
             return None
@@ -151,7 +149,7 @@ class Histories:
     def seen(self, task: Task) -> Mapping[str, int]:
         """Who else has seen how many turns of a task, if it is one that is kept."""
         header = task.header
-        history = self._kept.get((header.id, header.branch)) if self._kept else None
+        history = self._kept.get(header.id) if self._kept else None
         return history.seen if history is not None and history.begins(task) else {}
 
     def retain(self, members: Set[str]) -> None:
@@ -163,7 +161,7 @@ class Histories:
     def drop(self, header: Header) -> None:
         """Forget a task that has come to its end."""
         if self._kept:
-            history = self._kept.pop((header.id, header.branch), None)
+            history = self._kept.pop(header.id, None)
             if history is not None:
                 self._bytes -= history.size
 
@@ -177,12 +175,12 @@ class Histories:
 
     def _keep(self, header: Header, history: History) -> None:
         self.drop(header)
-        self._kept[header.id, header.branch] = history
+        self._kept[header.id] = history
         self._grown(header, history.size)
 
     def _grown(self, header: Header, size: int) -> None:
         """A history has been used, and takes so many bytes more: others may have to make room for it."""
-        self._kept.move_to_end((header.id, header.branch))
+        self._kept.move_to_end(header.id)
         self._bytes += size
         while self._bytes > self._most and self._kept:
             _, oldest = self._kept.popitem(last=False)

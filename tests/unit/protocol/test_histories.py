@@ -1,7 +1,3 @@
-from collections.abc import Sequence
-from typing import Any
-
-import msgspec
 import pytest
 
 from peerloom.protocol.histories import LEAST_BYTES, Histories, History
@@ -157,7 +153,7 @@ def test_a_history_that_went_another_way_is_missing_even_at_an_equal_attempt_and
     first = said(admitted(), "one")
     travelled(ben, cat, said(travelled(ann, ben, first), "this way"))
     there = said(first, "that way", "on")
-    ann._kept[there.id, ()].seen[CAT] = 2
+    ann._kept[there.id].seen[CAT] = 2
 
     assert hop(ann, cat, there)[1] is None
     assert words(hop(ann, cat, there, whole=True)[1]) == ["one", "that way", "on"]
@@ -193,7 +189,7 @@ def test_another_input_is_another_history():
     travelled(ann, ben, said(admitted(), "one"))
     other = said(admitted(text=LONG + "!"), "one")
     Histories.pack(ann, CAT, other, False)
-    ann._kept[other.id, ()].seen[BEN] = 1
+    ann._kept[other.id].seen[BEN] = 1
     assert hop(ann, ben, said(other, "two"))[1] is None
 
 
@@ -224,7 +220,7 @@ def test_memory_is_bounded_and_the_one_used_longest_ago_goes_first():
 
     assert max(ann.size, ben.size) <= 100_000
     assert hop(ben, ann, said(there[0], "two"), whole=False)[1] is not None
-    assert list(ann._kept) == [(tasks[2].id, ()), (tasks[0].id, ())]
+    assert list(ann._kept) == [tasks[2].id, tasks[0].id]
 
 
 def test_the_size_is_that_of_what_is_kept():
@@ -262,17 +258,5 @@ def test_a_peer_that_is_no_member_any_more_has_seen_nothing():
     ann, ben, _ = peers()
     there = travelled(ann, ben, said(admitted(), "one"))
     ben.retain({BEN, CAT})
-    assert ben._kept[there.id, ()].seen == {}
+    assert ben._kept[there.id].seen == {}
     assert hop(ben, ann, said(there, "two"))[0] > LEAST_BYTES
-
-
-def test_branches_of_a_task_have_histories_of_their_own():
-    ann, ben, _ = peers()
-    trunk = said(admitted(), "one")
-    branches: Sequence[Any] = [
-        msgspec.structs.replace(said(trunk, word), header=trunk.header._replace(hop=2, branch=(number,)))
-        for number, word in enumerate(("left", "right"))
-    ]
-    there = [travelled(ann, ben, branch) for branch in branches]
-    for branch, word in zip(there, ("left", "right"), strict=True):
-        assert words(travelled(ben, ann, said(branch, "on"))) == ["one", word, "on"]

@@ -11,8 +11,7 @@ Three kinds:
     CALL  a finished call of the unfinished turn that follows the hop
     BASE  all turns up to the hop, and calls of the next turn: where an attempt begins that was recalled
 
-Equal calls are records of their own, told apart by a number; a copy of a record has the number too. There
-are no records for the branches of a fan-out.
+Equal calls are records of their own, told apart by a number; a copy of a record has the number too.
 """
 
 import os
@@ -70,9 +69,6 @@ def turn_record(header: Header, raw_turns: Sequence[msgspec.Raw], hops: int = 1)
         header: of the copy after them.
         raw_turns: the turns that they added, encoded.
         hops: how many they are.
-
-    Raises:
-        ValueError: if the copy is a branch of a fan-out.
     """
     return _record(TURN, header, hops - 1, _encode(raw_turns))
 
@@ -83,9 +79,6 @@ def call_record(header: Header, call: SavedCall) -> bytes:
     Args:
         header: of the copy that is acting; its hop is the last one finished.
         call: the call.
-
-    Raises:
-        ValueError: if the copy is a branch of a fan-out.
     """
     return _record(CALL, header, next(_call_numbers), _encode(call))
 
@@ -97,9 +90,6 @@ def base_record(header: Header, raw_turns: Sequence[msgspec.Raw], calls: Sequenc
         header: of the copy that is admitted.
         raw_turns: all its turns, encoded.
         calls: finished calls of the turn that comes next.
-
-    Raises:
-        ValueError: if the copy is a branch of a fan-out.
     """
     return _record(BASE, header, len(calls), _encode((raw_turns, calls)))
 
@@ -147,9 +137,7 @@ def base_of(record: bytes) -> tuple[list[msgspec.Raw], list[SavedCall]]:
 
 
 def _record(kind: int, header: Header, mark: int, payload: bytes) -> bytes:
-    (file, row, trial), attempt, hop, branch = header
-    if branch:
-        raise ValueError(f"task {header.id} is branch {branch} of a fan-out; the journal cannot hold it")
+    (file, row, trial), attempt, hop = header
     length = len(payload)
     head = HEAD.pack(MARKER, length, length ^ LENGTH_MASK, kind, file, row, trial, attempt, hop, mark)
     crc = zlib.crc32(payload, zlib.crc32(head))
