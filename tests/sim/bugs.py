@@ -19,12 +19,12 @@ from peerloom.protocol.coordinator import Coordinator, Member
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import (
     Ack,
+    CommittedQuery,
     CommittedReply,
     Deliver,
     Delivered,
     Exhausted,
     Item,
-    Query,
     Report,
     Suspect,
     ViewCommit,
@@ -96,7 +96,7 @@ def dropped_acknowledgement(original: Any, shard: Shard) -> list[tuple[str, Ack]
 @bug(Shard, "deliver")
 def second_commit(original: Any, shard: Shard, message: Deliver) -> Delivered:
     """A shard looks at what it has neither when a row comes, nor for the census."""
-    answer = shard._admits(message)
+    answer = shard._refusal(message)
     if answer is None:
         shard._queue.update((item.header.id, item) for item in message.items)
         answer = Delivered(shard.view.number, message.seq, True)
@@ -104,7 +104,7 @@ def second_commit(original: Any, shard: Shard, message: Deliver) -> Delivered:
 
 
 @bug(Shard, "query", "second-commit")
-def nothing_is_here(original: Any, shard: Shard, message: Query) -> CommittedReply:
+def nothing_is_here(original: Any, shard: Shard, message: CommittedQuery) -> CommittedReply:
     """The other half of it."""
     return CommittedReply(message.view, shard.name, [], [], IdSet().encode() if message.everything else b"")
 
@@ -118,14 +118,14 @@ def permit_freed_before_fsync(original: Any, shard: Shard) -> list[Item]:
 
 
 @bug(Shard, "query")
-def queue_not_told(original: Any, shard: Shard, message: Query) -> CommittedReply | None:
+def queue_not_told(original: Any, shard: Shard, message: CommittedQuery) -> CommittedReply | None:
     """The census does not hear of rows that are not on disk yet."""
     have = original(shard, message)
     return have and CommittedReply(have.view, have.sender, have.committed, [], have.past)
 
 
 @bug(Shard, "query")
-def queue_told_only_if_named(original: Any, shard: Shard, message: Query) -> CommittedReply | None:
+def queue_told_only_if_named(original: Any, shard: Shard, message: CommittedQuery) -> CommittedReply | None:
     """A fresh feeder does not hear of queued rows that nobody else knows."""
     have = original(shard, message)
     return have and CommittedReply(
@@ -148,7 +148,7 @@ def older_incarnation_takes_over(original: Any, world: World, member: Member) ->
 # Peers, and what all members have in common.
 
 
-@bug(Participant, "_admits")
+@bug(Participant, "_refusal")
 def stale_view_accepted(original: Any, member: Participant, message: Deliver) -> Delivered | None:
     """A receiver takes what was sent in an older view."""
     if message.view < member.view.number and message.seq > member._last_seq.get(message.sender, 0):
@@ -157,7 +157,7 @@ def stale_view_accepted(original: Any, member: Participant, message: Deliver) ->
     return original(member, message)
 
 
-@bug(Participant, "_admits")
+@bug(Participant, "_refusal")
 def delivery_taken_twice(original: Any, member: Participant, message: Deliver) -> Delivered | None:
     """A receiver does not know a delivery again."""
     member._last_seq.clear()
@@ -285,28 +285,28 @@ def poison_never_condemned(original: Any, quarantine: Quarantine, id: TaskId, ho
 @bug(Quarantine, "lost")
 def company_is_blamed(original: Any, quarantine: Quarantine, ids: list[TaskId], **died: bool) -> None:
     """All suspects are let in together, and each is blamed for the death of all."""
-    aboard = [id for id in ids if id in quarantine._aboard]
+    aboard = [id for id in ids if id in quarantine._running]
     original(quarantine, ids, **died)
     if died["alone"] and len(aboard) > 1:
         for id in aboard:
             quarantine._deaths[id].alone += 1
 
 
-@bug(Quarantine, "let_in", "company-is-blamed")
-@bug(Quarantine, "let_in")
+@bug(Quarantine, "release", "company-is-blamed")
+@bug(Quarantine, "release")
 def crowd_let_in(original: Any, quarantine: Quarantine) -> list[Item]:
     """All suspects are alone together, always."""
-    quarantine._most = 1_000
-    quarantine._accused.clear()
+    quarantine._limit = 1_000
+    quarantine._implicated.clear()
     return original(quarantine)
 
 
 @bug(Quarantine, "lost")
 def counted_but_not_aboard(original: Any, quarantine: Quarantine, ids: Any, **died: bool) -> None:
     """Who was lost is still believed to be aboard."""
-    aboard = dict(quarantine._aboard)
+    aboard = dict(quarantine._running)
     original(quarantine, ids, **died)
-    quarantine._aboard = aboard
+    quarantine._running = aboard
 
 
 @bug(Quarantine, "passed")
@@ -317,9 +317,9 @@ def places_leak(original: Any, quarantine: Quarantine, headers: Any) -> None:
 @bug(Quarantine, "forget", "places-leak")
 def place_of_the_committed(original: Any, quarantine: Quarantine, id: TaskId) -> None:
     """The other half of it."""
-    aboard = dict(quarantine._aboard)
+    aboard = dict(quarantine._running)
     original(quarantine, id)
-    quarantine._aboard = aboard
+    quarantine._running = aboard
 
 
 @bug(Feeder, "isolate")

@@ -22,7 +22,7 @@ from world import World
 
 from peerloom.protocol import census
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ask, Done, Item
+from peerloom.protocol.messages import DoneQuery, DoneReply, Item
 from peerloom.protocol.view import PEER
 from peerloom.sink.journal import chain
 from peerloom.sink.journal.chain import Chain
@@ -204,9 +204,9 @@ def only_early_acknowledgements_remembered(original: Any, feeder: Feeder, id: Ta
 
 
 @bug(Feeder, "done")
-def fresh_feeder_calls_done(original: Any, feeder: Feeder, message: Ask) -> Done:
+def fresh_feeder_calls_done(original: Any, feeder: Feeder, message: DoneQuery) -> DoneReply:
     """What a fresh feeder has no permit for it takes to be done."""
-    return Done([id for id in message.ids if id not in feeder._permits])
+    return DoneReply([id for id in message.ids if id not in feeder._permits])
 
 
 @bug(Compaction, "_sync")

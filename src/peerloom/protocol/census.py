@@ -4,7 +4,7 @@ A pure function. Of two copies of an id the newer wins; a row that is queued or 
 copy; a permit that nobody holds anything for is lost and is admitted again. Where the shard or feeder
 of an id is missing at present, nothing about that id is concluded but which copy is the newest.
 
-With a journal, a copy that is only uncertain is nothing that anybody holds: its receiver may have taken
+With a journal, a copy that is only uncertain is nothing that anybody holds: its receiver may reply taken
 it farther before it was lost. So it is dropped, and the feeder goes on from what the journal knows.
 """
 
@@ -28,7 +28,7 @@ class Verdict:
     alone: list[Header] = field(default_factory=list[Header])
 
 
-def ids_in_question(reports: Iterable[Report]) -> set[TaskId]:
+def reported_ids(reports: Iterable[Report]) -> set[TaskId]:
     """Every id that anybody has reported; the sinks are asked about these."""
     ids: set[TaskId] = set()
     for report in reports:
@@ -39,12 +39,12 @@ def ids_in_question(reports: Iterable[Report]) -> set[TaskId]:
 
 
 def judge(
-    view: View, reports: Mapping[str, Report], haves: Mapping[str, CommittedReply], *, journal: bool = False
+    view: View, reports: Mapping[str, Report], replies: Mapping[str, CommittedReply], *, journal: bool = False
 ) -> dict[str, ViewCommit]:
     """The `ViewCommit` for every member of `view`, by name; with `journal`, uncertain copies are given up."""
     verdicts = {name: Verdict() for name in reports}
-    committed = {id for have in haves.values() for id in have.committed}
-    queued = {id for have in haves.values() for id in have.queued}
+    committed = {id for reply in replies.values() for id in reply.committed}
+    queued = {id for reply in replies.values() for id in reply.queued}
     permits = {id for report in reports.values() for id in report.permits}
     fresh = {name for name, report in reports.items() if report.fresh}
     winners = _newest(reports, verdicts, journal)
@@ -64,21 +64,21 @@ def judge(
             _judge_permit(view, id, id in winners, False, id in queued, verdicts)
     for member in view.of(FEEDER):
         if member.name in fresh:
-            verdicts[member.name].past = [have.past for have in haves.values() if have.past]
-    _tell_of_suspects(view, reports, winners, verdicts)
+            verdicts[member.name].past = [reply.past for reply in replies.values() if reply.past]
+    _assign_suspects(view, reports, winners, verdicts)
     return {
         name: ViewCommit(view.number, v.discard, v.done, v.lost, v.adopt, v.past, v.alone)
         for name, v in verdicts.items()
     }
 
 
-def _tell_of_suspects(
+def _assign_suspects(
     view: View,
     reports: Mapping[str, Report],
     winners: Mapping[TaskId, str],
     verdicts: Mapping[str, Verdict],
 ) -> None:
-    """Feeders hear who is in quarantine: only the process there knows which have left it."""
+    """Feeders hear who is in quarantine: only the process there knows which reply left it."""
     for name, report in reports.items():
         for header in report.alone:
             feeder = view.feeder(header.id)

@@ -1,7 +1,7 @@
 """The coordinator: one per run; opens a view on every death or join, and runs its census.
 
 A census has two questions: to all members what they hold, then to the sinks which of those ids they
-have. Any change of membership starts it over under the next number. Replacements for lost members are
+reply. Any change of membership starts it over under the next number. Replacements for lost members are
 asked for only when a census without them is over, so that a sink that was merely slow is fenced, its
 acknowledgements refused by every feeder, before another process takes its shard over.
 """
@@ -9,14 +9,14 @@ acknowledgements refused by every feeder, before another process takes its shard
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from peerloom.protocol.census import ids_in_question, judge
+from peerloom.protocol.census import judge, reported_ids
 from peerloom.protocol.messages import (
+    CommittedQuery,
     CommittedReply,
     Exhausted,
     Isolate,
     Message,
     Prepare,
-    Query,
     Report,
     Suspect,
     ToCoordinator,
@@ -58,7 +58,7 @@ class Coordinator:
         partitions: number of feeders.
         shards: number of sinks.
         journal: whether what a member had done can be read again after its loss.
-        earlier: the number of the last view that there may have been, in earlier sessions of the run.
+        last_view: the number of the last view that there may reply been, in last_view sessions of the run.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Coordinator:
         shards: int,
         *,
         journal: bool = False,
-        earlier: int = 0,
+        last_view: int = 0,
     ) -> None:
         self._wanted = {member.slot: member for member in slots}
-        self._first = min(member.incarnation for member in self._wanted.values())
+        self._first_incarnation = min(member.incarnation for member in self._wanted.values())
         self._partitions = partitions
         self._shards = shards
         self._journal = journal
@@ -79,15 +79,15 @@ class Coordinator:
         self._starting: dict[str, Member] = {}
         self._waiting: set[str] = set()  # of these, those for which there is no room at present
         self._reports: dict[str, Report] = {}
-        self._haves: dict[str, CommittedReply] = {}
+        self._replies: dict[str, CommittedReply] = {}
         self._exhausted: set[str] = set()
         self._in_census = False
-        self._begun = False  # whether the first view was opened
+        self._started = False  # whether the first view was opened
         self._effects: list[Effect] = []
-        self.view = View(earlier, (), partitions, shards)
+        self.view = View(last_view, (), partitions, shards)
 
     def start(self) -> None:
-        """Ask for all members; the first view opens when they have all joined."""
+        """DoneQuery for all members; the first view opens when they reply all joined."""
         for member in self._wanted.values():
             self._spawn(member)
 
@@ -99,7 +99,7 @@ class Coordinator:
     @property
     def settled(self) -> bool:
         """Whether every wanted member for which there is room takes part, and no census is under way."""
-        return self._begun and not self._in_census and self._enough()
+        return self._started and not self._in_census and self._is_complete()
 
     @property
     def finished(self) -> bool:
@@ -119,15 +119,15 @@ class Coordinator:
             return
         self._waiting.discard(name)
         self._alive[name] = member
-        if self._begun or self._enough():
-            self._open()
+        if self._started or self._is_complete():
+            self._open_view()
 
-    def waits(self, name: str) -> None:
+    def no_room(self, name: str) -> None:
         """There is no room for a member at present: the run begins without it, if every role has a host."""
         if name in self._starting and name not in self._waiting:
             self._waiting.add(name)
-            if not self._begun and self._enough():
-                self._open()
+            if not self._started and self._is_complete():
+                self._open_view()
 
     def lost(self, name: str, why: str = "") -> None:
         """A member is dead, or is to be treated as dead: it is replaced. Saying it twice does no harm."""
@@ -137,15 +137,15 @@ class Coordinator:
         if member is None:
             return
         self._effects.append(Kill(name, why))
-        if starting is not None or not self._begun:
+        if starting is not None or not self._started:
             self._spawn(_next(member))
         else:
-            self._open()
+            self._open_view()
 
     def census(self) -> None:
         """Look where everything is, with the members there are."""
-        if not self._in_census and self._begun:
-            self._open()
+        if not self._in_census and self._started:
+            self._open_view()
 
     def receive(self, message: ToCoordinator) -> None:
         """Hear a member; what it said in another view is ignored."""
@@ -163,17 +163,17 @@ class Coordinator:
                     self._reports[message.sender] = message
                     self._ask_sinks()
             case CommittedReply():
-                self._haves[message.sender] = message
-                self._conclude()
+                self._replies[message.sender] = message
+                self._finish_census()
 
     def _isolate(self, feeder: Member) -> None:
         slot = ALONE, feeder.index
         if slot not in self._wanted:
             peers = (member for member in self._wanted.values() if member.kind == PEER)
             roles = dict.fromkeys(role for peer in peers for role in peer.roles)
-            self._spawn(Member(*slot, self._first, tuple(roles)))
+            self._spawn(Member(*slot, self._first_incarnation, tuple(roles)))
 
-    def _enough(self) -> bool:
+    def _is_complete(self) -> bool:
         """Whether all members are there but some for which there is no room and which others stand in for."""
         missing = [member for name, member in self._starting.items() if name not in self._waiting]
         needed = {member.slot for member in self._wanted.values() if member.kind in (FEEDER, SINK)}
@@ -182,11 +182,11 @@ class Coordinator:
         hosted = {role for member in self._alive.values() for role in member.roles}
         return not missing and needed <= present and roles <= hosted
 
-    def _open(self) -> None:
+    def _open_view(self) -> None:
         members = tuple(sorted(self._alive.values(), key=lambda member: member.slot))
         self.view = View(self.view.number + 1, members, self._partitions, self._shards)
-        self._begun = self._in_census = True
-        self._reports, self._haves = {}, {}
+        self._started = self._in_census = True
+        self._reports, self._replies = {}, {}
         self._exhausted = set()
         self._effects += [Send(member.name, Prepare(self.view)) for member in members]
         self._ask_sinks()  # at once if nobody is left: then there is nobody to wait for
@@ -194,20 +194,20 @@ class Coordinator:
     def _ask_sinks(self) -> None:
         if len(self._reports) < len(self.view.members):
             return
-        ids = ids_in_question(self._reports.values())
+        ids = reported_ids(self._reports.values())
         fresh = any(report.fresh for report in self._reports.values())
         for sink in self.view.of(SINK):
             mine = [id for id in ids if self.view.sink(id) == sink.name]
-            self._effects.append(Send(sink.name, Query(self.view.number, mine, fresh)))
-        self._conclude()
+            self._effects.append(Send(sink.name, CommittedQuery(self.view.number, mine, fresh)))
+        self._finish_census()
 
-    def _conclude(self) -> None:
+    def _finish_census(self) -> None:
         if not self._in_census or len(self._reports) < len(self.view.members):
             return
-        if len(self._haves) < len(self.view.of(SINK)):
+        if len(self._replies) < len(self.view.of(SINK)):
             return
         self._in_census = False
-        verdicts = judge(self.view, self._reports, self._haves, journal=self._journal)
+        verdicts = judge(self.view, self._reports, self._replies, journal=self._journal)
         self._effects += [Send(name, resolve) for name, resolve in verdicts.items()]
         self._replace_missing()
 

@@ -14,8 +14,8 @@ from collections import Counter
 from peerloom.idset import IdSet
 from peerloom.protocol.messages import (
     Ack,
-    Ask,
-    Done,
+    DoneQuery,
+    DoneReply,
     Drain,
     Exhausted,
     Isolate,
@@ -49,16 +49,16 @@ class Feeder(Participant):
         self._load: Counter[str] = Counter()
         self._lost: dict[TaskId, None] = {}
         self._quarantine = Quarantine()
-        self._died: set[tuple[str, int]] = set()  # the slots of members lost since the last census
+        self._lost_slots: set[tuple[str, int]] = set()  # the slots of members lost since the last census
         self._fresh = True
-        self._dry = False
-        self._said_exhausted = False
-        self._said_isolate = False
+        self._source_ended = False
+        self._exhausted_sent = False
+        self._isolate_sent = False
 
     @property
     def room(self) -> int:
         """How many new tasks may be admitted now."""
-        if self.held or self.paused or self._dry or self._fresh:
+        if self.held or self.paused or self._source_ended or self._fresh:
             return 0
         return max(0, self.in_flight - len(self._permits))
 
@@ -79,7 +79,7 @@ class Feeder(Participant):
                 self._quarantine.add(item)
             else:
                 self.outbox.put(target or self._role, item)
-        self._let_in()
+        self._admit_suspects()
 
     def deaths(self, id: TaskId, hop: int) -> int:
         """How often its process has died, if a lost task is poison, which then is admitted as a failed row.
@@ -92,13 +92,13 @@ class Feeder(Participant):
         """Suspects have got through their turn alone."""
         if message.view == self.view.number and message.sender in self.view.names:
             self._quarantine.passed(message.headers)
-            self._let_in()
+            self._admit_suspects()
 
     def isolate(self) -> Isolate | None:
         """Told once a view: there are suspects, and no process for them."""
-        if self.held or self._said_isolate or not self._quarantine.used or self._alone in self.view.slots:
+        if self.held or self._isolate_sent or not self._quarantine.active or self._alone in self.view.slots:
             return None
-        self._said_isolate = True
+        self._isolate_sent = True
         return Isolate(self.view.number, self.name)
 
     def attempt(self) -> int:
@@ -113,10 +113,10 @@ class Feeder(Participant):
         """Whether the row of an id is known to be safe on disk."""
         return id in self.past and id not in self._permits
 
-    def done(self, message: Ask) -> Done:
+    def done(self, message: DoneQuery) -> DoneReply:
         """Which of these are done; none as long as this feeder is fresh, or for another view."""
         known = not self._fresh and message.view == self.view.number and message.sender in self.view.names
-        return Done([id for id in message.ids if self.is_done(id)] if known else [])
+        return DoneReply([id for id in message.ids if self.is_done(id)] if known else [])
 
     def lost(self) -> list[TaskId]:
         """Ids to be admitted again; they stay here until they are."""
@@ -128,35 +128,37 @@ class Feeder(Participant):
             return []
         self.past.update(message.ids)
         freed = self._free(message.ids)
-        self._let_in()
+        self._admit_suspects()
         return freed
 
-    def dry(self) -> None:
+    def source_ended(self) -> None:
         """The source has no more rows."""
-        self._dry = True
+        self._source_ended = True
 
     def drain(self, _: Drain) -> None:
         """Admit nothing more, but for what was lost."""
-        self._dry = True
+        self._source_ended = True
 
     def exhausted(self) -> Exhausted | None:
         """Told once a view: nothing left to admit and nothing in flight."""
-        if self.held or not self._dry or self._permits or self._said_exhausted:
+        if self.held or not self._source_ended or self._permits or self._exhausted_sent:
             return None
-        self._said_exhausted = True
+        self._exhausted_sent = True
         return Exhausted(self.view.number, self.name)
 
-    def hold(self, message: Prepare) -> bool:
+    def prepare(self, message: Prepare) -> bool:
         """Adopt a newer view; who is not in it any more has died."""
         before = self.view
-        if not super().hold(message):
+        if not super().prepare(message):
             return False
-        self._died.update(member.slot for member in before.members if member.name not in self.view.names)
+        self._lost_slots.update(
+            member.slot for member in before.members if member.name not in self.view.names
+        )
         return True
 
-    def resolve(self, message: ViewCommit) -> bool:
+    def commit_view(self, message: ViewCommit) -> bool:
         """End the census: free what is committed, take over what is in flight, re-admit what is lost."""
-        if not super().resolve(message):
+        if not super().commit_view(message):
             return False
         for past in message.past:
             self.past.merge_encoded(past)
@@ -168,18 +170,18 @@ class Feeder(Participant):
         self._free(message.done)
         self._lost.update((id, None) for id in message.lost if id in self._permits)
         self._fresh = self._fresh and len(message.past) < self.view.shards
-        self._said_exhausted = self._said_isolate = False
-        self._judge_suspects(message)
+        self._exhausted_sent = self._isolate_sent = False
+        self._update_quarantine(message)
         return True
 
-    def _judge_suspects(self, message: ViewCommit) -> None:
+    def _update_quarantine(self, message: ViewCommit) -> None:
         lost = [id for id in message.lost if id in self._permits]
-        peer = any(kind == PEER for kind, _ in self._died)
-        self._quarantine.lost(lost, peer=peer, alone=self._alone in self._died)
-        self._died.clear()
-        there = [header for header in message.alone if header.id in self._permits]
-        self._quarantine.settle(here=self.outbox.waiting(), there=there)
-        self._let_in()
+        peer = any(kind == PEER for kind, _ in self._lost_slots)
+        self._quarantine.lost(lost, peer=peer, alone=self._alone in self._lost_slots)
+        self._lost_slots.clear()
+        running = [header for header in message.alone if header.id in self._permits]
+        self._quarantine.reconcile(waiting=self.outbox.waiting(), running=running)
+        self._admit_suspects()
 
     @property
     def _alone(self) -> tuple[str, int]:
@@ -187,8 +189,8 @@ class Feeder(Participant):
         [index] = [member.index for member in self.view.members if member.name == self.name]
         return ALONE, index
 
-    def _let_in(self) -> None:
-        for item in self._quarantine.let_in():
+    def _admit_suspects(self) -> None:
+        for item in self._quarantine.release():
             self.outbox.put(TO_ALONE, item)
 
     def _free(self, ids: list[TaskId]) -> list[TaskId]:

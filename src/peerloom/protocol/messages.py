@@ -30,7 +30,7 @@ class Item(NamedTuple):
 
     header: Header
     payload: bytes
-    past: DeltaInfo | None = None
+    delta: DeltaInfo | None = None
 
 
 Copy = Item | Task
@@ -90,7 +90,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag=5):
     alone: list[Header] = []
 
 
-class Query(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class CommittedQuery(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """The coordinator asks a shard which of these it has; with `everything`, all it ever committed."""
 
     view: int
@@ -99,7 +99,7 @@ class Query(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 class CommittedReply(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """A shard's answer to `Query`; `past` is an encoded `IdSet`, empty unless everything was asked for."""
+    """A shard's answer to `CommittedQuery`; `past` is an encoded `IdSet`, empty unless everything was asked for."""
 
     view: int
     sender: str
@@ -144,7 +144,7 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """A feeder is to admit nothing more, but for what was lost."""
 
 
-class Ask(msgspec.Struct, frozen=True, array_like=True, tag=12):
+class DoneQuery(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """A member asks a feeder which of these are done, so that the journal need not keep them."""
 
     view: int
@@ -152,8 +152,8 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag=12):
     ids: list[TaskId]
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """The answer to `Ask`: the ids of those rows that are known to be safe on disk."""
+class DoneReply(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """The answer to `DoneQuery`: the ids of those rows that are known to be safe on disk."""
 
     ids: list[TaskId]
 
@@ -197,9 +197,11 @@ class QuotaGrants(msgspec.Struct, frozen=True, array_like=True, tag=18):
     data: bytes
 
 
-ToMember = Deliver | Ack | Prepare | Query | ViewCommit | Drain | Ask | Pace | Passed | QuotaGrants
+ToMember = (
+    Deliver | Ack | Prepare | CommittedQuery | ViewCommit | Drain | DoneQuery | Pace | Passed | QuotaGrants
+)
 ToCoordinator = Report | CommittedReply | Suspect | Exhausted | Isolate
-Message = ToMember | ToCoordinator | Delivered | Done | UsageReports
+Message = ToMember | ToCoordinator | Delivered | DoneReply | UsageReports
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -29,14 +29,14 @@ class Participant:
         self._behind = False  # somebody has refused us from a newer view; its Hold is on the way
         self._report_due = False
         self._last_seq: dict[str, int] = {}
-        self._not_taken: dict[str, list[int]] = {}  # of the last delivery of each, if any
+        self._missing: dict[str, list[int]] = {}  # of the last delivery of each, if any
 
     @property
     def held(self) -> bool:
         """Whether nothing may be sent at present."""
         return self._census or self._behind
 
-    def hold(self, message: Prepare) -> bool:
+    def prepare(self, message: Prepare) -> bool:
         """Adopt a newer view and stop sending. False if the message is stale."""
         if message.view.number <= self.view.number:
             return False
@@ -44,8 +44,8 @@ class Participant:
         self._census, self._behind = True, False
         self._report_due = True
         self._last_seq = {k: seq for k, seq in self._last_seq.items() if k in self.view.names}
-        self._not_taken = {k: places for k, places in self._not_taken.items() if k in self.view.names}
-        self.outbox.lose(self.view)
+        self._missing = {k: places for k, places in self._missing.items() if k in self.view.names}
+        self.outbox.mark_lost(self.view)
         return True
 
     def report(self) -> Report | None:
@@ -55,13 +55,13 @@ class Participant:
         self._report_due = False
         return self._make_report()
 
-    def resolve(self, message: ViewCommit) -> bool:
+    def commit_view(self, message: ViewCommit) -> bool:
         """The census has judged: drop the older copies, go on. False if the message is stale."""
         if message.view != self.view.number or not self._census or self._report_due:
             return False
         self._discard(message.discard)
         self._census = False
-        self.outbox.settle()
+        self.outbox.reroute()
         return True
 
     def pace(self, message: Pace) -> bool:
@@ -74,7 +74,7 @@ class Participant:
 
     def outgoing(self) -> list[tuple[str, Deliver]]:
         """Deliveries to send now, by destination."""
-        return [] if self.held else self.outbox.take(self.view.number)
+        return [] if self.held else self.outbox.next_deliveries(self.view.number)
 
     def answered(self, destination: str, answer: Delivered) -> None:
         """A delivery was answered. A refusal means this member is behind: it waits for its `Prepare`."""
@@ -86,17 +86,17 @@ class Participant:
         """A delivery got no answer. True if the destination is now to be suspected."""
         return self.outbox.failed(destination, seq)
 
-    def _admits(self, message: Deliver) -> Delivered | None:
+    def _refusal(self, message: Deliver) -> Delivered | None:
         """None if the batch is new and of this view; otherwise the answer to give."""
         here = self.view.number
         last = self._last_seq.get(message.sender, 0)
         if message.seq <= last:
-            again = self._not_taken.get(message.sender, []) if message.seq == last else []
+            again = self._missing.get(message.sender, []) if message.seq == last else []
             return Delivered(here, message.seq, True, again)
         if message.view != here or message.sender not in self.view.names:
             return Delivered(here, message.seq, False)
         self._last_seq[message.sender] = message.seq
-        self._not_taken.pop(message.sender, None)
+        self._missing.pop(message.sender, None)
         return None
 
     def _route(self, target: str, id: TaskId) -> str | None:

@@ -13,7 +13,7 @@ from enum import Enum
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Passed, Prepare, Report
 from peerloom.protocol.outbox import PLAIN, Packing
 from peerloom.protocol.participant import Participant
-from peerloom.protocol.view import TO_SINK, is_to_maker
+from peerloom.protocol.view import TO_SINK, is_to_renderer
 from peerloom.task import Header, TaskId
 
 
@@ -31,17 +31,17 @@ class Peer(Participant):
     Args:
         name: the member's name.
         alone: it is one for suspects.
-        keeps: it keeps them to their end, not only for one turn.
+        keep_to_end: it keep_to_end them to their end, not only for one turn.
         packing: how its tasks travel.
     """
 
     def __init__(
-        self, name: str, *, alone: bool = False, keeps: bool = False, packing: Packing = PLAIN
+        self, name: str, *, alone: bool = False, keep_to_end: bool = False, packing: Packing = PLAIN
     ) -> None:
         super().__init__(name, packing)
         self._packing = packing
         self._alone = alone
-        self._keeps = keeps
+        self._keep_to_end = keep_to_end
         self._passed: list[Header] = []
         self._acting: dict[TaskId, Header] = {}
         self._arrived: list[Copy] = []
@@ -52,7 +52,7 @@ class Peer(Participant):
 
         What cannot be unpacked is left to the sender, who is told the same if the delivery comes again.
         """
-        refusal = self._admits(message)
+        refusal = self._refusal(message)
         if refusal is not None:
             return refusal
         missing: list[int] = []
@@ -61,14 +61,14 @@ class Peer(Participant):
             if copy is None:
                 missing.append(place)
             else:
-                self._take_in(copy)
+                self._accept(copy)
         if missing:
-            self._not_taken[message.sender] = missing
+            self._missing[message.sender] = missing
         return Delivered(self.view.number, message.seq, True, missing)
 
-    def hold(self, message: Prepare) -> bool:
+    def prepare(self, message: Prepare) -> bool:
         """Adopt a newer view; nothing is known any more of who is not in it."""
-        adopted = super().hold(message)
+        adopted = super().prepare(message)
         if adopted:
             self._packing.retain(self.view.names)
         return adopted
@@ -90,11 +90,11 @@ class Peer(Participant):
     def stays(self, target: str) -> bool:
         """Whether a task with this target goes on at this peer."""
         # What is kept goes on even in a census: whoever asks, this is where it is.
-        if self._keeps:
+        if self._keep_to_end:
             return target != TO_SINK
         return not self.held and self.name in self.view.hosts(target)
 
-    def acts_on(self, header: Header) -> bool:
+    def is_current(self, header: Header) -> bool:
         """Whether this copy still counts; it does not once a census has discarded it."""
         return self._acting.get(header.id) == header
 
@@ -120,9 +120,9 @@ class Peer(Participant):
         return len(self._acting)
 
     def _route(self, target: str, id: TaskId) -> str | None:
-        return super()._route(target, id) or (self.name if is_to_maker(target) else None)
+        return super()._route(target, id) or (self.name if is_to_renderer(target) else None)
 
-    def _take_in(self, copy: Copy) -> None:
+    def _accept(self, copy: Copy) -> None:
         header = copy.header
         id = header.id
         known = self._acting.get(id)
@@ -137,7 +137,7 @@ class Peer(Participant):
 
     def _make_report(self) -> Report:
         holding = [*self._acting.values(), *self.outbox.waiting()]
-        self.outbox.taken(header.id for header in holding)
+        self.outbox.confirm_taken(header.id for header in holding)
         report = super()._make_report()
         self._reported = {header.id for header in (*holding, *report.uncertain)}
         alone = list(self._acting.values()) if self._alone else []

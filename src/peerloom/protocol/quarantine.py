@@ -37,14 +37,14 @@ class Quarantine:
     def __init__(self) -> None:
         self._deaths: dict[TaskId, _Deaths] = {}
         self._waiting: OrderedDict[TaskId, Item] = OrderedDict()
-        self._aboard: dict[TaskId, int] = {}  # and the attempt of each
-        self._most = 1
-        self._accused: set[TaskId] = set()  # were aboard at a death
+        self._running: dict[TaskId, int] = {}  # and the attempt of each
+        self._limit = 1
+        self._implicated: set[TaskId] = set()  # were aboard at a death
 
     @property
-    def used(self) -> bool:
+    def active(self) -> bool:
         """Whether there are suspects."""
-        return bool(self._waiting or self._aboard)
+        return bool(self._waiting or self._running)
 
     def waiting(self) -> list[Header]:
         """The suspects that have not been let in."""
@@ -52,14 +52,14 @@ class Quarantine:
 
     def lost(self, ids: Iterable[TaskId], *, peer: bool, alone: bool) -> None:
         """These are lost. Since the last census an ordinary `peer` died, or the one for suspects."""
-        only = len(self._aboard) == 1
+        only = len(self._running) == 1
         for id in ids:
-            if self._aboard.pop(id, None) is None:
+            if self._running.pop(id, None) is None:
                 if peer:
                     self._deaths.setdefault(id, _Deaths()).company += 1
             elif alone:
-                self._most = 1
-                self._accused.add(id)
+                self._limit = 1
+                self._implicated.add(id)
                 if only:
                     self._deaths.setdefault(id, _Deaths()).alone += 1
 
@@ -70,7 +70,7 @@ class Quarantine:
             return 0
         if hop > deaths.hop:
             deaths.company, deaths.alone, deaths.hop = 1, 0, hop
-            self._accused.discard(id)
+            self._implicated.discard(id)
         return deaths.company + deaths.alone if deaths.alone >= POISON_AFTER else 0
 
     def suspects(self, id: TaskId) -> bool:
@@ -82,32 +82,32 @@ class Quarantine:
         """Let a suspect wait for its turn."""
         id = item.header.id
         self._waiting[id] = item
-        if id in self._accused:
+        if id in self._implicated:
             self._waiting.move_to_end(id, last=False)
 
-    def let_in(self) -> list[Item]:
+    def release(self) -> list[Item]:
         """The suspects that may go aboard now."""
         items: list[Item] = []
-        while self._waiting and len(self._aboard) < (1 if self._accused else self._most):
+        while self._waiting and len(self._running) < (1 if self._implicated else self._limit):
             id, item = self._waiting.popitem(last=False)
-            self._aboard[id] = item.header.attempt
+            self._running[id] = item.header.attempt
             items.append(item)
         return items
 
     def passed(self, headers: Iterable[Header]) -> None:
         """These have left alive."""
         for header in headers:
-            if self._aboard.get(header.id) == header.attempt:
-                self._acquit(header.id)
+            if self._running.get(header.id) == header.attempt:
+                self._clear(header.id)
 
-    def settle(self, *, here: Iterable[Header], there: Iterable[Header]) -> None:
+    def reconcile(self, *, here: Iterable[Header], there: Iterable[Header]) -> None:
         """After a census: who is not aboard, nor on the way from here, and is not lost, has left alive."""
         found = {header.id: header.attempt for header in there}
-        if self._aboard:
-            found |= {h.id: h.attempt for h in here if self._aboard.get(h.id) == h.attempt}
-        for id in self._aboard.keys() - found.keys():
-            self._acquit(id)
-        self._aboard = found
+        if self._running:
+            found |= {h.id: h.attempt for h in here if self._running.get(h.id) == h.attempt}
+        for id in self._running.keys() - found.keys():
+            self._clear(id)
+        self._running = found
 
     def discard(self, ids: Iterable[TaskId]) -> None:
         """The copies that waited here are worth nothing any more."""
@@ -116,15 +116,15 @@ class Quarantine:
 
     def forget(self, id: TaskId) -> None:
         """Its row is safe."""
-        if not (self._deaths or self._aboard):
+        if not (self._deaths or self._running):
             return  # nearly always: no process has died
         self.discard([id])
         self._deaths.pop(id, None)
-        self._aboard.pop(id, None)
-        self._accused.discard(id)
+        self._running.pop(id, None)
+        self._implicated.discard(id)
 
-    def _acquit(self, id: TaskId) -> None:
-        del self._aboard[id]
+    def _clear(self, id: TaskId) -> None:
+        del self._running[id]
         self._deaths.pop(id, None)
-        self._accused.discard(id)
-        self._most += 1
+        self._implicated.discard(id)
+        self._limit += 1

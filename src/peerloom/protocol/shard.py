@@ -6,7 +6,7 @@ is answered with another acknowledgement.
 """
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import Ack, CommittedReply, Deliver, Delivered, Item, Query
+from peerloom.protocol.messages import Ack, CommittedQuery, CommittedReply, Deliver, Delivered, Item
 from peerloom.protocol.participant import Participant
 from peerloom.task import TaskId
 
@@ -28,7 +28,7 @@ class Shard(Participant):
 
     def deliver(self, message: Deliver) -> Delivered:
         """Take a batch of finished tasks in, or refuse it."""
-        refusal = self._admits(message)
+        refusal = self._refusal(message)
         if refusal is not None:
             return refusal
         for item in message.items:
@@ -68,7 +68,7 @@ class Shard(Participant):
         """Rows that are here and not yet safe."""
         return len(self._queue) + len(self._committing)
 
-    def query(self, message: Query) -> CommittedReply | None:
+    def query(self, message: CommittedQuery) -> CommittedReply | None:
         """Which of the ids are here; None if the message is stale."""
         if message.view != self.view.number:
             return None

@@ -25,13 +25,13 @@ TO_ALONE = "<alone>"
 """As the target of a task: the process for suspects of its partition."""
 
 
-def to_maker(name: str) -> str:
+def to_renderer(name: str) -> str:
     """As the target of a task that has ended: the peer of that name, which is to make its row."""
     return f"<{name}>"
 
 
-def is_to_maker(target: str) -> bool:
-    """Whether a target is one by `to_maker`."""
+def is_to_renderer(target: str) -> bool:
+    """Whether a target is one by `to_renderer`."""
     return target.startswith(f"<{PEER}-")
 
 
@@ -80,8 +80,8 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return hosts
 
     @cached_property
-    def _makers(self) -> dict[str, str]:
-        return {to_maker(member.name): member.name for member in self.of(PEER)}
+    def _renderers(self) -> dict[str, str]:
+        return {to_renderer(member.name): member.name for member in self.of(PEER)}
 
     @cached_property
     def _by_slot(self) -> dict[tuple[str, int], str]:
@@ -102,7 +102,7 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     def sink(self, id: TaskId) -> str | None:
         """The sink whose shard owns this id's row, or None while there is none."""
-        return self._by_slot.get((SINK, spread(id) % self.shards))
+        return self._by_slot.get((SINK, hash_id(id) % self.shards))
 
     def route(self, target: str, id: TaskId) -> str | None:
         """Where a task goes next: a host of the role, always the same one; its sink; or who is named."""
@@ -111,10 +111,10 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         if target == TO_ALONE:
             return self._by_slot.get((ALONE, partition_of(id, self.partitions)))
         hosts = self._hosts.get(target)
-        return hosts[spread(id) % len(hosts)] if hosts else self._makers.get(target)
+        return hosts[hash_id(id) % len(hosts)] if hosts else self._renderers.get(target)
 
 
-def spread(id: TaskId) -> int:
+def hash_id(id: TaskId) -> int:
     """A number that deals ids evenly, independently of how rows are dealt to partitions."""
     mixed = (id.row * 0x9E3779B1 + id.file * 0x85EBCA6B + id.trial * 0xC2B2AE35) & 0xFFFFFFFF
     return (mixed ^ (mixed >> 15)) * 0x2C1B3C6D >> 7 & 0xFFFFFF

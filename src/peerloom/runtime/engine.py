@@ -1,4 +1,4 @@
-"""What the run needs of an engine: start members, reach them, notice their death."""
+"""What the run needs of an engine: start members, reach them, notice their death_error."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -39,10 +39,10 @@ class Engine(Protocol):
         """Where other hosts of the cluster reach this process, once started; 127.0.0.1 if there are none."""
         ...
 
-    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
+    async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
         """Start a member, and wait until it takes messages in; its node and process id.
 
-        While there is no room for its process at present, `waits` is called with what is lacking, and
+        While there is no room for its process at present, `on_wait` is called with what is missing_resources, and
         the wait goes on for as long as that lasts.
 
         Raises:
@@ -61,7 +61,7 @@ class Engine(Protocol):
         ...
 
     async def wait(self, name: str) -> bytes:
-        """Wait until a member has stopped as asked, for its last figures.
+        """Wait until a member has stopped as requested, for its last figures.
 
         Raises:
             Unreachable: if it dies; a replacement may do better.
@@ -69,11 +69,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def tell(self, name: str, data: bytes) -> None:
+    async def notify(self, name: str, data: bytes) -> None:
         """Hand a member an encoded message from the coordinator."""
         ...
 
-    async def listen(self, name: str) -> list[bytes]:
+    async def poll_events(self, name: str) -> list[bytes]:
         """Wait for what a member has to tell the coordinator."""
         ...
 
@@ -98,7 +98,7 @@ class Engine(Protocol):
         ...
 
 
-def death(name: str, error: BaseException | None, *, starting: bool) -> EngineError:
+def death_error(name: str, error: BaseException | None, *, starting: bool) -> EngineError:
     """What to raise for a member that ended with `error`, or was killed if that is None.
 
     An input that cannot be read any more is the user's to mend, and what fails when it starts will
@@ -113,11 +113,11 @@ def death(name: str, error: BaseException | None, *, starting: bool) -> EngineEr
     return Unreachable(f"{name} has died: {f'{type(error).__name__}: {error}' if error else 'killed'}")
 
 
-def build(brief: MemberSpec, link: Link) -> Host:
+def build(spec: MemberSpec, link: Link) -> Host:
     """The host for a member, to be run in the process that is to be it."""
-    kind = brief.member.kind
+    kind = spec.member.kind
     if kind in (PEER, ALONE):
-        return PeerHost(brief, link)
+        return PeerHost(spec, link)
     if kind == FEEDER:
-        return FeederHost(brief, link)
-    return SinkHost(brief, link)
+        return FeederHost(spec, link)
+    return SinkHost(spec, link)

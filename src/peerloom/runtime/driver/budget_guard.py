@@ -44,30 +44,28 @@ class BudgetGuard:
         self._tell = tell
         self.why = ""
 
-    async def run(
-        self, rationing: QuotaCoordinator, turns: Callable[[], int], over: Callable[[], None]
-    ) -> None:
+    async def run(self, quota: QuotaCoordinator, turns: Callable[[], int], over: Callable[[], None]) -> None:
         """Wait for the end of the budget, then until nothing is under way, then end the session.
 
         Args:
-            rationing: says when nothing is left, and what is under way.
+            quota: says when nothing is left, and what is under way.
             turns: under way at this moment, those that wait for a call left out.
             over: ends the session.
         """
         async with asyncio.TaskGroup() as group:
-            waits = [group.create_task(rationing.exhausted.wait())]
+            waits = [group.create_task(quota.exhausted.wait())]
             if self._budget.minutes is not None:
                 left = max(0.0, self._budget.minutes * 60.0 - self._seconds())
                 waits.append(group.create_task(asyncio.sleep(left, True)))
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for waiting in waits:
                 waiting.cancel()
-        self.why = f"the budget is used up: {used_up(self._budget, rationing, self._seconds())}"
+        self.why = f"the budget is used up: {used_up(self._budget, quota, self._seconds())}"
         self._pause(self.why)
         quiet = 0
         while quiet < 2:  # figures are as old as they are
             await asyncio.sleep(LOOK_SECONDS)
-            quiet = quiet + 1 if not turns() and not rationing.outstanding else 0
+            quiet = quiet + 1 if not turns() and not quota.outstanding else 0
         over()
 
     def conclude(self, suspended: int) -> None:
@@ -79,10 +77,10 @@ class BudgetGuard:
         self._tell(Notice("warning", f"{kept}: {again}"))
 
 
-def used_up(budget: Budget, rationing: QuotaCoordinator, seconds: float) -> str:
+def used_up(budget: Budget, quota: QuotaCoordinator, seconds: float) -> str:
     """What was used of what there was, for people."""
     parts: list[str] = []
-    for name, used in rationing.spending.used._asdict().items():
+    for name, used in quota.spending.used._asdict().items():
         total = getattr(budget.amount, name)
         if total < ENDLESS:
             unit = f"{used:.4f} of {total:g} USD" if name == "usd" else f"{used:,.0f} of {total:,.0f} {name}"

@@ -90,43 +90,43 @@ class Run:
         self._session = session
         self._run_dir = session.run_dir
         self._recipe = recipe
-        self._watchers = HookDispatcher(hooks)
+        self._hooks = HookDispatcher(hooks)
         self._config_yaml = config_yaml
         self._cpu_before = 0.0
         self._total: int | None = None
         self._client: ClientSpec | None = None
-        self._over = asyncio.Event()
+        self._ended = asyncio.Event()
         self._drained = asyncio.Event()
         self._suspended = False
         self._paused = ""
-        self._rationing: QuotaCoordinator | None = None
-        self._suspension = BudgetGuard(
+        self._quota: QuotaCoordinator | None = None
+        self._budget_guard = BudgetGuard(
             settings.budget,
             self._run_dir.path,
             seconds=session.seconds,
-            pause=self._put_aside,
+            pause=self._suspend,
             tell=self.tell,
         )
-        self._failing = FailureLimit(settings.max_failed, self._run_dir.path, self.tell)
+        self._failure_limit = FailureLimit(settings.max_failed, self._run_dir.path, self.tell)
         self._engine = make_engine(settings)
         self._supervisor = Supervisor(
             self._engine,
             settings,
             program.workflow.roles,
-            brief=self._brief,
+            make_spec=self._make_spec,
             on_event=self._on_event,
-            on_finished=self._over.set,
-            on_readings=self._on_readings,
+            on_finished=self._ended.set,
+            on_usage=self._on_usage,
             first=session.first,
         )
-        self._gathering = StatsCollector(
+        self._collector = StatsCollector(
             self._engine,
             self._supervisor,
-            self._watchers,
-            Deadline=settings.suspect_seconds,
-            on_readings=self._on_readings,
+            self._hooks,
+            timeout=settings.suspect_seconds,
+            on_usage=self._on_usage,
         )
-        self._figures = self._gathering.figures
+        self._figures = self._collector.figures
 
     async def execute(self) -> Summary:
         """Run to the end; the summary, which is also written to the run directory.
@@ -140,15 +140,15 @@ class Run:
             EngineError: if processes cannot be started; finished rows are kept.
         """
         if (done := self._session.done) is not None:
-            self._watchers.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
-            ended = "failed" if self._failing.judge(done["outcomes"]) else "finished"
-            self._watchers.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
+            self._hooks.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
+            ended = "failed" if self._failure_limit.judge(done["outcomes"]) else "finished"
+            self._hooks.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
             return done
         if not await asyncio.to_thread(has_rows, self._source, self._settings.partitions):
             raise SourceError(f"the source has no rows: {self._source.describe()}")
         self._cpu_before = time.process_time()
         for told in await to_its_end(self._session.begin):
-            self._watchers.notice(told)
+            self._hooks.notice(told)
         self._run_dir.write_yaml(self._config_yaml)
         how: How = "failed"
         try:
@@ -157,12 +157,12 @@ class Run:
             if self._suspended:
                 how = "suspended"
             elif self._drained.is_set():
-                how = "failed" if self._failing.stopped else "drained"
+                how = "failed" if self._failure_limit.stopped else "drained"
             else:
                 check_complete(totals, self._total, self._run_dir.path)
                 how = "finished"
-                await asyncio.to_thread(self._failing.judge, totals.outcomes)
-            if not self._failing.why and (notice := failures(totals, self._run_dir.path)) is not None:
+                await asyncio.to_thread(self._failure_limit.judge, totals.outcomes)
+            if not self._failure_limit.why and (notice := failures(totals, self._run_dir.path)) is not None:
                 self.tell(notice)
         except* PeerloomError as group:
             raise first_error(group) from None
@@ -170,9 +170,9 @@ class Run:
             await self._wind_down()
             summary = self._conclude(how)
             if how == "suspended":
-                self._suspension.conclude(summary["suspended"])
-            ended = "failed" if self._failing.why else how
-            self._watchers.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
+                self._budget_guard.conclude(summary["suspended"])
+            ended = "failed" if self._failure_limit.why else how
+            self._hooks.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
         return summary
 
     @property
@@ -188,7 +188,7 @@ class Run:
     @property
     def state(self) -> State:
         """What the run is about."""
-        if self._over.is_set():
+        if self._ended.is_set():
             return "stopping"
         if self._paused:
             return "paused"
@@ -202,12 +202,12 @@ class Run:
     @property
     def standing_still(self) -> str:
         """Why no rows are to be expected: it is paused, or waits for a service; empty if they are."""
-        return self._paused or (self._rationing.away if self._rationing is not None else "")
+        return self._paused or (self._quota.away if self._quota is not None else "")
 
     @property
     def waiting(self) -> "Waiting | None":
         """The service that the run waits for because it refuses calls."""
-        return waiting_for(self._rationing) if self._rationing is not None else None
+        return waiting_for(self._quota) if self._quota is not None else None
 
     def address(self) -> str:
         """Where other hosts of the cluster reach this process, once the run has started."""
@@ -215,21 +215,21 @@ class Run:
 
     def pause(self, why: str) -> bool:
         """Admit nothing and begin no turn; turns under way finish. False if it was paused already."""
-        if self._paused or self._suspended or self._over.is_set():
+        if self._paused or self._suspended or self._ended.is_set():
             return False
         self._paused = why
-        self._supervisor.go_at(self._settings, paused=True)
+        self._supervisor.set_pace(self._settings, paused=True)
         text = f"paused: {why}. Turns under way finish; `peerloom ctl continue {self._run_dir.path}` goes on"
         self.tell(Notice("warning", text))
         return True
 
     def unpause(self) -> bool:
         """Go on. False if it was not paused, or its budget is used up."""
-        if not self._paused or self._suspended or self._over.is_set():
+        if not self._paused or self._suspended or self._ended.is_set():
             return False
         self._paused = ""
-        self._supervisor.go_at(self._settings, paused=False)
-        self._watchers.notice("going on")
+        self._supervisor.set_pace(self._settings, paused=False)
+        self._hooks.notice("going on")
         return True
 
     def adjust(self, key: str, value: str) -> bool:
@@ -241,17 +241,17 @@ class Run:
         before, self._settings = self._settings, adjusted(self._settings, key, value)
         if before == self._settings:
             return False
-        self._supervisor.go_at(self._settings, paused=bool(self._paused))
-        self._watchers.notice(f"{key} is now {getattr(self._settings, key)}, it was {getattr(before, key)}")
+        self._supervisor.set_pace(self._settings, paused=bool(self._paused))
+        self._hooks.notice(f"{key} is now {getattr(self._settings, key)}, it was {getattr(before, key)}")
         return True
 
     def tell(self, notice: Notice) -> None:
         """Tell whoever watches."""
-        self._watchers.emit("notice", notice)
+        self._hooks.emit("notice", notice)
 
     async def heard(self) -> None:
         """Wait until all members go by what was last asked of the run."""
-        await self._supervisor.heard()
+        await self._supervisor.delivered()
 
     def drain(self) -> None:
         """Admit nothing more, and finish what is in flight; a paused run goes on for it."""
@@ -262,30 +262,30 @@ class Run:
     def abort(self) -> None:
         """Stop at once; tasks in flight leave no row."""
         self._drained.set()
-        self._over.set()
+        self._ended.set()
 
-    def _put_aside(self, why: str) -> None:
+    def _suspend(self, why: str) -> None:
         """No turn begins any more, and the session ends when none is under way."""
         self._suspended, self._paused = True, why
-        self._supervisor.go_at(self._settings, paused=True)
+        self._supervisor.set_pace(self._settings, paused=True)
         self.tell(Notice("warning", f"{why}. Calls under way are finished"))
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, ViewChanged):
             self._session.end_startup()
-        elif isinstance(event, MemberJoined) and self._rationing is not None:
-            self._rationing.joined(event.member)
-        elif isinstance(event, MemberLost) and self._rationing is not None:
-            self._rationing.lost(event.member)
-        self._watchers.member(event)
+        elif isinstance(event, MemberJoined) and self._quota is not None:
+            self._quota.joined(event.member)
+        elif isinstance(event, MemberLost) and self._quota is not None:
+            self._quota.lost(event.member)
+        self._hooks.member(event)
 
-    def _on_readings(self, member: str, data: bytes) -> None:
-        if self._rationing is not None:
-            self._rationing.take(member, data)
+    def _on_usage(self, member: str, data: bytes) -> None:
+        if self._quota is not None:
+            self._quota.add_reports(member, data)
 
-    def _moved(self, service: str, urls: Sequence[str]) -> None:
-        if self._rationing is not None:
-            self._rationing.moved(service, urls)
+    def _on_replicas_moved(self, service: str, urls: Sequence[str]) -> None:
+        if self._quota is not None:
+            self._quota.set_replicas(service, urls)
 
     def _conclude(self, how: How) -> Summary:
         """Write down what the run came to so far."""
@@ -296,27 +296,27 @@ class Run:
             cpu_seconds=self._cpu_seconds(),
             sessions=self._session.count,
         )
-        if self._rationing is not None and self._rationing.spending.bounded:
-            summary["budget"] = self._rationing.report()
-        summary |= costs(summary, self._client, self._figures.cache()) | self._failing.report()
-        summary["errors"] = self._gathering.errors.report(self._run_dir.log)
+        if self._quota is not None and self._quota.spending.bounded:
+            summary["budget"] = self._quota.report()
+        summary |= costs(summary, self._client, self._figures.cache()) | self._failure_limit.report()
+        summary["errors"] = self._collector.errors.report(self._run_dir.log)
         if how in ("suspended", "drained") and (in_flight := self._figures.in_flight()):
             summary["suspended"] = in_flight
         try:
             if how == "finished":
                 clear_journal(self._run_dir.path)
             self._run_dir.write_summary(summary)
-            self._session.keep(self._cpu_seconds(), how)
+            self._session.save(self._cpu_seconds(), how)
         except SinkError as error:
-            self._watchers.notice(f"the summary could not be written: {error}")
+            self._hooks.notice(f"the summary could not be written: {error}")
         return summary
 
     async def _execute(self) -> None:
         # The model first: a wrong address or name shows at once, before any process of Ray is started.
-        self._watchers.starting(start_step(self._llm))
-        client = await self._llm.start(self._engine.spawner(), self._watchers.notice, self._run_dir.logs)
-        await to_its_end(self._session.know_model, client)
-        self._rationing = rationing = QuotaCoordinator(
+        self._hooks.starting(start_step(self._llm))
+        client = await self._llm.start(self._engine.spawner(), self._hooks.notice, self._run_dir.logs)
+        await to_its_end(self._session.record_model, client)
+        self._quota = quota = QuotaCoordinator(
             {fleet.service: fleet.limits for fleet in client.fleets},
             self._settings.budget,
             self._run_dir.path,
@@ -325,44 +325,46 @@ class Run:
             tell=self.tell,
             spared=[fleet.service for fleet in client.fleets if not fleet.patient],
         )
-        self._client = prepared(client, self._settings, everything=rationing.spending.bounded)
-        self._watchers.starting(self._engine.step)
+        self._client = prepared(client, self._settings, everything=quota.spending.bounded)
+        self._hooks.starting(self._engine.step)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
-        self._failing.earlier = self._figures.earlier = await to_its_end(read_totals, self._run_dir.path)
+        self._failure_limit.earlier = self._figures.earlier = await to_its_end(
+            read_totals, self._run_dir.path
+        )
         if again:
-            self._watchers.notice(f"{again} failed tasks are done again")
-        self._watchers.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
+            self._hooks.notice(f"{again} failed tasks are done again")
+        self._hooks.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._llm.watch(self._moved))
-                group.create_task(rationing.run())
-                group.create_task(self._suspension.run(rationing, self._figures.turns, self._over.set))
+                group.create_task(self._llm.watch(self._on_replicas_moved))
+                group.create_task(quota.run())
+                group.create_task(self._budget_guard.run(quota, self._figures.turns, self._ended.set))
                 counted = group.create_task(self._count_rows())
-                group.create_task(self._gathering.watch(self._progress, lambda: self.standing_still))
-                group.create_task(self._session.keep_regularly(self._cpu_seconds))
-                left = leave_waiting(rationing, self._drained, self._figures, self.tell)
-                group.create_task(left).add_done_callback(lambda _: self._over.set())
-                group.create_task(self._failing.watch(self._figures.totals, self.drain))
+                group.create_task(self._collector.watch(self._progress, lambda: self.standing_still))
+                group.create_task(self._session.save_periodically(self._cpu_seconds))
+                left = leave_waiting(quota, self._drained, self._figures, self.tell)
+                group.create_task(left).add_done_callback(lambda _: self._ended.set())
+                group.create_task(self._failure_limit.watch(self._figures.totals, self.drain))
                 self._supervisor.start(group)
-                await self._over.wait()
-                await self._gathering.ask_all()
+                await self._ended.wait()
+                await self._collector.ask_all()
                 if not self._drained.is_set() and not self._suspended:
                     await counted
-                raise _Over
-        except* _Over:
+                raise _Ended
+        except* _Ended:
             pass
         finally:
-            self._over.set()
+            self._ended.set()
 
     async def _wind_down(self) -> None:
         """Stop everything; what the members count at their very end is what the summary says."""
         async with contextlib.AsyncExitStack() as last:
             last.push_async_callback(self._engine.close)
             last.push_async_callback(self._llm.stop)
-            await self._supervisor.stop(self._gathering.take)
-            if self._rationing is not None:
-                self._rationing.close()
+            await self._supervisor.stop(self._collector.take)
+            if self._quota is not None:
+                self._quota.close()
 
     async def _count_rows(self) -> None:
         """Count the rows there are; a large input is read to its end for it, so the run does not wait."""
@@ -370,7 +372,7 @@ class Run:
         try:
             self._total = await asyncio.to_thread(count_rows, self._source, positions) * self._settings.trials
         except SourceError as error:
-            self._watchers.notice(f"the rows cannot be counted: {error}")
+            self._hooks.notice(f"the rows cannot be counted: {error}")
 
     def _cpu_seconds(self) -> float:
         """Of all sessions, this one's driver and members included."""
@@ -383,7 +385,7 @@ class Run:
         )
         return with_waiting(progress, self.waiting)
 
-    def _brief(self, member: Member) -> MemberSpec:
+    def _make_spec(self, member: Member) -> MemberSpec:
         provenance = {"recipe": self._recipe, "run": self._run_dir.path.name, "peerloom": version("peerloom")}
         return MemberSpec(
             member=member,
@@ -396,5 +398,5 @@ class Run:
         )
 
 
-class _Over(Exception):
+class _Ended(Exception):
     """Ends the run's task group; what still watches is cancelled."""

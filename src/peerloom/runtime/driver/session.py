@@ -22,7 +22,7 @@ from peerloom.sink.rundir.withdraw import withdraw_failed
 from peerloom.task import FAILED
 
 SPAN = 1_000_000
-KEEP_SECONDS = 30.0  # between two writings of what this session has cost so far
+SAVE_SECONDS = 30.0  # between two writings of what this session has cost so far
 
 
 class Session:
@@ -117,7 +117,7 @@ class Session:
             told.append(f"the run was begun with Peerloom {earlier.peerloom}, this is {version('peerloom')}")
         return told
 
-    def know_model(self, client: ClientSpec) -> None:
+    def record_model(self, client: ClientSpec) -> None:
         """Note which model answers; the fingerprint has it only if the configuration names one. Blocks.
 
         Raises:
@@ -158,14 +158,14 @@ class Session:
         """Wall time of all sessions before their tasks could begin."""
         return self._earlier_startup + (self._ready or time.monotonic()) - self._started
 
-    async def keep_regularly(self, cpu_seconds: Callable[[], float]) -> None:
+    async def save_periodically(self, cpu_seconds: Callable[[], float]) -> None:
         """Write the figures down again and again, so that a session that is killed has cost something too."""
         while True:
-            await asyncio.sleep(KEEP_SECONDS)
+            await asyncio.sleep(SAVE_SECONDS)
             with contextlib.suppress(SinkError):  # a full disk is told of elsewhere
-                await asyncio.to_thread(self.keep, cpu_seconds())
+                await asyncio.to_thread(self.save, cpu_seconds())
 
-    def keep(self, cpu_seconds: float, how: How = "running") -> None:
+    def save(self, cpu_seconds: float, how: How = "running") -> None:
         """Write the figures down: `cpu_seconds` of all sessions so far, and how this one ended. Blocks.
 
         Raises:

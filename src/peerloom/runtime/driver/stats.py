@@ -22,7 +22,7 @@ from peerloom.runtime.transport.base import Unreachable
 FIGURES_SECONDS = 0.5
 FIRST_SECONDS = 0.02  # after the members are there; twice as long each time: an early failure shows early
 CENSUS_SECONDS = 2.0  # without a new row; twice as long after each census that has brought none
-MOST_CENSUS_SECONDS = 60.0
+MAX_CENSUS_SECONDS = 60.0
 
 
 class StatsCollector:
@@ -31,52 +31,52 @@ class StatsCollector:
     Args:
         engine: reaches the members.
         supervisor: knows them.
-        watchers: told what comes in.
+        hooks: told what comes in.
         patience: seconds that a member has to answer.
-        on_readings: hears what a member uses of the services, and wants of them.
+        on_usage: hears what a member uses of the services, and wants of them.
     """
 
     def __init__(
         self,
         engine: Engine,
         supervisor: Supervisor,
-        watchers: HookDispatcher,
+        hooks: HookDispatcher,
         *,
-        Deadline: float,
-        on_readings: Callable[[str, bytes], None],
+        timeout: float,
+        on_usage: Callable[[str, bytes], None],
     ) -> None:
         self._engine = engine
         self._supervisor = supervisor
-        self._watchers = watchers
-        self._patience = Deadline
-        self._on_readings = on_readings
+        self._hooks = hooks
+        self._timeout = timeout
+        self._on_usage = on_usage
         self.figures = Figures()
         self.errors = SessionErrors()
         self._facts: set[str] = set()
 
-    async def watch(self, progress: Callable[[], Progress], standing_still: Callable[[], str]) -> None:
+    async def watch(self, progress: Callable[[], Progress], stalled: Callable[[], str]) -> None:
         """Ask, tell and look for progress, for as long as the run lasts.
 
         Args:
             progress: a snapshot of the run.
-            standing_still: why no rows are to be expected; empty if they are.
+            stalled: why no rows are to be expected; empty if they are.
         """
-        committed, poisoned, since, hope = -1, 0, time.monotonic(), CENSUS_SECONDS
+        committed, poisoned, since, census_delay = -1, 0, time.monotonic(), CENSUS_SECONDS
         pause = min(FIGURES_SECONDS, FIRST_SECONDS)
         while True:
             await self.ask_all()
-            self._watchers.emit("progress", progress())
+            self._hooks.emit("progress", progress())
             totals = self.figures.totals()
             if totals.reasons.get(POISON, 0) != poisoned:
                 poisoned = totals.reasons.get(POISON, 0)
-                self._supervisor.condemned()
+                self._supervisor.poison_committed()
             rows = totals.admitted - poisoned
-            if rows != committed or standing_still():
-                committed, since, hope = rows, time.monotonic(), CENSUS_SECONDS
-                self._supervisor.progressed()
-            elif time.monotonic() - since > hope:
+            if rows != committed or stalled():
+                committed, since, census_delay = rows, time.monotonic(), CENSUS_SECONDS
+                self._supervisor.rows_committed()
+            elif time.monotonic() - since > census_delay:
                 self._supervisor.census()
-                since, hope = time.monotonic(), min(MOST_CENSUS_SECONDS, 2 * hope)
+                since, census_delay = time.monotonic(), min(MAX_CENSUS_SECONDS, 2 * census_delay)
             await asyncio.sleep(pause)
             pause = min(FIGURES_SECONDS, 2 * pause if self._supervisor.names else FIRST_SECONDS)
 
@@ -90,16 +90,16 @@ class StatsCollector:
         """Take in what a member says."""
         self.figures.take(name, stats)
         self.errors.take(name, stats.errors)
-        if stats.readings:
-            self._on_readings(name, stats.readings)
+        if stats.usage_reports:
+            self._on_usage(name, stats.usage_reports)
         for text in stats.notices:
-            self._watchers.notice(f"{name}: {text}")
-        for text in stats.facts:
+            self._hooks.notice(f"{name}: {text}")
+        for text in stats.shared_notices:
             if text not in self._facts:
                 self._facts.add(text)
-                self._watchers.notice(text)
+                self._hooks.notice(text)
 
     async def _ask(self, name: str) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 self.take(name, decode_stats(await self._engine.stats(name)))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from peerloom.events import Notice, Progress
-from peerloom.runtime.driver.quota import AWAY_SECONDS, QuotaCoordinator
+from peerloom.runtime.driver.quota import OUTAGE_SECONDS, QuotaCoordinator
 from peerloom.runtime.driver.summary import Figures
 
 LOOK_SECONDS = 0.2
@@ -38,12 +38,12 @@ class Waiting:
         return f"for {self.service}, which refuses calls ({self.why})"
 
 
-def waiting_for(rationing: QuotaCoordinator) -> Waiting | None:
+def waiting_for(quota: QuotaCoordinator) -> Waiting | None:
     """Return the wait of a run at this moment, if there is one."""
-    found = rationing.waiting
+    found = quota.waiting
     if found is None:
         return None
-    since, until = rationing.unix(found.since), rationing.unix(found.until)
+    since, until = quota.unix(found.since), quota.unix(found.until)
     return Waiting(found.service, found.why, since, max(until, time.time()), found.trying)
 
 
@@ -55,7 +55,7 @@ def with_waiting(progress: Progress, waiting: Waiting | None) -> Progress:
 
 
 async def leave_waiting(
-    rationing: QuotaCoordinator,
+    quota: QuotaCoordinator,
     drained: asyncio.Event,
     figures: Figures,
     tell: Callable[[Notice], None],
@@ -63,7 +63,7 @@ async def leave_waiting(
     """Return once a run that drains can only wait, for a service that refuses calls or for room on the disk.
 
     Args:
-        rationing: knows which service refuses calls.
+        quota: knows which service refuses calls.
         drained: set when the run begins to drain.
         figures: what the members have said last.
         tell: passes a notice to a person.
@@ -76,8 +76,8 @@ async def leave_waiting(
         if full >= FULL_LOOKS:
             tell(Notice("warning", "not waiting any longer for room on the disk: a resume goes on from here"))
             return
-        wait = waiting_for(rationing)
-        idle = wait is not None and figures.turns() <= wait.trying and rationing.outstanding <= wait.trying
-        looks = looks + 1 if wait is not None and idle and wait.until - wait.since >= AWAY_SECONDS else 0
+        wait = waiting_for(quota)
+        idle = wait is not None and figures.turns() <= wait.trying and quota.outstanding <= wait.trying
+        looks = looks + 1 if wait is not None and idle and wait.until - wait.since >= OUTAGE_SECONDS else 0
         if wait is not None and looks == 2:
             tell(Notice("warning", f"not waiting any longer {wait.text}: a resume goes on from here"))

@@ -9,8 +9,8 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from peerloom.runtime.engine import build, death
-from peerloom.runtime.member.garbage import rarely_collected
+from peerloom.runtime.engine import build, death_error
+from peerloom.runtime.member.garbage import infrequent_gc
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.spec import MemberSpec, MemberStats, encode_stats
 from peerloom.runtime.transport.base import Unreachable
@@ -32,7 +32,7 @@ class LocalEngine:
 
     async def start(self) -> None:
         """Nothing to make ready."""
-        self._open.enter_context(rarely_collected())
+        self._open.enter_context(infrequent_gc())
 
     def spawner(self) -> LocalSpawner:
         """All is on this machine."""
@@ -42,17 +42,17 @@ class LocalEngine:
         """All is in this process."""
         return "127.0.0.1"
 
-    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
+    async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
         """Start a member as a task; for that there is always room."""
-        name = brief.member.name
-        host = build(brief, self)
+        name = spec.member.name
+        host = build(spec, self)
         self._hosts[name] = host
         running = self._running[name] = asyncio.create_task(host.run(), name=name)
         ready = asyncio.create_task(host.ready())
         await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
-            raise death(name, None if running.cancelled() else running.exception(), starting=True)
+            raise death_error(name, None if running.cancelled() else running.exception(), starting=True)
         return "", os.getpid()
 
     def names(self) -> list[str]:
@@ -69,7 +69,7 @@ class LocalEngine:
         error = None if running.cancelled() else running.exception()
         if running.cancelled() or error is not None:
             self._hosts.pop(name, None)
-            raise death(name, error, starting=False)
+            raise death_error(name, error, starting=False)
         return _encoded(running.result())
 
     async def send(self, to: str, data: bytes) -> bytes:
@@ -81,13 +81,13 @@ class LocalEngine:
         """There is one host only."""
         return ""
 
-    async def tell(self, name: str, data: bytes) -> None:
+    async def notify(self, name: str, data: bytes) -> None:
         """A message from the coordinator."""
         await self._host(name).receive(data)
 
-    async def listen(self, name: str) -> list[bytes]:
+    async def poll_events(self, name: str) -> list[bytes]:
         """What the member has to tell."""
-        return await self._host(name).listen()
+        return await self._host(name).poll_events()
 
     async def ping(self, name: str) -> None:
         """Whoever is here is alive."""

@@ -24,7 +24,7 @@ CHUNK_ROWS = 512
 CHUNK_BYTES = 4 * 2**20
 CHUNK_SECONDS = 0.05  # of a chunk that is read from the beginning, where the size of rows is not known
 
-Offer = tuple[TaskId, SourceRow]
+Candidate = tuple[TaskId, SourceRow]
 
 
 class AdmissionQueue:
@@ -53,17 +53,17 @@ class AdmissionQueue:
         self._ended = False
 
     @property
-    def low(self) -> bool:
+    def needs_refill(self) -> bool:
         """Whether it is time to `read`."""
         return not self._ended and len(self._ready) < CHUNK_ROWS // 2
 
     @property
-    def over(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether everything was taken."""
         return self._ended and not self._ready
 
-    def take(self) -> Offer | None:
-        """The next offer; None if none is ready."""
+    def pop(self) -> Candidate | None:
+        """The next candidate; None if none is ready."""
         if not self._ready:
             return None
         row, trial = self._ready[0], self._trial
@@ -72,7 +72,7 @@ class AdmissionQueue:
             self._ready.popleft()
         return TaskId(row.file, row.row, trial), row
 
-    async def read(self) -> None:
+    async def refill(self) -> None:
         """Make more offers ready; not to be called again before it returns.
 
         Raises:
@@ -97,7 +97,7 @@ class AdmissionQueue:
 
     def _streamed(self) -> Iterator[list[SourceRow]]:
         stream, most = self._source.rows(self._partition, self._partitions), FIRST_ROWS
-        while chunk := _soon(islice(stream, most)):
+        while chunk := _next_chunk(islice(stream, most)):
             yield chunk
             most = min(2 * most, CHUNK_ROWS)
 
@@ -124,7 +124,7 @@ class AdmissionQueue:
                             yield (file, row, offset), length
 
 
-def _soon(rows: Iterator[SourceRow]) -> list[SourceRow]:
+def _next_chunk(rows: Iterator[SourceRow]) -> list[SourceRow]:
     """The first rows, one or more if there are any, until the time of a chunk is over."""
     chunk: list[SourceRow] = []
     end = time.monotonic() + CHUNK_SECONDS

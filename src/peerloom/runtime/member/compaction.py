@@ -13,11 +13,11 @@ from peerloom.runtime.member.journal import MemberJournal
 from peerloom.sink.errors import SinkError
 from peerloom.task import TaskId
 
-TIDY_SECONDS = 5.0
-MOST_ASKED = 20_000
+INTERVAL_SECONDS = 5.0
+MAX_IDS = 20_000
 """Ids in one question: some hundred kilobytes."""
 
-Ask = Callable[[list[TaskId]], Awaitable[list[TaskId]]]
+FindDone = Callable[[list[TaskId]], Awaitable[list[TaskId]]]
 """Which of these tasks are done."""
 
 
@@ -27,22 +27,22 @@ class JournalCompactor:
     Args:
         journal: the member's.
         places: how many members of its kind there are.
-        ask: the question to the feeders.
+        find_done: the question to the feeders.
     """
 
-    def __init__(self, journal: MemberJournal, places: int, ask: Ask) -> None:
+    def __init__(self, journal: MemberJournal, places: int, find_done: FindDone) -> None:
         self._journal = journal
         self._places = places
-        self._ask = ask
+        self._find_done = find_done
 
     async def run(self) -> None:
         """Tidy up again and again."""
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
+            await asyncio.sleep(INTERVAL_SECONDS)
             with suppress(SinkError):  # what cannot be copied now can wait
-                await self.once()
+                await self.compact()
 
-    async def once(self) -> None:
+    async def compact(self) -> None:
         """Tidy up.
 
         Raises:
@@ -50,9 +50,9 @@ class JournalCompactor:
         """
         writer = self._journal.writer
         writer.adopt(await asyncio.to_thread(writer.orphans, self._places))
-        ids = writer.closed_ids(MOST_ASKED)
+        ids = writer.closed_ids(MAX_IDS)
         if ids:
-            writer.settle(await self._ask(ids))
+            writer.settle(await self._find_done(ids))
         while not self._journal.stuck and (copying := writer.begin_copy()) is not None:
             await asyncio.to_thread(copying.read)
             writer.write_copy(copying)

@@ -8,19 +8,21 @@ import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 
-_RARELY = 200_000, 50, 1_000
+_THRESHOLD = 200_000, 50, 1_000
 
-_found: list[tuple[int, int, int]] = []  # by each of the runs in this process; the first one's is what counts
+_saved_thresholds: list[
+    tuple[int, int, int]
+] = []  # by each of the runs in this process; the first one's is what counts
 
 
 @contextmanager
-def rarely_collected() -> Generator[None]:
+def infrequent_gc() -> Generator[None]:
     """Inside the block cycles are looked for rarely; after the last of several, as before the first."""
-    _found.append(gc.get_threshold())
-    gc.set_threshold(*_RARELY)
+    _saved_thresholds.append(gc.get_threshold())
+    gc.set_threshold(*_THRESHOLD)
     try:
         yield
     finally:
-        if len(_found) == 1:
-            gc.set_threshold(*_found[0])
-        _found.pop()
+        if len(_saved_thresholds) == 1:
+            gc.set_threshold(*_saved_thresholds[0])
+        _saved_thresholds.pop()

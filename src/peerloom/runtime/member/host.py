@@ -1,7 +1,7 @@
 """Drives one member's state machine: decodes what arrives, sends what is to be sent.
 
 Everything runs on one event loop. What arrives is only taken in; sending happens in one pass per turn
-of the loop (`poke`), so whatever has gathered by then goes out together. All tasks live in one task
+of the loop (`schedule_flush`), so whatever has gathered by then goes out together. All tasks live in one task
 group. A defect in any of them, or in the pass itself, ends the member with that very error, which the
 run then treats like any other death.
 """
@@ -14,10 +14,10 @@ from contextlib import suppress
 from typing import Any, cast
 
 from peerloom.protocol.messages import (
-    Ask,
     Deliver,
     Delivered,
-    Done,
+    DoneQuery,
+    DoneReply,
     Message,
     Prepare,
     Suspect,
@@ -49,10 +49,10 @@ class Host(ABC):
         self.machine = machine
         self._link = link
         self._deliver_seconds = deliver_seconds
-        self._to_coordinator: asyncio.Queue[ToCoordinator | UsageReports | None] = asyncio.Queue()
+        self._events: asyncio.Queue[ToCoordinator | UsageReports | None] = asyncio.Queue()
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
-        self._poked = False
+        self._flush_scheduled = False
         self._group: asyncio.TaskGroup | None = None
         self._main: asyncio.Task[Any] | None = None
         self._ending = False
@@ -68,7 +68,7 @@ class Host(ABC):
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._ready.set()
-                self._begin()
+                self._start_background()
                 await self._until_stopped()
         except* _Stopped:
             pass
@@ -76,7 +76,7 @@ class Host(ABC):
             self._failure = self._failure or errors.exceptions[0]
         finally:
             self._group = None
-            self._to_coordinator.put_nowait(None)
+            self._events.put_nowait(None)
             await self._close()
             if self._journal is not None:
                 self._journal.close()
@@ -94,27 +94,27 @@ class Host(ABC):
 
     async def receive(self, data: bytes) -> bytes:
         """As `hear`, for engines that call and wait."""
-        return self.hear(data)
+        return self.handle(data)
 
-    def hear(self, data: bytes) -> bytes:
+    def handle(self, data: bytes) -> bytes:
         """Take one encoded message in; the encoded answer, empty if it has none."""
-        answer = self._take(decode(data))
-        self.poke()
+        answer = self._dispatch(decode(data))
+        self.schedule_flush()
         return encode(answer) if answer is not None else b""
 
-    async def listen(self) -> list[bytes]:
+    async def poll_events(self) -> list[bytes]:
         """What this member has to tell the coordinator; waits until there is something.
 
         Raises:
             Unreachable: when the member has ended.
         """
-        messages = [await self._to_coordinator.get()]
-        while not self._to_coordinator.empty():
-            messages.append(self._to_coordinator.get_nowait())
-        told = [encode(message) for message in messages if message is not None]
-        if not told:
+        messages = [await self._events.get()]
+        while not self._events.empty():
+            messages.append(self._events.get_nowait())
+        notified = [encode(message) for message in messages if message is not None]
+        if not notified:
             raise Unreachable(f"{self.machine.name} has ended")
-        return told
+        return notified
 
     def stats(self) -> MemberStats:
         """The member's figures; notices are handed out once."""
@@ -122,14 +122,14 @@ class Host(ABC):
         stats = MemberStats(cpu_seconds=time.process_time(), notices=notices)
         if self._journal is not None:
             stats.stuck = self._journal.stuck
-        self._add_stats(stats)
+        self._fill_stats(stats)
         return stats
 
-    def poke(self) -> None:
+    def schedule_flush(self) -> None:
         """Send what there is to send, soon, once."""
-        if not self._poked and self._group is not None:
-            self._poked = True
-            asyncio.get_running_loop().call_soon(self._pump)
+        if not self._flush_scheduled and self._group is not None:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the loop's other tasks; if it fails, the member does."""
@@ -151,21 +151,21 @@ class Host(ABC):
         self._failure = self._failure or error
         self._stopping.set()
 
-    def _pump(self) -> None:
-        self._poked = False
+    def _flush(self) -> None:
+        self._flush_scheduled = False
         if self._stopping.is_set():
             return
         try:
-            self._work()
+            self._process()
             report = self.machine.report()
             if report is not None:
-                self.tell(report)
+                self.emit(report)
             if self._may_send():
-                self._send_out()
+                self._send_outgoing()
         except Exception as error:
             self._fail(error)
 
-    def _send_out(self) -> None:
+    def _send_outgoing(self) -> None:
         """Send what there is to send, now that it may leave."""
         for destination, deliver in self.machine.outgoing():
             self.spawn(self._deliver(destination, deliver))
@@ -180,7 +180,7 @@ class Host(ABC):
         else:
             if isinstance(answer, Delivered):
                 self.machine.answered(destination, answer)
-        self.poke()
+        self.schedule_flush()
 
     async def _send(self, member: str, message: Message) -> None:
         """Send a message that has no answer."""
@@ -188,44 +188,44 @@ class Host(ABC):
             await self._link.send(member, encode(message))
         except Unreachable:
             self.suspect(member)
-            self.poke()
+            self.schedule_flush()
 
     def suspect(self, member: str) -> None:
         """Tell the coordinator that a member does not answer."""
-        self.tell(Suspect(self.machine.view.number, self.machine.name, member))
+        self.emit(Suspect(self.machine.view.number, self.machine.name, member))
 
-    def tell(self, message: ToCoordinator | UsageReports) -> None:
+    def emit(self, message: ToCoordinator | UsageReports) -> None:
         """Tell the coordinator, or the driver it lives in, something."""
-        self._to_coordinator.put_nowait(message)
+        self._events.put_nowait(message)
 
     def notice(self, text: str) -> None:
         """Something for a person to read; it travels with the figures."""
         self._notices.append(text)
 
-    def _take(self, message: Message) -> Message | None:
+    def _dispatch(self, message: Message) -> Message | None:
         match message:
             case Deliver():
-                return self._take_delivery(message)
+                return self._on_delivery(message)
             case Prepare():
-                self.machine.hold(message)
+                self.machine.prepare(message)
             case ViewCommit():
-                self.machine.resolve(message)
+                self.machine.commit_view(message)
             case _:
-                return self._take_other(message)
+                return self._on_message(message)
         return None
 
-    async def _ask_feeders(self, ids: list[TaskId]) -> list[TaskId]:
+    async def _find_done(self, ids: list[TaskId]) -> list[TaskId]:
         """Which of these tasks are done, as far as the feeders can be reached."""
         view, name = self.machine.view, self.machine.name
         done: list[TaskId] = []
         for feeder in view.of(FEEDER):
             mine = [id for id in ids if view.feeder(id) == feeder.name]
             if mine:
-                question = encode(Ask(view.number, name, mine))
+                question = encode(DoneQuery(view.number, name, mine))
                 with suppress(Unreachable, TimeoutError):
                     async with Deadline(self._deliver_seconds):
                         answer = await self._link.send(feeder.name, question)
-                    done += cast("Done", decode(answer)).ids
+                    done += cast("DoneReply", decode(answer)).ids
         return done
 
     async def _until_stopped(self) -> None:
@@ -236,15 +236,15 @@ class Host(ABC):
         raise _Stopped
 
     @abstractmethod
-    def _take_delivery(self, message: Deliver) -> Delivered:
+    def _on_delivery(self, message: Deliver) -> Delivered:
         """Take tasks in."""
 
-    def _take_other(self, message: Message) -> Message | None:
+    def _on_message(self, message: Message) -> Message | None:
         """Take a message that only some kinds of member understand; others ignore it."""
         return None
 
     @abstractmethod
-    def _work(self) -> None:
+    def _process(self) -> None:
         """Start whatever the machine's state asks for. Must not block."""
 
     def _may_send(self) -> bool:
@@ -252,10 +252,10 @@ class Host(ABC):
         return self._journal is None or self._journal.flush()
 
     @abstractmethod
-    def _add_stats(self, stats: MemberStats) -> None:
+    def _fill_stats(self, stats: MemberStats) -> None:
         """Fill in what this kind of member knows."""
 
-    def _begin(self) -> None:  # noqa: B027 - nor something to do all along
+    def _start_background(self) -> None:  # noqa: B027 - nor something to do all along
         """Start what runs beside everything else."""
 
     async def _open(self) -> None:  # noqa: B027 - not every kind has something to open

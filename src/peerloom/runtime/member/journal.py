@@ -33,7 +33,7 @@ class MemberContext(Protocol):
         """Run something beside the member's other work."""
         ...
 
-    def poke(self) -> None:
+    def schedule_flush(self) -> None:
         """Ask for another pass."""
         ...
 
@@ -56,8 +56,8 @@ class MemberJournal:
         self._records: list[bytes] = []
         self._ids: list[TaskId] = []
         self._calls: dict[TaskId, list[tuple[Header, SavedCall]]] = {}
-        self._room = asyncio.Event()
-        self._room.set()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._unsynced = self._syncing = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -80,15 +80,15 @@ class MemberJournal:
 
     def flush(self) -> bool:
         """Write what has gathered. False if there is no room: then nothing may leave the member."""
-        if not self._room.is_set():
+        if not self._has_room.is_set():
             return False
         if self._calls:
-            self._add_calls()
+            self._add_call_records()
         if self._records:
             try:
                 self._write()
             except DiskFull as error:
-                self._room.clear()
+                self._has_room.clear()
                 self._host.spawn(self._wait_for_room(error))
                 return False
         return True
@@ -98,24 +98,24 @@ class MemberJournal:
         self.flush()
         self.writer.close()
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait while the disk is full."""
-        await self._room.wait()
+        await self._has_room.wait()
 
     @property
     def stuck(self) -> bool:
         """Whether there is no room for what has gathered."""
-        return not self._room.is_set()
+        return not self._has_room.is_set()
 
     def _flush_soon(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush_due)
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._on_timer)
 
-    def _flush_due(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        self._host.poke()
+        self._host.schedule_flush()
 
-    def _add_calls(self) -> None:
+    def _add_call_records(self) -> None:
         for calls in self._calls.values():
             for header, call in calls:
                 self._records.append(call_record(header, call))
@@ -132,13 +132,13 @@ class MemberJournal:
 
     async def _wait_for_room(self, error: DiskFull) -> None:
         self._host.notice(f"{error} Waiting for room; nothing is lost.")
-        while not self._room.is_set():
+        while not self._has_room.is_set():
             await asyncio.sleep(DISK_FULL_SECONDS)
             with suppress(DiskFull):
                 self._write()
-                self._room.set()
+                self._has_room.set()
         self._host.notice("There is room on the disk again: going on.")
-        self._host.poke()
+        self._host.schedule_flush()
 
     async def _sync(self) -> None:
         """One at a time: a disk that hangs must not take up all threads."""
@@ -152,16 +152,16 @@ class MemberJournal:
         self._syncing = False
 
 
-def open_journal(brief: MemberSpec, host: MemberContext) -> MemberJournal:
+def open_journal(spec: MemberSpec, host: MemberContext) -> MemberJournal:
     """The journal of a member that begins.
 
     Raises:
         RunDirError: if the run directory is not to be seen from here.
     """
-    member = brief.member
-    if not (brief.run_dir / JOURNAL).is_dir():
+    member = spec.member
+    if not (spec.run_dir / JOURNAL).is_dir():
         raise RunDirError(
-            f"{member.name} on {platform.node()} does not see the run directory {brief.run_dir}: journal=on "
+            f"{member.name} on {platform.node()} does not see the run directory {spec.run_dir}: journal=on "
             "needs it on storage that all hosts share. Choose another --run-dir, or journal=off"
         )
-    return MemberJournal(JournalWriter(brief.run_dir, member.kind, member.index, member.incarnation), host)
+    return MemberJournal(JournalWriter(spec.run_dir, member.kind, member.index, member.incarnation), host)

@@ -14,18 +14,18 @@ from peerloom.task import COMPLETED, Task
 from peerloom.workflow import Workflow
 
 
-def finish(task: Task, brief: MemberSpec, errors: ErrorCounts) -> bytes:
+def finish(task: Task, spec: MemberSpec, errors: ErrorCounts) -> bytes:
     """Encode the row of a task that has ended, with the secrets of the run masked.
 
     A task that completed fails if the workflow's `opening` raises, or returns anything but messages.
     """
     opening: list[dict[str, Any]] = []
     try:
-        opening = _opening(brief.program.workflow, task)
+        opening = _opening(spec.program.workflow, task)
     except BaseException as error:
         if task.end is not None and task.end.outcome == COMPLETED:  # or the row tells already what went wrong
             task = task.with_next(errors.classify(error, "workflow_error", task))
-    return encode(_masked(render(task, opening, dict(brief.provenance), finished=time.time())))
+    return encode(_masked(render(task, opening, dict(spec.provenance), finished=time.time())))
 
 
 def _opening(workflow: Workflow, task: Task) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Query
+from peerloom.protocol.messages import CommittedQuery, Deliver, Delivered, Item, Message
 from peerloom.protocol.shard import Shard
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.spec import MemberSpec, MemberStats
@@ -27,19 +27,19 @@ class SinkHost(Host):
 
     machine: Shard
 
-    def __init__(self, brief: MemberSpec, link: Link) -> None:
-        super().__init__(Shard(brief.member.name, IdSet()), link, brief.settings.deliver_seconds)
-        self._brief = brief
+    def __init__(self, spec: MemberSpec, link: Link) -> None:
+        super().__init__(Shard(spec.member.name, IdSet()), link, spec.settings.deliver_seconds)
+        self._spec = spec
         self._files: ShardFiles | None = None
         self._totals = Totals()  # as of the last commit: those of the files belong to the thread
         self._stuck = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=brief.member.name)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=spec.member.name)
 
     async def _open(self) -> None:
-        member = self._brief.member
+        member = self._spec.member
         loop = asyncio.get_running_loop()
         files = await loop.run_in_executor(
-            self._thread, ShardFiles.take, self._brief.run_dir, member.index, member.incarnation
+            self._thread, ShardFiles.take, self._spec.run_dir, member.index, member.incarnation
         )
         self.machine.committed.merge(files.committed)
         self._totals = copy.deepcopy(files.totals)
@@ -51,17 +51,17 @@ class SinkHost(Host):
             self._totals = self._files.totals
         self._thread.shutdown(wait=False)
 
-    def _take_delivery(self, message: Deliver) -> Delivered:
+    def _on_delivery(self, message: Deliver) -> Delivered:
         return self.machine.deliver(message)
 
-    def _take_other(self, message: Message) -> Message | None:
-        if isinstance(message, Query):
+    def _on_message(self, message: Message) -> Message | None:
+        if isinstance(message, CommittedQuery):
             have = self.machine.query(message)
             if have is not None:
-                self.tell(have)
+                self.emit(have)
         return None
 
-    def _work(self) -> None:
+    def _process(self) -> None:
         for feeder, ack in self.machine.acks():
             self.spawn(self._send(feeder, ack))
         items = self.machine.group()
@@ -72,23 +72,23 @@ class SinkHost(Host):
         files = self._files
         assert files is not None
         loop = asyncio.get_running_loop()
-        told = False
+        notified = False
         while True:
             try:
                 self._totals = await loop.run_in_executor(self._thread, _commit, files, items)
                 break
             except DiskFull as error:
-                if not told:
+                if not notified:
                     self.notice(f"{error} Waiting for room; nothing is lost.")
-                    told = self._stuck = True
+                    notified = self._stuck = True
                 await asyncio.sleep(DISK_FULL_SECONDS)
         self._stuck = False
-        if told:
+        if notified:
             self.notice("There is room on the disk again: going on.")
         self.machine.group_committed()
-        self.poke()
+        self.schedule_flush()
 
-    def _add_stats(self, stats: MemberStats) -> None:
+    def _fill_stats(self, stats: MemberStats) -> None:
         stats.totals = self._totals
         stats.stuck = self._stuck
 

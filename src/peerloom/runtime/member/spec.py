@@ -53,9 +53,9 @@ class MemberStats(msgspec.Struct, array_like=True):
     totals: Totals | None = None
     notices: list[str] = []
     turns: int = 0
-    readings: bytes = b""
+    usage_reports: bytes = b""
     cache: CacheTally | None = None
-    facts: list[str] = []
+    shared_notices: list[str] = []
     errors: list[ErrorCount] = []
     stuck: bool = False
 

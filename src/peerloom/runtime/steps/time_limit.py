@@ -19,7 +19,7 @@ TICKS = 5
 """Ticks of the watchdog in a row without a turn of the event loop, after which that is reported."""
 
 
-Acted = TypeVar("Acted")
+Result = TypeVar("Result")
 
 _abandoned: list[object] = []  # kept, as Python would resume them once more to finalize them
 
@@ -46,12 +46,12 @@ class TurnTimer:
         self._calls = 0
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._insisted = False
+        self._forced = False
 
     @types.coroutine
-    def bound(self, acting: Awaitable[Acted]) -> Generator[Any, None, Acted]:
+    def bound(self, awaitable: Awaitable[Result]) -> Generator[Any, None, Result]:
         """Await an agent within this context; let go of one that goes on after it was cancelled."""
-        steps = acting.__await__()
+        steps = awaitable.__await__()
         error: BaseException | None = None
         while True:
             try:
@@ -59,19 +59,19 @@ class TurnTimer:
             except StopIteration as done:
                 return done.value
             if error is not None and self._scope.expired() and self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._insist)
+                self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._force_cancel)
             error = None
             try:
                 yield waited
             except BaseException as raised:
-                if self._insisted:
+                if self._forced:
                     _abandoned.append(steps)
                     raise
                 error = raised
 
-    def _insist(self) -> None:
+    def _force_cancel(self) -> None:
         assert self._task is not None
-        self._insisted = True
+        self._forced = True
         self._task.cancel()
 
     async def __aenter__(self) -> "TurnTimer":
@@ -85,7 +85,7 @@ class TurnTimer:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._insisted and self._task is not None:
+        if self._forced and self._task is not None:
             self._task.uncancel()
         try:
             await self._scope.__aexit__(kind, error, traceback)
@@ -93,14 +93,14 @@ class TurnTimer:
             key = f"agents.{self._role}.timeout"
             raise AgentTimeout(f"{self._role} has not returned within {self._seconds:g} s ({key})") from None
 
-    def stop(self) -> None:
+    def pause(self) -> None:
         """A call begins."""
         if not self._calls:
             self._left -= asyncio.get_running_loop().time() - self._since
             self._reschedule(None)
         self._calls += 1
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """A call is over."""
         self._calls -= 1
         if not self._calls:
@@ -120,14 +120,14 @@ class Watchdog:
 
     Args:
         code: the code objects that run agents, with a local variable `role`.
-        tell: passes a text to a person; called from the thread.
+        warn: passes a text to a person; called from the thread.
     """
 
-    def __init__(self, code: "frozenset[object]", tell: Callable[[str], None]) -> None:
+    def __init__(self, code: "frozenset[object]", warn: Callable[[str], None]) -> None:
         self._code = code
-        self._tell = tell
+        self._warn = warn
         self._thread = threading.Thread(target=self._watch, name="peerloom-watchdog", daemon=True)
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._rounds = 0
 
     async def run(self) -> None:
@@ -139,11 +139,11 @@ class Watchdog:
                 self._rounds += 1
                 await asyncio.sleep(TICK_SECONDS / 2)
         finally:
-            self._over.set()
+            self._stopped.set()
 
     def _watch(self) -> None:
         seen, ticks = -1, 0
-        while not self._over.wait(TICK_SECONDS):
+        while not self._stopped.wait(TICK_SECONDS):
             ticks = ticks + 1 if seen == self._rounds else 0
             seen = self._rounds
             if ticks == TICKS:
@@ -155,7 +155,7 @@ class Watchdog:
         while frame is not None and frame.f_code not in self._code:
             frame = frame.f_back
         if frame is not None and "role" in frame.f_locals:
-            self._tell(
+            self._warn(
                 f"agent {frame.f_locals['role']!r} has blocked the event loop for {TICKS * TICK_SECONDS:g} s "
                 f"({place}), so no other task of its peer goes on: await what takes time, or put it into "
                 "asyncio.to_thread"

@@ -86,7 +86,7 @@ async def test_what_is_sent_is_compressed_as_the_run_says(
     class Stop(Exception):
         pass
 
-    def build(brief: MemberSpec, link: RayLink) -> None:
+    def build(spec: MemberSpec, link: RayLink) -> None:
         links.append(link)
         raise Stop
 
@@ -94,11 +94,11 @@ async def test_what_is_sent_is_compressed_as_the_run_says(
     pack = Packer.pack
     monkeypatch.setattr(Packer, "pack", lambda self, data: pieces.append(data) or pack(self, data))
     monkeypatch.setattr(actor, "build", build)
-    brief = MemberSpec(
+    spec = MemberSpec(
         Member("peer", 0, 1), Program(Sequence("a"), {}), RunSettings(compress=compress), Path(), {}
     )
     with pytest.raises(Stop):
-        await actor.MemberActor(CREDENTIALS, []).run(brief)
+        await actor.MemberActor(CREDENTIALS, []).run(spec)
     (link,) = links
     listener = Listener(CREDENTIALS, lambda data: data[:1])
     link.introduce({"peer-0.1": Handle()}, {"peer-0.1": await listener.open("127.0.0.1")})

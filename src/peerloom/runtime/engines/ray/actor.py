@@ -14,7 +14,7 @@ import threading
 
 from peerloom.runtime.engine import build
 from peerloom.runtime.engines.ray.api import Handle, RayError, ray
-from peerloom.runtime.member.garbage import rarely_collected
+from peerloom.runtime.member.garbage import infrequent_gc
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.spec import MemberSpec, encode_stats
 from peerloom.runtime.transport.base import Unreachable
@@ -110,30 +110,30 @@ class MemberActor:
 
     Args:
         credentials: of the run, for the members' own connections.
-        path: the driver's `sys.path`. Set before the brief arrives, whose agents may come from modules
+        path: the driver's `sys.path`. Set before the spec arrives, whose agents may come from modules
             that only the driver's path leads to.
     """
 
     def __init__(self, credentials: Credentials, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
         self._link = RayLink(credentials)
-        self._listener = Listener(credentials, self._hear)
+        self._listener = Listener(credentials, self._handle)
         self._address = Address("")
         self._host: Host | None = None
         self._begun = asyncio.Event()
 
-    async def run(self, brief: MemberSpec) -> bytes:
+    async def run(self, spec: MemberSpec) -> bytes:
         """Live; the last figures. Fails with whatever ends the member."""
         gc.freeze()
-        self._link.compress = brief.settings.compress
-        self._host = build(brief, self._link)
+        self._link.compress = spec.settings.compress
+        self._host = build(spec, self._link)
         self._link.host = ray.util.get_node_ip_address()
         self._address = await self._listener.open(self._link.host)
         self._begun.set()
         over = threading.Event()
         threading.Thread(target=_end_with_loop, args=(asyncio.get_running_loop(), over), daemon=True).start()
         try:
-            with rarely_collected():
+            with infrequent_gc():
                 return encode_stats(await self._host.run())
         finally:
             over.set()
@@ -143,7 +143,7 @@ class MemberActor:
     async def ready(self) -> Address:
         """Wait until messages are taken in; where."""
         await self._begun.wait()
-        await self._alive.ready()
+        await self._member.ready()
         return self._address
 
     async def introduce(self, handles: dict[str, Handle], addresses: dict[str, Address]) -> None:
@@ -152,25 +152,25 @@ class MemberActor:
 
     async def receive(self, data: bytes) -> bytes:
         """Take a message in."""
-        return await self._alive.receive(data)
+        return await self._member.receive(data)
 
-    async def listen(self) -> list[bytes]:
+    async def poll_events(self) -> list[bytes]:
         """What there is to tell the coordinator."""
-        return await self._alive.listen()
+        return await self._member.poll_events()
 
     async def stats(self) -> bytes:
         """The member's figures."""
-        return encode_stats(self._alive.stats())
+        return encode_stats(self._member.stats())
 
     async def stop(self) -> None:
         """Stop living."""
-        self._alive.stop()
+        self._member.stop()
 
-    def _hear(self, data: bytes) -> bytes:
-        return self._alive.hear(data)
+    def _handle(self, data: bytes) -> bytes:
+        return self._member.handle(data)
 
     @property
-    def _alive(self) -> Host:
+    def _member(self) -> Host:
         assert self._host is not None, "no member is spoken to before it is ready"
         return self._host
 

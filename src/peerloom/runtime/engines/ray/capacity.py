@@ -28,12 +28,12 @@ def check_capacity(settings: RunSettings) -> None:
             raise EngineError(f"the roles ask for {resource}={amount:g} in all, but the cluster has {has:g}")
 
 
-def lacking(asked: Mapping[str, float]) -> str:
+def missing_resources(requested: Mapping[str, float]) -> str:
     """Why there is no room for a process at present, or nothing if there is. Blocks for milliseconds."""
-    named = {OWN_OPTIONS.get(resource, resource): amount for resource, amount in asked.items()}
+    named = {OWN_OPTIONS.get(resource, resource): amount for resource, amount in requested.items()}
     nodes: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     free: dict[str, float] = ray.available_resources()
-    wish = ", ".join(f"{resource}={amount:g}" for resource, amount in asked.items())
+    wish = ", ".join(f"{resource}={amount:g}" for resource, amount in requested.items())
     if not any(all(node.get(key, 0.0) >= amount for key, amount in named.items()) for node in nodes):
         return f"no node of the cluster has {wish}"
     if any(free.get(key, 0.0) < amount for key, amount in named.items()):

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from peerloom.errors import EngineError
 from peerloom.protocol.view import FEEDER, SINK, Member
-from peerloom.runtime.engine import death
+from peerloom.runtime.engine import death_error
 from peerloom.runtime.engines.ray.actor import Actor
 from peerloom.runtime.engines.ray.api import (
     Handle,
@@ -23,7 +23,7 @@ from peerloom.runtime.engines.ray.api import (
     RayTaskError,
     ray,
 )
-from peerloom.runtime.engines.ray.capacity import OWN_OPTIONS, check_capacity, lacking
+from peerloom.runtime.engines.ray.capacity import OWN_OPTIONS, check_capacity, missing_resources
 from peerloom.runtime.engines.ray.cluster import (
     cluster_address,
     connect,
@@ -96,15 +96,15 @@ class RayEngine:
         """The members there are."""
         return list(self._places)
 
-    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
+    async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
         """Start a member as an actor."""
-        name = brief.member.name
-        options, asked = self._options(brief.member)
+        name = spec.member.name
+        options, requested = self._options(spec.member)
         try:
             handle: Handle = Actor.options(**options).remote(self._credentials, sys.path)
-            running = asyncio.ensure_future(_result(handle.run.remote(brief)))
+            running = asyncio.ensure_future(_result(handle.run.remote(spec)))
         except Exception as error:  # also what an object's __reduce__ raises
-            found = find_unpicklable(brief.program)
+            found = find_unpicklable(spec.program)
             raise EngineError(
                 f"{name} cannot be sent to another process: {reason(error)}"
                 f"{f' (in {found})' if found else ''}. An agent must not hold open files, locks or "
@@ -115,7 +115,7 @@ class RayEngine:
         self._handles[name] = handle
         self._running[name] = running
         try:
-            await _wait_for_room({running, placed}, asked, waits)
+            await _wait_for_room({running, placed}, requested, on_wait)
             async with Deadline(START_SECONDS):
                 await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
@@ -143,16 +143,16 @@ class RayEngine:
         error = running.exception()
         if isinstance(error, RayTaskError) and name in self._handles:
             cause = cast("Any", error).cause
-            raise death(name, cause, starting=name not in self._places) from error
+            raise death_error(name, cause, starting=name not in self._places) from error
         if error is not None:
             raise Unreachable(f"{name} has died: {reason(error)}") from error
         return running.result()
 
-    async def tell(self, name: str, data: bytes) -> None:
+    async def notify(self, name: str, data: bytes) -> None:
         """A message from the coordinator."""
         await self._call(name, "receive", data)
 
-    async def listen(self, name: str) -> list[bytes]:
+    async def poll_events(self, name: str) -> list[bytes]:
         """What the member has to tell."""
         return await self._call(name, "listen")
 
@@ -215,33 +215,33 @@ class RayEngine:
         """
         if member.kind in (FEEDER, SINK):
             return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}, {}
-        asked: dict[str, float] = {}
+        requested: dict[str, float] = {}
         for role in member.roles:
             placed = self._settings.roles.get(role, RoleSettings())
             for resource, amount in placed.resources.items():
-                asked[resource] = max(amount, asked.get(resource, 0.0))
-        own = {key: amount for key, amount in asked.items() if key in OWN_OPTIONS}
-        custom = {key: amount for key, amount in asked.items() if key not in OWN_OPTIONS}
-        return {"scheduling_strategy": "SPREAD", **own, "resources": custom}, asked
+                requested[resource] = max(amount, requested.get(resource, 0.0))
+        own = {key: amount for key, amount in requested.items() if key in OWN_OPTIONS}
+        custom = {key: amount for key, amount in requested.items() if key not in OWN_OPTIONS}
+        return {"scheduling_strategy": "SPREAD", **own, "resources": custom}, requested
 
 
 async def _wait_for_room(
-    signs: set[asyncio.Future[Any]], asked: Mapping[str, float], waits: Callable[[str], None]
+    signs: set[asyncio.Future[Any]], requested: Mapping[str, float], on_wait: Callable[[str], None]
 ) -> None:
     """Wait until a process is there. The time in which the cluster has no room for it does not count."""
     had_room = lacked = 0.0
     while not (await asyncio.wait(signs, timeout=ROOM_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED))[0]:
-        lack = await asyncio.to_thread(lacking, asked) if asked else ""
+        lack = await asyncio.to_thread(missing_resources, requested) if requested else ""
         if not lack:
             had_room += ROOM_POLL_SECONDS
         else:
             lacked += ROOM_POLL_SECONDS
             if lacked >= TELL_SECONDS:
-                waits(lack)
-        if had_room >= START_SECONDS and not asked:
+                on_wait(lack)
+        if had_room >= START_SECONDS and not requested:
             raise TimeoutError
         if had_room >= START_SECONDS:
-            waits("the cluster has what it asks for, but not on one node, or does not place it")
+            on_wait("the cluster has what it asks for, but not on one node, or does not place it")
 
 
 async def _result(reference: Any) -> Any:

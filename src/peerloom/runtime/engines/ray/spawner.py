@@ -21,7 +21,7 @@ from peerloom.runtime.engines.ray.api import (
     RayTaskError,
     ray,
 )
-from peerloom.runtime.engines.ray.capacity import lacking
+from peerloom.runtime.engines.ray.capacity import missing_resources
 from peerloom.runtime.engines.ray.cluster import node_address, reason
 from peerloom.services.processes.spawn import ChildProcess, LocalPort, LocalSpawner, PlaceLost, ReservedPort
 
@@ -79,7 +79,7 @@ class _Launcher:
 
 
 class RaySpawner:
-    """Starts processes here, and spreads them over the nodes when asked to.
+    """Starts processes here, and spreads them over the nodes when requested to.
 
     Args:
         connect: makes sure that this process is connected to the cluster.
@@ -118,7 +118,7 @@ class RaySpawner:
             ServiceError: if no node has the resources, or the actors do not start.
         """
         await self._connect()
-        if self._resources and (lack := await asyncio.to_thread(lacking, self._resources)):
+        if self._resources and (lack := await asyncio.to_thread(missing_resources, self._resources)):
             raise ServiceError(f"{lack}: free some, or ask for less")
         starting = [asyncio.ensure_future(self._on_node()) for _ in range(count)]
         try:
@@ -171,7 +171,7 @@ class NodeSpawner:
     async def hold(self, host: str | None = None) -> "NodePort":
         """See `Spawner`."""
         host = host or self._address
-        return NodePort(self._handle, host, await _asked(self._handle.hold.remote(host)))
+        return NodePort(self._handle, host, await _awaited(self._handle.hold.remote(host)))
 
     async def start(
         self,
@@ -183,7 +183,7 @@ class NodeSpawner:
     ) -> "NodeChild":
         """See `Spawner`."""
         told = self._handle.start.remote(list(argv), name, dict(env or {}), str(log) if log else None)
-        pid, where = await _asked(told)
+        pid, where = await _awaited(told)
         return NodeChild(self._handle, pid, f"{self.place}:{where}" if self.place else where)
 
     async def close(self) -> None:
@@ -202,7 +202,7 @@ class NodePort:
     async def release(self) -> None:
         """See `ReservedPort`."""
         with suppress(PlaceLost):
-            await _asked(self._handle.release.remote(self.port))
+            await _awaited(self._handle.release.remote(self.port))
 
 
 class NodeChild:
@@ -212,7 +212,7 @@ class NodeChild:
         self._handle = handle
         self._pid = pid
         self._log = log
-        self._ended = asyncio.ensure_future(_asked(handle.wait.remote(pid)))
+        self._ended = asyncio.ensure_future(_awaited(handle.wait.remote(pid)))
         self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     @property
@@ -236,19 +236,19 @@ class NodeChild:
         """See `ChildProcess`. A node that does not answer is left to itself."""
         with suppress(PlaceLost, TimeoutError):
             async with asyncio.timeout(grace + START_SECONDS):
-                await _asked(self._handle.stop.remote(self._pid, grace))
+                await _awaited(self._handle.stop.remote(self._pid, grace))
 
     async def output(self) -> str:
         """See `ChildProcess`."""
         try:
-            return await _asked(self._handle.output.remote(self._pid))
+            return await _awaited(self._handle.output.remote(self._pid))
         except PlaceLost as error:
             return f"({error})\n"
 
     async def cpu_seconds(self) -> float:
         """See `ChildProcess`."""
         try:
-            return await _asked(self._handle.cpu_seconds.remote(self._pid))
+            return await _awaited(self._handle.cpu_seconds.remote(self._pid))
         except PlaceLost:
             return 0.0
 
@@ -256,7 +256,7 @@ class NodeChild:
 _Actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(_Launcher)
 
 
-async def _asked(reference: Any) -> Any:
+async def _awaited(reference: Any) -> Any:
     try:
         return await reference
     except RayTaskError as error:
@@ -267,7 +267,7 @@ async def _asked(reference: Any) -> Any:
 
 
 def _on_this_node(log: Path) -> Path:
-    """Where a log goes: as asked if the directory is there, as on shared storage, else to a scratch one."""
+    """Where a log goes: as requested if the directory is there, as on shared storage, else to a scratch one."""
     if log.parent.is_dir():
         return log
     return Path(tempfile.gettempdir()) / f"peerloom-{os.getuid()}" / log.parent.name / log.name
