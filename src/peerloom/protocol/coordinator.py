@@ -1,9 +1,9 @@
-"""The coordinator: one per run; opens a view on every death or join, and runs its census.
+"""Coordinate the members of a run: open a view on every membership change, and run its census.
 
-A census has two questions: to all members what they hold, then to the sinks which of those ids they
-reply. Any change of membership starts it over under the next number. Replacements for lost members are
-asked for only when a census without them is over, so that a sink that was merely slow is fenced, its
-acknowledgements refused by every feeder, before another process takes its shard over.
+A census asks all members which tasks they hold, then asks the sinks which of those ids are committed. Any
+change of membership restarts it in the next view. Replacements for lost members are started only after a
+census without them has ended: by then every feeder refuses the acknowledgements of the old sink, so a sink
+that was merely slow is fenced before another process takes over its shard.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Make sure that this member is dead; `why` it is to be."""
+    """Make sure that a member is dead. `why` is the reason."""
 
     name: str
     why: str
@@ -42,7 +42,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start this member; `joined` or `lost` is the answer."""
+    """Start a member; call `joined` or `lost` with the outcome."""
 
     member: Member
 
@@ -51,14 +51,14 @@ Effect = Send | Kill | Spawn
 
 
 class Coordinator:
-    """State of the coordinator.
+    """The protocol state of the coordinator; one per run.
 
     Args:
-        slots: the members that are wanted, as their first incarnations.
+        slots: the wanted members, as their first incarnations.
         partitions: number of feeders.
         shards: number of sinks.
-        journal: whether what a member had done can be read again after its loss.
-        last_view: the number of the last view that there may reply been, in last_view sessions of the run.
+        journal: whether the work of a lost member can be recovered from a journal.
+        last_view: the greatest view number that earlier sessions of the run may have used.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Coordinator:
         self._journal = journal
         self._alive: dict[str, Member] = {}
         self._starting: dict[str, Member] = {}
-        self._waiting: set[str] = set()  # of these, those for which there is no room at present
+        self._waiting: set[str] = set()  # members in `_starting` that have no room at present
         self._reports: dict[str, Report] = {}
         self._replies: dict[str, CommittedReply] = {}
         self._exhausted: set[str] = set()
@@ -87,23 +87,23 @@ class Coordinator:
         self.view = View(last_view, (), partitions, shards)
 
     def start(self) -> None:
-        """DoneQuery for all members; the first view opens when they reply all joined."""
+        """Start all members; the first view opens when they have joined."""
         for member in self._wanted.values():
             self._spawn(member)
 
     def effects(self) -> list[Effect]:
-        """What is to be done now, in order; each once."""
+        """Return and clear the effects to carry out, in order."""
         effects, self._effects = self._effects, []
         return effects
 
     @property
     def settled(self) -> bool:
-        """Whether every wanted member for which there is room takes part, and no census is under way."""
+        """Whether all wanted members that have room have joined, and no census is under way."""
         return self._started and not self._in_census and self._is_complete()
 
     @property
     def finished(self) -> bool:
-        """Whether every feeder, in the present view, has nothing left to do."""
+        """Whether every feeder of the present view is exhausted."""
         feeders = [member for member in self.view.members if member.kind == FEEDER]
         return (
             not self._in_census
@@ -112,7 +112,7 @@ class Coordinator:
         )
 
     def joined(self, name: str) -> None:
-        """A member that was asked for is up."""
+        """Add a started member to the run."""
         member = self._starting.pop(name, None)
         if member is None:
             self._effects.append(Kill(name, "it is no longer wanted"))
@@ -123,14 +123,14 @@ class Coordinator:
             self._open_view()
 
     def no_room(self, name: str) -> None:
-        """There is no room for a member at present: the run begins without it, if every role has a host."""
+        """Note that a member has no room at present: the run begins without it if every role has a host."""
         if name in self._starting and name not in self._waiting:
             self._waiting.add(name)
             if not self._started and self._is_complete():
                 self._open_view()
 
     def lost(self, name: str, why: str = "") -> None:
-        """A member is dead, or is to be treated as dead: it is replaced. Saying it twice does no harm."""
+        """Replace a member that is dead or must be treated as dead. Idempotent."""
         self._waiting.discard(name)
         starting = self._starting.pop(name, None)
         member = starting or self._alive.pop(name, None)
@@ -143,12 +143,12 @@ class Coordinator:
             self._open_view()
 
     def census(self) -> None:
-        """Look where everything is, with the members there are."""
+        """Start a census of the present members, unless one is under way."""
         if not self._in_census and self._started:
             self._open_view()
 
     def receive(self, message: ToCoordinator) -> None:
-        """Hear a member; what it said in another view is ignored."""
+        """Handle a member's message; messages of another view are ignored."""
         if message.view != self.view.number or message.sender not in self._alive:
             return
         match message:
@@ -174,7 +174,7 @@ class Coordinator:
             self._spawn(Member(*slot, self._first_incarnation, tuple(roles)))
 
     def _is_complete(self) -> bool:
-        """Whether all members are there but some for which there is no room and which others stand in for."""
+        """Return whether all members have joined, except for peers without room whose roles others host."""
         missing = [member for name, member in self._starting.items() if name not in self._waiting]
         needed = {member.slot for member in self._wanted.values() if member.kind in (FEEDER, SINK)}
         present = {member.slot for member in self._alive.values()}
@@ -189,7 +189,7 @@ class Coordinator:
         self._reports, self._replies = {}, {}
         self._exhausted = set()
         self._effects += [Send(member.name, Prepare(self.view)) for member in members]
-        self._ask_sinks()  # at once if nobody is left: then there is nobody to wait for
+        self._ask_sinks()  # proceeds at once if the view has no members
 
     def _ask_sinks(self) -> None:
         if len(self._reports) < len(self.view.members):

@@ -1,13 +1,13 @@
-"""What a peer remembers of large tasks, so that what another peer has already need not go there again.
+"""Cache the histories of large tasks, so that peers send each other only new turns.
 
-A peer keeps the newest copy that it has seen or made of each large task, as far as there is room, and with it
-who else has seen how many turns. To such a peer only the turns after these travel, with a digest of all that
-was left out: the input and each turn, chained. The receiver goes on from its own history if that has the very
-same digest, and otherwise does not take the copy, which is then sent whole.
+A peer caches the newest copy of each large task, within a memory limit, and records how many of its turns
+other peers have. To such a peer it sends only the later turns, with a chained digest of the omitted input
+and turns. The receiver completes the task from its own history if the digest matches. Otherwise it leaves
+the copy with the sender, which then sends it in full.
 
-So nothing here has to be right for a task to be right. Every copy is whole wherever it is held, whatever is
-forgotten here; what is believed of another peer may be wrong, which costs one more message; and a history
-that has taken another way since a census has another digest, even at an equal attempt and hop.
+The cache affects cost only, never correctness. Members always hold complete copies. A wrong belief about
+another peer costs one more message. Histories that have diverged since a census have different digests,
+even at an equal attempt and hop.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ from peerloom.protocol.messages import Copy, DeltaInfo, Item
 from peerloom.task import Header, Task, TaskId, decode, decode_rest, encode, encode_rest
 
 MIN_BYTES = 32 << 10
-"""An encoded task below this size always travels whole: that costs less than to remember it."""
+"""Encoded tasks below this size are always sent in full, which costs less than caching them."""
 
 _DIGEST = 16
-_TURN_OVERHEAD = 96  # bytes of memory that a turn takes beside its own
-_TASK_OVERHEAD = 1_000  # and a task
+_TURN_OVERHEAD = 96  # bytes of memory for each turn, beside its content
+_TASK_OVERHEAD = 1_000  # and for each task
 
 
 class History:
-    """One task's input and turns as of some copy, and who else has seen how many of these turns."""
+    """The input and turns of one copy of a task, and the number of turns that each other peer has."""
 
     __slots__ = ("_digests", "raw_input", "raw_turns", "seen", "size")
 
@@ -38,10 +38,10 @@ class History:
         self.raw_turns = task.raw_turns
         self.seen: dict[str, int] = {}
         self.size = _TASK_OVERHEAD + len(task.raw_input) + _bytes(task.raw_turns)
-        self._digests = bytearray()  # at each length from 0 on, as far as somebody has asked
+        self._digests = bytearray()  # at each length from 0, computed on demand
 
     def digest(self, turns: int) -> bytes:
-        """The digest of the input and so many turns; of each only once."""
+        """Return the digest of the input and the first `turns` turns."""
         digests = self._digests
         while len(digests) <= turns * _DIGEST:
             done = len(digests) // _DIGEST
@@ -51,14 +51,17 @@ class History:
         return bytes(digests[turns * _DIGEST : (turns + 1) * _DIGEST])
 
     def is_prefix_of(self, task: Task) -> bool:
-        """Whether a task was made from this very history. Pieces are made for one place, and never moved."""
+        """Return whether a task extends this history.
+
+        Compares by identity: a raw turn is one object, shared by all versions of its task.
+        """
         turns = len(self.raw_turns)
         if turns == 0:
             return task.raw_input is self.raw_input
         return len(task.raw_turns) >= turns and task.raw_turns[turns - 1] is self.raw_turns[turns - 1]
 
     def replace(self, task: Task, shared: int) -> None:
-        """Go over to a task whose first `shared` turns are those here."""
+        """Replace the turns by those of a task that shares the first `shared` of them."""
         if shared < len(self.raw_turns):
             del self._digests[(shared + 1) * _DIGEST :]
             self.size -= _bytes(self.raw_turns[shared:])
@@ -68,30 +71,30 @@ class History:
 
 
 class Histories:
-    """The histories of one peer; also how its tasks are packed.
+    """The cached histories of one peer, used to pack and unpack its tasks.
 
     Args:
         name: the peer's name.
-        most: bytes to be kept, about; with 0 all tasks travel whole.
-        min_bytes: see `MIN_BYTES`.
+        max_bytes: the approximate size limit; 0 disables the cache.
+        min_bytes: the encoded size from which a task is cached.
     """
 
     def __init__(self, name: str, max_bytes: int, min_bytes: int = MIN_BYTES) -> None:
         self._name = name
         self._max_bytes = max_bytes
         self._min_bytes = min_bytes if max_bytes else sys.maxsize
-        self._entries: OrderedDict[TaskId, History] = OrderedDict()  # the one used last is last
+        self._entries: OrderedDict[TaskId, History] = OrderedDict()  # in order of last use
         self._bytes = 0
 
     @property
     def size(self) -> int:
-        """The bytes that are kept."""
+        """The approximate size of the cache, in bytes."""
         return self._bytes
 
     def pack(self, destination: str, copy: Copy, full: bool) -> Item:
-        """A copy as it travels: without what the destination has seen, unless it must go `whole`.
+        """Encode a copy for a destination, without the turns it has, unless it needs the `full` task.
 
-        Of a task that has ended nothing is kept: it does not come back.
+        A task that has ended leaves the cache, since it does not come back.
         """
         if isinstance(copy, Item):
             return copy
@@ -120,7 +123,7 @@ class Histories:
         return Item(header, payload, delta)
 
     def unpack(self, sender: str, item: Item) -> Copy | None:
-        """The item as it is, or its task if that is large; None if what was left out is not here."""
+        """Return the item itself, or its task if that is large; None if the omitted turns are not cached."""
         header, payload, delta = item
         if delta is None:
             if len(payload) >= self._min_bytes:
@@ -147,26 +150,26 @@ class Histories:
         return task
 
     def seen(self, task: Task) -> Mapping[str, int]:
-        """Who else has seen how many turns of a task, if it is one that is kept."""
+        """Return the number of turns that each other peer has of a task; empty if it is not cached."""
         header = task.header
         history = self._entries.get(header.id) if self._entries else None
         return history.seen if history is not None and history.is_prefix_of(task) else {}
 
     def retain(self, members: Set[str]) -> None:
-        """Forget what peers have seen that are no members any more."""
+        """Drop the records of peers that are no longer members."""
         for history in self._entries.values():
             if not history.seen.keys() <= members:
                 history.seen = {name: turns for name, turns in history.seen.items() if name in members}
 
     def drop(self, header: Header) -> None:
-        """Forget a task that has come to its end."""
+        """Drop the history of a task that has ended."""
         if self._entries:
             history = self._entries.pop(header.id, None)
             if history is not None:
                 self._bytes -= history.size
 
     def _learn(self, history: History, sender: str, delta: DeltaInfo) -> None:
-        """What has been said of who has seen the task, and that its sender has."""
+        """Merge the sender's records of the peers that have the task, and add the sender."""
         seen = history.seen
         for name, turns in delta.seen.items():
             if name != self._name and turns > seen.get(name, -1):
@@ -179,7 +182,7 @@ class Histories:
         self._account(header, history.size)
 
     def _account(self, header: Header, size: int) -> None:
-        """A history has been used, and takes so many bytes more: others may have to make room for it."""
+        """Mark a history as used and `size` bytes larger; evict the least recently used ones if needed."""
         self._entries.move_to_end(header.id)
         self._bytes += size
         while self._bytes > self._max_bytes and self._entries:

@@ -49,7 +49,7 @@ class Told:
 
 @pytest.fixture
 async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
-    monkeypatch.setattr(module, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(module, "OUTAGE_SECONDS", 0.1)
     made: list[Told] = []
 
     def start(*optional: str) -> Told:
