@@ -1,4 +1,4 @@
-"""Decide a census: where each task is, and what each member must do about it.
+"""Decide a census: locate each task, and tell each member which copies to drop or admit.
 
 A pure function of the reports. Of two copies of an id the newer wins; a queued or committed row supersedes
 every copy; a task with a permit and no copy is lost and is admitted again. While the shard or feeder of an

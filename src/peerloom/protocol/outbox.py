@@ -17,9 +17,7 @@ from peerloom.protocol.view import View
 from peerloom.task import Header, TaskId
 
 Route = Callable[[str, TaskId], str | None]
-Pending = tuple[
-    str, Copy, bool
-]  # the target (see `View.route`), the task, and whether it must be sent in full
+Pending = tuple[str, Copy, bool]  # target (see `View.route`), task, and whether it must be sent in full
 
 MAX_ITEMS = 2_000
 MAX_BYTES = 4 << 20

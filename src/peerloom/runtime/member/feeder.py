@@ -1,8 +1,8 @@
-"""Drives a feeder: takes rows from the source as permits come free, and starts their tasks.
+"""Run a feeder, which admits the tasks of its partition as permits come free.
 
-A row that is malformed never reaches an agent: it becomes a failed task and goes straight to its sink,
-under a permit like any other. A task that begins again does so with what the journal knows of it: the
-feeder reads that once when it has learnt what is in flight, and again for tasks that were lost.
+A malformed row never reaches an agent: it becomes a failed task with a permit like any other, and goes
+straight to its sink. A task that starts again continues from its turns and calls in the journal. The feeder
+scans the journal once, when it has learned which tasks are in flight, and again for lost tasks.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from peerloom.sink.layout import JOURNAL, POSITIONS
 from peerloom.source.base import Source, SourceRow
 from peerloom.task import FAILED, End, Header, Task, TaskId, encode, new_task
 
-CHUNK = 500  # most rows taken from the source before other messages get their turn
+CHUNK = 500  # the most tasks admitted before other messages are handled
 
 
 class FeederHost(Host):
@@ -51,7 +51,7 @@ class FeederHost(Host):
         )
         self._errors = ErrorCounts()
         self._refilling = False
-        self._offsets: dict[TaskId, int] = {}  # of the rows in flight, to read them again
+        self._offsets: dict[TaskId, int] = {}  # of rows in flight, to read lost ones again
         self._fetching = False
         self._index: JournalIndex | None = None
 
@@ -124,7 +124,7 @@ class FeederHost(Host):
         self.schedule_flush()
 
     def _journal_scanned(self) -> bool:
-        """Whether new tasks may be admitted: not before it is known how far earlier attempts came."""
+        """Return whether new tasks may be admitted: not before the journal was scanned."""
         if self._journal is None or self._index is not None:
             return True
         if self.machine.room and not self._fetching:
@@ -167,7 +167,7 @@ class FeederHost(Host):
         return index
 
     def _start(self, id: TaskId, row: SourceRow, index: JournalIndex | None) -> None:
-        """Send a task on its way: to the next role, or straight to its sink if it cannot start."""
+        """Admit a task: send it to its next role, or to its sink if it has ended already."""
         recovered = index.pop(id) if index is not None and id in index else None
         task = self._new_task(id, row, recovered)
         deaths = self.machine.deaths(id, task.header.hop)
@@ -206,19 +206,19 @@ class FeederHost(Host):
 
 
 def share(in_flight: int, partition: int, partitions: int) -> int:
-    """How many of all tasks in flight are one partition's."""
+    """Return one partition's share of the tasks in flight."""
     each, rest = divmod(in_flight, partitions)
     return each + (partition < rest)
 
 
 def poison_end(task: Task, deaths: int) -> End:
-    """How a task ends that kills its process."""
+    """Return the end of a poison task."""
     doing = f"with {task.next_role!r} next" if task.header.hop else "from its start"
     detail = f"its process died {deaths} times, {POISON_AFTER} of these with this task alone in it, {doing}"
     return End(FAILED, POISON, detail=detail)
 
 
 def task_seed(seed: int, id: TaskId) -> int:
-    """A task's own seed, below 2^31: the same for the same run seed and id, wherever it runs."""
+    """Derive the seed of a task, below 2^31, from the seed of the run and the id of the task."""
     digest = hashlib.blake2b(f"{seed}/{id}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") & 0x7FFFFFFF

@@ -1,7 +1,7 @@
-"""Python's search for unreachable cycles, made rare while members live in a process.
+"""Make Python's cyclic garbage collection infrequent while members run in a process.
 
-Thousands of waiting tasks are many objects that live long, and each full search walks all of them; what a
-turn leaves behind is freed by counting. In a process of calls this was a tenth of the CPU time.
+Thousands of waiting tasks are many long-lived objects, and each full collection visits all of them, while
+the garbage of a turn is freed by reference counting. Collection took a tenth of the CPU time of a peer.
 """
 
 import gc
@@ -10,14 +10,12 @@ from contextlib import contextmanager
 
 _THRESHOLD = 200_000, 50, 1_000
 
-_saved_thresholds: list[
-    tuple[int, int, int]
-] = []  # by each of the runs in this process; the first one's is what counts
+_saved_thresholds: list[tuple[int, int, int]] = []  # one for each run in this process
 
 
 @contextmanager
 def infrequent_gc() -> Generator[None]:
-    """Inside the block cycles are looked for rarely; after the last of several, as before the first."""
+    """Raise the thresholds of the collector within the block; the last of nested blocks restores them."""
     _saved_thresholds.append(gc.get_threshold())
     gc.set_threshold(*_THRESHOLD)
     try:

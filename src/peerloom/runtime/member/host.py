@@ -1,9 +1,8 @@
-"""Drives one member's state machine: decodes what arrives, sends what is to be sent.
+"""Run the state machine of a member: receive messages, and send the outgoing ones.
 
-Everything runs on one event loop. What arrives is only taken in; sending happens in one pass per turn
-of the loop (`schedule_flush`), so whatever has gathered by then goes out together. All tasks live in one task
-group. A defect in any of them, or in the pass itself, ends the member with that very error, which the
-run then treats like any other death.
+Everything runs on one event loop. Received messages only change the state. A flush, at most once per
+iteration of the loop (`schedule_flush`), sends all outgoing messages together. All asyncio tasks of a member
+live in one task group. An unexpected error in any of them ends the member, which is then replaced.
 """
 
 import asyncio
@@ -37,12 +36,12 @@ from peerloom.task import TaskId
 
 
 class Host(ABC):
-    """Base of the three kinds of member.
+    """The base class of feeders, sinks, and peers.
 
     Args:
-        machine: the member's protocol state.
-        link: reaches the other members.
-        deliver_seconds: how long a delivery may stay unanswered before its receiver is suspected.
+        machine: the protocol state of the member.
+        link: sends messages to other members.
+        deliver_seconds: the time after which the receiver of an unanswered delivery is suspected.
     """
 
     def __init__(self, machine: Participant, link: Link, deliver_seconds: float) -> None:
@@ -61,7 +60,7 @@ class Host(ABC):
         self._journal: MemberJournal | None = None
 
     async def run(self) -> MemberStats:
-        """Live until `stop`; the last figures. Raises whatever ended the member before that."""
+        """Run until `stop`, and return the final statistics. Raise the error that ends the member earlier."""
         self._main = asyncio.current_task()
         await self._open()
         try:
@@ -85,25 +84,25 @@ class Host(ABC):
         return self.stats()
 
     async def ready(self) -> None:
-        """Wait until messages are taken in."""
+        """Wait until the member accepts messages."""
         await self._ready.wait()
 
     def stop(self) -> None:
-        """End the member; what it still holds is dropped."""
+        """Stop the member, and drop the tasks that it still holds."""
         self._stopping.set()
 
     async def receive(self, data: bytes) -> bytes:
-        """As `hear`, for engines that call and wait."""
+        """Handle a message as `handle` does, for engines that await the answer."""
         return self.handle(data)
 
     def handle(self, data: bytes) -> bytes:
-        """Take one encoded message in; the encoded answer, empty if it has none."""
+        """Handle an encoded message, and return the encoded answer; empty if there is none."""
         answer = self._dispatch(decode(data))
         self.schedule_flush()
         return encode(answer) if answer is not None else b""
 
     async def poll_events(self) -> list[bytes]:
-        """What this member has to tell the coordinator; waits until there is something.
+        """Wait for messages to the driver, and return them encoded.
 
         Raises:
             Unreachable: when the member has ended.
@@ -111,13 +110,13 @@ class Host(ABC):
         messages = [await self._events.get()]
         while not self._events.empty():
             messages.append(self._events.get_nowait())
-        notified = [encode(message) for message in messages if message is not None]
-        if not notified:
+        events = [encode(message) for message in messages if message is not None]
+        if not events:
             raise Unreachable(f"{self.machine.name} has ended")
-        return notified
+        return events
 
     def stats(self) -> MemberStats:
-        """The member's figures; notices are handed out once."""
+        """Return the statistics of the member, with the notices since the last call."""
         notices, self._notices = self._notices, []
         stats = MemberStats(cpu_seconds=time.process_time(), notices=notices)
         if self._journal is not None:
@@ -126,20 +125,20 @@ class Host(ABC):
         return stats
 
     def schedule_flush(self) -> None:
-        """Send what there is to send, soon, once."""
+        """Schedule one flush for the next iteration of the event loop."""
         if not self._flush_scheduled and self._group is not None:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the loop's other tasks; if it fails, the member does."""
+        """Start a task in the member's task group; an error in it ends the member."""
         if self._group is None or self._stopping.is_set():
             work.close()
         else:
             self._group.create_task(work)
 
     def ending(self) -> bool:
-        """Whether the member ends, so that its group cancels what runs in it."""
+        """Return whether the member is ending, so that its task group is being cancelled."""
         return (
             self._group is None
             or self._ending
@@ -166,7 +165,7 @@ class Host(ABC):
             self._fail(error)
 
     def _send_outgoing(self) -> None:
-        """Send what there is to send, now that it may leave."""
+        """Send the outgoing messages."""
         for destination, deliver in self.machine.outgoing():
             self.spawn(self._deliver(destination, deliver))
 
@@ -183,7 +182,7 @@ class Host(ABC):
         self.schedule_flush()
 
     async def _send(self, member: str, message: Message) -> None:
-        """Send a message that has no answer."""
+        """Send a message without an answer."""
         try:
             await self._link.send(member, encode(message))
         except Unreachable:
@@ -191,15 +190,15 @@ class Host(ABC):
             self.schedule_flush()
 
     def suspect(self, member: str) -> None:
-        """Tell the coordinator that a member does not answer."""
+        """Report to the coordinator that a member does not answer."""
         self.emit(Suspect(self.machine.view.number, self.machine.name, member))
 
     def emit(self, message: ToCoordinator | UsageReports) -> None:
-        """Tell the coordinator, or the driver it lives in, something."""
+        """Queue a message to the driver and its coordinator."""
         self._events.put_nowait(message)
 
     def notice(self, text: str) -> None:
-        """Something for a person to read; it travels with the figures."""
+        """Add a message for the user to the next statistics."""
         self._notices.append(text)
 
     def _dispatch(self, message: Message) -> Message | None:
@@ -215,7 +214,7 @@ class Host(ABC):
         return None
 
     async def _find_done(self, ids: list[TaskId]) -> list[TaskId]:
-        """Which of these tasks are done, as far as the feeders can be reached."""
+        """Ask the feeders which of these tasks are done; feeders that do not answer are skipped."""
         view, name = self.machine.view, self.machine.name
         done: list[TaskId] = []
         for feeder in view.of(FEEDER):
@@ -231,39 +230,39 @@ class Host(ABC):
     async def _until_stopped(self) -> None:
         try:
             await self._stopping.wait()
-        finally:  # or what it has spawned has failed
+        finally:  # also entered when a task of the group has failed
             self._ending = True
         raise _Stopped
 
     @abstractmethod
     def _on_delivery(self, message: Deliver) -> Delivered:
-        """Take tasks in."""
+        """Accept or refuse a batch of tasks."""
 
     def _on_message(self, message: Message) -> Message | None:
-        """Take a message that only some kinds of member understand; others ignore it."""
+        """Handle a message that only some kinds of members understand."""
         return None
 
     @abstractmethod
     def _process(self) -> None:
-        """Start whatever the machine's state asks for. Must not block."""
+        """Start the work that the state of the machine requires. Must not block."""
 
     def _may_send(self) -> bool:
-        """Make sure that whatever leaves now would not be missed if this process died."""
+        """Write the journal, and return whether outgoing messages may be sent: not if the disk is full."""
         return self._journal is None or self._journal.flush()
 
     @abstractmethod
     def _fill_stats(self, stats: MemberStats) -> None:
-        """Fill in what this kind of member knows."""
+        """Fill in the statistics of this kind of member."""
 
-    def _start_background(self) -> None:  # noqa: B027 - nor something to do all along
-        """Start what runs beside everything else."""
+    def _start_background(self) -> None:  # noqa: B027 - not every kind has background work
+        """Start background tasks."""
 
-    async def _open(self) -> None:  # noqa: B027 - not every kind has something to open
-        """Acquire what the member needs, in its own loop."""
+    async def _open(self) -> None:  # noqa: B027 - not every kind has resources to open
+        """Acquire resources, in the event loop of the member."""
 
     async def _close(self) -> None:  # noqa: B027
-        """Give it back."""
+        """Release the resources."""
 
 
 class _Stopped(Exception):
-    """Ends a member's task group; whatever still runs in it is cancelled."""
+    """Ends a member's task group, which cancels its remaining tasks."""

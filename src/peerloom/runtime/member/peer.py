@@ -1,11 +1,12 @@
-"""Drives a peer: tasks come in batches, each is taken through the agents hosted here, then moves on.
+"""Run a peer, which takes tasks through the agents hosted there.
 
-As long as the next role is hosted here, a hop is the next turn of a loop; nothing is encoded until the task
-leaves. Agents that need not wait act one after the other in the very pass that found the task, and are one
-record of the journal; only a task that has to wait becomes an asyncio task. What leaves is in the journal
-before. Of a large task only what its next peer has not seen is encoded (`protocol/histories.py`); and if one
-has ended whose sink is on another host, where a peer has seen it, that peer makes its row: so what is there
-already need not go there once more.
+While the next role is hosted here, a hop is one iteration of a loop, and nothing is encoded. Synchronous
+agents act one after the other in the flush that finds the task, and share one record of the journal; only
+a task that must wait becomes an asyncio task. A turn is in the journal before its task is sent on.
+
+A large task is sent without the turns that its next peer has (`protocol/histories.py`). When such a task
+ends and its sink is on another host, a peer there that has the task renders the row, so that the turns are
+not sent to that host once more.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.task import Header, Task, decode
 
 MEGABYTE = 1_000_000
-PASS_SECONDS = 0.002  # of work before other messages get their turn, and what is done leaves
+PASS_SECONDS = 0.002  # of work in one flush, before other messages are handled
 
 
 class PeerHost(Host):
@@ -93,7 +94,7 @@ class PeerHost(Host):
             self.spawn(compactor.run())
 
     def _warn(self, text: str) -> None:
-        """Tell a person at once, since the loop that passes notices on may not come round again."""
+        """Print a warning at once, since the event loop that forwards notices may be blocked."""
         print(f"{self.machine.name}: {text}", file=sys.stderr, flush=True)
         self.notice(text)
 
@@ -120,13 +121,13 @@ class PeerHost(Host):
             self.spawn(self._send(feeder, passed))
 
     async def _report_usage(self) -> None:
-        """Tell the driver what the services are used for, and what is wanted of them."""
+        """Send usage reports to the driver."""
         assert self._quota_client is not None
         while True:
             self.emit(UsageReports(self.machine.name, await self._quota_client.report()))
 
     def _may_begin(self) -> bool:
-        """Whether turns may begin: not while the run is paused, or the journal has no room for them."""
+        """Return whether turns may begin: not while the run is paused or the disk is full."""
         return self._unpaused.is_set() and (self._journal is None or not self._journal.stuck)
 
     async def _until_may_begin(self) -> None:
@@ -140,7 +141,7 @@ class PeerHost(Host):
             self._waiting -= 1
 
     def _start_arrived(self) -> None:
-        """Take what has arrived through its agents, as far as these need not wait; not all in one pass."""
+        """Start the tasks that have arrived, for a limited time; the next flush continues."""
         arrived = self._arrived
         until = time.perf_counter() + PASS_SECONDS
         while arrived:
@@ -152,9 +153,9 @@ class PeerHost(Host):
             self.schedule_flush()
 
     def _start_task(self, task: Task) -> None:
-        """Take one task on as far as its agents need not wait; an asyncio task only for one that does."""
+        """Take a task through synchronous agents, and start an asyncio task once it has to wait."""
         if task.end is not None:
-            if self.machine.acts_on(task.header):
+            if self.machine.is_current(task.header):
                 self._send_row(task.header, task)
                 self.schedule_flush()
             return
@@ -163,7 +164,7 @@ class PeerHost(Host):
             self.spawn(self._run_task(*rest))
 
     async def _run_task(self, task: Task, begun: Awaitable[Task] | None) -> None:
-        """Take one task through the agents of this peer, from a turn that may have begun, then send it on."""
+        """Take a task through the agents of this peer, from a turn that may have begun, and send it on."""
         executor = self._executor
         assert executor is not None
         rest: tuple[Task, Awaitable[Task] | None] | None = task, begun
@@ -171,20 +172,21 @@ class PeerHost(Host):
             task, begun = rest
             if begun is None:
                 await self._until_may_begin()
-                if not self.machine.acts_on(task.header):
-                    return  # another copy lives on: this one's turn would be paid in vain
+                if not self.machine.is_current(task.header):
+                    return  # obsolete: its turn would be paid in vain
             after = await (begun if begun is not None else executor.step(task))
             rest = self._run_steps(task, after)
 
     def _run_steps(self, before: Task, task: Task) -> tuple[Task, Awaitable[Task] | None] | None:
-        """Go on with what has become of a copy, through agents that need not wait.
+        """Take `task`, made of the copy `before`, through synchronous agents as far as possible.
 
-        What is left to wait for: the task with its turn that has begun, or without if none may begin now.
-        None if the task has left, or another copy lives on.
+        Returns:
+            The task with the turn to await, or with None if no turn may begin now; or None if the task was
+            sent on or is obsolete.
         """
         executor = self._executor
         assert executor is not None
-        if not self.machine.acts_on(before.header):
+        if not self.machine.is_current(before.header):
             return None
         while task is before or self.machine.stays(_target(task)):
             begun = executor.begin(task) if self._may_begin() else None
@@ -197,7 +199,7 @@ class PeerHost(Host):
         return None
 
     def _finish_steps(self, before: Task, after: Task) -> None:
-        """Note what has become of a copy, in the journal too; and send it, if its next agent is not here."""
+        """Record the turns between two copies, and send the task on if its next agent is not here."""
         header, target = after.header, _target(after)
         hops = header.hop - before.header.hop
         if self._journal is not None:
@@ -213,15 +215,15 @@ class PeerHost(Host):
         self.schedule_flush()
 
     def _send_row(self, before: Header, task: Task) -> None:
-        """Make the row of a task that has ended, and send it to its sink."""
+        """Render the row of a task that has ended, and send it to its sink."""
         assert self._executor is not None
         self._histories.drop(task.header)
         self.machine.send(before, TO_SINK, Item(task.header, finish(task, self._spec, self._executor.errors)))
 
     def _row_target(self, task: Task) -> str:
-        """Where a task that has ended goes: its row to the sink; or itself to a peer on the sink's host.
+        """Return the target of a task that has ended: its sink, or a peer that renders the row.
 
-        The latter if that peer has seen it and this one is elsewhere.
+        Such a peer has most of the task's turns, and is on the host of the sink while this peer is not.
         """
         seen, view, host_of = self._histories.seen(task), self.machine.view, self._link.host_of
         sink = view.sink(task.id) if seen else None
@@ -239,8 +241,8 @@ class PeerHost(Host):
             stats.shared_notices = self._quota_client.unsaid()
         if isinstance(self._llm, CachingLLM):
             stats.cache = self._llm.tally
-            stats.notices += self._llm.notified
-            self._llm.notified.clear()
+            stats.notices += self._llm.told
+            self._llm.told.clear()
         if self._executor is not None:
             stats.hops = self._executor.hops
             stats.agents = self._executor.tallies

@@ -1,4 +1,4 @@
-"""Turning a task that has ended into the row a sink writes, and a bad opening into its outcome."""
+"""Render the row of a task that has ended."""
 
 import time
 from typing import Any, cast
@@ -23,7 +23,7 @@ def finish(task: Task, spec: MemberSpec, errors: ErrorCounts) -> bytes:
     try:
         opening = _opening(spec.program.workflow, task)
     except BaseException as error:
-        if task.end is not None and task.end.outcome == COMPLETED:  # or the row tells already what went wrong
+        if task.end is not None and task.end.outcome == COMPLETED:  # else the row has an error already
             task = task.with_next(errors.classify(error, "workflow_error", task))
     return encode(_masked(render(task, opening, dict(spec.provenance), finished=time.time())))
 

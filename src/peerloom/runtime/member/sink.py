@@ -1,7 +1,7 @@
-"""Drives a sink: finished rows queue up while a group is being written, then become the next group.
+"""Run a sink, which writes finished rows to its shard in groups.
 
-One thread does all file work of the shard, so its fsyncs never hold up the event loop. A full disk is
-waited out: nothing is acknowledged meanwhile, so admission stops by itself.
+Rows that arrive during a write form the next group. One thread does all file work of the shard, so an fsync
+never blocks the event loop. While the disk is full nothing is acknowledged, so admission stops by itself.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class SinkHost(Host):
         super().__init__(Shard(spec.member.name, IdSet()), link, spec.settings.deliver_seconds)
         self._spec = spec
         self._files: ShardFiles | None = None
-        self._totals = Totals()  # as of the last commit: those of the files belong to the thread
+        self._totals = Totals()  # copied at each commit: the thread owns those of the files
         self._stuck = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=spec.member.name)
 
@@ -94,7 +94,7 @@ class SinkHost(Host):
 
 
 def _commit(files: ShardFiles, items: list[Item]) -> Totals:
-    """Make a group durable; what all rows of the shard add up to then. In the shard's thread."""
+    """Make a group durable, and return the new totals of the shard. Runs in the shard's thread."""
     files.commit([decode(item.payload) for item in items])
     totals = Totals()
     totals.add(files.totals)
