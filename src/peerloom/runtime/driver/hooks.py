@@ -1,4 +1,4 @@
-"""Whoever watches a run, told of everything in turn; none of them can end what it watches."""
+"""Dispatch the events of a run to its hooks; an error in a hook never ends the run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from peerloom.services.secret import mask
 
 
 class HookDispatcher:
-    """The hooks of one run."""
+    """Calls the hooks of one run."""
 
     def __init__(self, hooks: Sequence[Hooks]) -> None:
         self._hooks = list(hooks)
 
     def emit(self, method: str, event: Any) -> None:
-        """Call a method of all hooks; one that fails is not called again."""
+        """Call a method of all hooks; hooks that fail are not called again."""
         for hooks in list(self._hooks):
             try:
                 getattr(hooks, method)(event)
@@ -25,16 +25,16 @@ class HookDispatcher:
                 self.emit("notice", Notice("warning", text))
 
     def notice(self, text: str) -> None:
-        """Something to read."""
+        """Emit an informational notice, with secrets masked."""
         self.emit("notice", Notice("info", mask(text)))
 
     def starting(self, step: str) -> None:
-        """A step of the start begins; none if `step` is empty."""
+        """Emit the beginning of a step of the start, unless `step` is empty."""
         if step:
             self.emit("starting", Starting(step))
 
     def member(self, event: Event) -> None:
-        """What the supervisor tells."""
+        """Emit an event of the supervisor."""
         match event:
             case MemberJoined():
                 self.emit("member_joined", event)

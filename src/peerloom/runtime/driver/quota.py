@@ -1,7 +1,6 @@
-"""The driver's side of limits and budget: hears the peers' meters, grants, and writes down what is used.
+"""Coordinate the quotas of a run: receive usage reports, grant quotas, and record usage in the ledger.
 
-Nothing is granted before the ledger says that it may be used. What the services are away for is told here
-too.
+A grant is sent only after the ledger has recorded it. Outages of services are reported here, too.
 """
 
 import asyncio
@@ -21,24 +20,24 @@ from peerloom.sink.errors import DiskFull
 from peerloom.sink.rundir.ledger import Ledger, read_ledger
 
 TICK_SECONDS = 0.05  # while calls wait for time to pass
-COALESCE_SECONDS = 0.005  # readings that come within it are answered together
-OUTAGE_SECONDS = 3.0  # a shorter absence is not worth a word
-SHORT_WAIT_SECONDS = 1.0  # a shorter wait for a limit is not shown
+COALESCE_SECONDS = 0.005  # usage reports within it are answered together
+OUTAGE_SECONDS = 3.0  # shorter outages are not reported
+SHORT_WAIT_SECONDS = 1.0  # shorter waits for a limit are not shown
 DISK_FULL_SECONDS = 1.0
 
 
 class QuotaCoordinator:
-    """Of one session of a run.
+    """Coordinates the quotas of one session.
 
     Args:
-        limits: of each service.
-        budget: of the run.
-        run_dir: where the ledger is.
-        members: the names of those there are.
-        send: hands encoded grants to a member.
-        tell: a notice for whoever watches.
-        clock: seconds.
-        optional: services that are not waited for, since another one steps in.
+        limits: the limits of each service.
+        budget: the budget of the run.
+        run_dir: the run directory, which has the ledger.
+        members: returns the names of the present members.
+        send: sends encoded grants to a member.
+        notify: passes a notice to the user.
+        clock: returns a monotonic time in seconds.
+        optional: the services whose outage is bridged by a fallback.
 
     Raises:
         SinkError: if the ledger cannot be written.
@@ -52,18 +51,18 @@ class QuotaCoordinator:
         *,
         members: Callable[[], Sequence[str]],
         send: Callable[[str, bytes], None],
-        tell: Callable[[Notice], None],
+        notify: Callable[[Notice], None],
         clock: Callable[[], float] = time.monotonic,
         optional: Collection[str] = (),
     ) -> None:
         earlier = _earlier(run_dir)
         self._manager = QuotaManager(limits, Spending(budget, earlier), clock())
-        keeps = self.spending.bounded or earlier != NOTHING
-        self._ledger = Ledger(run_dir, _named(earlier)) if keeps else None
+        has_ledger = self.spending.bounded or earlier != NOTHING
+        self._ledger = Ledger(run_dir, _named(earlier)) if has_ledger else None
         self._run_dir = run_dir
         self._members = members
         self._send = send
-        self._tell = tell
+        self._notify = notify
         self._clock = clock
         self._optional = frozenset(optional)
         self._changed = asyncio.Event()
@@ -73,56 +72,56 @@ class QuotaCoordinator:
 
     @property
     def spending(self) -> Spending:
-        """The budget, and what of it is used."""
+        """The budget and its used part."""
         return self._manager.spending
 
     @property
     def outstanding(self) -> int:
-        """Calls under way, as far as is known."""
+        """The number of calls under way, as far as reported."""
         return self._manager.outstanding
 
     @property
     def away(self) -> str:
-        """Why some service that is waited for answers nobody; empty if all do."""
+        """Why a service without a fallback is unavailable; empty if all are available."""
         return "; ".join(why for service, why in self._announced.items() if service not in self._optional)
 
     @property
     def waiting(self) -> Refusing | None:
-        """The service that all of its calls wait for, if it refuses them for more than a moment."""
+        """The service that refuses all calls, if it has done so for more than a moment."""
         now = self._clock()
         found = self._manager.refusing()
         found = [each for each in found if max(each.until, now) - each.since >= SHORT_WAIT_SECONDS]
         return min(found, key=lambda each: each.until, default=None)
 
     def unix(self, seconds: float) -> float:
-        """A time of this object's clock as Unix time."""
+        """Convert a time of the clock to Unix time."""
         return time.time() + seconds - self._clock()
 
     def add_reports(self, member: str, data: bytes) -> None:
-        """What a member's meters say."""
+        """Add the encoded usage reports of a member."""
         self._manager.take(member, data, self._clock())
         self._changed.set()
 
     def lost(self, member: str) -> None:
-        """A member has ended."""
+        """Note that a member has ended."""
         self._manager.lost(member)
         self._changed.set()
 
     def joined(self, member: str) -> None:
-        """A member is there."""
+        """Note that a member has joined."""
         self._manager.joined(member)
         self._changed.set()
 
     def set_replicas(self, service: str, urls: Sequence[str]) -> None:
-        """A service's replicas are elsewhere from now on."""
+        """Set the addresses of a service's replicas."""
         self._manager.moved(service, urls, self._members())
         self._changed.set()
 
     async def run(self) -> None:
-        """Answer readings, for as long as the run lasts.
+        """Answer usage reports until cancelled.
 
         Raises:
-            ServiceError: if a service refuses whatever is asked, and has never done anything else.
+            ServiceError: if a service has refused all calls since the start.
             SinkError: if the ledger cannot be written.
         """
         while True:
@@ -136,7 +135,7 @@ class QuotaCoordinator:
             self._report_outages([*self._manager.away(), *away], now)
 
     def report(self) -> dict[str, dict[str, float]]:
-        """For each bounded resource what there was and what is used, for the summary."""
+        """Return the total and used amount of each bounded resource, for the summary."""
         total, used = self.spending.budget.amount._asdict(), self.spending.used._asdict()
         return {
             name: {"total": total[name], "used": round(used[name], 6)}
@@ -145,7 +144,7 @@ class QuotaCoordinator:
         }
 
     def close(self) -> None:
-        """Write down what it has all come to; what members still hold may have been used."""
+        """Write the final usage to the ledger; unspent grants count as used."""
         for member in list(self._members()):
             self._manager.lost(member)
         if self._ledger is not None:
@@ -175,18 +174,18 @@ class QuotaCoordinator:
                 break
             except DiskFull as error:
                 if not full:
-                    self._tell(Notice("warning", f"{error} No call is made until then"))
+                    self._notify(Notice("warning", f"{error} No call is made until then"))
                 full = True
                 await asyncio.sleep(DISK_FULL_SECONDS)
         for member, data in grants:
             self._send(member, data)
 
     def _report_outages(self, away: Sequence[Away], now: float) -> None:
-        """Tell of services that answer nobody for longer than a moment, and of their return."""
+        """Notify the user of outages that last, and of their end."""
         for service in [service for service in self._away if service not in {each.service for each in away}]:
             del self._away[service]
             if self._announced.pop(service, ""):
-                self._tell(Notice("info", f"{service} answers again"))
+                self._notify(Notice("info", f"{service} answers again"))
         for service, why, denied in away:
             since = self._away.setdefault(service, now)
             optional = service in self._optional
@@ -199,11 +198,11 @@ class QuotaCoordinator:
                 self._announced[service] = f"{service} does not answer ({why})"
                 meanwhile = "another service steps in" if optional else "its tasks wait for it and none fails"
                 text = f"{service} does not answer, {meanwhile}: {why}"
-                self._tell(Notice("warning", text))
+                self._notify(Notice("warning", text))
 
 
 def _earlier(run_dir: Path) -> Amount:
-    """What earlier sessions have used, and may have used."""
+    """Return the usage of earlier sessions, including unspent grants."""
     entry = read_ledger(run_dir)
     if entry is None:
         return NOTHING

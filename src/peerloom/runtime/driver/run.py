@@ -1,7 +1,7 @@
-"""One run: starts services and members, watches them, and leaves a consistent run directory.
+"""Execute a session of a run: start services and members, and leave a consistent run directory.
 
-The driver holds no task. It starts things, hears of deaths, adds figures up; what moves between agents
-never passes through it.
+The driver holds no tasks, and tasks never pass through it. It starts processes, notices their deaths, and
+adds up statistics.
 """
 
 import asyncio
@@ -53,21 +53,21 @@ State = Literal["running", "paused", "draining", "stopping"]
 
 
 class Run:
-    """One session of a program's run over a source.
+    """One session of a run.
 
     Args:
-        program: workflow and agents.
-        source: where rows come from.
-        llm: the language model service; the run starts and stops it.
-        settings: shape and engine.
-        session: of a claimed run directory; the caller releases it.
-        recipe: name for people and for the rows' provenance.
-        hooks: whoever watches.
-        config_yaml: the resolved configuration, kept as `run.yaml`.
+        program: the workflow and agents.
+        source: the source of the rows.
+        llm: the language model service, which the run starts and stops.
+        settings: the settings of the run.
+        session: the session of a claimed run directory, which the caller releases.
+        recipe: the name of the recipe, for the provenance of rows.
+        hooks: receive the events of the run.
+        config_yaml: the resolved configuration, written to `run.yaml`.
 
     Raises:
         WorkflowError: if a role lacks an agent.
-        ConfigError: if the settings place a role that does not exist.
+        ConfigError: if the settings are inconsistent, or place a role that does not exist.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Run:
             self._run_dir.path,
             seconds=session.seconds,
             pause=self._suspend,
-            tell=self.tell,
+            notify=self.tell,
         )
         self._failure_limit = FailureLimit(settings.max_failed, self._run_dir.path, self.tell)
         self._engine = make_engine(settings)
@@ -129,14 +129,14 @@ class Run:
         self._figures = self._collector.figures
 
     async def execute(self) -> Summary:
-        """Run to the end; the summary, which is also written to the run directory.
+        """Run to the end, write the summary to the run directory, and return it.
 
-        If an earlier session did all there is to do, nothing is started.
+        If an earlier session finished the run, nothing is started.
 
         Raises:
             SourceError: if the source has no row.
             SinkError: if the run directory cannot be written.
-            ServiceError: if the model cannot be started, or has died; finished rows are kept.
+            ServiceError: if the model cannot be started or has died; finished rows are kept.
             EngineError: if processes cannot be started; finished rows are kept.
         """
         if (done := self._session.done) is not None:
@@ -147,8 +147,8 @@ class Run:
         if not await asyncio.to_thread(has_rows, self._source, self._settings.partitions):
             raise SourceError(f"the source has no rows: {self._source.describe()}")
         self._cpu_before = time.process_time()
-        for told in await to_its_end(self._session.begin):
-            self._hooks.notice(told)
+        for text in await to_its_end(self._session.begin):
+            self._hooks.notice(text)
         self._run_dir.write_yaml(self._config_yaml)
         how: How = "failed"
         try:
@@ -168,7 +168,7 @@ class Run:
             raise first_error(group) from None
         finally:
             await self._wind_down()
-            summary = self._conclude(how)
+            summary = self._write_summary(how)
             if how == "suspended":
                 self._budget_guard.conclude(summary["suspended"])
             ended = "failed" if self._failure_limit.why else how
@@ -177,7 +177,7 @@ class Run:
 
     @property
     def settings(self) -> RunSettings:
-        """As they are now."""
+        """The present settings."""
         return self._settings
 
     @property
@@ -187,7 +187,7 @@ class Run:
 
     @property
     def state(self) -> State:
-        """What the run is about."""
+        """The state of the run."""
         if self._ended.is_set():
             return "stopping"
         if self._paused:
@@ -201,20 +201,20 @@ class Run:
 
     @property
     def standing_still(self) -> str:
-        """Why no rows are to be expected: it is paused, or waits for a service; empty if they are."""
+        """Why no rows can be expected: the run is paused, or waits for a service; empty if they can."""
         return self._paused or (self._quota.away if self._quota is not None else "")
 
     @property
     def waiting(self) -> "Waiting | None":
-        """The service that the run waits for because it refuses calls."""
+        """The wait for a service that refuses calls, if there is one."""
         return waiting_for(self._quota) if self._quota is not None else None
 
     def address(self) -> str:
-        """Where other hosts of the cluster reach this process, once the run has started."""
+        """Return the address of this process for other hosts, once the run has started."""
         return self._engine.address()
 
     def pause(self, why: str) -> bool:
-        """Admit nothing and begin no turn; turns under way finish. False if it was paused already."""
+        """Stop admission and new turns; turns under way finish. Return False if the run was paused already."""
         if self._paused or self._suspended or self._ended.is_set():
             return False
         self._paused = why
@@ -224,7 +224,7 @@ class Run:
         return True
 
     def unpause(self) -> bool:
-        """Go on. False if it was not paused, or its budget is used up."""
+        """Continue a paused run. Return False if it was not paused, or its budget is used up."""
         if not self._paused or self._suspended or self._ended.is_set():
             return False
         self._paused = ""
@@ -233,10 +233,10 @@ class Run:
         return True
 
     def adjust(self, key: str, value: str) -> bool:
-        """Change a setting, see `runtime.settings.adjusted`. False if it had that value.
+        """Change a setting (see `runtime.settings.adjusted`). Return False if it has that value already.
 
         Raises:
-            ConfigError: if it cannot be set, or not to that.
+            ConfigError: if the setting cannot be changed, or the value is invalid.
         """
         before, self._settings = self._settings, adjusted(self._settings, key, value)
         if before == self._settings:
@@ -246,26 +246,26 @@ class Run:
         return True
 
     def tell(self, notice: Notice) -> None:
-        """Tell whoever watches."""
+        """Pass a notice to the hooks."""
         self._hooks.emit("notice", notice)
 
     async def heard(self) -> None:
-        """Wait until all members go by what was last asked of the run."""
-        await self._supervisor.delivered()
+        """Wait until all members have received the latest changes of pace."""
+        await self._supervisor.wait_delivered()
 
     def drain(self) -> None:
-        """Admit nothing more, and finish what is in flight; a paused run goes on for it."""
+        """Stop admission, and finish the tasks in flight; a paused run continues for that."""
         self._drained.set()
         self._supervisor.drain()
         self.unpause()
 
     def abort(self) -> None:
-        """Stop at once; tasks in flight leave no row."""
+        """Stop at once; tasks in flight get no row."""
         self._drained.set()
         self._ended.set()
 
     def _suspend(self, why: str) -> None:
-        """No turn begins any more, and the session ends when none is under way."""
+        """Stop new turns; the budget guard ends the session when none is under way."""
         self._suspended, self._paused = True, why
         self._supervisor.set_pace(self._settings, paused=True)
         self.tell(Notice("warning", f"{why}. Calls under way are finished"))
@@ -287,8 +287,8 @@ class Run:
         if self._quota is not None:
             self._quota.set_replicas(service, urls)
 
-    def _conclude(self, how: How) -> Summary:
-        """Write down what the run came to so far."""
+    def _write_summary(self, how: How) -> Summary:
+        """Write the summary and state of the run as of now."""
         summary = summarise(
             read_totals(self._run_dir.path),
             wall_seconds=self._session.seconds(),
@@ -312,7 +312,7 @@ class Run:
         return summary
 
     async def _execute(self) -> None:
-        # The model first: a wrong address or name shows at once, before any process of Ray is started.
+        # The model first: a wrong address or name fails at once, before any process of Ray is started.
         self._hooks.starting(start_step(self._llm))
         client = await self._llm.start(self._engine.spawner(), self._hooks.notice, self._run_dir.logs)
         await to_its_end(self._session.record_model, client)
@@ -322,7 +322,7 @@ class Run:
             self._run_dir.path,
             members=lambda: self._supervisor.names,
             send=self._supervisor.grant,
-            tell=self.tell,
+            notify=self.tell,
             spared=[fleet.service for fleet in client.fleets if not fleet.patient],
         )
         self._client = prepared(client, self._settings, everything=quota.spending.bounded)
@@ -340,17 +340,17 @@ class Run:
                 group.create_task(self._llm.watch(self._on_replicas_moved))
                 group.create_task(quota.run())
                 group.create_task(self._budget_guard.run(quota, self._figures.turns, self._ended.set))
-                counted = group.create_task(self._count_rows())
+                row_count = group.create_task(self._count_rows())
                 group.create_task(self._collector.watch(self._progress, lambda: self.standing_still))
                 group.create_task(self._session.save_periodically(self._cpu_seconds))
-                left = leave_waiting(quota, self._drained, self._figures, self.tell)
-                group.create_task(left).add_done_callback(lambda _: self._ended.set())
+                stop_waiting = leave_waiting(quota, self._drained, self._figures, self.tell)
+                group.create_task(stop_waiting).add_done_callback(lambda _: self._ended.set())
                 group.create_task(self._failure_limit.watch(self._figures.totals, self.drain))
                 self._supervisor.start(group)
                 await self._ended.wait()
                 await self._collector.ask_all()
                 if not self._drained.is_set() and not self._suspended:
-                    await counted
+                    await row_count
                 raise _Ended
         except* _Ended:
             pass
@@ -358,7 +358,7 @@ class Run:
             self._ended.set()
 
     async def _wind_down(self) -> None:
-        """Stop everything; what the members count at their very end is what the summary says."""
+        """Stop the members, keeping their final statistics, then the services and the engine."""
         async with contextlib.AsyncExitStack() as last:
             last.push_async_callback(self._engine.close)
             last.push_async_callback(self._llm.stop)
@@ -367,7 +367,7 @@ class Run:
                 self._quota.close()
 
     async def _count_rows(self) -> None:
-        """Count the rows there are; a large input is read to its end for it, so the run does not wait."""
+        """Count the rows of the source, in the background: a large input must be read to its end."""
         positions = self._run_dir.path / POSITIONS
         try:
             self._total = await asyncio.to_thread(count_rows, self._source, positions) * self._settings.trials
@@ -375,7 +375,7 @@ class Run:
             self._hooks.notice(f"the rows cannot be counted: {error}")
 
     def _cpu_seconds(self) -> float:
-        """Of all sessions, this one's driver and members included."""
+        """Return the CPU seconds of all sessions, including this driver and its members."""
         here = time.process_time() - self._cpu_before
         return self._session.cpu_seconds + self._figures.cpu_seconds() + here
 
@@ -399,4 +399,4 @@ class Run:
 
 
 class _Ended(Exception):
-    """Ends the run's task group; what still watches is cancelled."""
+    """Ends the run's task group, which cancels its remaining tasks."""

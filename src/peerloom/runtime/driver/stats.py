@@ -1,7 +1,7 @@
-"""What the members count, asked of them again and again: for those who watch, and to see if rows come in.
+"""Collect the statistics of members periodically, for the hooks, and to detect a lack of progress.
 
-The supervisor hears of progress here: while there is none it takes a census of the tasks, and it hopes for
-longer for rows that stand still for a reason.
+While no rows are committed, the supervisor starts a census at increasing intervals, except while the run is
+paused or waits for a service.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from peerloom.runtime.steps.error_counts import SessionErrors
 from peerloom.runtime.transport.base import Unreachable
 
 FIGURES_SECONDS = 0.5
-FIRST_SECONDS = 0.02  # after the members are there; twice as long each time: an early failure shows early
-CENSUS_SECONDS = 2.0  # without a new row; twice as long after each census that has brought none
+FIRST_SECONDS = 0.02  # after the first view; doubles each time, so that early failures show early
+CENSUS_SECONDS = 2.0  # without a new row; doubles after each census without one
 MAX_CENSUS_SECONDS = 60.0
 
 
 class StatsCollector:
-    """Of one session.
+    """Collects the statistics of one session.
 
     Args:
         engine: reaches the members.
-        supervisor: knows them.
-        hooks: told what comes in.
+        supervisor: supervises the members.
+        hooks: receive progress and notices.
         patience: seconds that a member has to answer.
-        on_usage: hears what a member uses of the services, and wants of them.
+        on_usage: called with a member's name and encoded usage reports.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class StatsCollector:
         self._facts: set[str] = set()
 
     async def watch(self, progress: Callable[[], Progress], stalled: Callable[[], str]) -> None:
-        """Ask, tell and look for progress, for as long as the run lasts.
+        """Collect statistics and look for progress until cancelled.
 
         Args:
-            progress: a snapshot of the run.
-            stalled: why no rows are to be expected; empty if they are.
+            progress: returns a snapshot of the run.
+            stalled: returns why no rows can be expected; empty if they can.
         """
         committed, poisoned, since, census_delay = -1, 0, time.monotonic(), CENSUS_SECONDS
         pause = min(FIGURES_SECONDS, FIRST_SECONDS)
@@ -81,13 +81,13 @@ class StatsCollector:
             pause = min(FIGURES_SECONDS, 2 * pause if self._supervisor.names else FIRST_SECONDS)
 
     async def ask_all(self) -> None:
-        """Take in what each member says now, of those that answer."""
+        """Update the statistics of all members that answer."""
         async with asyncio.TaskGroup() as group:
             for name in self._supervisor.names:
                 group.create_task(self._ask(name))
 
     def take(self, name: str, stats: MemberStats) -> None:
-        """Take in what a member says."""
+        """Update the statistics of a member, and pass on its notices and usage."""
         self.figures.take(name, stats)
         self.errors.take(name, stats.errors)
         if stats.usage_reports:

@@ -1,9 +1,8 @@
-"""Drives the coordinator: starts members, hears them, notices their death, carries out its effects.
+"""Supervise the members: carry out the effects of the coordinator, and detect deaths.
 
-A member is lost when its process ends, when it gives no sign of life in time, or when another member
-suspects it. Each has three hooks here: for its end, for what it tells, for its heartbeat. One that
-cannot start because there is no room for it, in the cluster or on the disk, waits: that is no death, and
-the others go on.
+A member is lost when its process ends, when it misses a heartbeat, or when another member suspects it. Three
+tasks watch each member: one awaits its end, one polls its messages, and one checks its heartbeat. A member
+that the cluster or the disk has no room for waits to start, which is not a death; the others continue.
 """
 
 import asyncio
@@ -40,17 +39,17 @@ Event = MemberJoined | MemberLost | ViewChanged | Notice
 
 
 class Supervisor:
-    """The members of one run.
+    """Supervises the members of one session.
 
     Args:
-        engine: starts and reaches them.
-        settings: how many, and how soon one is suspected.
-        roles: the workflow's roles.
-        make_spec: what a member is told.
-        on_event: hears of views, losses and waits.
+        engine: starts and reaches the members.
+        settings: the settings of the run.
+        roles: the roles of the workflow.
+        make_spec: returns the specification of a member.
+        on_event: called with each change of membership, and each notice.
         on_finished: called when every task is committed.
-        on_usage: hears what a member uses of the services, and wants of them.
-        first: number of the first view, and of the members' first incarnations.
+        on_usage: called with a member's name and encoded usage reports.
+        first: the number of the first view and of the members' first incarnations.
     """
 
     def __init__(
@@ -89,20 +88,20 @@ class Supervisor:
 
     @property
     def names(self) -> list[str]:
-        """The members there are."""
+        """The names of the members in the present view."""
         return [member.name for member in self._coordinator.view.members]
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Start the members; their hooks live in `group`.
+        """Start the members, and watch them in `group`.
 
-        In the group an `EngineError` is raised if a member dies again and again.
+        The group fails with an `EngineError` if a member dies repeatedly.
         """
         self._group = group
         self._coordinator.start()
         self._advance()
 
     def drain(self) -> None:
-        """Admit nothing more; the run finishes when what is in flight is committed."""
+        """Stop admission; the run finishes when the tasks in flight are committed."""
         self._draining = True
         if self._ending:
             return
@@ -111,7 +110,7 @@ class Supervisor:
                 self._notify(name, Drain())
 
     def set_pace(self, settings: RunSettings, *, paused: bool) -> None:
-        """Take over changed settings; while `paused`, nothing is admitted and no turn begins."""
+        """Adopt changed settings; while `paused`, no task is admitted and no turn begins."""
         self._settings = settings
         if self._ending or (settings.in_flight, paused) == (self._pace.in_flight, self._pace.paused):
             return
@@ -121,31 +120,31 @@ class Supervisor:
                 self._notify(name, self._pace)
 
     def grant(self, name: str, data: bytes) -> None:
-        """Tell a member what it may use of the services, unless it is gone."""
+        """Send a member its encoded quota grants, unless it is gone."""
         if not self._ending and self._group is not None and name in self._engine.names():
             self._spawn_task(self._send(name, QuotaGrants(data)))
 
-    async def delivered(self) -> None:
-        """Wait until the members have taken in what they were told; one that cannot is lost soon."""
+    async def wait_delivered(self) -> None:
+        """Wait until the members have received all notifications, or a timeout has passed."""
         if self._notifications:
             await asyncio.wait(self._notifications, timeout=DELIVERY_SECONDS)
 
     def census(self) -> None:
-        """Look where everything is; asked for when a permit has been out for long."""
+        """Start a census, for tasks that may have been lost without a death."""
         self._coordinator.census()
         self._advance()
 
     def rows_committed(self) -> None:
-        """Rows have been committed: whoever dies from now on is not dying in a row."""
+        """Reset the counts of consecutive deaths, since rows were committed."""
         self._consecutive_deaths.clear()
 
     def poison_committed(self) -> None:
-        """Rows of poison tasks have been committed: what those did to their quarantine is over."""
+        """Reset the counts of quarantine peers, since the rows of poison tasks were committed."""
         for slot in [slot for slot in self._consecutive_deaths if slot.startswith(ALONE)]:
             del self._consecutive_deaths[slot]
 
     async def stop(self, on_stats: Callable[[str, MemberStats], None]) -> None:
-        """Ask all members to stop, sinks last, and hand on their last figures."""
+        """Stop all members, sinks last, and pass on their final statistics."""
         self._ending = True
         members = self._coordinator.view.members
         for sinks in (False, True):
@@ -258,7 +257,7 @@ class Supervisor:
                 for data in await self._engine.poll_events(name):
                     self._on_message(decode(data))
         except Unreachable:
-            return  # whoever awaits the member's end knows why
+            return  # `_await_end` handles the loss
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, UsageReports):

@@ -1,7 +1,7 @@
-"""One step of a task: the agent of its role acts, the workflow says who is next.
+"""Execute the steps of tasks: the agent of a role acts, then the workflow picks the next role.
 
-The one place target what agents and workflows raise is classified: a `TaskError` ends the task with its
-own outcome and reason, anything else with `failed`; siblings never notice.
+Exceptions of agents and workflows are classified here, and nowhere else. A `TaskError` ends its task with
+its own outcome and reason, any other exception with `failed`. Other tasks are not affected.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ Request = TypeVar("Request", ChatRequest, EmbedRequest)
 Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 OnCall = Callable[[Header, SavedCall], None]
-"""Told of each call that was asked and answered, with the copy of the task it was for."""
+"""Called with each answered call, and the header of its task."""
 
 
 class RecordingLLM:
-    """The language model as one agent sees it during one step.
+    """Passes on the calls of one agent during one step, and records them.
 
-    Counts what the calls used, answers those that an earlier attempt has asked already, and says for whom
-    they are: the task is the conversation.
+    It adds up the usage, answers calls recorded by an earlier attempt, and labels requests with their role
+    and with the task as their session.
     """
 
     __slots__ = (
@@ -64,18 +64,18 @@ class RecordingLLM:
         self.model = ""
         self.finish_reason = ""
         self.timer: TurnTimer | None = None
-        self._call_ids: set[str] | None = None  # of the task so far
+        self._call_ids: set[str] | None = None  # of all turns so far
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
-        """Pass the call on, unless its reply is known."""
+        """Return the recorded reply to a chat request, or make the call."""
         return self._ask(self._llm.chat, request, ChatReply)
 
     def embed(self, request: EmbedRequest) -> "CoroutineType[Any, Any, EmbedReply]":
-        """As `chat`."""
+        """Return the recorded reply to an embedding request, or make the call."""
         return self._ask(self._llm.embed, request, EmbedReply)
 
     async def close(self) -> None:
-        """Nothing: the client belongs to the peer."""
+        """Do nothing: the client belongs to the peer."""
 
     async def _ask(
         self, ask: Callable[[Request], Awaitable[Reply]], request: Request, kind: type[Reply]
@@ -107,7 +107,7 @@ class RecordingLLM:
         return reply
 
     def _with_ids(self, reply: ChatReply) -> ChatReply:
-        """The reply with tool calls that can be told apart, in the calls and in the message."""
+        """Return the reply with unique ids of its tool calls."""
         if self._call_ids is None:
             self._call_ids = call_ids(self._task)
         calls = with_ids(reply.tool_calls, self._task.header.hop, self._call_ids)
@@ -125,15 +125,15 @@ class RecordingLLM:
 
 
 class StepExecutor:
-    """The agents of one peer.
+    """Executes the agents of one peer.
 
     Args:
-        workflow: decides who is next.
-        agents: by role.
-        llm: the peer's client.
-        on_call: hears of the calls that were paid.
-        ending: whether the peer ends, so that tasks are cancelled by it and not by an agent.
-        timeouts: seconds that a turn of a role may take, without its calls.
+        workflow: picks the next role of a task.
+        agents: the agents by role.
+        llm: the client of the peer.
+        on_call: called with each paid call.
+        ending: returns whether the peer is ending, and thus cancels its asyncio tasks.
+        timeouts: the seconds that a turn of a role may take, not counting its calls.
     """
 
     def __init__(
@@ -160,16 +160,16 @@ class StepExecutor:
 
     @classmethod
     def code(cls) -> frozenset[object]:
-        """The code below which an agent's own runs, for those who look at the stack."""
+        """Return the code objects that call agents, to find an agent on the stack."""
         return frozenset({cls.begin.__code__, cls._ask.__code__, cls._wait.__code__})
 
     async def step(self, task: Task) -> Task:
-        """The task one hop further, routed to its next role or ended."""
+        """Return the task one hop further, sent to its next role or ended."""
         begun = self.begin(task)
         return begun if isinstance(begun, Task) else await begun
 
     def begin(self, task: Task) -> "Task | Awaitable[Task]":
-        """As `step`, in this very moment if the agent need not wait; otherwise what to await."""
+        """Execute a step. Return its result if the agent is synchronous, else an awaitable of it."""
         role = task.next_role
         task.know_roles(self._workflow.roles)
         at_once = self._sync_agents.get(role)
@@ -187,7 +187,7 @@ class StepExecutor:
                 after = appended(task, *_complete(turns, role, None, started, seconds))
             else:
                 return self._wait(task, result, started, clock)
-        except BaseException as error:  # also SystemExit: an agent ends its own task only
+        except BaseException as error:  # also SystemExit: an agent ends only its own task
             seconds = time.perf_counter() - clock
             after = self._failed(task, error, None, started, seconds)
         return self._end(task, after, None, seconds)
@@ -198,31 +198,31 @@ class StepExecutor:
         agent = self._agents[role]
         started, clock = time.time(), time.perf_counter()
         try:
-            awaitable = agent.act(task, Services(llm))
-            if type(awaitable) is not CoroutineType and not inspect.isawaitable(awaitable):
+            acting = agent.act(task, Services(llm))
+            if type(acting) is not CoroutineType and not inspect.isawaitable(acting):
                 raise TypeError(
-                    f"{type(agent).__name__}.act returned a {type(awaitable).__name__} without being awaited; "
+                    f"{type(agent).__name__}.act returned a {type(acting).__name__} without being awaited; "
                     "define it with `async def`"
                 )
-        except BaseException as error:  # it is no coroutine function, and has not come to its first wait
+        except BaseException as error:  # of an `act` that is no coroutine function
             seconds = time.perf_counter() - clock
             return self._end(task, self._failed(task, error, llm, started, seconds), llm, seconds)
-        return self._wait(task, awaitable, started, clock, llm)
+        return self._wait(task, acting, started, clock, llm)
 
     async def _wait(
         self,
         task: Task,
-        awaitable: Awaitable[Turn | list[Turn]],
+        acting: Awaitable[Turn | list[Turn]],
         started: float,
         clock: float,
         llm: RecordingLLM | None = None,
     ) -> Task:
         role, current = task.next_role, asyncio.current_task()
         if current is not None and current.cancelling() and not self._ending():
-            await _undo_cancelling(current)  # by an agent that has result here before
+            await _undo_cancelling(current)  # by an earlier agent in this task
         try:
             limit = self._timeouts.get(role)
-            result = await (awaitable if limit is None else _with_time_limit(awaitable, role, limit, llm))
+            result = await (acting if limit is None else _with_time_limit(acting, role, limit, llm))
             seconds = time.perf_counter() - clock
             turns = checked(result, self._agents[role])
             after = appended(task, *_complete(turns, role, llm, started, seconds))
@@ -236,7 +236,7 @@ class StepExecutor:
         return self._end(task, after, llm, seconds)
 
     def _ends_task_here(self, error: BaseException, current: "asyncio.Task[Any] | None") -> bool:
-        """Whether an exception ends the peer's work on the task, rather than comes from the agent."""
+        """Return whether an exception ends the work of the peer, instead of coming from the agent."""
         if issubclass(type(error), asyncio.CancelledError):
             return current is not None and current.cancelling() > 0 and self._ending()
         return issubclass(type(error), GeneratorExit) and _running_task() is not current
@@ -252,7 +252,7 @@ class StepExecutor:
         turn = Turn(role, end=self.errors.classify(error, "agent_error", task, role))
         try:
             return task.with_turns(*_complete([turn], role, llm, started, seconds))
-        except OverflowError:  # the calls' usage; how the task ended matters more
+        except OverflowError:  # of the usage, which is dropped to keep the reason of the failure
             return task.with_turns(*_complete([turn], role, None, started, seconds))
 
     def _count(self, role: str, usage: Usage, seconds: float) -> None:
@@ -272,7 +272,7 @@ class StepExecutor:
 
 
 def routed(task: Task, workflow: Workflow, errors: ErrorCounts) -> Task:
-    """The task, which must be new, sent to its next role, or ended: by its last turn, or by the workflow."""
+    """Send a task to its next role, or end it as its last turn or the workflow says; in place."""
     last = task.last
     if last is not None and last.end is not None:
         return task.go_to(last.end)
@@ -297,7 +297,7 @@ def _no_such_role(target: object, workflow: Workflow) -> WorkflowError:
 
 
 def _is_immediate(agent: Agent) -> bool:
-    """Whether `at_once` stands for `act`: not in a subclass that has an `act` of its own only."""
+    """Return whether `at_once` may replace `act`: not in a subclass that overrides only `act`."""
     [owner, *_] = [
         kind for kind in type(agent).__mro__ if "act" in kind.__dict__ or "at_once" in kind.__dict__
     ]
@@ -307,13 +307,13 @@ def _is_immediate(agent: Agent) -> bool:
 def _complete(
     turns: list[Turn], role: str, llm: RecordingLLM | None, started: float, seconds: float
 ) -> list[Turn]:
-    """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
+    """Return the turns with role, usage, and time; the last one gets all usage and time of the step."""
     earlier = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in turns[:-1]]
     return [*earlier, _complete_last(turns[-1], role, llm, started, seconds)]
 
 
 def _complete_last(turn: Turn, role: str, llm: RecordingLLM | None, started: float, seconds: float) -> Turn:
-    """As `_complete`, of the last turn. Objects are copied: an agent may change what it has returned."""
+    """Return the last turn completed. Dicts are copied: the agent may still change those it returned."""
     message, usage, model, finish = turn.message, turn.usage, turn.model, turn.finish_reason
     value: Any = turn.value
     if llm is not None:
@@ -328,17 +328,17 @@ def _complete_last(turn: Turn, role: str, llm: RecordingLLM | None, started: flo
 
 
 async def _with_time_limit(
-    awaitable: Awaitable[Turn | list[Turn]], role: str, seconds: float, llm: RecordingLLM | None
+    acting: Awaitable[Turn | list[Turn]], role: str, seconds: float, llm: RecordingLLM | None
 ) -> Turn | list[Turn]:
-    """Await a turn, for so long at most."""
+    """Await a turn for at most `seconds`, not counting its calls."""
     async with TurnTimer(role, seconds) as timer:
         if llm is not None:
             llm.timer = timer
-        return await timer.bound(awaitable)
+        return await timer.bound(acting)
 
 
 async def _undo_cancelling(current: "asyncio.Task[Any]") -> None:
-    """Forget that an agent has cancelled the task of the peer in which it acts."""
+    """Undo cancellations of the asyncio task that were requested by an agent."""
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
     while current.cancelling():

@@ -13,29 +13,29 @@ from typing import Any, TypeVar
 from peerloom.errors import TaskError
 
 GRACE_SECONDS = 1.0
-"""For an agent that is cancelled; one that still goes on is never resumed."""
+"""The time a cancelled agent has to return; afterwards it is abandoned."""
 TICK_SECONDS = 1.0
 TICKS = 5
-"""Ticks of the watchdog in a row without a turn of the event loop, after which that is reported."""
+"""Consecutive ticks of the watchdog without an iteration of the event loop before it reports."""
 
 
 Result = TypeVar("Result")
 
-_abandoned: list[object] = []  # kept, as Python would resume them once more to finalize them
+_abandoned: list[object] = []  # kept: finalizing one would resume it once more
 
 
 class AgentTimeout(TaskError):
-    """An agent has not returned in time."""
+    """An agent did not return in time."""
 
     reason = "agent_timeout"
 
 
 class TurnTimer:
-    """Ends an agent that takes longer than it may, not counting the time in which its calls are answered.
+    """Limits the time of an agent's turn, not counting the time of its calls.
 
     Args:
-        role: whose turn it is.
-        seconds: how long a turn may take, without calls of services.
+        role: the role of the agent.
+        seconds: the maximum time of the turn.
     """
 
     def __init__(self, role: str, seconds: float) -> None:
@@ -50,7 +50,7 @@ class TurnTimer:
 
     @types.coroutine
     def bound(self, awaitable: Awaitable[Result]) -> Generator[Any, None, Result]:
-        """Await an agent within this context; let go of one that goes on after it was cancelled."""
+        """Await an agent within this context; abandon one that does not return after its cancellation."""
         steps = awaitable.__await__()
         error: BaseException | None = None
         while True:
@@ -94,29 +94,29 @@ class TurnTimer:
             raise AgentTimeout(f"{self._role} has not returned within {self._seconds:g} s ({key})") from None
 
     def pause(self) -> None:
-        """A call begins."""
+        """Stop the clock while a call is under way."""
         if not self._calls:
             self._left -= asyncio.get_running_loop().time() - self._since
             self._reschedule(None)
         self._calls += 1
 
     def resume(self) -> None:
-        """A call is over."""
+        """Restart the clock when the last call has ended."""
         self._calls -= 1
         if not self._calls:
             self._since = asyncio.get_running_loop().time()
             self._reschedule(self._since + max(0.0, self._left))
 
     def _reschedule(self, when: float | None) -> None:
-        with suppress(RuntimeError):  # it has expired, or the agent has returned before its call
+        with suppress(RuntimeError):  # expired, or the agent has returned before its call
             self._scope.reschedule(when)
 
 
 class Watchdog:
-    """Reports agents that keep the event loop from running, such as by `time.sleep`.
+    """Reports agents that block the event loop, such as with `time.sleep`.
 
-    A thread counts ticks in which the loop has not come round, so that neither a stopped process nor a busy
-    machine looks like an agent that blocks.
+    A thread counts its own ticks without an iteration of the loop, so that neither a stopped process nor a
+    busy machine looks like a blocking agent.
 
     Args:
         code: the code objects that run agents, with a local variable `role`.
@@ -147,7 +147,7 @@ class Watchdog:
             ticks = ticks + 1 if seen == self._rounds else 0
             seen = self._rounds
             if ticks == TICKS:
-                frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - there is no other way
+                frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - no public API
                 self._report(frames.get(self._loop_thread))
 
     def _report(self, frame: FrameType | None) -> None:

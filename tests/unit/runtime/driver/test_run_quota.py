@@ -29,7 +29,7 @@ class Told:
             run_dir,
             members=list[str],
             send=lambda member, data: None,
-            tell=lambda notice: self.texts.append(notice.text),
+            notify=lambda notice: self.texts.append(notice.text),
             optional=optional,
         )
         self.running = asyncio.create_task(self.rationing.run())

@@ -15,7 +15,7 @@ import zstandard
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport import compression, frames
 from peerloom.runtime.transport.base import Unreachable
-from peerloom.runtime.transport.compression import LEAST, Damaged, Packer, Unpacker, worth_it
+from peerloom.runtime.transport.compression import MIN_BYTES, Damaged, Packer, Unpacker, worth_it
 from peerloom.runtime.transport.connections import Address, ConnectFailed, Connection, Listener
 from peerloom.runtime.transport.frames import ServerProtocol
 from peerloom.runtime.transport.tls import Credentials
@@ -84,7 +84,7 @@ class Stranger:
 
 
 async def test_messages_of_all_sizes_and_kinds_arrive_as_they_were() -> None:
-    sizes = (0, 1, LEAST - 1, LEAST, LEAST + 1, 4_096, 131_072, 131_073, 3_000_000)
+    sizes = (0, 1, MIN_BYTES - 1, MIN_BYTES, MIN_BYTES + 1, 4_096, 131_072, 131_073, 3_000_000)
     messages = [make(size) for size in sizes for make in (lambda size: text(size, 1), noise)]
     random.Random(1).shuffle(messages)
     heard: list[bytes] = []
@@ -105,7 +105,7 @@ async def test_answers_and_short_messages_stay_plain(monkeypatch: pytest.MonkeyP
 
     original = Packer.pack
     monkeypatch.setattr(Packer, "pack", pack)
-    short, long = b"x" * (LEAST - 1), b"x" * LEAST
+    short, long = b"x" * (MIN_BYTES - 1), b"x" * MIN_BYTES
     async with listening(lambda _: b"y" * 9_999) as address:
         connection = await Connection.connect(address, CREDENTIALS, compress="always")
         for message in (short, long, short):
@@ -151,7 +151,7 @@ async def test_the_stream_may_come_in_pieces_cut_anywhere() -> None:
     packer, messages = Packer(), [text(1_100, 1), b"plain", text(1_100, 1) + text(40, 2), b""]
     sent = b""
     for number, message in enumerate(messages):
-        packed = packer.pack(message) if len(message) >= LEAST else b""
+        packed = packer.pack(message) if len(message) >= MIN_BYTES else b""
         sent += (
             head(len(packed) | PACKED, number) + packed if packed else head(len(message), number) + message
         )
