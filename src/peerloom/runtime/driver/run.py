@@ -214,7 +214,7 @@ class Run:
         return self._engine.address()
 
     def pause(self, why: str) -> bool:
-        """Stop admission and new turns; turns under way finish. Return False if the run was paused already."""
+        """Stop admission and new turns; turns under way finish. Return False if it was paused already."""
         if self._paused or self._suspended or self._ended.is_set():
             return False
         self._paused = why
@@ -323,15 +323,14 @@ class Run:
             members=lambda: self._supervisor.names,
             send=self._supervisor.grant,
             notify=self.tell,
-            spared=[fleet.service for fleet in client.fleets if not fleet.patient],
+            optional=[fleet.service for fleet in client.fleets if not fleet.patient],
         )
         self._client = prepared(client, self._settings, everything=quota.spending.bounded)
         self._hooks.starting(self._engine.step)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
-        self._failure_limit.earlier = self._figures.earlier = await to_its_end(
-            read_totals, self._run_dir.path
-        )
+        earlier = await to_its_end(read_totals, self._run_dir.path)
+        self._failure_limit.earlier = self._figures.earlier = earlier
         if again:
             self._hooks.notice(f"{again} failed tasks are done again")
         self._hooks.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))

@@ -1,9 +1,9 @@
-"""The Ray actor around one member.
+"""Run one member in a Ray actor.
 
-Messages arrive on the actor's main event loop, where the member lives, and are only taken in there, so
-calls never queue up behind work. Those of other members come by connections (`runtime.transport`), those of
-the driver as actor calls. `ping` has a concurrency group of its own, which in Ray is a thread of its own: it
-answers however busy the main loop is, and touches nothing of the member. So does `place`.
+The member runs on the main event loop of the actor. Other members send messages over connections
+(`runtime.transport`), the driver by actor calls; handling a message only changes the state, so calls never
+queue up behind work. `ping` and `place` are in a concurrency group, which in Ray has a thread of its own:
+they answer however busy the main loop is, and do not access the member.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ _LOOK_SECONDS = 1.0
 
 
 class RayLink:
-    """Sends to other members by connections of its own, or by actor calls where none can be made.
+    """Sends messages to other members over connections, or by actor calls if connecting fails.
 
-    `host` is this host as others reach it, and `compress` says which connections are compressed.
+    `host` is the address of this host for others, and `compress` selects the compressed connections.
     """
 
     def __init__(self, credentials: Credentials) -> None:
@@ -40,26 +40,26 @@ class RayLink:
         self._connections: dict[str, asyncio.Future[Connection | None]] = {}
 
     def introduce(self, handles: dict[str, Handle], addresses: dict[str, Address]) -> None:
-        """Set the other members: their actors, and where they listen."""
+        """Set the handles and addresses of all members."""
         for name in self._connections.keys() - handles.keys():
             _close(self._connections.pop(name))
         self._handles, self._addresses = handles, addresses
 
     async def send(self, to: str, data: bytes) -> bytes:
-        """Send a message and return its answer."""
+        """Send a message to a member, and return the answer."""
         connecting = self._connections.get(to)
         if connecting is None and to in self._addresses:
             connecting = self._connections[to] = asyncio.ensure_future(self._connect(self._addresses[to]))
         if connecting is not None:
             connection = connecting.result() if connecting.done() else await asyncio.shield(connecting)
             if connection is not None and connection.broken:
-                self._connections.pop(to, None)  # the next message tries again
+                self._connections.pop(to, None)  # the next message reconnects
             if connection is not None:
                 return await connection.send(data)
         return await self._call(to, data)
 
     def host_of(self, member: str) -> str:
-        """Return the host of a member, or nothing if it is not known."""
+        """Return the host of a member; empty if it is unknown."""
         address = self._addresses.get(member)
         return address.host if address is not None else ""
 
@@ -78,7 +78,7 @@ class RayLink:
             return None
 
     async def _call(self, to: str, data: bytes) -> bytes:
-        """One actor call."""
+        """Send a message by an actor call."""
         handle = self._handles.get(to)
         if handle is None:
             raise Unreachable(f"no handle for {to}")
@@ -96,7 +96,7 @@ def _close(connecting: asyncio.Future[Connection | None]) -> None:
 
 
 def _end_with_loop(loop: asyncio.AbstractEventLoop, over: threading.Event) -> None:
-    """End the process if its event loop has ended, which agents can do: it would hear no message any more."""
+    """End the process if an agent has stopped its event loop, since it could not receive messages."""
     while not over.wait(_LOOK_SECONDS):
         if not loop.is_running():
             print(
@@ -106,12 +106,12 @@ def _end_with_loop(loop: asyncio.AbstractEventLoop, over: threading.Event) -> No
 
 
 class MemberActor:
-    """One member in a process of its own. `run` comes first: it brings the member to life.
+    """Runs one member in a process of its own. `run` is the first call, and creates the member.
 
     Args:
-        credentials: of the run, for the members' own connections.
-        path: the driver's `sys.path`. Set before the spec arrives, whose agents may come from modules
-            that only the driver's path leads to.
+        credentials: the credentials of the run, for connections between members.
+        path: the `sys.path` of the driver. It is set before the specification arrives, whose agents may be
+            importable only by that path.
     """
 
     def __init__(self, credentials: Credentials, path: list[str]) -> None:
@@ -123,7 +123,7 @@ class MemberActor:
         self._begun = asyncio.Event()
 
     async def run(self, spec: MemberSpec) -> bytes:
-        """Live; the last figures. Fails with whatever ends the member."""
+        """Run the member, and return its final statistics. Raise the error that ends it earlier."""
         gc.freeze()
         self._link.compress = spec.settings.compress
         self._host = build(spec, self._link)
@@ -141,29 +141,29 @@ class MemberActor:
             self._link.close()
 
     async def ready(self) -> Address:
-        """Wait until messages are taken in; where."""
+        """Wait until the member accepts messages, and return its address."""
         await self._begun.wait()
         await self._member.ready()
         return self._address
 
     async def introduce(self, handles: dict[str, Handle], addresses: dict[str, Address]) -> None:
-        """How to reach the others."""
+        """Pass on the handles and addresses of all members."""
         self._link.introduce(handles, addresses)
 
     async def receive(self, data: bytes) -> bytes:
-        """Take a message in."""
+        """Handle a message of the driver or of a member without a connection."""
         return await self._member.receive(data)
 
     async def poll_events(self) -> list[bytes]:
-        """What there is to tell the coordinator."""
+        """Wait for the messages to the driver, and return them."""
         return await self._member.poll_events()
 
     async def stats(self) -> bytes:
-        """The member's figures."""
+        """Return the statistics of the member."""
         return encode_stats(self._member.stats())
 
     async def stop(self) -> None:
-        """Stop living."""
+        """Stop the member."""
         self._member.stop()
 
     def _handle(self, data: bytes) -> bytes:
@@ -171,17 +171,17 @@ class MemberActor:
 
     @property
     def _member(self) -> Host:
-        assert self._host is not None, "no member is spoken to before it is ready"
+        assert self._host is not None, "no message is sent to a member before it is ready"
         return self._host
 
     @ray.method(concurrency_group="control")
     async def place(self) -> tuple[str, int]:
-        """The node and process id; whoever can tell is there."""
+        """Return the node and process id, which shows that the process has started."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     @ray.method(concurrency_group="control")
     async def ping(self) -> None:
-        """Sign of life."""
+        """Return, as a heartbeat."""
 
 
 Actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2})(

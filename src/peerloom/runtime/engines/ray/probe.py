@@ -1,4 +1,4 @@
-"""Checks before Ray is asked: its own attempts take minutes, and end in tracebacks or in an exit."""
+"""Check the environment before Ray is used, whose own attempts take minutes and end in tracebacks or an exit."""
 
 import asyncio
 import os
@@ -13,33 +13,33 @@ from peerloom.errors import EngineError
 CONNECT_SECONDS = 3.0
 STATUS_SECONDS = 6.0
 IMPORT_SECONDS = 60.0
-"""A busy machine may take so long to import Ray; only then the cluster is asked, and timed."""
+"""The time a busy machine may take to import Ray, before the status of the cluster is requested."""
 
 _STATUS = "from ray.scripts.scripts import main; print(flush=True); main()"
 _NULL, _PIPE = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _NO_TOKEN = re.compile(r"AuthenticationError|InvalidAuthToken|authentication_token_loader")
-"""In what Ray says without the right token; the last is where it aborts if it has none at all."""
-_LONGEST = 300  # characters of Ray's words
-LEAST_FILES = 1024  # open files; the processes of an idle cluster of one node use some hundreds
+"""Matches the output of Ray without the right token; the last part, without any token."""
+_LONGEST = 300  # characters of Ray's output in a message
+LEAST_FILES = 1024  # open files; an idle cluster of one node uses some hundreds
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path, on Linux
 SESSION_CHARACTERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 
 
 async def check_reachable(address: str) -> None:
-    """Make sure that a cluster at an address takes this process in: 10 seconds at most, with Ray imported.
+    """Check that a cluster at an address accepts this process, in about 10 seconds plus the import of Ray.
 
     Raises:
-        EngineError: if nothing answers there, or it is of another version, or asks for another token.
+        EngineError: if no cluster answers there, or it has another version or requires another token.
     """
     if address == "auto":
         told = await _status(address, _environment_for_auto())
-        if told is not None and _NO_TOKEN.search(told):  # Ray itself says the rest, but not this
+        if told is not None and _NO_TOKEN.search(told):  # Ray itself reports other errors well
             raise token_refused(address)
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "://" in address:
-        return  # Ray Client: Ray knows where that is
+        return  # an address of Ray Client
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
@@ -72,9 +72,9 @@ def _judge(address: str, said: str | None) -> None:
 
 
 async def _status(address: str, environment: dict[str, str] | None) -> str | None:
-    """What `ray status` complains of; nothing if all is well, None if it takes too long.
+    """Return the error of `ray status`; empty if there is none, None after a timeout.
 
-    It is a process, which can be killed, as Ray waits long for a server that says nothing.
+    It runs in a process, which can be killed, since Ray waits long for a server that does not answer.
     """
     command = (sys.executable, "-c", _STATUS, "status", "--address", address)
     process = await asyncio.create_subprocess_exec(
@@ -97,13 +97,13 @@ async def _status(address: str, environment: dict[str, str] | None) -> str | Non
 
 
 def _environment_for_auto() -> dict[str, str] | None:
-    """With the token mode that Ray switches on by itself for `auto`, but not for `ray status`."""
+    """Return an environment with the token mode, which Ray enables for `auto`, but not for `ray status`."""
     there = any(os.environ.get(name) for name in _TOKENS) or Path("~/.ray/auth_token").expanduser().exists()
     return {**os.environ, "RAY_AUTH_MODE": "token"} if there and "RAY_AUTH_MODE" not in os.environ else None
 
 
 def token_refused(address: str) -> EngineError:
-    """What to say of a cluster with token authentication to a process that has not its token."""
+    """Return the error for a cluster with token authentication whose token this process lacks."""
     mode = os.environ.get("RAY_AUTH_MODE", "")
     given = next((name for name in _TOKENS if os.environ.get(name)), "~/.ray/auth_token")
     if mode.lower() != "token":
@@ -118,10 +118,10 @@ def token_refused(address: str) -> EngineError:
 
 
 def check_local() -> None:
-    """Make sure that a cluster can be started on this machine.
+    """Check that a cluster can be started on this machine.
 
     Raises:
-        EngineError: if its files could not be made, or too few files may be open.
+        EngineError: if its files cannot be created, or the limit of open files is too low.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:

@@ -1,7 +1,7 @@
-"""Starts the processes of services on the nodes of a cluster, each from an actor there.
+"""Start the processes of services on the nodes of a cluster, each from an actor there.
 
-A process is a child of its actor's process and dies with it (`services.spawn`), so it ends with the driver,
-however that ends. On the driver's own node, and where nobody asks for more, it is a child of the driver.
+Such a process is a child of its actor's process and dies with it (`services.processes.spawn`), so it ends with
+the driver, however that ends. Without `spread`, processes are children of the driver.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ START_SECONDS = 60.0
 
 
 class _Launcher:
-    """The actor: a spawner of its own node, spoken to from the driver."""
+    """The actor that starts processes on its node."""
 
     def __init__(self, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
@@ -38,52 +38,52 @@ class _Launcher:
         self._children: dict[int, ChildProcess] = {}
 
     async def where(self) -> tuple[str, str]:
-        """The node, and the address that others reach it by."""
+        """Return the id of the node, and its address for other hosts."""
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
     async def hold(self, host: str) -> int:
-        """Hold a free port."""
+        """Reserve a free port, and return it."""
         held = await self._spawner.hold(host)
         self._held[held.port] = held
         return held.port
 
     async def release(self, port: int) -> None:
-        """Let a port go."""
+        """Release a reserved port."""
         if (held := self._held.pop(port, None)) is not None:
             await held.release()
 
     async def start(
         self, argv: Sequence[str], name: str, env: Mapping[str, str], log: str | None
     ) -> tuple[int, str]:
-        """Start a process; its id, and where its log is."""
+        """Start a process, and return its id and the path of its log."""
         path = _on_this_node(Path(log)) if log is not None else None
         child = await self._spawner.start(argv, name=name, env=env, log=path)
         self._children[child.pid] = child
         return child.pid, child.log
 
     async def wait(self, pid: int) -> int:
-        """Wait for its end."""
+        """Wait for the end of a process, and return its exit code."""
         return await self._children[pid].wait()
 
     async def stop(self, pid: int, grace: float) -> None:
-        """End it."""
+        """End a process."""
         await self._children[pid].stop(grace)
 
     async def output(self, pid: int) -> str:
-        """What it has written."""
+        """Return the output of a process."""
         return await self._children[pid].output()
 
     async def cpu_seconds(self, pid: int) -> float:
-        """What it has used."""
+        """Return the CPU seconds of a process."""
         return await self._children[pid].cpu_seconds()
 
 
 class RaySpawner:
-    """Starts processes here, and spreads them over the nodes when requested to.
+    """Starts processes on this node, or with `spread` on the nodes of the cluster.
 
     Args:
-        connect: makes sure that this process is connected to the cluster.
-        resources: what each process on a node is to be given, as Ray names it: `num_gpus`, `num_cpus`.
+        connect: connects this process to the cluster, unless it is connected.
+        resources: the resources of each process on a node, by Ray's names (`num_gpus`, `num_cpus`).
     """
 
     place = ""
@@ -112,7 +112,7 @@ class RaySpawner:
         return await self._here.hold(host)
 
     async def spread(self, count: int) -> "Sequence[NodeSpawner]":
-        """Over the nodes in turn; with `resources`, wherever Ray finds them.
+        """Return spawners on the nodes in turn, or on any nodes with the `resources`.
 
         Raises:
             ServiceError: if no node has the resources, or the actors do not start.
@@ -130,7 +130,7 @@ class RaySpawner:
             raise
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
     async def _on_node(self) -> "NodeSpawner":
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD", **self._resources}
@@ -151,13 +151,13 @@ class RaySpawner:
         except BaseException:
             ray.kill(handle, no_restart=True)
             raise
-        own = node_address() == "127.0.0.1"  # a cluster of this process: nobody else reaches it
+        own = node_address() == "127.0.0.1"  # a cluster of this process has no other host
         here = node == ray.get_runtime_context().get_node_id()
         return NodeSpawner(handle, "127.0.0.1" if own else address, "" if here else address)
 
 
 class NodeSpawner:
-    """Starts processes on one node, from an actor there. `close` kills that, and them with it."""
+    """Starts processes on one node, from an actor there. `close` kills the actor and its processes."""
 
     def __init__(self, handle: Handle, address: str, place: str) -> None:
         self._handle = handle
@@ -165,7 +165,7 @@ class NodeSpawner:
         self.place = place
 
     async def spread(self, count: int) -> "Sequence[NodeSpawner]":
-        """All on this node."""
+        """Return this spawner `count` times."""
         return [self] * count
 
     async def hold(self, host: str | None = None) -> "NodePort":
@@ -193,7 +193,7 @@ class NodeSpawner:
 
 
 class NodePort:
-    """A port of a node."""
+    """A reserved port of a node."""
 
     def __init__(self, handle: Handle, host: str, port: int) -> None:
         self._handle = handle
@@ -206,7 +206,7 @@ class NodePort:
 
 
 class NodeChild:
-    """A process on a node; one whose actor is gone was killed with it."""
+    """A process on a node. It is killed with its actor."""
 
     def __init__(self, handle: Handle, pid: int, log: str) -> None:
         self._handle = handle
@@ -233,7 +233,7 @@ class NodeChild:
             return -9
 
     async def stop(self, grace: float = 5) -> None:
-        """See `ChildProcess`. A node that does not answer is left to itself."""
+        """See `ChildProcess`. A node that does not answer is ignored."""
         with suppress(PlaceLost, TimeoutError):
             async with asyncio.timeout(grace + START_SECONDS):
                 await _awaited(self._handle.stop.remote(self._pid, grace))
@@ -267,7 +267,7 @@ async def _awaited(reference: Any) -> Any:
 
 
 def _on_this_node(log: Path) -> Path:
-    """Where a log goes: as requested if the directory is there, as on shared storage, else to a scratch one."""
+    """Return the path for a log: as requested if its directory exists on this node, else a temporary one."""
     if log.parent.is_dir():
         return log
     return Path(tempfile.gettempdir()) / f"peerloom-{os.getuid()}" / log.parent.name / log.name
