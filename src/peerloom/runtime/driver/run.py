@@ -100,14 +100,11 @@ class Run:
         self._suspended = False
         self._paused = ""
         self._quota: QuotaCoordinator | None = None
+        path = self._run_dir.path
         self._budget_guard = BudgetGuard(
-            settings.budget,
-            self._run_dir.path,
-            seconds=session.seconds,
-            pause=self._suspend,
-            notify=self.tell,
+            settings.budget, path, seconds=session.seconds, pause=self._suspend, notify=self.tell
         )
-        self._failure_limit = FailureLimit(settings.max_failed, self._run_dir.path, self.tell)
+        self._failure_limit = FailureLimit(settings.max_failed, path, self.tell)
         self._engine = make_engine(settings)
         self._supervisor = Supervisor(
             self._engine,

@@ -1,4 +1,4 @@
-"""Check the environment before Ray is used, whose own attempts take minutes and end in tracebacks or an exit."""
+"""Check the environment for Ray, whose own checks take minutes, and end in tracebacks or an exit."""
 
 import asyncio
 import os

@@ -79,7 +79,7 @@ class RayServing:
                 failed_checks += 1
                 if failed_checks >= MAX_FAILED_CHECKS:
                     raise ServiceError(
-                        f"Ray did not say how {self._app.app} is in {MAX_FAILED_CHECKS} looks: {reason(error)}"
+                        f"Ray did not say how {self._app.app} is in {failed_checks} looks: {reason(error)}"
                     ) from error
                 continue
             if listed != self._listed:

@@ -1,7 +1,7 @@
 """Start the processes of services on the nodes of a cluster, each from an actor there.
 
-Such a process is a child of its actor's process and dies with it (`services.processes.spawn`), so it ends with
-the driver, however that ends. Without `spread`, processes are children of the driver.
+Such a process is a child of its actor's process and dies with it (`services.processes.spawn`), so it ends
+with the driver, however that ends. Without `spread`, processes are children of the driver.
 """
 
 import asyncio
