@@ -33,8 +33,8 @@ async def check_reachable(address: str) -> None:
         EngineError: if no cluster answers there, or it has another version or requires another token.
     """
     if address == "auto":
-        told = await _status(address, _environment_for_auto())
-        if told is not None and _NO_TOKEN.search(told):  # Ray itself reports other errors well
+        output = await _status(address, _environment_for_auto())
+        if output is not None and _NO_TOKEN.search(output):  # Ray itself reports other errors well
             raise token_refused(address)
         return
     host, _, port = address.rpartition(":")
@@ -50,25 +50,25 @@ async def check_reachable(address: str) -> None:
             f"no Ray cluster answers at {address} ({error or 'timed out'}). Start it, or correct RAY_ADDRESS "
             "(ray.address); unset it for a cluster of the run's own, or choose engine=local"
         ) from error
-    _judge(address, await _status(address, None))
+    _check_output(address, await _status(address, None))
 
 
-def _judge(address: str, said: str | None) -> None:
-    if said is None:
+def _check_output(address: str, output: str | None) -> None:
+    if output is None:
         raise EngineError(
             f"what listens at {address} does not answer as a Ray cluster does. Correct RAY_ADDRESS "
             "(ray.address), to the port of the head node's GCS (6379 by default)"
         )
-    told = said.rpartition("\n")[2]
-    if _NO_TOKEN.search(said):
+    last_line = output.rpartition("\n")[2]
+    if _NO_TOKEN.search(output):
         raise token_refused(address)
-    if "version mismatch" in told.lower():
+    if "version mismatch" in last_line.lower():
         raise EngineError(
-            f"the Ray cluster at {address} is of another version ({told[:_LONGEST]}): install the same "
+            f"the Ray cluster at {address} is of another version ({last_line[:_LONGEST]}): install the same "
             "version of ray on both sides"
         )
-    if told:
-        raise EngineError(f"cannot use Ray at {address}: {told[:_LONGEST]}")
+    if last_line:
+        raise EngineError(f"cannot use Ray at {address}: {last_line[:_LONGEST]}")
 
 
 async def _status(address: str, environment: dict[str, str] | None) -> str | None:
@@ -92,8 +92,8 @@ async def _status(address: str, environment: dict[str, str] | None) -> str | Non
         if process.returncode is None:
             process.kill()
             await process.wait()
-    said = stderr.decode(errors="replace").strip()
-    return "" if process.returncode == 0 else said or f"`ray status` ended with {process.returncode}"
+    error = stderr.decode(errors="replace").strip()
+    return "" if process.returncode == 0 else error or f"`ray status` ended with {process.returncode}"
 
 
 def _environment_for_auto() -> dict[str, str] | None:

@@ -141,17 +141,17 @@ class RayServing:
             overview = status.applications.get(self._app.app)
             if overview is None:
                 raise self._failed("somebody deleted the application while it was being deployed")
-            state, said = text(overview.status), messages(overview)
+            state, message = text(overview.status), messages(overview)
             if state == RUNNING:
                 return
             if state == FAILED:
-                raise self._failed(said)
-            if said and said != last_message:
-                tell(last_message := said)
+                raise self._failed(message)
+            if message and message != last_message:
+                tell(last_message := message)
             lacking = await self._in_thread(self._lacking)
             fitted = fitted if lacking else time.monotonic()
             if time.monotonic() - fitted >= self._app.placement_seconds:
-                raise self._failed("\n".join(filter(None, (lacking, said))))
+                raise self._failed("\n".join(filter(None, (lacking, message))))
             await asyncio.sleep(DEPLOYING_SECONDS)
 
     def _lacking(self) -> str:

@@ -182,8 +182,8 @@ class NodeSpawner:
         log: Path | None = None,
     ) -> "NodeChild":
         """See `Spawner`."""
-        told = self._handle.start.remote(list(argv), name, dict(env or {}), str(log) if log else None)
-        pid, where = await _awaited(told)
+        reference = self._handle.start.remote(list(argv), name, dict(env or {}), str(log) if log else None)
+        pid, where = await _awaited(reference)
         return NodeChild(self._handle, pid, f"{self.place}:{where}" if self.place else where)
 
     async def close(self) -> None:
