@@ -33,7 +33,7 @@ from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.peer import Peer
 from peerloom.protocol.quarantine import Quarantine
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.shard import ShardCommitter
 from peerloom.protocol.view import SINK, View
 from peerloom.task import Header, TaskId
 
@@ -87,14 +87,14 @@ def _instead(original: Replacement, replacement: Replacement) -> Replacement:
 # The sink.
 
 
-@bug(Shard, "acks")
-def dropped_acknowledgement(original: Any, shard: Shard) -> list[tuple[str, Ack]]:
+@bug(ShardCommitter, "acks")
+def dropped_acknowledgement(original: Any, shard: ShardCommitter) -> list[tuple[str, Ack]]:
     """Of a group, only the first row is acknowledged."""
     return [(name, Ack(ack.view, ack.sender, ack.ids[:1])) for name, ack in original(shard)]
 
 
-@bug(Shard, "deliver")
-def second_commit(original: Any, shard: Shard, message: Deliver) -> Delivered:
+@bug(ShardCommitter, "deliver")
+def second_commit(original: Any, shard: ShardCommitter, message: Deliver) -> Delivered:
     """A shard looks at what it has neither when a row comes, nor for the census."""
     answer = shard._refusal(message)
     if answer is None:
@@ -103,29 +103,31 @@ def second_commit(original: Any, shard: Shard, message: Deliver) -> Delivered:
     return answer
 
 
-@bug(Shard, "query", "second-commit")
-def nothing_is_here(original: Any, shard: Shard, message: CommittedQuery) -> CommittedReply:
+@bug(ShardCommitter, "query", "second-commit")
+def nothing_is_here(original: Any, shard: ShardCommitter, message: CommittedQuery) -> CommittedReply:
     """The other half of it."""
     return CommittedReply(message.view, shard.name, [], [], IdSet().encode() if message.everything else b"")
 
 
-@bug(Shard, "group")
-def permit_freed_before_fsync(original: Any, shard: Shard) -> list[Item]:
+@bug(ShardCommitter, "group")
+def permit_freed_before_fsync(original: Any, shard: ShardCommitter) -> list[Item]:
     """Rows are acknowledged when their group begins."""
     group = original(shard)
     shard._to_ack += [item.header.id for item in group]
     return group
 
 
-@bug(Shard, "query")
-def queue_not_told(original: Any, shard: Shard, message: CommittedQuery) -> CommittedReply | None:
+@bug(ShardCommitter, "query")
+def queue_not_told(original: Any, shard: ShardCommitter, message: CommittedQuery) -> CommittedReply | None:
     """The census does not hear of rows that are not on disk yet."""
     have = original(shard, message)
     return have and CommittedReply(have.view, have.sender, have.committed, [], have.past)
 
 
-@bug(Shard, "query")
-def queue_told_only_if_named(original: Any, shard: Shard, message: CommittedQuery) -> CommittedReply | None:
+@bug(ShardCommitter, "query")
+def queue_told_only_if_named(
+    original: Any, shard: ShardCommitter, message: CommittedQuery
+) -> CommittedReply | None:
     """A fresh feeder does not hear of queued rows that nobody else knows."""
     have = original(shard, message)
     return have and CommittedReply(
@@ -133,8 +135,8 @@ def queue_told_only_if_named(original: Any, shard: Shard, message: CommittedQuer
     )
 
 
-@bug(Shard, "__init__")
-def past_rows_forgotten(original: Any, shard: Shard, name: str, committed: IdSet) -> None:
+@bug(ShardCommitter, "__init__")
+def past_rows_forgotten(original: Any, shard: ShardCommitter, name: str, committed: IdSet) -> None:
     """A shard does not know the rows of its predecessors."""
     original(shard, name, IdSet())
 

@@ -24,7 +24,7 @@ from peerloom.protocol.messages import (
     Suspect,
     ViewCommit,
 )
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.shard import ShardCommitter
 from peerloom.protocol.view import Member
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class SinkProcess(Process):
 
     def __init__(self, world: "World", member: Member) -> None:
         super().__init__(world, member)
-        self.core: Shard = Shard(member.name, world.take_shard(member))
+        self.core: ShardCommitter = ShardCommitter(member.name, world.take_shard(member))
 
     def take(self, message: Deliver) -> Delivered:
         """Take finished tasks in."""

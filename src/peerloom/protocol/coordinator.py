@@ -104,7 +104,7 @@ class Coordinator:
     @property
     def finished(self) -> bool:
         """Whether every feeder of the present view is exhausted."""
-        feeders = [member for member in self.view.members if member.kind == FEEDER]
+        feeders = self.view.of(FEEDER)
         return (
             not self._in_census
             and len(feeders) == self._partitions

@@ -11,7 +11,7 @@ from peerloom.task import TaskId
 
 
 class Participant:
-    """Base of the member state machines.
+    """The base class of the state machines of members.
 
     Args:
         name: the member's name.
@@ -46,6 +46,10 @@ class Participant:
         self._missing = {k: places for k, places in self._missing.items() if k in self.view.names}
         self.outbox.mark_lost(self.view)
         return True
+
+    def deliver(self, message: Deliver) -> Delivered:
+        """Refuse a batch: not all kinds of members accept tasks."""
+        return Delivered(self.view.number, message.seq, False)
 
     def report(self) -> Report | None:
         """Return the report for this view, once, when all deliveries to living members are answered."""

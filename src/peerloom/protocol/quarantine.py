@@ -104,7 +104,7 @@ class Quarantine:
                 self._clear(header.id)
 
     def reconcile(self, *, waiting: Iterable[Header], running: Iterable[Header]) -> None:
-        """Clear the suspects that a census no longer finds in quarantine and did not report as lost.
+        """Clear the suspects that a census neither finds in quarantine nor reports as lost.
 
         Args:
             waiting: the copies on their way out of this feeder.

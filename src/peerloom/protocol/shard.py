@@ -10,7 +10,7 @@ from peerloom.protocol.participant import Participant
 from peerloom.task import TaskId
 
 
-class Shard(Participant):
+class ShardCommitter(Participant):
     """The protocol state of one sink.
 
     Args:

@@ -2,12 +2,12 @@ from protocol_helpers import FEED, STORE, ask, deliver, enter, item, rows, sink,
 
 from peerloom.idset import IdSet
 from peerloom.protocol.messages import Ack, CommittedQuery, Delivered
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.shard import ShardCommitter
 
 
-def make(*committed: int) -> Shard:
+def make(*committed: int) -> ShardCommitter:
     """The sink, in view 1, after earlier incarnations have committed some rows."""
-    shard = Shard(STORE, IdSet(task(row) for row in committed))
+    shard = ShardCommitter(STORE, IdSet(task(row) for row in committed))
     enter(shard, view(1))
     return shard
 

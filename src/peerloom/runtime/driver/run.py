@@ -347,8 +347,8 @@ class Run:
                 await self._collector.ask_all()
                 if not self._drained.is_set() and not self._suspended:
                     await row_count
-                raise _Ended
-        except* _Ended:
+                raise _SessionEnded
+        except* _SessionEnded:
             pass
         finally:
             self._ended.set()
@@ -394,5 +394,5 @@ class Run:
         )
 
 
-class _Ended(Exception):
+class _SessionEnded(Exception):
     """Ends the run's task group, which cancels its remaining tasks."""

@@ -75,7 +75,7 @@ class LocalEngine:
     async def send(self, to: str, data: bytes) -> bytes:
         """Send a message to a member, and return the answer."""
         await asyncio.sleep(0)  # a member must not run inside a callback of another
-        return await self._host(to).receive(data)
+        return self._host(to).handle(data)
 
     def host_of(self, member: str) -> str:
         """Return an empty string, since there is only one host."""
@@ -83,7 +83,7 @@ class LocalEngine:
 
     async def notify(self, name: str, data: bytes) -> None:
         """Send a message from the driver to a member."""
-        await self._host(name).receive(data)
+        self._host(name).handle(data)
 
     async def poll_events(self, name: str) -> list[bytes]:
         """Wait for the messages of a member to the driver, and return them."""

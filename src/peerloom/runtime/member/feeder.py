@@ -13,7 +13,7 @@ from collections.abc import Callable
 from peerloom.errors import RowError
 from peerloom.idset import partition_of
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Deliver, Delivered, DoneQuery, Drain, Item, Message, Pace, Passed
+from peerloom.protocol.messages import Ack, DoneQuery, Drain, Item, Message, Pace, Passed
 from peerloom.protocol.quarantine import POISON, POISON_AFTER
 from peerloom.protocol.view import TO_SINK
 from peerloom.runtime.member.admission import AdmissionQueue
@@ -68,9 +68,6 @@ class FeederHost(Host):
             partitions = self._spec.settings.partitions
             compactor = JournalCompactor(self._journal, partitions, self._find_done)
             self.spawn(compactor.run())
-
-    def _on_delivery(self, message: Deliver) -> Delivered:
-        return Delivered(self.machine.view.number, message.seq, False)
 
     def _on_message(self, message: Message) -> Message | None:
         match message:

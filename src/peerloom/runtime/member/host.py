@@ -69,7 +69,7 @@ class Host(ABC):
                 self._ready.set()
                 self._start_background()
                 await self._until_stopped()
-        except* _Stopped:
+        except* _MemberStopped:
             pass
         except* Exception as errors:
             self._failure = self._failure or errors.exceptions[0]
@@ -90,10 +90,6 @@ class Host(ABC):
     def stop(self) -> None:
         """Stop the member, and drop the tasks that it still holds."""
         self._stopping.set()
-
-    async def receive(self, data: bytes) -> bytes:
-        """Handle a message as `handle` does, for engines that await the answer."""
-        return self.handle(data)
 
     def handle(self, data: bytes) -> bytes:
         """Handle an encoded message, and return the encoded answer; empty if there is none."""
@@ -204,7 +200,7 @@ class Host(ABC):
     def _dispatch(self, message: Message) -> Message | None:
         match message:
             case Deliver():
-                return self._on_delivery(message)
+                return self.machine.deliver(message)
             case Prepare():
                 self.machine.prepare(message)
             case ViewCommit():
@@ -232,11 +228,7 @@ class Host(ABC):
             await self._stopping.wait()
         finally:  # also entered when a task of the group has failed
             self._ending = True
-        raise _Stopped
-
-    @abstractmethod
-    def _on_delivery(self, message: Deliver) -> Delivered:
-        """Accept or refuse a batch of tasks."""
+        raise _MemberStopped
 
     def _on_message(self, message: Message) -> Message | None:
         """Handle a message that only some kinds of members understand."""
@@ -264,5 +256,5 @@ class Host(ABC):
         """Release the resources."""
 
 
-class _Stopped(Exception):
+class _MemberStopped(Exception):
     """Ends a member's task group, which cancels its remaining tasks."""

@@ -18,8 +18,6 @@ from collections.abc import Awaitable
 from peerloom.protocol.histories import Histories
 from peerloom.protocol.messages import (
     Copy,
-    Deliver,
-    Delivered,
     Item,
     Message,
     Pace,
@@ -97,9 +95,6 @@ class PeerHost(Host):
         """Print a warning at once, since the event loop that forwards notices may be blocked."""
         print(f"{self.machine.name}: {text}", file=sys.stderr, flush=True)
         self.notice(text)
-
-    def _on_delivery(self, message: Deliver) -> Delivered:
-        return self.machine.deliver(message)
 
     def _on_message(self, message: Message) -> Message | None:
         if isinstance(message, QuotaGrants) and self._quota_client is not None:

@@ -9,14 +9,14 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import CommittedQuery, Deliver, Delivered, Item, Message
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.messages import CommittedQuery, Item, Message
+from peerloom.protocol.shard import ShardCommitter
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.spec import MemberSpec, MemberStats
 from peerloom.runtime.transport.base import Link
 from peerloom.sink.errors import DiskFull
 from peerloom.sink.rows import decode
-from peerloom.sink.shard import Shard as ShardFiles
+from peerloom.sink.shard import Shard
 from peerloom.sink.totals import Totals
 
 DISK_FULL_SECONDS = 1.0
@@ -25,40 +25,37 @@ DISK_FULL_SECONDS = 1.0
 class SinkHost(Host):
     """One sink, for one shard."""
 
-    machine: Shard
+    machine: ShardCommitter
 
     def __init__(self, spec: MemberSpec, link: Link) -> None:
-        super().__init__(Shard(spec.member.name, IdSet()), link, spec.settings.deliver_seconds)
+        super().__init__(ShardCommitter(spec.member.name, IdSet()), link, spec.settings.deliver_seconds)
         self._spec = spec
-        self._files: ShardFiles | None = None
-        self._totals = Totals()  # copied at each commit: the thread owns those of the files
+        self._shard: Shard | None = None
+        self._totals = Totals()  # copied at each commit: the thread owns those of the shard
         self._stuck = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=spec.member.name)
 
     async def _open(self) -> None:
         member = self._spec.member
         loop = asyncio.get_running_loop()
-        files = await loop.run_in_executor(
-            self._thread, ShardFiles.take, self._spec.run_dir, member.index, member.incarnation
+        shard = await loop.run_in_executor(
+            self._thread, Shard.take, self._spec.run_dir, member.index, member.incarnation
         )
-        self.machine.committed.merge(files.committed)
-        self._totals = copy.deepcopy(files.totals)
-        self._files = files
+        self.machine.committed.merge(shard.committed)
+        self._totals = copy.deepcopy(shard.totals)
+        self._shard = shard
 
     async def _close(self) -> None:
-        if self._files is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._files.close)
-            self._totals = self._files.totals
+        if self._shard is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._shard.close)
+            self._totals = self._shard.totals
         self._thread.shutdown(wait=False)
-
-    def _on_delivery(self, message: Deliver) -> Delivered:
-        return self.machine.deliver(message)
 
     def _on_message(self, message: Message) -> Message | None:
         if isinstance(message, CommittedQuery):
-            have = self.machine.query(message)
-            if have is not None:
-                self.emit(have)
+            reply = self.machine.query(message)
+            if reply is not None:
+                self.emit(reply)
         return None
 
     def _process(self) -> None:
@@ -69,13 +66,13 @@ class SinkHost(Host):
             self.spawn(self._commit(items))
 
     async def _commit(self, items: list[Item]) -> None:
-        files = self._files
-        assert files is not None
+        shard = self._shard
+        assert shard is not None
         loop = asyncio.get_running_loop()
         notified = False
         while True:
             try:
-                self._totals = await loop.run_in_executor(self._thread, _commit, files, items)
+                self._totals = await loop.run_in_executor(self._thread, _commit, shard, items)
                 break
             except DiskFull as error:
                 if not notified:
@@ -93,9 +90,7 @@ class SinkHost(Host):
         stats.stuck = self._stuck
 
 
-def _commit(files: ShardFiles, items: list[Item]) -> Totals:
+def _commit(shard: Shard, items: list[Item]) -> Totals:
     """Make a group durable, and return the new totals of the shard. Runs in the shard's thread."""
-    files.commit([decode(item.payload) for item in items])
-    totals = Totals()
-    totals.add(files.totals)
-    return totals
+    shard.commit([decode(item.payload) for item in items])
+    return copy.deepcopy(shard.totals)

@@ -40,7 +40,7 @@ class ConnectFailed(Exception):
     """A connection could not be made; nothing was sent."""
 
 
-class Listener:
+class MemberListener:
     """Accepts connections of other members.
 
     Args:
@@ -128,7 +128,7 @@ class _NewConnection(asyncio.Protocol):
         self._made(cast("asyncio.Transport", transport))
 
 
-class Connection:
+class MemberConnection:
     """The calling end of a connection. Made by `connect`."""
 
     def __init__(self, protocol: ClientProtocol) -> None:
@@ -137,7 +137,7 @@ class Connection:
     @classmethod
     async def connect(
         cls, address: Address, credentials: Credentials, *, here: str = LOOPBACK, compress: Compress = "auto"
-    ) -> "Connection":
+    ) -> "MemberConnection":
         """Connect to a member, with TLS if it is on another host.
 
         Args:

@@ -19,7 +19,13 @@ from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.spec import MemberSpec, encode_stats
 from peerloom.runtime.transport.base import Unreachable
 from peerloom.runtime.transport.compression import Compress
-from peerloom.runtime.transport.connections import LOOPBACK, Address, ConnectFailed, Connection, Listener
+from peerloom.runtime.transport.connections import (
+    LOOPBACK,
+    Address,
+    ConnectFailed,
+    MemberConnection,
+    MemberListener,
+)
 from peerloom.runtime.transport.tls import Credentials
 
 _LOOK_SECONDS = 1.0
@@ -37,7 +43,7 @@ class RayLink:
         self._credentials = credentials
         self._handles: dict[str, Handle] = {}
         self._addresses: dict[str, Address] = {}
-        self._connections: dict[str, asyncio.Future[Connection | None]] = {}
+        self._connections: dict[str, asyncio.Future[MemberConnection | None]] = {}
 
     def introduce(self, handles: dict[str, Handle], addresses: dict[str, Address]) -> None:
         """Set the handles and addresses of all members."""
@@ -69,9 +75,9 @@ class RayLink:
             _close(connecting)
         self._connections.clear()
 
-    async def _connect(self, address: Address) -> Connection | None:
+    async def _connect(self, address: Address) -> MemberConnection | None:
         try:
-            return await Connection.connect(
+            return await MemberConnection.connect(
                 address, self._credentials, here=self.host, compress=self.compress
             )
         except ConnectFailed:
@@ -88,7 +94,7 @@ class RayLink:
             raise Unreachable(f"{to}: {error}") from error
 
 
-def _close(connecting: asyncio.Future[Connection | None]) -> None:
+def _close(connecting: asyncio.Future[MemberConnection | None]) -> None:
     if not connecting.done():
         connecting.cancel()
     elif not connecting.cancelled() and (connection := connecting.result()) is not None:
@@ -117,7 +123,7 @@ class MemberActor:
     def __init__(self, credentials: Credentials, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
         self._link = RayLink(credentials)
-        self._listener = Listener(credentials, self._handle)
+        self._listener = MemberListener(credentials, self._handle)
         self._address = Address("")
         self._host: Host | None = None
         self._begun = asyncio.Event()
@@ -152,7 +158,7 @@ class MemberActor:
 
     async def receive(self, data: bytes) -> bytes:
         """Handle a message of the driver or of a member without a connection."""
-        return await self._member.receive(data)
+        return self._member.handle(data)
 
     async def poll_events(self) -> list[bytes]:
         """Wait for the messages to the driver, and return them."""
