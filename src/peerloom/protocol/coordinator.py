@@ -72,8 +72,6 @@ class Coordinator:
     ) -> None:
         self._wanted = {member.slot: member for member in slots}
         self._first_incarnation = min(member.incarnation for member in self._wanted.values())
-        self._partitions = partitions
-        self._shards = shards
         self._journal = journal
         self._alive: dict[str, Member] = {}
         self._starting: dict[str, Member] = {}
@@ -107,7 +105,7 @@ class Coordinator:
         feeders = self.view.of(FEEDER)
         return (
             not self._in_census
-            and len(feeders) == self._partitions
+            and len(feeders) == self.view.partitions
             and all(member.name in self._exhausted for member in feeders)
         )
 
@@ -184,7 +182,7 @@ class Coordinator:
 
     def _open_view(self) -> None:
         members = tuple(sorted(self._alive.values(), key=lambda member: member.slot))
-        self.view = View(self.view.number + 1, members, self._partitions, self._shards)
+        self.view = View(self.view.number + 1, members, self.view.partitions, self.view.shards)
         self._started = self._in_census = True
         self._reports, self._replies = {}, {}
         self._exhausted = set()

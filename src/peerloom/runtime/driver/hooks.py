@@ -7,6 +7,13 @@ from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, Starting, V
 from peerloom.runtime.driver.supervisor import Event
 from peerloom.services.secret import mask
 
+_METHODS: dict[type[Event], str] = {
+    MemberJoined: "member_joined",
+    MemberLost: "member_lost",
+    ViewChanged: "view_changed",
+    Notice: "notice",
+}
+
 
 class HookDispatcher:
     """Calls the hooks of one run."""
@@ -35,12 +42,4 @@ class HookDispatcher:
 
     def member(self, event: Event) -> None:
         """Emit an event of the supervisor."""
-        match event:
-            case MemberJoined():
-                self.emit("member_joined", event)
-            case MemberLost():
-                self.emit("member_lost", event)
-            case ViewChanged():
-                self.emit("view_changed", event)
-            case Notice():
-                self.emit("notice", event)
+        self.emit(_METHODS[type(event)], event)

@@ -69,18 +69,17 @@ class SinkHost(Host):
         shard = self._shard
         assert shard is not None
         loop = asyncio.get_running_loop()
-        notified = False
         while True:
             try:
                 self._totals = await loop.run_in_executor(self._thread, _commit, shard, items)
                 break
             except DiskFull as error:
-                if not notified:
+                if not self._stuck:
                     self.notice(f"{error} Waiting for room; nothing is lost.")
-                    notified = self._stuck = True
+                    self._stuck = True
                 await asyncio.sleep(DISK_FULL_SECONDS)
-        self._stuck = False
-        if notified:
+        if self._stuck:
+            self._stuck = False
             self.notice("There is room on the disk again: going on.")
         self.machine.group_committed()
         self.schedule_flush()

@@ -210,20 +210,9 @@ class NodeChild:
 
     def __init__(self, handle: Handle, pid: int, log: str) -> None:
         self._handle = handle
-        self._pid = pid
-        self._log = log
+        self.pid, self.log = pid, log
         self._ended = asyncio.ensure_future(_awaited(handle.wait.remote(pid)))
         self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-
-    @property
-    def pid(self) -> int:
-        """See `ChildProcess`."""
-        return self._pid
-
-    @property
-    def log(self) -> str:
-        """See `ChildProcess`."""
-        return self._log
 
     async def wait(self) -> int:
         """See `ChildProcess`."""
@@ -236,19 +225,19 @@ class NodeChild:
         """See `ChildProcess`. A node that does not answer is ignored."""
         with suppress(PlaceLost, TimeoutError):
             async with asyncio.timeout(grace + START_SECONDS):
-                await _awaited(self._handle.stop.remote(self._pid, grace))
+                await _awaited(self._handle.stop.remote(self.pid, grace))
 
     async def output(self) -> str:
         """See `ChildProcess`."""
         try:
-            return await _awaited(self._handle.output.remote(self._pid))
+            return await _awaited(self._handle.output.remote(self.pid))
         except PlaceLost as error:
             return f"({error})\n"
 
     async def cpu_seconds(self) -> float:
         """See `ChildProcess`."""
         try:
-            return await _awaited(self._handle.cpu_seconds.remote(self._pid))
+            return await _awaited(self._handle.cpu_seconds.remote(self.pid))
         except PlaceLost:
             return 0.0
 
