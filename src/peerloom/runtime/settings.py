@@ -79,8 +79,8 @@ class RunSettings:
     address: str | None = None
 
 
-MOST_IN_FLIGHT = 1_000_000
-MOST_SECONDS = 86_400.0
+MAX_IN_FLIGHT = 1_000_000
+MAX_SECONDS = 86_400.0
 
 ADJUSTABLE = ("in_flight", "heartbeat_seconds", "suspect_seconds")
 """The settings that can be changed during a run."""
@@ -99,11 +99,11 @@ def adjusted(settings: RunSettings, key: str, value: str) -> RunSettings:
     except ValueError:
         number = math.nan
     whole = key == "in_flight"
-    least, most = (settings.partitions, MOST_IN_FLIGHT) if whole else (0, MOST_SECONDS)
-    if not least <= number <= most or number == 0:  # NaN too
-        must = f"a whole number, at least {least}" if whole else "a number of seconds above 0"
-        must += f" and at most {most:,.0f}"
-        why = ", one for each partition" if key == "in_flight" and least > 1 else ""
+    minimum, maximum = (settings.partitions, MAX_IN_FLIGHT) if whole else (0, MAX_SECONDS)
+    if not minimum <= number <= maximum or number == 0:  # NaN too
+        must = f"a whole number, at least {minimum}" if whole else "a number of seconds above 0"
+        must += f" and at most {maximum:,.0f}"
+        why = ", one for each partition" if key == "in_flight" and minimum > 1 else ""
         raise ConfigError(f"{key}={value}: must be {must}{why}")
     return replace(settings, **{key: number})
 

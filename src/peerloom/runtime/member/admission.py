@@ -95,18 +95,18 @@ class AdmissionQueue:
         return map(self._source.fetch, self._chunked(positions))
 
     def _streamed(self) -> Iterator[list[SourceRow]]:
-        stream, most = self._source.rows(self._partition, self._partitions), FIRST_ROWS
-        while chunk := _next_chunk(islice(stream, most)):
+        stream, limit = self._source.rows(self._partition, self._partitions), FIRST_ROWS
+        while chunk := _next_chunk(islice(stream, limit)):
             yield chunk
-            most = min(2 * most, CHUNK_ROWS)
+            limit = min(2 * limit, CHUNK_ROWS)
 
     def _chunked(self, positions: Positions) -> Iterator[list[Position]]:
         chunk: list[Position] = []
-        size, most = 0, FIRST_ROWS
+        size, limit = 0, FIRST_ROWS
         for position, length in self._missing(positions):
-            if chunk and (len(chunk) == most or size + length > CHUNK_BYTES):
+            if chunk and (len(chunk) == limit or size + length > CHUNK_BYTES):
                 yield chunk
-                chunk, size, most = [], 0, min(2 * most, CHUNK_ROWS)
+                chunk, size, limit = [], 0, min(2 * limit, CHUNK_ROWS)
             chunk.append(position)
             size += length
         if chunk:

@@ -40,7 +40,7 @@ class FeederHost(Host):
 
     def __init__(self, spec: MemberSpec, link: Link) -> None:
         settings = spec.settings
-        in_flight = share(settings.in_flight, spec.member.index, settings.partitions)
+        in_flight = split_in_flight(settings.in_flight, spec.member.index, settings.partitions)
         machine = Feeder(spec.member.name, in_flight, spec.program.workflow.roles[0])
         super().__init__(machine, link, settings.deliver_seconds)
         assert spec.source is not None
@@ -80,7 +80,9 @@ class FeederHost(Host):
                 return self.machine.done(message)
             case Pace() if self.machine.pace(message):
                 partitions = self._spec.settings.partitions
-                self.machine.in_flight = share(message.in_flight, self._spec.member.index, partitions)
+                self.machine.in_flight = split_in_flight(
+                    message.in_flight, self._spec.member.index, partitions
+                )
             case Passed():
                 self.machine.passed(message)
             case _:
@@ -91,7 +93,7 @@ class FeederHost(Host):
         if not self._fetching and self.machine.lost():
             self._fetching = True
             self.spawn(self._readmit(self.machine.lost()))
-        if self._journal_scanned():
+        if self._journal_ready():
             self._admit_new()
         isolate = self.machine.isolate()
         if isolate is not None:
@@ -120,7 +122,7 @@ class FeederHost(Host):
                 room -= 1
         self.schedule_flush()
 
-    def _journal_scanned(self) -> bool:
+    def _journal_ready(self) -> bool:
         """Return whether new tasks may be admitted: not before the journal was scanned."""
         if self._journal is None or self._index is not None:
             return True
@@ -202,7 +204,7 @@ class FeederHost(Host):
         stats.errors = self._errors.read(last=self._stopping.is_set())
 
 
-def share(in_flight: int, partition: int, partitions: int) -> int:
+def split_in_flight(in_flight: int, partition: int, partitions: int) -> int:
     """Return one partition's share of the tasks in flight."""
     each, rest = divmod(in_flight, partitions)
     return each + (partition < rest)

@@ -15,12 +15,12 @@ from peerloom.services.secret import mask, masked_value
 from peerloom.task import FAILED, End, Task
 from peerloom.values import escaped
 
-MOST_ERRORS = 100
+MAX_ERRORS = 100
 """The most distinct errors that a member counts and the log has; others are in their rows only."""
 
 TRACEBACK_CHARACTERS = 4_000
 MESSAGE_CHARACTERS = 300
-MOST_COMMON = 3
+SUMMARY_ERRORS = 3
 _CUT = "\n[...]\n"
 
 Key = tuple[str, str, str, str, int]
@@ -86,7 +86,7 @@ class ErrorCounts:
         key = role, end.reason, kind, file, line
         known = self._errors.get(key)
         if known is None:
-            if len(self._errors) >= MOST_ERRORS:
+            if len(self._errors) >= MAX_ERRORS:
                 return
             message = mask(fault.message)[:MESSAGE_CHARACTERS]
             shown = "" if raised_here else traceback_of(error)
@@ -117,11 +117,11 @@ class SessionErrors:
                 known = merged.setdefault(key, msgspec.structs.replace(error, count=0))
                 known.count += error.count
                 known.traceback = known.traceback or error.traceback
-        common = sorted(merged.values(), key=lambda each: -each.count)[:MOST_ERRORS]
+        common = sorted(merged.values(), key=lambda each: -each.count)[:MAX_ERRORS]
         entries = [_entry(error) for error in common]
         for entry, shown in entries:
             log("error", "task_error", **entry, **({"traceback": shown} if shown else {}))
-        return [entry for entry, _ in entries[:MOST_COMMON]]
+        return [entry for entry, _ in entries[:SUMMARY_ERRORS]]
 
 
 def traceback_of(error: BaseException) -> str:

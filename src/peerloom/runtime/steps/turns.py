@@ -14,9 +14,9 @@ from peerloom.agents.base import Agent
 from peerloom.runtime.steps.faults import is_reason
 from peerloom.task import OUTCOMES, End, Extras, Task, Turn, Usage
 
-MOST_BITS = 53
-MOST_USD = 1e12
-MOST = (1 << MOST_BITS) - 1
+COUNT_BITS = 53
+MAX_USD = 1e12
+MAX_COUNT = (1 << COUNT_BITS) - 1
 """The largest count of tokens or calls in one turn: sums of a thousand of them fit in 64 bits."""
 
 _PASS_THROUGH = (
@@ -119,9 +119,9 @@ def _is_usual(usage: Usage) -> bool:
     prompt, completion, cached, calls = usage.prompt, usage.completion, usage.cached, usage.calls
     return (
         type(prompt) is type(completion) is type(cached) is type(calls) is int
-        and (prompt | completion | cached | calls) >> MOST_BITS == 0
+        and (prompt | completion | cached | calls) >> COUNT_BITS == 0
         and type(usage.usd) is float
-        and 0 <= usage.usd <= MOST_USD
+        and 0 <= usage.usd <= MAX_USD
     )
 
 
@@ -248,11 +248,11 @@ def _explain_extras(extras: Extras) -> None:
 def _check_usage(usage: Usage) -> None:
     for name in ("prompt", "completion", "cached", "calls"):
         number = getattr(usage, name)
-        if type(number) is not int or not 0 <= number <= MOST:
-            _refuse(f"usage.{name}", number, f"a whole number from 0 to {MOST}")
+        if type(number) is not int or not 0 <= number <= MAX_COUNT:
+            _refuse(f"usage.{name}", number, f"a whole number from 0 to {MAX_COUNT}")
     usd: object = usage.usd
-    if type(usd) not in (int, float) or not 0 <= usage.usd <= MOST_USD:
-        _refuse("usage.usd", usd, f"a number of dollars from 0 to {MOST_USD:g}")
+    if type(usd) not in (int, float) or not 0 <= usage.usd <= MAX_USD:
+        _refuse("usage.usd", usd, f"a number of dollars from 0 to {MAX_USD:g}")
 
 
 def _check_end(end: End) -> None:

@@ -92,7 +92,7 @@ class Unpacker:
         return b"".join(pieces)
 
 
-def worth_it(compress: Compress, here: str, there: str) -> bool:
+def should_compress(compress: Compress, here: str, there: str) -> bool:
     """Return whether to compress a connection between two numeric addresses."""
     if compress == "auto":
         return here != there and not ip_address(there).is_loopback

@@ -18,7 +18,14 @@ from typing import cast
 
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport.base import Unreachable
-from peerloom.runtime.transport.compression import MIN_BYTES, Compress, Damaged, Packer, Unpacker, worth_it
+from peerloom.runtime.transport.compression import (
+    MIN_BYTES,
+    Compress,
+    Damaged,
+    Packer,
+    Unpacker,
+    should_compress,
+)
 
 MAX_FRAME = 1 << 30
 """The maximum bytes of a message; a frame with a greater length is damaged."""
@@ -241,7 +248,7 @@ class ClientProtocol(_FrameProtocol):
     def _codec(self, transport: asyncio.Transport) -> bytes:
         """Choose the encoding of the frames, which depends on both addresses."""
         here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        if not here or not there or not worth_it(self._compress, here[0], there[0]):
+        if not here or not there or not should_compress(self._compress, here[0], there[0]):
             return _PLAIN  # a connection that is closed already has no peer name
         self.packer = Packer()
         return _ZSTD

@@ -15,7 +15,7 @@ import zstandard
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport import compression, frames
 from peerloom.runtime.transport.base import Unreachable
-from peerloom.runtime.transport.compression import MIN_BYTES, Damaged, Packer, Unpacker, worth_it
+from peerloom.runtime.transport.compression import MIN_BYTES, Damaged, Packer, Unpacker, should_compress
 from peerloom.runtime.transport.connections import Address, ConnectFailed, MemberConnection, MemberListener
 from peerloom.runtime.transport.frames import ServerProtocol
 from peerloom.runtime.transport.tls import Credentials
@@ -142,9 +142,9 @@ def len_of(data: bytes) -> bytes:
     ],
 )
 def test_auto_compresses_for_other_hosts(here: str, there: str, other: bool) -> None:
-    assert worth_it("auto", here, there) is other
-    assert worth_it("always", here, there)
-    assert not worth_it("never", here, there)
+    assert should_compress("auto", here, there) is other
+    assert should_compress("always", here, there)
+    assert not should_compress("never", here, there)
 
 
 async def test_the_stream_may_come_in_pieces_cut_anywhere() -> None:

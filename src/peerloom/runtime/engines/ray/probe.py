@@ -20,9 +20,9 @@ _NULL, _PIPE = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _NO_TOKEN = re.compile(r"AuthenticationError|InvalidAuthToken|authentication_token_loader")
 """Matches the output of Ray without the right token; the last part, without any token."""
-_LONGEST = 300  # characters of Ray's output in a message
-LEAST_FILES = 1024  # open files; an idle cluster of one node uses some hundreds
-LONGEST_SOCKET = 107  # bytes of a Unix socket's path, on Linux
+_MAX_OUTPUT = 300  # characters of Ray's output in a message
+MIN_OPEN_FILES = 1024  # open files; an idle cluster of one node uses some hundreds
+MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path, on Linux
 SESSION_CHARACTERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 
 
@@ -64,11 +64,11 @@ def _check_output(address: str, output: str | None) -> None:
         raise token_refused(address)
     if "version mismatch" in last_line.lower():
         raise EngineError(
-            f"the Ray cluster at {address} is of another version ({last_line[:_LONGEST]}): install the same "
+            f"the Ray cluster at {address} is of another version ({last_line[:_MAX_OUTPUT]}): install the same "
             "version of ray on both sides"
         )
     if last_line:
-        raise EngineError(f"cannot use Ray at {address}: {last_line[:_LONGEST]}")
+        raise EngineError(f"cannot use Ray at {address}: {last_line[:_MAX_OUTPUT]}")
 
 
 async def _status(address: str, environment: dict[str, str] | None) -> str | None:
@@ -124,15 +124,15 @@ def check_local() -> None:
         EngineError: if its files cannot be created, or the limit of open files is too low.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
+    if hard != resource.RLIM_INFINITY and hard < MIN_OPEN_FILES:
         raise EngineError(
-            f"Ray needs at least {LEAST_FILES} open files, but the limit is {soft} (at most {hard}): "
-            f"raise it with ulimit -n {LEAST_FILES}, or choose engine=local"
+            f"Ray needs at least {MIN_OPEN_FILES} open files, but the limit is {soft} (at most {hard}): "
+            f"raise it with ulimit -n {MIN_OPEN_FILES}, or choose engine=local"
         )
     given = os.environ.get("RAY_TMPDIR")
     folder = Path(given or tempfile.gettempdir())
     name = "RAY_TMPDIR" if given else "TMPDIR"
-    if len(os.fsencode(folder)) + SESSION_CHARACTERS > LONGEST_SOCKET:
+    if len(os.fsencode(folder)) + SESSION_CHARACTERS > MAX_SOCKET_PATH:
         raise EngineError(
             f"the path of the temporary directory is too long for Ray's sockets: {folder}. "
             f"Set {name} to a shorter one, such as /tmp, or choose engine=local"

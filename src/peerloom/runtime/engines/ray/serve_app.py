@@ -11,7 +11,7 @@ RUNNING = "RUNNING"
 _PREFIX_ROUTER = "ray.serve.llm.request_router.PrefixCacheAffinityRouter"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LAST_LINES = 8
-_LONGEST_LINE = 300
+_MAX_LINE = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ def _messages(overview: Any) -> Iterator[str]:
 
 def _ends(message: str) -> str:
     """Return the first line of a message, which names the failure, and the last ones, with its reason."""
-    all_lines = [line.rstrip()[:_LONGEST_LINE] for line in _COLOURS.sub("", message).splitlines()]
+    all_lines = [line.rstrip()[:_MAX_LINE] for line in _COLOURS.sub("", message).splitlines()]
     lines = [line for line in all_lines if line.strip(" ^~")]  # without lines that only underline
     if len(lines) > _LAST_LINES + 1:
         lines = [lines[0], *lines[-_LAST_LINES:]]

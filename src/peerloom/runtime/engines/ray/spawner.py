@@ -151,9 +151,9 @@ class RaySpawner:
         except BaseException:
             ray.kill(handle, no_restart=True)
             raise
-        own = node_address() == "127.0.0.1"  # a cluster of this process has no other host
+        only_host = node_address() == "127.0.0.1"  # a cluster of this process has no other host
         here = node == ray.get_runtime_context().get_node_id()
-        return NodeSpawner(handle, "127.0.0.1" if own else address, "" if here else address)
+        return NodeSpawner(handle, "127.0.0.1" if only_host else address, "" if here else address)
 
 
 class NodeSpawner:
