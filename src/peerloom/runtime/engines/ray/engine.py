@@ -220,9 +220,9 @@ class RayEngine:
             placed = self._settings.roles.get(role, RoleSettings())
             for resource, amount in placed.resources.items():
                 requested[resource] = max(amount, requested.get(resource, 0.0))
-        own = {key: amount for key, amount in requested.items() if key in OWN_OPTIONS}
+        options = {key: amount for key, amount in requested.items() if key in OWN_OPTIONS}
         custom = {key: amount for key, amount in requested.items() if key not in OWN_OPTIONS}
-        return {"scheduling_strategy": "SPREAD", **own, "resources": custom}, requested
+        return {"scheduling_strategy": "SPREAD", **options, "resources": custom}, requested
 
 
 async def _wait_for_room(

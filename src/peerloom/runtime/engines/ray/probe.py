@@ -20,7 +20,7 @@ _NULL, _PIPE = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _NO_TOKEN = re.compile(r"AuthenticationError|InvalidAuthToken|authentication_token_loader")
 """Matches the output of Ray without the right token; the last part, without any token."""
-_MAX_OUTPUT = 300  # characters of Ray's output in a message
+_MAX_LINE = 300  # characters of Ray's output in a message
 MIN_OPEN_FILES = 1024  # open files; an idle cluster of one node uses some hundreds
 MAX_SOCKET_PATH = 107  # bytes of a Unix socket's path, on Linux
 SESSION_CHARACTERS = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
@@ -59,16 +59,16 @@ def _check_output(address: str, output: str | None) -> None:
             f"what listens at {address} does not answer as a Ray cluster does. Correct RAY_ADDRESS "
             "(ray.address), to the port of the head node's GCS (6379 by default)"
         )
-    last_line = output.rpartition("\n")[2]
+    line = output.rpartition("\n")[2]
     if _NO_TOKEN.search(output):
         raise token_refused(address)
-    if "version mismatch" in last_line.lower():
+    if "version mismatch" in line.lower():
         raise EngineError(
-            f"the Ray cluster at {address} is of another version ({last_line[:_MAX_OUTPUT]}): install the same "
+            f"the Ray cluster at {address} is of another version ({line[:_MAX_LINE]}): install the same "
             "version of ray on both sides"
         )
-    if last_line:
-        raise EngineError(f"cannot use Ray at {address}: {last_line[:_MAX_OUTPUT]}")
+    if line:
+        raise EngineError(f"cannot use Ray at {address}: {line[:_MAX_LINE]}")
 
 
 async def _status(address: str, environment: dict[str, str] | None) -> str | None:
