@@ -49,7 +49,7 @@ from peerloom.source.base import Source
 from peerloom.source.parts.counting import count_rows, has_rows
 from peerloom.workflow import check_agents
 
-State = Literal["running", "paused", "draining", "stopping"]
+RunState = Literal["running", "paused", "draining", "stopping"]
 
 
 class Run:
@@ -183,7 +183,7 @@ class Run:
         return self._session.number
 
     @property
-    def state(self) -> State:
+    def state(self) -> RunState:
         """The state of the run."""
         if self._ended.is_set():
             return "stopping"
