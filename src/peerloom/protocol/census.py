@@ -85,7 +85,7 @@ def _assign_suspects(
     winners: Mapping[TaskId, str],
     verdicts: Mapping[str, Verdict],
 ) -> None:
-    """Send each feeder its suspects in quarantine, which only the quarantine process knows."""
+    """Send each feeder its suspects in quarantine, which only the quarantine peer knows."""
     for name, report in reports.items():
         for header in report.alone:
             feeder = view.feeder(header.id)

@@ -94,7 +94,7 @@ class Feeder(Participant):
             self._admit_suspects()
 
     def isolate(self) -> Isolate | None:
-        """Return a request for a quarantine process, once in each view, if suspects lack one."""
+        """Return a request for a quarantine peer, once in each view, if suspects lack one."""
         if self.held or self._isolate_sent or not self._quarantine.active or self._alone in self.view.slots:
             return None
         self._isolate_sent = True
@@ -184,7 +184,7 @@ class Feeder(Participant):
 
     @property
     def _alone(self) -> tuple[str, int]:
-        """The slot of this feeder's quarantine process."""
+        """The slot of this feeder's quarantine peer."""
         [index] = [member.index for member in self.view.members if member.name == self.name]
         return ALONE, index
 

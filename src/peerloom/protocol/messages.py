@@ -171,7 +171,7 @@ class Pace(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class Isolate(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """Request a quarantine process for a feeder that has a suspect."""
+    """Request a quarantine peer for a feeder that has a suspect."""
 
     view: int
     sender: str

@@ -1,4 +1,4 @@
-"""Find the tasks that kill their process, by running suspects in a quarantine process.
+"""Find the tasks that kill their process, by running suspects in a quarantine peer.
 
 When a peer dies, any of the tasks lost with it may be the cause, so each of them counts the death. A task
 that counts two deaths without completing a turn in between becomes a suspect. Suspects run in a quarantine
@@ -39,7 +39,7 @@ class Quarantine:
         self._waiting: OrderedDict[TaskId, Item] = OrderedDict()
         self._running: dict[TaskId, int] = {}  # with the attempt of each
         self._limit = 1
-        self._implicated: set[TaskId] = set()  # were running when the quarantine process died
+        self._implicated: set[TaskId] = set()  # were running when the quarantine peer died
 
     @property
     def active(self) -> bool:
@@ -51,7 +51,7 @@ class Quarantine:
         return [item.header for item in self._waiting.values()]
 
     def lost(self, ids: Iterable[TaskId], *, peer: bool, alone: bool) -> None:
-        """Count a death for lost tasks, of an ordinary `peer`, or of the quarantine process (`alone`)."""
+        """Count a death for lost tasks, of an ordinary `peer`, or of the quarantine peer (`alone`)."""
         only = len(self._running) == 1
         for id in ids:
             if self._running.pop(id, None) is None:
@@ -108,7 +108,7 @@ class Quarantine:
 
         Args:
             waiting: the copies on their way out of this feeder.
-            running: the suspects in the quarantine process.
+            running: the suspects in the quarantine peer.
         """
         found = {header.id: header.attempt for header in running}
         if self._running:

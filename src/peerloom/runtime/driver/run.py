@@ -123,7 +123,7 @@ class Run:
             timeout=settings.suspect_seconds,
             on_usage=self._on_usage,
         )
-        self._figures = self._collector.figures
+        self._stats = self._collector.stats
 
     async def execute(self) -> Summary:
         """Run to the end, write the summary to the run directory, and return it.
@@ -150,7 +150,7 @@ class Run:
         how: How = "failed"
         try:
             await self._execute()
-            totals = self._figures.totals()
+            totals = self._stats.totals()
             if self._suspended:
                 how = "suspended"
             elif self._drained.is_set():
@@ -295,9 +295,9 @@ class Run:
         )
         if self._quota is not None and self._quota.spending.bounded:
             summary["budget"] = self._quota.report()
-        summary |= costs(summary, self._client, self._figures.cache()) | self._failure_limit.report()
+        summary |= costs(summary, self._client, self._stats.cache()) | self._failure_limit.report()
         summary["errors"] = self._collector.errors.report(self._run_dir.log)
-        if how in ("suspended", "drained") and (in_flight := self._figures.in_flight()):
+        if how in ("suspended", "drained") and (in_flight := self._stats.in_flight()):
             summary["suspended"] = in_flight
         try:
             if how == "finished":
@@ -327,7 +327,7 @@ class Run:
         await self._engine.start()
         again = await to_its_end(self._session.retry)
         earlier = await to_its_end(read_totals, self._run_dir.path)
-        self._failure_limit.earlier = self._figures.earlier = earlier
+        self._failure_limit.earlier = self._stats.earlier = earlier
         if again:
             self._hooks.notice(f"{again} failed tasks are done again")
         self._hooks.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
@@ -335,13 +335,13 @@ class Run:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._llm.watch(self._on_replicas_moved))
                 group.create_task(quota.run())
-                group.create_task(self._budget_guard.run(quota, self._figures.turns, self._ended.set))
+                group.create_task(self._budget_guard.run(quota, self._stats.turns, self._ended.set))
                 row_count = group.create_task(self._count_rows())
                 group.create_task(self._collector.watch(self._progress, lambda: self.standing_still))
                 group.create_task(self._session.save_periodically(self._cpu_seconds))
-                stop_waiting = leave_waiting(quota, self._drained, self._figures, self.tell)
+                stop_waiting = leave_waiting(quota, self._drained, self._stats, self.tell)
                 group.create_task(stop_waiting).add_done_callback(lambda _: self._ended.set())
-                group.create_task(self._failure_limit.watch(self._figures.totals, self.drain))
+                group.create_task(self._failure_limit.watch(self._stats.totals, self.drain))
                 self._supervisor.start(group)
                 await self._ended.wait()
                 await self._collector.ask_all()
@@ -358,7 +358,7 @@ class Run:
         async with contextlib.AsyncExitStack() as last:
             last.push_async_callback(self._engine.close)
             last.push_async_callback(self._llm.stop)
-            await self._supervisor.stop(self._collector.take)
+            await self._supervisor.stop(self._collector.update)
             if self._quota is not None:
                 self._quota.close()
 
@@ -373,10 +373,10 @@ class Run:
     def _cpu_seconds(self) -> float:
         """Return the CPU seconds of all sessions, including this driver and its members."""
         here = time.process_time() - self._cpu_before
-        return self._session.cpu_seconds + self._figures.cpu_seconds() + here
+        return self._session.cpu_seconds + self._stats.cpu_seconds() + here
 
     def _progress(self) -> Progress:
-        progress = self._figures.progress(
+        progress = self._stats.progress(
             self._session.seconds(), self._total, self._session.wall_seconds, self.standing_still
         )
         return with_waiting(progress, self.waiting)

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from peerloom.events import Progress
 from peerloom.protocol.quarantine import POISON
 from peerloom.runtime.driver.hooks import HookDispatcher
-from peerloom.runtime.driver.summary import Figures
+from peerloom.runtime.driver.summary import RunStats
 from peerloom.runtime.driver.supervisor import Supervisor
 from peerloom.runtime.engine import Engine
 from peerloom.runtime.member.spec import MemberStats, decode_stats
 from peerloom.runtime.steps.error_counts import SessionErrors
 from peerloom.runtime.transport.base import Unreachable
 
-FIGURES_SECONDS = 0.5
+STATS_SECONDS = 0.5
 FIRST_SECONDS = 0.02  # after the first view; doubles each time, so that early failures show early
 CENSUS_SECONDS = 2.0  # without a new row; doubles after each census without one
 MAX_CENSUS_SECONDS = 60.0
@@ -50,7 +50,7 @@ class StatsCollector:
         self._hooks = hooks
         self._timeout = timeout
         self._on_usage = on_usage
-        self.figures = Figures()
+        self.stats = RunStats()
         self.errors = SessionErrors()
         self._facts: set[str] = set()
 
@@ -62,11 +62,11 @@ class StatsCollector:
             stalled: returns why no rows can be expected; empty if they can.
         """
         committed, poisoned, since, census_delay = -1, 0, time.monotonic(), CENSUS_SECONDS
-        pause = min(FIGURES_SECONDS, FIRST_SECONDS)
+        pause = min(STATS_SECONDS, FIRST_SECONDS)
         while True:
             await self.ask_all()
             self._hooks.emit("progress", progress())
-            totals = self.figures.totals()
+            totals = self.stats.totals()
             if totals.reasons.get(POISON, 0) != poisoned:
                 poisoned = totals.reasons.get(POISON, 0)
                 self._supervisor.poison_committed()
@@ -78,7 +78,7 @@ class StatsCollector:
                 self._supervisor.census()
                 since, census_delay = time.monotonic(), min(MAX_CENSUS_SECONDS, 2 * census_delay)
             await asyncio.sleep(pause)
-            pause = min(FIGURES_SECONDS, 2 * pause if self._supervisor.names else FIRST_SECONDS)
+            pause = min(STATS_SECONDS, 2 * pause if self._supervisor.names else FIRST_SECONDS)
 
     async def ask_all(self) -> None:
         """Update the statistics of all members that answer."""
@@ -86,10 +86,10 @@ class StatsCollector:
             for name in self._supervisor.names:
                 group.create_task(self._ask(name))
 
-    def take(self, name: str, stats: MemberStats) -> None:
+    def update(self, name: str, stats: MemberStats) -> None:
         """Update the statistics of a member, and pass on its notices and usage."""
-        self.figures.take(name, stats)
-        self.errors.take(name, stats.errors)
+        self.stats.update(name, stats)
+        self.errors.update(name, stats.errors)
         if stats.usage_reports:
             self._on_usage(name, stats.usage_reports)
         for text in stats.notices:

@@ -1,4 +1,4 @@
-"""Add up the statistics of all members, and write the summary of a run."""
+"""Add up the statistics of all members, and compose the summary of a run."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -13,7 +13,7 @@ from peerloom.sink.totals import AgentTally, Totals
 Summary = dict[str, Any]
 
 
-class Figures:
+class RunStats:
     """The newest statistics of each member, lost ones included.
 
     Attributes:
@@ -24,7 +24,7 @@ class Figures:
         self._stats: dict[str, MemberStats] = {}
         self.earlier = Totals()
 
-    def take(self, name: str, stats: MemberStats) -> None:
+    def update(self, name: str, stats: MemberStats) -> None:
         """Update the statistics of a member."""
         self._stats[name] = stats
 
@@ -88,7 +88,7 @@ class Figures:
         return [stats for _, stats in newest.values()]
 
     def cpu_seconds(self) -> float:
-        """CPU time of all members, the dead included."""
+        """Return the CPU time of all members, lost ones included."""
         return sum(stats.cpu_seconds for stats in self._stats.values())
 
 
@@ -124,7 +124,7 @@ def summarise(
         "startup_seconds": round(startup_seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
         "sessions": sessions,
-        "agents": {name: _figures_of(tally) for name, tally in agents.items()},
+        "agents": {name: _agent_entry(tally) for name, tally in agents.items()},
     }
 
 
@@ -136,7 +136,7 @@ def _merged(groups: Iterable[Mapping[str, AgentTally]]) -> dict[str, AgentTally]
     return merged
 
 
-def _figures_of(tally: AgentTally) -> dict[str, float]:
+def _agent_entry(tally: AgentTally) -> dict[str, float]:
     rate = round(tally.cached / tally.prompt, 4) if tally.prompt else 0.0
     return {**msgspec.structs.asdict(tally), "cache_hit_rate": rate}
 

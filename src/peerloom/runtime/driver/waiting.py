@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from peerloom.events import Notice, Progress
 from peerloom.runtime.driver.quota import OUTAGE_SECONDS, QuotaCoordinator
-from peerloom.runtime.driver.summary import Figures
+from peerloom.runtime.driver.summary import RunStats
 
 CHECK_SECONDS = 0.2
 MAX_FULL_CHECKS = 10
@@ -57,7 +57,7 @@ def with_waiting(progress: Progress, waiting: Waiting | None) -> Progress:
 async def leave_waiting(
     quota: QuotaCoordinator,
     drained: asyncio.Event,
-    figures: Figures,
+    stats: RunStats,
     notify: Callable[[Notice], None],
 ) -> None:
     """Return once a draining run can only wait, for a service that refuses calls or for room on the disk.
@@ -65,21 +65,21 @@ async def leave_waiting(
     Args:
         quota: tells which service refuses calls.
         drained: set when the run begins to drain.
-        figures: the statistics of the members.
+        stats: the statistics of the members.
         notify: passes a notice to the user.
     """
     await drained.wait()
     checks = full = 0
     while checks < 2:  # statistics may be one interval old
         await asyncio.sleep(CHECK_SECONDS)
-        full = full + 1 if figures.stuck() else 0
+        full = full + 1 if stats.stuck() else 0
         if full >= MAX_FULL_CHECKS:
             notify(
                 Notice("warning", "not waiting any longer for room on the disk: a resume goes on from here")
             )
             return
         wait = waiting_for(quota)
-        idle = wait is not None and figures.turns() <= wait.trying and quota.outstanding <= wait.trying
+        idle = wait is not None and stats.turns() <= wait.trying and quota.outstanding <= wait.trying
         checks = checks + 1 if wait is not None and idle and wait.until - wait.since >= OUTAGE_SECONDS else 0
         if wait is not None and checks == 2:
             notify(Notice("warning", f"not waiting any longer {wait.text}: a resume goes on from here"))

@@ -90,7 +90,7 @@ class LocalEngine:
         return await self._host(name).poll_events()
 
     async def ping(self, name: str) -> None:
-        """Return if the member is present, and thus alive."""
+        """Check that the member is present, and thus alive."""
         self._host(name)
 
     async def stats(self, name: str) -> bytes:

@@ -100,7 +100,7 @@ class SessionErrors:
     def __init__(self) -> None:
         self._members: dict[str, dict[Key, ErrorCount]] = {}
 
-    def take(self, name: str, errors: Iterable[ErrorCount]) -> None:
+    def update(self, name: str, errors: Iterable[ErrorCount]) -> None:
         """Update the counts of a member."""
         known = self._members.setdefault(name, {})
         for error in errors:

@@ -34,7 +34,7 @@ class Over(Exception):
 async def test_while_no_rows_come_a_census_is_asked_for_less_and_less_often(monkeypatch: pytest.MonkeyPatch):
     run = Supervised()
     monkeypatch.setattr(gathering, "time", SimpleNamespace(monotonic=lambda: run.now))
-    monkeypatch.setattr(gathering, "FIGURES_SECONDS", 0.0)
+    monkeypatch.setattr(gathering, "STATS_SECONDS", 0.0)
 
     def progress() -> Any:
         run.now += 0.5
