@@ -102,4 +102,4 @@ class StatsCollector:
     async def _ask(self, name: str) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):
             async with asyncio.timeout(self._timeout):
-                self.take(name, decode_stats(await self._engine.stats(name)))
+                self.update(name, decode_stats(await self._engine.stats(name)))
