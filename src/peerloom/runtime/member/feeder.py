@@ -17,7 +17,6 @@ from peerloom.protocol.messages import Ack, DoneQuery, Drain, Item, Message, Pac
 from peerloom.protocol.quarantine import POISON, POISON_AFTER
 from peerloom.protocol.view import TO_SINK
 from peerloom.runtime.member.admission import AdmissionQueue
-from peerloom.runtime.member.compaction import JournalCompactor
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.journal import open_journal
 from peerloom.runtime.member.rows import finish
@@ -42,9 +41,8 @@ class FeederHost(Host):
         settings = spec.settings
         in_flight = split_in_flight(settings.in_flight, spec.member.index, settings.partitions)
         machine = Feeder(spec.member.name, in_flight, spec.program.workflow.roles[0])
-        super().__init__(machine, link, settings.deliver_seconds)
+        super().__init__(machine, spec, link)
         assert spec.source is not None
-        self._spec = spec
         self._source: Source = spec.source
         self._queue = AdmissionQueue(
             self._source, spec.member.index, settings, machine.past, spec.run_dir / POSITIONS
@@ -62,12 +60,6 @@ class FeederHost(Host):
     async def _close(self) -> None:
         if self._index is not None:
             self._index.close()
-
-    def _start_background(self) -> None:
-        if self._journal is not None:
-            partitions = self._spec.settings.partitions
-            compactor = JournalCompactor(self._journal, partitions, self._find_done)
-            self.spawn(compactor.run())
 
     def _on_message(self, message: Message) -> Message | None:
         match message:

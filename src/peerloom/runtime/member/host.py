@@ -27,9 +27,11 @@ from peerloom.protocol.messages import (
     encode,
 )
 from peerloom.protocol.participant import Participant
-from peerloom.protocol.view import FEEDER
+from peerloom.protocol.view import ALONE, FEEDER
+from peerloom.runtime.member.compaction import JournalCompactor
 from peerloom.runtime.member.journal import MemberJournal
-from peerloom.runtime.member.spec import MemberStats
+from peerloom.runtime.member.spec import MemberSpec, MemberStats
+from peerloom.runtime.settings import members
 from peerloom.runtime.transport.base import Link, Unreachable
 from peerloom.runtime.transport.deadline import Deadline
 from peerloom.task import TaskId
@@ -40,14 +42,14 @@ class Host(ABC):
 
     Args:
         machine: the protocol state of the member.
+        spec: the specification of the member.
         link: sends messages to other members.
-        deliver_seconds: the time after which the receiver of an unanswered delivery is suspected.
     """
 
-    def __init__(self, machine: Participant, link: Link, deliver_seconds: float) -> None:
+    def __init__(self, machine: Participant, spec: MemberSpec, link: Link) -> None:
         self.machine = machine
+        self._spec = spec
         self._link = link
-        self._deliver_seconds = deliver_seconds
         self._events: asyncio.Queue[ToCoordinator | UsageReports | None] = asyncio.Queue()
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
@@ -68,6 +70,9 @@ class Host(ABC):
                 self._group = group
                 self._ready.set()
                 self._start_background()
+                if self._journal is not None:
+                    compactor = JournalCompactor(self._journal, self._places(), self._find_done)
+                    self.spawn(compactor.run())
                 await self._until_stopped()
         except* _MemberStopped:
             pass
@@ -142,6 +147,13 @@ class Host(ABC):
             or (self._main is not None and self._main.cancelling() > 0)
         )
 
+    def _places(self) -> int:
+        """Return the number of slots for this kind of member."""
+        kind, settings = self._spec.member.kind, self._spec.settings
+        if kind == ALONE:
+            return settings.partitions
+        return sum(slot.kind == kind for slot in members(settings, self._spec.program.workflow.roles))
+
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
         self._stopping.set()
@@ -167,7 +179,7 @@ class Host(ABC):
 
     async def _deliver(self, destination: str, deliver: Deliver) -> None:
         try:
-            async with Deadline(self._deliver_seconds):
+            async with Deadline(self._spec.settings.deliver_seconds):
                 answer = decode(await self._link.send(destination, encode(deliver)))
         except (Unreachable, TimeoutError):
             if self.machine.failed(destination, deliver.seq):
@@ -218,7 +230,7 @@ class Host(ABC):
             if mine:
                 question = encode(DoneQuery(view.number, name, mine))
                 with suppress(Unreachable, TimeoutError):
-                    async with Deadline(self._deliver_seconds):
+                    async with Deadline(self._spec.settings.deliver_seconds):
                         answer = await self._link.send(feeder.name, question)
                     done += cast("DoneReply", decode(answer)).ids
         return done

@@ -26,12 +26,10 @@ from peerloom.protocol.messages import (
 )
 from peerloom.protocol.peer import Move, Peer
 from peerloom.protocol.view import ALONE, PEER, TO_SINK, to_renderer
-from peerloom.runtime.member.compaction import JournalCompactor
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.journal import open_journal
 from peerloom.runtime.member.rows import finish
 from peerloom.runtime.member.spec import MemberSpec, MemberStats
-from peerloom.runtime.settings import members
 from peerloom.runtime.steps.executor import StepExecutor
 from peerloom.runtime.steps.time_limit import Watchdog
 from peerloom.runtime.transport.base import Link
@@ -54,8 +52,7 @@ class PeerHost(Host):
         name, keep_to_end = spec.member.name, alone and not settings.journal
         self._histories = Histories(name, int(settings.histories * MEGABYTE))
         machine = Peer(name, alone=alone, keep_to_end=keep_to_end, packing=self._histories)
-        super().__init__(machine, link, settings.deliver_seconds)
-        self._spec = spec
+        super().__init__(machine, spec, link)
         self._llm: LLM | None = None
         self._quota_client: QuotaClient | None = None
         self._executor: StepExecutor | None = None
@@ -84,12 +81,6 @@ class PeerHost(Host):
     def _start_background(self) -> None:
         self.spawn(self._report_usage())
         self.spawn(Watchdog(StepExecutor.code(), self._warn).run())
-        if self._journal is not None:
-            kind, settings = self._spec.member.kind, self._spec.settings
-            slots = members(settings, self._spec.program.workflow.roles)
-            places = settings.partitions if kind == ALONE else sum(slot.kind == kind for slot in slots)
-            compactor = JournalCompactor(self._journal, places, self._find_done)
-            self.spawn(compactor.run())
 
     def _warn(self, text: str) -> None:
         """Print a warning at once, since the event loop that forwards notices may be blocked."""

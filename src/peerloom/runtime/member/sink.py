@@ -28,8 +28,7 @@ class SinkHost(Host):
     machine: ShardCommitter
 
     def __init__(self, spec: MemberSpec, link: Link) -> None:
-        super().__init__(ShardCommitter(spec.member.name, IdSet()), link, spec.settings.deliver_seconds)
-        self._spec = spec
+        super().__init__(ShardCommitter(spec.member.name, IdSet()), spec, link)
         self._shard: Shard | None = None
         self._totals = Totals()  # copied at each commit: the thread owns those of the shard
         self._stuck = False
