@@ -15,7 +15,7 @@ from feeders import FeederProcess
 from ledger import Request
 from peers import Act, PeerProcess
 from processes import Process
-from reading import UsageReport
+from reading import JournalScan
 from scenario import AGENT
 from sessions import Sessions
 from world import World
@@ -81,7 +81,7 @@ def base_not_written(original: Any, writer: Writer, record: disk.Record) -> None
 @bug(FeederProcess, "_fetch")
 def lost_tasks_start_from_their_input(original: Any, feeder: FeederProcess, lost: list[TaskId]) -> None:
     """A feeder does not ask the journal about what was lost."""
-    UsageReport(feeder, set(), lambda _: feeder.fetched(lost, {}))
+    JournalScan(feeder, set(), lambda _: feeder.fetched(lost, {}))
 
 
 @bug(FeederProcess, "remember")
@@ -98,9 +98,9 @@ def scans_before_its_census(original: Any, process: Process, _: None) -> None:
     original(process, _)
 
 
-@bug(UsageReport, "_take")
+@bug(JournalScan, "_take")
 def vanished_segment_ignored(
-    original: Any, reading: UsageReport, name: SegmentName, segment: Segment
+    original: Any, reading: JournalScan, name: SegmentName, segment: Segment
 ) -> bool:
     """A segment that was unlinked meanwhile is taken to have been empty."""
     original(reading, name, segment)

@@ -8,7 +8,7 @@ from copies import fresh
 from disk import BASE, Record
 from poison import POISONED
 from processes import Process, pack
-from reading import UsageReport
+from reading import JournalScan
 
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import Ack, DoneQuery, Drain, Item, Message, Passed, ViewCommit
@@ -57,7 +57,7 @@ class FeederProcess(Process):
         """After the first census, before anything is admitted: what does the journal know?"""
         if self._memory is None and not self._remembering:
             self._remembering = True
-            UsageReport(self, None, self.remembered)
+            JournalScan(self, None, self.remembered)
 
     def remembered(self, known: dict[TaskId, Known]) -> None:
         """The journal has been read."""
@@ -90,7 +90,7 @@ class FeederProcess(Process):
 
     def _fetch(self, lost: list[TaskId]) -> None:
         if self.writer:
-            UsageReport(self, set(lost), partial(self.fetched, lost))
+            JournalScan(self, set(lost), partial(self.fetched, lost))
         else:
             for id in lost:
                 self.world.put(self, partial(self.fetched, [id]), {})
