@@ -174,7 +174,7 @@ def test_a_history_that_goes_over_to_a_fork_has_the_digests_of_the_fork():
     history = History(this)
     before = [history.digest(turns) for turns in range(4)]
 
-    history.become(that, 1)
+    history.replace(that, 1)
 
     after = [history.digest(turns) for turns in range(5)]
     assert after == [History(that).digest(turns) for turns in range(5)]

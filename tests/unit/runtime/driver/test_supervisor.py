@@ -11,7 +11,7 @@ import pytest
 
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
-from peerloom.protocol.messages import CommittedReply, Drain, Prepare, Query, Report, decode, encode
+from peerloom.protocol.messages import CommittedReply, Drain, Prepare, CommittedQuery, Report, decode, encode
 from peerloom.protocol.view import PEER, Member
 from peerloom.runtime.driver import supervisor as module
 from peerloom.runtime.driver.supervisor import Event, Supervisor
@@ -59,7 +59,7 @@ class FakeEngine:
             self.told[name].put_nowait(encode(Report(message.view.number, name)))
         elif isinstance(message, Drain):
             self.drained.append(name)
-        elif isinstance(message, Query):
+        elif isinstance(message, CommittedQuery):
             self.told[name].put_nowait(encode(CommittedReply(message.view, name, [], [])))
 
     async def poll_events(self, name: str) -> list[bytes]:
