@@ -43,7 +43,7 @@ def opened(copy: Copy) -> tuple[Task, tuple[int, ...], tuple[int, ...]]:
 
 def acted(task: Task, token: int) -> Task:
     """A task after one more turn."""
-    id, attempt, hop, _ = task.header
+    id, attempt, hop = task.header
     turns = [*task.raw_turns, _turn(token)]
     return msgspec.structs.replace(task, header=Header(id, attempt, hop + 1), raw_turns=turns, calls=[])
 

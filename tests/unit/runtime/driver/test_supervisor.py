@@ -11,7 +11,7 @@ import pytest
 
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
-from peerloom.protocol.messages import CommittedReply, Drain, Prepare, CommittedQuery, Report, decode, encode
+from peerloom.protocol.messages import CommittedQuery, CommittedReply, Drain, Prepare, Report, decode, encode
 from peerloom.protocol.view import PEER, Member
 from peerloom.runtime.driver import supervisor as module
 from peerloom.runtime.driver.supervisor import Event, Supervisor
