@@ -214,7 +214,7 @@ def discard_ignored(original: Any, peer: Peer, ids: list[TaskId]) -> None:
     """A peer keeps a copy although another one has won."""
 
 
-@bug(Peer, "_take_in")
+@bug(Peer, "_accept")
 def late_discard_hits_new_copy(original: Any, peer: Peer, item: Item) -> None:
     """A peer drops the copy that won, because it hears late that its own one had lost."""
     reported = peer._reported.copy()
@@ -222,7 +222,7 @@ def late_discard_hits_new_copy(original: Any, peer: Peer, item: Item) -> None:
     peer._reported = reported
 
 
-@bug(Outbox, "taken")
+@bug(Outbox, "confirm_taken")
 def returned_task_kept_twice(original: Any, outbox: Outbox, ids: Any) -> None:
     """A member keeps the copy it had sent, though the task has come back to it."""
 
@@ -255,9 +255,9 @@ def lost_not_admitted_again(original: Any, feeder: Feeder) -> list[TaskId]:
 @bug(Feeder, "room")
 def fresh_feeder_admits(original: Any, feeder: Feeder) -> int:
     """A feeder admits before it knows what its predecessor did."""
-    if feeder.held or feeder._dry:
+    if feeder.held or feeder._source_ended:
         return 0
-    return max(0, feeder._in_flight - len(feeder._permits))
+    return max(0, feeder.in_flight - len(feeder._permits))
 
 
 @bug(Feeder, "ack")
@@ -269,9 +269,9 @@ def early_acknowledgement_forgotten(original: Any, feeder: Feeder, message: Ack)
 @bug(Feeder, "exhausted")
 def exhausted_with_permits_out(original: Any, feeder: Feeder) -> Exhausted | None:
     """A feeder that has read its source says that it is done, though tasks are in flight."""
-    if feeder.held or not feeder._dry or feeder._said_exhausted:
+    if feeder.held or not feeder._source_ended or feeder._exhausted_sent:
         return None
-    feeder._said_exhausted = True
+    feeder._exhausted_sent = True
     return Exhausted(feeder.view.number, feeder.name)
 
 
@@ -340,14 +340,14 @@ def older_copy_wins(
     return [(h, ((-h.attempt, -h.hop), certain)) for h, (_, certain) in original(report, journal)]
 
 
-@bug(Outbox, "lose")
+@bug(Outbox, "mark_lost")
 def lost_batch_taken_for_granted(original: Any, outbox: Outbox, view: View) -> None:
     """What was on its way to a member that is lost is forgotten."""
     original(outbox, view)
     outbox._uncertain.clear()
 
 
-@bug(Participant, "resolve")
+@bug(Participant, "commit_view")
 def stale_verdict_accepted(original: Any, member: Participant, message: ViewCommit) -> bool:
     """A member takes the end of an older census for that of the present one."""
     return original(member, msgspec.structs.replace(message, view=member.view.number))
