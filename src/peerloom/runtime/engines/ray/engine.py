@@ -154,7 +154,7 @@ class RayEngine:
 
     async def poll_events(self, name: str) -> list[bytes]:
         """Wait for the messages of a member to the driver, and return them."""
-        return await self._call(name, "listen")
+        return await self._call(name, "poll_events")
 
     async def ping(self, name: str) -> None:
         """Wait for a heartbeat from the control thread of the actor."""
