@@ -11,7 +11,7 @@ from benchmarks.standalone.limits import main as measure_limits
 from benchmarks.standalone.main import main as measure
 from benchmarks.standalone.offload import main as measure_offload
 from benchmarks.standalone.refusals import Engine
-from peerloom.cli.app import guarded
+from peerloom.cli.app import handle_errors
 from peerloom.cli.arguments import Json, expanded
 from peerloom.errors import ConfigError
 
@@ -120,5 +120,5 @@ def _refuse_shape(name: str, /, **options: object) -> None:
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(help="Measure this machine.", no_args_is_help=True)(guarded(main))
+    app.command(help="Measure this machine.", no_args_is_help=True)(handle_errors(main))
     app(prog_name="python -m benchmarks")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from peerloom.sink.rows import Row
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.sink.totals import AgentTally
 from peerloom.task import COMPLETED, TaskId
 
@@ -35,17 +35,17 @@ IN_FLIGHT = 64
 
 STAGES = {
     "take over the shard": """
-from peerloom.sink.shard import Shard
-measured(lambda: len(Shard.take(run_dir, 0, 900_001).committed))
+from peerloom.sink.shard import ShardFiles
+measured(lambda: len(ShardFiles.take(run_dir, 0, 900_001).committed))
 """,
     "find and read the first missing rows": """
 import asyncio
 from peerloom.runtime.member.admission import AdmissionQueue
 from peerloom.runtime.settings import RunSettings
 from peerloom.sink.layout import POSITIONS
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.source.formats.jsonl import JsonlSource
-known = Shard.take(run_dir, 0, 900_002).committed
+known = ShardFiles.take(run_dir, 0, 900_002).committed
 offers = AdmissionQueue(JsonlSource(source), 0, RunSettings(), known, run_dir / POSITIONS)
 measured(lambda: asyncio.run(offers.read()) or offers.take()[0].row)
 """,
@@ -96,7 +96,7 @@ class Filler:
 
     def commit(self, count: int, incarnation: int) -> None:
         """Commit so many rows more; the last part stays open."""
-        shard = Shard.take(self._run_dir, 0, incarnation)
+        shard = ShardFiles.take(self._run_dir, 0, incarnation)
         for begin in range(0, count, GROUP):
             numbers = islice(self._left, min(GROUP, count - begin))
             tally = {"teacher": AgentTally(turns=1, calls=1, prompt=100, completion=50)}

@@ -15,7 +15,7 @@ from benchmarks.comparison.plot import bars
 from benchmarks.comparison.rows import Row
 from benchmarks.workloads import COMPARED
 from peerloom.errors import ConfigError
-from peerloom.sink.files import write_whole
+from peerloom.sink.files import write_atomically
 
 COLUMNS = {
     "tasks_per_second": "tasks/s",
@@ -82,11 +82,11 @@ def write(results: Results, path: Path, command: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     plots = _plots(results)
     for name, svg in plots.items():
-        write_whole(path.parent / f"{path.stem}-{name}.svg", svg.encode())
+        write_atomically(path.parent / f"{path.stem}-{name}.svg", svg.encode())
     data = orjson.dumps(results.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    write_whole(path.with_suffix(".json"), data)
+    write_atomically(path.with_suffix(".json"), data)
     text = markdown(results, [f"{path.stem}-{name}.svg" for name in plots], command)
-    write_whole(path, text.encode())
+    write_atomically(path, text.encode())
 
 
 def markdown(results: Results, plots: Sequence[str], command: str) -> str:

@@ -1,4 +1,4 @@
-"""Synthetic training data from many LLM agents at once, peer to peer.
+"""Generate synthetic training data with many LLM agents, peer to peer.
 
     import peerloom
 
@@ -6,7 +6,8 @@
     for row in result:
         print(row["messages"])
 
-Everything public is a name of this module. What is heavy is imported when its name is first used.
+The public API is the names of this module. Modules that are slow to import are loaded when a name of theirs
+is first used.
 """
 
 import importlib
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
     from peerloom.source.memory import RowsSource
     from peerloom.source.open import open_source
 
-_LATER = {
+_LAZY_NAMES = {
     "peerloom.agents.base": ("Agent", "Services"),
     "peerloom.agents.function": ("FunctionAgent",),
     "peerloom.agents.llm": ("LLMAgent",),
@@ -110,7 +111,7 @@ _LATER = {
     "peerloom.source.memory": ("RowsSource",),
     "peerloom.source.open": ("open_source",),
 }
-_MODULE_OF = {name: module for module, names in _LATER.items() for name in names}
+_MODULE_OF = {name: module for module, names in _LAZY_NAMES.items() for name in names}
 
 __all__ = [
     "END",

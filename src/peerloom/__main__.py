@@ -1,4 +1,4 @@
-"""`python -m peerloom`."""
+"""Run the command line with `python -m peerloom`."""
 
 from peerloom.cli import main
 

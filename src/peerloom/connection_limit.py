@@ -1,26 +1,28 @@
-"""A limit on the connections of clients that have not authenticated, and on the time they have for it.
+"""Limit the connections of clients that have not authenticated, in number and in time.
 
-Anybody who reaches a listener can connect without its secret, and each connection holds a file descriptor of
-the run's process. So at most `MOST` of them wait at once, each for a few seconds; others are closed at once.
+Any client that reaches a listener can connect without knowing its secret, and each connection takes a file
+descriptor of the run's process. So at most `MAX_CONNECTIONS` of them are open at once, each for at most
+`TIMEOUT_SECONDS`; further ones are closed immediately.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import cast
 
-MOST = 64
-SECONDS = 5.0
+MAX_CONNECTIONS = 64
+TIMEOUT_SECONDS = 5.0
 
 
 class ConnectionLimit:
-    """Counts the open connections of one listener that are not known to be good.
+    """Counter of one listener's open connections that have not authenticated.
 
     Args:
-        most: connections at once.
-        seconds: from a connection's start until `keep` or `release`, or it is closed.
+        most: the number of connections at once.
+        seconds: the time from a connection's start after which it is closed, unless `cancel_timeout` or
+            `release` is called first.
     """
 
-    def __init__(self, most: int = MOST, seconds: float = SECONDS) -> None:
+    def __init__(self, most: int = MAX_CONNECTIONS, seconds: float = TIMEOUT_SECONDS) -> None:
         self._most = most
         self._seconds = seconds
         self._open: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
@@ -33,8 +35,8 @@ class ConnectionLimit:
         self._open[transport] = asyncio.get_running_loop().call_later(self._seconds, transport.abort)
         return True
 
-    def keep(self, transport: asyncio.BaseTransport | None) -> None:
-        """Let a connection last as long as it takes; it still counts."""
+    def cancel_timeout(self, transport: asyncio.BaseTransport | None) -> None:
+        """Remove the time limit of a connection, which still counts."""
         if transport in self._open:
             self._open[transport].cancel()
 
@@ -45,7 +47,7 @@ class ConnectionLimit:
             timer.cancel()
 
     def protocol(self, inner: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
-        """Return the protocol of a new connection, which passes all on to `inner` if it is admitted."""
+        """Return the protocol of a new connection, which forwards to `inner` if it is admitted."""
         return _LimitedProtocol(self, inner())
 
 

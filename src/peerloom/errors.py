@@ -1,11 +1,11 @@
-"""Every error Peerloom raises, named by the boundary that was crossed.
+"""Define every error that Peerloom raises, named by the boundary that was crossed.
 
     PeerloomError
-    ├── UsageError              what the user wrote cannot run; nothing was started
+    ├── UsageError              the user's input is invalid; nothing was started
     │   ├── ConfigError         a key, value or combination of the configuration
-    │   ├── WorkflowError       a workflow that does not hold together, or lacks an agent
+    │   ├── WorkflowError       a workflow that is inconsistent, or lacks an agent
     │   ├── SourceError         input that cannot be opened at all
-    │   ├── RunDirError         a run directory that is taken, damaged or not writable
+    │   ├── RunDirError         a run directory that is in use, damaged or not writable
     │   └── ModelError          model weights that cannot be found, pulled or verified
     ├── CodecError              bytes that are not a task or message of this version
     ├── EngineError             processes could not be started or reached
@@ -16,13 +16,13 @@
         ├── AnswerError         a reply did not parse, after every retry
         └── LLMError            the language model service failed this call
             ├── LLMUnavailable  unreachable, overloaded or timed out, after every retry
-            ├── LLMRejected     the request was refused; asking again cannot help
+            ├── LLMRejected     the request was refused; a retry cannot help
             ├── LLMDenied       the service refuses the whole run: its key, its quota, its model's name
             ├── ContextExceeded the prompt is longer than the model's context
             ├── OutputTruncated the reply was cut by the token limit
             └── ContentFiltered the provider withheld the reply
 
-Whoever extends Peerloom raises plain Python errors; the runtime classifies them at one place.
+Extensions raise plain Python errors; the runtime classifies them in one place.
 """
 
 from typing import Any, ClassVar
@@ -33,7 +33,7 @@ class PeerloomError(Exception):
 
 
 class UsageError(PeerloomError):
-    """What the user wrote cannot run; raised before anything starts."""
+    """The user's input is invalid; raised before anything starts."""
 
 
 class ConfigError(UsageError):
@@ -41,7 +41,7 @@ class ConfigError(UsageError):
 
 
 class WorkflowError(UsageError):
-    """A workflow does not hold together, or names a role that no agent fills."""
+    """A workflow is inconsistent, or names a role that no agent fills."""
 
 
 class SourceError(UsageError):
@@ -49,7 +49,7 @@ class SourceError(UsageError):
 
 
 class RunDirError(UsageError):
-    """A run directory that is taken, damaged or not writable."""
+    """A run directory that is in use, damaged or not writable."""
 
 
 class ModelError(UsageError):
@@ -69,7 +69,7 @@ class ServiceError(PeerloomError):
 
 
 class TaskError(PeerloomError):
-    """Ends one task. `outcome` and `reason` become those of its row."""
+    """Base of the errors that end one task; its row takes over their `outcome` and `reason`."""
 
     outcome: ClassVar[str] = "failed"
     reason: ClassVar[str] = "error"
@@ -88,7 +88,7 @@ class PromptError(TaskError):
 
 
 class AnswerError(TaskError):
-    """A reply did not parse as the answer asked for, after every retry."""
+    """A reply did not parse as the requested answer, after every retry."""
 
     reason = "answer"
 
@@ -97,8 +97,8 @@ class LLMError(TaskError):
     """The language model service failed this call.
 
     Args:
-        why: what is wrong, for people.
-        usage: what the call has used nevertheless, as a `Usage`, if it was answered.
+        why: the message.
+        usage: the `Usage` of the failed call, if it was answered.
     """
 
     reason = "llm"
@@ -109,19 +109,19 @@ class LLMError(TaskError):
 
 
 class LLMUnavailable(LLMError):
-    """Unreachable, overloaded or timed out, after every retry."""
+    """The service was unreachable, overloaded or timed out, after every retry."""
 
     reason = "llm_unavailable"
 
 
 class LLMRejected(LLMError):
-    """The request was refused (HTTP 4xx); asking again cannot help."""
+    """The request was refused (HTTP 4xx); a retry cannot help."""
 
     reason = "llm_rejected"
 
 
 class LLMDenied(LLMError):
-    """The service refuses whatever this run asks, for its key, its quota or its model's name."""
+    """The service refuses every request of this run because of its key, its quota or its model's name."""
 
     reason = "llm_denied"
 

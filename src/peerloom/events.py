@@ -1,7 +1,7 @@
-"""What happens in a run, one frozen class per event, and the hooks that hear of it.
+"""Define the events of a run, one frozen class for each, and the hooks that receive them.
 
-Whatever only watches (display, metrics, traces, logs) is a subclass of `Hooks`; the runtime calls it
-and never depends on what it does.
+Observers (display, metrics, traces, logs) are subclasses of `Hooks`. The runtime calls them and never depends
+on their effects.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """A step before the first task has begun; `step` says which, e.g. `starting Ray`."""
+    """A startup step before the first task; `step` describes it, e.g. `starting Ray`."""
 
     step: str
 
@@ -24,7 +24,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class ViewChanged:
-    """A process joined or was lost; `members` are the names of those there are now."""
+    """A process joined or was lost; `members` are the names of the current ones."""
 
     number: int
     members: tuple[str, ...]
@@ -32,7 +32,7 @@ class ViewChanged:
 
 @dataclass(frozen=True, slots=True)
 class MemberJoined:
-    """A process is up: the member it is, the node it runs on (empty: this process), its process id."""
+    """A process is up: its member name, its node (empty for this process) and its process id."""
 
     member: str
     node: str
@@ -49,7 +49,7 @@ class MemberLost:
 
 @dataclass(frozen=True, slots=True)
 class AgentTotals:
-    """What one role has done so far; `seconds` is the time its turns took, summed."""
+    """The totals of one role so far; `seconds` is the sum of the durations of its turns."""
 
     turns: int = 0
     calls: int = 0
@@ -63,11 +63,11 @@ class AgentTotals:
 class Progress:
     """A snapshot of the whole run, a few times a second. Token counts include unfinished tasks.
 
-    `seconds` and `outcomes` count what earlier sessions did, `earlier_seconds` and `earlier_rows` of it;
-    hops and agents are those of this session.
-    `paused` says why nothing new begins; empty if it does. `turns` are under way at this moment.
-    `waiting` names the service that refuses every call, in its words, and `waiting_until` is the Unix time of
-    the next attempt; empty and None if there is no such service.
+    `seconds` and `outcomes` include earlier sessions, whose part is `earlier_seconds` and `earlier_rows`;
+    `hops` and `agents` are those of this session.
+    `paused` is the reason why no new task begins, empty if tasks begin. `turns` is the number of turns that
+    are running now. `waiting` describes the service that refuses every call, with its message, and
+    `waiting_until` is the Unix time of the next attempt; empty and None if there is no such service.
     """
 
     seconds: float
@@ -87,7 +87,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a person should read. `level` is one of `info`, `warning`, `error`."""
+    """A message to the user. `level` is one of `info`, `warning`, `error`."""
 
     level: str
     text: str
@@ -95,35 +95,35 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over and its summary is written. `how` is `finished`, `drained`, `suspended` or `failed`."""
+    """The run has ended and written its summary; `how` is `finished`, `drained`, `suspended` or `failed`."""
 
     how: str
     run_dir: str
 
 
 class Hooks:
-    """Base of everything that watches a run. Every method does nothing until overridden."""
+    """Base of the observers of a run. Every method does nothing until overridden."""
 
     def starting(self, event: Starting) -> None:
-        """A step of the start begins, and ends the one before."""
+        """Handle the begin of a startup step, which ends the previous one."""
 
     def run_started(self, event: RunStarted) -> None:
-        """The run begins."""
+        """Handle the start of the run."""
 
     def view_changed(self, event: ViewChanged) -> None:
-        """The membership changed."""
+        """Handle a change of the membership."""
 
     def member_joined(self, event: MemberJoined) -> None:
-        """A process is up."""
+        """Handle the start of a process."""
 
     def member_lost(self, event: MemberLost) -> None:
-        """A process was lost."""
+        """Handle the loss of a process."""
 
     def progress(self, event: Progress) -> None:
-        """A regular snapshot."""
+        """Handle a regular snapshot."""
 
     def notice(self, event: Notice) -> None:
-        """Something to read."""
+        """Handle a message to the user."""
 
     def run_finished(self, event: RunFinished) -> None:
-        """The run is over."""
+        """Handle the end of the run."""

@@ -1,9 +1,9 @@
-"""A set of task ids that costs bits, and the partition a task belongs to.
+"""Store sets of task ids as bitmaps, and compute the partition of a task.
 
-For each file and trial there is one bitmap over the file's rows, so a million committed tasks are about
-125 KB in memory and on the wire. Rows are never negative and are bounded by the input's size, so the
-bitmaps start at row 0. Encoded, a bitmap is its stretches that are not empty, so that a few ids cost a few
-bytes wherever in the input they are.
+There is one bitmap over a file's rows for each file and trial, so a million committed tasks take about 125 KB
+in memory and in a message. Rows are never negative and are bounded by the input's size, so the bitmaps start
+at row 0. The encoding of a bitmap omits long gaps, so a few ids take a few bytes wherever they are in the
+input.
 """
 
 import re
@@ -20,17 +20,17 @@ _Offset = Annotated[int, msgspec.Meta(ge=0)]
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[tuple[int, int, list[tuple[_Offset, bytes]]]])
 
-_gap = re.compile(rb"\0{8,}")  # a stretch of its own costs as much as 8 empty bytes
+_gap = re.compile(rb"\0{8,}")  # starting a new run of bytes costs as much as 8 empty bytes
 _not_full = re.compile(rb"[^\xff]")
 
 
 def partition_of(id: TaskId, partitions: int) -> int:
-    """Which of `partitions` a task's row belongs to; all trials of a row share one."""
+    """Return the partition of a task's row, from 0 to `partitions - 1`; all trials of a row share one."""
     return (id.file + id.row) % partitions
 
 
 class IdSet:
-    """A set of `TaskId`, one bit each. Only grows."""
+    """A set of `TaskId`, one bit each, that only grows."""
 
     __slots__ = ("_bits", "_count")
 
@@ -40,7 +40,7 @@ class IdSet:
         self.update(ids)
 
     def add(self, id: TaskId) -> None:
-        """Put one id in; it may be there already."""
+        """Add one id, unless it is present."""
         file, row, trial = id
         bits = self._bits.get((file, trial))
         if bits is None:
@@ -53,31 +53,31 @@ class IdSet:
             self._count += 1
 
     def update(self, ids: Iterable[TaskId]) -> None:
-        """Put several ids in."""
+        """Add several ids."""
         for id in ids:
             self.add(id)
 
     def merge(self, other: "IdSet") -> None:
-        """Put all ids of another set in."""
+        """Add all ids of another set."""
         for key, bits in other._bits.items():
             self._merge_bits(key, 0, bits)
 
     def merge_encoded(self, data: bytes) -> None:
-        """Put all ids of an encoded set in, in time that goes by its length.
+        """Add all ids of an encoded set, in time proportional to its length.
 
         Raises:
-            CodecError: if `data` is no encoded set.
+            CodecError: if `data` is not an encoded set.
         """
         try:
             groups = _decoder.decode(data)
         except msgspec.MsgspecError as error:
             raise CodecError(f"not an encoded set of task ids: {error}") from error
-        for file, trial, stretches in groups:
-            for offset, bits in stretches:
+        for file, trial, runs in groups:
+            for offset, bits in runs:
                 self._merge_bits((file, trial), offset, bits)
 
     def missing(self, file: int, start: int, stop: int, trials: int = 1) -> list[int]:
-        """Those rows of a file, from `start` to before `stop`, of which not every trial is in."""
+        """Return the rows of a file in `range(start, stop)` that lack at least one trial."""
         low, high = start >> 3, (stop + 7) >> 3
         full = (1 << 8 * (high - low)) - 1
         for trial in range(trials):
@@ -109,40 +109,38 @@ class IdSet:
         return f"<IdSet of {self._count}>"
 
     def encode(self) -> bytes:
-        """The set as MessagePack."""
-        return _encoder.encode(
-            [(file, trial, _stretches(bits)) for (file, trial), bits in self._bits.items()]
-        )
+        """Return the set as MessagePack."""
+        return _encoder.encode([(file, trial, _runs(bits)) for (file, trial), bits in self._bits.items()])
 
     @classmethod
     def decode(cls, data: bytes) -> "IdSet":
-        """The set in `data`, made by `encode`.
+        """Return the set that `encode` wrote.
 
         Raises:
-            CodecError: if `data` is no encoded set.
+            CodecError: if `data` is not an encoded set.
         """
         ids = cls()
         ids.merge_encoded(data)
         return ids
 
     def _merge_bits(self, key: tuple[int, int], offset: int, bits: bytes | bytearray) -> None:
-        ours = self._bits.setdefault(key, bytearray())
+        bitmap = self._bits.setdefault(key, bytearray())
         end = offset + len(bits)
-        if end > len(ours):
-            ours.extend(bytes(end - len(ours)))
-        before = int.from_bytes(ours[offset:end], "little")
+        if end > len(bitmap):
+            bitmap.extend(bytes(end - len(bitmap)))
+        before = int.from_bytes(bitmap[offset:end], "little")
         after = before | int.from_bytes(bits, "little")
         if after != before:
-            ours[offset:end] = after.to_bytes(len(bits), "little")
+            bitmap[offset:end] = after.to_bytes(len(bits), "little")
             self._count += (after ^ before).bit_count()
 
 
-def _stretches(bits: bytearray) -> list[tuple[int, bytearray]]:
-    """What is left of a bitmap without its long gaps, and where each stretch begins."""
-    stretches: list[tuple[int, bytearray]] = []
+def _runs(bits: bytearray) -> list[tuple[int, bytearray]]:
+    """Split a bitmap at its long gaps, and return each run of bytes with its offset."""
+    runs: list[tuple[int, bytearray]] = []
     begin = 0
     for gap in _gap.finditer(bits):
         if gap.start():
-            stretches.append((begin, bits[begin : gap.start()]))
+            runs.append((begin, bits[begin : gap.start()]))
         begin = gap.end()
-    return [*stretches, (begin, bits[begin:])]
+    return [*runs, (begin, bits[begin:])]

@@ -1,9 +1,9 @@
-"""What a user may set, declared once, beside the code that reads it.
+"""Declare the options that a user may set, once, beside the code that reads them.
 
-An options class is a frozen dataclass. The annotation of a field holds all that is known of a key: its type,
-its bounds, and what may become of it when a run is resumed, as in `Annotated[Positive | None, FREE] = None`;
-the text below it says what it means. `peerloom.config` makes such objects of keys and values; where Python
-code makes one, the class checks the bounds itself.
+An options class is a frozen dataclass. The annotation of a field declares the type of a key, its bounds, and
+how it may change when a run is resumed, as in `Annotated[Positive | None, FREE] = None`; the string below the
+field documents it. `peerloom.config` builds these objects from keys and values. When Python code builds one,
+the class checks the bounds itself.
 """
 
 import math
@@ -19,7 +19,7 @@ from peerloom.errors import ConfigError
 
 
 class OnResume(Enum):
-    """What may become of a key when a run is resumed."""
+    """How a key may change when a run is resumed."""
 
     SAME = "it decides what is in a row, or which row it is"
     MAY_GROW = "more of it adds rows; None is all there are"
@@ -40,7 +40,7 @@ _Bound = Ge | Gt | Le | Lt
 
 
 class Options:
-    """Base of dataclasses that are options; `section` is where they stand in a configuration."""
+    """Base of the options dataclasses; `section` is the configuration section that holds their keys."""
 
     __slots__ = ()
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -50,30 +50,30 @@ class Options:
         for name, rules in _rules(type(self)).items():
             value = getattr(self, name)
             for rule in rules if value is not None else ():
-                if not _holds(rule, value):
-                    raise ConfigError(f"{self.section}.{name} is {value!r}: it must be {_wording(rule)}")
+                if not _satisfies(rule, value):
+                    raise ConfigError(f"{self.section}.{name} is {value!r}: it must be {_describe(rule)}")
 
 
 @cache
 def _rules(options: type) -> dict[str, list[Any]]:
-    """The bounds, and lists of what is allowed, of each field."""
+    """Return the bounds and the tuples of allowed values of each field."""
     hints = get_type_hints(options, include_extras=True)
-    return {name: rules for name, hint in hints.items() if (rules := list(_found(hint)))}
+    return {name: rules for name, hint in hints.items() if (rules := list(_rules_in(hint)))}
 
 
-def _found(hint: Any) -> Iterator[Any]:
+def _rules_in(hint: Any) -> Iterator[Any]:
     if get_origin(hint) is Literal:
         yield get_args(hint)
     elif get_origin(hint) is Annotated:
         kind, *notes = get_args(hint)
-        yield from _found(kind)
+        yield from _rules_in(kind)
         yield from (note for note in notes if isinstance(note, _Bound))
     elif get_origin(hint) in (Union, UnionType):
         for member in get_args(hint):
-            yield from _found(member)
+            yield from _rules_in(member)
 
 
-def _holds(rule: Any, value: Any) -> bool:
+def _satisfies(rule: Any, value: Any) -> bool:
     match rule:
         case Ge(bound):
             return value >= bound
@@ -87,7 +87,7 @@ def _holds(rule: Any, value: Any) -> bool:
             return value in rule
 
 
-def _wording(rule: Any) -> str:
+def _describe(rule: Any) -> str:
     match rule:
         case Ge(bound):
             return f"{bound:g} or more"

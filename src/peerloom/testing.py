@@ -1,6 +1,6 @@
-"""Pytest plugin: run a workflow of one's own in a test, in milliseconds and without a network.
+"""Run workflows in tests, in milliseconds and without a network (a pytest plugin).
 
-Installed with Peerloom, so a test only names the fixture:
+The plugin is installed with Peerloom, so a test only names the fixture:
 
     def test_my_workflow(run_workflow):
         finished = run_workflow(workflow, agents, [{"question": "2 + 2?"}], llm=["4"])
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from peerloom.services.llm.client.service import LLMService
     from peerloom.source.base import Source
 
-# This module is imported by every pytest on the machine, so it imports nothing of weight.
+# Every pytest session in an environment with Peerloom imports this module, so slow imports are deferred.
 # ruff: noqa: PLC0415
 
 
 class Finished(NamedTuple):
-    """A run that is over: its summary, its rows (all outcomes, by id), and its directory."""
+    """The results of a finished run: its summary, its rows (all outcomes, by id) and its directory."""
 
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -43,9 +43,9 @@ async def execute(
     retry_failed: bool = False,
     **settings: Any,
 ) -> Finished:
-    """Run a program to its end, as `RunSettings` say; `engine="local"` unless they say otherwise.
+    """Run a program to its end with these `RunSettings`, by default with `engine="local"`.
 
-    A directory that holds a part of that run is gone on with.
+    If the directory holds an unfinished part of that run, the run is resumed.
     """
     from peerloom.runtime.driver.run import Run
     from peerloom.runtime.driver.session import Session
@@ -56,16 +56,16 @@ async def execute(
     from peerloom.source.fingerprint import fingerprint
     from peerloom.source.memory import RowsSource
 
-    taken = RowsSource(source) if isinstance(source, Sequence) else source
-    shape = dataclasses.replace(RunSettings(engine="local"), **settings)
-    input = fingerprint(taken)
+    rows_source = RowsSource(source) if isinstance(source, Sequence) else source
+    run_settings = dataclasses.replace(RunSettings(engine="local"), **settings)
+    input = fingerprint(rows_source)
     limit = {"limit": input.pop("limit", None)}
-    kept = {name: getattr(shape, name) for name in ("seed", "trials", "shards")}
-    same = {**kept, "source": input, "roles": list(program.workflow.roles)}
+    fixed = {name: getattr(run_settings, name) for name in ("seed", "trials", "shards")}
+    same = {**fixed, "source": input, "roles": list(program.workflow.roles)}
     claimed = RunDir.claim(run_dir)
     try:
         session = Session(claimed, Fingerprint(same, limit), retry_failed=retry_failed)
-        run = Run(program, taken, llm, shape, session, recipe="test", hooks=hooks)
+        run = Run(program, rows_source, llm, run_settings, session, recipe="test", hooks=hooks)
         summary = await run.execute()
     finally:
         claimed.release()
@@ -75,7 +75,10 @@ async def execute(
 
 @pytest.fixture
 def run_workflow(tmp_path: Path) -> Callable[..., Finished]:
-    """Runs `(workflow, agents, rows, llm=...)` in this process; `llm` is what `ScriptedService` takes."""
+    """Return a function that runs `(workflow, agents, rows, llm=...)` in this process.
+
+    `llm` is a service, or the argument of a `ScriptedService`.
+    """
     from peerloom.runtime.program import Program
     from peerloom.services.llm.scripted import ScriptedService
 

@@ -1,6 +1,6 @@
-"""JSON values: which of them a task can carry without changing them, and how far they may be nested.
+"""Check that JSON values survive encoding unchanged, and parse JSON that is not quite valid.
 
-A value crosses processes as MessagePack and ends in a row as JSON. Both must give back what went in, so a
+A value crosses processes as MessagePack and ends in a row as JSON. Both must return the same value, so a
 value that either of them would change, such as NaN, a set, or an integer of more than 64 bits, is refused.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 MAX_DEPTH = 100
-"""Levels of lists and objects inside each other: of an input row, a value, a schema, and a reply."""
+"""The most levels of nested lists and objects in an input row, a value, a schema, or a reply."""
 
 _SMALLEST, _LARGEST = -(1 << 63), (1 << 64) - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -32,10 +32,10 @@ def check(value: object, name: str) -> None:
 
     Args:
         value: any Python object; it may contain itself.
-        name: what the value is called in the message, such as `value` or `input`.
+        name: the name of the value in the message, such as `value` or `input`.
 
     Raises:
-        ValueError: if it cannot; the text names the item, as in `value.scores[2]: NaN is not JSON`.
+        ValueError: if it cannot; the message names the item, as in `value.scores[2]: NaN is not JSON`.
     """
     pending: list[tuple[object, str, int]] = [(value, name, 0)]
     while pending:
@@ -47,7 +47,7 @@ def check(value: object, name: str) -> None:
 
 
 def too_deep(value: object) -> bool:
-    """Whether lists and objects in a value are nested more than `MAX_DEPTH` levels deep."""
+    """Return whether lists and objects in a value are nested more than `MAX_DEPTH` levels deep."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         inside = (inner for item in level for inner in _inside(item))
@@ -58,21 +58,21 @@ def too_deep(value: object) -> bool:
 
 
 def escaped(text: str) -> str:
-    r"""Text that can be encoded as UTF-8: lone surrogates become escapes such as `\ud83d`."""
+    r"""Return text that can be encoded as UTF-8: lone surrogates become escapes such as `\ud83d`."""
     if text.isascii():
         return text
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def changed_by_parsing(data: bytes, value: object, name: str) -> str:
-    """Return the reason why a parsed value is not what its JSON says, or cannot be carried; empty if it is.
+    """Return why a parsed value differs from its JSON text or cannot be kept; empty if neither is so.
 
-    A parser turns integers of more than 64 bits into floats without a word.
+    The parser silently turns integers of more than 64 bits into floats.
 
     Args:
         data: the value as JSON.
-        value: the same, parsed.
-        name: what the value is called in the reason.
+        value: the parsed value.
+        name: the name of the value in the message.
     """
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and too_deep(value):
         return f"{name}: nested more than {MAX_DEPTH} levels deep"
@@ -86,27 +86,27 @@ def changed_by_parsing(data: bytes, value: object, name: str) -> str:
 
 
 def mended(text: str) -> Any:
-    """Parse JSON as some programs write it: NaN and infinities become null, lone surrogates U+FFFD.
+    """Parse JSON leniently: NaN and infinities become null, lone surrogates U+FFFD.
 
     Raises:
-        ValueError: if it is no JSON even so.
-        RecursionError: if it is nested too deep to be read.
+        ValueError: if the text is not JSON even so.
+        RecursionError: if it is nested too deep.
     """
     return without_surrogates(parsed(text))
 
 
 def parsed(text: str, parse_int: Callable[[str], Any] = int) -> Any:
-    """As `mended`, with lone surrogates left in: halves of a pair may still be joined.
+    """Parse JSON like `mended`, but leave lone surrogates in: halves of a pair may still be joined.
 
-    Control characters in strings are kept, and `parse_int` decides on integers.
+    Control characters in strings are kept, and `parse_int` converts integers.
     """
     return json.loads(text, strict=False, parse_int=parse_int, parse_constant=_null, parse_float=_finite)
 
 
 def without_surrogates(value: Any) -> Any:
-    """A copy of a JSON value in which lone surrogates are U+FFFD, and halves of a pair one character."""
-    kept = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
-    return json.loads(kept.decode("utf-16-le", "replace"))
+    """Return a copy of a JSON value in which surrogate pairs are joined and lone surrogates are U+FFFD."""
+    encoded = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+    return json.loads(encoded.decode("utf-16-le", "replace"))
 
 
 def _null(_: str) -> None:
@@ -125,7 +125,7 @@ def _inside(item: object) -> Iterable[object]:
 
 
 def _items(item: object, path: str) -> Iterator[tuple[object, str]]:
-    """The items inside a value, each with the step that leads to it."""
+    """Yield the items of a container, each with the path step that leads to it."""
     if isinstance(item, dict):
         for key, inner in cast("dict[Any, Any]", item).items():
             if not isinstance(key, str):
@@ -139,7 +139,7 @@ def _items(item: object, path: str) -> Iterator[tuple[object, str]]:
 
 
 def _problem(item: object, depth: int) -> str:  # noqa: PLR0911 - one for each kind
-    """The reason why one item, apart from those inside it, cannot be kept; empty if it can."""
+    """Return why an item, apart from the items inside it, cannot be kept; empty if it can."""
     match item:
         case None | bool():
             return ""
@@ -161,7 +161,7 @@ def _problem(item: object, depth: int) -> str:  # noqa: PLR0911 - one for each k
 
 
 def _is_plain(item: object) -> bool:
-    """Whether a text or number is of a basic type, or is encoded as one, as a member of an enumeration is."""
+    """Return whether a text or number is encoded as a basic type, as a member of an enumeration is."""
     if type(item) in (str, int, float):
         return True
     try:

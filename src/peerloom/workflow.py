@@ -1,8 +1,8 @@
-"""Who acts next: a workflow is a pure function of a task, M' = G(S) in the paper's notation.
+"""Pick the role that acts next on a task: a workflow is a pure function of the task.
 
 `Sequence`, `Loop` and `Graph` cover most recipes; anything else is a class with `roles` and `next`.
-A workflow keeps no state: it reads where the task is from the task's own history. What cannot work
-(no role, an unreachable one, no way out) is refused when the workflow is built.
+A workflow keeps no state: it derives the position from the task's own history. An invalid workflow (no role,
+an unreachable role, no way to the end) is refused when it is built.
 """
 
 import difflib
@@ -20,21 +20,24 @@ Result = Callable[[Task], Any]
 Opening = Callable[[Task], list[dict[str, Any]]]
 
 END = "<end>"
-"""As the target of an edge in a `Graph`: the task is complete."""
+"""The target of an edge in a `Graph` that completes the task."""
 
 
 class Workflow(ABC):
-    """Routes tasks between roles. `roles` are all the roles `next` may name, first one first."""
+    """Base of workflows, which route tasks between roles.
+
+    `roles` are all the roles that `next` may return, the first one first.
+    """
 
     roles: tuple[str, ...]
 
     def __init__(self, *, result: Result | None = None, opening: Opening | None = None) -> None:
-        """Keep what shapes the finished row.
+        """Set the functions that shape the finished row.
 
         Args:
-            result: the row's `result`, from the finished task; by default what the last agent
-                returned, or said if it returned nothing.
-            opening: the chat messages that come before those of the turns in the row's `messages`,
+            result: returns the row's `result` for a finished task; by default it is the value of the last
+                turn, or its text if it has no value.
+            opening: returns the chat messages that precede those of the turns in the row's `messages`,
                 normally one user message made from the input.
         """
         self._result = result
@@ -42,26 +45,26 @@ class Workflow(ABC):
 
     @abstractmethod
     def next(self, task: Task) -> str | End:
-        """The role that acts next, or how the task ends. Pure; called after every hop."""
+        """Return the role that acts next, or the end of the task. Pure; called after every hop."""
 
     def done(self, task: Task) -> End:
-        """The end of a task that has run its course."""
+        """Return the end of a completed task."""
         if self._result is not None:
             return End(result=self._result(task))
         last = task.last or Turn(agent="")
-        said = last.text or None
-        return End(result=said if last.value is None else last.value)
+        text = last.text or None
+        return End(result=text if last.value is None else last.value)
 
     def opening(self, task: Task) -> list[dict[str, Any]]:
-        """The chat messages that precede those of the turns."""
+        """Return the chat messages that precede those of the turns."""
         return self._opening(task) if self._opening is not None else []
 
 
 class Sequence(Workflow):
-    """Each role once, in order.
+    """A workflow that runs each role once, in order.
 
     Args:
-        roles: who acts, in order; a role may appear more than once.
+        roles: the roles in order; a role may appear more than once.
         result: see `Workflow`.
         opening: see `Workflow`.
 
@@ -75,18 +78,19 @@ class Sequence(Workflow):
         self.roles = _unique(roles)
 
     def next(self, task: Task) -> str | End:
-        """The role after the last hop's, or the end."""
+        """Return the role after that of the last hop, or the end."""
         hop = task.header.hop
         return self._steps[hop] if hop < len(self._steps) else self.done(task)
 
 
 class Loop(Workflow):
-    """The roles in turn, again and again, until a condition holds or the rounds are used up.
+    """A workflow that repeats its roles in order until a condition is true or the rounds are used up.
 
     Args:
-        roles: who acts in one round, in order; a role may appear more than once.
-        until: asked after every hop; True ends the task as completed.
-        max_rounds: rounds after which the task ends as completed all the same, at least 1.
+        roles: the roles of one round, in order; a role may appear more than once.
+        until: a condition that is checked after every hop; if it is True, the task ends as completed.
+        max_rounds: the number of rounds, at least 1, after which the task ends as completed even if the
+            condition does not hold.
         result: see `Workflow`.
         opening: see `Workflow`.
 
@@ -111,7 +115,7 @@ class Loop(Workflow):
         self.roles = _unique(roles)
 
     def next(self, task: Task) -> str | End:
-        """The next role of the round, or the end."""
+        """Return the next role of the round, or the end."""
         hop = task.header.hop
         if hop >= self._hops or (hop > 0 and self._until(task)):
             return self.done(task)
@@ -119,7 +123,7 @@ class Loop(Workflow):
 
 
 class When(NamedTuple):
-    """A conditional edge of a `Graph`: taken if `condition(task)` holds."""
+    """A conditional edge of a `Graph`, taken if `condition(task)` is true."""
 
     condition: Predicate
     to: str
@@ -129,20 +133,20 @@ Edges = str | Iterable[When | str]
 
 
 class Graph(Workflow):
-    """Any shape: each role has edges to the roles that may follow it.
+    """A workflow of any shape: each role has edges to its possible successors.
 
     Args:
         start: the role that acts first.
-        edges: for each role the next one, or several: `When`s tried in order, then a plain target
-            taken if none of them held. `END` as a target completes the task.
-        max_hops: hops after which the task ends as truncated, reason `max_hops`; a graph may have
-            cycles, so it needs a bound.
+        edges: the successor of each role, or several: `When`s that are tried in order, then a plain target
+            that is taken if none of them is true. `END` as a target completes the task.
+        max_hops: the number of hops after which the task ends as truncated, reason `max_hops`; a graph may
+            have cycles, so it needs a bound.
         result: see `Workflow`.
         opening: see `Workflow`.
 
     Raises:
         WorkflowError: for a target without edges of its own, a role that cannot be reached, a role
-            that cannot reach `END`, or a role whose edges may all fail to hold.
+            that cannot reach `END`, or a role without a plain target at the end of its edges.
     """
 
     def __init__(
@@ -166,7 +170,7 @@ class Graph(Workflow):
         self._check_way_out()
 
     def next(self, task: Task) -> str | End:
-        """The target of the first edge that holds."""
+        """Return the target of the first edge whose condition is true, or the end."""
         last = task.last
         if last is None:
             return self._start
@@ -214,7 +218,7 @@ def check_agents(workflow: Workflow, agents: Iterable[str]) -> None:
     """Check that every role of the workflow has an agent, and every agent a role.
 
     Raises:
-        WorkflowError: naming the role, and the nearest name there is.
+        WorkflowError: naming the role, and the most similar name.
     """
     present = list(agents)
     for role in workflow.roles:
@@ -261,7 +265,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _refused(problem: str) -> WorkflowError:
-    """The error, with the line of the user's file that built the workflow."""
+    """Return the error, with the line of the user's file that built the workflow."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back

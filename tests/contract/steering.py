@@ -153,7 +153,7 @@ class Steered:
         self, verb: str, content: dict[str, Any] | None = None, channel: Channel | None = None
     ) -> Any:
         """As the command line asks, from another thread."""
-        return await asyncio.to_thread((channel or find(self.run_dir)).ask, verb, content)
+        return await asyncio.to_thread((channel or find(self.run_dir)).request, verb, content)
 
     def rows(self) -> list[dict[str, Any]]:
         rows = list(read_rows(self.run_dir))

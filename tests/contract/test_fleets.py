@@ -61,7 +61,7 @@ class Once(Hooks):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(service, "POLL_SECONDS", 0.05)
 
 
 def listed(*ports: int) -> tuple[Listed, ...]:

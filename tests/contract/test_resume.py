@@ -18,7 +18,7 @@ from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.errors import ShardLost
 from peerloom.sink.read import read_rows
 from peerloom.sink.rows import Row
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
 from peerloom.task import TaskId
@@ -223,7 +223,7 @@ async def test_a_sink_of_a_killed_session_writes_no_more(engine: str, tmp_path: 
     """Processes live on for seconds after their driver; one of those is played here."""
     run_dir = tmp_path / "run"
     kept = await break_off(run_dir, engine=engine, in_flight=8)
-    zombie = Shard.take(run_dir, 0, 5)
+    zombie = ShardFiles.take(run_dir, 0, 5)
     zombie.commit([Row(TaskId(0, 59, 0), "completed", "", b'{"id":"0-59-0","outcome":"completed"}', {})])
     done = await execute(slow(0.0), ROWS, SimulatedService(), run_dir, engine=engine)
     late = Row(TaskId(0, 58, 0), "completed", "", b'{"id":"0-58-0","outcome":"completed"}', {})
@@ -231,7 +231,7 @@ async def test_a_sink_of_a_killed_session_writes_no_more(engine: str, tmp_path: 
         zombie.commit([late])
     zombie.close()
     with pytest.raises(ShardLost):
-        Shard.take(run_dir, 0, 6)
+        ShardFiles.take(run_dir, 0, 6)
     assert [row["id"] for row in done.rows] == IDS  # what it committed before it was fenced counts
     assert sorted(lines(run_dir)) == sorted(IDS)
     assert {id: lines(run_dir)[id] for id in kept} == kept

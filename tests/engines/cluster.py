@@ -24,7 +24,8 @@ def reap(nodes: list[Any]) -> None:
     """Reap raylets that were killed, as init does; workers take a zombie for alive."""
     while True:
         for node in nodes:
-            node.all_processes["raylet"][0].process.poll()
+            for each in node.all_processes.get("raylet", ()):
+                each.process.poll()
         time.sleep(0.5)
 
 

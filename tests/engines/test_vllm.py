@@ -112,7 +112,7 @@ def test_the_cached_share_with_and_without_affinity(fleets: Path, tmp_path: Path
 
 def test_an_adapter_is_loaded_while_it_serves(fleets: Path, tmp_path: Path) -> None:
     peerloom("serve", "load", "v", f"tuned={FOLDER}/smollm2/adapter")
-    agents = {"a": LLMAgent("Name a colour.", max_tokens=8)}
+    agents = {"a": LLMAgent("Name a colour.", max_tokens=8, on_length="trim")}
     replies: dict[str, list[str]] = {}
     for model in ("smollm2", "tuned"):
         config = {"llm.name": "v", "llm.model": model}
@@ -125,8 +125,10 @@ def test_an_adapter_is_loaded_while_it_serves(fleets: Path, tmp_path: Path) -> N
             engine="local",
             config=config,
         )
-        replies[model] = [row["messages"][-1]["content"] for row in result.rows()]
-    assert len(replies["tuned"]) == 4 and not set(replies["tuned"]) & set(replies["smollm2"])
+        made = sorted(result.rows(), key=lambda row: row["input"]["n"])
+        assert [row["turns"][0]["model"] for row in made] == [model] * 4
+        replies[model] = [row["messages"][-1]["content"] for row in made]
+    assert replies["tuned"] != replies["smollm2"]  # with the same seeds
     peerloom("serve", "unload", "v", "tuned")
     assert status()["adapters"] == {}
 

@@ -20,7 +20,7 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if data == b"keep":
-            self._limit.keep(self._transport)
+            self._limit.cancel_timeout(self._transport)
         self._transport.write(data)
 
 

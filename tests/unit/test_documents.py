@@ -1,8 +1,9 @@
-"""Everything that README and docs show is run here: Python as it stands, shell commands that are quick.
+"""Run the code blocks of README and docs, and check their links and lists.
 
-Servers that a document speaks of, at ports 8000 and 8001, are simulated ones at other ports. A command that
-ends with `&` goes on until its block is over. Of a command whose comment says what it `needs` only the
-configuration is checked; one that ends otherwise than well says `exit code N` in its comment.
+Python blocks run unchanged, shell blocks line by line. Servers at ports 8000 and 8001 are replaced by
+simulated ones at other ports. A command that ends with `&` runs until the end of its block. If the comment of
+a command names what it `needs`, only its configuration is checked. A command that fails has `exit code N` in
+its comment.
 """
 
 import asyncio
@@ -25,11 +26,13 @@ from peerloom.api import make_plan
 from peerloom.config.schema import Config
 from peerloom.config.sections.base import fields_of
 from peerloom.config.sections.llm import LLM_GROUPS
-from peerloom.config.serve import ENGINES, read_served
+from peerloom.config.serve import ENGINES, parse_serve_options
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKING = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", ROOT / "llms.txt"]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MAKE_TARGETS = re.compile(r"^([a-z-]+):", re.MULTILINE)
 PORT = re.compile(r"(127\.0\.0\.1:|--port )(800[01])\b")
@@ -164,6 +167,24 @@ def test_commands_work(
                 assert ended.returncode == (int(expected[1]) if expected else 0), line
 
 
+def test_the_writer_in_the_readme_sees_the_critique(no_model: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[peerloom.ChatRequest] = []
+    run = peerloom.run
+
+    def llm(request: peerloom.ChatRequest) -> str:
+        requests.append(request)
+        return request.choices[0] if request.choices else f"Said by the {request.role}."
+
+    monkeypatch.setattr(peerloom, "run", lambda **options: run(**{**options, "llm": llm}))
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(blocks("python")[0].values[0], "<document>", "exec"), names)
+    prompts = [request.messages for request in requests if request.role == "writer"]
+    second = next(prompt for prompt in prompts if len(prompt) > 1)
+    assert [message["role"] for message in second] == ["user", "assistant", "user"]
+    assert second[-1]["content"] == "Said by the critic."
+    assert second == next(iter(names["result"]))["messages"][:3]
+
+
 def test_the_twenty_line_example_has_twenty_lines_or_so() -> None:
     readme = blocks("python")[0].values[0]
     assert len([line for line in readme.splitlines() if line.strip()]) <= 22
@@ -187,7 +208,7 @@ def _check(words: list[str]) -> None:
     else:
         assert words[1] == "serve" and words[2] in ("up", "load", "unload"), words
         if words[2] == "up":
-            read_served([word for word in words[4:] if "=" in word])
+            parse_serve_options([word for word in words[4:] if "=" in word])
 
 
 def _in_background(words: list[str], where: Path, environment: dict[str, str], stack: ExitStack) -> None:
@@ -203,12 +224,30 @@ def keys_of(section: type[Any]) -> set[str]:
     return set(fields_of(section)) - {"kind", "engine"}
 
 
-@pytest.mark.parametrize(
-    ("page", "sections"),
-    [("guide.md", (Config,)), ("services.md", (*LLM_GROUPS.values(), *ENGINES.values()))],
-)
-def test_every_key_is_in_the_documents(page: str, sections: tuple[type[Any], ...]) -> None:
-    marked = set(
-        re.findall(r"[\w]+", " ".join(re.findall(r"`([^`\n]+)`", (ROOT / "docs" / page).read_text())))
-    )
-    assert {key for section in sections for key in keys_of(section)} - marked == set()
+def test_every_key_is_in_the_documents() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    marked = set(re.findall(r"[\w]+", " ".join(re.findall(r"`([^`\n]+)`", page))))
+    keys = {key for section in (Config, *LLM_GROUPS.values(), *ENGINES.values()) for key in keys_of(section)}
+    assert keys - marked == set()
+
+
+@pytest.mark.parametrize("index", ["README.md", "llms.txt"])
+def test_every_page_is_listed(index: str) -> None:
+    listed = set(LINK.findall((ROOT / index).read_text()))
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - listed == set()
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if "://" not in link:
+            assert target.exists(), link
+            assert not anchor or anchor in _anchors(target), link
+
+
+def _anchors(page: Path) -> set[str]:
+    """The names by which the headings of a page can be linked to."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,1 +1,1 @@
-"""Stage 4: what the roles do."""
+"""Agents: they perform the steps of a task."""

@@ -1,8 +1,8 @@
-"""What counts as an answer: free text, one of some choices, JSON after a schema, or a parser's word.
+"""Read answers from replies: free text, one of some choices, JSON with a schema, or the result of a parser.
 
-Each kind reads a reply and returns its value, or raises ValueError with a text the model can act on:
-it is shown to the model when it is asked again. Before that, a reply with slips may be mended. Services
-are told of choices and schemas beforehand and many enforce them, but not all do: a reply is always read here.
+Each kind of answer parses a reply and returns its value, or raises ValueError with a text that is shown to
+the model when it is asked again. Before that, a malformed reply may be repaired. Requests include choices and
+schemas and many services enforce them, but not all do: every reply is checked here.
 """
 
 import re
@@ -10,67 +10,67 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
-from peerloom.agents.jsontext import mend_json, read_json
+from peerloom.agents.jsontext import read_json, repair_json
 from peerloom.agents.schemas import validator_of
 from peerloom.terminal.printable import is_blank
 
 
 class Answer:
-    """A kind of answer. `choices` and `schema` are what a request tells the service of it."""
+    """A kind of answer. `choices` and `schema` are sent with a request."""
 
     choices: tuple[str, ...] = ()
     schema: dict[str, Any] | None = None
 
     def read(self, text: str) -> Any:
-        """The value of a reply, which comes stripped.
+        """Return the value of a stripped reply.
 
         Raises:
-            ValueError: what is wrong with the reply, and what to reply instead.
+            ValueError: if the reply is not an answer; the text says how to reply instead.
         """
         raise NotImplementedError
 
-    def mend(self, text: str) -> Any:
-        """The value of a reply that was refused, if it is clear what was meant.
+    def repair(self, text: str) -> Any:
+        """Return the value of a reply that `read` refused, if its intended value is clear.
 
         Raises:
-            ValueError: if it is not.
+            ValueError: if the reply cannot be repaired.
         """
         raise ValueError("it cannot be mended")
 
 
 class FreeText(Answer):
-    """Any text but none at all. The text is the message, so there is no value beside it."""
+    """Any non-empty text. The text is the turn's message, so there is no separate value."""
 
     def read(self, text: str) -> None:
-        """Refuse an empty reply."""
+        """Raise ValueError for an empty reply."""
         if is_blank(text):
             raise ValueError("it is empty: reply in words")
 
 
 class Parsed(Answer):
-    """Whatever a function of the text returns; it refuses a reply by raising ValueError."""
+    """The result of a function of the text, which raises ValueError to refuse a reply."""
 
     def __init__(self, parse: Callable[[str], Any]) -> None:
         self._parse = parse
 
     def read(self, text: str) -> Any:
-        """The function's value."""
+        """Return the function's result."""
         return self._parse(text)
 
 
 class Choice(Answer):
     """Exactly one of some strings.
 
-    A reply that is a choice is taken, whatever its case and punctuation, and so is a longer one that
-    names a single choice: "The answer is (B)." There, a choice that is also an English word ("A",
-    "I") counts only where it stands out as an answer.
+    Case and punctuation are ignored. A longer reply that names a single choice is accepted too: "The answer
+    is (B)." There, a choice that is also an English word ("A", "I") counts only where it is marked as an
+    answer.
     """
 
     def __init__(self, choices: Iterable[str]) -> None:
         self.choices = tuple(choices)
 
     def read(self, text: str) -> str:
-        """The one choice that the reply states."""
+        """Return the one choice that the reply states."""
         if text in self.choices:
             return text
         bare = _bare(text)
@@ -84,10 +84,10 @@ class Choice(Answer):
 
 
 class Json(Answer):
-    """A JSON value that follows a JSON schema; a Markdown fence around it is forgiven.
+    """A JSON value that follows a JSON schema; a Markdown fence around it is removed.
 
     Raises:
-        ConfigError: if the schema is no JSON schema, naming the place in it.
+        ConfigError: if the schema is not a JSON schema; the text names the place.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -95,20 +95,20 @@ class Json(Answer):
         _ = self._validator
 
     def read(self, text: str) -> Any:
-        """The value, checked."""
+        """Return the checked value."""
         return self._checked(read_json(_unfenced(text)))
 
-    def mend(self, text: str) -> Any:
-        """The value of a reply that is almost JSON, checked."""
-        return self._checked(mend_json(text))
+    def repair(self, text: str) -> Any:
+        """Return the checked value of a reply that is almost JSON."""
+        return self._checked(repair_json(text))
 
     def _checked(self, value: Any) -> Any:
         try:
-            wrong = next(self._validator.iter_errors(value), None)
+            violation = next(self._validator.iter_errors(value), None)
         except (RecursionError, OverflowError, ArithmeticError) as error:
             raise ValueError("it is too deep, or its numbers too large, to be checked") from error
-        if wrong is not None:
-            raise ValueError(f"at {_short(wrong.json_path)}: {_short(wrong.message)}")
+        if violation is not None:
+            raise ValueError(f"at {_short(violation.json_path)}: {_short(violation.message)}")
         return value
 
     @cached_property
@@ -120,7 +120,7 @@ class Json(Answer):
 
 
 def whole_sentences(text: str) -> str:
-    """A text that was cut somewhere, up to its last whole sentence; if it has none, up to a word.
+    """Return a truncated text up to its last whole sentence, or its last whole word if there is none.
 
     >>> whole_sentences("Ice floats. It is less dense. Bec")
     'Ice floats. It is less dense.'
@@ -131,23 +131,23 @@ def whole_sentences(text: str) -> str:
     return text.rsplit(None, 1)[0] if len(text.split(None, 1)) > 1 else text
 
 
-# An end mark, perhaps in quotes or brackets, before a space; not the one of a list number.
+# An end mark, with closing quotes or brackets, before a space; not the full stop of a list number.
 _SENTENCE_END = re.compile(r"(?<!^\w)[.!?…]+[\"'”’)\]*]*(?=\s|$)|[。！？]", re.MULTILINE)  # noqa: RUF001
 _FENCE = "```"
-_SHOWN = 150  # characters, of either end
+_SHOWN = 150  # characters of each end
 _AROUND = " \t\r\n.,:;!?()[]{}<>\"'`*_"
 _WORDS = ("A", "I", "a")
 
 
 def _unfenced(text: str) -> str:
-    """What is inside a Markdown fence that encloses all of the text."""
+    """Return the content of a Markdown fence around the whole text, else the text."""
     if len(text) < 2 * len(_FENCE) or not (text.startswith(_FENCE) and text.endswith(_FENCE)):
         return text
     return text[len(_FENCE) : -len(_FENCE)].removeprefix("json").strip()
 
 
 def _short(text: str) -> str:
-    """Both ends of what the checker says: a value that it repeats comes first."""
+    """Return both ends of a validator's message, since the message begins with the invalid value."""
     return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
 
 
@@ -156,7 +156,7 @@ def _bare(text: str) -> str:
 
 
 def _named(choice: str) -> re.Pattern[str]:
-    """Finds a choice inside a sentence; a single letter only in its own case."""
+    """Return a pattern that finds a choice in a sentence; the case of a single letter matters."""
     exact = rf"(?<!\w){re.escape(choice)}(?!\w)"
     if choice in _WORDS:
         marks = r"[\"'`*(\[]*"

@@ -1,7 +1,8 @@
-"""The behaviour of one role: S' = F(S, M) in the paper's notation.
+"""Define the interface of agents: S' = F(S, M) in the paper's notation.
 
-An agent is stateless: what it knows of a task is in the task, what it needs from outside it asks of
-the services. It may be called for thousands of tasks at once, and again for a task it has acted on.
+An agent performs one step of a task. It is stateless: all state is in the task, and it reaches the outside
+only through services. It may be called for thousands of tasks concurrently, and again for a task it has acted
+on.
 """
 
 from collections.abc import Awaitable
@@ -14,28 +15,28 @@ from peerloom.task import Task, Turn
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What an agent may call while it acts on one task. `llm` counts its calls into the turn's usage."""
+    """The services that an agent may call for one task. `llm` adds its calls to the turn's usage."""
 
     llm: LLM
 
 
 class Agent(Protocol):
-    """One role's behaviour."""
+    """The behavior of one role."""
 
     async def act(self, task: Task, services: Services) -> Turn | list[Turn]:
-        """Take one step: read the task, call services, return the turn (or turns) to append.
+        """Perform one step: read the task, call services, and return the turn or turns to append.
 
-        The runtime fills in the turn's `agent`, `usage`, `model` and timing. A `TaskError` ends the
-        task with that error's outcome and reason; any other exception with `failed`, reason
-        `agent_error`, and its text in the row.
+        The runtime sets the turn's `agent`, `usage`, `model` and timing. A `TaskError` ends the task with
+        that error's outcome and reason. Any other exception ends it as `failed`, with reason `agent_error`
+        and the exception's text in the row.
         """
         ...
 
 
 @runtime_checkable
 class Immediate(Protocol):
-    """An agent that need not wait for anything, as a rule, and asks no services: its turn costs no task."""
+    """An agent that calls no services and usually does not wait: it runs without an asyncio task."""
 
     def at_once(self, task: Task) -> "Turn | list[Turn] | Awaitable[Turn | list[Turn]]":
-        """What `act` would return, or what to await for it."""
+        """Return the result of `act`, or an awaitable of it."""
         ...

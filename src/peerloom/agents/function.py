@@ -1,4 +1,4 @@
-"""An agent that is a plain Python function of the task: checks, lookups, scores, filters."""
+"""Define agents that are Python functions of the task: checks, lookups, scores, filters."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -9,14 +9,14 @@ from peerloom.task import Task, Turn
 
 
 class FunctionAgent:
-    """Acts by calling `fn(task)`, which may be async.
+    """An agent that calls `fn(task)`, which may be asynchronous.
 
-    Whatever JSON value it returns becomes the turn's `value`; a `Turn`, or a list of them, is taken as
-    it is, so a function ends its task with `Turn(agent="", end=End("filtered", "too_short"))`.
+    A JSON value that it returns becomes the turn's `value`. A `Turn`, or a list of turns, is used unchanged;
+    so a function can end its task with `Turn(agent="", end=End("filtered", "too_short"))`.
 
     Args:
-        fn: pure, or asynchronous; a lambda will do. It is pickled to the peers once, with what it refers to.
-        say: the chat role under which a string it returns is also said aloud, or None to say nothing.
+        fn: the function; a lambda is allowed. It is pickled to the peers once, with the objects it refers to.
+        say: the chat role of a returned string among the row's messages, or None to leave it out.
     """
 
     def __init__(self, fn: Callable[[Task], Any], *, say: Literal["assistant", "user"] | None = None) -> None:
@@ -24,30 +24,30 @@ class FunctionAgent:
         self._say = say
 
     async def act(self, task: Task, services: Services) -> Turn | list[Turn]:
-        """The function's turn, or turns."""
-        acted = self.at_once(task)
-        return acted if isinstance(acted, Turn | list) else await acted
+        """Call the function, and return its turn or turns."""
+        result = self.at_once(task)
+        return result if isinstance(result, Turn | list) else await result
 
     def at_once(self, task: Task) -> "Turn | list[Turn] | Awaitable[Turn | list[Turn]]":
-        """As `act`, in this very moment unless the function itself has to wait."""
+        """Call the function, and return its turn or turns, or an awaitable of them if it is asynchronous."""
         value = self._fn(task)
-        return self._later(value) if _waits(value) else self._as_turns(value)
+        return self._await_turns(value) if _is_awaitable(value) else self._as_turns(value)
 
-    async def _later(self, value: Awaitable[Any]) -> Turn | list[Turn]:
+    async def _await_turns(self, value: Awaitable[Any]) -> Turn | list[Turn]:
         return self._as_turns(await value)
 
     def _as_turns(self, value: Any) -> Turn | list[Turn]:
         if isinstance(value, Turn) or _is_turns(value):
             return cast("Turn | list[Turn]", value)
-        said = {"role": self._say, "content": value} if self._say and isinstance(value, str) else None
-        return Turn(agent="", message=said, value=value)
+        message = {"role": self._say, "content": value} if self._say and isinstance(value, str) else None
+        return Turn(agent="", message=message, value=value)
 
 
 _PLAIN = frozenset((Turn, dict, list, str, int, float, bool, type(None)))
 
 
-def _waits(value: Any) -> bool:
-    """Whether a value is to be awaited; most are of a type that says no at once."""
+def _is_awaitable(value: Any) -> bool:
+    """Return whether a value is awaitable, with a fast path for common types."""
     return type(value) not in _PLAIN and inspect.isawaitable(value)
 
 

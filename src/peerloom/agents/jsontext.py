@@ -1,8 +1,8 @@
-"""JSON that a model wrote, read and mended within bounds: what a model writes is hostile input.
+"""Parse JSON written by a model, and repair it, with limits since the text is untrusted input.
 
-Mending (json-repair) is for the slips of a model: a comma too many, single quotes, words around the value. It
-takes time that grows with the square of some inputs, and runs in the peer's event loop, so its steps are
-counted and it is stopped when they are spent. What it makes of numbers or nesting is bounded like the rest.
+Repair (json-repair) is for a model's slips: an extra comma, single quotes, words around the value. For some
+inputs its time grows quadratically, and it runs in the peer's event loop, so its steps are counted and
+limited. Its result is subject to the same limits of depth and numbers as any other JSON.
 """
 
 from contextlib import suppress
@@ -12,22 +12,22 @@ import orjson
 
 from peerloom.values import MAX_DEPTH, changed_by_parsing, check, mended
 
-LONGEST = 1_000_000
-"""Characters of JSON that are read."""
-MENDABLE = 65_536
-"""Characters that mending is tried on."""
-STEPS = 500_000
-"""Looks at a character that mending may take: 0.3 s or so; some 3 per character of a usual reply."""
+MAX_LENGTH = 1_000_000
+"""The longest JSON text that is parsed, in characters."""
+MAX_REPAIR_LENGTH = 65_536
+"""The longest text that is repaired, in characters."""
+MAX_STEPS = 500_000
+"""The limit of character accesses during a repair: about 0.3 s. A usual reply takes about 3 per character."""
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
     Raises:
-        ValueError: if it is none, or is longer or deeper than any answer.
+        ValueError: if it is not JSON, too long or too deep; the text is feedback for the model.
     """
-    if len(text) > LONGEST:
-        raise ValueError(f"it has {len(text)} characters, more than {LONGEST}: reply with less")
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"it has {len(text)} characters, more than {MAX_LENGTH}: reply with less")
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -37,13 +37,13 @@ def read_json(text: str) -> Any:
     return value
 
 
-def mend_json(text: str) -> Any:
-    """The object or list that a text which is no JSON was meant to be.
+def repair_json(text: str) -> Any:
+    """Return the object or list that a malformed JSON text was meant to be.
 
     Raises:
-        ValueError: if that cannot be made out.
+        ValueError: if the text cannot be repaired.
     """
-    if len(text) > MENDABLE or _depth_of(text) > MAX_DEPTH:
+    if len(text) > MAX_REPAIR_LENGTH or _depth_of(text) > MAX_DEPTH:
         raise ValueError("it is too long or too deep to be mended")
     with suppress(ValueError, RecursionError):
         value = mended(text)
@@ -52,28 +52,28 @@ def mend_json(text: str) -> Any:
     from json_repair import loads  # noqa: PLC0415 - few replies need it
 
     try:
-        # Through bytes and back: what it makes is plain JSON then, or an error.
-        repaired = loads(_Metered.of(text, [STEPS]), skip_json_loads=True)
+        # Encoding and decoding makes the result plain JSON, or fails.
+        repaired = loads(_CountedText.of(text, [MAX_STEPS]), skip_json_loads=True)
         value = orjson.loads(orjson.dumps(repaired, option=orjson.OPT_NON_STR_KEYS))
-    except (_Spent, ValueError, TypeError, RecursionError, IndexError, KeyError, AttributeError) as error:
+    except (_NoStepsLeft, ValueError, TypeError, RecursionError, LookupError, AttributeError) as error:
         raise ValueError("it cannot be mended") from error
     if not isinstance(value, dict | list) or not value:
         raise ValueError("it is no object or list")
     return _checked(cast("Any", value))
 
 
-class _Spent(Exception):
-    """Mending has taken its steps."""
+class _NoStepsLeft(Exception):
+    pass
 
 
-class _Metered(str):
-    """A text that counts how often it is looked at; its slices and sums count on."""
+class _CountedText(str):
+    """A text that counts accesses to its characters, as do its slices and concatenations."""
 
     __slots__ = ("_left",)
     _left: list[int]
 
     @classmethod
-    def of(cls, text: str, left: list[int]) -> "_Metered":
+    def of(cls, text: str, left: list[int]) -> "_CountedText":
         made = cls(text)
         made._left = left
         return made
@@ -82,11 +82,11 @@ class _Metered(str):
         got = str.__getitem__(self, key)
         self._left[0] -= len(got)
         if self._left[0] < 0:
-            raise _Spent
-        return _Metered.of(got, self._left) if isinstance(key, slice) else got
+            raise _NoStepsLeft
+        return _CountedText.of(got, self._left) if isinstance(key, slice) else got
 
     def __add__(self, other: str) -> str:
-        return _Metered.of(str.__add__(self, other), self._left)
+        return _CountedText.of(str.__add__(self, other), self._left)
 
 
 def _checked(value: Any) -> Any:
@@ -95,12 +95,12 @@ def _checked(value: Any) -> Any:
 
 
 def _depth_of(text: str) -> int:
-    """How many brackets are open at once, at most; those in strings count too, since these may be broken."""
-    open_now = deepest = 0
+    """Return the maximum number of open brackets, including those in strings, which may be unterminated."""
+    depth = deepest = 0
     for character in text:
         if character in "[{":
-            open_now += 1
-            deepest = max(deepest, open_now)
-        elif character in "]}" and open_now:
-            open_now -= 1
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}" and depth:
+            depth -= 1
     return deepest

@@ -1,10 +1,10 @@
-"""An agent that asks a language model: prompt, one or more calls, an answer that was read.
+"""Define agents that prompt a language model and read an answer from its reply.
 
 The messages of a call are, in this order: `system`, `opening`, `examples`, the dialogue so far, `prompt`.
-What is common to all calls about a task comes first, so that a server which keeps prompt prefixes in
-its cache evaluates only what is new; what this role has to do comes last. A reply that is no answer
-is mended if it is clear what was meant; else it is shown to the model with what is wrong with it, and asked
-again. With `tools`, a reply may also call some of them: the turn's value is then the list of calls.
+Messages common to all calls of a task come first, so that a server with a prefix cache evaluates only the new
+ones; the instruction of this role comes last. A reply that is not an answer is repaired if its intended value
+is clear. Otherwise the model is asked again, with its reply and the problem added to the messages. With
+`tools`, a reply may also call tools: the turn's value is then the list of calls.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,50 +30,50 @@ Template = str | Path | Prompt
 
 @dataclass(eq=False)
 class LLMAgent:
-    """One role that a language model plays.
+    """A role played by a language model.
 
-    Templates are Jinja: a string is the template, a `Path` the file it is in. Instead of templates, a
-    subclass may define `messages(task)`.
+    Templates are Jinja: a string is the template itself, a `Path` the file of the template. Instead of using
+    templates, a subclass may define `messages(task)`.
 
     Raises:
-        ConfigError: for a template, schema or combination that cannot work.
+        ConfigError: for an invalid template, schema or combination of options.
     """
 
     prompt: Template = ""
-    """The last user message: what this role has to do now."""
+    """The last user message: the instruction of this role."""
     _: KW_ONLY
     system: Template = ""
     """The system message."""
     opening: Template = ""
-    """The first user message: what the task is about, best the same for all roles."""
+    """The first user message: the subject of the task, ideally the same for all roles."""
     examples: Sequence[tuple[str, str]] = ()
-    """Worked examples, as they are: what is asked, and the reply to it."""
+    """Worked examples: pairs of a prompt and its reply, used literally."""
     dialogue: bool = False
-    """Put what was said so far before the prompt, seen from this role."""
+    """Whether the turns so far are put before the prompt, from the point of view of this role."""
     say: Literal["assistant", "user"] | None = "assistant"
-    """The chat role of the reply among the row's messages; None says nothing aloud."""
+    """The chat role of the reply among the row's messages; None leaves it out."""
     choices: Sequence[str] | Callable[[Task], Sequence[str]] | None = None
-    """The only answers there are, or a function of the task that lists them."""
+    """The allowed answers, or a function of the task that returns them."""
     schema: dict[str, Any] | None = None
-    """The JSON schema the answer follows."""
+    """The JSON schema of the answer."""
     parse: Callable[[str], Any] | None = None
-    """Reads the answer out of the reply; raises ValueError to have it asked again."""
+    """A function that returns the answer in a reply, or raises ValueError to ask again."""
     parts: Callable[[Task], Sequence[dict[str, Any]]] | None = None
-    """Images or recordings that go along with the prompt, as OpenAI's content parts."""
+    """A function that returns images or recordings to send with the prompt, as OpenAI's content parts."""
     tools: Sequence[dict[str, Any]] = ()
     """OpenAI function tools that the model may call."""
     tool_choice: str = ""
-    """`auto`, `none`, `required` or the name of the tool that must be called; by default the server's."""
+    """`auto`, `none`, `required` or the name of the tool that must be called; default the server's choice."""
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
-    """Keep the log-probability of each token, and those of so many others beside it."""
+    """Keep the log-probability of each token, and those of this number of alternatives."""
     on_length: Literal["truncated", "trim"] = "truncated"
-    """A reply cut by `max_tokens` ends the task as truncated; or is trimmed to whole sentences."""
+    """Whether a reply cut by `max_tokens` ends the task as truncated, or is trimmed to whole sentences."""
     retries: int = 2
-    """How often a reply that is no answer is asked again."""
+    """How often the model is asked again after a reply that is not an answer."""
 
     def __post_init__(self) -> None:
         if sum(kind is not None for kind in (self.choices, self.schema, self.parse)) > 1:
@@ -97,10 +97,10 @@ class LLMAgent:
             for role, text in zip(("user", "assistant"), example, strict=True)
         ]
         self._tools = Tools(self.tools, self.tool_choice)
-        self._answer = self._kind()
+        self._answer = self._fixed_answer()
 
     def messages(self, task: Task) -> list[Message]:
-        """The chat messages that ask for this role's turn.
+        """Return the chat messages that prompt this role.
 
         Raises:
             PromptError: if a template fails on this task.
@@ -120,16 +120,16 @@ class LLMAgent:
         return merge(messages)
 
     async def act(self, task: Task, services: Services) -> Turn:
-        """Ask until there is an answer.
+        """Call the model until a reply is an answer.
 
         Raises:
-            PromptError: if a template fails on this task, or leaves nothing to ask.
-            AnswerError: if none of `1 + retries` replies is one.
+            PromptError: if a template fails on this task, or the prompt is empty.
+            AnswerError: if none of `1 + retries` replies is an answer.
             OutputTruncated: if a reply was cut by the token limit; see `on_length`.
             ContentFiltered: if the provider withheld a reply.
             LLMError: what the service raises.
         """
-        question = messages = _asking(self.messages(task), task)
+        prompt = messages = _nonempty(self.messages(task), task)
         answer = self._answer or self._choice(task)
         problem, text = "", ""
         for call in range(1 + self.retries):
@@ -138,8 +138,8 @@ class LLMAgent:
                 return self._turn(reply, answer)
             except ValueError as error:
                 problem, text = str(error), _shown(reply)
-                again = {"role": "user", "content": f"That reply cannot be used: {problem}."}
-                messages = merge([*question, {"role": "assistant", "content": text}, again])
+                feedback = {"role": "user", "content": f"That reply cannot be used: {problem}."}
+                messages = merge([*prompt, {"role": "assistant", "content": text}, feedback])
         raise AnswerError(f"{1 + self.retries} replies, none usable; the last one, {text!r}: {problem}")
 
     def _request(self, task: Task, messages: list[Message], answer: Answer, call: int) -> ChatRequest:
@@ -160,12 +160,12 @@ class LLMAgent:
         )
 
     def _turn(self, reply: ChatReply, answer: Answer) -> Turn:
-        """The turn that a reply makes; ValueError if the reply is no answer."""
+        """Return the turn of a reply, or raise ValueError if the reply is not an answer."""
         if reply.finish_reason == "content_filter":
             raise ContentFiltered("the provider withheld the reply")
         if self.tools and reply.tool_calls:
-            return self._calling(reply)
-        if self._tools.demanded:
+            return self._tool_turn(reply)
+        if self._tools.required:
             raise self._tools.missing() if reply.finish_reason != "length" else self._truncated(reply)
         text, repaired = reply.text.strip(), False
         if reply.finish_reason == "length":
@@ -175,36 +175,36 @@ class LLMAgent:
         except ValueError as error:
             if reply.finish_reason == "length":
                 raise
-            value, repaired = _mended(answer, text, error), True
-        said = {"role": self.say, "content": text} if self.say else None
+            value, repaired = _repaired(answer, text, error), True
+        message = {"role": self.say, "content": text} if self.say else None
         return Turn(
             agent="",
-            message=said,
-            value=text if value is None and said is None else value,
+            message=message,
+            value=text if value is None and message is None else value,
             finish_reason=reply.finish_reason,
             extras=_extras(reply, repaired),
         )
 
-    def _calling(self, reply: ChatReply) -> Turn:
-        """The turn of a reply that calls tools; what it says beside is part of the message."""
-        whole = reply.finish_reason != "length"
+    def _tool_turn(self, reply: ChatReply) -> Turn:
+        """Return the turn of a reply that calls tools; its message includes the text beside the calls."""
+        complete = reply.finish_reason != "length"
         try:
-            calls = self._tools.read(reply.tool_calls, mend=whole)
+            calls = self._tools.read(reply.tool_calls, repair=complete)
         except ValueError:
-            if whole:
+            if complete:
                 raise
             raise self._truncated(reply) from None
-        said = {"role": self.say, "content": reply.text.strip() or None, "tool_calls": calls.said}
+        message = {"role": self.say, "content": reply.text.strip() or None, "tool_calls": calls.message}
         return Turn(
             agent="",
-            message=said if self.say else None,
+            message=message if self.say else None,
             value=calls.value,
             finish_reason=reply.finish_reason,
             extras=_extras(reply, calls.repaired),
         )
 
     def _cut(self, reply: ChatReply, text: str, answer: Answer) -> str:
-        """What remains of a reply that the token limit ended. A whole choice or JSON value is one."""
+        """Return the usable part of a truncated reply; a complete choice or JSON value is accepted."""
         exact = bool(answer.choices or answer.schema)
         if self.on_length == "trim":
             return text if exact else whole_sentences(text)
@@ -218,8 +218,8 @@ class LLMAgent:
         limit = f"max_tokens={self.max_tokens}" if self.max_tokens else "the server's limit"
         return OutputTruncated(f"the reply was cut after {reply.usage.completion} tokens, by {limit}")
 
-    def _kind(self) -> Answer | None:
-        """The kind of answer, or None where it depends on the task."""
+    def _fixed_answer(self) -> Answer | None:
+        """Return the kind of answer, or None if it depends on the task."""
         if callable(self.choices):
             return None
         if self.choices is not None:
@@ -235,8 +235,8 @@ class LLMAgent:
         return Choice(choices)
 
 
-def _asking(messages: list[Message], task: Task) -> list[Message]:
-    """The messages, of which one at least has to be more than an instruction."""
+def _nonempty(messages: list[Message], task: Task) -> list[Message]:
+    """Return the messages, or raise PromptError if all are empty or system messages."""
     for message in reversed(messages):
         content = message.get("content")
         if not content or message.get("role") in _INSTRUCTIONS:
@@ -246,10 +246,10 @@ def _asking(messages: list[Message], task: Task) -> list[Message]:
     raise PromptError(f"the prompt of {task.next_role!r} is empty for this row: there is nothing to ask")
 
 
-def _mended(answer: Answer, text: str, error: ValueError) -> Any:
-    """The value of a reply that was refused; the error it was refused with, if it cannot be mended."""
+def _repaired(answer: Answer, text: str, error: ValueError) -> Any:
+    """Return the value of a refused reply after repair, or raise the original error."""
     try:
-        return answer.mend(text)
+        return answer.repair(text)
     except ValueError:
         raise error from None
 
@@ -261,14 +261,14 @@ def _extras(reply: ChatReply, repaired: bool) -> Extras | None:
 
 
 def _shown(reply: ChatReply) -> str:
-    """What the model sees again of an unusable reply: its words, and what it called."""
+    """Return the text and tool calls of an unusable reply, as shown to the model again."""
     called = [call.get("function") for call in reply.tool_calls]
-    words = [reply.text.strip(), *(orjson.dumps(each).decode() for each in called)]
-    return "\n".join(word for word in words if word)[:_SHOWN]
+    lines = [reply.text.strip(), *(orjson.dumps(each).decode() for each in called)]
+    return "\n".join(line for line in lines if line)[:_SHOWN]
 
 
 def _seed(task: Task, call: int) -> int:
-    """A seed of its own for each call of each turn, the same in every process: 31 bits of splitmix64."""
+    """Return a distinct seed for each call of each turn, the same in every process: 31 bits of splitmix64."""
     mixed = (task.seed + (task.header.hop * _CALLS + call + 1) * 0x9E3779B97F4A7C15) & _64_BITS
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _64_BITS
@@ -276,6 +276,6 @@ def _seed(task: Task, call: int) -> int:
 
 
 _INSTRUCTIONS = ("system", "developer")
-_SHOWN = 2000  # characters of an unusable reply that the model sees again
-_CALLS = 1024  # more than one turn ever makes
+_SHOWN = 2000  # characters of an unusable reply shown to the model again
+_CALLS = 1024  # more than the calls of any turn
 _64_BITS = (1 << 64) - 1

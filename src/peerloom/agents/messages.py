@@ -1,4 +1,4 @@
-"""Chat messages put together: what was said so far, as each role sees it, in a shape that templates take."""
+"""Build the chat messages of a task from the point of view of the acting role."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -9,20 +9,20 @@ Message = dict[str, Any]
 
 
 def dialogue(task: Task) -> list[Message]:
-    """What was said so far, as the role that acts now sees it: its own turns as assistant, others as user.
+    """Return the turns so far as messages: those of the acting role as assistant, all others as user.
 
-    Tool calls of its own, and the tools' answers to them, are part of it; those of other roles are not.
+    Includes the acting role's tool calls and their results, but not those of other roles.
     """
-    called: set[str] = set()
+    own_calls: set[str] = set()
     messages: list[Message] = []
     for turn in task.turns:
         message = turn.message or {}
         calls = cast("list[dict[str, Any]]", message.get("tool_calls") or [])
         if message.get("role") == "tool":
-            if message.get("tool_call_id") in called:
+            if message.get("tool_call_id") in own_calls:
                 messages.append(message)
         elif turn.agent == task.next_role and calls:
-            called.update(str(call.get("id")) for call in calls)
+            own_calls.update(str(call.get("id")) for call in calls)
             messages.append({**message, "role": "assistant"})
         elif turn.text:
             role = "assistant" if turn.agent == task.next_role else "user"
@@ -31,34 +31,34 @@ def dialogue(task: Task) -> list[Message]:
 
 
 def call_ids(task: Task) -> set[str]:
-    """Return the ids of all tool calls of a task so far."""
+    """Return the ids of all tool calls in a task."""
     messages = (turn.message or {} for turn in task.turns)
     calls = [call for each in messages for call in cast("list[dict[str, Any]]", each.get("tool_calls") or [])]
     return {str(call.get("id")) for call in calls}
 
 
 def merge(messages: Sequence[Message]) -> list[Message]:
-    """The same messages with neighbours of one role made one, as many chat templates demand.
+    """Merge adjacent messages of the same role, as many chat templates require.
 
-    Those that call tools, or answer for one, stay as they are.
+    Messages with tool calls, and tool results, are not merged.
     """
     merged: list[Message] = []
     for message in messages:
-        if merged and _joins(merged[-1], message):
-            joined = _joined(merged[-1]["content"], message["content"])
-            merged[-1] = {"role": message["role"], "content": joined}
+        if merged and _can_merge(merged[-1], message):
+            content = _join(merged[-1]["content"], message["content"])
+            merged[-1] = {"role": message["role"], "content": content}
         elif message.get("content") or message.get("tool_calls"):
             merged.append(message)
     return merged
 
 
-def _joins(before: Message, message: Message) -> bool:
+def _can_merge(before: Message, message: Message) -> bool:
     same = before["role"] == message["role"]
     return same and message["role"] != "tool" and "tool_calls" not in before and "tool_calls" not in message
 
 
-def _joined(first: Any, second: Any) -> Any:
-    """Two contents as one: texts as a text, else all their parts."""
+def _join(first: Any, second: Any) -> Any:
+    """Join two contents: texts into one text, and anything else into a list of parts."""
     if isinstance(first, str) and isinstance(second, str):
         return "\n\n".join(part for part in (first, second) if part)
     return [*_parts(first), *_parts(second)]

@@ -1,10 +1,10 @@
-"""Prompt templates: Jinja in a sandbox, with errors that name the template, the line and the field.
+"""Render prompt templates: Jinja in a sandbox, with errors that name the template, the line and the field.
 
-A `Prompt` is compiled once per process: pickling one (agents travel to the peers) carries its text
-only. A template sees `input` (the row), `task`, `turns` (the history) and `last` (the newest turn);
-a name that is none of these is refused when the prompt is made, a field that a row lacks when it is
-rendered. On an object, `row.items` is the field of that name, never a method; `row|items` are its pairs.
-What would be written as `None` or as an object's address is refused.
+A `Prompt` is compiled once per process; its pickled form has only the text. A template uses the variables
+`input` (the row), `task`, `turns` (the history) and `last` (the newest turn). An unknown variable is an error
+when the prompt is created, and a missing field of a row when it is rendered. On an object, `row.items` is the
+field of that name, never a method; `row|items` are its pairs. An expression that would be rendered as `None`
+or as an object's address is an error.
 """
 
 import difflib
@@ -32,18 +32,18 @@ from peerloom.errors import ConfigError, PromptError
 from peerloom.task import Task, Turn
 
 VARIABLES = ("input", "task", "turns", "last")
-_FUNCTIONS = ("range", "dict", "namespace", "cycler", "joiner")  # Jinja's own
+_FUNCTIONS = ("range", "dict", "namespace", "cycler", "joiner")  # built into Jinja
 
 
 class Prompt:
-    """One template.
+    """A prompt template.
 
     Args:
-        text: the template itself.
-        name: what errors call it; for a template from a file, its file name.
+        text: the template.
+        name: the template's name in errors; the file name of a template from a file.
 
     Raises:
-        ConfigError: if the text is no template, or uses a variable that there is not.
+        ConfigError: if the text is not a valid template, or uses an unknown variable.
     """
 
     def __init__(self, text: str, name: str = "<prompt>") -> None:
@@ -53,7 +53,7 @@ class Prompt:
 
     @classmethod
     def load(cls, path: Path) -> "Prompt":
-        """The template in a file, read now.
+        """Read a template from a file.
 
         Raises:
             ConfigError: if the file cannot be read, or see the constructor.
@@ -65,24 +65,24 @@ class Prompt:
         return cls(text, path.name)
 
     def render(self, task: Task) -> str:
-        """The prompt for one task, without space around it.
+        """Render the prompt for one task, without surrounding whitespace.
 
         Raises:
-            PromptError: with template, line and what was missing or went wrong.
+            PromptError: if an expression fails; the text names the template, the line and the problem.
         """
         if self._constant:
             return self.text.strip()
         variables = {name: getattr(task, name) for name in self._uses if name != "task"}
         try:
             text = self._template.render(variables, task=task)
-            if _SUSPECT.search(text) is not None:  # perhaps an expression that is null, or a method
+            if _SUSPECT.search(text) is not None:  # possibly the text of a null expression or a method
                 self._strict.render(variables, task=task)
-            text.encode()  # refuses lone surrogates, which a template can make
+            text.encode()  # fails on lone surrogates, which a template can produce
             return text.strip()
-        except Exception as error:  # whatever an expression in the template raises
+        except Exception as error:  # an expression in a template can raise any exception
             where = f"{self.name}:{_line(error.__traceback__, self.name)}"
-            what = error.message if isinstance(error, UndefinedError) else f"{type(error).__name__}: {error}"
-            raise PromptError(f"{where}: {what}") from error
+            shown = error.message if isinstance(error, UndefinedError) else f"{type(error).__name__}: {error}"
+            raise PromptError(f"{where}: {shown}") from error
 
     def _compile(self) -> None:
         try:
@@ -90,30 +90,33 @@ class Prompt:
             self._template = self._compiled(_environment)
         except TemplateSyntaxError as error:
             raise ConfigError(f"{self.name}:{error.lineno}: {error.message}") from error
-        except Exception as error:  # of a constant expression, which is computed now
+        except Exception as error:  # from a constant expression, which is evaluated here
             raise ConfigError(f"{self.name}: {type(error).__name__}: {error}") from error
         names = meta.find_undeclared_variables(tree)
         for unknown in sorted(names.difference(VARIABLES, _FUNCTIONS)):
             raise ConfigError(f"{self.name}: {_absent(unknown, VARIABLES, 'the template variables')}")
         self._uses = tuple(name for name in VARIABLES if name in names)
-        self._constant = "{" not in self.text  # most system messages: there is nothing to render
+        self._constant = "{" not in self.text  # most system messages need no rendering
 
     def _compiled(self, environment: Environment) -> Template:
         tree = environment.parse(self.text, self.name, self.name)
         if environment is _strict_environment:
             for joined in tree.find_all(nodes.Concat):  # a ~ b
-                joined.nodes = [_finalized(node) for node in joined.nodes]
+                joined.nodes = [
+                    nodes.Filter(node, "written", [], [], None, None, lineno=node.lineno)
+                    for node in joined.nodes
+                ]
         code = environment.compile(tree, self.name, self.name)
-        # The plain dict: what make_globals() gives is copied key by key at every rendering.
+        # The plain dict, since the result of make_globals() is copied key by key at every rendering.
         return Template.from_code(environment, code, _globals)
 
     @cached_property
     def _strict(self) -> Template:
-        """The template that looks at all it writes; it takes a function call for each expression."""
+        """The template that checks each expression, at the cost of a function call for each."""
         return self._compiled(_strict_environment)
 
     def __getattr__(self, name: str) -> Any:
-        # Reached only where a pickled prompt has arrived without its compiled half.
+        # Reached only in an unpickled prompt, which is not compiled yet.
         if name not in ("_constant", "_template", "_uses"):
             raise AttributeError(name)
         self._compile()
@@ -127,7 +130,7 @@ class Prompt:
 
 
 def as_prompt(template: "str | Path | Prompt", name: str) -> Prompt:
-    """A string is the template itself, a `Path` the file it is in.
+    """Return a prompt from the text of a template, or the `Path` of its file.
 
     Raises:
         ConfigError: see `Prompt`.
@@ -138,7 +141,7 @@ def as_prompt(template: "str | Path | Prompt", name: str) -> Prompt:
 
 
 class _Missing(StrictUndefined):
-    """An absent field: any use of it raises, and says which fields there are."""
+    """A missing field. Any use of it raises an error that lists the present fields."""
 
     @property
     def _undefined_message(self) -> str:
@@ -171,16 +174,16 @@ _KNOWN_SAFE: dict[type, frozenset[str]] = {
     Turn: frozenset((*Turn.__struct_fields__, "text")),
     LoopContext: frozenset(("index", "index0", "first", "last", "length")),
 }
-"""What templates use most, known to be mere values: the sandbox's checks cost more than all else of it."""
+"""The attributes most used in templates, all plain values, exempt from the sandbox's expensive checks."""
 
 _PAIRS = ("items", "keys", "values")
 
 
 def _written(value: Any) -> Any:
-    """Return the value of an expression, unless it is null, which would be written as None, or no data.
+    """Return the value of an expression if it is data.
 
     Raises:
-        UndefinedError: if it is; also if a list or object holds a field that a row lacks.
+        UndefinedError: if it is null or not data, or a list or object contains a missing field.
     """
     if value is None:
         raise UndefinedError("an expression is null: test for it, or write |default('...', true)")
@@ -201,12 +204,8 @@ def _check_inside(values: Iterable[Any]) -> None:
             _written(value)
 
 
-def _finalized(node: nodes.Expr) -> nodes.Expr:
-    return nodes.Filter(node, "written", [], [], None, None, lineno=node.lineno)
-
-
 def _join(context: Any, value: Any, d: str = "", attribute: Any = None) -> Any:
-    """Jinja's `join`, of items that are all data."""
+    """Check that all items are data, and join them as Jinja's `join` does."""
     items = value if attribute is None else _map(context, value, attribute=attribute)
     return _plain_join(context.eval_ctx, [_written(item) for item in items], d)
 
@@ -221,15 +220,15 @@ _strict_environment.filters = {**_filters, "written": _written, "join": pass_con
 _globals: dict[str, Any] = cast("Any", _environment).globals
 
 
-def _absent(name: str, present: Iterable[str], what: str) -> str:
+def _absent(name: str, present: Iterable[str], kind: str) -> str:
     known = list(present)
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"{what} are: {', '.join(known) or 'none'}"
+    hint = f"did you mean {close[0]!r}?" if close else f"{kind} are: {', '.join(known) or 'none'}"
     return f"there is no {name!r}; {hint}"
 
 
 def _line(traceback: TracebackType | None, name: str) -> int:
-    """The template line where an error came from: Jinja maps frames of a template to its lines."""
+    """Return the template line of an error; Jinja maps the frames of a template to its lines."""
     line = 0
     while traceback is not None:
         if traceback.tb_frame.f_code.co_filename == name:

@@ -1,4 +1,4 @@
-"""Check JSON schemas when an agent is created, so that no call is paid for one that cannot work."""
+"""Check JSON schemas when an agent is created, so that no call is made with an invalid one."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -16,10 +16,11 @@ def validator_of(schema: Any) -> Any:
     """Return a validator of values for a JSON schema (draft 2020-12).
 
     Raises:
-        ConfigError: if it is no JSON schema, is nested too deep, has a pattern that Python cannot read, or a
-            reference that leads nowhere, out of it, or in a circle; the text names the place.
+        ConfigError: if it is not a JSON schema, is nested too deep, has an invalid pattern, or has a
+        reference
+            that is unresolvable, external or circular; the text names the place.
     """
-    # Imported here: jsonschema takes 0.1 s to import, and most runs have no schema.
+    # jsonschema takes 0.1 s to import, and most runs have no schema.
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
 
     if too_deep(schema):
@@ -38,7 +39,7 @@ def _check_parts(schema: Any) -> None:
 
     root = DRAFT202012.create_resource(schema)
     registry = cast("Any", Registry)().with_resource("", root)
-    seen: dict[int, list[int]] = {}  # of each part: those that apply to the same value
+    seen: dict[int, list[int]] = {}  # for each part, the parts that apply to the same value
     pending: list[tuple[Any, Any]] = [(root, registry.resolver())]
     while pending:
         part, resolver = pending.pop()
@@ -46,15 +47,15 @@ def _check_parts(schema: Any) -> None:
             continue
         contents = cast("Mapping[str, Any]", part.contents)
         resolver = resolver.in_subresource(part)
-        led = [_followed(resolver, contents[name], name) for name in _REFERENCES if name in contents]
-        pending += [(DRAFT202012.create_resource(found.contents), found.resolver) for found in led]
+        targets = [_resolve(resolver, contents[name], name) for name in _REFERENCES if name in contents]
+        pending += [(DRAFT202012.create_resource(target.contents), target.resolver) for target in targets]
         pending += [(inner, resolver) for inner in part.subresources()]
-        seen[id(contents)] = [id(found.contents) for found in led] + [id(each) for each in _applied(contents)]
-    _check_ends(seen)
+        applied = [*(target.contents for target in targets), *_applied(contents)]
+        seen[id(contents)] = [id(each) for each in applied]
+    _check_cycles(seen)
 
 
-def _followed(resolver: Any, reference: Any, name: str) -> Any:
-    """The part that a reference leads to."""
+def _resolve(resolver: Any, reference: Any, name: str) -> Any:
     from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
     shown = f"schema: {name} {str(reference)[:_LONGEST]!r}"
@@ -66,15 +67,15 @@ def _followed(resolver: Any, reference: Any, name: str) -> Any:
 
 
 def _applied(contents: Mapping[str, Any]) -> Iterator[Any]:
-    """The parts inside a part that apply to the very same value."""
+    """Yield the subschemas of a part that apply to the same value."""
     for name in _ALL_APPLY:
         yield from contents.get(name, ())
     yield from (contents[name] for name in _EACH_APPLIES if name in contents)
     yield from contents.get("dependentSchemas", {}).values()
 
 
-def _check_ends(leads_to: Mapping[int, list[int]]) -> None:
-    """Check that no part applies itself to the value it applies to, in any number of steps."""
+def _check_cycles(leads_to: Mapping[int, list[int]]) -> None:
+    """Raise ConfigError if a part applies itself to the same value, directly or through other parts."""
     done: set[int] = set()
     for start in leads_to:
         path: dict[int, Iterator[int]] = {} if start in done else {start: iter(leads_to[start])}

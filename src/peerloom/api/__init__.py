@@ -1,7 +1,7 @@
-"""The Python door: `peerloom.run("coral", limit=20)`, or a workflow, agents and rows of one's own.
+"""Provide the Python API: `peerloom.run("coral", limit=20)`, or with the user's workflow, agents and rows.
 
-Both ways make a `Plan`, all that a run needs with nothing started yet, and execute it; the command
-line does the same with the same functions.
+Both forms make a `Plan`, which holds everything that a run needs without starting anything, and execute it.
+The command line uses the same functions.
 """
 
 from peerloom.api.plan import Plan, make_plan

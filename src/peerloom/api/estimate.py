@@ -1,15 +1,13 @@
-"""What a run over a whole source will come to, from the tasks of a pilot run over some of its rows.
+"""Estimate the usage and duration of a run over a whole source from a pilot run over some of its rows.
 
 Tokens, calls and dollars are sums over tasks, so each is predicted as the pilot's mean times the number of
-tasks. How wrong that may be is found by the bootstrap: the pilot's tasks are drawn again, with replacement,
-many times; each time a whole run is made of tasks like those, and the middle 90 % of what such runs come to
-is the interval. It is widened as Student's t demands for few tasks, of which the plain bootstrap is too
-sure.
+tasks. The bootstrap estimates the error: the pilot's tasks are resampled with replacement many times; each
+time a whole run is simulated with such tasks, and the middle 90 % of the results of these runs is the
+interval. It is widened by Student's t, because the plain bootstrap is too narrow for few tasks.
 
-Time: as many tasks as `in_flight` says are worked on side by side, each for as long as it took in the
-pilot, and the next one begins when one has ended. That supposes that the model answers as quickly with so
-many calls at once as it did in the pilot, where there were no more tasks than in the sample: one as large
-as `in_flight` has measured it. A provider's limits are bounds below which no run ends.
+For the time, `in_flight` tasks run in parallel, each for its duration in the pilot, and the next one begins
+when one has ended. This assumes that the model is as fast with `in_flight` tasks as it was in the pilot; a
+sample of at least `in_flight` rows has measured that. A provider's rate limits are lower bounds of the time.
 """
 
 import heapq
@@ -22,13 +20,13 @@ from typing import Any, NamedTuple
 
 CONFIDENCE = 0.90
 
-_DRAWS = 1_000
-_PLAYED = 1_000  # tasks whose schedule is played through; with more, only its end is
-_ENDING = 256  # tasks that are looked at for that end
+_RESAMPLES = 1_000
+_MAX_SCHEDULED = 1_000  # the schedule of more tasks is approximated, except for its end
+_LAST_TASKS = 256  # the number of tasks that are simulated at the end
 
 
 class Work(NamedTuple):
-    """What one task came to. `seconds` are from its admission to its row."""
+    """The usage of one task; `seconds` is the time from its admission to its row."""
 
     prompt: float = 0.0
     completion: float = 0.0
@@ -39,7 +37,7 @@ class Work(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """What is expected, and between what it will be in nine of ten cases."""
+    """The expected value, and the bounds of the confidence interval."""
 
     low: float
     expected: float
@@ -47,15 +45,15 @@ class Interval(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """How the run will be.
+class RunShape:
+    """The size of a run, and the limits on its speed.
 
     Args:
-        tasks: that it has, those of the pilot included.
-        in_flight: tasks at once.
-        start_seconds: before the first task is admitted, and after the last one has ended.
-        calls_per_minute: that the provider allows.
-        tokens_per_minute: as well.
+        tasks: the number of tasks, including those of the pilot.
+        in_flight: the number of tasks at once.
+        start_seconds: the time before the first task is admitted and after the last one has ended.
+        calls_per_minute: the provider's limit of calls.
+        tokens_per_minute: the provider's limit of tokens.
     """
 
     tasks: int
@@ -66,29 +64,29 @@ class Shape:
 
 
 Estimate = Mapping[str, Interval]
-"""By figure, named as in `Work`; `seconds` are the wall time of the run."""
+"""An interval for each field of `Work`; `seconds` is the wall time of the run."""
 
 
-def predict(pilot: Sequence[Work], shape: Shape, seed: int = 0) -> Estimate:
-    """What a run will come to.
+def predict(pilot: Sequence[Work], shape: RunShape, seed: int = 0) -> Estimate:
+    """Return the estimate for a run.
 
     Args:
-        pilot: its tasks.
-        shape: of the run.
-        seed: of the bootstrap.
+        pilot: the pilot's tasks.
+        shape: the shape of the run.
+        seed: the seed of the bootstrap.
 
     Raises:
-        ValueError: if the pilot has less than two tasks, and the run more: nothing says how they differ.
+        ValueError: if the pilot has fewer than two tasks, and the run more: the variance is unknown.
     """
     if len(pilot) < min(2, shape.tasks):
         raise ValueError(f"{len(pilot)} tasks say nothing of how tasks differ: it takes 2")
     random = Random(seed)
-    runs = [_run(pilot, random.choices(pilot, k=len(pilot)), shape, random) for _ in range(_DRAWS)]
+    runs = [_run(pilot, random.choices(pilot, k=len(pilot)), shape, random) for _ in range(_RESAMPLES)]
     return {name: _interval([getattr(run, name) for run in runs], len(pilot)) for name in Work._fields}
 
 
 def work_of(row: Mapping[str, Any]) -> Work:
-    """What the task of a row came to."""
+    """Return the usage of the task of a row."""
     usage = row["usage"]
     return Work(
         usage["prompt"],
@@ -100,54 +98,56 @@ def work_of(row: Mapping[str, Any]) -> Work:
     )
 
 
-def _run(pilot: Sequence[Work], like: Sequence[Work], shape: Shape, random: Random) -> Work:
-    """A whole run: the pilot's own tasks, which are known, and others like those of `like`."""
+def _run(pilot: Sequence[Work], sample: Sequence[Work], shape: RunShape, random: Random) -> Work:
+    """Simulate a whole run: the pilot's own tasks, and further tasks distributed like the sample."""
     others = max(0, shape.tasks - len(pilot))
-    luck = random.gauss(0.0, math.sqrt(others))  # how far the sum of so many is from what is expected
+    deviation = random.gauss(0.0, math.sqrt(others))  # of their sum, in standard deviations of one task
     sums: list[float] = []
-    for known, values in zip(zip(*pilot, strict=True), zip(*like, strict=True), strict=True):
+    for known, values in zip(zip(*pilot, strict=True), zip(*sample, strict=True), strict=True):
         mean = sum(values) / len(values)
-        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
-        sums.append(max(0.0, sum(known) + others * mean + luck * spread))
+        sigma = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+        sums.append(max(0.0, sum(known) + others * mean + deviation * sigma))
     work = Work(*sums)
     calls = 60.0 * work.calls / shape.calls_per_minute
     tokens = 60.0 * (work.prompt + work.completion) / shape.tokens_per_minute
-    busy = _busy(work.seconds, pilot, like, shape, random)
-    return work._replace(seconds=shape.start_seconds + max(busy, calls, tokens))
+    makespan = _makespan(work.seconds, pilot, sample, shape, random)
+    return work._replace(seconds=shape.start_seconds + max(makespan, calls, tokens))
 
 
-def _busy(total: float, pilot: Sequence[Work], like: Sequence[Work], shape: Shape, random: Random) -> float:
-    """Seconds from the first task's admission to the last one's end; all together take `total`."""
-    places = min(shape.in_flight, shape.tasks)
-    taken = [work.seconds for work in like]
-    if shape.tasks <= _PLAYED:
+def _makespan(
+    total: float, pilot: Sequence[Work], sample: Sequence[Work], shape: RunShape, random: Random
+) -> float:
+    """Return the time from the first task's admission to the last one's end; `total` sums all durations."""
+    slots = min(shape.in_flight, shape.tasks)
+    durations = [work.seconds for work in sample]
+    if shape.tasks <= _MAX_SCHEDULED:
         known = [work.seconds for work in pilot]
-        rest = random.choices(taken, k=max(0, shape.tasks - len(known)))
+        rest = random.choices(durations, k=max(0, shape.tasks - len(known)))
         tasks = random.sample([*known, *rest], shape.tasks)
-        ends = tasks[:places]
+        ends = tasks[:slots]
         heapq.heapify(ends)
-        for seconds in tasks[places:]:
+        for seconds in tasks[slots:]:
             heapq.heapreplace(ends, ends[0] + seconds)
         return max(ends)
-    # When the last task is admitted, those under way have a part of their time left; longer ones are more.
-    ending = random.choices(taken, taken, k=min(places, _ENDING)) if any(taken) else [0.0]
-    left = [seconds * random.random() for seconds in ending]
-    return total / places + max(left) - fmean(left)
+    # When the last task is admitted, each running one has some time left; longer ones are more likely to run.
+    running = random.choices(durations, durations, k=min(slots, _LAST_TASKS)) if any(durations) else [0.0]
+    left = [seconds * random.random() for seconds in running]
+    return total / slots + max(left) - fmean(left)
 
 
 def _interval(runs: Sequence[float], tasks: int) -> Interval:
-    """The middle of what was drawn, as far out as Student's t goes with so few tasks."""
-    outside = (1.0 - CONFIDENCE) / 2.0
+    """Return the middle part of the simulated runs, widened by Student's t for few tasks."""
+    tail = (1.0 - CONFIDENCE) / 2.0
     if tasks > 1:
-        wide = math.sqrt(tasks / (tasks - 1)) * _student(1.0 - outside, tasks - 1)
-        outside = NormalDist().cdf(-wide)
+        width = math.sqrt(tasks / (tasks - 1)) * _student(1.0 - tail, tasks - 1)
+        tail = NormalDist().cdf(-width)
     ordered, last = sorted(runs), len(runs) - 1
-    low, high = ordered[math.floor(outside * last)], ordered[math.ceil((1.0 - outside) * last)]
+    low, high = ordered[math.floor(tail * last)], ordered[math.ceil((1.0 - tail) * last)]
     return Interval(low, fmean(runs), high)
 
 
 def _student(level: float, freedom: int) -> float:
-    """A quantile of Student's t, by its expansion around the normal law."""
+    """Return a quantile of Student's t, by its expansion around the normal distribution."""
     z = NormalDist().inv_cdf(level)
     first = (z**3 + z) / 4.0
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96.0

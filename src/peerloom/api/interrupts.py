@@ -1,8 +1,8 @@
-"""What Ctrl-C does to a run: the first drains it, the second stops it at once, a third breaks off.
+"""Handle Ctrl-C: the first drains the run, the second stops it at once, the third cancels everything.
 
-SIGTERM and SIGHUP, of a terminal that is closed, count as Ctrl-C. Signals that the process was started to
-ignore, as by nohup, stay ignored. Before the first task is admitted there is nothing to drain, so the first
-already breaks off.
+SIGTERM, and SIGHUP of a closed terminal, count as Ctrl-C. Signals that the process was started to ignore, as
+by nohup, stay ignored. Before the first task is admitted there is nothing to drain, so the first Ctrl-C
+cancels everything.
 """
 
 import asyncio
@@ -19,63 +19,62 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts(Hooks):
-    """Passes interruptions on to one run. Hears of the run's members as one of its hooks."""
+    """Handler of interruptions of one run, which is also one of the run's hooks.
+
+    Attributes:
+        count: the number of interruptions.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._run: Run | None = None
-        self._say: Callable[[str], None] | None = None
+        self._notify: Callable[[str], None] | None = None
         self._admitting = False
-        self._hits = 0
 
-    @property
-    def hits(self) -> int:
-        """How often the run was interrupted."""
-        return self._hits
-
-    def attach(self, run: Run, say: Callable[[str], None]) -> None:
-        """From now on `run` is what is interrupted; `say` tells the user what happens."""
-        self._run, self._say = run, say
+    def attach(self, run: Run, notify: Callable[[str], None]) -> None:
+        """Drain and stop `run` on interruptions from now on, and report that with `notify`."""
+        self._run, self._notify = run, notify
 
     def detach(self) -> None:
-        """The run is over: an interruption from now on breaks off."""
+        """Cancel everything on interruptions from now on: the run is over."""
         self._run = None
 
     def view_changed(self, event: ViewChanged) -> None:
-        """All members are there: tasks are on their way."""
+        """Note that the members are ready, and tasks are admitted."""
         self._admitting = True
 
     @contextlib.contextmanager
-    def listening(self) -> Generator[None]:
-        """Inside, in the current task, `hit` works; in the main thread signals do too."""
+    def handling_signals(self) -> Generator[None]:
+        """Handle `interrupt`, and in the main thread also signals, inside the block, for the current task."""
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         main = threading.current_thread() is threading.main_thread()
         found = {number: signal.getsignal(number) for number in _SIGNALS if main}
-        before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
-        for number in before:
-            self._loop.add_signal_handler(number, self._hit)
+        replaced = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
+        for number in replaced:
+            self._loop.add_signal_handler(number, self._interrupt)
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in replaced.items():
                 self._loop.remove_signal_handler(number)
                 signal.signal(number, handler)
             self._loop = None
 
-    def hit(self) -> None:
-        """Interrupt, from any thread."""
+    def interrupt(self) -> None:
+        """Interrupt the run, from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._hit)
+            self._loop.call_soon_threadsafe(self._interrupt)
 
-    def _hit(self) -> None:
-        self._hits += 1
-        if self._run is None or self._say is None or not self._admitting or self._hits > 2:
+    def _interrupt(self) -> None:
+        self.count += 1
+        if self._run is None or self._notify is None or not self._admitting or self.count > 2:
             assert self._task is not None
             self._task.cancel()
-        elif self._hits == 1:
+        elif self.count == 1:
             self._run.drain()
-            self._say("interrupted: finishing the tasks in flight; press Ctrl-C again to stop at once")
+            self._notify("interrupted: finishing the tasks in flight; press Ctrl-C again to stop at once")
         else:
             self._run.abort()
-            self._say("stopping; rows written so far are kept")
+            self._notify("stopping; rows written so far are kept")

@@ -1,7 +1,7 @@
-"""A pilot run: some rows of a plan's source, worked on for real, to say what all of them will come to.
+"""Run a pilot over some rows of a plan's source, and estimate the whole run from it.
 
-It asks the model anew, whatever the cache holds, since else it would measure the cache; but what it is
-answered is kept there, so that the run itself need not ask it again.
+The pilot does not read the cache, since otherwise it would measure the cache; but its replies are stored
+there, so that the run itself does not pay for them again.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peerloom.api.estimate import Estimate, Shape, predict, work_of
+from peerloom.api.estimate import Estimate, RunShape, predict, work_of
 from peerloom.api.plan import Plan
 from peerloom.api.runner import drive
 from peerloom.errors import ConfigError, PeerloomError
@@ -26,15 +26,15 @@ from peerloom.source.sample import take_sample
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will come to, and what that is concluded from.
+    """The estimate for a run, and the pilot it is based on.
 
     Attributes:
-        rows: of the source.
-        tasks: of the run: rows times trials.
-        sampled: rows of the pilot.
-        summary: of the pilot.
-        priced: whether it is known what calls cost; else `usd` of the estimate says nothing.
-        estimate: for the whole run.
+        rows: the number of rows of the source.
+        tasks: the number of tasks of the run: rows times trials.
+        sampled: the number of rows of the pilot.
+        summary: the summary of the pilot.
+        priced: whether the prices of calls are known; otherwise `usd` of the estimate is meaningless.
+        estimate: the estimate for the whole run.
     """
 
     rows: int
@@ -45,53 +45,53 @@ class Forecast:
     estimate: Estimate
 
 
-def forecast(plan: Plan, sample: int = 20, run_dir: Path | None = None, **how: Any) -> Forecast:
-    """Run a pilot, and conclude from it.
+def forecast(plan: Plan, sample: int = 20, run_dir: Path | None = None, **options: Any) -> Forecast:
+    """Run a pilot, and return the estimate for the whole run.
 
     Args:
-        plan: what is to be run.
-        sample: rows of the pilot, one trial of each.
-        run_dir: where it is kept; by default it is removed. One that is there already is not run again.
-        how: further arguments of `execute`.
+        plan: the plan of the whole run.
+        sample: the number of rows of the pilot, with one trial of each.
+        run_dir: the directory of the pilot, whose run is resumed if it exists; by default a temporary one.
+        options: further arguments of `execute`.
 
     Raises:
-        ConfigError: if the pilot has too few tasks to conclude anything from.
-        PeerloomError: what a run raises; if the pilot failed, its reason.
+        ConfigError: if the pilot has too few tasks for an estimate.
+        PeerloomError: if the pilot failed, with its reason, or for any error of a run.
     """
     source, rows = take_sample(plan.source, sample, plan.settings.seed)
     cache = plan.settings.cache
     if cache is not None:
         cache = dataclasses.replace(cache, lookup=False)
     settings = dataclasses.replace(plan.settings, trials=1, cache=cache)
-    noting = _Noting(plan.llm)
-    pilot = dataclasses.replace(plan, source=source, llm=noting, settings=settings)
+    service = _ObservedService(plan.llm)
+    pilot = dataclasses.replace(plan, source=source, llm=service, settings=settings)
     with ExitStack() as stack:
         if run_dir is None:
             run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peerloom-"))) / "pilot"
-        result = drive(pilot, run_dir=run_dir, **how)
+        result = drive(pilot, run_dir=run_dir, **options)
         if result.how == "failed":
             raise PeerloomError(
                 f"nothing can be estimated: {result.summary.get('error', 'every row failed')}"
             )
-        timed = [(work_of(row), row["timing"]) for row in read_rows(run_dir)]
+        pilot_rows = [(work_of(row), row["timing"]) for row in read_rows(run_dir)]
     tasks = rows * plan.settings.trials
-    works = [work for work, _ in timed]
-    span = max((each["finished"] for _, each in timed), default=0.0) - min(
-        (each["started"] for _, each in timed), default=0.0
+    works = [work for work, _ in pilot_rows]
+    span = max((timing["finished"] for _, timing in pilot_rows), default=0.0) - min(
+        (timing["started"] for _, timing in pilot_rows), default=0.0
     )
     start = max(0.0, result.summary["wall_seconds"] - span)
     try:
-        estimate = predict(works, _shape(tasks, settings.in_flight, start, noting.fleets), settings.seed)
+        estimate = predict(works, _shape(tasks, settings.in_flight, start, service.fleets), settings.seed)
     except ValueError as error:
         raise ConfigError(f"the pilot ended ({result.how}) with too few rows: {error}") from error
     summary = dict(result.summary)
     return Forecast(rows, tasks, len(works), summary, "usd" in summary, estimate)
 
 
-def _shape(tasks: int, in_flight: int, start: float, fleets: Sequence[ReplicatedClientSpec]) -> Shape:
-    """The run's shape. Limits of several services do not count: nothing says how calls are divided."""
+def _shape(tasks: int, in_flight: int, start: float, fleets: Sequence[ReplicatedClientSpec]) -> RunShape:
+    """Return the run's shape. Limits of several services are ignored: how calls are divided is unknown."""
     limits = fleets[0].limits if len(fleets) == 1 else Limits()
-    return Shape(
+    return RunShape(
         tasks=tasks,
         in_flight=min(in_flight, limits.concurrency or in_flight),
         start_seconds=start,
@@ -100,8 +100,8 @@ def _shape(tasks: int, in_flight: int, start: float, fleets: Sequence[Replicated
     )
 
 
-class _Noting:
-    """The plan's service; notes what is behind it."""
+class _ObservedService:
+    """Wrapper of the plan's service that stores the specs of its clients."""
 
     def __init__(self, service: LLMService) -> None:
         self._service = service

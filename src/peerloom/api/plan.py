@@ -1,4 +1,4 @@
-"""A checked run that has not begun: configuration, program, source, model and shape."""
+"""Plan a run: check its configuration, program, source, model and settings without starting anything."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from peerloom import recipes
 from peerloom.config import Config, check, compose, to_yaml
-from peerloom.config.build import make_settings, make_source, settle
-from peerloom.config.resume import kept_on_resume
+from peerloom.config.build import make_settings, make_source, resolve
+from peerloom.config.resume import resume_values
 from peerloom.config.secrets import refuse_secrets
-from peerloom.config.services import make_lineup
+from peerloom.config.services import make_router
 from peerloom.errors import ConfigError, UsageError, WorkflowError
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
@@ -24,18 +24,18 @@ from peerloom.source.memory import RowsSource
 from peerloom.values import escaped
 from peerloom.workflow import check_agents
 
-LONGEST_MESSAGE = 4_000
+MAX_MESSAGE = 4_000
 
 Rows = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Mapping[str, Any]] | Source
 """Input: a path or pattern, several of them, rows, or a source object."""
 
 Model = str | LLMService | Script
-"""A model: the name of an `llm` group, a service object, or a script as `ScriptedService` takes it."""
+"""A model: the name of an `llm` group, a service object, or a script for `ScriptedService`."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs; nothing has been started. `name` is for people and for the run directory."""
+    """Everything that a run needs, checked but not started. `name` is used in the default run directory."""
 
     name: str
     config: Config
@@ -51,21 +51,21 @@ class Plan:
         return to_yaml(self.config, f"Peerloom {version('peerloom')}. Source: {source}")
 
     def fingerprint(self) -> Fingerprint:
-        """By what the run is known again when it is resumed. Reads samples of the input.
+        """Return the values that identify the run when it is resumed. Reads samples of the input.
 
         Raises:
             SourceError: if the input cannot be read any more.
-            ConfigError: if the source describes itself with a secret.
+            ConfigError: if the source's description holds a secret.
         """
-        kept, source = kept_on_resume(self.config), fingerprint(self.source)
+        config, source = resume_values(self.config), fingerprint(self.source)
         if "limit" in source:
-            kept.grows["limit"] = source.pop("limit")
-        same = {**kept.same, **{f"source.{key}": value for key, value in source.items()}}
+            config.grows["limit"] = source.pop("limit")
+        same = {**config.same, **{f"source.{key}": value for key, value in source.items()}}
         if self.config.llm is None:
             same["llm"] = type(self.llm).__name__
         same["workflow.roles"] = list(self.program.workflow.roles)
         refuse_secrets(same)
-        return Fingerprint(same, kept.grows)
+        return Fingerprint(same, config.grows)
 
 
 def make_plan(
@@ -78,9 +78,7 @@ def make_plan(
     values: Mapping[str, Any] | None = None,
     config_dir: str | os.PathLike[str] | None = None,
 ) -> Plan:
-    """Check everything that can be checked without starting anything.
-
-    A message never gets longer than `LONGEST_MESSAGE` characters, however long what it quotes is.
+    """Make the plan of a run: check everything that can be checked without starting anything.
 
     Args:
         recipe: a recipe's name, import path, or run file; None if a program is given.
@@ -88,19 +86,19 @@ def make_plan(
         program: a workflow and agents instead of a recipe's.
         source: input instead of `source.path`.
         llm: a model instead of the `llm` group.
-        values: configuration by dotted key; wins over `overrides`.
-        config_dir: groups of the user's own, see `peerloom.config.composition.compose`.
+        values: configuration by dotted key; takes precedence over `overrides`.
+        config_dir: a directory with the user's own groups, see `peerloom.config.composition.compose`.
 
     Raises:
-        UsageError: naming what is wrong, and where.
+        UsageError: naming the error and its place; the message is cut after `MAX_MESSAGE` characters.
     """
     try:
         return _plan(recipe, overrides, program, source, llm, dict(values or {}), config_dir)
     except UsageError as error:
         text = escaped(str(error))
-        if text == str(error) and len(text) <= LONGEST_MESSAGE:
+        if text == str(error) and len(text) <= MAX_MESSAGE:
             raise
-        raise type(error)(f"{text[:LONGEST_MESSAGE]}{'...' * (len(text) > LONGEST_MESSAGE)}") from None
+        raise type(error)(f"{text[:MAX_MESSAGE]}{'...' * (len(text) > MAX_MESSAGE)}") from None
 
 
 def _plan(
@@ -115,21 +113,21 @@ def _plan(
     rows = _rows(source, given)
     service = _service(llm, given)
     composed = compose(recipe, overrides, values=given, config_dir=config_dir)
-    found = _recipe(_recipe_name(composed), program)
-    config = check(composed, found.params if found else None)
-    config = settle(config, found.sample if found and rows is None else None)
-    if found is not None:
-        program = found.build(config.recipe.model_dump(mode="json", exclude={"name"}))
+    found_recipe = _recipe(_recipe_name(composed), program)
+    config = check(composed, found_recipe.params if found_recipe else None)
+    config = resolve(config, found_recipe.sample if found_recipe and rows is None else None)
+    if found_recipe is not None:
+        program = found_recipe.build(config.recipe.model_dump(mode="json", exclude={"name"}))
     program = _checked(cast("Program", program))
     if config.engine == "ray" and isinstance(llm, list | tuple):
         raise ConfigError("a list of replies is used up in order, by one process: it needs engine=local")
     settings = make_settings(config, program.workflow.roles)
     return Plan(
-        name=found.name if found else "workflow",
+        name=found_recipe.name if found_recipe else "workflow",
         config=config,
         program=program,
         source=make_source(config) if rows is None else _source(rows, config),
-        llm=service or make_lineup(config),
+        llm=service or make_router(config),
         settings=settings,
     )
 
@@ -168,7 +166,7 @@ def _checked(program: Program) -> Program:
 
 
 def _rows(source: Rows | None, values: dict[str, Any]) -> Source | list[Mapping[str, Any]] | None:
-    """Rows or a source given in Python; paths become a value of the configuration."""
+    """Return rows or a source given in Python; set paths as a value of the configuration instead."""
     if isinstance(source, str | os.PathLike):
         values["source.path"] = os.fspath(source)
         return None
@@ -195,7 +193,7 @@ def _source(rows: Source | list[Mapping[str, Any]], config: Config) -> Source:
 
 
 def _service(llm: Model | None, values: dict[str, Any]) -> LLMService | None:
-    """A service given in Python; a name becomes the choice of a group."""
+    """Return a service given in Python; set a name as the choice of a group instead."""
     if isinstance(llm, str):
         values["llm"] = llm
     if llm is None or isinstance(llm, str):

@@ -1,4 +1,4 @@
-"""What a run hands back."""
+"""Define the result of a run."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,14 @@ Ended = Literal["finished", "drained", "suspended", "failed"]
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """A run that is over. Iterating gives its completed rows, read from disk; `len()` counts them.
+    """The result of a run. Iteration yields its completed rows, read from disk; `len()` counts them.
 
     Attributes:
-        run_dir: where its rows, log and summary are.
-        how: `finished`; `failed` if every row failed, or more than `max_failed` allows, with the reason in
-            `summary["error"]`; `drained` if it was interrupted: it finished what was in flight, no more; or
-            `suspended` if its budget was used up: what was in flight is kept for a session with more.
+        run_dir: the directory with its rows, log and summary.
+        how: `finished`; `failed` if every row failed, or more rows than `max_failed` allows, with the reason
+        in
+            `summary["error"]`; `drained` if it was interrupted, and finished only the tasks in flight; or
+            `suspended` if its budget was used up, so that the tasks in flight wait for a larger one.
         summary: the content of `summary.json`.
     """
 
@@ -32,23 +33,23 @@ class RunResult:
     def errors(self) -> list[dict[str, Any]]:
         """The three most common errors of the last session's agents and workflow, the most common first.
 
-        Each has `role` (empty: the workflow), `reason`, `type`, `message`, `file`, `line`, `count`, and
-        `example`, the id of a row. Errors of type `TaskError` are counted by reason. A turn that is done
-        again after a crash counts again.
+        Each has `role` (empty for the workflow), `reason`, `type`, `message`, `file`, `line`, `count`, and
+        `example`, the id of a row. Errors of type `TaskError` are counted by reason. A turn that is repeated
+        after a crash counts again.
         """
         return list(self.summary.get("errors", ()))
 
     def rows(self, *, rejected: bool = False) -> Iterator[dict[str, Any]]:
-        """The completed rows; with `rejected` also the filtered, truncated and failed ones."""
+        """Yield the completed rows; with `rejected` also the filtered, truncated and failed ones."""
         return read_rows(self.run_dir, rejected=rejected)
 
     def export(self, path: str | os.PathLike[str], *, rejected: bool = False) -> Path:
         """Write the completed rows, or with `rejected` the others instead, to a `.parquet` or `.jsonl` file.
 
-        In a Parquet file nested values stay nested; where rows do not agree, a value's JSON text stands.
+        In a Parquet file nested values stay nested; values whose type differs between rows become JSON text.
 
         Raises:
-            ConfigError: if the file's name ends otherwise, or is among the run's own files.
+            ConfigError: if the file has another suffix, or is among the run's own files.
             SinkError: if it cannot be written.
         """
         return export(self.run_dir, Path(path).expanduser(), rejected=rejected).path

@@ -1,4 +1,4 @@
-"""`run` and `arun`, and the execution of a plan that they share with the command line."""
+"""Run recipes and workflows from Python, and execute plans for the command line."""
 
 import asyncio
 import os
@@ -34,20 +34,19 @@ from peerloom.terminal.streams import reopen_closed
 from peerloom.workflow import Workflow
 
 
-class Options(TypedDict, total=False):
-    """The options of `run` and `arun`. Whatever is left out keeps the configuration's default.
+class RunOptions(TypedDict, total=False):
+    """The options of `run` and `arun`. An omitted option has the configuration's default.
 
-    `source` is a path, a pattern, several of them, rows (any iterable of mappings), or a source object.
-    `llm` is a group's name (`"llamacpp"`, `"openai"`, `"simulated"`), a service object, or a script as
-    `ScriptedService` takes it: a list of replies, say, or a function from request to reply. `config` is
-    any other key of the configuration, with dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`.
-    `max_failed` is how many rows (a whole number), or which share of them (0.2), may fail before the run
-    stops, with `how` as `failed`; by default it stops when its first 20 rows all failed.
-    `check_row` raises `RowError` for rows that the agents could not work on. `progress=False` shows
-    neither the run's progress nor its warnings on stderr.
+    `source` is a path, a pattern, several of them, rows (any iterable of mappings), or a source object. `llm`
+    is a group's name (`"llamacpp"`, `"openai"`, `"simulated"`), a service object, or a script for
+    `ScriptedService`, such as a list of replies or a function from request to reply. `config` holds other
+    keys of the configuration, with dots: `{"llm.latency": 0.1, "recipe.max_rounds": 2}`. `max_failed` is the
+    number of rows (a whole number), or the share of rows (0.2), that may fail before the run stops, with
+    `how` as `failed`; by default it stops if its first 20 rows all failed. `check_row` raises `RowError` for
+    rows that the agents cannot process. `progress=False` hides the run's progress and its warnings on stderr.
 
-    If `run_dir` holds a run already, it goes on where that was: finished rows are kept, missing ones done,
-    with `retry_failed` failed ones too. `fresh` replaces it instead.
+    If `run_dir` holds a run already, it is resumed: finished rows are kept, and missing ones are run, with
+    `retry_failed` also failed ones. `fresh` replaces it instead.
     """
 
     source: Rows
@@ -78,22 +77,22 @@ def run(
     *,
     workflow: Workflow | None = None,
     agents: Mapping[str, Agent] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> RunResult:
     """Run a recipe, or a workflow with its agents, to the end.
 
-    Works in a notebook too, where it runs in a thread of its own. Ctrl-C drains the run and returns
-    what is finished (`how` is `drained`); a second one stops it at once.
+    In a notebook, the run uses a separate thread. The first Ctrl-C drains the run, which then returns its
+    finished rows (`how` is `drained`); a second one stops it at once.
 
     Args:
         recipe: a recipe's name, import path, or the path of a `run.yaml`.
-        workflow: who acts when, instead of a recipe's.
-        agents: who fills each role of the workflow.
-        options: see `Options`.
+        workflow: a workflow instead of a recipe's.
+        agents: the agent for each role of the workflow.
+        options: see `RunOptions`.
 
     Raises:
-        UsageError: before anything is started, naming what is wrong; a `RunDirError` names what differs
-            from the run that is in `run_dir`.
+        UsageError: before anything is started, naming the error; a `RunDirError` names the differences from
+            the run in `run_dir`.
         ServiceError: if the model cannot be started or dies; rows written so far are kept.
         EngineError: if processes cannot be started.
     """
@@ -106,15 +105,15 @@ async def arun(
     *,
     workflow: Workflow | None = None,
     agents: Mapping[str, Agent] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> RunResult:
-    """As `run`, in the running event loop; interruptions are the caller's business."""
+    """Run like `run`, but in the running event loop; the caller handles interruptions."""
     plan = await asyncio.to_thread(_plan, recipe, workflow, agents, options)
     return await execute(plan, **_execution(options))
 
 
 def drive(plan: Plan, **execution: Any) -> RunResult:
-    """Execute a plan in an event loop of its own, heeding Ctrl-C; see `execute` for the arguments.
+    """Execute a plan in a new event loop, and handle Ctrl-C; see `execute` for the arguments.
 
     Raises:
         KeyboardInterrupt: if it was interrupted before the first task, or for the third time.
@@ -122,16 +121,16 @@ def drive(plan: Plan, **execution: Any) -> RunResult:
     reopen_closed()  # before the event loop opens its own files
     interrupts = Interrupts()
 
-    async def work() -> RunResult:
-        with interrupts.listening():
+    async def execute_interruptibly() -> RunResult:
+        with interrupts.handling_signals():
             return await execute(plan, interrupts=interrupts, **execution)
 
-    def whole() -> RunResult:
+    def run_event_loop() -> RunResult:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(work())
+                return runner.run(execute_interruptibly())
         except asyncio.CancelledError:
-            if not interrupts.hits:
+            if not interrupts.count:
                 raise EngineError(
                     "the run was cancelled by code in its own process, such as an agent that cancels all "
                     "tasks; with engine=ray agents run in other processes"
@@ -144,16 +143,16 @@ def drive(plan: Plan, **execution: Any) -> RunResult:
             ) from error
 
     if not _in_event_loop():
-        return whole()
+        return run_event_loop()
     with ThreadPoolExecutor(1, "peerloom") as thread:
-        result = thread.submit(whole)
+        result = thread.submit(run_event_loop)
         while True:
             try:
                 return result.result()
             except KeyboardInterrupt:
                 if result.done():
                     raise
-                interrupts.hit()
+                interrupts.interrupt()
 
 
 async def execute(
@@ -167,34 +166,34 @@ async def execute(
     hooks: Sequence[Hooks] = (),
     interrupts: Interrupts | None = None,
 ) -> RunResult:
-    """Execute a plan, or go on with it if its run directory holds a part of it.
+    """Execute a plan, or resume it if its run directory holds a part of the run.
 
     Args:
-        plan: what to run.
-        run_dir: where to write; by default a new directory below `runs/`.
+        plan: the plan.
+        run_dir: the run directory; by default a new directory below `runs/`.
         fresh: replace an earlier run in that directory.
-        retry_failed: do its failed rows again.
-        start_over: replace another run in that directory if it has done nothing yet.
+        retry_failed: run its failed rows again.
+        start_over: replace another run in that directory if it has done no work yet.
         progress: show the run and its warnings on stderr.
-        hooks: others who watch.
-        interrupts: what the run is attached to, so that it can be drained.
+        hooks: further observers.
+        interrupts: the handler of interruptions, which can drain the run.
 
     Raises:
-        RunDirError: if the directory is taken, or holds another run.
-        SinkError: if with `sink.format=parquet` that cannot be written; the rows themselves are there.
+        RunDirError: if the directory is in use, or holds another run.
+        SinkError: if `sink.format=parquet` is set and the file cannot be written; the rows are still there.
         PeerloomError: see `Run.execute`.
     """
     claimed = RunDir.claim(run_dir or default_run_dir(plan.name), fresh=fresh)
-    ended, control = _Ended(), Control()
-    watching: list[Hooks] = [LogHooks(claimed.log), ended, control, *hooks]
+    ending, control = _EndingRecorder(), Control()
+    observers: list[Hooks] = [LogHooks(claimed.log), ending, control, *hooks]
     with ExitStack() as stack:
         stack.push(claimed)
         fingerprint = await asyncio.to_thread(plan.fingerprint)
         session = Session(claimed, fingerprint, retry_failed=retry_failed, start_over=start_over)
         if progress:
-            watching.append(stack.enter_context(open_display(open_console(stderr=True))))
+            observers.append(stack.enter_context(open_display(open_console(stderr=True))))
         if interrupts is not None:
-            watching.append(interrupts)
+            observers.append(interrupts)
         run = Run(
             plan.program,
             plan.source,
@@ -202,21 +201,21 @@ async def execute(
             plan.settings,
             session,
             recipe=plan.name,
-            hooks=watching,
+            hooks=observers,
             config_yaml=plan.yaml,
         )
         if interrupts is not None:
-            interrupts.attach(run, lambda text: _tell(watching, text))
+            interrupts.attach(run, lambda text: _warn(observers, text))
         async with control.serving(run, claimed):
-            summary = await _executed(run)
+            summary = await _execute(run)
         if plan.config.sink.format == "parquet":
             if interrupts is not None:
                 interrupts.detach()
             await _to_parquet(claimed.path)
-    return RunResult(claimed.path, ended.how, summary)
+    return RunResult(claimed.path, ending.how, summary)
 
 
-async def _executed(run: Run) -> dict[str, Any]:
+async def _execute(run: Run) -> dict[str, Any]:
     try:
         return await run.execute()
     except ExceptionGroup as group:
@@ -225,28 +224,28 @@ async def _executed(run: Run) -> dict[str, Any]:
 
 
 def default_run_dir(name: str) -> Path:
-    """`runs/<name>-<date>-<short id>`, a directory that does not exist yet."""
+    """Return `runs/<name>-<date>-<short id>`, a directory that does not exist yet."""
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
     return Path("runs") / f"{safe}-{time.strftime('%Y%m%d')}-{secrets.token_hex(3)}"
 
 
 async def _to_parquet(run_dir: Path) -> None:
-    """Export in a thread, which a cancellation ends, and waits for."""
+    """Export in a thread; a cancellation of this task ends the export, and waits for the thread."""
     task = asyncio.current_task()
 
-    def going_on() -> None:
+    def check_cancelled() -> None:
         if task is not None and task.cancelling():
             raise _Cancelled
 
-    await to_its_end(export_parquet, run_dir, going_on)
+    await to_its_end(export_parquet, run_dir, check_cancelled)
 
 
 class _Cancelled(Exception):
-    """Ends the export; nobody hears of it, for the cancellation itself comes first."""
+    """Ends the export; it never propagates, because the cancellation itself takes precedence."""
 
 
-class _Ended(Hooks):
-    """Remembers how the run ended."""
+class _EndingRecorder(Hooks):
+    """Hooks that record how the run ended."""
 
     how: Ended = "finished"
 
@@ -256,11 +255,11 @@ class _Ended(Hooks):
 
 
 def _plan(
-    recipe: str | None, workflow: Workflow | None, agents: Mapping[str, Agent] | None, options: Options
+    recipe: str | None, workflow: Workflow | None, agents: Mapping[str, Agent] | None, options: RunOptions
 ) -> Plan:
     for name in options:
-        if name not in Options.__annotations__:
-            known = list(Options.__annotations__)
+        if name not in RunOptions.__annotations__:
+            known = list(RunOptions.__annotations__)
             raise ConfigError(
                 f"run() has no option {name!r}.{did_you_mean(name, known)} Other keys go into config={{...}}"
             )
@@ -280,15 +279,15 @@ def _plan(
     )
 
 
-def _execution(options: Options) -> dict[str, Any]:
+def _execution(options: RunOptions) -> dict[str, Any]:
     given = cast("dict[str, Any]", options)
     return {
         key: given[key] for key in ("run_dir", "fresh", "retry_failed", "progress", "hooks") if key in given
     }
 
 
-def _tell(watching: Sequence[Hooks], text: str) -> None:
-    for hooks in watching:
+def _warn(observers: Sequence[Hooks], text: str) -> None:
+    for hooks in observers:
         hooks.notice(Notice("warning", text))
 
 

@@ -1,4 +1,4 @@
-"""The command line: one file per verb."""
+"""Provide the command line `peerloom`, with one module for each verb."""
 
 from peerloom.cli.app import main
 

@@ -1,9 +1,9 @@
-"""Which verbs there are, and what becomes of their errors.
+"""Dispatch the verbs of the command line, and report their errors.
 
-Only the module of the verb that was asked for is imported, so that `peerloom --help` is quick. A verb's
-module has `add_to(app)`. Exit codes: 0 done; 1 failed while running; 2 what the user wrote cannot run;
-3 the budget is used up and tasks are suspended; 130 interrupted, also if a first Ctrl-C let the run finish
-what was in flight.
+Only the module of the given verb is imported, so that `peerloom --help` is fast. A verb's module has a
+function `add_to(app)`. The exit codes are 0 for success; 1 for a failure while running; 2 for invalid input
+of the user; 3 if the budget is used up and tasks are suspended; 130 if interrupted, even if the run finished
+its tasks in flight after the first Ctrl-C.
 """
 
 import functools
@@ -41,10 +41,10 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process."""
+    """Run the command line, and exit the process."""
     reopen_closed()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    _find_own_modules()
+    _add_current_directory()
     app = typer.Typer(
         help="Synthetic training data from many LLM agents at once, peer to peer.",
         add_completion=False,
@@ -53,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pretty_exceptions_enable=False,
     )
     app.callback()(_common)
-    asked = next((word for word in given if not word.startswith("-")), None)
+    given_verb = next((word for word in given if not word.startswith("-")), None)
     for verb, summary in VERBS.items():
-        if verb == asked:
+        if verb == given_verb:
             importlib.import_module(f"peerloom.cli.commands.{verb.replace('-', '_')}").add_to(app)
         else:
-            app.command(verb, help=summary)(_not_asked)
+            app.command(verb, help=summary)(_placeholder)
     try:
         _check_encoding(given)
         app(args=given, prog_name="peerloom")
@@ -70,11 +70,11 @@ FAILED = 1
 USAGE = 2
 SUSPENDED = 3
 INTERRUPTED = 130
-"""Exit codes beside 0, see this module."""
+"""The exit codes besides 0, see the module's docstring."""
 
 
-def guarded(verb: Callable[P, R]) -> Callable[P, R]:
-    """The verb, with its errors as one clear message each and an exit code."""
+def handle_errors(verb: Callable[P, R]) -> Callable[P, R]:
+    """Return the verb with its errors converted to messages and exit codes."""
 
     @functools.wraps(verb)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -92,7 +92,7 @@ def guarded(verb: Callable[P, R]) -> Callable[P, R]:
 
 
 def _flush() -> None:
-    """Write what is buffered; if nobody reads it, drop it, or Python would end with exit code 120."""
+    """Flush the streams; drop the output of a closed one, or Python would exit with code 120."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()
@@ -103,21 +103,23 @@ def _flush() -> None:
 
 
 def _check_encoding(given: Sequence[str]) -> None:
-    """Refuse arguments that are no text, before anything starts: rows and logs could not name them."""
+    """Refuse arguments that are not UTF-8 before anything starts: rows and logs could not contain them."""
     for number, word in enumerate((*given, os.getcwd()), 1):
         if escaped(word) != word:
-            what = f"argument {number}" if number <= len(given) else "the current directory"
+            subject = f"argument {number}" if number <= len(given) else "the current directory"
             locale = sys.getfilesystemencoding()
             hint = "" if locale == "utf-8" else f" (this locale's encoding is {locale}: set PYTHONUTF8=1)"
-            echo(f"error: {what} is not UTF-8: {escaped(word)}{hint}. Rename it, or use a link", stderr=True)
+            echo(
+                f"error: {subject} is not UTF-8: {escaped(word)}{hint}. Rename it, or use a link", stderr=True
+            )
             raise SystemExit(USAGE)
 
 
-def _find_own_modules() -> None:
-    """Recipes in the current directory can be imported; it comes last, so no file there hides a package."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
+def _add_current_directory() -> None:
+    """Make recipes in the current directory importable, after all packages, so that they hide none."""
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.append(directory)
 
 
 def _failed(error: PeerloomError, code: int) -> typer.Exit:
@@ -126,8 +128,8 @@ def _failed(error: PeerloomError, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         echo(version("peerloom"))
         raise typer.Exit
 
@@ -138,8 +140,8 @@ def _common(
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """Options before the verb."""
+    """Define the options before the verb."""
 
 
-def _not_asked() -> None:
-    """Stands for a verb in the list of verbs."""
+def _placeholder() -> None:
+    """Stand in for a verb whose module is not imported."""

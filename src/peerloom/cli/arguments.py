@@ -1,4 +1,4 @@
-"""Arguments that several verbs share."""
+"""Define the arguments that several verbs share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 
 def expanded(path: Path | None) -> Path | None:
-    """A path as the shell would have written it: `--run-dir=~/x` reaches us with its `~`."""
+    """Return a path with `~` expanded, which the shell does not do in `--run-dir=~/x`."""
     return None if path is None else path.expanduser()
 
 

@@ -1,7 +1,8 @@
-"""`peerloom run --dry-run`: what a run would be, found out without a call, a process or a file.
+"""Implement `peerloom run --dry-run`: describe a run without making a call, a process or a file.
 
-Beyond what making the plan checks: that there are rows, and how many; that the run directory can be used,
-and what is there already; that an embedded model's weights are here, or can be had and how large they are.
+In addition to the checks of making the plan, it counts the rows, and requires at least one; checks that the
+run directory can be used, and reads its state; and checks that the weights of embedded models are present or
+can be downloaded, and their size.
 """
 
 from pathlib import Path
@@ -19,11 +20,13 @@ from peerloom.services.llm.llamacpp.weights import missing_bytes
 from peerloom.sink.rundir.directory import RunDir
 
 
-def rehearse(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool, as_json: bool) -> None:
-    """Check the plan as far as it goes, and print it.
+def print_dry_run(
+    plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool, as_json: bool
+) -> None:
+    """Check the plan as far as possible, and print it.
 
     Raises:
-        UsageError: as the run would.
+        UsageError: as for the run itself.
     """
     found = _findings(plan, run_dir, fresh=fresh, retry_failed=retry_failed)
     if as_json:
@@ -60,7 +63,7 @@ def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bo
 
 
 def _directory(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool) -> tuple[str, int, bool]:
-    """Where rows would go, the number of that session, and whether there would be nothing to do."""
+    """Return the run directory, the number of the session, and whether the run is finished already."""
     if run_dir is None:
         default = default_run_dir(plan.name)
         RunDir.peek(default)
@@ -70,28 +73,28 @@ def _directory(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: b
 
 
 def _model(plan: Plan, *, done: bool) -> dict[str, Any]:
-    """Which model would be asked, and how much is to be fetched first; nothing, if nothing is to do."""
+    """Return the model's keys, and the bytes to download for embedded models, 0 if the run is finished."""
     llm = plan.config.llm
-    said = {
+    model = {
         key: getattr(llm, key)
         for key in ("kind", "model", "base_url")
         if llm is not None and hasattr(llm, key)
     }
     models = embedded_models(plan.config)
-    return {**said, "missing_bytes": 0 if done else sum(map(missing_bytes, models))} if models else said
+    return {**model, "missing_bytes": 0 if done else sum(map(missing_bytes, models))} if models else model
 
 
 def _lines(found: dict[str, Any]) -> dict[str, str]:
     model = {key: value for key, value in found["model"].items() if value is not None}
     missing = model.pop("missing_bytes", 0)
-    told = " ".join(str(value) for value in model.values())
+    description = " ".join(str(value) for value in model.values())
     session = "nothing left to do" if found["done"] else f"session {found['session']}"
     return {
         "recipe": f"{found['recipe']}, roles {', '.join(found['roles'])}",
         "tasks": f"{count(found['tasks'])} ({count(found['rows'])} rows x {found['trials']} trials), "
         f"{count(found['in_flight'])} in flight",
         "engine": f"{found['engine']}, {found['peers']} peers, {found['placement']}",
-        "model": told + (f", {missing / 1e6:,.0f} MB to be fetched first" if missing else ""),
+        "model": description + (f", {missing / 1e6:,.0f} MB to be fetched first" if missing else ""),
         "output": f"{found['run_dir']}, {session}",
         "dry run": "nothing was called or written",
     }

@@ -1,4 +1,4 @@
-"""Standard output and standard error, which may be closed: text for people, and JSON."""
+"""Print text and JSON on standard output and standard error, even if they are closed."""
 
 import re
 import sys

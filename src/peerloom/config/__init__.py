@@ -1,7 +1,7 @@
-"""Typed configuration: composed by OmegaConf, checked by pydantic.
+"""Compose and check the configuration of a run, with OmegaConf and pydantic.
 
-`compose` gathers what the user said into one dictionary, `check` makes it a frozen `Config` or says
-what is wrong with it, and `build` turns that into the source, model service and settings of a run.
+`compose` merges files, overrides and values into one dictionary, `check` converts it to a frozen `Config` or
+reports every error in it, and `build` creates the source, model service and settings of a run.
 """
 
 from peerloom.config.composition.compose import compose

@@ -1,24 +1,25 @@
-"""From a checked `Config` to the runtime objects it describes."""
+"""Build the source and the settings of a run from a checked `Config`."""
 
 import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from peerloom.config.resume import kept_on_resume
+from peerloom.config.resume import resume_values
 from peerloom.config.rules import unknown_roles
 from peerloom.config.schema import Config
 from peerloom.config.secrets import refuse_secrets
-from peerloom.config.sections.llm import Hosted, LlamaCpp, Served
-from peerloom.config.sections.money import make_cache, make_prices, settle_cache, settle_prices
+from peerloom.config.sections.llm import Hosted, LlamaCpp, ServiceSection
+from peerloom.config.sections.money import absolute, make_cache, resolve_cache, resolve_prices
 from peerloom.errors import ConfigError
 from peerloom.runtime.settings import RoleSettings, RunSettings
 from peerloom.services.llm.llamacpp.weights import canonical
+from peerloom.services.llm.usage.prices import read_prices
 from peerloom.source.open import open_source
 from peerloom.source.parts.combined import PartsSource
 from peerloom.source.storage.urls import is_url
 
-_NO_SHAPE = {
+_NOT_SETTINGS = {
     *("recipe", "source", "sink", "limit", "llm", "llms", "roles", "ray", "journal"),
     *("agents", "budget", "prices", "cache"),
 }
@@ -27,46 +28,46 @@ _NO_SHAPE = {
 _MODELS = ("llm.", "llms.", "roles.")  # keys that say which model answers
 
 
-def settle(config: Config, sample: Path | None = None) -> Config:
-    """Fill in what depends on the recipe and the environment, so that `run.yaml` says what ran.
+def resolve(config: Config, sample: Path | None = None) -> Config:
+    """Fill in the values that depend on the recipe and the environment, so that `run.yaml` is complete.
 
     Args:
-        config: as the user gave it.
-        sample: the recipe's bundled rows, read if no source is given.
+        config: the configuration that the user gave.
+        sample: the recipe's bundled rows, the default source.
 
     Raises:
         ConfigError: if the environment's server address holds a secret.
-        ModelError: if there are no such weights.
+        ModelError: if the weights do not exist.
     """
-    llm = _settled(config.llm) if config.llm is not None else None
-    # A slot keeps one conversation's prompt in its cache: more of them at once would push each other out.
-    suits = llm.slots * llm.replicas if isinstance(llm, LlamaCpp) else RunSettings.in_flight
-    settled = config.model_copy(
+    llm = _resolve_llm(config.llm) if config.llm is not None else None
+    # A slot caches the prompt of one conversation: with more in flight they would evict each other.
+    in_flight = llm.slots * llm.replicas if isinstance(llm, LlamaCpp) else RunSettings.in_flight
+    resolved = config.model_copy(
         update={
             "source": config.source.model_copy(update={"path": _absolute(config.source.path or sample)}),
             "llm": llm,
-            "llms": {name: _settled(each) for name, each in config.llms.items()},
-            "in_flight": config.in_flight or suits,
-            "prices": settle_prices(config.prices),
-            "cache": settle_cache(config.cache),
+            "llms": {name: _resolve_llm(each) for name, each in config.llms.items()},
+            "in_flight": config.in_flight or in_flight,
+            "prices": resolve_prices(config.prices),
+            "cache": resolve_cache(config.cache),
         }
     )
-    refuse_secrets(settled.model_dump(mode="json"))
-    return settled
+    refuse_secrets(resolved.model_dump(mode="json"))
+    return resolved
 
 
-def _settled(llm: Served) -> Served:
+def _resolve_llm(llm: ServiceSection) -> ServiceSection:
     if isinstance(llm, LlamaCpp):
         return replace(llm, model=canonical(llm.model))
     if isinstance(llm, Hosted):
         provider = llm.dialect().provider
-        found = llm.base_url or os.environ.get(provider.url_env) or provider.url or None
-        return replace(llm, base_url=found)
+        base_url = llm.base_url or os.environ.get(provider.url_env) or provider.url or None
+        return replace(llm, base_url=base_url)
     return llm
 
 
 def make_source(config: Config) -> PartsSource:
-    """The source of `source.path`; what has to be downloaded for it is.
+    """Return the source of `source.path`, and download its files if necessary.
 
     Raises:
         ConfigError: if there is no path.
@@ -81,10 +82,11 @@ def make_source(config: Config) -> PartsSource:
 
 
 def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
-    """The shape of the run, for a workflow with these roles.
+    """Return the settings of the run, for a workflow with these roles.
 
     Raises:
-        ConfigError: if a role is placed that the workflow does not have, or prices cannot be read.
+        ConfigError: if the configuration names a role that the workflow does not have, or prices cannot be
+            read.
     """
     problems = unknown_roles(config, roles)
     if problems:
@@ -94,16 +96,15 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
         for name, role in config.roles.items()
         if role.placed
     }
-    shape = config.model_dump(exclude=_NO_SHAPE)
-    same = kept_on_resume(config).same
+    same = resume_values(config).same
     return RunSettings(
-        **shape,
+        **config.model_dump(exclude=_NOT_SETTINGS),
         roles=placed,
         address=config.ray.address,
         timeouts={name: agent.timeout for name, agent in config.agents.items() if agent.timeout},
         journal=config.journal == "on",
         budget=config.budget,
-        prices=make_prices(config.prices),
+        prices=read_prices(config.prices),
         cache=make_cache(config.cache, {key: same[key] for key in same if key.startswith(_MODELS)}),
     )
 
@@ -116,4 +117,4 @@ def _absolute(path: str | Path | tuple[str, ...] | None) -> str | tuple[str, ...
 
 def _absolute_one(path: str | Path) -> str:
     text = os.fspath(path)
-    return text if is_url(text) else os.path.abspath(os.path.expanduser(text))
+    return text if is_url(text) else absolute(text)

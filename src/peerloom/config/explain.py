@@ -1,6 +1,6 @@
-"""What pydantic found wrong, in the words of whoever typed it: one line for each key.
+"""Explain pydantic's validation errors in terms of the user's keys, with one line for each key.
 
-A line names the key with its dots, what was given and what is allowed, and the nearest right key.
+A line names the dotted key, the given and the allowed value, and the most similar valid key.
 """
 
 import re
@@ -43,21 +43,21 @@ _LONGEST = 80
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One line for each key of the configuration `root` that is wrong."""
+    """Return one line for each invalid key of the configuration `root`."""
     unknown: list[str] = []
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         key = _dotted(detail["loc"])
         if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             kind = _kind(detail["loc"])
-            unknown += [_unknown(leaf, given, root, kind) for leaf, given in _leaves(key, detail["input"])]
+            unknown += [_unknown(leaf, value, root, kind) for leaf, value in _leaves(key, detail["input"])]
         else:
             wrong.setdefault(key, []).append(detail)
     return unknown + [_wrong(key, details, root) for key, details in wrong.items()]
 
 
 def known_keys(model: type[Any], prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a model, with `<name>` where the user chooses the name."""
+    """Yield every dotted key of a model, with `<name>` where the user chooses the name."""
     for name, field in fields_of(model).items():
         key = f"{prefix}{name}"
         sections = dict.fromkeys(_sections(field.annotation))
@@ -68,8 +68,8 @@ def known_keys(model: type[Any], prefix: str = "") -> Iterator[str]:
             yield key
 
 
-def given(value: Any) -> str:
-    """A value as one would type it, shortened."""
+def shown(value: Any) -> str:
+    """Return a value in the form that a user would type, shortened."""
     text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
@@ -82,23 +82,23 @@ def _sections(annotation: Any) -> Iterator[type[Any]]:
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:
-    """The key as the user types it: without pydantic's own marks for members of a union."""
+    """Return the key as the user types it, without pydantic's markers for members of a union."""
     parts: list[str] = []
-    for place, part in enumerate(loc):
+    for index, part in enumerate(loc):
         if isinstance(part, int) or _MEMBER_OF_UNION.fullmatch(part):
             break
-        if not _is_kind(loc, place):
+        if not _is_kind(loc, index):
             parts.append(part)
     return ".".join(parts)
 
 
-def _is_kind(loc: tuple[int | str, ...], place: int) -> bool:
-    """Whether that part of a place is pydantic's own: which group a service is of."""
-    return place == {"llm": 1, "llms": 2}.get(str(loc[0]))
+def _is_kind(loc: tuple[int | str, ...], index: int) -> bool:
+    """Return whether this part of a location is pydantic's tag for the group of a service."""
+    return index == {"llm": 1, "llms": 2}.get(str(loc[0]))
 
 
 def _kind(loc: tuple[int | str, ...]) -> str:
-    return next((str(part) for place, part in enumerate(loc) if _is_kind(loc, place)), "")
+    return next((str(part) for index, part in enumerate(loc) if _is_kind(loc, index)), "")
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -115,11 +115,11 @@ def _unknown(key: str, value: Any, root: type[BaseModel], kind: str) -> str:
         each.replace(f"{parts[0]}.<name>", ".".join(parts[:2])) for each in known_keys(root)
     )
     if not kind:
-        line = f"{key}={given(value)}: there is no key {key!r}."
+        line = f"{key}={shown(value)}: there is no key {key!r}."
     else:
         service = ".".join(parts[: 1 if parts[0] == "llm" else 2])
         leaf = key.removeprefix(f"{service}.")
-        line = f"{key}={given(value)}: {service}={kind} has no key {key!r}."
+        line = f"{key}={shown(value)}: {service}={kind} has no key {key!r}."
         elsewhere = [f"llm={name}" for name, group in LLM_GROUPS.items() if leaf in known_keys(group)]
         if elsewhere:
             return f"{line} It belongs to {' and '.join(elsewhere)}"
@@ -134,12 +134,12 @@ def _unknown(key: str, value: Any, root: type[BaseModel], kind: str) -> str:
 
 
 def _has(kind: str, key: str) -> bool:
-    """Whether a group of services has a key, or the section that a dotted key is in."""
+    """Return whether a group of services has a key, or the section of a dotted key."""
     return key.partition(".")[0] in fields_of(find_group(kind))
 
 
 def _below(section: str, known: Collection[str]) -> Iterable[str]:
-    """The keys of a section, then its sections; where there is no such section, those of the whole."""
+    """Return the keys of a section, then its sections; if it does not exist, those of the configuration."""
     prefix = f"{section}." if section and any(key.startswith(f"{section}.") for key in known) else ""
     inside = [key.removeprefix(prefix).partition(".") for key in known if key.startswith(prefix)]
     inside.sort(key=lambda parts: bool(prefix and parts[2]))
@@ -152,12 +152,12 @@ def _wrong(key: str, details: list[ErrorDetails], root: type[BaseModel]) -> str:
         return f"{key} is needed: write {key}=..."
     if first["type"].startswith("union_tag"):
         kind = cast("dict[str, Any]", first["input"]).get("kind")
-        return f"{key}.kind={given(kind)}: must be one of {', '.join(known_kinds())}"
+        return f"{key}.kind={shown(kind)}: must be one of {', '.join(known_kinds())}"
     allowed = dict.fromkeys(
         _ALLOWED[each["type"]].format(**each.get("ctx", {})) if each["type"] in _ALLOWED else each["msg"]
         for each in details
     )
-    line = f"{key}={given(first['input'])}: must be {' or '.join(allowed)}."
+    line = f"{key}={shown(first['input'])}: must be {' or '.join(allowed)}."
     if first["type"] in ("model_type", "model_attributes_type", "dataclass_type"):
         return line + did_you_mean(key, (), all_of=_below(key, list(known_keys(root))))
     if first["type"] != "literal_error":

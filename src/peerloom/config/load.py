@@ -1,4 +1,4 @@
-"""From the composed dictionary to a checked, frozen `Config`, and to the text of `run.yaml`."""
+"""Convert the composed dictionary to a checked, frozen `Config`, and that to the text of `run.yaml`."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from peerloom.config.composition.overrides import literal
 from peerloom.config.explain import explain
 from peerloom.config.providers import find_group, known_kinds
 from peerloom.config.rules import broken_rules
-from peerloom.config.schema import Config, Recipe, llm_of
+from peerloom.config.schema import Config, RecipeSection, llm_of
 from peerloom.config.secrets import refuse_secrets
 from peerloom.config.sections.llm import LLM_GROUPS
 from peerloom.errors import ConfigError
@@ -26,11 +26,11 @@ def check(composed: Mapping[str, Any], options: type | None = None) -> Config:
     """Check a composed configuration.
 
     Args:
-        composed: what `compose` returned.
+        composed: the result of `compose`.
         options: the dataclass of the recipe's own options, if it has any.
 
     Raises:
-        ConfigError: with a line for each key, value or combination that is wrong.
+        ConfigError: with a line for each invalid key, value or combination.
     """
     refuse_secrets(composed)
     model = _with_options(options, _kinds(composed))
@@ -45,14 +45,14 @@ def check(composed: Mapping[str, Any], options: type | None = None) -> Config:
 
 
 def to_yaml(config: Config, comment: str = "") -> str:
-    """The text of `run.yaml`: every key with its value, loadable again as a run file."""
+    """Return the text of `run.yaml`: every key with its value, loadable as a run file."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     plain = literal(config.model_dump(mode="json"))
     return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _as_json(composed: Mapping[str, Any]) -> str:
-    """The configuration as JSON; dates and other values of YAML's own become text."""
+    """Return the configuration as JSON; dates and other YAML-only values become text."""
     text = json.dumps(composed, default=str)
     try:
         check_value(json.loads(text), "configuration")
@@ -62,7 +62,10 @@ def _as_json(composed: Mapping[str, Any]) -> str:
 
 
 def _kinds(composed: Mapping[str, Any]) -> set[str]:
-    """The kinds of services at an import path, or of other packages, that a configuration names."""
+    """Return the kinds of services in the configuration that are not built in.
+
+    They are import paths, or declared by other packages.
+    """
     named = composed.get("llms")
     others = cast("dict[str, Any]", named).values() if isinstance(named, dict) else ()
     kinds = {
@@ -74,13 +77,13 @@ def _kinds(composed: Mapping[str, Any]) -> set[str]:
 
 
 def _with_options(options: type | None, kinds: Iterable[str]) -> type[Config]:
-    """`Config` with the options of one recipe under `recipe`, and services of these kinds beside ours."""
+    """Return `Config` with the options of one recipe under `recipe`, and additional kinds of services."""
     fields: dict[str, Any] = {}
     if options is not None:
         hints = get_type_hints(options, include_extras=True)
         for field in dataclasses.fields(options):
             fields[field.name] = (_bounded(hints[field.name]), _default(field))
-    recipe = create_model("Recipe", __base__=Recipe, **fields)
+    recipe = create_model("RecipeSection", __base__=RecipeSection, **fields)
     llm: Any = llm_of(LLM_GROUPS | {kind: find_group(kind) for kind in kinds})
     sections: dict[str, Any] = {
         "recipe": (recipe, Field(default_factory=recipe)),
@@ -91,7 +94,7 @@ def _with_options(options: type | None, kinds: Iterable[str]) -> type[Config]:
 
 
 def _bounded(hint: Any) -> Any:
-    """A recipe writes bounds as `msgspec.Meta`; the same as pydantic reads them."""
+    """Convert the bounds of a recipe's option from `msgspec.Meta` to pydantic's form."""
     if get_origin(hint) is not Annotated:
         return hint
     kind, *notes = get_args(hint)

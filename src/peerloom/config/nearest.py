@@ -1,13 +1,14 @@
-"""The name a user most likely meant."""
+"""Find the name that a user most likely meant."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The most similar of the `known` names, if any is similar.
+    """Return the most similar of the `known` names, or None if none is similar.
 
-    Of dotted keys, one in the same section is preferred; then a similar key; then one in another section.
+    For dotted keys, a key in the same section is preferred, then a similar dotted key, then a key with a
+    similar last part in another section.
     """
     names = list(known)
     section, _, leaf = name.rpartition(".")
@@ -25,7 +26,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, all_of: Iterable[str] = ()) -> str:
-    """` Did you mean 'x'?` if a name is near, and ` There are: ...` if `all_of` is not empty."""
+    """Return ` Did you mean 'x'?` if a name is similar, and ` There are: ...` if `all_of` is not empty."""
     near, names = nearest(name, known), list(all_of)
     question = f" Did you mean {near!r}?" if near else ""
     return f"{question} There are: {', '.join(names)}." if names else question

@@ -1,7 +1,8 @@
-"""Find the group of keys of an `llm`: ours, one that an installed package declares, or one at an import path.
+"""Find the options group of an `llm`: built in, declared by an installed package, or at an import path.
 
-A package declares a provider as an entry point in the group `peerloom.providers`. What is found is the class
-of a dialect (see `services.llm.providers.dialect`), which is an options class too, or a `Served`.
+A package declares a provider as an entry point in the group `peerloom.providers`. The entry point or import
+path refers to the class of a dialect (see `services.llm.providers.dialect`), which is an options class too,
+or to a `ServiceSection`.
 """
 
 import importlib
@@ -11,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from peerloom.config.nearest import did_you_mean
-from peerloom.config.sections.llm import LLM_GROUPS, Served, hosted
+from peerloom.config.sections.llm import LLM_GROUPS, ServiceSection, hosted
 from peerloom.errors import ConfigError
 from peerloom.options import Options
 
@@ -19,16 +20,16 @@ _GROUP = "peerloom.providers"
 
 
 def known_kinds() -> list[str]:
-    """Return the names of ours and of those that installed packages declare."""
+    """Return the names of the built-in groups and of those that installed packages declare."""
     return [*LLM_GROUPS, *sorted({point.name for point in entry_points(group=_GROUP)} - LLM_GROUPS.keys())]
 
 
 @cache
-def find_group(kind: str) -> type[Served]:
-    """Return the group of that name, or of what is at that import path (`package.module:Name`).
+def find_group(kind: str) -> type[ServiceSection]:
+    """Return the group with that name, or the one at that import path (`package.module:Name`).
 
     Raises:
-        ConfigError: if there is none, or what is there is none.
+        ConfigError: if it does not exist, or is not a group.
     """
     if kind in LLM_GROUPS:
         return LLM_GROUPS[kind]
@@ -42,7 +43,7 @@ def find_group(kind: str) -> type[Served]:
         raise ConfigError(
             f"llm={kind} cannot be imported: {error}. An import path is package.module:Name"
         ) from error
-    if isinstance(found, type) and issubclass(found, Served):
+    if isinstance(found, type) and issubclass(found, ServiceSection):
         return found
     if isinstance(found, type) and issubclass(found, Options) and hasattr(found, "provider"):
         try:
@@ -53,6 +54,6 @@ def find_group(kind: str) -> type[Served]:
 
 
 def no_such_kind(kind: str, others: Iterable[str] = ()) -> str:
-    """Say that there is no such group, with the nearest name; `others` are names that there are too."""
+    """Return the message for an unknown group, with the most similar name; `others` exist as well."""
     there = sorted({*known_kinds(), *others})
     return f"llm={kind}: there is no such llm.{did_you_mean(kind, there, all_of=there)}"

@@ -1,35 +1,35 @@
-"""What of a configuration must stay the same when a run is resumed, as the schema's keys say themselves."""
+"""Collect the values that must stay the same when a run is resumed, as the schema's keys declare."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
-from peerloom.config.schema import Config, Recipe
-from peerloom.config.sections.base import fields_of, is_section, rule_among
+from peerloom.config.schema import Config, RecipeSection
+from peerloom.config.sections.base import fields_of, is_section, resume_rule
 from peerloom.options import MAY_GROW, SAME, OnResume
 
 
-class Kept(NamedTuple):
-    """Values by dotted key: those that must stay the same, and those that may only grow."""
+class ResumeValues(NamedTuple):
+    """Values by dotted key: those that must stay the same, and those that may only increase."""
 
     same: dict[str, Any]
     grows: dict[str, int | None]
 
 
-def kept_on_resume(config: Config) -> Kept:
-    """What a resumed run's configuration is compared by; JSON values."""
-    kept = Kept({}, {})
+def resume_values(config: Config) -> ResumeValues:
+    """Return the JSON values by which the configuration of a resumed run is compared."""
+    values = ResumeValues({}, {})
     for key, value, rule in _keys(config, config.model_dump(mode="json"), ""):
         if rule is SAME:
-            kept.same[key] = value
+            values.same[key] = value
         elif rule is MAY_GROW:
-            kept.grows[key] = value
-    return kept
+            values.grows[key] = value
+    return values
 
 
 def rule_of(section: Any, name: str) -> OnResume | None:
-    """What a key says; None for one that holds a section. A recipe's own options decide its rows."""
-    own = SAME if issubclass(cast("type", section), Recipe) else None
-    return rule_among(fields_of(section)[name].metadata) or own
+    """Return the rule of a key; None for one that holds a section. A recipe's options must stay the same."""
+    default = SAME if issubclass(cast("type", section), RecipeSection) else None
+    return resume_rule(fields_of(section)[name].metadata) or default
 
 
 def _keys(section: object, plain: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, OnResume]]:
@@ -46,7 +46,7 @@ def _keys(section: object, plain: dict[str, Any], prefix: str) -> Iterator[tuple
 def _given(
     sections: dict[str, Any], plain: dict[str, Any], prefix: str
 ) -> Iterator[tuple[str, Any, OnResume]]:
-    """Of sections that the user has named, what is not as it would be without them."""
+    """Yield the keys of sections that the user has named, without those whose value is None."""
     for name, section in sections.items():
         for key, value, rule in _keys(section, plain[name], f"{prefix}{name}."):
             if value is not None:

@@ -1,4 +1,4 @@
-"""Combinations of keys that cannot run, each right by itself."""
+"""Check combinations of keys: each is valid by itself, but they cannot work together."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,12 +9,12 @@ from peerloom.services.llm.client.router import DEFAULT, broken_line
 
 
 def broken_rules(config: Config) -> list[str]:
-    """A line for each impossible combination."""
-    return list(_broken(config))
+    """Return a line for each impossible combination."""
+    return [*_broken_keys(config), *_broken_services(config)]
 
 
 def unknown_roles(config: Config, roles: Iterable[str]) -> list[str]:
-    """A line for each role of the configuration that the workflow does not have."""
+    """Return a line for each role of the configuration that the workflow does not have."""
     known = list(roles)
     return [
         f"{section}.{name}: the workflow has no role {name!r}.{did_you_mean(name, known, all_of=known)}"
@@ -24,7 +24,7 @@ def unknown_roles(config: Config, roles: Iterable[str]) -> list[str]:
     ]
 
 
-def _broken(config: Config) -> Iterator[str]:
+def _broken_keys(config: Config) -> Iterator[str]:
     placed = [name for name, role in config.roles.items() if role.placed]
     if config.placement == "packed" and placed:
         role = placed[0]
@@ -39,7 +39,6 @@ def _broken(config: Config) -> Iterator[str]:
             f"suspect_seconds={config.suspect_seconds:g} must be more than "
             f"heartbeat_seconds={config.heartbeat_seconds:g}: else every process is suspected"
         )
-    yield from _broken_services(config)
 
 
 def _broken_services(config: Config) -> Iterator[str]:
@@ -51,7 +50,7 @@ def _broken_services(config: Config) -> Iterator[str]:
         yield from broken_line({name: each.fallback for name, each in named.items() if each}, roles)
     elif roles:
         role, name = next(iter(roles.items()))
-        yield f"roles.{role}.llm={name}: the model was given in Python: give a Lineup there"
+        yield f"roles.{role}.llm={name}: the model was given in Python: give a ServiceRouter there"
     for name, each in named.items():
         key = name if name == DEFAULT else f"llms.{name}"
         if config.engine == "local" and isinstance(each, LlamaCpp) and each.placement == "nodes":

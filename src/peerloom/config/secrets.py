@@ -1,6 +1,6 @@
-"""Keeps secrets out of configurations: they are named by environment variable, never written down.
+"""Refuse secrets in configurations: they are named by environment variable, never written to disk.
 
-What looks like a key is refused before any message could repeat it, and before `run.yaml` is written.
+A value that looks like a key is refused before any message could repeat it, and before `run.yaml` is written.
 """
 
 import re
@@ -18,7 +18,7 @@ _NAMED_SECRET = re.compile(r"(?:^|_)(?:api_?key|secret|password|authorization|to
 
 
 def refuse_secrets(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration that holds a secret.
+    """Raise an error if a configuration holds a secret.
 
     Raises:
         ConfigError: naming the key, never the value.

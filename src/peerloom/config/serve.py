@@ -1,4 +1,4 @@
-"""The keys of `peerloom serve up`: which engine serves a model, and how; one class for each engine."""
+"""Define the keys of `peerloom serve up`, one class for each engine that serves a model, and check them."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -16,10 +16,10 @@ from peerloom.options import Count, NotNegative, Positive, Share, Whole
 
 
 class _Processes(Section):
-    """Server processes, each a replica."""
+    """Server processes, each of which is a replica."""
 
     replicas: Count = 1
-    """Servers, side by side."""
+    """The number of servers."""
     host: str | None = None
     """The address they listen on; by default loopback, on a Ray cluster each node's own."""
 
@@ -31,48 +31,48 @@ class LlamaCppServers(_Processes):
     model: str = "smollm2-135m"
     """A name that `peerloom models list` prints, or the path of a .gguf file."""
     slots: Count = 8
-    """Conversations each server works on at once."""
+    """The number of conversations that each server processes at once."""
     context: Count = 2048
-    """Tokens each slot holds, prompt and reply together."""
+    """Tokens that each slot holds, prompt and reply together."""
     threads: Count | None = None
-    """Threads that compute on one machine, over all its servers; by default one for each core."""
+    """Compute threads on one machine, over all its servers; by default one for each core."""
 
 
-class _OnGpus(_Processes):
+class _GpuServers(_Processes):
     model: str
     """A name on Hugging Face, or a directory."""
     served_name: str | None = None
-    """What the model is called in calls; by default as `model` says."""
+    """The model's name in requests; by default `model`."""
     tensor_parallel_size: Count = 1
     """GPUs of one replica."""
     gpus: NotNegative | None = None
-    """GPUs that Ray is asked for, for each replica; by default `tensor_parallel_size`."""
+    """GPUs to request from Ray for each replica; by default `tensor_parallel_size`."""
     dtype: str | None = None
     """Type of the weights; by default the engine's own choice."""
     extra: tuple[str, ...] = ()
-    """Further options as they stand on the engine's command line."""
+    """Further options on the engine's command line."""
 
 
-class VllmServers(_OnGpus):
-    """`vllm serve`, which you have installed."""
+class VllmServers(_GpuServers):
+    """`vllm serve`, which must be installed."""
 
     engine: Literal["vllm"] = "vllm"
     max_model_len: Count | None = None
     """Longest prompt and reply together, in tokens."""
     prefix_caching: bool | None = None
-    """Whether prompts that begin alike share what was computed; by default vLLM's own choice."""
+    """Whether prompts with a common prefix share its computation; by default vLLM's own choice."""
     gpu_memory_utilization: Share | None = None
-    """Share of a GPU's memory that it takes."""
+    """Share of a GPU's memory that it uses."""
     max_num_seqs: Count | None = None
-    """Sequences worked on at once."""
+    """The number of sequences processed at once."""
     lora: bool = False
     """Whether `peerloom serve load` can add LoRA adapters."""
     program: str = "vllm"
     """The executable."""
 
 
-class SglangServers(_OnGpus):
-    """`python -m sglang.launch_server`, which you have installed."""
+class SglangServers(_GpuServers):
+    """`python -m sglang.launch_server`, which must be installed."""
 
     engine: Literal["sglang"] = "sglang"
     context_length: Count | None = None
@@ -84,14 +84,14 @@ class SglangServers(_OnGpus):
 
 
 class PlacementGroup(Section):
-    """What one replica asks of the cluster, as `LLMConfig` has it: `bundles` or `bundle_per_worker`."""
+    """The cluster resources of one replica, as in `LLMConfig`: `bundles` or `bundle_per_worker`."""
 
     bundles: tuple[dict[str, NotNegative], ...] | None = None
-    """Resources of each part, which has to be on one node: `[{CPU: 2}]`."""
+    """Resources of each bundle, which must be on one node: `[{CPU: 2}]`."""
     bundle_per_worker: dict[str, NotNegative] | None = None
-    """Resources for each device, as many as `tensor_parallel_size` says: `{CPU: 1, GPU: 1}`."""
+    """Resources for each of the `tensor_parallel_size` devices: `{CPU: 1, GPU: 1}`."""
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] | None = None
-    """How the parts are spread over nodes; by default PACK."""
+    """How the bundles are spread over nodes; by default PACK."""
 
 
 class RayServe(Section):
@@ -101,33 +101,34 @@ class RayServe(Section):
     model: str
     """A name on Hugging Face, or a path that every node has."""
     served_name: str | None = None
-    """What the model is called in calls; by default as `model` says."""
+    """The model's name in requests; by default `model`."""
     min_replicas: Whole = 1
-    """As few as there may be."""
+    """The minimum number of replicas."""
     max_replicas: Count = 1
-    """As many as there may be."""
+    """The maximum number of replicas."""
     target_ongoing_requests: Positive | None = None
-    """Calls under way for which a replica is enough; by default Ray's own choice."""
+    """The number of concurrent requests for which one replica is sufficient; by default Ray's own choice."""
     tensor_parallel_size: Count = 1
-    """GPUs of one replica, or other devices if `placement_group_config` says so."""
+    """GPUs of one replica, or the devices that `placement_group_config` names."""
     max_model_len: Count | None = None
     """Longest prompt and reply together, in tokens."""
     accelerator_type: str | None = None
     """The kind of GPU, as Ray names it."""
     placement_group_config: PlacementGroup | None = None
-    """What one replica asks of the cluster; by default a GPU for each of `tensor_parallel_size`."""
+    """The cluster resources of one replica; by default `tensor_parallel_size` GPUs."""
     placement_seconds: NotNegative = 300.0
-    """How long no node may have that before `serve up` gives up; longer where nodes are added on demand."""
+    """Seconds without a node that has these resources after which `serve up` gives up; use more if nodes are
+    added on demand."""
     prefix_routing: bool = True
-    """Whether calls go to the replica that has seen the longest part of their prompt."""
+    """Whether calls go to the replica that has seen the longest prefix of their prompt."""
     engine_kwargs: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Further arguments of the engine, by their names in Python."""
     port: Count = 8000
-    """Where Ray Serve listens, on every node; one that runs already keeps its own."""
+    """The port of Ray Serve on every node; an instance that runs already keeps its own."""
 
 
-Served = LlamaCppServers | VllmServers | SglangServers | RayServe
-ENGINES: dict[str, type[Served]] = {
+ServeOptions = LlamaCppServers | VllmServers | SglangServers | RayServe
+ENGINES: dict[str, type[ServeOptions]] = {
     "llamacpp": LlamaCppServers,
     "vllm": VllmServers,
     "sglang": SglangServers,
@@ -135,43 +136,42 @@ ENGINES: dict[str, type[Served]] = {
 }
 
 
-def read_served(texts: Sequence[str]) -> Served:
-    """What `key=value` texts ask for.
+def parse_serve_options(texts: Sequence[str]) -> ServeOptions:
+    """Return the options in `key=value` texts.
 
     Raises:
-        ConfigError: with a line for each key or value that is wrong.
+        ConfigError: with a line for each invalid key or value.
     """
-    given = keys(texts)
-    return checked(given)
+    return check_serve_options(keys(texts))
 
 
-def checked(given: dict[str, Any]) -> Served:
-    """What a dictionary of keys asks for.
+def check_serve_options(given: dict[str, Any]) -> ServeOptions:
+    """Return the options in a dictionary of keys.
 
     Raises:
-        ConfigError: with a line for each key or value that is wrong.
+        ConfigError: with a line for each invalid key or value.
     """
     refuse_secrets(given)
     engine = str(given.get("engine", ""))
     model = ENGINES.get(engine)
     if model is None:
-        said = f"engine={engine}: must be one of" if engine else "engine is needed:"
-        raise ConfigError(f"{said} {', '.join(ENGINES)}.{did_you_mean(engine, ENGINES)}")
+        problem = f"engine={engine}: must be one of" if engine else "engine is needed:"
+        raise ConfigError(f"{problem} {', '.join(ENGINES)}.{did_you_mean(engine, ENGINES)}")
     try:
-        served = model.model_validate_json(orjson.dumps(given))
+        options = model.model_validate_json(orjson.dumps(given))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, model))) from error
-    if isinstance(served, RayServe):
-        _check_application(served)
-    return served
+    if isinstance(options, RayServe):
+        _check_application(options)
+    return options
 
 
-def _check_application(served: RayServe) -> None:
-    if served.min_replicas > served.max_replicas:
+def _check_application(options: RayServe) -> None:
+    if options.min_replicas > options.max_replicas:
         raise ConfigError(
-            f"min_replicas={served.min_replicas} is more than max_replicas={served.max_replicas}"
+            f"min_replicas={options.min_replicas} is more than max_replicas={options.max_replicas}"
         )
-    group = served.placement_group_config
+    group = options.placement_group_config
     if group is not None and (group.bundles is None) == (group.bundle_per_worker is None):
         raise ConfigError(
             "placement_group_config: must have one of bundles and bundle_per_worker, as in "

@@ -1,4 +1,5 @@
-"""Control of a run from elsewhere: the driver serves it, `peerloom ctl` asks for it.
+"""Control a run from other processes: the driver runs a server, and `peerloom ctl` is its client.
 
-`signing` proves who asks and who answers, `server` carries out, `status` tells, `client` asks.
+`signing` authenticates requests and answers, `server` executes requests, `status` collects the status, and
+`client` sends requests.
 """

@@ -1,4 +1,4 @@
-"""Asks a run that goes on, and reads what one that is over has left."""
+"""Send requests to an active run, and read the last state of an ended one."""
 
 import http.client
 import re
@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import orjson
 
-from peerloom.control.signing import NONCE, SIGNATURE, WINDOW_SECONDS, answers, sign_request
+from peerloom.control.signing import NONCE, SIGNATURE, WINDOW_SECONDS, is_signed_answer, sign_request
 from peerloom.errors import ConfigError, EngineError, RunDirError
 from peerloom.services.secret import Secret
 from peerloom.sink.layout import CONTROL, RUN_LOCK, SUMMARY
@@ -27,24 +27,24 @@ _MAX_ANSWER = 64 << 20
 
 
 class NotRunning(EngineError):
-    """There is nobody to ask: the run is over, was killed, or has not begun to answer."""
+    """No run answers: it has ended, was killed, or is still starting."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """The way to a run that goes on; `run_dir` if it was found there."""
+    """The address and token of an active run, and its directory if they were found there."""
 
     address: str
     token: Secret
     run_dir: Path | None = None
 
-    def ask(self, verb: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Ask for the status, or tell the run to do something; its answer.
+    def request(self, verb: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Request the status, or send a command, and return the answer.
 
         Raises:
-            NotRunning: if nobody listens there.
-            ConfigError: if the run cannot do it; the text says why.
-            EngineError: if what answers does not know the token, or does not answer.
+            NotRunning: if the connection is refused.
+            ConfigError: if the run rejects the command; the message has the reason.
+            EngineError: if the run does not answer, or the answer is not signed with the token.
         """
         method, path = "GET" if verb == "status" else "POST", f"/{verb}"
         body = b"" if content is None else orjson.dumps(content)
@@ -52,25 +52,25 @@ class Channel:
         try:
             status, answer, given = self._exchange(method, path, body, headers)
         except ConnectionRefusedError as error:
-            raise NotRunning(_why_silent(self.run_dir, self.address)) from error
+            raise NotRunning(_not_running(self.run_dir, self.address)) from error
         except (OSError, http.client.HTTPException) as error:
             raise EngineError(f"the run does not answer at {self.address}: {error!r}") from error
         if status == 401:
             raise EngineError(f"the run at {self.address} refuses: {_refusal(given.get('Date', ''))}")
-        if not answers(self.token, headers[NONCE], status, answer, given.get(SIGNATURE, "")):
+        if not is_signed_answer(self.token, headers[NONCE], status, answer, given.get(SIGNATURE, "")):
             raise EngineError(f"what answers at {self.address} is not this run: it does not know the token")
-        told: dict[str, Any] = orjson.loads(answer)
+        content = cast("dict[str, Any]", orjson.loads(answer))
         if status == 400:
-            raise ConfigError(told["error"])
+            raise ConfigError(content["error"])
         if status != 200:
-            raise EngineError(f"the run at {self.address} failed to {verb}: {told['error']}")
-        return told
+            raise EngineError(f"the run at {self.address} failed to {verb}: {content['error']}")
+        return content
 
     def _exchange(
         self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
-        where = _parse(self.address)
-        connection = http.client.HTTPConnection(*where, timeout=TIMEOUT_SECONDS)
+        host, port = _parse(self.address)
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
         try:
             connection.request(method, path, body, {**headers, "Connection": "close"})
             response = connection.getresponse()
@@ -80,31 +80,33 @@ class Channel:
 
 
 def find(run_dir: Path | None = None, address: str | None = None) -> Channel:
-    """The way to a run: by its directory, or by its address and the token in `PEERLOOM_CONTROL_TOKEN`.
+    """Return the channel to a run, by its directory, or its address and `PEERLOOM_CONTROL_TOKEN`.
 
     Raises:
-        NotRunning: if the directory's run cannot be asked at present.
-        RunDirError: if the directory holds no run, or one that is not this user's.
-        ConfigError: if the address is none, or the token is not set.
-        EngineError: if the run can only be asked on another host.
+        NotRunning: if the directory's run is not active, or not reachable at present.
+        RunDirError: if the directory holds no run, or one of another user.
+        ConfigError: if the address is invalid, or the token is not set.
+        EngineError: if the run is only reachable on another host.
     """
     if address is not None:
         _parse(address)
         token = Secret.from_env(TOKEN_VARIABLE)
         if token is None:
-            where = f"{CONTROL} in the run's directory"
-            raise ConfigError(f"--address needs the run's token in {TOKEN_VARIABLE}; it is in {where}")
+            raise ConfigError(
+                f"--address needs the run's token in {TOKEN_VARIABLE}; "
+                f"it is in {CONTROL} in the run's directory"
+            )
         return Channel(address, token)
     assert run_dir is not None
     _check_run(run_dir)
     try:
-        if not in_use(run_dir):  # what a killed run has left tells of nobody who is still there
-            raise NotRunning(_why_silent(run_dir, ""))
+        if not in_use(run_dir):  # a killed run leaves a stale file
+            raise NotRunning(_not_running(run_dir, ""))
         content: dict[str, str] = orjson.loads((run_dir / CONTROL).read_bytes())
         channel = Channel(content["address"], Secret(content["token"]), run_dir)
         host = content["host"]
     except FileNotFoundError:
-        raise NotRunning(_why_silent(run_dir, "")) from None
+        raise NotRunning(_not_running(run_dir, "")) from None
     except (OSError, orjson.JSONDecodeError, KeyError) as error:
         raise RunDirError(
             f"{run_dir / CONTROL} cannot be read: {error}. Only who started the run can"
@@ -115,26 +117,26 @@ def find(run_dir: Path | None = None, address: str | None = None) -> Channel:
 
 
 def last_state(run_dir: Path) -> dict[str, Any]:
-    """What the directory of a run that cannot be asked tells: `state` and its figures.
+    """Return the `state` and the figures of a run that does not answer, from its directory.
 
-    `state` is `finished`, `drained` or `failed` after an orderly end; `not running` if its driver was
-    killed; `starting` if somebody has the directory, but does not answer yet or any more.
+    `state` is `finished`, `drained`, `suspended` or `failed` after a regular end; `not running` if the driver
+    was killed; `starting` if the directory is in use, but the run does not answer yet, or any more.
 
     Raises:
-        RunDirError: if the directory holds no run, or what it knows of it cannot be read.
+        RunDirError: if the directory holds no run, or its state cannot be read.
     """
     _check_run(run_dir)
     if in_use(run_dir):
         return {"state": "starting"}
-    left = read_state(run_dir)
-    if left is None or left.how == "running":
+    state = read_state(run_dir)
+    if state is None or state.how == "running":
         totals = read_totals(run_dir)
         return {"state": "not running", "outcomes": dict(totals.outcomes), "reasons": dict(totals.reasons)}
     try:
         summary: dict[str, Any] = orjson.loads((run_dir / SUMMARY).read_bytes())
     except (OSError, orjson.JSONDecodeError):
         summary = {}
-    return {"state": left.how, **summary}
+    return {"state": state.how, **summary}
 
 
 def _check_run(run_dir: Path) -> None:
@@ -142,8 +144,8 @@ def _check_run(run_dir: Path) -> None:
         raise RunDirError(f"{run_dir} holds no run of Peerloom")
 
 
-def _why_silent(run_dir: Path | None, address: str) -> str:
-    """Why nobody can be asked, and what can be done."""
+def _not_running(run_dir: Path | None, address: str) -> str:
+    """Return why the run does not answer, and a remedy."""
     if run_dir is None:
         return f"nobody answers at {address}: the run is not running"
     state = last_state(run_dir)["state"]
@@ -155,14 +157,14 @@ def _why_silent(run_dir: Path | None, address: str) -> str:
 
 
 def _refusal(date: str) -> str:
-    """Why a request may have been refused; the run does not say, but its clock can be seen."""
+    """Return the likely reason of a refusal, which the run does not send, from its clock."""
     try:
-        apart = abs(parsedate_to_datetime(date).timestamp() - time.time())
+        skew = abs(parsedate_to_datetime(date).timestamp() - time.time())
     except ValueError:
-        apart = 0.0
-    if apart > WINDOW_SECONDS:
+        skew = 0.0
+    if skew > WINDOW_SECONDS:
         return (
-            f"the clocks of the two hosts are {apart:.0f} s apart, at most {WINDOW_SECONDS:.0f} s are allowed"
+            f"the clocks of the two hosts are {skew:.0f} s apart, at most {WINDOW_SECONDS:.0f} s are allowed"
         )
     return "the token is not this run's"
 

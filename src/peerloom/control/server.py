@@ -1,8 +1,8 @@
-"""Serves a run's control over HTTP while the run goes on.
+"""Serve the control of an active run over HTTP.
 
-`GET /status` and `POST /pause|continue|drain|cancel|set`, signed both ways (`signing`). The address and
-the run's token are in `control.json`, which only its user can read. Whatever goes wrong here is a notice;
-the run itself never minds.
+The requests are `GET /status` and `POST /pause|continue|drain|cancel|set`; they and their answers are signed
+(`signing`). The address and the run's token are in `control.json`, which only its user can read. A failure
+here causes a notice, and never affects the run.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ import orjson
 from aiohttp import web
 
 from peerloom.connection_limit import ConnectionLimit
-from peerloom.control.signing import SIGNATURE, Guard, Refused, sign_answer
-from peerloom.control.status import Watcher
+from peerloom.control.signing import SIGNATURE, Refused, RequestVerifier, sign_answer
+from peerloom.control.status import StatusCollector
 from peerloom.errors import ConfigError
 from peerloom.events import Notice, RunStarted
 from peerloom.runtime.driver.run import Run
@@ -31,31 +31,31 @@ from peerloom.sink.rundir.directory import RunDir
 MAX_BODY = 16 * 1024
 
 
-class _Bad(Exception):
-    """A request that cannot be carried out; `status` and text are the answer."""
+class _BadRequest(Exception):
+    """A request that cannot be executed, with the status and the message of the answer."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
 
 
-class Control(Watcher):
-    """The control of one run; hears of the run as one of its hooks."""
+class Control(StatusCollector):
+    """The control server of one run, which is also one of the run's hooks."""
 
     def __init__(self) -> None:
         super().__init__()
         self._started = asyncio.Event()
         self._token = Secret(secrets.token_hex(32))
-        self._guard = Guard(self._token)
+        self._verifier = RequestVerifier(self._token)
 
     def run_started(self, event: RunStarted) -> None:
-        """From now on the address to serve at is known."""
+        """Start serving: the run's address is known now."""
         super().run_started(event)
         self._started.set()
 
     @contextlib.asynccontextmanager
     async def serving(self, run: Run, run_dir: RunDir) -> AsyncGenerator[None]:
-        """Serve inside the block, from the start of the run on."""
+        """Serve inside the block, from the start of the run."""
         run_dir.remove_control()
         served = asyncio.create_task(self._serve(run, run_dir))
         try:
@@ -64,7 +64,7 @@ class Control(Watcher):
             served.cancel()
             await asyncio.wait((served,))
             error = None if served.cancelled() else served.exception()
-            if error is not None:  # the run did without control, and must not end differently for it
+            if error is not None:  # a failure of the control must not affect the run
                 run.tell(Notice("error", f"control from elsewhere failed: {error!r}"))
 
     async def _serve(self, run: Run, run_dir: RunDir) -> None:
@@ -92,11 +92,11 @@ class Control(Watcher):
             await runner.cleanup()
 
     def admit(self, request: web.Request, body: bytes) -> str:
-        """The nonce of a request that counts. Raises `Refused`."""
-        return self._guard.admit(request.method, request.raw_path, body, request.headers)
+        """Return the nonce of a valid request. Raises `Refused`."""
+        return self._verifier.admit(request.method, request.raw_path, body, request.headers)
 
     def answer(self, nonce: str, status: int, content: Any) -> web.Response:
-        """A signed answer."""
+        """Return a signed answer."""
         body = orjson.dumps(content)
         headers = {SIGNATURE: sign_answer(self._token, nonce, status, body)}
         response = web.Response(status=status, body=body, headers=headers, content_type="application/json")
@@ -115,7 +115,7 @@ class Control(Watcher):
 
 
 class _Handler:
-    """Answers the requests to one run."""
+    """Handler of the requests to one run."""
 
     def __init__(self, control: Control, run: Run, limit: ConnectionLimit) -> None:
         self._control = control
@@ -129,15 +129,15 @@ class _Handler:
             nonce = self._control.admit(request, body)
         except Refused:
             return web.Response(status=401)
-        self._limit.keep(request.transport)
+        self._limit.cancel_timeout(request.transport)
         try:
             status, content = 200, await self._result(request, body)
         except ConfigError as error:
             status, content = 400, {"error": str(error)}
-        except _Bad as error:
+        except _BadRequest as error:
             status, content = error.status, {"error": str(error)}
         except Exception as error:
-            # Whoever asks must not harm the run, not even by finding a defect.
+            # A request must not harm the run, not even if it triggers a bug.
             self._run.tell(Notice("error", f"ctl {request.path} failed: {error!r}"))
             status, content = 500, {"error": repr(error)}
         return self._control.answer(nonce, status, content)
@@ -147,53 +147,55 @@ class _Handler:
         if request.method == "GET" and verb == "status":
             return self._control.document(self._run)
         if request.method != "POST":
-            raise _Bad(404, "no such request")
+            raise _BadRequest(404, "no such request")
         if self._run.state == "stopping":
             return {"told": "the run is ending already", "state": "stopping"}
-        told = self._carry_out(verb, body, request.remote or "elsewhere")
+        result = self._execute(verb, body, request.remote or "elsewhere")
         await self._run.heard()
-        return {"told": told, "state": self._run.state}
+        return {"told": result, "state": self._run.state}
 
-    def _carry_out(self, verb: str, body: bytes, who: str) -> str:
-        """Do what was asked; what was done. The run itself tells of what changes there."""
+    def _execute(self, verb: str, body: bytes, client: str) -> str:
+        """Execute a command, and return a description of its effect.
+
+        The run itself issues a notice of a change; for other commands this method does.
+        """
         run = self._run
         match verb:
             case "pause":
-                done, told = run.pause("asked for by peerloom ctl"), "paused; turns under way finish"
+                changed, result = run.pause("asked for by peerloom ctl"), "paused; turns under way finish"
             case "continue":
-                done, told = run.unpause(), "going on"
+                changed, result = run.unpause(), "going on"
             case "set":
                 key, value = _setting(body)
-                done, told = run.adjust(key, value), f"{key} is {value}"
+                changed, result = run.adjust(key, value), f"{key} is {value}"
             case "drain":
                 run.drain()
-                done, told = False, "finishing the tasks in flight; no more are admitted"
+                changed, result = False, "finishing the tasks in flight; no more are admitted"
             case "cancel":
                 run.abort()
-                done, told = False, "stopping at once; rows written so far are kept"
+                changed, result = False, "stopping at once; rows written so far are kept"
             case _:
-                raise _Bad(404, f"there is no command {verb!r}")
-        if not done:
-            self._run.tell(
-                Notice("warning" if verb in ("drain", "cancel") else "info", f"ctl {verb} from {who}: {told}")
-            )
-        return told
+                raise _BadRequest(404, f"there is no command {verb!r}")
+        if not changed:
+            level = "warning" if verb in ("drain", "cancel") else "info"
+            self._run.tell(Notice(level, f"ctl {verb} from {client}: {result}"))
+        return result
 
 
 def _setting(body: bytes) -> tuple[str, str]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise _Bad(400, f"the request is no JSON: {error}") from error
+        raise _BadRequest(400, f"the request is no JSON: {error}") from error
     given = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     key, value = given.get("key"), given.get("value")
     if not isinstance(key, str) or not isinstance(value, str):
-        raise _Bad(400, 'the request must be {"key": text, "value": text}')
+        raise _BadRequest(400, 'the request must be {"key": text, "value": text}')
     return key, value
 
 
 def _silent() -> logging.Logger:
-    """Where the server's words on malformed requests go: nowhere, since anybody can send such."""
+    """Return a logger that drops the server's messages on malformed requests, which any client can send."""
     logger = logging.Logger("peerloom.control")
     logger.addHandler(logging.NullHandler())
     return logger

@@ -1,4 +1,4 @@
-"""What a run tells of itself: gathered as one of its hooks, told as one JSON document."""
+"""Collect the status of a run from its events, and return it as one JSON document."""
 
 import time
 from collections import deque
@@ -13,15 +13,15 @@ from peerloom.events import (
     RunStarted,
     ViewChanged,
 )
-from peerloom.observe.rates import Rates
+from peerloom.observe.rates import ProgressRates
 from peerloom.runtime.driver.run import Run
 from peerloom.runtime.settings import ADJUSTABLE
 
-NOTICES = 10  # the last ones are told
+NOTICES = 10  # the number of last notices in a status
 
 
-class Watcher(Hooks):
-    """Remembers what a status tells."""
+class StatusCollector(Hooks):
+    """Hooks that collect the status of a run."""
 
     def __init__(self) -> None:
         self._recipe = ""
@@ -29,36 +29,36 @@ class Watcher(Hooks):
         self._members: dict[str, MemberJoined] = {}
         self._notices: deque[dict[str, Any]] = deque(maxlen=NOTICES)
         self._progress = Progress(0.0, None, 0, 0)
-        self._rates = Rates()
+        self._rates = ProgressRates()
 
     def run_started(self, event: RunStarted) -> None:
-        """Remember what runs."""
+        """Store the recipe's name."""
         self._recipe = event.recipe
 
     def view_changed(self, event: ViewChanged) -> None:
-        """Remember its number."""
+        """Store the number of the view."""
         self._view = event.number
 
     def member_joined(self, event: MemberJoined) -> None:
-        """Remember where it is."""
+        """Add the member."""
         self._members[event.member] = event
 
     def member_lost(self, event: MemberLost) -> None:
-        """Forget it, and note why it is gone."""
+        """Remove the member, and add a notice with the reason."""
         self._members.pop(event.member, None)
         self.notice(Notice("warning", f"{event.member} was lost ({event.why})"))
 
     def progress(self, event: Progress) -> None:
-        """Remember the newest."""
+        """Store the latest snapshot."""
         self._progress = event
         self._rates.add(event)
 
     def notice(self, event: Notice) -> None:
-        """Remember the last few."""
+        """Add the notice; only the last ones are kept."""
         self._notices.append({"time": round(time.time(), 3), "level": event.level, "text": event.text})
 
     def document(self, run: Run) -> dict[str, Any]:
-        """The status."""
+        """Return the status."""
         progress, rates = self._progress, self._rates
         left = rates.seconds_left
         return {
@@ -89,7 +89,7 @@ class Watcher(Hooks):
 
 
 def _waiting(run: Run) -> dict[str, Any] | None:
-    """The service that the run waits for because it refuses calls, and until when (Unix time)."""
+    """Return the service that refuses calls and the Unix time of the next attempt, if the run waits."""
     waiting = run.waiting
     if waiting is None:
         return None

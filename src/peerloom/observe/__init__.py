@@ -1,4 +1,4 @@
-"""What watches a run: hooks, never code inside the peer."""
+"""Observe a run through its hooks: display, log and summary."""
 
 from peerloom.observe.display import LineDisplay, LiveDisplay, open_display
 from peerloom.observe.log import LogHooks

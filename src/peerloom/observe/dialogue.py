@@ -1,7 +1,7 @@
-"""A row as a dialogue on a terminal.
+"""Print a row as a dialogue on a terminal.
 
-Who spoke stands at the left margin, and whatever a model wrote is indented below its first line, so that no
-text can pass for another one's, or for an outcome.
+Speakers are at the left margin, and all lines of a text after its first are indented, so that a model's text
+cannot imitate another speaker, or an outcome.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,19 +13,19 @@ from rich.text import Text
 
 from peerloom.observe.words import count, plain
 
-LONGEST = 4000
-"""Characters of a text that are shown."""
+MAX_CHARACTERS = 4000
+"""The number of characters of a text that are shown."""
 
 _INDENT = "    "
 
 
 def print_row(console: Console, row: Mapping[str, Any]) -> None:
     """Print the messages before the first turn, the turns, the outcome and the result of a finished row."""
-    made: Mapping[str, Any] = row["provenance"]
-    label = made.get("label") or ""
+    provenance: Mapping[str, Any] = row["provenance"]
+    label = provenance.get("label") or ""
     console.print(plain(f"── {row['id']} {label}".rstrip(), "dim"), soft_wrap=True)
-    for who, text in _said(row):
-        console.print(Text.assemble(plain(f"{who}: ", "bold"), _indented(text)), soft_wrap=True)
+    for speaker, text in _speech(row):
+        console.print(Text.assemble(plain(f"{speaker}: ", "bold"), _indented(text)), soft_wrap=True)
     console.print(Text.assemble(plain("outcome: ", "bold"), _indented(_outcome(row))), soft_wrap=True)
     if row["result"] is not None:
         console.print(
@@ -33,9 +33,10 @@ def print_row(console: Console, row: Mapping[str, Any]) -> None:
         )
 
 
-def _said(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    spoken = sum("message" in turn for turn in row["turns"])
-    for message in row["messages"][: len(row["messages"]) - spoken]:
+def _speech(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each text with its speaker."""
+    of_turns = sum("message" in turn for turn in row["turns"])
+    for message in row["messages"][: len(row["messages"]) - of_turns]:
         yield str(message.get("role", "")), _content(message)
     for turn in row["turns"]:
         text = _content(turn["message"]) if "message" in turn else None
@@ -64,6 +65,6 @@ def _json(value: Any) -> str:
 
 
 def _indented(text: str) -> Text:
-    more = len(text) - LONGEST
-    shown = text if more <= 0 else f"{text[:LONGEST]}... ({count(more)} more characters)"
+    more = len(text) - MAX_CHARACTERS
+    shown = text if more <= 0 else f"{text[:MAX_CHARACTERS]}... ({count(more)} more characters)"
     return plain(shown.replace("\n", f"\n{_INDENT}"))

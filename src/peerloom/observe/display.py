@@ -1,4 +1,4 @@
-"""Progress for a person: a live panel on a terminal, a line every few seconds elsewhere."""
+"""Display the progress of a run: a live panel on a terminal, a line every few seconds elsewhere."""
 
 from contextlib import suppress
 from types import TracebackType
@@ -11,37 +11,37 @@ from rich.table import Table
 from rich.text import Text
 
 from peerloom.events import Hooks, MemberLost, Notice, Progress, RunFinished, RunStarted, Starting
-from peerloom.observe.rates import Rates
+from peerloom.observe.rates import ProgressRates
 from peerloom.observe.words import agents_table, clock, count, duration, outcomes, plain
 
 LINE_SECONDS = 5.0
-WHY_CHARACTERS = 120  # of the reason why a run is paused; the notice has all of it
+REASON_CHARACTERS = 120  # the rest of the reason for a pause is only in the notice
 _STYLES = {"warning": "yellow", "error": "bold red"}
 
 
 class _Display(Hooks):
-    """What both displays print: notices, and lost members."""
+    """Base of both displays, which prints notices and lost members."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._rates = Rates()
+        self._rates = ProgressRates()
         self._recipe = ""
 
     def run_started(self, event: RunStarted) -> None:
-        """Remember what runs; its members are started next."""
+        """Store the recipe's name, and show that the members are starting."""
         self._recipe = event.recipe
         self.starting(Starting("starting the peers"))
 
     def notice(self, event: Notice) -> None:
-        """Print it."""
+        """Print the notice."""
         self._console.print(plain(event.text, _STYLES.get(event.level, "")), soft_wrap=True)
 
     def member_lost(self, event: MemberLost) -> None:
-        """Say so; its work goes on elsewhere."""
+        """Print a warning that the member was lost."""
         self.notice(Notice("warning", f"{event.member} was lost ({event.why}); another takes its place"))
 
     def close(self) -> None:
-        """Give the terminal back. Safe to call twice."""
+        """Restore the terminal. May be called twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +53,7 @@ class _Display(Hooks):
 
 
 class LineDisplay(_Display):
-    """A line every few seconds, for logs and pipes."""
+    """Display that prints a line every few seconds, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -67,33 +67,33 @@ class LineDisplay(_Display):
         """Print a line if one is due."""
         self._rates.add(event)
         if event.seconds >= self._due:
-            self._due = event.seconds + LINE_SECONDS + event.seconds / 20  # ever fewer in a long run
+            self._due = event.seconds + LINE_SECONDS + event.seconds / 20  # less often in a long run
             self._console.print(plain(_line(event, self._rates)), soft_wrap=True)
 
 
 class LiveDisplay(_Display):
-    """A panel that is redrawn with every snapshot and taken away at the end."""
+    """Display of a panel that is redrawn with every snapshot and removed at the end."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        # Drawn when a snapshot comes and by no thread of its own; stdout stays free for data.
+        # Drawn with each snapshot, without a refresh thread; stdout is not redirected, it is for data.
         self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
 
     def starting(self, event: Starting) -> None:
-        """Show the step where the panel will be."""
+        """Show the step in place of the panel."""
         self._draw(plain(f"{event.step}...", "dim"))
 
     def progress(self, event: Progress) -> None:
-        """Draw it."""
+        """Draw the panel."""
         self._rates.add(event)
         self._draw(_panel(self._recipe, event, self._rates))
 
     def run_finished(self, event: RunFinished) -> None:
-        """Take the panel away."""
+        """Remove the panel."""
         self.close()
 
     def close(self) -> None:
-        """Take the panel away."""
+        """Remove the panel."""
         with suppress(OSError, ValueError):  # the terminal is gone
             self._live.stop()
 
@@ -103,17 +103,17 @@ class LiveDisplay(_Display):
 
 
 def open_display(console: Console) -> LineDisplay | LiveDisplay:
-    """The display that suits the console; use it in a `with`, so that the terminal is given back."""
+    """Return the display for a console; use it in a `with` statement, which restores the terminal."""
     return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
 
 
-def _done(event: Progress, rates: Rates) -> str:
+def _done(event: Progress, rates: ProgressRates) -> str:
     if not event.total:
         return f"{count(rates.rows)} rows"
     return f"{count(rates.rows)}/{count(event.total)} rows, {rates.rows / event.total:.0%}"
 
 
-def _figures(event: Progress, rates: Rates) -> str:
+def _figures(event: Progress, rates: ProgressRates) -> str:
     turns = sum(agent.turns for agent in event.agents.values())
     return (
         f"{count(turns)} turns, in flight {count(event.in_flight)}, "
@@ -122,35 +122,35 @@ def _figures(event: Progress, rates: Rates) -> str:
     )
 
 
-def _left(event: Progress, rates: Rates) -> str:
+def _left(event: Progress, rates: ProgressRates) -> str:
     if event.paused or event.waiting:
         return "" if event.waiting else ", paused"
     return "" if rates.seconds_left is None else f", {duration(rates.seconds_left)} left"
 
 
 def _waiting(event: Progress) -> str:
-    """The service that the run waits for, and when it is asked again by the clock on the wall."""
+    """Return the service that the run waits for and the time of the next attempt; empty if there is none."""
     if not event.waiting or event.waiting_until is None:
         return ""
     return f"waiting until {clock(event.waiting_until)} {_short(event.waiting)}"
 
 
-def _short(why: str) -> str:
-    return why if len(why) <= WHY_CHARACTERS else f"{why[:WHY_CHARACTERS]}..."
+def _short(reason: str) -> str:
+    return reason if len(reason) <= REASON_CHARACTERS else f"{reason[:REASON_CHARACTERS]}..."
 
 
-def _line(event: Progress, rates: Rates) -> str:
-    why = f" ({_short(event.paused)})" if event.paused else ""
-    why = f"; {_waiting(event)}" if event.waiting else why
-    done = f"{_done(event, rates)}{_left(event, rates)}{why}"
+def _line(event: Progress, rates: ProgressRates) -> str:
+    reason = f" ({_short(event.paused)})" if event.paused else ""
+    reason = f"; {_waiting(event)}" if event.waiting else reason
+    done = f"{_done(event, rates)}{_left(event, rates)}{reason}"
     return f"{duration(event.seconds)}  {done}; {_figures(event, rates)}"
 
 
-def _panel(recipe: str, event: Progress, rates: Rates) -> Group:
+def _panel(recipe: str, event: Progress, rates: ProgressRates) -> Group:
     head = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=event.total or None, completed=rates.rows, width=30, pulse=not event.total)
-    passed = Text(f"{duration(event.seconds)}{_left(event, rates)}")
-    head.add_row(plain(recipe, "bold"), bar, Text(_done(event, rates)), passed)
-    words = _waiting(event) or _short(event.paused)
-    why = [plain(words, "yellow")] if words else []
-    return Group(head, *why, plain(_figures(event, rates)), agents_table(event.agents))
+    elapsed = Text(f"{duration(event.seconds)}{_left(event, rates)}")
+    head.add_row(plain(recipe, "bold"), bar, Text(_done(event, rates)), elapsed)
+    reason = _waiting(event) or _short(event.paused)
+    reason_line = [plain(reason, "yellow")] if reason else []
+    return Group(head, *reason_line, plain(_figures(event, rates)), agents_table(event.agents))

@@ -1,4 +1,4 @@
-"""Writes what happens to the run directory's `log.jsonl`."""
+"""Write the events of a run to the run directory's `log.jsonl`."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,10 +23,10 @@ Write = Callable[..., None]
 
 
 class LogHooks(Hooks):
-    """Logs every event, and a snapshot of the progress every `PROGRESS_SECONDS`.
+    """Hooks that log every event, and a snapshot of the progress every `PROGRESS_SECONDS`.
 
     Args:
-        write: called as `write(level, event, **fields)`, see `RunDir.log`.
+        write: a function that is called as `write(level, event, **fields)`, see `RunDir.log`.
     """
 
     def __init__(self, write: Write) -> None:
@@ -34,37 +34,37 @@ class LogHooks(Hooks):
         self._due = 0.0
 
     def starting(self, event: Starting) -> None:
-        """Log it."""
+        """Log the event."""
         self._log("info", "starting", event)
 
     def run_started(self, event: RunStarted) -> None:
-        """Log it."""
+        """Log the event."""
         self._log("info", "run_started", event)
 
     def view_changed(self, event: ViewChanged) -> None:
-        """Log it."""
+        """Log the event."""
         self._log("info", "view_changed", event)
 
     def member_joined(self, event: MemberJoined) -> None:
-        """Log it."""
+        """Log the event."""
         self._log("info", "member_joined", event)
 
     def member_lost(self, event: MemberLost) -> None:
-        """Log it."""
+        """Log the event."""
         self._log("warning", "member_lost", event)
 
     def progress(self, event: Progress) -> None:
-        """Log one now and then."""
+        """Log the snapshot if one is due."""
         if event.seconds >= self._due:
             self._due = event.seconds + PROGRESS_SECONDS
             self._log("info", "progress", event)
 
     def notice(self, event: Notice) -> None:
-        """Log it at its own level."""
+        """Log the notice at its own level."""
         self._write(event.level, "notice", text=event.text)
 
     def run_finished(self, event: RunFinished) -> None:
-        """Log it."""
+        """Log the event."""
         self._log("error" if event.how == "failed" else "info", "run_finished", event)
 
     def _log(self, level: str, name: str, event: Any) -> None:

@@ -1,4 +1,4 @@
-"""Speeds over the last half minute, and the time that is left."""
+"""Compute the rates of a run over the last half minute, and its remaining time."""
 
 from collections import deque
 from typing import NamedTuple
@@ -15,28 +15,28 @@ class _Sample(NamedTuple):
     tokens: int
 
 
-class Rates:
-    """Fed with snapshots in order; all figures are those of the newest.
+class ProgressRates:
+    """The rates at the latest of the snapshots, which are added in order.
 
-    They leave out what earlier sessions did, and the time before the first task of this one was admitted.
+    They exclude earlier sessions, and the time before the first task of this one was admitted.
     """
 
     def __init__(self) -> None:
         self._samples = deque([_Sample(0.0, 0, 0, 0)])
-        self._fed = self._begun = False
+        self._has_snapshot = self._has_begun = False
         self._earlier = 0
         self._total: int | None = None
 
     def add(self, progress: Progress) -> None:
-        """The next snapshot."""
+        """Add the next snapshot."""
         agents = progress.agents.values()
         self._earlier = progress.earlier_rows
         seconds = progress.seconds - progress.earlier_seconds
-        if not self._begun:  # starting the engine and the model is no speed of the run
-            self._begun = progress.admitted > progress.earlier_rows
-            if not self._begun or not self._fed:
+        if not self._has_begun:  # the start of the engine and the model does not count
+            self._has_begun = progress.admitted > progress.earlier_rows
+            if not self._has_begun or not self._has_snapshot:
                 self._samples.clear()
-        self._fed = True
+        self._has_snapshot = True
         self._samples.append(
             _Sample(
                 seconds,
@@ -51,31 +51,31 @@ class Rates:
 
     @property
     def rows(self) -> int:
-        """Rows committed so far, by all sessions."""
+        """The number of rows committed so far by all sessions."""
         return self._earlier + self._samples[-1].rows
 
     @property
     def rows_per_second(self) -> float:
-        """Committed rows a second."""
+        """Committed rows per second."""
         return self._per_second("rows")
 
     @property
     def tokens_per_second(self) -> float:
-        """Completion tokens a second."""
+        """Completion tokens per second."""
         return self._per_second("tokens")
 
     @property
     def calls_per_second(self) -> float:
-        """LLM calls a second."""
+        """LLM calls per second."""
         return self._per_second("calls")
 
     @property
     def seconds_left(self) -> float | None:
-        """At the present speed; None before the first row, or if the total is unknown."""
-        speed = self.rows_per_second
-        return (self._total - self.rows) / speed if self._total is not None and speed > 0 else None
+        """The remaining time at the current rate; None before the first row, or if the total is unknown."""
+        rate = self.rows_per_second
+        return (self._total - self.rows) / rate if self._total is not None and rate > 0 else None
 
-    def _per_second(self, what: str) -> float:
+    def _per_second(self, name: str) -> float:
         oldest, newest = self._samples[0], self._samples[-1]
         elapsed = newest.seconds - oldest.seconds
-        return max(0.0, (getattr(newest, what) - getattr(oldest, what)) / elapsed) if elapsed > 0 else 0.0
+        return max(0.0, (getattr(newest, name) - getattr(oldest, name)) / elapsed) if elapsed > 0 else 0.0

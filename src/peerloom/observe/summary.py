@@ -1,4 +1,4 @@
-"""What a finished run prints: its figures, and where its rows are."""
+"""Print the summary of an ended run: its figures, and the paths of its rows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,8 +63,8 @@ def _error(error: Mapping[str, Any]) -> str:
     place = f" ({error['file']}:{error['line']})" if error["file"] else ""
     kind = error["reason"] if error["type"] == "TaskError" else error["type"]
     message = " ".join(error["message"].split())
-    who = error["role"] or "workflow"
-    return f"{count(error['count'])} x {who}: {kind}: {message}{place}, e.g. row {error['example']}"
+    role = error["role"] or "workflow"
+    return f"{count(error['count'])} x {role}: {kind}: {message}{place}, e.g. row {error['example']}"
 
 
 def _budget(budget: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""Figures and foreign text as a person reads them on a terminal."""
+"""Format figures and untrusted text for a terminal."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from peerloom.terminal.printable import printable
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text from a row, a model or a log: never markup, and no control characters reach the terminal."""
+    """Return text from a row, a model or a log without markup and control characters."""
     return Text(printable(text), style)
 
 
@@ -21,7 +21,7 @@ def clock(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `0:12`, `12:05` or `3:00:00`."""
+    """Return a duration as `0.4 s`, `0:12`, `12:05` or `3:00:00`."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     whole = round(seconds)
@@ -30,17 +30,17 @@ def duration(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """`1,234`."""
+    """Return a number as `1,234`."""
     return f"{number:,.0f}"
 
 
 def outcomes(counts: Mapping[str, int]) -> str:
-    """`completed 118, failed 2`."""
+    """Return counts as `completed 118, failed 2`."""
     return ", ".join(f"{name} {count(number)}" for name, number in counts.items() if number) or "none"
 
 
 def agents_table(agents: Mapping[str, AgentTotals], usd: Mapping[str, float] | None = None) -> Table:
-    """A line for each role; with what each has cost, where that is known."""
+    """Return a table with a line for each role, and its cost if `usd` is given."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column("agent")
     names = ["turns", "calls", "prompt", "completion", "cached", "hits", "s/turn"]

@@ -1,4 +1,4 @@
-"""Workflows with their agents, prompts and defaults, ready to run."""
+"""Recipes: workflows with their agents, prompts and defaults, ready to run."""
 
 from peerloom.recipes.base import Recipe, find, names
 

@@ -1,8 +1,8 @@
-"""What a recipe is, and how one is found by name.
+"""Define recipes, and find them by name.
 
-A recipe is a value, `RECIPE`, in a module of its own: a folder below `peerloom/recipes`, a package
-that declares an entry point in the group `peerloom.recipes`, or any import path `package.module:name`.
-No list of recipes is kept anywhere.
+A recipe is a `Recipe` object: `RECIPE` of a package below `peerloom/recipes`, an entry point of an installed
+package in the group `peerloom.recipes`, or any object at an import path `package.module:name`. There is no
+central list of recipes.
 """
 
 import dataclasses
@@ -20,32 +20,32 @@ import msgspec
 from peerloom.errors import ConfigError
 from peerloom.runtime.program import Program
 
-Options = TypeVar("Options")
+RecipeParams = TypeVar("RecipeParams")
 
 _GROUP = "peerloom.recipes"
 
 
 @dataclass(frozen=True)
-class Recipe(Generic[Options]):
+class Recipe(Generic[RecipeParams]):
     """A workflow with its agents, prompts and defaults, ready to run.
 
-    `params` is a dataclass of the recipe's own options, all with defaults; bounds are written as
-    `Annotated[int, msgspec.Meta(ge=1)]`. `program` makes the workflow and its agents from one.
-    `sample` is a JSONL file of rows to try the recipe on, bundled with it.
+    `params` is a dataclass of the recipe's options, all with defaults; bounds are written as
+    `Annotated[int, msgspec.Meta(ge=1)]`. `program` builds the workflow and its agents from the options.
+    `sample` is a bundled JSONL file of rows to try the recipe on.
     """
 
     name: str
     summary: str
-    params: type[Options]
-    program: Callable[[Options], Program]
+    params: type[RecipeParams]
+    program: Callable[[RecipeParams], Program]
     sample: Path | None = None
 
     def build(self, params: Mapping[str, Any]) -> Program:
-        """The program for these options; those left out keep their defaults.
+        """Build the program for these options and the defaults of all others.
 
         Raises:
-            ConfigError: for an option that there is not, or a value of the wrong type or out of bounds.
-            WorkflowError: if the recipe's workflow does not hold together.
+            ConfigError: for an unknown option, or a value of the wrong type or out of bounds.
+            WorkflowError: if the recipe's workflow is inconsistent.
         """
         known = [field.name for field in dataclasses.fields(self.params)]  # pyright: ignore[reportArgumentType] - a dataclass
         for key in params:
@@ -59,15 +59,15 @@ class Recipe(Generic[Options]):
 
 
 def names() -> list[str]:
-    """The recipes that can be found by a plain name: built in, or declared by installed packages."""
+    """Return the names of all recipes that are built in or declared by installed packages."""
     return sorted({*_built_in(), *(point.name for point in entry_points(group=_GROUP))})
 
 
 def find(name: str) -> Recipe[Any]:
-    """The recipe of that name, or at that import path (`package.module:name`).
+    """Return the recipe with a name, or at an import path (`package.module:name`).
 
     Raises:
-        ConfigError: if there is none, with the nearest name, or if what is there is no recipe.
+        ConfigError: if there is none, with the nearest name, or if the object is not a recipe.
     """
     if ":" in name:
         return _imported(name)

@@ -1,7 +1,7 @@
-"""Values that must never be seen, such as an API key on its way from the environment to a request header.
+"""Hold secrets such as API keys, and replace them in text that is logged or written.
 
-A secret is pickled to the members of a run in memory, and shows itself nowhere else: not in `repr`, formatted
-text, `dataclasses.asdict` or JSON. While it exists, `mask` and `mask_json` replace it in what others write.
+A secret is pickled in memory to the members of a run. It never appears in `repr`, formatted text,
+`dataclasses.asdict` or JSON. While a `Secret` exists, `mask` and `mask_json` replace its value.
 """
 
 import json
@@ -15,7 +15,7 @@ import orjson
 
 MASK = "***"
 SHORTEST = 8
-"""Characters of a secret that is masked; a shorter one would be found in words of other meaning."""
+"""The shortest secret that is masked, in characters; a shorter one would match ordinary words."""
 
 _PLACEHOLDERS = frozenset(
     {
@@ -26,7 +26,7 @@ _PLACEHOLDERS = frozenset(
 
 
 class Secret:
-    """Holds a secret; only `reveal()` gives it away. Surrounding whitespace is dropped."""
+    """A secret value, readable only by `reveal()`. Surrounding whitespace is dropped."""
 
     __slots__ = ("__weakref__", "_value")
 
@@ -38,12 +38,12 @@ class Secret:
 
     @classmethod
     def from_env(cls, name: str) -> Self | None:
-        """The secret in environment variable `name`, or None if it is unset or empty."""
+        """Return the secret in environment variable `name`, or None if it is unset or empty."""
         value = os.environ.get(name, "").strip()
         return cls(value) if value else None
 
     def reveal(self) -> str:
-        """The value itself: call it only where the value is used."""
+        """Return the value. Call this only where the value is used."""
         return self._value
 
     def __reduce__(self) -> "tuple[type[Secret], tuple[str]]":
@@ -59,16 +59,16 @@ class Secret:
         return f"Secret('{MASK}')"
 
 
-_known: WeakValueDictionary[int, Secret] = WeakValueDictionary()
+_known: WeakValueDictionary[int, Secret] = WeakValueDictionary()  # by id, since equal secrets may coexist
 
 
 def known() -> tuple[Secret, ...]:
-    """The secrets that this process holds, each once."""
+    """Return the distinct secrets of this process."""
     return tuple(set(_known.values()))
 
 
 def mask(text: str) -> str:
-    """Replace the secrets that this process knows in a text."""
+    """Replace this process's secrets in a text."""
     for needle in _needles():
         if needle in text:
             text = text.replace(needle, MASK)
@@ -76,7 +76,7 @@ def mask(text: str) -> str:
 
 
 def mask_bytes(raw: bytes) -> bytes:
-    """Replace the secrets that this process knows in bytes of any kind."""
+    """Replace this process's secrets in bytes."""
     for needle in _raw_needles():
         if needle in raw:
             raw = raw.replace(needle, MASK.encode())
@@ -84,9 +84,9 @@ def mask_bytes(raw: bytes) -> bytes:
 
 
 def mask_json(raw: bytes) -> bytes:
-    """Replace the secrets that this process knows in encoded JSON, which stays JSON.
+    """Replace this process's secrets in encoded JSON, keeping it valid JSON.
 
-    A secret that is also a number, or begins within an escape, is replaced in texts only.
+    A secret that is also a number, or begins within an escape, is replaced in strings only.
     """
     masked = mask_bytes(raw)
     if masked is raw:
@@ -102,7 +102,7 @@ def mask_json(raw: bytes) -> bytes:
 
 
 def masked_value(value: Any) -> Any:
-    """A copy of a JSON value with the secrets that this process knows replaced in its texts and keys."""
+    """Return a copy of a JSON value with this process's secrets replaced in its strings and keys."""
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, list):
@@ -115,7 +115,7 @@ def masked_value(value: Any) -> Any:
 
 @cache
 def _needles() -> tuple[str, ...]:
-    """The forms of each secret: as it is, in JSON, in JSON within JSON, and in a URL; long ones first."""
+    """Return each secret as plain text, in JSON, in JSON within JSON, and in a URL; longest first."""
     found: set[str] = set()
     for secret in known():
         value = secret.reveal()

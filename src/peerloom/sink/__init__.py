@@ -1,1 +1,1 @@
-"""Stage 5: where finished tasks are committed."""
+"""Commit finished tasks to the run directory, and read them back (stage 5)."""

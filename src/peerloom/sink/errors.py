@@ -1,15 +1,15 @@
-"""What can go wrong between a finished task and the disk."""
+"""Define the errors of writing to the run directory."""
 
 from peerloom.errors import PeerloomError
 
 
 class SinkError(PeerloomError):
-    """Rows could not be made durable. The shard object is of no further use; what was committed stays."""
+    """Rows could not be made durable. The shard object is unusable; committed rows stay."""
 
 
 class DiskFull(SinkError):
-    """There is no room for a group of rows. None of it was written; the same commit may be tried again."""
+    """The disk is full. No row of the group was written; the same commit may be tried again."""
 
 
 class ShardLost(SinkError):
-    """A later incarnation has taken the shard. What this one writes goes nowhere."""
+    """A later incarnation has taken the shard, so the writes of this one have no effect."""

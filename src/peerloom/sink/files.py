@@ -1,4 +1,4 @@
-"""Files that only grow, and how they come to be on disk."""
+"""Write files durably: append to a file, replace a file atomically, and sync a folder."""
 
 import errno
 import os
@@ -9,28 +9,28 @@ from peerloom.sink.errors import DiskFull, SinkError
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class GrowingFile:
-    """A new file that is written at its end, and can be cut back to where it was last known to be good.
+class AppendFile:
+    """A new file that is only appended to, and can be rolled back to its last checkpoint.
 
     Raises:
         DiskFull: if there is no room for it.
-        SinkError: if it cannot be made, or is there already.
+        SinkError: if it cannot be created, or exists.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.end = 0
-        self._good = 0
+        self._checkpoint = 0
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise write_failed(path, error) from error
 
     def append(self, data: bytes) -> None:
-        """Write at the end.
+        """Append bytes.
 
         Raises:
-            DiskFull: if there is no room; `cut_back` undoes what was written.
+            DiskFull: if there is no room; `roll_back` removes a partial write.
             SinkError: if writing failed otherwise.
         """
         left = memoryview(data)
@@ -43,48 +43,48 @@ class GrowingFile:
             raise write_failed(self.path, error) from error
 
     def sync(self) -> None:
-        """Make what was appended durable.
+        """Make the appended bytes durable.
 
         Raises:
             SinkError: if that failed. It must not be tried again on this file: the kernel reports a
-                failed write-back once, and then calls the lost pages clean.
+                failed write-back once, and then marks the lost pages as clean.
         """
         try:
             os.fdatasync(self._fd)
         except OSError as error:
             raise _sync_failed(self.path, error) from error
 
-    def keep(self) -> None:
-        """What is there now is good."""
-        self._good = self.end
+    def checkpoint(self) -> None:
+        """Mark the current content as good."""
+        self._checkpoint = self.end
 
-    def cut_back(self) -> None:
-        """Drop what was appended since the last `keep`.
+    def roll_back(self) -> None:
+        """Remove the bytes appended since the last `checkpoint`.
 
         Raises:
             SinkError: if that failed.
         """
         try:
-            os.ftruncate(self._fd, self._good)
+            os.ftruncate(self._fd, self._checkpoint)
         except OSError as error:
             raise SinkError(f"{self.path} could not be cut back: {error.strerror}") from error
-        self.end = self._good
+        self.end = self._checkpoint
 
     def close(self) -> None:
-        """Close the file; it stays as it is."""
+        """Close the file without changing it."""
         os.close(self._fd)
 
 
-def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Put a file in the place of another one, or none: at every instant the old or the new one is there.
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Create or replace a file durably; at every moment the name refers to the old file or the new one.
 
     Raises:
-        DiskFull: if there is no room; the old one is still there.
-        SinkError: if it could not be written, or made durable.
+        DiskFull: if there is no room; the old file is still there.
+        SinkError: if the file could not be written or made durable.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # it would keep its own mode
+        temporary.unlink(missing_ok=True)  # an existing file would keep its old mode
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
@@ -97,7 +97,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable.
+    """Make the entries of a folder durable.
 
     Raises:
         SinkError: if that failed.
@@ -112,7 +112,7 @@ def sync_folder(path: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """The size of a file in bytes, 0 if there is none."""
+    """Return the size of a file in bytes, 0 if it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -120,7 +120,7 @@ def size_of(path: Path) -> int:
 
 
 def write_failed(path: Path, error: OSError) -> SinkError:
-    """The error to raise for a file that could not be written."""
+    """Return the error to raise for a file that could not be written."""
     if error.errno in _NO_ROOM:
         return DiskFull(f"no room left to write {path}: {error.strerror}. Make room there.")
     return SinkError(f"{path} could not be written: {error.strerror}")

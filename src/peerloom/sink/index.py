@@ -1,9 +1,9 @@
-"""A part's index: which rows of its two files count, and what they add up to.
+"""Read and write the index of a part: which rows of its two files are committed, and their totals.
 
-The index is a log of records, each framed by its length and CRC-32. One record is written for each group
-of rows, after the rows themselves are safe; a row that no record names was never committed. Reading stops
-at the first record that is torn or damaged. The last record of a closed part sums all of them up, and a
-trailer at the very end of the file says where it begins, so that nothing else of a closed part is read.
+The index is a log of records, each framed by its length and CRC-32. One record is written for each group of
+rows, after the rows themselves are durable; a row that no record names was never committed. Reading stops at
+the first incomplete or damaged record. The last record of a closed part summarizes all others, and a trailer
+at the very end of the file locates it, so that readers of a closed part read nothing else.
 """
 
 import os
@@ -27,17 +27,17 @@ _MARK = b"\nend"
 _TAIL_BYTES = 16 * 1024  # read at once; most closing records are shorter
 
 Ends = tuple[int, int]
-"""Where a part's data and rejected files end, in bytes."""
+"""The lengths in bytes of a part's data and rejected files."""
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, tag="opened"):
-    """The first record: the version of those that follow."""
+    """The first record, with the format version of the records that follow."""
 
     version: int
 
 
-class Group(msgspec.Struct, frozen=True, array_like=True, tag="group"):
-    """A committed group: the ids of its rows, where the part's files end after it, and its sums."""
+class CommittedGroup(msgspec.Struct, frozen=True, array_like=True, tag="group"):
+    """A committed group: the ids of its rows, the lengths of the part's files after it, and its totals."""
 
     ids: list[TaskId]
     data_end: int
@@ -46,7 +46,7 @@ class Group(msgspec.Struct, frozen=True, array_like=True, tag="group"):
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True, tag="closed"):
-    """The last record of a part that nobody will write to again: all its ids, where its files end, its sums.
+    """The last record of a part that is complete: all its ids, the lengths of its files, and its totals.
 
     `ids` is an encoded `IdSet`.
     """
@@ -57,27 +57,27 @@ class Closed(msgspec.Struct, frozen=True, array_like=True, tag="closed"):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Opened | Group | Closed)
+_decoder = msgspec.msgpack.Decoder(Opened | CommittedGroup | Closed)
 
 
-def frame(record: Opened | Group | Closed) -> bytes:
-    """A record as it is written."""
+def frame(record: Opened | CommittedGroup | Closed) -> bytes:
+    """Return the bytes of a record with its frame."""
     payload = _encoder.encode(record)
     return _frame.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 OPENING = frame(Opened(VERSION))
-"""What an index begins with."""
+"""The first bytes of every index."""
 
 
 def closing(record: Closed) -> bytes:
-    """What the index of a part that is full or taken over ends with."""
+    """Return the last bytes of the index of a closed part: the framed record and the trailer."""
     framed = frame(record)
     return framed + _trailer.pack(_MARK, VERSION, len(framed))
 
 
-def sum_up(groups: Iterable[Group], ends: Ends) -> Closed:
-    """The closing record of a part with these groups."""
+def sum_up(groups: Iterable[CommittedGroup], ends: Ends) -> Closed:
+    """Return the closing record of a part with these groups."""
     ids, totals = IdSet(), Totals()
     for group in groups:
         ids.update(group.ids)
@@ -86,7 +86,7 @@ def sum_up(groups: Iterable[Group], ends: Ends) -> Closed:
 
 
 def read_closed(path: Path, sizes: Ends) -> Closed | None:
-    """The closing record of an index, if the part is closed and its files have the sizes that it names.
+    """Return the closing record of an index if the part is closed and its files have the recorded sizes.
 
     Raises:
         FileNotFoundError: if there is no index.
@@ -112,26 +112,26 @@ def read_closed(path: Path, sizes: Ends) -> Closed | None:
 
 
 class Prefix(msgspec.Struct, frozen=True):
-    """The good part of an index: its groups, and its length in bytes without a closing record."""
+    """The valid prefix of an index: its groups, and its length in bytes without a closing record."""
 
-    groups: list[Group]
+    groups: list[CommittedGroup]
     length: int
 
     @property
     def ends(self) -> Ends:
-        """Where the part's data and rejected files end."""
+        """The committed lengths of the part's data and rejected files."""
         return (self.groups[-1].data_end, self.groups[-1].rejected_end) if self.groups else (0, 0)
 
 
 def read_prefix(data: bytes, sizes: Ends, name: str) -> Prefix:
-    """What counts of an index, group by group, given the sizes of the part's data and rejected files.
+    """Return the valid prefix of an index, given the sizes of the part's data and rejected files.
 
-    A group that ends beyond its files is cut with all that follow.
+    A group that ends beyond its files, and all groups after it, are left out.
 
     Raises:
-        RunDirError: if the index was written by a release that this one cannot read.
+        RunDirError: if the index was written in a version that this release cannot read.
     """
-    groups: list[Group] = []
+    groups: list[CommittedGroup] = []
     position = 0
     while True:
         record, after = _read_record(data, position)
@@ -141,15 +141,19 @@ def read_prefix(data: bytes, sizes: Ends, name: str) -> Prefix:
                     f"{name} is of index version {record.version}, but this release reads {VERSION}: "
                     "go on with the release that began the run, or use another --run-dir"
                 )
-        elif not isinstance(record, Group) or record.data_end > sizes[0] or record.rejected_end > sizes[1]:
+        elif (
+            not isinstance(record, CommittedGroup)
+            or record.data_end > sizes[0]
+            or record.rejected_end > sizes[1]
+        ):
             return Prefix(groups, position)
         else:
             groups.append(record)
         position = after
 
 
-def _read_record(data: bytes, position: int) -> tuple[Opened | Group | Closed | None, int]:
-    """The record at a position and where it ends; None if there is no good one."""
+def _read_record(data: bytes, position: int) -> tuple[Opened | CommittedGroup | Closed | None, int]:
+    """Return the record at a position and the position after it; None if it is not intact."""
     start = position + _frame.size
     if start > len(data):
         return None, position

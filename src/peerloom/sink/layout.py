@@ -1,15 +1,15 @@
-"""Names in a run directory.
+"""Name the files of a run directory.
 
 run.lock  run.yaml  state.json  log.jsonl  summary.json  logs/
-control.json                                          how to reach a run that goes on; for its user's eyes
-ledger                                                what of the budget is used
-input.pos                                             where each row of the input begins
+control.json                                          address and key of an active run; readable by its user
+ledger                                                the used part of the budget
+input.pos                                             the position of each row of the input
 data/part-<shard>-<incarnation>-<number>.jsonl        completed rows
 rejected/part-<shard>-<incarnation>-<number>.jsonl    all other rows
-data.parquet  rejected.parquet                        the same, as of the last export
-index/part-<shard>-<incarnation>-<number>.idx         which rows of the two count
-locks/shard-<shard>.lock                              who may write a shard's parts
-journal/<kind>-<index>-<incarnation>-<number>.jnl     turns and calls of tasks in flight, by who wrote them
+data.parquet  rejected.parquet                        the same rows at the last export
+index/part-<shard>-<incarnation>-<number>.idx         the committed rows in the two files of a part
+locks/shard-<shard>.lock                              the incarnation that may write a shard's parts
+journal/<kind>-<index>-<incarnation>-<number>.jnl     turns and calls of tasks in flight, by member
 """
 
 import re
@@ -29,33 +29,37 @@ _SEGMENT = re.compile(r"([a-z]+)-(\d{3,})-(\d{4,})-(\d{4,})\.jnl")
 
 
 class PartName(NamedTuple):
-    """One part: its shard, the incarnation that began it, and its number in that incarnation."""
+    """The name of a part: its shard, the incarnation that created it, and its number in that incarnation."""
 
     shard: int
     incarnation: int
     number: int
 
     def path(self, run_dir: Path, folder: str) -> Path:
-        """Where the part's file in `DATA`, `REJECTED` or `INDEX` is."""
+        """Return the path of the part's file in `DATA`, `REJECTED` or `INDEX`."""
         suffix = ".idx" if folder == INDEX else ".jsonl"
         return run_dir / folder / f"part-{self.shard:03d}-{self.incarnation:04d}-{self.number:04d}{suffix}"
 
+    def paths(self, run_dir: Path) -> tuple[Path, Path, Path]:
+        """Return the paths of the part's files in `DATA`, `REJECTED` and `INDEX`."""
+        return self.path(run_dir, DATA), self.path(run_dir, REJECTED), self.path(run_dir, INDEX)
+
     @classmethod
     def parse(cls, path: Path) -> "PartName | None":
-        """The part that a file belongs to, or None if it is no part's file."""
+        """Return the part that a file belongs to, or None if it does not belong to a part."""
         match = _PART.fullmatch(path.name)
         return cls(int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def list_parts(run_dir: Path, folder: str) -> list[PartName]:
-    """The parts that have a file in a folder, in order; none if there is no such folder."""
+    """Return the parts that have a file in a folder, in order; none if there is no such folder."""
     directory = run_dir / folder
     paths = directory.iterdir() if directory.is_dir() else ()
     return sorted(name for name in map(PartName.parse, paths) if name is not None)
 
 
 class SegmentName(NamedTuple):
-    """One segment of the journal: the kind and slot (index) of who wrote it, its incarnation, a number."""
+    """The name of a journal segment: its writer's kind, slot (index) and incarnation, and a number."""
 
     kind: str
     slot: int
@@ -63,24 +67,24 @@ class SegmentName(NamedTuple):
     number: int
 
     def path(self, run_dir: Path) -> Path:
-        """Where the segment is."""
+        """Return the path of the segment."""
         kind, slot, incarnation, number = self
         return run_dir / JOURNAL / f"{kind}-{slot:03d}-{incarnation:04d}-{number:04d}.jnl"
 
     @classmethod
     def parse(cls, path: Path) -> "SegmentName | None":
-        """The segment that a file is, or None if it is none."""
+        """Return the name of the segment in a file, or None if the file is not a segment."""
         match = _SEGMENT.fullmatch(path.name)
         return cls(match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
 
 
 def list_segments(run_dir: Path) -> list[SegmentName]:
-    """The segments of the journal, in order; none if there is no such folder."""
+    """Return the segments of the journal, in order; none if there is no such folder."""
     directory = run_dir / JOURNAL
     paths = directory.iterdir() if directory.is_dir() else ()
     return sorted(name for name in map(SegmentName.parse, paths) if name is not None)
 
 
 def lock_path(run_dir: Path, shard: int) -> Path:
-    """The lock of a shard."""
+    """Return the path of a shard's lock file."""
     return run_dir / LOCKS / f"shard-{shard:03d}.lock"

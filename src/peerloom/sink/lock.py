@@ -1,10 +1,10 @@
-"""Who may write a shard's parts: the incarnation whose number is in the shard's lock file.
+"""Lock a shard: only the incarnation whose number is in the shard's lock file may write its parts.
 
-Writers never hold the lock, so one that was stopped in the middle of a write cannot stand in the way. They
-read the number *after* each thing they make others see (a new file, an index record). A taker writes its
-number *before* it looks at the files. So whenever a writer still finds its own number, the taker will see
-what it did; otherwise the writer learns that its work goes nowhere. Takers hold an exclusive `flock`
-among themselves.
+Writers never hold the lock, so a writer that was suspended in the middle of a write cannot block a take-over.
+A writer reads the number *after* each visible step (a new file, an index record). A new owner writes its
+number *before* it reads the files. So if a writer still finds its own number, the new owner will see that
+step; otherwise the writer learns that its work is lost. New owners exclude each other by an exclusive
+`flock`.
 """
 
 import fcntl
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from peerloom.sink.errors import ShardLost
 
-_LONGEST = 20
+_LENGTH = 20
 _REVOKED = "revoked"
 
 
 class ShardLock:
-    """The lock file of one shard, in the hands of one incarnation. Takes it; may wait for another taker.
+    """The lock file of one shard, taken by one incarnation. May wait for another take-over to end.
 
     Raises:
         ShardLost: if this incarnation, or a later one, has taken the shard before.
@@ -38,26 +38,26 @@ class ShardLock:
             os.close(self._fd)
             raise
 
-    def taken(self) -> None:
-        """The take-over is done: let other takers in."""
+    def end_takeover(self) -> None:
+        """Release the `flock`, so that a later incarnation can take the shard."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def check(self) -> None:
-        """Make sure that nobody has taken the shard since.
+        """Check that this incarnation still owns the shard.
 
         Raises:
-            ShardLost: if somebody has.
+            ShardLost: if another one has taken it.
         """
         owner = self._owner()
         if owner != str(self._incarnation):
             raise self._lost(owner)
 
     def close(self) -> None:
-        """Close the file; the number stays."""
+        """Close the file without changing the number in it."""
         os.close(self._fd)
 
     def _owner(self) -> str:
-        return os.pread(self._fd, _LONGEST, 0).decode("ascii", "replace").strip("\0 \n")
+        return os.pread(self._fd, _LENGTH, 0).decode("ascii", "replace").strip("\0 \n")
 
     def _lost(self, owner: str) -> ShardLost:
         by = "the run directory was cleared" if owner == _REVOKED else f"taken by incarnation {owner}"
@@ -65,7 +65,7 @@ class ShardLock:
 
 
 def revoke(path: Path) -> None:
-    """Tell whoever still writes the shard that it is lost, for good, before its lock file is removed."""
+    """Revoke a shard for good from the process that may still write it, before its lock file is removed."""
     fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _write(fd, _REVOKED)
@@ -74,4 +74,4 @@ def revoke(path: Path) -> None:
 
 
 def _write(fd: int, owner: str) -> None:
-    os.pwrite(fd, owner.ljust(_LONGEST - 1).encode() + b"\n", 0)
+    os.pwrite(fd, owner.ljust(_LENGTH - 1).encode() + b"\n", 0)

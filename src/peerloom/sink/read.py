@@ -1,4 +1,4 @@
-"""Rows back from a run directory, also while the run goes on."""
+"""Read the committed rows of a run directory, even while the run is active."""
 
 import os
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ import orjson
 
 from peerloom.errors import RunDirError
 from peerloom.sink.files import size_of
-from peerloom.sink.index import read_closed, read_prefix, sum_up
+from peerloom.sink.index import Prefix, read_closed, read_prefix, sum_up
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
 from peerloom.sink.totals import Totals
 
 
 class Extent(NamedTuple):
-    """A part's file, and up to which byte it counts: what is appended later is not in it."""
+    """A part's file, and the end of its committed bytes; rows that are appended later are not included."""
 
     path: Path
     end: float
 
 
 def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iterator[dict[str, Any]]:
-    """All committed rows, completed ones first.
+    """Yield all committed rows, completed ones first.
 
-    Where a part's index is there, only rows that it names are read; so a row that was being written when
-    the run was killed is left out. Otherwise all complete lines are.
+    If a part has an index, only the rows that it names are read; so a row that was being written when the run
+    was killed is left out. Otherwise all complete lines are read.
 
     Args:
         run_dir: the run directory.
-        rejected: also those that did not complete.
+        rejected: include the rows that did not complete.
 
     Raises:
         RunDirError: if there is no such directory, or a line in it is damaged.
@@ -41,26 +41,26 @@ def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iter
 
 
 def read_totals(run_dir: Path) -> Totals:
-    """What all committed rows add up to.
+    """Return the totals of all committed rows.
 
     Raises:
         RunDirError: if an index is of another version.
     """
     totals = Totals()
     for name in list_parts(run_dir, INDEX):
-        data, rejected, index = (name.path(run_dir, folder) for folder in (DATA, REJECTED, INDEX))
-        sizes = size_of(data), size_of(rejected)
-        part = read_closed(index, sizes)
-        if part is None:
-            records = index.read_bytes()
-            sizes = size_of(data), size_of(rejected)  # after the index, so that its groups are within
-            part = sum_up(read_prefix(records, sizes, str(index)).groups, sizes)
-        totals.add(part.totals)
+        data, rejected, index = name.paths(run_dir)
+        closed = read_closed(index, (size_of(data), size_of(rejected)))
+        if closed is None:
+            prefix = _read_open(run_dir, name)
+            closed = sum_up(prefix.groups, prefix.ends)
+        totals.add(closed.totals)
     return totals
 
 
 def list_extents(run_dir: Path, folder: str) -> list[Extent]:
-    """What is committed now in `DATA` or `REJECTED`, to be read once or more, whatever is added meanwhile.
+    """Return the extents of the rows that are committed now in `DATA` or `REJECTED`.
+
+    They can be read repeatedly, while rows are added.
 
     Raises:
         RunDirError: if there is no such directory, or an index is of another version.
@@ -72,11 +72,11 @@ def list_extents(run_dir: Path, folder: str) -> list[Extent]:
 
 
 def read_lines(extent: Extent) -> Iterator[bytes]:
-    """The committed lines of a part, each with its newline."""
+    """Yield the committed lines of a part, each with its newline."""
     try:
         file = extent.path.open("rb")
     except FileNotFoundError:
-        return  # an empty part that was taken over meanwhile
+        return  # an empty part that was removed by a take-over
     with file:
         position = 0
         for line in file:
@@ -87,7 +87,7 @@ def read_lines(extent: Extent) -> Iterator[bytes]:
 
 
 def parse_lines(extent: Extent) -> Iterator[dict[str, Any]]:
-    """The committed rows of a part.
+    """Yield the committed rows of a part.
 
     Raises:
         RunDirError: if a line is damaged.
@@ -110,15 +110,19 @@ def _extent(directory: Path, folder: str, name: PartName) -> Extent:
 
 
 def _committed_end(directory: Path, folder: str, name: PartName) -> float:
-    """Up to which byte the part's file counts."""
-    index = name.path(directory, INDEX)
-    rows = name.path(directory, DATA), name.path(directory, REJECTED)
+    """Return the committed length of the part's file."""
+    data, rejected, index = name.paths(directory)
     try:
-        closed = read_closed(index, (size_of(rows[0]), size_of(rows[1])))
-        if closed is not None:
-            return closed.ends[0 if folder == DATA else 1]
-        records = index.read_bytes()
+        closed = read_closed(index, (size_of(data), size_of(rejected)))
+        ends = closed.ends if closed is not None else _read_open(directory, name).ends
     except FileNotFoundError:
         return float("inf")
-    sizes = size_of(rows[0]), size_of(rows[1])  # after the index, so that its groups are within
-    return read_prefix(records, sizes, str(index)).ends[0 if folder == DATA else 1]
+    return ends[0 if folder == DATA else 1]
+
+
+def _read_open(directory: Path, name: PartName) -> Prefix:
+    """Return the valid prefix of the index of a part that is not closed."""
+    data, rejected, index = name.paths(directory)
+    records = index.read_bytes()
+    sizes = size_of(data), size_of(rejected)  # read after the index, so that its groups fit in
+    return read_prefix(records, sizes, str(index))

@@ -1,6 +1,6 @@
-"""A finished task as a row: the JSON line that is kept, and what the sink needs to know of it.
+"""Render finished tasks as rows: the JSON line, and the metadata that the sink needs.
 
-A peer renders a row once, when the task ends; the sink copies its bytes and never parses them.
+A peer renders a row once, when the task ends; the sink writes its bytes and never parses them.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from peerloom.task import FAILED, End, Task, TaskId, Turn, Usage
 class Row(msgspec.Struct, frozen=True, array_like=True):
     """One finished task on its way to disk.
 
-    `line` is the JSON object without a newline; `outcome` decides where it goes; `tally` is what each
-    role did.
+    `line` is the JSON object without a newline; `outcome` decides which file it is written to; `tally` holds
+    the totals of each role.
     """
 
     id: TaskId
@@ -34,15 +34,15 @@ _no_usage = Turn("").usage
 
 
 def encode(row: Row) -> bytes:
-    """The row as MessagePack."""
+    """Return the row as MessagePack."""
     return _encoder.encode(row)
 
 
 def decode(data: bytes) -> Row:
-    """The row in `data`, made by `encode`.
+    """Return the row that `encode` wrote.
 
     Raises:
-        CodecError: if `data` is no encoded row.
+        CodecError: if `data` is not an encoded row.
     """
     try:
         return _decoder.decode(data)
@@ -53,16 +53,16 @@ def decode(data: bytes) -> Row:
 def render(
     task: Task, opening: Sequence[dict[str, Any]], provenance: dict[str, Any], *, finished: float
 ) -> Row:
-    """The row of a task that has ended.
+    """Return the row of a task that has ended.
 
-    A task whose values cannot be written as JSON gets a row all the same: failed, reason `not_json`,
-    without those values.
+    A task whose values cannot be written as JSON gets a failed row with reason `not_json` and without those
+    values.
 
     Args:
         task: the finished task.
         opening: the messages that precede those of the turns.
-        provenance: what made the row (recipe, versions, ...); the task's label and attempt are added.
-        finished: when the task ended, in Unix seconds.
+        provenance: the origin of the row (recipe, versions, ...); the task's label and attempt are added.
+        finished: the Unix time at which the task ended.
 
     Raises:
         ValueError: if the task has not ended.
@@ -82,24 +82,24 @@ def render(
 
 
 def tally_of(row: dict[str, Any]) -> dict[str, AgentTally]:
-    """What each role did for a row, from the row as it is kept."""
+    """Return the totals of each role in a written row."""
     tally: dict[str, AgentTally] = {}
     for turn in row["turns"]:
-        mine = tally.setdefault(turn["agent"], AgentTally())
-        mine.add(AgentTally(turns=1, seconds=turn.get("seconds", 0.0), **turn.get("usage", {})))
+        role = tally.setdefault(turn["agent"], AgentTally())
+        role.add(AgentTally(turns=1, seconds=turn.get("seconds", 0.0), **turn.get("usage", {})))
     return tally
 
 
 def _as_object(
     task: Task, turns: tuple[Turn, ...], end: End, opening: Sequence[dict[str, Any]], frame: dict[str, Any]
 ) -> dict[str, Any]:
-    spoken = [turn.message for turn in turns if turn.message is not None]
+    messages = [turn.message for turn in turns if turn.message is not None]
     row = {
         **frame,
         "outcome": end.outcome,
         "reason": end.reason,
         "input": task.decode_input(),
-        "messages": [*opening, *spoken],
+        "messages": [*opening, *messages],
         "turns": [_turn_object(turn) for turn in turns],
         "result": end.result,
     }
@@ -113,7 +113,7 @@ def _as_object(
 def _frame(
     task: Task, tally: dict[str, AgentTally], provenance: dict[str, Any], finished: float
 ) -> dict[str, Any]:
-    """All keys of a row in their order, filled in as far as agents and input had no hand in them."""
+    """Return a row with all keys in order, and values for those that do not depend on agents or input."""
     header = task.header
     used = AgentTally()
     for role in tally.values():
@@ -165,23 +165,23 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
     item = msgspec.structs.asdict(usage)
     usd = item.pop("usd")
     if usd:
-        item["usd"] = float(f"{usd:.12g}")  # without the noise of a sum's last digits
+        item["usd"] = float(f"{usd:.12g}")  # drop the rounding errors of the sum
     return item
 
 
 def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
     tally: dict[str, AgentTally] = {}
     for turn in turns:
-        mine = tally.get(turn.agent)
-        if mine is None:
-            mine = tally[turn.agent] = AgentTally()
-        mine.turns += 1
-        mine.seconds += turn.seconds
+        role = tally.get(turn.agent)
+        if role is None:
+            role = tally[turn.agent] = AgentTally()
+        role.turns += 1
+        role.seconds += turn.seconds
         usage = turn.usage
         if usage is not _no_usage and usage != _no_usage:
-            mine.calls += usage.calls
-            mine.prompt += usage.prompt
-            mine.completion += usage.completion
-            mine.cached += usage.cached
-            mine.usd += usage.usd
+            role.calls += usage.calls
+            role.prompt += usage.prompt
+            role.completion += usage.completion
+            role.cached += usage.cached
+            role.usd += usage.usd
     return tally

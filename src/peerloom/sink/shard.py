@@ -1,7 +1,7 @@
-"""A shard: it owns the rows of some tasks, and commits each of them exactly once.
+"""Commit the rows of a shard, each of them exactly once.
 
-Which shard a task belongs to is the runtime's affair. A shard remembers the id of every row it has
-committed, in bits, also across take-overs; a row that comes again is dropped.
+The runtime assigns tasks to shards. A shard keeps the id of every row it has committed, in a bitmap, also
+across take-overs; a duplicate row is dropped.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from peerloom.sink.errors import DiskFull, SinkError
 from peerloom.sink.files import write_failed
 from peerloom.sink.layout import PartName, lock_path
 from peerloom.sink.lock import ShardLock
-from peerloom.sink.part import Part
+from peerloom.sink.part import PartWriter
 from peerloom.sink.rows import Row
 from peerloom.sink.takeover import recover
 from peerloom.sink.totals import Totals
@@ -21,12 +21,12 @@ from peerloom.task import TaskId
 ROTATE_BYTES = 64 * 2**20
 
 
-class Shard:
-    """One shard in the hands of one incarnation. Made by `take`. Blocks; not safe across threads.
+class ShardFiles:
+    """One shard, owned by one incarnation. Create it with `take`. Blocks; not thread-safe.
 
     Attributes:
         committed: the ids of all rows committed so far.
-        totals: what those rows add up to.
+        totals: the totals of those rows.
     """
 
     committed: IdSet
@@ -40,26 +40,26 @@ class Shard:
         self._next_name = name
         self._lock = lock
         self._rotate_bytes = rotate_bytes
-        self._part: Part | None = None
+        self._part: PartWriter | None = None
         self._failed: SinkError | None = None
         self._closed = False
 
     @classmethod
     def take(
         cls, run_dir: Path, shard: int, incarnation: int, *, rotate_bytes: int = ROTATE_BYTES
-    ) -> "Shard":
-        """Take a shard, new or from an earlier incarnation, which may still be running.
+    ) -> "ShardFiles":
+        """Take over a shard, new or from an earlier incarnation, which may still be running.
 
         Args:
             run_dir: a run directory whose folders exist (see `RunDir`).
             shard: the shard's number.
             incarnation: a number greater than any that has taken this shard.
-            rotate_bytes: a part is closed once one of its files is that long.
+            rotate_bytes: the file size at which a part is closed.
 
         Raises:
             ShardLost: if this incarnation, or a later one, has taken the shard.
-            DiskFull: if there is no room to copy what an earlier incarnation left open. Nothing is lost;
-                a later incarnation may try again.
+            DiskFull: if there is no room to copy a part that an earlier incarnation left open. Nothing is
+                lost; a later incarnation may try again.
             SinkError: if a file could not be read or written.
             RunDirError: if an index is missing, or of another version.
         """
@@ -68,7 +68,7 @@ class Shard:
             lock = ShardLock(path, incarnation)
             try:
                 state = recover(run_dir, shard)
-                lock.taken()
+                lock.end_takeover()
             except BaseException:
                 lock.close()
                 raise
@@ -77,12 +77,13 @@ class Shard:
         return cls(run_dir, PartName(shard, incarnation, 0), lock, state, rotate_bytes)
 
     def commit(self, rows: Sequence[Row]) -> None:
-        """Make rows durable, all or none; when this returns, they are safe. Known ids are skipped.
+        """Make rows durable, all or none, and skip those that are committed already.
 
         Raises:
-            DiskFull: there was no room; nothing was kept of these rows, and they may be tried again.
-            ShardLost: a later incarnation has taken the shard.
-            SinkError: the rows may or may not be on disk; this object is done, take the shard again.
+            DiskFull: if there was no room; none of the rows was kept, and the call may be tried again.
+            ShardLost: if a later incarnation has taken the shard.
+            SinkError: for any other failure; the rows may or may not be on disk. This object is unusable:
+                take the shard again.
         """
         if self._failed is not None:
             raise type(self._failed)(*self._failed.args) from self._failed
@@ -97,7 +98,7 @@ class Shard:
             totals = part.append(list(fresh.values()))
         except DiskFull:
             raise
-        except BaseException as error:  # whatever it was, nobody knows what is in the files now
+        except BaseException as error:  # the content of the files is uncertain now
             self._failed = (
                 error if isinstance(error, SinkError) else SinkError(f"commit broke off: {error!r}")
             )
@@ -109,18 +110,18 @@ class Shard:
             self._part = None
 
     def close(self) -> None:
-        """Close the open part, for good. Commit nothing after it."""
+        """Close the open part and the shard. No commit may follow."""
         if self._closed:
             return
         self._closed = True
         if self._part is not None and self._failed is None:
             self._part.close()
         elif self._part is not None:
-            self._part.abandon()  # without a closing record, so that a take-over copies what is good of it
+            self._part.abandon()  # without a closing record, so that a take-over copies its valid prefix
         self._failed = self._failed or SinkError(f"shard {self._next_name.shard} is closed")
         self._lock.close()
 
-    def _begin_part(self) -> Part:
+    def _begin_part(self) -> PartWriter:
         name = self._next_name
         self._next_name = name._replace(number=name.number + 1)
-        return Part(self._run_dir, name, self._lock.check)
+        return PartWriter(self._run_dir, name, self._lock.check)

@@ -1,10 +1,9 @@
-"""Taking a shard over: what is committed, and no file that an earlier writer could still reach.
+"""Recover the parts of a shard at a take-over, and cut off earlier writers from its files.
 
-A part with a closing record is left as it is, and only that record is read. Of any other part the valid
+A part with a closing record is left unchanged, and only that record is read. Of any other part the valid
 prefix is copied to new files, which are made durable, closed, and renamed over the old ones. So at every
-instant each committed row is in exactly one visible file, and a writer that is late still has the old,
-nameless files in its hands. The copy also heals a failed fsync, since it writes and syncs the pages once
-more.
+moment each committed row is in exactly one visible file, and a late writer still writes to the old, unlinked
+files. The copy also repairs a failed fsync, since it writes and syncs the pages again.
 """
 
 import os
@@ -17,13 +16,11 @@ from peerloom.sink.index import Closed, closing, read_closed, read_prefix, sum_u
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
 from peerloom.sink.totals import Totals
 
-_FOLDERS = (DATA, REJECTED, INDEX)
-
 
 def recover(run_dir: Path, shard: int) -> tuple[IdSet, Totals]:
-    """Settle all parts of a shard; return the ids committed in them and what they add up to.
+    """Close all parts of a shard, and return the ids committed in them and their totals.
 
-    The caller has made sure that it is the only one to do so, and that earlier writers will know.
+    The caller must hold the shard's lock, so that earlier writers find out that the shard is lost.
 
     Raises:
         DiskFull: if there is no room to copy a part; nothing has changed then.
@@ -31,18 +28,18 @@ def recover(run_dir: Path, shard: int) -> tuple[IdSet, Totals]:
         RunDirError: if an index is missing, or of another version.
     """
     committed, totals = IdSet(), Totals()
-    names = {name for folder in _FOLDERS for name in list_parts(run_dir, folder) if name.shard == shard}
-    for name in sorted(names):
-        part = _settle(run_dir, name)
+    names = {name for folder in (DATA, REJECTED, INDEX) for name in list_parts(run_dir, folder)}
+    for name in sorted(name for name in names if name.shard == shard):
+        part = _recover_part(run_dir, name)
         if part is not None:
             committed.merge_encoded(part.ids)
             totals.add(part.totals)
     return committed, totals
 
 
-def _settle(run_dir: Path, name: PartName) -> Closed | None:
-    """Make a part one that nobody writes, and return what is in it, if anything."""
-    data, rejected, index = (name.path(run_dir, folder) for folder in _FOLDERS)
+def _recover_part(run_dir: Path, name: PartName) -> Closed | None:
+    """Close a part, and return its closing record; remove a part without committed rows."""
+    data, rejected, index = name.paths(run_dir)
     try:
         closed = read_closed(index, (size_of(data), size_of(rejected)))
         if closed is not None:
@@ -50,7 +47,7 @@ def _settle(run_dir: Path, name: PartName) -> Closed | None:
         records = index.read_bytes()
     except FileNotFoundError:
         records = None
-    sizes = size_of(data), size_of(rejected)  # after the index, so that its groups are within
+    sizes = size_of(data), size_of(rejected)  # read after the index, so that its groups fit in
     if records is None and any(sizes):
         raise RunDirError(
             f"{index} is missing, so nobody can tell which rows of {data.name} count: "
@@ -58,7 +55,7 @@ def _settle(run_dir: Path, name: PartName) -> Closed | None:
         )
     prefix = read_prefix(records or b"", sizes, str(index))
     if not prefix.groups:
-        for path in (data, rejected, index):  # the index last: rows without one are an error
+        for path in (data, rejected, index):  # the index last: rows without an index are an error
             path.unlink(missing_ok=True)
         return None
     closed = sum_up(prefix.groups, prefix.ends)
@@ -68,14 +65,14 @@ def _settle(run_dir: Path, name: PartName) -> Closed | None:
 
 
 def _replace(lengths: dict[Path, int], index: Path, new_index: bytes) -> None:
-    """Put new files in the place of a part's old ones, cut to these lengths."""
-    made: list[Path] = []
+    """Replace the files of a part by copies that are cut to these lengths."""
+    copied: list[Path] = []
     try:
         for path, length in lengths.items():
             if length:
-                made.append(path)
+                copied.append(path)
                 _copy(path, _temporary(path), length)
-        made.append(index)
+        copied.append(index)
         _write(_temporary(index), new_index)
         for path, length in lengths.items():
             if length:
@@ -84,9 +81,9 @@ def _replace(lengths: dict[Path, int], index: Path, new_index: bytes) -> None:
                 path.unlink(missing_ok=True)
         _temporary(index).rename(index)
     except OSError as error:
-        for path in made:
+        for path in copied:
             _temporary(path).unlink(missing_ok=True)
-        raise write_failed(made[-1], error) from error
+        raise write_failed(copied[-1], error) from error
     for path in (*lengths, index):
         sync_folder(path.parent)
 
@@ -110,5 +107,5 @@ def _write(target: Path, content: bytes) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """A name that no reader takes for a part's; what a killed taker left there is written over."""
+    """Return a name that readers ignore; a file left there by an interrupted take-over is overwritten."""
     return path.with_name(f".{path.name}.tmp")

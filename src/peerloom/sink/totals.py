@@ -1,15 +1,15 @@
-"""Sums over rows, for the summary: each index entry carries those of its group, so they survive a crash."""
+"""Sum up rows for the summary; each index record holds the totals of its group, so they survive a crash."""
 
 from collections.abc import Mapping
 
 import msgspec
 
-MOST = (1 << 63) - 1
-"""The largest sum of counts: a row of another program may hold any number, and sums must still be written."""
+MAX_COUNT = (1 << 63) - 1
+"""The largest sum of counts: a row of another program may hold any number, and sums must be encodable."""
 
 
 class AgentTally(msgspec.Struct, array_like=True):
-    """What one role did in some rows, summed: turns, LLM calls, tokens, seconds of its turns, dollars."""
+    """The totals of one role in some rows: turns, LLM calls, tokens, seconds of its turns, dollars."""
 
     turns: int = 0
     calls: int = 0
@@ -28,12 +28,12 @@ class AgentTally(msgspec.Struct, array_like=True):
         self.cached += other.cached
         self.seconds += other.seconds
         self.usd += other.usd
-        if (self.calls | self.prompt | self.completion | self.cached) > MOST:
-            self.calls, self.prompt = min(self.calls, MOST), min(self.prompt, MOST)
-            self.completion, self.cached = min(self.completion, MOST), min(self.cached, MOST)
+        if (self.calls | self.prompt | self.completion | self.cached) > MAX_COUNT:
+            self.calls, self.prompt = min(self.calls, MAX_COUNT), min(self.prompt, MAX_COUNT)
+            self.completion, self.cached = min(self.completion, MAX_COUNT), min(self.cached, MAX_COUNT)
 
     def subtract(self, other: "AgentTally") -> None:
-        """Take another tally, of some of the same rows, out of this one."""
+        """Subtract the tally of some of the same rows from this one."""
         self.turns -= other.turns
         self.calls -= other.calls
         self.prompt -= other.prompt
@@ -44,10 +44,10 @@ class AgentTally(msgspec.Struct, array_like=True):
 
 
 class Totals(msgspec.Struct, array_like=True):
-    """What some committed rows add up to.
+    """The totals of some committed rows.
 
-    `admitted` is their number, which is also the sum of `outcomes`; `reasons` counts those that have one;
-    `agents` is by role.
+    `admitted` is the number of rows, which is also the sum of `outcomes`; `reasons` counts the rows that have
+    a reason; `agents` has a tally for each role.
     """
 
     admitted: int = 0
@@ -72,7 +72,7 @@ class Totals(msgspec.Struct, array_like=True):
         self._add_agents(other.agents)
 
     def subtract(self, other: "Totals") -> None:
-        """Take the sums of some of the same rows out of these."""
+        """Subtract the totals of some of the same rows from these."""
         self.admitted -= other.admitted
         for mine, theirs in ((self.outcomes, other.outcomes), (self.reasons, other.reasons)):
             for name, count in theirs.items():
@@ -86,7 +86,4 @@ class Totals(msgspec.Struct, array_like=True):
 
     def _add_agents(self, agents: Mapping[str, AgentTally]) -> None:
         for name, tally in agents.items():
-            mine = self.agents.get(name)
-            if mine is None:
-                mine = self.agents[name] = AgentTally()
-            mine.add(tally)
+            self.agents.setdefault(name, AgentTally()).add(tally)

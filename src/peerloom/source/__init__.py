@@ -1,1 +1,1 @@
-"""Stage 1: where rows come from."""
+"""Sources: they read the input rows."""

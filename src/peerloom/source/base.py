@@ -1,8 +1,8 @@
-"""What a source is: numbered rows, read in partitions, and read again by position.
+"""Define the interface of sources: numbered rows, read in partitions, and read again by position.
 
-A row's identity is its position, file and line, whatever the number of partitions. A row that cannot be
-used is still a row: it is yielded with `error` set, so that it is counted and reported and the run goes on.
-A source is small and picklable; it opens its files only while it reads.
+A row is identified by its position, file and line, independent of the number of partitions. A bad row is
+yielded with `error` set, so that it is counted and reported and the run continues. A source is small and
+picklable; it opens its files only while it reads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,16 @@ from typing import Any, NamedTuple, Protocol, cast
 from peerloom.errors import SourceError
 
 Position = tuple[int, int, int]
-"""File index, row index and offset, as in `SourceRow`."""
+"""The file index, row index and offset of a row, as in `SourceRow`."""
 
 
 class SourceRow(NamedTuple):
-    """One row of input, or why it is none.
+    """One row of input, or the error of a bad row.
 
-    `file` and `row` count from 0; `row` is the line in the file, blank ones included. `offset` is where
-    the line begins, in bytes, or -1 if the row is found by its number, or only by reading from the file's
-    beginning. `data` is the row (a JSON object) and `label` its own key; both are None if `error` is not
-    empty.
+    `file` and `row` count from 0; `row` is the number of the line in the file, including blank lines.
+    `offset` is the start of the line in bytes, or -1 if the row is found by its number, or only by reading
+    the file from its start. `data` is the row (a JSON object) and `label` its own key; both are None if
+    `error` is not empty.
     """
 
     file: int
@@ -33,39 +33,39 @@ class SourceRow(NamedTuple):
 
 
 class Source(Protocol):
-    """Where rows come from."""
+    """An input of numbered rows."""
 
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
-        """The rows of one partition, in order: those with `(file + row) % partitions == partition`.
+        """Return the rows of one partition, in order: those with `(file + row) % partitions == partition`.
 
         Raises:
-            SourceError: if a file cannot be read any more.
+            SourceError: if a file can no longer be read.
         """
         ...
 
     def fetch(self, positions: Sequence[Position]) -> list[SourceRow]:
-        """The rows at these positions, in the order asked for.
+        """Return the rows at these positions, in the same order.
 
         Raises:
-            SourceError: if a file cannot be read any more.
+            SourceError: if a file can no longer be read.
         """
         ...
 
     def total(self) -> int:
-        """How many rows there are, within the limit and over all partitions. May read the whole input.
+        """Return the number of rows within the limit, over all partitions. May read the whole input.
 
         Raises:
-            SourceError: if a file cannot be read any more.
+            SourceError: if a file can no longer be read.
         """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What is read, for the run's record; JSON values."""
+        """Describe the input for the run's record, in JSON values."""
         ...
 
 
 def checked_limit(limit: int | None) -> int | None:
-    """The limit, if it can be one.
+    """Return a valid limit.
 
     Raises:
         SourceError: if it is negative.
@@ -76,7 +76,7 @@ def checked_limit(limit: int | None) -> int | None:
 
 
 def finish_row(position: Position, where: str, data: Any, key: str | None) -> SourceRow:
-    """The row around a decoded JSON value, if it is an object and has the key that labels it."""
+    """Return the row of a decoded JSON value; a bad row if it is not an object or lacks the label's key."""
     if not isinstance(data, dict):
         return bad_row(position, f"{where}: a row must be a JSON object, but this is {_kind_of(data)}")
     row = cast("dict[str, Any]", data)
@@ -95,7 +95,7 @@ def finish_row(position: Position, where: str, data: Any, key: str | None) -> So
 
 
 def bad_row(position: Position, error: str) -> SourceRow:
-    """A row that cannot be used, and why."""
+    """Return a row that has only an error."""
     return SourceRow(*position, None, None, error)
 
 

@@ -1,9 +1,9 @@
-"""By what a source is known again when a run is resumed: what is in it, not where it is or how old.
+"""Identify a source by its content when a run is resumed, independent of its location and age.
 
-Of a file above 256 MiB only samples are read, evenly spaced and with both ends, so that terabytes take as
-long as megabytes: rows that were added, removed or moved are found out by the size and the end, any other
-edit only if it hits a sample or changes the size. Smaller ones are read wholly, in less than a second.
-Of a file behind a URL that is done above 1 MiB, with fewer samples, as each is a request.
+Files up to 256 MiB are read completely, in less than a second. Of a larger file only samples are read, evenly
+spaced and including both ends, so that the time does not grow with the size. Added, removed or moved rows
+then change the size or the end; any other edit is detected only if it hits a sample or changes the size. For
+a file behind a URL the threshold is 1 MiB, with fewer samples, since each is a request.
 """
 
 import hashlib
@@ -25,22 +25,22 @@ _CHUNK = 1 << 20
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
-    """What must be the same when a run over this source is resumed; JSON values.
+    """Return JSON values that must be the same when a run over this source is resumed.
 
-    That is what the source's own `fingerprint()` says, if it has one, else its `describe()`. A key
-    `limit` is the number of rows that are read (None: all), and may grow.
+    They are the result of the source's `fingerprint()`, if it has this method, else of `describe()`. A key
+    `limit` is the number of rows to read (None: all), and may grow.
 
     Raises:
-        SourceError: if a file cannot be read any more.
+        SourceError: if a file can no longer be read.
     """
-    own = getattr(source, "fingerprint", None)
-    said = cast("Mapping[str, Any]", own() if callable(own) else source.describe())
-    plain = orjson.loads(orjson.dumps(said, default=str, option=orjson.OPT_NON_STR_KEYS))
+    method = getattr(source, "fingerprint", None)
+    values = cast("Mapping[str, Any]", method() if callable(method) else source.describe())
+    plain = orjson.loads(orjson.dumps(values, default=str, option=orjson.OPT_NON_STR_KEYS))
     return cast("dict[str, Any]", plain)
 
 
 def file_fingerprint(file: SourceFile) -> dict[str, Any]:
-    """A file's size in bytes, and a digest of it; of a large file, of samples of it.
+    """Return a file's size in bytes and a digest of it, or of samples of a large file.
 
     Raises:
         SourceError: if it cannot be read.
@@ -60,13 +60,13 @@ def file_fingerprint(file: SourceFile) -> dict[str, Any]:
 
 
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A digest of rows as the JSON they would be in a file."""
+    """Return a digest of rows in the form of JSON lines."""
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:
         try:
             line = orjson.dumps(dict(row), option=orjson.OPT_NON_STR_KEYS)
         except (TypeError, ValueError):
-            line = type(row).__name__.encode()  # a bad row, whatever is in it
+            line = type(row).__name__.encode()  # a bad row, whose content does not matter
         digest.update(line + b"\n")
     return digest.hexdigest()
 

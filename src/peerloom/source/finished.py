@@ -1,7 +1,7 @@
-"""The rows of a finished run as the input of another: what one run made, the next works on.
+"""Read the completed rows of a finished run as the input of another run.
 
-A run directory's format is read here as that of any input: `state.json` says how the run ended, and
-`data/part-*.jsonl` are its completed rows, whole and final once it has finished.
+In a run directory, `state.json` has the run's state, and `data/part-*.jsonl` its completed rows, which are
+final once the run has finished.
 """
 
 import os
@@ -16,38 +16,39 @@ from peerloom.source.storage.files import local_file
 
 
 def is_run(folder: str) -> bool:
-    """Whether a folder is the directory of a run."""
+    """Return whether a folder is the directory of a run."""
     return {"run.lock", "state.json", "data"} <= set(os.listdir(folder))
 
 
 def run_parts(folder: str, whole: bool) -> list[JsonlPart]:
-    """The completed rows of a run, in the order in which they were written.
+    """Return the completed rows of a run, in the order in which they were written.
 
     Args:
         folder: the run directory.
-        whole: each row as it is there, for a field of it to be picked; else `carry_on` makes an input of it.
+        whole: whether to return output rows unchanged, to pick a field of them; else they are converted to
+            inputs by `to_input`.
 
     Raises:
         SourceError: if the run has not finished, is damaged, or completed no row.
     """
-    how = _how(folder)
-    if how != "finished":
+    state = _state(folder)
+    if state != "finished":
         raise SourceError(
-            f"{folder}: that run has not finished (its state is {how}): go on with it first "
+            f"{folder}: that run has not finished (its state is {state}): go on with it first "
             f"(peerloom resume {folder}), or take what there is as plain rows: {folder}/data/*.jsonl"
         )
     names = sorted(str(path) for path in Path(folder, "data").glob("part-*.jsonl"))
     files = [local_file(name) for name in names if os.path.getsize(name)]
     if not files:
         raise SourceError(f"{folder}: that run completed no row")
-    return [JsonlPart(file, as_it_is if whole else carry_on, kind="run") for file in files]
+    return [JsonlPart(file, with_label if whole else to_input, kind="run") for file in files]
 
 
-def carry_on(value: Any) -> tuple[Any, str | int | None]:
-    """The input that a run's row makes, and its label.
+def to_input(value: Any) -> tuple[Any, str | int | None]:
+    """Convert an output row to an input row, and return it with its label.
 
-    That is the row's own input, with what the run found over it: the fields of its result if that is an
-    object, else a field `result`.
+    The input row is the input of the output row, updated with the fields of the result if that is an object,
+    else with a field `result`.
     """
     if not isinstance(value, dict):
         return value, None
@@ -61,8 +62,8 @@ def carry_on(value: Any) -> tuple[Any, str | int | None]:
     return fields, _label(row)
 
 
-def as_it_is(value: Any) -> tuple[Any, str | int | None]:
-    """A run's row and its label."""
+def with_label(value: Any) -> tuple[Any, str | int | None]:
+    """Return an output row and its label."""
     return value, _label(cast("dict[str, Any]", value)) if isinstance(value, dict) else None
 
 
@@ -72,10 +73,9 @@ def _label(row: dict[str, Any]) -> str | int | None:
     return label if isinstance(label, str | int) and not isinstance(label, bool) else None
 
 
-def _how(folder: str) -> str:
+def _state(folder: str) -> str:
     try:
-        state = orjson.loads(Path(folder, "state.json").read_bytes())
-        return str(state["how"])
+        return str(orjson.loads(Path(folder, "state.json").read_bytes())["how"])
     except FileNotFoundError as error:
         raise SourceError(f"{folder} is not the directory of a run: there is no state.json in it") from error
     except (OSError, ValueError, TypeError, KeyError) as error:

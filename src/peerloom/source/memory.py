@@ -1,4 +1,4 @@
-"""Rows that are already in memory, for the Python door."""
+"""Read rows from memory, for the Python API."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -12,15 +12,15 @@ from peerloom.values import changed_by_parsing, check
 
 
 class RowsSource:
-    """A sequence of mappings as a source: file 0, one row each.
+    """A source of mappings in memory: file 0, one row for each.
 
-    Every row is taken as the JSON it would be in a file; tuples become arrays. A row with a value that JSON
-    would change or cannot hold, such as a date, a set, or NaN, is a bad row.
+    Every row is converted to JSON values; tuples become arrays. A row with a value that JSON would change or
+    cannot represent, such as a date, a set, or NaN, is a bad row.
 
     Args:
         rows: the rows.
         key: the field that labels a row; a row without it is a bad row.
-        limit: read the first so many rows only.
+        limit: the number of rows to read; None for all.
 
     Raises:
         SourceError: if `limit` is negative.
@@ -35,26 +35,26 @@ class RowsSource:
         self._key = key
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_given": self._rows}  # whoever reads rows needs no others
+        return {**self.__dict__, "_given": self._rows}  # readers need no rows beyond the limit
 
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
-        """The rows of one partition, in order; see `Source`."""
+        """Return the rows of one partition, in order; see `Source`."""
         return map(self._row, islice(range(len(self._rows)), partition, None, partitions))
 
     def fetch(self, positions: Sequence[Position]) -> list[SourceRow]:
-        """The rows at these positions."""
+        """Return the rows at these positions."""
         return [self._row(row) for _, row, _ in positions]
 
     def total(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
         return len(self._rows)
 
     def describe(self) -> dict[str, Any]:
-        """The number of rows."""
+        """Describe the source by its number of rows."""
         return {"kind": "rows", "rows": len(self._rows)}
 
     def fingerprint(self) -> dict[str, Any]:
-        """A digest of all rows given, also beyond the limit, which may grow."""
+        """Return a digest of all rows, including those beyond the limit, which may grow."""
         return {
             "kind": "rows",
             "rows": len(self._given),
@@ -79,7 +79,7 @@ class RowsSource:
 
 
 def _explained(row: Any, where: str, error: Exception) -> str:
-    """Why a row cannot be kept, with the item that is the cause if it can be found."""
+    """Return why a row cannot be written as JSON, with the item at fault if it can be found."""
     try:
         check(row, where)
     except ValueError as found:

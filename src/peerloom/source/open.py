@@ -1,7 +1,7 @@
-"""From what the user wrote to a source: guesses of each path what it is, unless told.
+"""Open a source from the user's paths, detecting the format of each unless it is given.
 
-A data set of the Hub is known by its address, a run and a saved data set by what is in their folder, a
-file by its suffix; whatever else there is is JSON Lines.
+A data set on the Hub is detected by its URL, a run or a saved data set by the content of its folder, and a
+file by its suffix. Any other file is read as JSON Lines.
 """
 
 import os
@@ -23,7 +23,7 @@ from peerloom.source.storage.many import for_all
 from peerloom.source.storage.urls import is_url
 
 Format = Literal["auto", "jsonl", "parquet", "text", "html", "hf", "run"]
-"""What files are, where it is not to be guessed."""
+"""The format of files; `auto` detects it."""
 
 _FORMATS = get_args(Format)
 _DATA = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet", ".arrow", ".csv")
@@ -40,21 +40,22 @@ def open_source(
     format: Format = "auto",
     limit: int | None = None,
 ) -> PartsSource:
-    """A source over files, folders, URLs, data sets and finished runs, or several of them in their order.
+    """Open files, folders, URLs, data sets and finished runs as one source, in the order given.
 
-    A file named twice is read once, where it was named first.
+    A file named twice is read once, at its first place.
 
     Args:
         path: a file (JSON Lines, Parquet, text, Markdown, HTML), by path or URL, or a pattern with `*` for
             several; a folder of documents; a finished run's directory; `hf://datasets/owner/name?split=...`.
         key: the field that labels a row; a row without it is a bad row.
-        field: the field of what is read, dotted, that is the row; a text there becomes `{"text": ...}`.
-        format: what it is, instead of a guess.
-        limit: read the first so many rows only, by position over everything.
+        field: the dotted path of the field that becomes the row; a text becomes `{"text": ...}`.
+        format: the format, instead of detecting it.
+        limit: the number of rows to read, by position over the whole input; None for all.
 
     Raises:
-        SourceError: if something is not there, is not what it should be, needs a library that is not
-            installed, or `limit` is negative.
+        SourceError: if an input does not exist or is not in its format, a library is not installed, or
+        `limit` is
+            negative.
     """
     if format not in _FORMATS:
         raise SourceError(f"source.format={format}: there are {', '.join(_FORMATS)}")
@@ -72,7 +73,7 @@ def open_source(
 
 
 def _parts(path: str, format: Format, whole: bool, seen: set[str]) -> Iterator[AnyPart]:
-    """The parts that one path stands for; `seen` are the files of others."""
+    """Yield the parts of one path, without the files in `seen`, and add its files to `seen`."""
     saved = _SAVED_SPLIT.match(path)
     folder = os.path.expanduser(saved["folder"] if saved else path)
     if format == "hf" or (format == "auto" and is_data_set(path)):
@@ -102,7 +103,7 @@ def _folder(path: str, folder: str, format: Format, whole: bool, seen: set[str])
 
 
 def _refuse_unclear(folder: str, files: Sequence[SourceFile], format: Format) -> None:
-    """A folder of data with a README is no folder of documents."""
+    """Raise SourceError for a folder without documents, or with both documents and data."""
     data = find_documents(folder, _DATA) if format == "auto" else []
     if not files:
         example = os.path.join(folder, "*" + os.path.splitext(data[0].path)[1] if data else "*.jsonl")
@@ -118,7 +119,7 @@ def _refuse_unclear(folder: str, files: Sequence[SourceFile], format: Format) ->
 
 
 def _files(pattern: str, format: Format, seen: set[str]) -> Iterator[AnyPart]:
-    """The parts of files; documents that stand together are one part."""
+    """Yield the parts of files; adjacent documents are one part."""
     files = _new(expand(pattern), seen)
     for kind, group in groupby(files, lambda file: _kind(file, format)):
         if kind == "parquet":
@@ -148,7 +149,7 @@ def _kind(file: SourceFile, format: Format) -> str:
 
 
 def _root(pattern: str) -> str:
-    """The folder in which a pattern begins to be one."""
+    """Return the folder before the first wildcard of a pattern."""
     fixed = re.split(r"[*?\[]", pattern)[0]
     head = fixed[: fixed.rfind("/") + 1]
     return head if is_url(pattern) else os.path.abspath(os.path.expanduser(head or "."))

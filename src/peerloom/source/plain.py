@@ -1,7 +1,7 @@
-"""A row of a columnar file as the JSON that a run works on.
+"""Convert a row of a columnar file to JSON values.
 
-What JSON has no kind for becomes text: dates and times in ISO 8601, decimals and durations, bytes that
-are UTF-8. NaN and infinities become null. Other bytes are refused: an image is no text.
+Values without a JSON type become text: dates and times in ISO 8601, decimals, durations, and UTF-8 bytes. NaN
+and infinities become null. Other bytes, such as images, are an error.
 """
 
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from peerloom.values import MAX_DEPTH, too_deep
 
 
 def plain_row(row: Mapping[str, Any]) -> tuple[Any, str]:
-    """The row as JSON values, or which field is in the way."""
+    """Return the row as JSON values, or an error that names the field at fault."""
     if too_deep(row):
         return None, f"it is nested more than {MAX_DEPTH} levels deep"
     try:
         return _plain(row), ""
     except (TypeError, orjson.JSONDecodeError):
-        return None, _culprit(row)
+        return None, _problem(row)
 
 
 def _plain(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value, default=_text))
 
 
-def _culprit(row: Mapping[str, Any]) -> str:
+def _problem(row: Mapping[str, Any]) -> str:
     for name, value in row.items():
         try:
             _plain(value)

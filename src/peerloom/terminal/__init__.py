@@ -1,1 +1,1 @@
-"""Text and streams of terminals."""
+"""Make text safe for terminals, and standard streams usable."""

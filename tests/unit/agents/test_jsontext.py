@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from peerloom.agents.answers import Json
-from peerloom.agents.jsontext import LONGEST, MENDABLE, mend_json, read_json
+from peerloom.agents.jsontext import MAX_LENGTH, MAX_REPAIR_LENGTH, read_json, repair_json
 from peerloom.values import MAX_DEPTH
 
 
@@ -24,13 +24,13 @@ from peerloom.values import MAX_DEPTH
 def test_slips_are_mended(text: str, value: object) -> None:
     with pytest.raises(ValueError, match="it is not JSON"):
         read_json(text)
-    assert mend_json(text) == value
+    assert repair_json(text) == value
 
 
 @pytest.mark.parametrize("text", ["Ada, 36", "", "null and void", '"a', "{}{", "[]", "\x00", "```json\n```"])
 def test_what_is_no_object_or_list_is_not_made_one(text: str) -> None:
     with pytest.raises(ValueError, match="it "):
-        mend_json(text)
+        repair_json(text)
 
 
 HOSTILE = {
@@ -43,7 +43,7 @@ HOSTILE = {
     "colons": "{" + "a: " * 20_000,
     "backslashes": '{"a": "' + "\\" * 60_000,
     "fences": "```json\n{" * 7_000,
-    "too long": "{" + "a" * MENDABLE,
+    "too long": "{" + "a" * MAX_REPAIR_LENGTH,
 }
 
 
@@ -51,7 +51,7 @@ HOSTILE = {
 def test_mending_is_given_up_in_time(what: str) -> None:
     began = time.process_time()
     try:
-        value = mend_json(HOSTILE[what])
+        value = repair_json(HOSTILE[what])
     except ValueError:
         value = None
     assert time.process_time() - began < 10, "seconds; without bounds some take minutes"
@@ -62,7 +62,7 @@ def test_mending_is_given_up_in_time(what: str) -> None:
 def test_numbers_that_fit_nowhere_are_no_answer(digits: int) -> None:
     text = '{"a": ' + "9" * digits + ",}"
     try:
-        made = mend_json(text)["a"]
+        made = repair_json(text)["a"]
     except ValueError:
         return
     assert isinstance(made, str), "a number this long only survives as a text"
@@ -76,8 +76,8 @@ def test_deep_and_long_values_are_refused_before_they_are_checked() -> None:
     assert Json(nested).read(deep[1:-1]) is not None
     with pytest.raises(ValueError, match="not JSON"):
         Json(nested).read("[" * 100_000)
-    with pytest.raises(ValueError, match=f"more than {LONGEST}: reply with less"):
-        read_json('"' + "x" * LONGEST + '"')
+    with pytest.raises(ValueError, match=f"more than {MAX_LENGTH}: reply with less"):
+        read_json('"' + "x" * MAX_LENGTH + '"')
 
 
 def test_a_problem_is_told_briefly() -> None:
@@ -97,9 +97,9 @@ def test_big_integers_in_an_answer_are_not_rounded():
     with pytest.raises(ValueError, match=r"it\.n: an integer of more than 64 bits: reply with another value"):
         read_json('{"n": 340282366920938463463374607431768211455}')
     with pytest.raises(ValueError, match="it cannot be mended"):
-        mend_json('{"n": 340282366920938463463374607431768211455, "x": NaN}')
+        repair_json('{"n": 340282366920938463463374607431768211455, "x": NaN}')
 
 
 def test_nan_becomes_null_and_half_a_pair_a_replacement_character():
-    assert mend_json('{"x": NaN, "y": [-Infinity, 1e999]}') == {"x": None, "y": [None, None]}
-    assert mend_json(r'{"smile": "\ud83d"}') == {"smile": "\ufffd"}
+    assert repair_json('{"x": NaN, "y": [-Infinity, 1e999]}') == {"x": None, "y": [None, None]}
+    assert repair_json(r'{"smile": "\ud83d"}') == {"smile": "\ufffd"}

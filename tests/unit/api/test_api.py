@@ -247,11 +247,11 @@ def test_the_run_in_a_notebook_has_a_thread_of_its_own(tmp_path: Path) -> None:
 async def test_a_cancellation_ends_the_export_and_waits_for_it(tmp_path: Path, monkeypatch) -> None:
     began, ended = threading.Event(), threading.Event()
 
-    def export(run_dir: Path, going_on: Callable[[], None]) -> None:
+    def export(run_dir: Path, on_row: Callable[[], None]) -> None:
         began.set()
         try:
             while True:
-                going_on()
+                on_row()
         finally:
             ended.set()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from peerloom.api import drive, make_plan
-from peerloom.api.estimate import Shape, Work, predict, work_of
+from peerloom.api.estimate import RunShape, Work, predict, work_of
 from peerloom.api.pilot import forecast
 from peerloom.errors import ConfigError
 from peerloom.services.llm.limits.service_quota import Limits
@@ -28,7 +28,7 @@ def lognormal(count: int, seed: int) -> list[Work]:
 
 def test_equal_tasks_leave_no_doubt() -> None:
     pilot = [Work(100.0, 50.0, 10.0, 2.0, 0.25, 3.0)] * 10
-    found = predict(pilot, Shape(tasks=1_000, in_flight=10, start_seconds=5.0))
+    found = predict(pilot, RunShape(tasks=1_000, in_flight=10, start_seconds=5.0))
     expected = {"prompt": 100_000, "completion": 50_000, "cached": 10_000, "calls": 2_000, "usd": 250.0}
     for name, total in expected.items():
         assert found[name] == pytest.approx((total, total, total))
@@ -37,7 +37,7 @@ def test_equal_tasks_leave_no_doubt() -> None:
 
 def test_the_pilots_own_tasks_are_known() -> None:
     pilot = lognormal(10, 1)
-    found = predict(pilot, Shape(tasks=10, in_flight=10))
+    found = predict(pilot, RunShape(tasks=10, in_flight=10))
     for name in ("prompt", "completion", "calls", "usd"):
         total = sum(getattr(work, name) for work in pilot)
         assert found[name] == pytest.approx((total, total, total))
@@ -51,7 +51,7 @@ def test_nine_of_ten_intervals_hold_what_comes() -> None:
     held = dict.fromkeys(("prompt", "completion", "usd"), 0)
     for number in range(tries):
         population = lognormal(tasks, number)
-        found = predict(population[:20], Shape(tasks=tasks, in_flight=64), seed=number)
+        found = predict(population[:20], RunShape(tasks=tasks, in_flight=64), seed=number)
         for name in held:
             held[name] += (
                 found[name].low <= sum(getattr(work, name) for work in population) <= found[name].high
@@ -62,42 +62,42 @@ def test_nine_of_ten_intervals_hold_what_comes() -> None:
 def test_a_larger_pilot_knows_better() -> None:
     widths = []
     for count in (5, 20, 200):
-        found = predict(lognormal(count, 7), Shape(tasks=10_000, in_flight=64))["prompt"]
+        found = predict(lognormal(count, 7), RunShape(tasks=10_000, in_flight=64))["prompt"]
         widths.append((found.high - found.low) / found.expected)
     assert widths[0] > 1.5 * widths[1] > 3.0 * widths[2]
 
 
 def test_time_is_work_divided_by_places_and_the_longest_task_at_least() -> None:
     pilot = [Work(seconds=seconds) for seconds in (1.0, 1.0, 1.0, 5.0)]
-    wide = predict(pilot, Shape(tasks=4, in_flight=100))["seconds"]
+    wide = predict(pilot, RunShape(tasks=4, in_flight=100))["seconds"]
     assert wide == (5.0, 5.0, 5.0)
-    narrow = predict(pilot, Shape(tasks=100_000, in_flight=10))["seconds"]
+    narrow = predict(pilot, RunShape(tasks=100_000, in_flight=10))["seconds"]
     assert narrow.low < 20_000 < narrow.high
 
 
 @pytest.mark.parametrize("tasks", [900, 1_100])
 def test_a_schedule_that_is_played_and_one_that_is_reckoned_agree(tasks: int) -> None:
-    found = predict(lognormal(50, 3), Shape(tasks=tasks, in_flight=20))["seconds"]
+    found = predict(lognormal(50, 3), RunShape(tasks=tasks, in_flight=20))["seconds"]
     mean = sum(work.seconds for work in lognormal(50, 3)) / 50
     assert found.expected == pytest.approx(mean * tasks / 20, rel=0.08)
 
 
 def test_limits_are_bounds() -> None:
     pilot = [Work(prompt=900.0, completion=100.0, calls=2.0, seconds=0.1)] * 10
-    by_calls = predict(pilot, Shape(tasks=600, in_flight=600, calls_per_minute=60.0))
-    by_tokens = predict(pilot, Shape(tasks=600, in_flight=600, tokens_per_minute=10_000.0))
+    by_calls = predict(pilot, RunShape(tasks=600, in_flight=600, calls_per_minute=60.0))
+    by_tokens = predict(pilot, RunShape(tasks=600, in_flight=600, tokens_per_minute=10_000.0))
     assert by_calls["seconds"].expected == pytest.approx(1_200.0)
     assert by_tokens["seconds"].expected == pytest.approx(3_600.0)
 
 
 def test_one_task_says_nothing_of_others() -> None:
     with pytest.raises(ValueError, match="1 tasks say nothing"):
-        predict([Work()], Shape(tasks=2, in_flight=1))
-    assert predict([Work(prompt=3.0)], Shape(tasks=1, in_flight=1))["prompt"] == (3.0, 3.0, 3.0)
+        predict([Work()], RunShape(tasks=2, in_flight=1))
+    assert predict([Work(prompt=3.0)], RunShape(tasks=1, in_flight=1))["prompt"] == (3.0, 3.0, 3.0)
 
 
 def test_it_is_the_same_again() -> None:
-    pilot, shape = lognormal(20, 1), Shape(tasks=500, in_flight=8)
+    pilot, shape = lognormal(20, 1), RunShape(tasks=500, in_flight=8)
     assert predict(pilot, shape, seed=1) == predict(pilot, shape, seed=1) != predict(pilot, shape, seed=2)
 
 

@@ -42,7 +42,7 @@ async def test_the_first_drains_the_second_stops_the_third_breaks_off() -> None:
     interrupts, run, said = await attached()
 
     async def work() -> None:
-        with interrupts.listening():
+        with interrupts.handling_signals():
             await hit(run)
             assert run.calls == ["drain"]
             await hit(run)
@@ -59,8 +59,8 @@ async def test_before_the_first_task_it_breaks_off_at_once() -> None:
     interrupts, run, _ = await attached(admitting=False)
 
     async def work() -> None:
-        with interrupts.listening():
-            interrupts.hit()
+        with interrupts.handling_signals():
+            interrupts.interrupt()
             await asyncio.sleep(10)
 
     with pytest.raises(asyncio.CancelledError):
@@ -71,17 +71,17 @@ async def test_before_the_first_task_it_breaks_off_at_once() -> None:
 async def test_the_handlers_before_are_put_back() -> None:
     before: Any = signal.getsignal(signal.SIGINT)
     interrupts, _, _ = await attached()
-    with interrupts.listening():
+    with interrupts.handling_signals():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
-    interrupts.hit()  # too late: no harm
+    interrupts.interrupt()  # too late: no harm
 
 
 async def test_after_the_run_an_interruption_breaks_off() -> None:
     interrupts, run, _ = await attached()
 
     async def work() -> None:
-        with interrupts.listening():
+        with interrupts.handling_signals():
             interrupts.detach()
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.Event().wait()
@@ -95,13 +95,13 @@ async def test_a_closed_terminal_drains_and_an_ignored_signal_stays_ignored() ->
     interrupts, run, _ = await attached()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with interrupts.listening():
+        with interrupts.handling_signals():
             os.kill(os.getpid(), signal.SIGHUP)
             await asyncio.sleep(0.01)
             assert run.calls == []
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with interrupts.listening():
+        with interrupts.handling_signals():
             os.kill(os.getpid(), signal.SIGHUP)
             await run.changed.wait()
         assert run.calls == ["drain"]

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from peerloom.services.fleets.directory import Entry, KeptBy, Listed, read, this_process, write
+from peerloom.services.fleets.directory import Entry, KeeperProcess, Listed, read, this_process, write
 
 PATIENCE = 60.0  # seconds, for a busy machine
 VLLM = f"""#!{sys.executable}
@@ -190,14 +190,14 @@ def entry(**more) -> Entry:
 
 def test_a_rebooted_machine(peerloom, fleets: Path) -> None:
     ours = this_process()
-    write(fleets / "old.json", entry(keeper=KeptBy(host=ours.host, boot="before", pid=1, began=0.0)))
+    write(fleets / "old.json", entry(keeper=KeeperProcess(host=ours.host, boot="before", pid=1, began=0.0)))
     assert "dead" in peerloom("serve", "status").out
     assert peerloom("serve", "down", "old").code == 0
     assert os.listdir(fleets) == []
 
 
 def test_a_fleet_of_another_machine_is_left_alone(peerloom, fleets: Path) -> None:
-    keeper = KeptBy(host="elsewhere", boot="b", pid=os.getpid(), began=this_process().began)
+    keeper = KeeperProcess(host="elsewhere", boot="b", pid=os.getpid(), began=this_process().began)
     write(fleets / "far.json", entry(keeper=keeper, beat=time.time()))
     ended = peerloom("serve", "down", "far")
     assert ended.code == 1

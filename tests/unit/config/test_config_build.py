@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from peerloom.config import Config, check, compose
-from peerloom.config.build import make_settings, make_source, settle
+from peerloom.config.build import make_settings, make_source, resolve
 from peerloom.config.sections.base import fields_of
-from peerloom.config.sections.llm import LLM_GROUPS, LlamaCpp, Served
-from peerloom.config.services import make_lineup
+from peerloom.config.sections.llm import LLM_GROUPS, LlamaCpp, ServiceSection
+from peerloom.config.services import make_router
 from peerloom.errors import ConfigError, ModelError, SourceError
 from peerloom.runtime.settings import RoleSettings, RunSettings
 from peerloom.services.llm.llamacpp.service import LlamaCppService
@@ -30,32 +30,32 @@ def test_every_group_makes_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_embedded_models_keys_are_its_services() -> None:
     parameters = signature(LlamaCppService).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.name != "progress"}
-    own = {name: getattr(LlamaCpp(), name) for name in fields_of(LlamaCpp).keys() - fields_of(Served).keys()}
-    assert own == defaults
+    names = fields_of(LlamaCpp).keys() - fields_of(ServiceSection).keys()
+    assert {name: getattr(LlamaCpp(), name) for name in names} == defaults
 
 
 def test_weights_that_are_not_there_are_found_out_at_once(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(ModelError, match="smollm2-135m"):
-        settle(checked("llm.model=smollm-135m"))
+        resolve(checked("llm.model=smollm-135m"))
     (tmp_path / "mine.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
-    llm = settle(checked("llm.model=mine.gguf")).llm
+    llm = resolve(checked("llm.model=mine.gguf")).llm
     assert isinstance(llm, LlamaCpp)
     assert llm.model == str(tmp_path / "mine.gguf")
 
 
 def test_the_schemas_defaults_are_those_of_the_runtime() -> None:
-    assert make_settings(settle(checked("llm=simulated")), ["a"]) == RunSettings()
+    assert make_settings(resolve(checked("llm=simulated")), ["a"]) == RunSettings()
 
 
 def test_compression_is_as_the_configuration_says() -> None:
-    assert make_settings(settle(checked("llm=simulated", "compress=never")), ["a"]).compress == "never"
+    assert make_settings(resolve(checked("llm=simulated", "compress=never")), ["a"]).compress == "never"
     with pytest.raises(ConfigError, match="compress"):
         checked("compress=sometimes")
 
 
 def test_placed_roles_fall_back_to_peers() -> None:
-    config = settle(
+    config = resolve(
         checked("placement=spread", "peers=3", "roles.a.replicas=2", "roles.b.resources.num_gpus=0.5")
     )
     assert make_settings(config, ["a", "b", "c"]).roles == {
@@ -69,30 +69,30 @@ def test_placed_roles_fall_back_to_peers() -> None:
 def test_paths_are_settled_so_that_run_yaml_works_anywhere(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/own")
-    assert settle(checked("source.path=q.jsonl")).source.path == str(tmp_path / "q.jsonl")
-    assert settle(checked("source.path=~/q.jsonl")).source.path == "/own/q.jsonl"
-    both = settle(checked("source.path=[a.jsonl,/b.jsonl]")).source.path
+    assert resolve(checked("source.path=q.jsonl")).source.path == str(tmp_path / "q.jsonl")
+    assert resolve(checked("source.path=~/q.jsonl")).source.path == "/own/q.jsonl"
+    both = resolve(checked("source.path=[a.jsonl,/b.jsonl]")).source.path
     assert both == (str(tmp_path / "a.jsonl"), "/b.jsonl")
     mixed = "source.path=[s3://b/*.jsonl,'hf://datasets/o/n?split=train&name=x',docs]"
-    assert settle(checked(mixed)).source.path == (
+    assert resolve(checked(mixed)).source.path == (
         "s3://b/*.jsonl", "hf://datasets/o/n?split=train&name=x", str(tmp_path / "docs"),
     )  # fmt: skip
-    assert settle(checked(), Path("/sample.jsonl")).source.path == "/sample.jsonl"
-    assert settle(checked()).source.path is None
+    assert resolve(checked(), Path("/sample.jsonl")).source.path == "/sample.jsonl"
+    assert resolve(checked()).source.path is None
 
 
 def test_tasks_in_flight_suit_the_model_unless_given() -> None:
-    assert settle(checked("llm.slots=3")).in_flight == 3
-    assert settle(checked("llm=simulated")).in_flight == RunSettings.in_flight
-    assert settle(checked("in_flight=7")).in_flight == 7
+    assert resolve(checked("llm.slots=3")).in_flight == 3
+    assert resolve(checked("llm=simulated")).in_flight == RunSettings.in_flight
+    assert resolve(checked("in_flight=7")).in_flight == 7
 
 
 def test_the_servers_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://lab:8000/v1")
-    assert settle(checked("llm=openai")).model_dump()["llm"]["base_url"] == "http://lab:8000/v1"
+    assert resolve(checked("llm=openai")).model_dump()["llm"]["base_url"] == "http://lab:8000/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://me:hunter2@lab/v1")
     with pytest.raises(ConfigError, match=r"llm.base_url holds what looks like a secret"):
-        settle(checked("llm=openai"))
+        resolve(checked("llm=openai"))
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_the_servers_address_comes_from_the_environment(monkeypatch: pytest.Monk
     ],
 )
 def test_each_provider_has_a_variable_of_its_own(kind, variable, own, monkeypatch) -> None:
-    assert settle(checked(f"llm={kind}")).model_dump()["llm"]["base_url"] == own
+    assert resolve(checked(f"llm={kind}")).model_dump()["llm"]["base_url"] == own
     monkeypatch.setenv(variable, "http://lab:8000")
-    assert settle(checked(f"llm={kind}")).model_dump()["llm"]["base_url"] == "http://lab:8000"
+    assert resolve(checked(f"llm={kind}")).model_dump()["llm"]["base_url"] == "http://lab:8000"
 
 
 def test_azure_needs_an_address() -> None:
@@ -141,4 +141,4 @@ def test_what_is_read_follows_the_keys_of_the_source(tmp_path: Path) -> None:
 
 def test_no_model_at_all() -> None:
     with pytest.raises(ConfigError, match="no model is chosen"):
-        make_lineup(checked("llm=null"))
+        make_router(checked("llm=null"))

@@ -9,8 +9,8 @@ import pytest
 
 from peerloom.config import Config, check, compose, to_yaml
 from peerloom.config import providers as config_providers
-from peerloom.config.build import settle
-from peerloom.config.resume import kept_on_resume
+from peerloom.config.build import resolve
+from peerloom.config.resume import resume_values
 from peerloom.errors import ConfigError
 
 SOURCE = """
@@ -65,11 +65,11 @@ def checked(*overrides: str) -> Config:
 
 
 def test_a_provider_is_found_by_its_import_path(tmp_path: Path) -> None:
-    config = settle(checked(f"llm={PATH}", "llm.width=3", "llm.model=m", "llm.limits.concurrency=4"))
+    config = resolve(checked(f"llm={PATH}", "llm.width=3", "llm.model=m", "llm.limits.concurrency=4"))
     llm: Any = config.llm
     assert (llm.kind, llm.width, llm.region) == (PATH, 3, "north")
     assert (llm.base_url, llm.api_key_env, llm.limits.concurrency) == ("http://lab/v1", "LAB_KEY", 4)
-    kept = kept_on_resume(config).same
+    kept = resume_values(config).same
     assert kept["llm.width"] == 3
     assert "llm.region" not in kept
     (tmp_path / "run.yaml").write_text(to_yaml(config))

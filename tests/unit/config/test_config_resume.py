@@ -2,8 +2,8 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from peerloom.config import Config, check, compose
-from peerloom.config.build import settle
-from peerloom.config.resume import kept_on_resume, rule_of
+from peerloom.config.build import resolve
+from peerloom.config.resume import resume_values, rule_of
 from peerloom.config.sections.base import Section, fields_of, is_section
 from peerloom.config.sections.llm import LLM_GROUPS
 from peerloom.options import FREE, MAY_GROW, SAME, OnResume, Options
@@ -41,8 +41,8 @@ def test_every_key_of_the_schema_says_what_may_become_of_it() -> None:
 
 
 def kept(*overrides: str) -> dict[str, Any]:
-    config = settle(check(compose("coral", overrides), find("coral").params))
-    return {**kept_on_resume(config).same, **kept_on_resume(config).grows}
+    config = resolve(check(compose("coral", overrides), find("coral").params))
+    return {**resume_values(config).same, **resume_values(config).grows}
 
 
 def test_a_recipes_own_options_decide_its_rows() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from peerloom.config import Config, check, compose
-from peerloom.config.build import make_settings, settle
+from peerloom.config.build import make_settings, resolve
 from peerloom.config.resume import rule_of
 from peerloom.config.sections.base import fields_of
 from peerloom.config.sections.money import Cache
@@ -19,7 +19,7 @@ from peerloom.services.llm.usage.prices import Price
 
 
 def config_of(*overrides: str) -> Config:
-    return settle(check(compose("coral", overrides), find("coral").params))
+    return resolve(check(compose("coral", overrides), find("coral").params))
 
 
 def settings_of(*overrides: str) -> RunSettings:

@@ -64,7 +64,7 @@ async def answering(status: int, body: bytes, headers: bytes = b"") -> AsyncIter
 
 
 async def ask(address: str) -> Any:
-    return await asyncio.to_thread(Channel(address, TOKEN).ask, "status")
+    return await asyncio.to_thread(Channel(address, TOKEN).request, "status")
 
 
 @pytest.mark.parametrize("changes", [{}, {"host": "node-7"}, {"address": "10.0.0.7:1"}])
@@ -82,7 +82,7 @@ def test_a_driver_is_killed_while_it_is_asked(claimed: RunDir) -> None:
     channel = find(claimed.path)
     claimed.release()
     with pytest.raises(NotRunning, match=r"not running; `peerloom resume "):
-        channel.ask("pause")
+        channel.request("pause")
 
 
 def test_a_run_that_has_not_answered_yet(claimed: RunDir) -> None:

@@ -5,9 +5,9 @@ from peerloom.control.signing import (
     SIGNATURE,
     TIME,
     WINDOW_SECONDS,
-    Guard,
     Refused,
-    answers,
+    RequestVerifier,
+    is_signed_answer,
     sign_answer,
     sign_request,
 )
@@ -30,7 +30,7 @@ def signed(clock: Clock, token: Secret = TOKEN, body: bytes = b"{}") -> dict[str
 
 def test_a_signed_request_is_let_in_once() -> None:
     clock = Clock()
-    guard = Guard(TOKEN, clock)
+    guard = RequestVerifier(TOKEN, clock)
     headers = signed(clock)
     assert guard.admit("POST", "/pause", b"{}", headers) == headers[NONCE]
     with pytest.raises(Refused):
@@ -50,7 +50,7 @@ def test_a_signed_request_is_let_in_once() -> None:
 def test_what_was_tampered_with_is_refused(method: str, path: str, body: bytes) -> None:
     clock = Clock()
     with pytest.raises(Refused):
-        Guard(TOKEN, clock).admit(method, path, body, signed(clock))
+        RequestVerifier(TOKEN, clock).admit(method, path, body, signed(clock))
 
 
 @pytest.mark.parametrize("name", [TIME, NONCE, SIGNATURE])
@@ -62,31 +62,31 @@ def test_headers_that_are_missing_or_changed_are_refused(name: str, value: str |
     if value is not None:
         headers[name] = value
     with pytest.raises(Refused):
-        Guard(TOKEN, clock).admit("POST", "/pause", b"{}", headers)
+        RequestVerifier(TOKEN, clock).admit("POST", "/pause", b"{}", headers)
 
 
 def test_another_token_is_refused() -> None:
     clock = Clock()
     with pytest.raises(Refused):
-        Guard(TOKEN, clock).admit("POST", "/pause", b"{}", signed(clock, Secret("another")))
+        RequestVerifier(TOKEN, clock).admit("POST", "/pause", b"{}", signed(clock, Secret("another")))
 
 
 @pytest.mark.parametrize("skew", [-WINDOW_SECONDS - 1, WINDOW_SECONDS + 1])
 def test_too_old_and_too_new_are_refused(skew: float) -> None:
     headers = signed(Clock())
     with pytest.raises(Refused):
-        Guard(TOKEN, Clock(Clock().now + skew)).admit("POST", "/pause", b"{}", headers)
+        RequestVerifier(TOKEN, Clock(Clock().now + skew)).admit("POST", "/pause", b"{}", headers)
 
 
 def test_clocks_may_differ_a_little() -> None:
     headers = signed(Clock())
     for skew in (-WINDOW_SECONDS + 1, WINDOW_SECONDS - 1):
-        Guard(TOKEN, Clock(Clock().now + skew)).admit("POST", "/pause", b"{}", headers)
+        RequestVerifier(TOKEN, Clock(Clock().now + skew)).admit("POST", "/pause", b"{}", headers)
 
 
 def test_a_request_from_a_fast_clock_is_remembered_as_long_as_it_would_count() -> None:
     clock = Clock()
-    guard = Guard(TOKEN, clock)
+    guard = RequestVerifier(TOKEN, clock)
     headers = signed(Clock(clock.now + WINDOW_SECONDS - 1))
     guard.admit("POST", "/pause", b"{}", headers)
     for seconds in (WINDOW_SECONDS, WINDOW_SECONDS - 2, 2):
@@ -97,9 +97,9 @@ def test_a_request_from_a_fast_clock_is_remembered_as_long_as_it_would_count() -
 
 def test_an_answer_is_to_one_request_from_one_run() -> None:
     signature = sign_answer(TOKEN, "nonce", 200, b"paused")
-    assert answers(TOKEN, "nonce", 200, b"paused", signature)
-    assert not answers(TOKEN, "another", 200, b"paused", signature)
-    assert not answers(TOKEN, "nonce", 400, b"paused", signature)
-    assert not answers(TOKEN, "nonce", 200, b"running", signature)
-    assert not answers(Secret("another"), "nonce", 200, b"paused", signature)
-    assert not answers(TOKEN, "nonce", 200, b"paused", "ß")
+    assert is_signed_answer(TOKEN, "nonce", 200, b"paused", signature)
+    assert not is_signed_answer(TOKEN, "another", 200, b"paused", signature)
+    assert not is_signed_answer(TOKEN, "nonce", 400, b"paused", signature)
+    assert not is_signed_answer(TOKEN, "nonce", 200, b"running", signature)
+    assert not is_signed_answer(Secret("another"), "nonce", 200, b"paused", signature)
+    assert not is_signed_answer(TOKEN, "nonce", 200, b"paused", "ß")

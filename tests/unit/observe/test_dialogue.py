@@ -3,7 +3,7 @@ from typing import Any
 
 from rich.console import Console
 
-from peerloom.observe.dialogue import LONGEST, print_row
+from peerloom.observe.dialogue import MAX_CHARACTERS, print_row
 
 
 def printed(*turns: dict[str, Any], opening: tuple[str, ...] = (), **row: Any) -> str:
@@ -54,9 +54,9 @@ def test_what_a_model_wrote_is_neither_control_nor_markup_nor_a_line_of_ours() -
 
 
 def test_a_text_without_end_is_cut() -> None:
-    out = printed(said("teacher", "x" * (LONGEST + 1500)))
-    assert f"{'x' * LONGEST}... (1,500 more characters)" in out
-    assert "x" * (LONGEST + 1) not in out
+    out = printed(said("teacher", "x" * (MAX_CHARACTERS + 1500)))
+    assert f"{'x' * MAX_CHARACTERS}... (1,500 more characters)" in out
+    assert "x" * (MAX_CHARACTERS + 1) not in out
 
 
 def test_content_that_is_no_text_is_json() -> None:

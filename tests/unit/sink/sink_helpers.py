@@ -12,7 +12,7 @@ import pytest
 
 from peerloom.sink.layout import FOLDERS
 from peerloom.sink.rows import Row
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.sink.totals import AgentTally
 from peerloom.task import TaskId
 
@@ -62,7 +62,7 @@ def ids_on_disk(run_dir: Path) -> list[int]:
     return sorted(numbers)
 
 
-def assert_holds(run_dir: Path, shard: Shard, numbers: Iterable[int]) -> None:
+def assert_holds(run_dir: Path, shard: ShardFiles, numbers: Iterable[int]) -> None:
     """The shard knows these rows, and they are in its files, each once, and nothing else."""
     expected = sorted(numbers)
     assert ids_on_disk(run_dir) == expected

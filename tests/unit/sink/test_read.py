@@ -5,15 +5,15 @@ from sink_helpers import rows
 
 from peerloom.errors import RunDirError
 from peerloom.sink.read import read_rows
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 
 
 def numbers(run_dir: Path, *, rejected: bool = True) -> list[int]:
     return [int(row["id"].split("-")[1]) for row in read_rows(run_dir, rejected=rejected)]
 
 
-def open_shard(run_dir: Path) -> Shard:
-    shard = Shard.take(run_dir, 0, 1, rotate_bytes=200)
+def open_shard(run_dir: Path) -> ShardFiles:
+    shard = ShardFiles.take(run_dir, 0, 1, rotate_bytes=200)
     for start in range(0, 9, 3):
         shard.commit(rows(range(start, start + 3)))
     return shard

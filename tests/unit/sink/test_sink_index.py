@@ -8,7 +8,7 @@ from peerloom.sink.index import (
     OPENING,
     VERSION,
     Closed,
-    Group,
+    CommittedGroup,
     Opened,
     closing,
     frame,
@@ -23,9 +23,9 @@ LARGE = (10_000, 10_000)
 ENDS = (300, 30)
 
 
-def some_groups() -> list[Group]:
+def some_groups() -> list[CommittedGroup]:
     totals = Totals(2, {"completed": 1, "failed": 1}, {"because": 1}, {"teacher": AgentTally(turns=3)})
-    return [Group([TaskId(0, n, 0), TaskId(1, n, 2)], 100 * n, 10 * n, totals) for n in range(1, 4)]
+    return [CommittedGroup([TaskId(0, n, 0), TaskId(1, n, 2)], 100 * n, 10 * n, totals) for n in range(1, 4)]
 
 
 def closing_record() -> Closed:
@@ -140,6 +140,6 @@ def test_another_version_says_what_to_do():
 
 def test_a_record_costs_a_few_bytes_a_row():
     totals = some_groups()[0].totals
-    group = Group([TaskId(0, 900_000 + n, 3) for n in range(100)], 2**33, 2**33, totals)
+    group = CommittedGroup([TaskId(0, 900_000 + n, 3) for n in range(100)], 2**33, 2**33, totals)
     assert len(frame(group)) < 100 * 9 + 100
     assert len(closing(sum_up([group], ENDS))) < 100 / 8 + 200

@@ -8,12 +8,12 @@ import pytest
 from sink_helpers import assert_holds, ids_on_disk, make_folders, row, rows
 
 from peerloom.sink.errors import DiskFull, SinkError
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.task import TaskId
 
 
 def test_rows_go_where_their_outcome_says(run_dir: Path):
-    shard = Shard.take(run_dir, 3, 1)
+    shard = ShardFiles.take(run_dir, 3, 1)
     shard.commit(rows(range(10)))
     shard.commit(rows(range(10, 15)))
     assert [path.name for path in run_dir.glob("data/*")] == ["part-003-0001-0000.jsonl"]
@@ -24,21 +24,21 @@ def test_rows_go_where_their_outcome_says(run_dir: Path):
 
 
 def test_a_shard_without_rows_leaves_no_part(run_dir: Path):
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit([])
     shard.close()
     assert not [*run_dir.glob("data/*"), *run_dir.glob("rejected/*"), *run_dir.glob("index/*")]
 
 
 def test_only_completed_rows_make_no_rejected_file(run_dir: Path):
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit([row(1), row(2)])
     shard.close()
     assert not list(run_dir.glob("rejected/*"))
 
 
 def test_a_second_commit_is_a_no_op(run_dir: Path):
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(5)))
     before = [path.read_bytes() for path in sorted(run_dir.glob("*/part*"))]
     shard.commit(rows(range(5)))
@@ -49,7 +49,7 @@ def test_a_second_commit_is_a_no_op(run_dir: Path):
 
 
 def test_trials_of_a_row_are_rows_of_their_own(run_dir: Path):
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     first = row(1)
     shard.commit([first])
     shard.commit([type(first)(TaskId(0, 1, 1), first.outcome, first.reason, first.line, first.tally)])
@@ -66,7 +66,7 @@ def test_everything_is_safe_in_order_before_commit_returns(run_dir: Path, monkey
         target = Path(os.readlink(f"/proc/self/fd/{fd}"))
         steps.append(f"{name} {target.name if target.is_dir() else target.parent.name}")
 
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     monkeypatch.setattr(os, "fdatasync", lambda fd: step("sync", fd))
     monkeypatch.setattr(os, "fsync", lambda fd: step("names of", fd))
     monkeypatch.setattr(os, "pwrite", lambda fd, *args: (step("write", fd), pwrite(fd, *args))[1])
@@ -82,7 +82,7 @@ def test_everything_is_safe_in_order_before_commit_returns(run_dir: Path, monkey
 
 
 def test_a_full_part_is_closed_and_the_next_one_begun(run_dir: Path):
-    shard = Shard.take(run_dir, 0, 4, rotate_bytes=500)
+    shard = ShardFiles.take(run_dir, 0, 4, rotate_bytes=500)
     for number in range(40):
         shard.commit(rows([number]))
     shard.close()
@@ -90,13 +90,13 @@ def test_a_full_part_is_closed_and_the_next_one_begun(run_dir: Path):
     assert len(parts) > 3
     assert [path.name for path in parts] == [f"part-000-0004-{n:04d}.jsonl" for n in range(len(parts))]
     assert all(500 <= path.stat().st_size < 600 for path in parts[:-1])
-    again = Shard.take(run_dir, 0, 5)
+    again = ShardFiles.take(run_dir, 0, 5)
     assert_holds(run_dir, again, range(40))
     again.close()
 
 
 def test_closing_twice_is_fine_and_nothing_is_committed_after_it(run_dir: Path):
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows([1]))
     shard.close()
     shard.close()
@@ -107,7 +107,7 @@ def test_closing_twice_is_fine_and_nothing_is_committed_after_it(run_dir: Path):
 def test_a_large_group_in_short_writes(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:100], at))
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(50)))
     assert_holds(run_dir, shard, range(50))
     shard.close()
@@ -117,7 +117,7 @@ def test_a_large_group_in_short_writes(run_dir: Path, monkeypatch: pytest.Monkey
 def test_a_failed_sync_ends_the_incarnation_and_is_not_tried_again(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ):
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(4)))
     calls: list[int] = []
     fdatasync = os.fdatasync
@@ -139,7 +139,7 @@ def test_a_failed_sync_ends_the_incarnation_and_is_not_tried_again(
         shard.close()
     assert len(calls) == 1
     before = [path.stat().st_ino for path in run_dir.glob("*/part*")]
-    Shard.take(run_dir, 0, 2).close()
+    ShardFiles.take(run_dir, 0, 2).close()
     assert not {path.stat().st_ino for path in run_dir.glob("*/part*")} & {*before}, (
         "copied, and synced again"
     )
@@ -150,7 +150,7 @@ def test_a_failed_sync_ends_the_incarnation_and_is_not_tried_again(
 def test_another_failure_to_write_ends_the_incarnation(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
-    shard = Shard.take(run_dir, 0, 1, rotate_bytes=1)
+    shard = ShardFiles.take(run_dir, 0, 1, rotate_bytes=1)
     shard.commit(rows(range(4)))
 
     def fail(*_: object) -> None:
@@ -168,7 +168,7 @@ def test_another_failure_to_write_ends_the_incarnation(
 
 def assert_new_incarnation_goes_on(run_dir: Path) -> None:
     """After the first four rows, and perhaps four more."""
-    again = Shard.take(run_dir, 0, 3)
+    again = ShardFiles.take(run_dir, 0, 3)
     assert {id.row for id in again.committed} in ({*range(4)}, {*range(8)})
     assert sorted(id.row for id in again.committed) == ids_on_disk(run_dir)
     again.commit(rows(range(4, 8)))
@@ -192,7 +192,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(small_disk: Path):
     run_dir = make_folders(small_disk / "run")
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1_500_000))
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     groups = [rows(range(n, n + 500)) for n in range(0, 10_000, 500)]
     done = 0
     with pytest.raises(DiskFull, match=r"no room left to write .*part-000.*Make room there"):
@@ -207,7 +207,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(small_disk: Path):
     for group in groups[done:]:
         shard.commit(group)
     shard.close()
-    again = Shard.take(run_dir, 0, 2)
+    again = ShardFiles.take(run_dir, 0, 2)
     assert_holds(run_dir, again, range(10_000))
     again.close()
 
@@ -217,7 +217,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(small_disk: Path):
 def test_no_room_at_any_step_cuts_back_to_the_last_good_rows(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, folder: str, begun: bool
 ):
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     if begun:
         shard.commit(rows(range(6)))
     pwrite = os.pwrite
@@ -241,4 +241,4 @@ def test_no_room_at_any_step_cuts_back_to_the_last_good_rows(
 
 def test_a_missing_folder_is_a_located_error(tmp_path: Path):
     with pytest.raises(SinkError, match=r"locks/shard-000\.lock could not be written: No such file"):
-        Shard.take(tmp_path, 0, 1)
+        ShardFiles.take(tmp_path, 0, 1)

@@ -10,16 +10,16 @@ from sink_helpers import Killed, assert_holds, at_system_call, ids_on_disk, make
 from peerloom.errors import RunDirError
 from peerloom.sink import index
 from peerloom.sink.errors import DiskFull, ShardLost
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 
 DATA = "data/part-000-0001-0000.jsonl"
 REJECTED = "rejected/part-000-0001-0000.jsonl"
 INDEX = "index/part-000-0001-0000.idx"
 
 
-def three_groups(run_dir: Path) -> Shard:
+def three_groups(run_dir: Path) -> ShardFiles:
     """Rows 0 to 11 in three groups, by an incarnation that is still there."""
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     for start in (0, 4, 8):
         shard.commit(rows(range(start, start + 4)))
     return shard
@@ -27,12 +27,12 @@ def three_groups(run_dir: Path) -> Shard:
 
 def go_on(run_dir: Path, committed: int) -> None:
     """The next incarnation knows the first rows, and commits the others."""
-    shard = Shard.take(run_dir, 0, 2)
+    shard = ShardFiles.take(run_dir, 0, 2)
     assert_holds(run_dir, shard, range(committed))
     shard.commit(rows(range(15)))
     assert_holds(run_dir, shard, range(15))
     shard.close()
-    again = Shard.take(run_dir, 0, 3)
+    again = ShardFiles.take(run_dir, 0, 3)
     assert_holds(run_dir, again, range(15))
     again.close()
 
@@ -46,15 +46,15 @@ def test_the_next_incarnation_knows_rows_and_totals(run_dir: Path):
 def test_a_closed_part_is_left_alone(run_dir: Path):
     three_groups(run_dir).close()
     before = {path: path.stat().st_ino for path in run_dir.glob("*/part*")}
-    Shard.take(run_dir, 0, 2).close()
+    ShardFiles.take(run_dir, 0, 2).close()
     assert {path: path.stat().st_ino for path in run_dir.glob("*/part*")} == before
 
 
 def test_shards_do_not_touch_one_another(run_dir: Path):
-    first, second = Shard.take(run_dir, 0, 1), Shard.take(run_dir, 1, 1)
+    first, second = ShardFiles.take(run_dir, 0, 1), ShardFiles.take(run_dir, 1, 1)
     first.commit(rows([1, 2]))
     second.commit(rows([3, 4]))
-    Shard.take(run_dir, 1, 2).close()
+    ShardFiles.take(run_dir, 1, 2).close()
     first.commit(rows([5]))
     assert ids_on_disk(run_dir) == [1, 2, 3, 4, 5]
     assert len(first.committed) == 3
@@ -112,7 +112,7 @@ def test_a_flipped_byte_in_the_index_cuts_what_follows(run_dir: Path, closed: bo
             damaged = bytearray(files[INDEX])
             damaged[position] ^= 0x10
             (run_dir / INDEX).write_bytes(damaged)
-            shard = Shard.take(run_dir, 0, position + 2)
+            shard = ShardFiles.take(run_dir, 0, position + 2)
             assert_holds(run_dir, shard, range(len(shard.committed)))
             shard.close()
             seen.add(len(shard.committed))
@@ -126,7 +126,7 @@ def test_a_closed_part_costs_its_last_record_only(run_dir: Path, monkeypatch: py
         raise AssertionError("a closed part was read group by group")
 
     monkeypatch.setattr("peerloom.sink.takeover.read_prefix", refuse)
-    shard = Shard.take(run_dir, 0, 2)
+    shard = ShardFiles.take(run_dir, 0, 2)
     assert_holds(run_dir, shard, range(12))
     shard.close()
 
@@ -140,19 +140,19 @@ def test_a_closing_record_cut_anywhere_is_written_again(run_dir: Path):
         for length in range(open_length, len(files[INDEX])):
             for name, content in files.items():
                 (run_dir / name).write_bytes(content[:length] if name == INDEX else content)
-            shard = Shard.take(run_dir, 0, length)
+            shard = ShardFiles.take(run_dir, 0, length)
             assert_holds(run_dir, shard, range(12))
             shard.close()
             assert (run_dir / INDEX).read_bytes() == files[INDEX]
 
 
 def test_a_long_closing_record_is_read_whole(run_dir: Path):
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     scattered = [number * 101 for number in range(5_000)]
     shard.commit(rows(scattered))
     shard.close()
     assert len((run_dir / INDEX).read_bytes()) > 50_000
-    again = Shard.take(run_dir, 0, 2)
+    again = ShardFiles.take(run_dir, 0, 2)
     assert_holds(run_dir, again, scattered)
     again.close()
 
@@ -163,7 +163,7 @@ def test_an_index_of_another_version_is_refused(run_dir: Path, monkeypatch: pyte
         patch.setattr(index, "VERSION", index.VERSION + 1)
         three_groups(run_dir).close()
     with pytest.raises(RunDirError, match=r"part-000-0001-0000\.idx is of index version 3"):
-        Shard.take(run_dir, 0, 2)
+        ShardFiles.take(run_dir, 0, 2)
     assert len(ids_on_disk(run_dir)) == 12
 
 
@@ -171,13 +171,13 @@ def test_rows_without_an_index_are_not_thrown_away(run_dir: Path):
     three_groups(run_dir).close()
     (run_dir / INDEX).unlink()
     with pytest.raises(RunDirError, match=r"part-000-0001-0000\.idx is missing"):
-        Shard.take(run_dir, 0, 2)
+        ShardFiles.take(run_dir, 0, 2)
     assert len(ids_on_disk(run_dir)) == 12
 
 
 def test_a_late_writer_writes_to_nothing(run_dir: Path):
     late = three_groups(run_dir)
-    shard = Shard.take(run_dir, 0, 2)
+    shard = ShardFiles.take(run_dir, 0, 2)
     assert_holds(run_dir, shard, range(12))
     shard.commit(rows([12]))
     for numbers in ([12, 13], [14]):
@@ -192,9 +192,9 @@ def test_a_late_writer_writes_to_nothing(run_dir: Path):
 
 @pytest.mark.parametrize("rotate_bytes", [1, 1000])
 def test_a_late_writer_begins_no_part_or_file(run_dir: Path, rotate_bytes: int):
-    late = Shard.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
+    late = ShardFiles.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
     late.commit(rows([1, 2]))
-    shard = Shard.take(run_dir, 0, 2)
+    shard = ShardFiles.take(run_dir, 0, 2)
     with pytest.raises(ShardLost):
         late.commit(rows([3]))
     late.close()
@@ -204,10 +204,10 @@ def test_a_late_writer_begins_no_part_or_file(run_dir: Path, rotate_bytes: int):
 
 
 def test_an_incarnation_that_is_not_newer_is_refused(run_dir: Path):
-    shard = Shard.take(run_dir, 0, 5)
+    shard = ShardFiles.take(run_dir, 0, 5)
     for incarnation in (4, 5):
         with pytest.raises(ShardLost, match="taken by incarnation 5"):
-            Shard.take(run_dir, 0, incarnation)
+            ShardFiles.take(run_dir, 0, incarnation)
     shard.commit(rows([1]))
     shard.close()
 
@@ -231,7 +231,7 @@ def test_the_copies_are_safe_before_they_replace_and_their_names_before_it_is_ov
     monkeypatch.setattr(os, "fdatasync", lambda fd: sync("fdatasync", fd))
     monkeypatch.setattr(os, "fsync", lambda fd: sync("fsync", fd))
     monkeypatch.setattr(os, "rename", rename)
-    Shard.take(run_dir, 0, 2).close()
+    ShardFiles.take(run_dir, 0, 2).close()
     folders = ("data", "rejected", "index")
     assert steps == [f"{step} {folder}" for step in ("fdatasync", "rename", "fsync") for folder in folders]
 
@@ -246,9 +246,9 @@ def test_no_room_for_the_copy_changes_nothing(run_dir: Path, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(os, "sendfile", fail)
         with pytest.raises(DiskFull, match=r"part-000-0001-0000\.jsonl"):
-            Shard.take(run_dir, 0, 2)
+            ShardFiles.take(run_dir, 0, 2)
     assert {path: path.read_bytes() for path in run_dir.glob("*/*part*")} == before
-    shard = Shard.take(run_dir, 0, 3)
+    shard = ShardFiles.take(run_dir, 0, 3)
     assert_holds(run_dir, shard, range(12))
     shard.close()
 
@@ -265,7 +265,7 @@ def test_killed_at_any_system_call_of_a_commit(tmp_path: Path, rotate_bytes: int
         acknowledged: set[int] = set()
         with at_system_call(number, kill) as reached:
             with suppress(Killed):
-                shard = Shard.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
+                shard = ShardFiles.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
                 for group in ({1, 2}, {3, 4}, {5}):
                     shard.commit(rows(group))
                     acknowledged |= group
@@ -281,13 +281,13 @@ def test_taken_over_at_any_system_call_of_a_commit(tmp_path: Path, rotate_bytes:
     """The late writer is stopped there, and goes on when the shard has a new owner."""
     for number in count(1):
         run_dir = make_folders(tmp_path / str(number))
-        takers: list[Shard] = []
+        takers: list[ShardFiles] = []
 
-        def take(run_dir: Path = run_dir, takers: list[Shard] = takers) -> None:
-            takers.append(Shard.take(run_dir, 0, 2))
+        def take(run_dir: Path = run_dir, takers: list[ShardFiles] = takers) -> None:
+            takers.append(ShardFiles.take(run_dir, 0, 2))
 
         acknowledged: set[int] = set()
-        late = Shard.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
+        late = ShardFiles.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
         with at_system_call(number, take) as reached:
             try:
                 for group in ({1, 2}, {3, 4}, {5}):
@@ -313,9 +313,9 @@ def test_a_late_writer_commits_at_any_system_call_of_a_takeover(tmp_path: Path, 
     for number in count(1):
         run_dir = make_folders(tmp_path / str(number))
         acknowledged: set[int] = set()
-        late = Shard.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
+        late = ShardFiles.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
 
-        def write(late: Shard = late, acknowledged: set[int] = acknowledged) -> None:
+        def write(late: ShardFiles = late, acknowledged: set[int] = acknowledged) -> None:
             for group in ({3, 4}, {5}):
                 with suppress(ShardLost):
                     late.commit(rows(group))
@@ -324,7 +324,7 @@ def test_a_late_writer_commits_at_any_system_call_of_a_takeover(tmp_path: Path, 
         with at_system_call(0, write):
             late.commit(rows([1, 2]))
         with at_system_call(number, write) as reached:
-            shard = Shard.take(run_dir, 0, 2)
+            shard = ShardFiles.take(run_dir, 0, 2)
         late.close()
         assert {1, 2} | acknowledged <= {id.row for id in shard.committed}
         with at_system_call(0, write):
@@ -352,7 +352,7 @@ def test_a_taker_killed_at_any_system_call(tmp_path: Path, late_writer: bool):
         acknowledged = {*range(12)}
         with at_system_call(number, kill) as reached:
             with suppress(Killed):
-                Shard.take(run_dir, 0, 2).close()
+                ShardFiles.take(run_dir, 0, 2).close()
         with at_system_call(0, kill):
             if late_writer:
                 with suppress(ShardLost):
@@ -366,7 +366,7 @@ def test_a_taker_killed_at_any_system_call(tmp_path: Path, late_writer: bool):
 
 
 def recovered(run_dir: Path, acknowledged: set[int], incarnation: int) -> None:
-    shard = Shard.take(run_dir, 0, incarnation)
+    shard = ShardFiles.take(run_dir, 0, incarnation)
     known = {id.row for id in shard.committed}
     assert acknowledged <= known
     assert_holds(run_dir, shard, known)

@@ -86,7 +86,7 @@ def test_what_is_no_file_or_gone_is_a_bad_row(tmp_path: Path) -> None:
 
 
 def test_a_document_too_large_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "LARGEST", 1 << 20)
+    monkeypatch.setattr(documents, "MAX_BYTES", 1 << 20)
     (tmp_path / "a.txt").write_text("x" * (1 << 20))
     (tmp_path / "b.txt").write_text("x" * ((1 << 20) + 1))
     (_, text), (error, _) = read(tmp_path)

@@ -1,22 +1,22 @@
-"""`peerloom check`: all that can be found wrong without starting anything."""
+"""Implement `peerloom check`: report every error that can be found without starting anything."""
 
 import typer
 
 from peerloom.api import make_plan
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, RecipeName
 from peerloom.cli.output import echo, echo_json
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("check", help=VERBS["check"])(guarded(check))
+    app.command("check", help=VERBS["check"])(handle_errors(check))
 
 
 def check(
     recipe: RecipeName, overrides: Overrides = None, config_dir: ConfigDir = None, as_json: Json = False
 ) -> None:
-    """Make the plan, and print what it is."""
+    """Make the plan, and print it."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
     rows = plan.source.total()
     if as_json:

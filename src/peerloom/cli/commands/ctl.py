@@ -1,4 +1,4 @@
-"""`peerloom ctl`: ask or steer a run that goes on, from its host or another one."""
+"""Implement `peerloom ctl`: query or control an active run, from its host or another one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json, expanded
 from peerloom.cli.output import echo, echo_json
 from peerloom.control.client import TOKEN_VARIABLE, NotRunning, find, last_state
@@ -36,12 +36,12 @@ _COMMANDS = {
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the verb and those below it."""
+    """Register the verb and its subcommands."""
     ctl = typer.Typer(help=VERBS["ctl"], no_args_is_help=True, rich_markup_mode=None)
-    ctl.command("status", help="Tell how the run is going.")(guarded(status))
+    ctl.command("status", help="Tell how the run is going.")(handle_errors(status))
     for name, summary in _COMMANDS.items():
-        ctl.command(name, help=summary)(guarded(_command(name)))
-    ctl.command("set", help="Change a setting while the run goes on.")(guarded(set_value))
+        ctl.command(name, help=summary)(handle_errors(_command(name)))
+    ctl.command("set", help="Change a setting while the run goes on.")(handle_errors(set_value))
     app.add_typer(ctl, name="ctl")
 
 
@@ -50,7 +50,7 @@ def status(run: RunDirectory = None, address: Address = None, as_json: Json = Fa
     _check_given(run, address)
     try:
         channel = find(run, address)
-        document = {**channel.ask("status"), "address": channel.address}
+        document = {**channel.request("status"), "address": channel.address}
     except NotRunning:
         if run is None:
             raise
@@ -71,22 +71,22 @@ def set_value(
     key, equals, value = setting.partition("=")
     if not equals:
         raise ConfigError(f"{setting}: must be KEY=VALUE")
-    _tell(run, address, as_json, "set", {"key": key, "value": value})
+    _send(run, address, as_json, "set", {"key": key, "value": value})
 
 
 def _command(name: str) -> Callable[..., None]:
     def command(run: RunDirectory = None, address: Address = None, as_json: Json = False) -> None:
-        _tell(run, address, as_json, name)
+        _send(run, address, as_json, name)
 
     return command
 
 
-def _tell(
+def _send(
     run: Path | None, address: str | None, as_json: bool, verb: str, content: dict[str, Any] | None = None
 ) -> None:
     _check_given(run, address)
-    told = find(run, address).ask(verb, content)
-    echo_json(told) if as_json else echo(told["told"])
+    answer = find(run, address).request(verb, content)
+    echo_json(answer) if as_json else echo(answer["told"])
 
 
 def _check_given(run: Path | None, address: str | None) -> None:
@@ -142,7 +142,7 @@ def _lines(document: dict[str, Any], run: Path | None) -> list[tuple[str, str]]:
 
 
 def _state(state: str, document: dict[str, Any]) -> str:
-    """The state, and what the run waits for."""
+    """Return the state, and the reason why the run waits, if it does."""
     waiting = document["waiting"]
     if waiting is not None:
         at = clock(waiting["until"])

@@ -1,4 +1,4 @@
-"""`peerloom estimate`: what a run will cost and how long it will take, before it is run."""
+"""Implement `peerloom estimate`: estimate the cost and duration of a run before running it."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from rich.table import Table
 from peerloom.api import make_plan
 from peerloom.api.estimate import CONFIDENCE, Interval
 from peerloom.api.pilot import Forecast, forecast
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
 from peerloom.cli.commands.models import pull_embedded
 from peerloom.cli.output import echo_json
@@ -20,7 +20,7 @@ from peerloom.observe.words import count, duration, outcomes, plain
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("estimate", help=VERBS["estimate"])(guarded(estimate))
+    app.command("estimate", help=VERBS["estimate"])(handle_errors(estimate))
 
 
 def estimate(
@@ -39,49 +39,49 @@ def estimate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a pilot, and print what all rows will come to."""
+    """Run a pilot, and print the estimate for all rows."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
     pull_embedded(plan.config, quiet=quiet)
-    found = forecast(plan, sample, run_dir, progress=not quiet)
+    result = forecast(plan, sample, run_dir, progress=not quiet)
     if as_json:
-        echo_json(_plain(plan.name, found), indent=True)
+        echo_json(_plain(plan.name, result), indent=True)
     else:
-        _print(open_console(), found)
+        _print(open_console(), result)
 
 
-def _plain(recipe: str, found: Forecast) -> dict[str, Any]:
-    by_name: dict[str, Any] = {name: each._asdict() for name, each in found.estimate.items()}
-    if not found.priced:
+def _plain(recipe: str, result: Forecast) -> dict[str, Any]:
+    by_name: dict[str, Any] = {name: each._asdict() for name, each in result.estimate.items()}
+    if not result.priced:
         by_name["usd"] = None
     return {
         "recipe": recipe,
-        "rows": found.rows,
-        "tasks": found.tasks,
+        "rows": result.rows,
+        "tasks": result.tasks,
         "confidence": CONFIDENCE,
         "estimate": by_name,
-        "pilot": {"rows": found.sampled, **found.summary},
+        "pilot": {"rows": result.sampled, **result.summary},
     }
 
 
-def _print(console: Console, found: Forecast) -> None:
+def _print(console: Console, result: Forecast) -> None:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column("")
     for name in ("expected", f"{CONFIDENCE:.0%} from", "to"):
         table.add_column(name, justify="right")
-    shown = found.estimate
-    for label, interval, words in (
-        ("prompt tokens", shown["prompt"], count),
-        ("completion tokens", shown["completion"], count),
-        ("LLM calls", shown["calls"], count),
-        *((("cost, USD", shown["usd"], _dollars),) if found.priced else ()),
-        ("time", shown["seconds"], duration),
+    estimate = result.estimate
+    for label, interval, format in (
+        ("prompt tokens", estimate["prompt"], count),
+        ("completion tokens", estimate["completion"], count),
+        ("LLM calls", estimate["calls"], count),
+        *((("cost, USD", estimate["usd"], _dollars),) if result.priced else ()),
+        ("time", estimate["seconds"], duration),
     ):
-        table.add_row(label, *(words(value) for value in _ordered(interval)))
+        table.add_row(label, *(format(value) for value in _ordered(interval)))
     console.print(table)
-    if not found.priced:
+    if not result.priced:
         console.print(plain("cost: no price is known; prices=genai or prices=FILE.yaml tells one"))
-    about = f"{count(found.rows)} rows, {count(found.tasks)} tasks, from a pilot of {count(found.sampled)}"
-    console.print(plain(f"{about}: {outcomes(found.summary['outcomes'])}"))
+    about = f"{count(result.rows)} rows, {count(result.tasks)} tasks, from a pilot of {count(result.sampled)}"
+    console.print(plain(f"{about}: {outcomes(result.summary['outcomes'])}"))
 
 
 def _ordered(interval: Interval) -> tuple[float, float, float]:

@@ -1,11 +1,11 @@
-"""`peerloom export`: a run's rows as one file, at any time."""
+"""Implement `peerloom export`: write the rows of a run to one file, at any time."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json, expanded
 from peerloom.cli.output import echo_json
 from peerloom.observe.console import open_console
@@ -15,7 +15,7 @@ from peerloom.sink.export.writer import export
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("export", help=VERBS["export"])(guarded(export_rows))
+    app.command("export", help=VERBS["export"])(handle_errors(export_rows))
 
 
 def export_rows(
@@ -46,7 +46,7 @@ def export_rows(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the file, and print where it is."""
+    """Write the file, and print its path."""
     path, rows, texts = export(run_dir, to, rejected=rejected)
     if as_json:
         echo_json({"path": str(path), "rows": rows, "json": texts})

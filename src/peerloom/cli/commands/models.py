@@ -1,4 +1,4 @@
-"""`peerloom models`: weights for the embedded engine, `llm=llamacpp`."""
+"""Implement `peerloom models`: list and pull weights for the embedded engine, `llm=llamacpp`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json
 from peerloom.cli.output import echo, echo_json
 from peerloom.config.schema import Config
@@ -17,15 +17,17 @@ from peerloom.services.llm.llamacpp.weights import Step, listing, pull
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the verb and its two own."""
+    """Register the verb and its subcommands."""
     models = typer.Typer(help=VERBS["models"], no_args_is_help=True, rich_markup_mode=None)
-    models.command("list", help="List the models that can be pulled.")(guarded(list_models))
-    models.command("pull", help="Fetch a model into your cache, if it is not there.")(guarded(pull_model))
+    models.command("list", help="List the models that can be pulled.")(handle_errors(list_models))
+    models.command("pull", help="Fetch a model into your cache, if it is not there.")(
+        handle_errors(pull_model)
+    )
     app.add_typer(models, name="models")
 
 
 def list_models(as_json: Json = False) -> None:
-    """Print every known model, and whether it is here."""
+    """Print every known model, and whether it is pulled."""
     if as_json:
         listed = [model._asdict() for model in listing()]
         echo_json(listed, indent=True)
@@ -45,36 +47,36 @@ def pull_model(
     ],
     as_json: Json = False,
 ) -> None:
-    """Pull a model, and print where it is."""
+    """Pull a model, and print its path."""
     path = pull_with_bar(name)
     echo_json({"name": name, "path": str(path)}) if as_json else echo(str(path))
 
 
 def pull_embedded(config: Config, *, quiet: bool) -> None:
-    """Fetch what a run's own llama.cpp servers need, each under a bar if it is not here.
+    """Pull the models of a run's own llama.cpp servers, with progress bars for those that are missing.
 
     Raises:
-        ModelError: if one of the models cannot be had.
+        ModelError: if one of the models cannot be pulled.
     """
     for model in embedded_models(config):
         pull_with_bar(model, quiet=quiet)
 
 
 def pull_with_bar(name: str, *, quiet: bool = False) -> Path:
-    """The file of a model, fetched and converted under progress bars on stderr if it is not here.
+    """Return the file of a model; if it is missing, pull and convert it with progress bars on stderr.
 
     Raises:
-        ModelError: if there is no such model, or it cannot be had.
+        ModelError: if there is no such model, or it cannot be pulled.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=open_console(stderr=True), disable=quiet)
     tasks: dict[Step, TaskID] = {}
 
     def report(step: Step, done: int, total: int | None) -> None:
-        bar.start()  # not before there is something to fetch
+        bar.start()  # not before there is something to pull
         if step not in tasks:
             if not (quiet or bar.console.is_terminal):
-                bar.console.print(f"{step} {name}")  # elsewhere the bars come when all is done
+                bar.console.print(f"{step} {name}")  # without a terminal the bars appear only at the end
             tasks[step] = bar.add_task(f"{step} {name}", total=None)
         bar.update(tasks[step], completed=done, total=total)
 

@@ -1,6 +1,6 @@
-"""`peerloom new`: a recipe of one's own to begin with, as a package that runs at once.
+"""Implement `peerloom new`: create a recipe as a package that runs immediately.
 
-The files are those of `scaffold/`, with the name put in (`$name`) where one ends in `.txt`.
+The files are copies of those in `scaffold/`; in files that end in `.txt`, `$name` is replaced.
 """
 
 import keyword
@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json, expanded
 from peerloom.cli.output import echo, echo_json
 from peerloom.errors import ConfigError
@@ -26,7 +26,7 @@ _SCAFFOLD = Path(__file__).parent / "scaffold"
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("new", help=VERBS["new"])(guarded(new))
+    app.command("new", help=VERBS["new"])(handle_errors(new))
 
 
 def new(
@@ -39,7 +39,7 @@ def new(
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Make the directory, and print how to run what is in it."""
+    """Create the directory, and print how to run the recipe in it."""
     target = directory / name
     _check(name, target)
     try:
@@ -73,17 +73,17 @@ def _check(name: str, target: Path) -> None:
 
 
 def _is_installed(name: str) -> bool:
-    """Whether Python finds a package of that name elsewhere than here, which is searched last."""
+    """Return whether Python finds a package of that name outside the current directory."""
     elsewhere = [path for path in sys.path if path not in ("", os.getcwd())]
     return name in sys.stdlib_module_names or PathFinder.find_spec(name, elsewhere) is not None
 
 
 def _write(name: str, target: Path) -> None:
-    """Make the directory whole or not at all."""
+    """Create the directory atomically."""
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as scratch:
-        made = Path(scratch) / name
+        package = Path(scratch) / name
         for source in sorted(path for path in _SCAFFOLD.rglob("*") if path.is_file()):
-            file = made / source.relative_to(_SCAFFOLD)
+            file = package / source.relative_to(_SCAFFOLD)
             file.parent.mkdir(parents=True, exist_ok=True)
             if source.suffix != ".txt":
                 shutil.copyfile(source, file)
@@ -92,4 +92,4 @@ def _write(name: str, target: Path) -> None:
             file.with_suffix("").write_text(
                 text.substitute(name=name, title=name.replace("_", " ").capitalize()), "utf-8"
             )
-        made.rename(target)
+        package.rename(target)

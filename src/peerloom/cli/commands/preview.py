@@ -1,7 +1,7 @@
-"""`peerloom preview`: a few rows of a recipe, run at once and shown as dialogues.
+"""Implement `peerloom preview`: run a few rows of a recipe, and show them as dialogues.
 
-It is a run like any other, in a directory that is removed at the end. The few rows, one trial of each and
-the engine of this process come first among the overrides, so that what the user says wins.
+A preview is an ordinary run, in a directory that is removed at the end. Its own overrides (a few rows, one
+trial of each, `engine=local`) come first, so that the user's take precedence.
 """
 
 import tempfile
@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from peerloom.api import RunResult, drive, make_plan
-from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED, VERBS, guarded
+from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED, VERBS, handle_errors
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
 from peerloom.cli.commands.models import pull_embedded
-from peerloom.cli.commands.run import tell_why
+from peerloom.cli.commands.run import print_failure
 from peerloom.cli.output import echo_json
 from peerloom.observe.console import open_console
 from peerloom.observe.dialogue import print_row
@@ -27,7 +27,7 @@ _CODES = {"drained": INTERRUPTED, "failed": FAILED, "suspended": SUSPENDED}
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("preview", help=VERBS["preview"])(guarded(preview))
+    app.command("preview", help=VERBS["preview"])(handle_errors(preview))
 
 
 def preview(
@@ -44,22 +44,22 @@ def preview(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run, and print each row; with `--json` one object a line."""
-    few = ("engine=local", "trials=1", f"limit={rows}")
-    plan = make_plan(recipe, (*few, *(overrides or ())), config_dir=config_dir)
+    """Run the recipe, and print each row; with `--json` one object per line."""
+    defaults = ("engine=local", "trials=1", f"limit={rows}")
+    plan = make_plan(recipe, (*defaults, *(overrides or ())), config_dir=config_dir)
     pull_embedded(plan.config, quiet=quiet)
     with _directory(run_dir) as directory:
         result = drive(plan, run_dir=directory, progress=not quiet)
         _print(result, as_json=as_json)
-    tell_why(result, quiet=quiet)
+    print_failure(result, quiet=quiet)
     if result.how in _CODES:
         raise typer.Exit(_CODES[result.how])
 
 
 @contextmanager
-def _directory(kept: Path | None) -> Generator[Path]:
-    if kept is not None:
-        yield kept
+def _directory(run_dir: Path | None) -> Generator[Path]:
+    if run_dir is not None:
+        yield run_dir
         return
     with tempfile.TemporaryDirectory(prefix="peerloom-preview-") as scratch:
         yield Path(scratch) / "run"
@@ -67,7 +67,7 @@ def _directory(kept: Path | None) -> Generator[Path]:
 
 def _print(result: RunResult, *, as_json: bool) -> None:
     console = open_console()
-    for row in sorted(result.rows(rejected=True), key=_place):
+    for row in sorted(result.rows(rejected=True), key=_sort_key):
         if as_json:
             echo_json(row)
         else:
@@ -77,5 +77,5 @@ def _print(result: RunResult, *, as_json: bool) -> None:
         console.print(plain(outcomes(result.summary["outcomes"]), "dim"), soft_wrap=True)
 
 
-def _place(row: dict[str, Any]) -> list[int]:
+def _sort_key(row: dict[str, Any]) -> list[int]:
     return [int(part) for part in row["id"].split("-")]

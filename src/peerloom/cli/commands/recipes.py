@@ -1,4 +1,4 @@
-"""`peerloom recipes`: what can be run by name."""
+"""Implement `peerloom recipes`: list the recipes that can be run by name."""
 
 import dataclasses
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from peerloom import recipes as found
-from peerloom.cli.app import VERBS, guarded
+from peerloom import recipes as registry
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json
 from peerloom.cli.output import echo_json
-from peerloom.config.explain import given
+from peerloom.config.explain import shown
 from peerloom.errors import ConfigError
 from peerloom.observe.console import open_console
 from peerloom.observe.words import plain
@@ -18,12 +18,12 @@ from peerloom.observe.words import plain
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("recipes", help=VERBS["recipes"])(guarded(recipes))
+    app.command("recipes", help=VERBS["recipes"])(handle_errors(recipes))
 
 
 def recipes(as_json: Json = False) -> None:
     """List all recipes with their options."""
-    listed = [_described(name) for name in found.names()]
+    listed = [_describe(name) for name in registry.names()]
     if as_json:
         echo_json(listed, indent=True)
         return
@@ -31,15 +31,15 @@ def recipes(as_json: Json = False) -> None:
     for column in ("recipe", "what it makes", "options and their defaults"):
         table.add_column(column)
     for recipe in listed:
-        options = "\n".join(f"recipe.{name}={given(value)}" for name, value in recipe["options"].items())
+        options = "\n".join(f"recipe.{name}={shown(value)}" for name, value in recipe["options"].items())
         table.add_row(plain(recipe["name"], "bold"), plain(recipe["summary"]), plain(options))
     open_console().print(table)
 
 
-def _described(name: str) -> dict[str, Any]:
+def _describe(name: str) -> dict[str, Any]:
     try:
-        recipe = found.find(name)
-    except ConfigError as error:  # an installed package's recipe that does not import: list the others
+        recipe = registry.find(name)
+    except ConfigError as error:  # a package's recipe that cannot be imported: list the others
         return {"name": name, "summary": f"broken: {error}", "options": {}, "sample": None}
     options = {
         field.name: field.default_factory()

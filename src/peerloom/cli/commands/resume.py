@@ -1,4 +1,4 @@
-"""`peerloom resume`: go on with a run, as its `run.yaml` and the overrides say."""
+"""Implement `peerloom resume`: continue a run, with its `run.yaml` and further overrides."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,16 +7,16 @@ import typer
 import yaml
 
 from peerloom.api import make_plan
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RetryFailed, expanded
-from peerloom.cli.commands.run import carry_out
+from peerloom.cli.commands.run import execute_plan
 from peerloom.errors import RunDirError
 from peerloom.sink.layout import RUN_YAML, STATE
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
-    app.command("resume", help=VERBS["resume"])(guarded(resume))
+    app.command("resume", help=VERBS["resume"])(handle_errors(resume))
 
 
 def resume(
@@ -29,22 +29,22 @@ def resume(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Plan from what the run directory says, execute, and print the summary."""
+    """Plan the run from its directory, execute it, and print the summary."""
     missing = [name for name in (RUN_YAML, STATE) if not (run_dir / name).is_file()]
     if missing:
         raise RunDirError(f"{run_dir} holds no run to go on with: it has no {' and no '.join(missing)}")
     _refuse_python(run_dir)
     plan = make_plan(str(run_dir / RUN_YAML), overrides or (), config_dir=config_dir)
-    carry_out(plan, run_dir, as_json=as_json, quiet=quiet, retry_failed=retry_failed, start_over=False)
+    execute_plan(plan, run_dir, as_json=as_json, quiet=quiet, retry_failed=retry_failed, start_over=False)
 
 
 def _refuse_python(run_dir: Path) -> None:
-    """Refuse a run whose `run.yaml` lacks what was an object in Python, rather than take another one."""
+    """Refuse a run with Python objects, which `run.yaml` lacks, rather than use defaults instead."""
     try:
         config: Any = yaml.safe_load((run_dir / RUN_YAML).read_bytes())
         given = {"a model": config["llm"], "rows": config["source"]["path"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return  # the plan says what is wrong with it
+        return  # making the plan reports the error
     missing = [name for name, value in given.items() if value is None]
     if missing:
         raise RunDirError(

@@ -1,4 +1,7 @@
-"""`peerloom serve`: fleets of model servers that several runs use, kept by a process of their own."""
+"""Implement `peerloom serve`: start, watch and end fleets of model servers that several runs share.
+
+Each fleet is supervised by a background process, `peerloom serve keep`.
+"""
 
 import os
 import sys
@@ -13,13 +16,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json
 from peerloom.cli.commands.models import pull_with_bar
 from peerloom.cli.output import echo, echo_json
 from peerloom.cli.serve.adapters import Name, load, unload
 from peerloom.cli.serve.keeper import Order, keep
-from peerloom.config.serve import LlamaCppServers, RayServe, Served, read_served
+from peerloom.config.serve import LlamaCppServers, RayServe, ServeOptions, parse_serve_options
 from peerloom.errors import ConfigError
 from peerloom.observe.console import open_console
 from peerloom.observe.words import duration
@@ -30,18 +33,18 @@ from peerloom.services.fleets.service import KEY_VARIABLE
 from peerloom.terminal.printable import printable
 
 _LINE_SECONDS = 10.0
-_KEEPER = (sys.executable, "-m", "peerloom", "serve", "keep")
+_KEEP_COMMAND = (sys.executable, "-m", "peerloom", "serve", "keep")
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the verb and those below it."""
+    """Register the verb and its subcommands."""
     serve = typer.Typer(help=VERBS["serve"], no_args_is_help=True, rich_markup_mode=None)
-    serve.command("up", help="Start a fleet, and wait until it is well.")(guarded(up))
-    serve.command("status", help="Tell how the fleets are.")(guarded(status))
-    serve.command("down", help="End a fleet.")(guarded(down))
-    serve.command("load", help="Load a LoRA adapter into a vLLM fleet.")(guarded(load))
-    serve.command("unload", help="Remove a LoRA adapter from a fleet.")(guarded(unload))
-    serve.command("keep", hidden=True)(guarded(keep))
+    serve.command("up", help="Start a fleet, and wait until it is well.")(handle_errors(up))
+    serve.command("status", help="Tell how the fleets are.")(handle_errors(status))
+    serve.command("down", help="End a fleet.")(handle_errors(down))
+    serve.command("load", help="Load a LoRA adapter into a vLLM fleet.")(handle_errors(load))
+    serve.command("unload", help="Remove a LoRA adapter from a fleet.")(handle_errors(unload))
+    serve.command("keep", hidden=True)(handle_errors(keep))
     app.add_typer(serve, name="serve")
 
 
@@ -74,13 +77,13 @@ def up(
 ) -> None:
     """Start a fleet."""
     path = path_of(name)
-    served = _settled(read_served(options or []))
-    variable = _key_variable(api_key_env, served)
+    resolved = _resolve(parse_serve_options(options or []))
+    variable = _key_variable(api_key_env, resolved)
     order = Order(
-        path=str(path.absolute()), keys=served.model_dump(mode="json"), ray=ray, key_variable=variable
+        path=str(path.absolute()), keys=resolved.model_dump(mode="json"), ray=ray, key_variable=variable
     )
-    with _progress_shown() as report:
-        entry = launch(path, _KEEPER, msgspec.json.encode(order), timeout, report)
+    with _show_progress() as report:
+        entry = launch(path, _KEEP_COMMAND, msgspec.json.encode(order), timeout, report)
     if as_json:
         echo_json(_document(path, entry), indent=True)
         return
@@ -94,13 +97,13 @@ def status(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print how fleets are."""
+    """Print the state of one fleet, or of all."""
     paths = [path_of(each) for each in ([name] if name is not None else names())]
     entries = [(path, read(path)) for path in paths]
     if as_json:
         documents = [_document(path, entry) for path, entry in entries]
-        told: Any = documents[0] if name is not None else documents
-        echo_json(told, indent=True)
+        output: Any = documents[0] if name is not None else documents
+        echo_json(output, indent=True)
         return
     if not entries:
         echo(f"there are no fleets in {directory()}")
@@ -114,62 +117,62 @@ def down(name: Name) -> None:
     """End a fleet."""
     path = path_of(name)
     entry = read(path)
-    by_itself = end(path)
-    if entry.engine == "ray-serve" and not by_itself:  # Ray keeps it running without its keeper
+    ended_by_keeper = end(path)
+    if entry.engine == "ray-serve" and not ended_by_keeper:  # on Ray it runs on without its keeper
         from peerloom.runtime.engines.ray.serving import delete  # noqa: PLC0415 - Ray is slow to import
 
         delete(entry.ray, path.stem)
-    echo(f"fleet {path.stem} is down" + ("" if by_itself else "; its keeper was gone already"))
+    echo(f"fleet {path.stem} is down" + ("" if ended_by_keeper else "; its keeper was gone already"))
 
 
 @contextmanager
-def _progress_shown() -> Generator[Callable[[str], None]]:
-    """Show how far it is on standard error: in place on a terminal, else a line now and then."""
+def _show_progress() -> Generator[Callable[[str], None]]:
+    """Show progress on standard error: a status line on a terminal, else a line every few seconds."""
     console = open_console(stderr=True)
     if console.is_terminal:
         with console.status("starting") as line:
             yield lambda text: line.update(Text(printable(text)[: console.width - 4]))
         return
-    told, told_at = "", time.monotonic()
+    printed, printed_at = "", time.monotonic()
 
     def report(text: str) -> None:
-        nonlocal told, told_at
-        if text != told and time.monotonic() - told_at > _LINE_SECONDS:
-            told, told_at = text, time.monotonic()
+        nonlocal printed, printed_at
+        if text != printed and time.monotonic() - printed_at > _LINE_SECONDS:
+            printed, printed_at = text, time.monotonic()
             echo(text, stderr=True)
 
     yield report
 
 
-def _settled(served: Served) -> Served:
-    """With the weights pulled, and a path that does not hang on this directory."""
-    if not isinstance(served, LlamaCppServers):
-        return served
-    weights = pull_with_bar(served.model)
-    known = Path(served.model).suffix != ".gguf" and "/" not in served.model
-    return served if known else served.model_copy(update={"model": str(weights.absolute())})
+def _resolve(options: ServeOptions) -> ServeOptions:
+    """Pull the weights of llama.cpp servers, and return the options with an absolute path to them."""
+    if not isinstance(options, LlamaCppServers):
+        return options
+    weights = pull_with_bar(options.model)
+    is_name = Path(options.model).suffix != ".gguf" and "/" not in options.model
+    return options if is_name else options.model_copy(update={"model": str(weights.absolute())})
 
 
-def _key_variable(asked: str | None, served: Served) -> str | None:
-    """The variable with the key, if there is to be one."""
-    if isinstance(served, RayServe):
-        if asked is not None:
+def _key_variable(given: str | None, options: ServeOptions) -> str | None:
+    """Return the environment variable with the fleet's key, or None if it has no key."""
+    if isinstance(options, RayServe):
+        if given is not None:
             raise ConfigError("engine=ray-serve takes no key: Ray Serve's proxy asks for none")
         return None
-    if asked is not None and not os.environ.get(asked, "").strip():
-        raise ConfigError(f"--api-key-env {asked}: that environment variable is not set: export it first")
-    return asked or (KEY_VARIABLE if os.environ.get(KEY_VARIABLE, "").strip() else None)
+    if given is not None and not os.environ.get(given, "").strip():
+        raise ConfigError(f"--api-key-env {given}: that environment variable is not set: export it first")
+    return given or (KEY_VARIABLE if os.environ.get(KEY_VARIABLE, "").strip() else None)
 
 
 def _document(path: Path, entry: Entry) -> dict[str, Any]:
-    said: dict[str, Any] = msgspec.to_builtins(entry)
-    said["endpoints"] = [msgspec.structs.asdict(endpoint) for endpoint in entry.endpoints]
-    said["adapters"] = adapters_of(path)
-    return {**said, "name": path.stem, "state": _state(entry), "file": str(path), "keeper_is": entry.life}
+    document: dict[str, Any] = msgspec.to_builtins(entry)
+    document["endpoints"] = [msgspec.structs.asdict(endpoint) for endpoint in entry.endpoints]
+    document["adapters"] = adapters_of(path)
+    return {**document, "name": path.stem, "state": _state(entry), "file": str(path), "keeper_is": entry.life}
 
 
 def _state(entry: Entry) -> str:
-    """Of the whole: as the keeper says, if it is there to say so."""
+    """Return the state of a fleet: the one its keeper has written, unless the keeper is dead or silent."""
     if entry.life == "dead" and entry.state != "failed":
         return "dead"
     return "silent" if entry.life == "silent" else entry.state

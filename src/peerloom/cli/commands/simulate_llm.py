@@ -1,6 +1,6 @@
-"""`peerloom simulate-llm`: the simulated model as an OpenAI-compatible server.
+"""Implement `peerloom simulate-llm`: serve the simulated model over OpenAI's protocol.
 
-Its options are the keys of `llm=simulated`, taken from that group's own description.
+Its options are generated from the keys of `llm=simulated`.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from peerloom.cli.app import VERBS, guarded
+from peerloom.cli.app import VERBS, handle_errors
 from peerloom.config import check, compose
-from peerloom.config.sections.base import fields_of, texts_of
+from peerloom.config.sections.base import field_docs, fields_of
 from peerloom.config.sections.llm import Simulated
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior, SimulatorOptions
 from peerloom.services.llm.simulated.server.app import ServerConfig, run_server
@@ -22,8 +22,8 @@ from peerloom.services.llm.simulated.server.app import ServerConfig, run_server
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
     own = [each for each in signature(simulate_llm).parameters.values() if each.kind != Parameter.VAR_KEYWORD]
-    parameters = [*own, *_laws()]
-    verb: Any = guarded(simulate_llm)
+    parameters = [*own, *_simulator_parameters()]
+    verb: Any = handle_errors(simulate_llm)
     verb.__signature__ = Signature(parameters)
     verb.__annotations__ = {each.name: each.annotation for each in parameters}
     app.command("simulate-llm", help=VERBS["simulate-llm"])(verb)
@@ -38,20 +38,20 @@ def simulate_llm(
         Path | None, typer.Option(help="Gets a JSON line for each served call.", show_default=False)
     ] = None,
     admin: Annotated[bool, typer.Option("--admin", help="Let clients make it fail: POST /admin/...")] = False,
-    **laws: Any,
+    **options: Any,
 ) -> None:
     """Serve until interrupted."""
-    values = {"llm": "simulated", "seed": seed, **{f"llm.{name}": value for name, value in laws.items()}}
+    values = {"llm": "simulated", "seed": seed, **{f"llm.{name}": value for name, value in options.items()}}
     config = check(compose(None, values=values))
     assert isinstance(config.llm, Simulated)
-    obeyed = SimulatedBehavior(
+    behavior = SimulatedBehavior(
         **{name: getattr(config.llm, name) for name in fields_of(SimulatorOptions)}, seed=seed
     )
-    run_server(ServerConfig(laws=obeyed, host=host, port=port, model=model, log=log, admin=admin))
+    run_server(ServerConfig(laws=behavior, host=host, port=port, model=model, log=log, admin=admin))
 
 
-def _laws() -> Iterator[Parameter]:
-    helps, known = texts_of(SimulatorOptions), fields_of(SimulatorOptions)
+def _simulator_parameters() -> Iterator[Parameter]:
+    helps, known = field_docs(SimulatorOptions), fields_of(SimulatorOptions)
     for field in fields(SimulatorOptions):
         kind = _kind(known[field.name].annotation)
         option = typer.Option(help=helps[field.name], show_default=field.default is not None)
@@ -60,7 +60,7 @@ def _laws() -> Iterator[Parameter]:
 
 
 def _kind(annotation: Any) -> Any:
-    """The type of an option for a key of that type."""
+    """Return the type of a command line option for a key of that type."""
     if get_origin(annotation) is Literal:
         return annotation
     kinds = (annotation, *get_args(annotation))

@@ -1,1 +1,1 @@
-"""Parts of `peerloom serve`."""
+"""Implement the subcommands of `peerloom serve`."""

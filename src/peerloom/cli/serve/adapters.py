@@ -1,4 +1,4 @@
-"""`peerloom serve load` and `unload`: the LoRA adapters of a fleet."""
+"""Implement `peerloom serve load` and `unload`: load and remove the LoRA adapters of a fleet."""
 
 import asyncio
 from pathlib import Path
@@ -31,15 +31,18 @@ def load(
     ] = 600.0,
 ) -> None:
     """Load an adapter."""
-    called, equals, weights = adapter.partition("=")
+    adapter_name, equals, weights = adapter.partition("=")
     if not (equals and weights):
         raise ConfigError(f"{adapter}: must be ADAPTER=PATH, as in tuned=adapters/step-100")
     if Path(weights).expanduser().exists():
         weights = str(Path(weights).expanduser().absolute())
     fleet = path_of(name)
-    asyncio.run(_load(fleet, called, weights, timeout))
+    asyncio.run(_load(fleet, adapter_name, weights, timeout))
     servers = len(read(fleet).urls)
-    echo(f"{called} is loaded into {servers} servers: llm=fleet llm.name={name} llm.model={called} uses it")
+    echo(
+        f"{adapter_name} is loaded into {servers} servers: "
+        f"llm=fleet llm.name={name} llm.model={adapter_name} uses it"
+    )
 
 
 async def _load(fleet: Path, adapter: str, weights: str, seconds: float) -> None:

@@ -1,4 +1,7 @@
-"""`peerloom serve keep`: what `serve up` starts, and nobody else. Reads its order from the standard input."""
+"""Implement `peerloom serve keep`: supervise a fleet in the background.
+
+Only `serve up` starts it, and sends it an `Order` on standard input.
+"""
 
 import asyncio
 import os
@@ -11,7 +14,14 @@ from typing import Any
 
 import msgspec
 
-from peerloom.config.serve import LlamaCppServers, RayServe, Served, SglangServers, VllmServers, checked
+from peerloom.config.serve import (
+    LlamaCppServers,
+    RayServe,
+    ServeOptions,
+    SglangServers,
+    VllmServers,
+    check_serve_options,
+)
 from peerloom.errors import EngineError, ServiceError
 from peerloom.services.fleets.adapters import adapters_of
 from peerloom.services.fleets.control import log_dir_of
@@ -26,19 +36,19 @@ from peerloom.services.processes.spawn import LocalSpawner, Spawner
 from peerloom.services.secret import Secret
 
 Connect = Callable[[], Awaitable[None]]
-"""Connects this process to the Ray cluster of the order."""
+"""A function that connects this process to the Ray cluster of the order."""
 
-_PLACING = {"engine", "replicas", "host", "gpus"}
+_PLACEMENT_KEYS = {"engine", "replicas", "host", "gpus"}
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to keep; no secrets, these are in the environment.
+    """The description of a fleet to start; secrets are passed in the environment.
 
     Args:
         path: the fleet's file.
-        keys: as `config.serve` has them.
-        ray: the cluster to place it on; None is this machine.
-        key_variable: the environment variable with the key that calls have to show.
+        keys: the keys of a class in `config.serve`.
+        ray: the address of the cluster to place the fleet on; None for this machine.
+        key_variable: the environment variable with the key that calls must send.
     """
 
     path: str
@@ -48,7 +58,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def keep() -> None:
-    """Keep a fleet until SIGTERM."""
+    """Run a fleet until SIGTERM."""
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     asyncio.run(_keep(order))
@@ -56,10 +66,10 @@ def keep() -> None:
 
 async def _keep(order: Order) -> None:
     stopped = asyncio.Event()
-    _listen(stopped)
+    _handle_signals(stopped)
 
-    async def connected() -> None:
-        """Connect to Ray, which takes the signals' handlers away."""
+    async def connect_to_ray() -> None:
+        """Connect to Ray, and restore the signal handlers that it replaces."""
         from peerloom.runtime.engines.ray.cluster import connect  # noqa: PLC0415 - Ray is slow to import
 
         try:
@@ -67,64 +77,64 @@ async def _keep(order: Order) -> None:
         except EngineError as error:
             raise ServiceError(str(error)) from error
         finally:
-            _listen(stopped)
+            _handle_signals(stopped)
 
-    path, served = Path(order.path), checked(order.keys)
-    serving, model = _serving(order, path.stem, served, connected)
+    path, options = Path(order.path), check_serve_options(order.keys)
+    serving, model = _serving(order, path.stem, options, connect_to_ray)
     entry = Entry(
         name=path.stem,
         model=model,
-        engine=served.engine,
+        engine=options.engine,
         endpoints=(),
         key=order.key_variable is not None,
-        lora=isinstance(served, VllmServers) and served.lora,
-        ray=_outlives(order, served),
+        lora=isinstance(options, VllmServers) and options.lora,
+        ray=_ray_address(order, options),
         log=str(log_dir_of(path)),
     )
-    await Keeper(path, entry, serving, _tell).run(stopped)
+    await Keeper(path, entry, serving, _log).run(stopped)
 
 
-def _outlives(order: Order, served: Served) -> str | None:
-    """The cluster as `serve down` finds it, in whatever environment that is called."""
-    if not isinstance(served, RayServe):
+def _ray_address(order: Order, options: ServeOptions) -> str | None:
+    """Return the cluster address by which `serve down` finds the fleet, independent of its environment."""
+    if not isinstance(options, RayServe):
         return order.ray
     from peerloom.runtime.engines.ray.cluster import cluster_address  # noqa: PLC0415 - Ray is slow to import
 
     return cluster_address(order.ray)
 
 
-def _listen(stopped: asyncio.Event) -> None:
+def _handle_signals(stopped: asyncio.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
 
 
-def _serving(order: Order, name: str, served: Served, connected: Connect) -> tuple[Serving, str]:
-    """What is to be kept, and what its model is called."""
-    if isinstance(served, RayServe):
+def _serving(order: Order, name: str, options: ServeOptions, connect: Connect) -> tuple[Serving, str]:
+    """Return the servers or application to supervise, and the model's name."""
+    if isinstance(options, RayServe):
         from peerloom.runtime.engines.ray.serve_app import ServeApp  # noqa: PLC0415 - Ray is slow to import
         from peerloom.runtime.engines.ray.serving import RayServing  # noqa: PLC0415
 
-        called = served.served_name or served.model
-        keys = served.model_dump(exclude={"engine", "served_name", "placement_group_config"})
-        group = served.placement_group_config
+        model = options.served_name or options.model
+        keys = options.model_dump(exclude={"engine", "served_name", "placement_group_config"})
+        group = options.placement_group_config
         placement = group.model_dump(mode="json", exclude_none=True) if group is not None else None
-        app = ServeApp(app=name, name=called, placement_group_config=placement, **keys)
-        return RayServing(connected, app), called
+        app = ServeApp(app=name, name=model, placement_group_config=placement, **keys)
+        return RayServing(connect, app), model
     key = Secret.from_env(order.key_variable) if order.key_variable else None
-    run, model = _command(served, Path(order.path), key)
-    group = Group(run, served.replicas, everywhere=order.ray is not None, host=served.host)
-    return Processes(group, _spawner(order.ray, served, connected)), model
+    run, model = _command(options, Path(order.path), key)
+    group = Group(run, options.replicas, everywhere=order.ray is not None, host=options.host)
+    return Processes(group, _spawner(order.ray, options, connect)), model
 
 
 def _command(
-    served: LlamaCppServers | VllmServers | SglangServers, fleet: Path, key: Secret | None
+    options: LlamaCppServers | VllmServers | SglangServers, fleet: Path, key: Secret | None
 ) -> tuple[Command, str]:
-    keys = served.model_dump(exclude=_PLACING, exclude_none=True)
-    if isinstance(served, LlamaCppServers):
-        path = pull(served.model)
-        sizes: dict[str, Any] = served.model_dump(include={"slots", "context", "threads"})
-        return command(served.model, path, **sizes, key=key), named(served.model, path)
-    if isinstance(served, VllmServers):
+    keys = options.model_dump(exclude=_PLACEMENT_KEYS, exclude_none=True)
+    if isinstance(options, LlamaCppServers):
+        path = pull(options.model)
+        sizes: dict[str, Any] = options.model_dump(include={"slots", "context", "threads"})
+        return command(options.model, path, **sizes, key=key), named(options.model, path)
+    if isinstance(options, VllmServers):
         engine = Vllm(**keys, adapters=lambda: adapters_of(fleet))
     else:
         engine = Sglang(**keys)
@@ -132,17 +142,17 @@ def _command(
 
 
 def _spawner(
-    address: str | None, served: LlamaCppServers | VllmServers | SglangServers, connected: Connect
+    address: str | None, options: LlamaCppServers | VllmServers | SglangServers, connect: Connect
 ) -> Spawner:
     if address is None:
         return LocalSpawner()
     from peerloom.runtime.engines.ray.spawner import RaySpawner  # noqa: PLC0415 - Ray is slow to import
 
     gpus = 0.0
-    if not isinstance(served, LlamaCppServers):
-        gpus = served.tensor_parallel_size if served.gpus is None else served.gpus
-    return RaySpawner(connected, {"num_gpus": gpus} if gpus else {})
+    if not isinstance(options, LlamaCppServers):
+        gpus = options.tensor_parallel_size if options.gpus is None else options.gpus
+    return RaySpawner(connect, {"num_gpus": gpus} if gpus else {})
 
 
-def _tell(text: str) -> None:
+def _log(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)

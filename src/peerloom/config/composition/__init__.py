@@ -1,1 +1,1 @@
-"""From groups, files and overrides to one plain dictionary."""
+"""Compose groups, files and overrides to one plain dictionary."""

@@ -1,8 +1,8 @@
-"""Compose groups, files and overrides to one plain dictionary, not checked yet.
+"""Compose groups, files and overrides to one plain dictionary, without checking it.
 
-First come the options of groups (`llm=openai`, and any of the user's own directory); then, each over what was
-before, a run file, the overrides and the values given in Python. Which keys there are is not known here: the
-schema says that, for all four in the same way.
+The options of groups (`llm=openai`, and any in the user's own directory) come first. A run file, the
+overrides and the values given in Python follow, and each replaces values of the previous ones. This module
+does not know the keys: the schema checks them, in the same way for all four.
 """
 
 import os
@@ -30,14 +30,14 @@ def compose(
     values: Mapping[str, Any] | None = None,
     config_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Compose everything the user said into one dictionary.
+    """Compose the user's input into one dictionary.
 
     Args:
         recipe: a recipe's name, or the path of a run file (`.yaml`), which names its recipe.
         overrides: `key=value`, and `group=option`.
-        values: the same as Python values, by dotted key; they win.
-        config_dir: a directory with groups of the user's own: `llm/NAME.yaml` (chosen by `llm=NAME`),
-            `recipe/NAME.yaml` (taken with the recipe of that name), any other by `group=NAME`.
+        values: overrides as Python values, by dotted key; they take precedence.
+        config_dir: a directory with the user's own groups: `llm/NAME.yaml` (chosen by `llm=NAME`),
+            `recipe/NAME.yaml` (used with the recipe of that name), any other by `group=NAME`.
 
     Raises:
         ConfigError: for an override, file or group option that cannot be read.
@@ -45,7 +45,7 @@ def compose(
     groups = Groups(config_dir)
     layers = _split(overrides, values or {}, groups.names)
     file = _run_file(recipe)
-    _settle_llm(layers.groups, file)
+    _choose_llm(layers.groups, file)
     named = file["recipe"].get("name") if "recipe" in file else None
     name = cast("str | None", named if _is_file(recipe) else recipe)
     if name is not None and groups.has("recipe", name):
@@ -62,20 +62,20 @@ def compose(
 
 
 def _split(overrides: Sequence[str], values: Mapping[str, Any], groups: set[str]) -> _Layers:
-    """Tell choices of a group from values of a key."""
-    said: dict[str, Any] = {}
+    """Separate the choices of group options from the values of keys."""
+    given: dict[str, Any] = {}
     deleted: list[str] = []
     for override in map(parse_override, overrides):
         if override.deletes:
             deleted.append(override.key)
         else:
-            said[override.key] = override.value
-    said.update(literal(values))
-    chosen = {key: value for key, value in said.items() if key in groups and isinstance(value, str)}
+            given[override.key] = override.value
+    given.update(literal(values))
+    chosen = {key: value for key, value in given.items() if key in groups and isinstance(value, str)}
     if "recipe" in chosen:
         name = chosen["recipe"]
         raise ConfigError(f"recipe={name}: the recipe is the first argument: peerloom run {name}")
-    return _Layers(chosen, {key: value for key, value in said.items() if key not in chosen}, deleted)
+    return _Layers(chosen, {key: value for key, value in given.items() if key not in chosen}, deleted)
 
 
 def _is_file(recipe: str | None) -> bool:
@@ -94,8 +94,8 @@ def _run_file(recipe: str | None) -> dict[str, Any]:
     return file
 
 
-def _settle_llm(groups: dict[str, str], file: dict[str, Any]) -> None:
-    """Choose the group that the file's `llm` section is of; another choice puts that section aside."""
+def _choose_llm(groups: dict[str, str], file: dict[str, Any]) -> None:
+    """Choose the group of the file's `llm` section; if another one was chosen, drop that section."""
     section = file.get("llm")
     kind = cast("dict[str, Any]", section).get("kind") if isinstance(section, dict) else None
     if kind is None or groups.setdefault("llm", kind) != kind:

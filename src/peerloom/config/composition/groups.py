@@ -1,7 +1,7 @@
-"""Read options of groups: `llm=NAME` chooses ours, or the file `llm/NAME.yaml` in a directory of the user's.
+"""Read the options of groups: `llm=NAME` chooses a built-in one, or `llm/NAME.yaml` in the user's directory.
 
-Such a file holds the keys of its group. It may build on others of the group (`defaults: [NAME]`), or begin
-with the line `# @package _global_`: then it holds any keys of a run, and `- override /llm: NAME` among its
+Such a file holds the keys of its group. It may extend other options of the group (`defaults: [NAME]`), or
+start with the line `# @package _global_`: then it holds any keys of a run, and `- override /llm: NAME` in its
 defaults chooses the model.
 """
 
@@ -25,7 +25,7 @@ _ELSEWHERE = re.compile(r"(?:override )?/(\w+)")
 
 
 class Groups:
-    """The groups that a run may choose options of.
+    """The groups and their options, built-in ones and the user's own.
 
     Args:
         config_dir: the user's own directory, with a directory for each group.
@@ -55,31 +55,35 @@ class Groups:
         return {"llm", "recipe", *self._files}
 
     def has(self, group: str, option: str | None) -> bool:
-        """Whether the user has a file for that option."""
+        """Return whether the user has a file for that option."""
         return option in self._files.get(group, ())
 
     def compose(self, chosen: Mapping[str, str]) -> DictConfig:
-        """Merge the chosen options, each at its place in the configuration; one of `llm` is always chosen.
+        """Merge the chosen options, each under its key; an option of `llm` is always included.
 
         Raises:
-            ConfigError: for an option that there is not, or whose file cannot be read.
+            ConfigError: for an option that does not exist, or whose file cannot be read.
         """
-        asked: dict[str, str] = {}
+        requested: dict[str, str] = {}
         rest = [
             part
             for group, option in chosen.items()
             if group != "llm"
-            for part in self._parts(group, option, asked, ())
+            for part in self._parts(group, option, requested, ())
         ]
-        llm = {"llm": _DEFAULT_LLM, **asked, **chosen}["llm"]
-        return cast("DictConfig", OmegaConf.merge(*self._parts("llm", llm, asked, ()), *rest))
+        llm = {"llm": _DEFAULT_LLM, **requested, **chosen}["llm"]
+        return cast("DictConfig", OmegaConf.merge(*self._parts("llm", llm, requested, ()), *rest))
 
     def _parts(
-        self, group: str, option: str, asked: dict[str, str], within: tuple[Path, ...]
+        self, group: str, option: str, requested: dict[str, str], parents: tuple[Path, ...]
     ) -> list[dict[str, Any]]:
-        """The option's own keys and, in front of them, those of the options that it builds on."""
+        """Return the keys of the options that an option extends, then its own.
+
+        An option of `llm` that a file requests is added to `requested`; `parents` are the files that extend
+        this option.
+        """
         file = self._files.get(group, {}).get(option)
-        if file is None or file in within:  # a file may build on an option of ours that has its name
+        if file is None or file in parents:  # a file may extend the built-in option of the same name
             if group == "llm" and (option in known_kinds() or ":" in option):
                 find_group(option)
                 return [{"llm": {"kind": option}}]
@@ -97,9 +101,9 @@ class Groups:
                 continue
             other, name = _default(entry, group, file)
             if other == "llm" != group:
-                asked["llm"] = name
+                requested["llm"] = name
             else:
-                parts += self._parts(other, name, asked, (*within, file))
+                parts += self._parts(other, name, requested, (*parents, file))
         return parts
 
     def _no_such(self, group: str, option: str) -> str:
@@ -110,7 +114,7 @@ class Groups:
 
 
 def read_yaml(path: str | Path) -> tuple[str, Any]:
-    """Return a YAML file's text and its content, interpolations as they are written.
+    """Return a YAML file's text and its content, without resolving interpolations.
 
     Raises:
         ConfigError: if there is no such file, or it cannot be read, or is not YAML.
@@ -135,7 +139,7 @@ def _read(file: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _default(entry: Any, group: str, file: Path) -> tuple[str, str]:
-    """Group and option of an entry in a file's defaults."""
+    """Return the group and the option of an entry in a file's defaults."""
     if isinstance(entry, str):
         return group, entry
     if isinstance(entry, dict) and len(cast("dict[Any, Any]", entry)) == 1:

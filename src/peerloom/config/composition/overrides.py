@@ -1,8 +1,8 @@
-"""Read overrides: `key=value` texts, as on the command line.
+"""Parse overrides: `key=value` texts, as on the command line.
 
-Values are written as in OmegaConf's grammar: numbers, `true`, `null`, `[a, b]`, `{a: 1}`, text with or
-without quotes. Any other text is taken as it stands, so that paths need no quotes. `${...}` stays in a
-value, to be interpolated once everything is merged.
+Values follow OmegaConf's grammar: numbers, `true`, `null`, `[a, b]`, `{a: 1}`, text with or without quotes.
+Any other text is taken literally, so that paths need no quotes. `${...}` stays in a value, and is
+interpolated after everything is merged.
 """
 
 import re
@@ -17,7 +17,7 @@ from omegaconf.grammar_visitor import GrammarVisitor
 from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError
 
-_SIGNS = {
+_TOKENS = {
     "MATCHING_QUOTE_CLOSE": "closing quote",
     "BRACKET_CLOSE": "']'",
     "BRACE_CLOSE": "'}'",
@@ -25,11 +25,11 @@ _SIGNS = {
     "'<EOF>'": "the end",
     "<EOF>": "the end",
 }
-"""Names of OmegaConf's tokens, as a user knows them."""
+"""The names of OmegaConf's tokens in messages to the user."""
 
 
 class Override(NamedTuple):
-    """One override: a key with its value, or a key to take away (`~key`)."""
+    """One override: a key with its value, or a key to remove (`~key`)."""
 
     key: str
     value: Any = None
@@ -40,7 +40,7 @@ def parse_override(text: str) -> Override:
     """Parse `key=value`, `+key=value` (the same) or `~key`.
 
     Raises:
-        ConfigError: if the text is none of them, or the value a secret, or more than one value.
+        ConfigError: if the text has none of these forms, or the value is a secret, or more than one value.
     """
     typed, equals, value = text.partition("=")
     key, deletes = typed.lstrip("+~"), text.startswith("~")
@@ -49,7 +49,7 @@ def parse_override(text: str) -> Override:
     refuse_secrets({key: value})
     values: list[Any]
     try:
-        values = _parse(f"[{value}]")  # as a list, to tell several values from one
+        values = _parse(f"[{value}]")  # as a list, to distinguish several values from one
     except GrammarParseError as error:
         if value[:1] in ("[", "{", "'", '"'):
             raise ConfigError(f"{text}: {_problem(value)}; a quote in a value is written \\' ") from error
@@ -60,10 +60,10 @@ def parse_override(text: str) -> Override:
 
 
 def keys(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the nested values of plain `key=value` texts, where there are no groups and no files.
+    """Return the nested values of plain `key=value` texts, without groups and files.
 
     Raises:
-        ConfigError: for a text that is not one.
+        ConfigError: for a text that is not an override.
     """
     nested: DictConfig = OmegaConf.create()
     for text in texts:
@@ -84,11 +84,11 @@ def literal(value: Any) -> Any:
 
 
 class _Values(GrammarVisitor):
-    """Makes values of OmegaConf's parse trees, and leaves interpolations as they are written."""
+    """Visitor that evaluates OmegaConf's parse trees, but leaves interpolations unchanged."""
 
     def __init__(self) -> None:
-        nothing = cast("Any", None)  # what interpolates
-        super().__init__(nothing, nothing, nothing)
+        unused = cast("Any", None)  # the callbacks for interpolations
+        super().__init__(unused, unused, unused)
 
     def visitInterpolation(self, ctx: Any) -> str:
         return ctx.getText()
@@ -108,12 +108,12 @@ def _parse(text: str) -> Any:
 
 
 def _problem(text: str) -> str:
-    """Say why a text is no value."""
+    """Return why a text is not a value."""
     problem = "not a value"
     try:
         _parse(text)
     except GrammarParseError as error:
         problem = str(error).splitlines()[0].partition(" expecting {")[0]
-    for token, sign in _SIGNS.items():
-        problem = problem.replace(token, sign)
+    for token, name in _TOKENS.items():
+        problem = problem.replace(token, name)
     return problem

@@ -1,1 +1,1 @@
-"""The sections of the configuration."""
+"""Define the sections of the configuration."""

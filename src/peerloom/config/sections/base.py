@@ -1,7 +1,8 @@
-"""The groups of keys that make a configuration: pydantic models, and options classes beside their readers.
+"""Define the base of configuration sections, and inspect their keys.
 
-Neither takes unknown keys or converts silently. Each key says what may become of it when a run is resumed:
-`Annotated[Count, SAME]`. A key that holds a section of its own leaves that to the section's keys.
+Sections are pydantic models, or options classes that are defined beside their readers. Neither accepts
+unknown keys or converts values silently. Each key declares how it may change when a run is resumed, as in
+`Annotated[Count, SAME]`; for a key that holds a section, the keys of that section declare it.
 """
 
 import ast
@@ -18,26 +19,26 @@ from peerloom.options import OnResume, Options
 
 
 class Section(BaseModel):
-    """A frozen group of keys; the text under a key says what it means."""
+    """A frozen group of keys; the string below a key documents it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def is_section(kind: Any) -> bool:
-    """Whether a type holds keys of its own."""
+    """Return whether a type is a section with keys."""
     return isinstance(kind, type) and (is_dataclass(cast("Any", kind)) or issubclass(kind, BaseModel))
 
 
 def fields_of(section: Any) -> dict[str, FieldInfo]:
-    """Return the keys of a section, with type, bounds and what is said of resuming."""
+    """Return the keys of a section, with their types, bounds and resume rules."""
     if issubclass(section, BaseModel):
         return section.model_fields
     hints = get_type_hints(section, include_extras=True)
     return {each.name: FieldInfo.from_annotation(hints[each.name]) for each in fields(section)}
 
 
-def texts_of(section: type[Any]) -> dict[str, str]:
-    """Return the text below each field of a class, which says what it means."""
+def field_docs(section: type[Any]) -> dict[str, str]:
+    """Return the documentation of each field of a class, the string below it."""
     (tree,) = ast.parse(dedent(getsource(section))).body
     assert isinstance(tree, ast.ClassDef)
     return {
@@ -49,21 +50,21 @@ def texts_of(section: type[Any]) -> dict[str, str]:
     }
 
 
-def rule_among(notes: Any) -> OnResume | None:
-    """Return what some notes of a field say of resuming."""
-    return next((note for note in notes if isinstance(note, OnResume)), None)
+def resume_rule(metadata: Any) -> OnResume | None:
+    """Return the resume rule in the metadata of a field, if there is one."""
+    return next((note for note in metadata if isinstance(note, OnResume)), None)
 
 
 def own_options(options: type[Options]) -> dict[str, Any]:
-    """Return the annotated types of those fields that a user may set: they say what resuming does to them."""
+    """Return the annotated types of the fields that a user may set, which are those with a resume rule."""
     hints = get_type_hints(options, include_extras=True)
-    return {name: hint for name, hint in hints.items() if rule_among(get_args(hint)) is not None}
+    return {name: hint for name, hint in hints.items() if resume_rule(get_args(hint)) is not None}
 
 
 def optional(options: type[Options]) -> type[Options]:
-    """Return the same options with None, as suits the reader, for each that is left out."""
+    """Return an options class with the same fields, which may all be None: the reader's default applies."""
     keys = [
-        (name, Annotated[hint | None, rule_among(get_args(hint))], None)
+        (name, Annotated[hint | None, resume_rule(get_args(hint))], None)
         for name, hint in own_options(options).items()
     ]
     return make_dataclass(options.__name__, keys, bases=(Options,), frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""The keys of each `llm` group: which model answers, and how; and the service that they make.
+"""Define the keys of each `llm` group, and create the service that they describe.
 
-Each class is one group; its `kind` is the group's name on the command line (`llm=openai`). A group of a
-provider behind HTTP is made of its dialect: the options of that, and those that all have in common.
+Each class is one group; its `kind` is the group's name on the command line (`llm=openai`). The group of a
+provider behind HTTP is generated from its dialect: it has the dialect's options, and those of `Hosted`.
 """
 
 import importlib
@@ -40,39 +40,39 @@ else:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served(Options):
-    """What every service has."""
+class ServiceSection(Options):
+    """The options of every service."""
 
     kind: Annotated[str, SAME]
     limits: Limits = field(default_factory=Limits)
     routing: _RoutingKeys | None = None
-    """How calls are spread over replicas; what is left out is as suits the service."""
+    """How calls are spread over replicas; the default of an omitted key depends on the service."""
     hedge: Hedge | None = None
-    """When a second request is sent beside a slow one; by default never."""
+    """When to send a second request in parallel to a slow one; by default never."""
     fallback: Annotated[str | None, FREE] = None
-    """The service (`llm`, or a name in `llms`) that is asked when this one is away."""
+    """The service (`llm`, or a name in `llms`) that is called while this one is unavailable."""
 
     @abstractmethod
     def service(self, seed: int) -> LLMService:
-        """Make the service that these keys describe.
+        """Return the service that these keys describe.
 
         Raises:
-            ConfigError: if they cannot work here, e.g. for a key that is not set.
+            ConfigError: if it cannot work here, e.g. because an API key is not set.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remote(Served):
-    """What every service behind HTTP has that somebody else runs."""
+class Remote(ServiceSection):
+    """The options of every service behind HTTP that Peerloom does not run itself."""
 
     timeout: Annotated[Positive, FREE] = 600.0
-    """Seconds one attempt may take."""
+    """Seconds that one attempt may take."""
     connect_timeout: Annotated[Positive, FREE] = 10.0
-    """Seconds the opening of a connection may take."""
+    """Seconds that opening a connection may take."""
     max_retries: Annotated[Whole, FREE] = 7
-    """Further attempts at a call that failed for a passing reason."""
+    """Further attempts at a call that failed for a transient reason."""
     http: Annotated[Http, FREE] = "auto"
-    """What carries requests: `thin` (cheapest, but no proxies), `aiohttp`, or whichever will do."""
+    """The HTTP client: `thin` (cheapest, but no proxies), `aiohttp`, or `auto` for the one that suits."""
 
     @property
     def retry(self) -> Retry:
@@ -81,7 +81,7 @@ class Remote(Served):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaCpp(Served):
+class LlamaCpp(ServiceSection):
     """The embedded engine: llama.cpp servers that the run starts, watches and stops."""
 
     kind: Annotated[str, SAME] = "llamacpp"
@@ -89,21 +89,21 @@ class LlamaCpp(Served):
     """A name that `peerloom models list` prints, the path of a .gguf file, or one on the Hugging Face hub:
     `owner/repository/file.gguf` (`hf:` in front if there is such a path here too)."""
     replicas: Annotated[Count, FREE] = 1
-    """Servers, side by side."""
+    """The number of servers."""
     slots: Annotated[Count, FREE] = 8
-    """Conversations each server works on at once."""
+    """The number of conversations that each server processes at once."""
     context: Annotated[Count, FREE] = 2048
-    """Tokens each slot holds, prompt and reply together."""
+    """Tokens that each slot holds, prompt and reply together."""
     threads: Annotated[Count | None, FREE] = None
-    """Threads that compute on one machine, over all its servers; by default one for each core."""
+    """Compute threads on one machine, over all its servers; by default one for each core."""
     placement: Annotated[Placement, FREE] = "driver"
-    """Servers on the machine that starts the run, or over all nodes of its Ray cluster."""
+    """Place the servers on the machine that starts the run, or on all nodes of its Ray cluster."""
     host: Annotated[str | None, FREE] = None
     """The address they listen on; by default loopback, with `placement=nodes` each node's own."""
 
     def service(self, seed: int) -> LlamaCppService:
-        """Make the servers' service."""
-        return LlamaCppService(**_own(self, Served))
+        """Return the service of the servers."""
+        return LlamaCppService(**_own_keys(self, ServiceSection))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,31 +111,31 @@ class Hosted(Remote):
     """A provider behind HTTP, or any server that speaks its dialect."""
 
     model: Annotated[str | None, SAME] = None
-    """The model's name, or the deployment's; by default the first that is listed."""
+    """The model's or deployment's name; by default the first that the server lists."""
     base_url: Annotated[str | tuple[str, ...] | None, FREE] = None
-    """Where it is, or a list of replicas; by default what the provider's variable says, else its own."""
+    """The URL, or a list of replicas; by default from the provider's environment variable, else its own."""
     api_key_env: Annotated[str, FREE]
-    """The environment variable that holds the key. The key itself never stands in a configuration."""
+    """The environment variable that holds the key. The key itself is never written in a configuration."""
 
     dialect: ClassVar[Callable[..., Dialect]]
 
     def service(self, seed: int) -> HttpService:
-        """Make the provider's service."""
-        spoken = self.dialect(**_own(self, Hosted))
+        """Return the service of the provider."""
+        dialect = self.dialect(**_own_keys(self, Hosted))
         calls = CallPolicy(
             timeout=self.timeout, connect_timeout=self.connect_timeout, retry=self.retry, http=self.http
         )
-        key = _key(self.api_key_env, spoken.provider.key_env)
-        return HttpService(spoken, base_url=self.base_url, model=self.model, api_key=key, calls=calls)
+        key = _key(self.api_key_env, dialect.provider.key_env)
+        return HttpService(dialect, base_url=self.base_url, model=self.model, api_key=key, calls=calls)
 
 
 def hosted(kind: str, dialect: Any, base: type[Hosted] = Hosted) -> type[Hosted]:
-    """Make the group of a provider of its dialect, an options class."""
+    """Return the group of a provider, generated from its dialect, an options class."""
     own = own_options(dialect)
     keys = [
         ("kind", Annotated[str, SAME], kind),
         ("api_key_env", Annotated[str, FREE], dialect().provider.key_env),
-        *((each.name, own[each.name], _fresh(each)) for each in fields(dialect) if each.name in own),
+        *((each.name, own[each.name], _redeclared(each)) for each in fields(dialect) if each.name in own),
     ]
     name = dialect.__name__.removesuffix("Dialect")
     return make_dataclass(
@@ -147,69 +147,66 @@ class _OpenAI(Hosted):
     """Any server that speaks OpenAI's chat completions."""
 
     def service(self, seed: int) -> HttpService:
-        """Make OpenAI's service, which finds out how its server calls the limit of tokens."""
-        keys = {name: value for name, value in _own(self, Served).items() if name not in _OF_THE_KEY}
+        """Return OpenAI's service, which detects its server's name for the token limit."""
+        keys = _service_arguments(self)
         key = _key(self.api_key_env, self.dialect().provider.key_env)
         return OpenAIService(**keys, api_key=key, retry=self.retry)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet(Remote):
-    """A fleet that `peerloom serve up` keeps, or any other in the directory of fleets."""
+    """A fleet that `peerloom serve up` started, or any other in the directory of fleets."""
 
     kind: Annotated[str, SAME] = "fleet"
     name: Annotated[str, FREE]
-    """Its name, or the path of its file."""
+    """The fleet's name, or the path of its file."""
     model: Annotated[str | None, SAME] = None
-    """The model it has to serve; by default whatever it does."""
+    """The model that it must serve; by default any."""
     api_key_env: Annotated[str, FREE] = KEY_VARIABLE
-    """The environment variable that holds the key, if the fleet wants one."""
+    """The environment variable that holds the key, if the fleet requires one."""
     structured: Annotated[Structured, FREE] = "auto"
-    """How choices and schemas are asked of the servers."""
+    """How choices and schemas are requested from the servers."""
     extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
     """Further keys of every request's body, as the servers understand them."""
 
     def service(self, seed: int) -> FleetService:
-        """Make the fleet's service."""
-        keys = {name: value for name, value in _own(self, Served).items() if name not in _OF_THE_KEY}
-        return FleetService(**keys, api_key=_key(self.api_key_env, KEY_VARIABLE), retry=self.retry)
+        """Return the service of the fleet."""
+        key = _key(self.api_key_env, KEY_VARIABLE)
+        return FleetService(**_service_arguments(self), api_key=key, retry=self.retry)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulated(SimulatorOptions, Served):
-    """A seeded stand-in with a real model's timing and faults."""
+class Simulated(SimulatorOptions, ServiceSection):
+    """A seeded simulated model with the timing and faults of a real one."""
 
     kind: Annotated[str, SAME] = "simulated"
     timeout: Annotated[Positive, FREE] = 600.0
-    """Seconds after which a call that hangs is tried again."""
+    """Seconds after which a call that hangs is retried."""
     max_retries: Annotated[Whole, FREE] = 7
-    """Further attempts at a call that failed for a passing reason."""
+    """Further attempts at a call that failed for a transient reason."""
 
     def service(self, seed: int) -> SimulatedService:
-        """Make the simulated model."""
-        laws = {each.name: getattr(self, each.name) for each in fields(SimulatorOptions)}
+        """Return the service of the simulated model."""
+        options = {each.name: getattr(self, each.name) for each in fields(SimulatorOptions)}
         retry = Retry(attempts=self.max_retries + 1)
-        return SimulatedService(**laws, seed=seed, timeout=self.timeout, retry=retry)
+        return SimulatedService(**options, seed=seed, timeout=self.timeout, retry=retry)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scripted(Served):
-    """Replies known beforehand, for tests."""
+class Scripted(ServiceSection):
+    """Predefined replies, for tests."""
 
     kind: Annotated[str, SAME] = "scripted"
     replies: Annotated[tuple[str, ...], SAME] = ()
-    """Given in order, again and again."""
+    """The replies in order, which repeat."""
 
     def service(self, seed: int) -> ScriptedService:
-        """Make the script's service."""
+        """Return the service of the script."""
         return ScriptedService(self.replies, repeat=True)
 
 
-_OF_THE_KEY = {"api_key_env", "max_retries"}
-
-
 def _hosted() -> dict[str, type[Hosted]]:
-    """Return the groups of our own providers: of each module in `providers` that has a `DIALECT`."""
+    """Return the groups of the built-in providers: of each module in `providers` with a `DIALECT`."""
     modules = {
         each.name: importlib.import_module(f"{providers.__name__}.{each.name}")
         for each in pkgutil.iter_modules(providers.__path__)
@@ -221,19 +218,25 @@ def _hosted() -> dict[str, type[Hosted]]:
     }
 
 
-def _own(served: Served, without: type[Served]) -> dict[str, Any]:
-    """Return the keys of a service that are not of a class that it builds on, nor its kind."""
-    common = {each.name for each in fields(without)}
-    return {name: value for name, value in asdict(served).items() if name not in common}
+def _own_keys(section: ServiceSection, base: type[ServiceSection]) -> dict[str, Any]:
+    """Return the values of those keys of a section that its base class does not have."""
+    common = {each.name for each in fields(base)}
+    return {name: value for name, value in asdict(section).items() if name not in common}
 
 
-def _fresh(declared: "DataclassField[Any]") -> Any:
-    """Return a default, to be declared once more."""
+def _service_arguments(section: Remote) -> dict[str, Any]:
+    """Return the values of those keys that its service takes unchanged."""
+    keys = _own_keys(section, ServiceSection)
+    return {name: value for name, value in keys.items() if name not in ("api_key_env", "max_retries")}
+
+
+def _redeclared(declared: "DataclassField[Any]") -> Any:
+    """Return a field with the same default, to declare it in another class."""
     return field(default=declared.default, default_factory=declared.default_factory)  # pyright: ignore
 
 
 def _key(variable: str, usual: str) -> Secret | None:
-    """The key in an environment variable; one that was named on purpose has to be there."""
+    """Return the key in an environment variable, which must be set if it is not the usual one."""
     key = Secret.from_env(variable)
     if key is None and variable != usual:
         raise ConfigError(
@@ -242,7 +245,7 @@ def _key(variable: str, usual: str) -> Secret | None:
     return key
 
 
-LLM_GROUPS: dict[str, type[Served]] = {
+LLM_GROUPS: dict[str, type[ServiceSection]] = {
     "llamacpp": LlamaCpp,
     **_hosted(),
     "fleet": Fleet,

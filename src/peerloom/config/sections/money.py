@@ -1,4 +1,4 @@
-"""What a run may use, what that costs, and where replies are kept so that they need not be paid again."""
+"""Define the keys of prices and of the reply cache, and resolve their values."""
 
 import os
 from pathlib import Path
@@ -7,47 +7,38 @@ from typing import Annotated, Any
 from peerloom.config.sections.base import Section
 from peerloom.options import FREE, Positive
 from peerloom.services.llm.cache.client import CacheSettings
-from peerloom.services.llm.usage.prices import GENAI, Prices, read_prices
+from peerloom.services.llm.usage.prices import GENAI
 
-Given = str | dict[str, Any] | None
-"""Prices: `genai`, a file, or what would be in it."""
+PricesValue = str | dict[str, Any] | None
+"""Prices: `genai`, a file, or its content."""
 
 
 class Cache(Section):
-    """Replies, of earlier runs too: the exact request again, seed included, is not asked again."""
+    """Cache of replies, of earlier runs too: an exactly equal request, seed included, is not sent again."""
 
     path: Annotated[str | None, FREE] = None
     """The file, on a local disk of each node; by default there is no cache."""
     size_gb: Annotated[Positive, FREE] = 4.0
-    """How large it may be, in GB; what was not used for longest is thrown away."""
-
-
-def make_prices(given: Given) -> Prices:
-    """Prices as the runtime has them.
-
-    Raises:
-        ConfigError: naming the file or key that is wrong, or the package that is missing.
-    """
-    return read_prices(given)
+    """The maximum size in GB; the least recently used replies are removed."""
 
 
 def make_cache(cache: Cache, model: dict[str, Any]) -> CacheSettings | None:
-    """The cache as the runtime has it; `model` says which one it is."""
+    """Return the cache settings of a run; `model` holds the keys that identify the model."""
     if cache.path is None:
         return None
     return CacheSettings(path=Path(cache.path), size=int(cache.size_gb * 1e9), model=model)
 
 
 def absolute(path: str) -> str:
-    """A path as it is meant from anywhere."""
+    """Return the absolute path, with `~` expanded."""
     return os.path.abspath(os.path.expanduser(path))
 
 
-def settle_cache(cache: Cache) -> Cache:
-    """The cache with its path absolute."""
+def resolve_cache(cache: Cache) -> Cache:
+    """Return the cache section with an absolute path."""
     return cache if cache.path is None else cache.model_copy(update={"path": absolute(cache.path)})
 
 
-def settle_prices(prices: Given) -> Given:
-    """Prices with the file's path absolute."""
+def resolve_prices(prices: PricesValue) -> PricesValue:
+    """Return the prices with an absolute path, if they are a file."""
     return absolute(prices) if isinstance(prices, str) and prices != GENAI else prices

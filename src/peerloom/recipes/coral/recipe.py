@@ -1,12 +1,12 @@
-"""Coral: a teacher and a student discuss a multiple-choice question until they agree.
+"""Define the Coral recipe: a teacher and a student discuss a multiple-choice question until they agree.
 
     teacher ──▶ extractor ──▶ matcher ──▶ student ──▶ extractor ──▶ matcher
        ▲                       agreed? ──▶ end ◀────────────────── agreed?
        └────────────────────── at most max_rounds times ──────────────┘
 
-After each statement the extractor reads which option it chooses, and the matcher compares what the two
-believe by now. The finished row tells whether they agreed, and whether on the right answer: the
-"agreement correctness" of Collaborative Reasoner (arXiv 2511.21686, section 5.1).
+After each statement the extractor reads the chosen option from it, and the matcher compares the latest
+choices of both. The finished row says whether they agreed, and whether on the right answer: the "agreement
+correctness" of Collaborative Reasoner (arXiv 2511.21686, section 5.1).
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from peerloom.workflow import Loop
 
 HERE = Path(__file__).parent
 PROMPTS = HERE / "prompts"
-QUESTION = Prompt.load(PROMPTS / "question.j2")  # opens the messages of every agent and of the finished row
+QUESTION = Prompt.load(PROMPTS / "question.j2")  # the first message of every agent and of the finished row
 NONE = "none"
 EXAMPLES = (
     (
@@ -37,24 +37,24 @@ EXAMPLES = (
     ("Statement: I agree, it is E.", "E"),
     ("Statement: No, C is right.", "C"),
     ("Statement: F. Iron", "F"),
-    ("Statement: I am not sure.", NONE),  # last, as a small model in doubt repeats the last one
+    ("Statement: I am not sure.", NONE),  # last, since a small model in doubt repeats the last example
 )
 
 
 @dataclass(frozen=True)
 class Params:
-    """The options of the recipe, `recipe.max_rounds=5` on the command line."""
+    """The options of the recipe, set by `recipe.max_rounds=5` on the command line."""
 
     max_rounds: Annotated[int, Meta(ge=1)] = 3
-    """Rounds, of one statement each, after which a dialogue ends without agreement."""
+    """The number of rounds, of one statement each, after which a dialogue ends without agreement."""
     max_tokens: Annotated[int, Meta(ge=8)] = 64
-    """The longest statement; one that is cut there is trimmed to whole sentences."""
+    """The token limit of a statement; a truncated one is trimmed to whole sentences."""
     temperature: Annotated[float, Meta(ge=0)] = 0.7
-    """How freely the two speak."""
+    """The sampling temperature of both speakers."""
 
 
 def program(params: Params) -> Program:
-    """The agents, S' = F(S, M), and the workflow that sends a task from one to the next, M' = G(S)."""
+    """Return the agents, S' = F(S, M), and the workflow that picks the next agent, M' = G(S)."""
     speaker = partial(
         LLMAgent,
         opening=QUESTION,
@@ -92,7 +92,7 @@ def program(params: Params) -> Program:
 
 
 def beliefs(task: Task) -> dict[str, str | None]:
-    """The letter that each of the two chose when it spoke last; None if it chose none, or has not spoken."""
+    """Return the letter that each speaker chose last; None if it chose none, or has not spoken."""
     chosen: dict[str, str | None] = {"teacher": None, "student": None}
     speaker = ""
     for turn in task.turns:
@@ -104,13 +104,13 @@ def beliefs(task: Task) -> dict[str, str | None]:
 
 
 def agree(task: Task) -> bool:
-    """Whether both believe the same."""
+    """Return whether both speakers chose the same option."""
     chosen = beliefs(task)
     return chosen["teacher"] is not None and chosen["teacher"] == chosen["student"]
 
 
 def result(task: Task) -> dict[str, Any]:
-    """The finished row's `result`."""
+    """Return the `result` of the finished row."""
     chosen, right, agreement = beliefs(task), read_row(task.input).right, agree(task)
     return {
         "agreement": agreement,

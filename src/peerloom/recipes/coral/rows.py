@@ -1,4 +1,4 @@
-"""What a multiple-choice row holds: `question`, `options`, `answer`. MMLU-Pro rows are read as they are."""
+"""Read multiple-choice rows with `question`, `options` and `answer`, such as those of MMLU-Pro."""
 
 from string import ascii_uppercase
 from typing import Annotated, Any
@@ -9,8 +9,8 @@ from msgspec import Meta
 from peerloom.errors import RowError
 
 
-class Row(msgspec.Struct):
-    """The fields that the recipe reads; a row may have others."""
+class ChoiceRow(msgspec.Struct):
+    """The fields that the recipe reads; a row may have further ones."""
 
     question: Annotated[str, Meta(min_length=1)]
     options: Annotated[list[str], Meta(min_length=2, max_length=len(ascii_uppercase))]
@@ -19,7 +19,7 @@ class Row(msgspec.Struct):
 
     @property
     def letters(self) -> str:
-        """The names of the options: `"ABCD"` for four of them."""
+        """The letters of the options: `"ABCD"` for four options."""
         return ascii_uppercase[: len(self.options)]
 
     @property
@@ -27,7 +27,7 @@ class Row(msgspec.Struct):
         """The letter of the right option.
 
         Raises:
-            RowError: if `answer` names no option.
+            RowError: if `answer` is not an option.
         """
         by_name = dict(zip(self.options, self.letters, strict=True)) | {
             letter: letter for letter in self.letters
@@ -42,22 +42,18 @@ class Row(msgspec.Struct):
         )
 
 
-def read_row(data: Any) -> Row:
-    """The fields of an input row.
+def read_row(data: Any) -> ChoiceRow:
+    """Read the fields of an input row.
 
     Raises:
-        RowError: naming the field that is missing or wrong.
+        RowError: if a field is missing or wrong; the text names it.
     """
     try:
-        return msgspec.convert(data, Row)
+        return msgspec.convert(data, ChoiceRow)
     except msgspec.ValidationError as error:
         raise RowError(f"not a multiple-choice question: {error}") from error
 
 
 def check_row(data: Any) -> None:
-    """Refuse a row that cannot be discussed.
-
-    Raises:
-        RowError: see `read_row` and `Row.right`.
-    """
+    """Raise RowError unless a row is a multiple-choice question with a right option."""
     _ = read_row(data).right

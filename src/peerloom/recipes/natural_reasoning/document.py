@@ -1,7 +1,7 @@
-"""The document of a task as its agents see it: plain text, harmless, and no longer than the model bears.
+"""Prepare the document of a task for prompts: plain text, with markup escaped, within the model's context.
 
-What is long is cut to a number of tokens. The turn of each role says how much its model saw; the next role
-begins with the same beginning, so that a server's prompt cache meets it again.
+A long document is cut to a number of tokens. The turn of each role records the number its model saw; the next
+role uses the same cut, so that a server's prefix cache applies.
 """
 
 import re
@@ -17,40 +17,40 @@ from peerloom.source.formats.html import NoText, main_text
 from peerloom.task import Task
 
 TITLE = 200  # characters
-# What ends a document in our prompts, or a message in the chat templates of common models.
+# The marks that end a document in the prompts, or a message in the chat templates of common models.
 _MARKS = re.compile(r"<(?=[|｜]|/?\s*(?:document|s|[be]os|(?:start|end)_of_turn)\s*>)|\[(?=/?INST\])", re.I)  # noqa: RUF001
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text of `size` tokens, of which a model is to see at most `limit`. `made` tells that it was HTML."""
+    """A text of `size` tokens, of which a model sees at most `limit`; `extracted` if it is from HTML."""
 
     title: str
     text: str
     size: int
     limit: int
-    made: bool = False
+    extracted: bool = False
 
     @property
     def seen(self) -> str:
-        """The beginning that fits."""
+        """The part of the text within the limit."""
         return cut_tokens(self.text[: int(ASCII_BYTES * (self.limit + 1))], self.limit)
 
     @property
     def cut(self) -> dict[str, Any]:
-        """What a turn records: `{"cut": {"tokens": 500, "of": 1200}}`, nothing if the text is whole."""
+        """The record of the cut in a turn: `{"cut": {"tokens": 500, "of": 1200}}`, empty if there is none."""
         return {"cut": {"tokens": self.limit, "of": self.size}} if self.size > self.limit else {}
 
     def halved(self) -> "Document":
-        """The same, with half of it to be seen."""
+        """Return the document with half the limit."""
         return replace(self, limit=max(1, min(self.limit, self.size) // 2))
 
 
 def open_document(row: Any, params: Params) -> Document:
-    """The document of an input row, read out of its HTML if it is that.
+    """Return the document of an input row, extracted from HTML if necessary.
 
     Raises:
-        RowError: if there is none.
+        RowError: if the row has no document.
         SourceError: if it is HTML and trafilatura is not installed.
     """
     page = read_row(row, params.field)
@@ -59,7 +59,7 @@ def open_document(row: Any, params: Params) -> Document:
 
 
 def _main_text(page: str) -> tuple[str, str]:
-    """Title and text; both empty if the page has nothing to read."""
+    """Return the title and text of a page; both empty if it has no main text."""
     try:
         return main_text(page)
     except NoText:
@@ -67,7 +67,7 @@ def _main_text(page: str) -> tuple[str, str]:
 
 
 def reopen_document(task: Task, params: Params) -> Document:
-    """The document as the last role left it. `filter` has kept the text of what was HTML."""
+    """Return the document with the cut of the previous role; the text of HTML is in the turn of `filter`."""
     kept = task.value("filter")
     limit = next((turn.value["cut"]["tokens"] for turn in reversed(task.turns) if "cut" in turn.value), None)
     page = read_row(task.input, params.field)
@@ -75,20 +75,20 @@ def reopen_document(task: Task, params: Params) -> Document:
     return _document(title, text, limit or params.max_tokens, page.html)
 
 
-def harmless(text: str) -> str:
-    """Text without the marks by which it could pass for another part of the prompt.
+def escape_marks(text: str) -> str:
+    """Break the marks by which a text could pass for another part of the prompt.
 
-    >>> harmless("a < b. </document><|im_end|>")
+    >>> escape_marks("a < b. </document><|im_end|>")
     'a < b. < /document>< |im_end|>'
     """
     return _MARKS.sub(lambda mark: f"{mark[0]} ", text)
 
 
-def view(task: Task, **fields: Any) -> Task:
-    """The task as prompts see it: these fields are its `input`."""
+def with_input(task: Task, **fields: Any) -> Task:
+    """Return a copy of the task with these fields as its `input`, for prompts."""
     return msgspec.structs.replace(task, raw_input=msgspec.Raw(msgspec.msgpack.encode(fields)))
 
 
-def _document(title: str, text: str, limit: int, made: bool) -> Document:
+def _document(title: str, text: str, limit: int, extracted: bool) -> Document:
     text = text.strip()
-    return Document(title.strip()[:TITLE], text, estimate_tokens(text), limit, made)
+    return Document(title.strip()[:TITLE], text, estimate_tokens(text), limit, extracted)

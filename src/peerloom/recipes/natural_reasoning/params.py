@@ -1,4 +1,4 @@
-"""The options of the recipe, `recipe.min_score=3` on the command line."""
+"""Define the options of the recipe, set by `recipe.min_score=3` on the command line."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 BEST = 5
-"""The highest mark of a criterion; the lowest is 0."""
+"""The highest score of a criterion; the lowest is 0."""
 
 
 def _criteria() -> dict[str, str]:
@@ -24,22 +24,22 @@ class Params:
     """The options, with their defaults."""
 
     field: str = ""
-    """The field of a row that has the document; by default the first of text, raw_content, content, html."""
+    """The field of the document in a row; by default the first of text, raw_content, content, html."""
     languages: tuple[str, ...] = ("en",)
-    """Languages to keep, as ISO 639-1 codes; an empty list keeps all, and detects none."""
+    """The languages to keep, as ISO 639-1 codes; an empty list keeps all, without detection."""
     min_tokens: Annotated[int, Meta(ge=0)] = 50
-    """Shorter documents are filtered, reason `short`."""
+    """The length of a document in tokens below which it is filtered, reason `short`."""
     max_tokens: Annotated[int, Meta(ge=16)] = 1000
-    """Of longer documents only the beginning is shown to the model. Tokens are estimated."""
+    """The number of tokens, estimated, of a long document that the model sees."""
     max_cuts: Annotated[int, Meta(ge=0)] = 4
-    """How often a document is halved because the prompt is longer than the model's context."""
+    """How often a document is halved if the prompt exceeds the model's context."""
     criteria: dict[str, str] = dataclasses.field(default_factory=_criteria)
-    """What a document is marked by, from 0 to 5: a name, and what it means."""
+    """The criteria by which a document is scored from 0 to 5: names and their meaning."""
     min_score: Annotated[float, Meta(ge=0, le=BEST)] = 2.5
-    """The mean of the marks below which a document is filtered, reason `score`."""
+    """The mean score below which a document is filtered, reason `score`."""
     question_tokens: Annotated[int, Meta(ge=64)] = 256
-    """The longest question, together with the answer that the document gives."""
+    """The token limit of a question together with the document's answer."""
     answer_tokens: Annotated[int, Meta(ge=64)] = 512
-    """The longest independent answer, with the reasoning that leads to it."""
+    """The token limit of an independent answer together with its reasoning."""
     temperature: Annotated[float, Meta(ge=0)] = 0.5
-    """How freely questions and answers are written; filter and marks are always at 0."""
+    """The sampling temperature of questions and answers; filter and score use 0."""

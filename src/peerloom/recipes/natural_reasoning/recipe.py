@@ -1,12 +1,12 @@
-"""NaturalReasoning: a web document becomes a question that takes reasoning, with two answers.
+"""Define the NaturalReasoning recipe: turn a web document into a reasoning question with two answers.
 
     filter ──▶ score ──▶ question ──▶ answer ──▶ end
        └─────────┴──────────┴───────────┴─ rejected: filtered, with the reason
 
-The filter looks at the language without a model, then asks one whether the document is worth it; what
-passes is marked by criteria; a question is made of it, with the answer if the document has it; and the
-question is answered once more by somebody who has not seen the document. The finished row is ready to
-train on (arXiv 2511.21686, section 5.2).
+The filter detects the language without a model, then asks the model whether the document contains reasoning.
+A document that passes is scored by criteria. Then the model writes a question about it, with the document's
+answer if there is one, and finally answers the question without seeing the document. The finished row is
+ready for training (arXiv 2511.21686, section 5.2).
 """
 
 from functools import partial
@@ -22,9 +22,9 @@ from peerloom.recipes.natural_reasoning.params import BEST, Params
 from peerloom.recipes.natural_reasoning.roles import (
     NO,
     YES,
-    Answer,
-    Filter,
-    Shown,
+    AnswerRole,
+    DocumentRole,
+    FilterRole,
     judge_question,
     judge_scores,
 )
@@ -35,43 +35,43 @@ from peerloom.workflow import Sequence
 
 HERE = Path(__file__).parent
 PROMPTS = HERE / "prompts"
-DOCUMENT = Prompt.load(PROMPTS / "document.j2")  # what three roles begin with, so that a prompt cache helps
+DOCUMENT = Prompt.load(PROMPTS / "document.j2")  # the first message of three roles, for the prefix cache
 CATEGORIES = (
     *("mathematics", "physics", "chemistry", "biology", "medicine", "earth science", "computer science"),
     *("engineering", "economics", "business", "law", "politics", "history", "psychology", "philosophy"),
     *("language", "everyday life", "other"),
 )
-CHARACTERS = 3  # of a token, at least in English: so an answer in JSON ends before its tokens do
+CHARACTERS = 3  # at least, for a token of English: the JSON ends before the token limit
 
 
 def program(params: Params) -> Program:
-    """The agents, S' = F(S, M), and the workflow that sends a task from one to the next, M' = G(S).
+    """Return the agents, S' = F(S, M), and the workflow that picks the next agent, M' = G(S).
 
     Raises:
-        ConfigError: for a language that there is not, no criteria, or an extra that is not installed.
+        ConfigError: for an unknown language, no criteria, or an extra that is not installed.
     """
     if params.languages:
         check_languages(params.languages)
     if not params.criteria:
         raise ConfigError("recipe.criteria is empty: name at least one, e.g. recipe.criteria.depth='...'")
-    shown = partial(LLMAgent, system=PROMPTS / "system.j2", opening=DOCUMENT, say=None)
+    reader = partial(LLMAgent, system=PROMPTS / "system.j2", opening=DOCUMENT, say=None)
     agents = {
-        "filter": Filter(
-            shown(PROMPTS / "filter.j2", choices=(YES, NO), max_tokens=8, temperature=0, on_length="trim"),
+        "filter": FilterRole(
+            reader(PROMPTS / "filter.j2", choices=(YES, NO), max_tokens=8, temperature=0, on_length="trim"),
             params,
         ),
-        "score": Shown(
-            shown(
+        "score": DocumentRole(
+            reader(
                 PROMPTS / "score.j2",
-                schema=_object({name: _MARK for name in params.criteria}),
+                schema=_object({name: _SCORE for name in params.criteria}),
                 max_tokens=16 + 16 * len(params.criteria),
                 temperature=0,
             ),
             judge_scores,
             params,
         ),
-        "question": Shown(
-            shown(
+        "question": DocumentRole(
+            reader(
                 PROMPTS / "question.j2",
                 schema=question_schema(params.question_tokens),
                 max_tokens=params.question_tokens,
@@ -80,7 +80,7 @@ def program(params: Params) -> Program:
             judge_question,
             params,
         ),
-        "answer": Answer(
+        "answer": AnswerRole(
             LLMAgent(
                 PROMPTS / "answer.j2",
                 system=PROMPTS / "solver.j2",
@@ -96,7 +96,7 @@ def program(params: Params) -> Program:
 
 
 def question_schema(tokens: int) -> dict[str, Any]:
-    """The shape of a question with its category and the answer that the document gives, if any."""
+    """Return the schema of a question with its category and the document's answer, if there is one."""
     characters = CHARACTERS * (tokens - 32)
     return _object(
         {
@@ -108,7 +108,7 @@ def question_schema(tokens: int) -> dict[str, Any]:
 
 
 def answer_schema(tokens: int) -> dict[str, Any]:
-    """The shape of an independent answer. The steps come first: a model that has answered thinks no more."""
+    """Return the schema of an independent answer, with the reasoning first so that it leads to the answer."""
     characters = CHARACTERS * (tokens - 32)
     return _object(
         {
@@ -119,40 +119,36 @@ def answer_schema(tokens: int) -> dict[str, Any]:
 
 
 def opening(task: Task) -> list[dict[str, Any]]:
-    """The row's messages begin with the question, if there is one."""
-    asked = task.value("question")
-    return [{"role": "user", "content": asked["question"]}] if asked and asked["question"] else []
+    """Return the first of the row's messages: the question, if there is one."""
+    value = task.value("question")
+    return [{"role": "user", "content": value["question"]}] if value and value["question"] else []
 
 
 def result(task: Task, field: str = "") -> dict[str, Any]:
-    """The finished row's `result`: `reference_answer` is the document's own, None if it has none."""
+    """Return the `result` of the finished row; `reference_answer` is the document's, or None."""
     page = read_row(task.input, field)
-    read, marks, asked, answered = map(task.value, ("filter", "score", "question", "answer"))
+    filtered, scored, question, answer = map(task.value, ("filter", "score", "question", "answer"))
     return {
-        "question": asked["question"],
-        "category": asked["category"],
-        "reference_answer": asked["answer"],
-        "verbatim": asked["verbatim"],
-        "reasoning": answered["reasoning"],
-        "answer": answered["answer"],
-        "score": marks["score"],
-        "scores": marks["scores"],
+        "question": question["question"],
+        "category": question["category"],
+        "reference_answer": question["answer"],
+        "verbatim": question["verbatim"],
+        "reasoning": answer["reasoning"],
+        "answer": answer["answer"],
+        "score": scored["score"],
+        "scores": scored["scores"],
         "document": {
             "id": page.id,
             "url": page.url,
-            "title": read.get("title", page.title),
-            "language": read["language"],
-            "cut": asked.get("cut"),
+            "title": filtered.get("title", page.title),
+            "language": filtered["language"],
+            "cut": question.get("cut"),
         },
     }
 
 
 def check_row(data: Any, field: str = "") -> None:
-    """Refuse a row without a document.
-
-    Raises:
-        RowError: see `read_row`.
-    """
+    """Raise RowError for a row without a document."""
     read_row(data, field)
 
 
@@ -165,7 +161,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_MARK = {"type": "integer", "minimum": 0, "maximum": BEST}
+_SCORE = {"type": "integer", "minimum": 0, "maximum": BEST}
 
 RECIPE = Recipe(
     name="natural_reasoning",

@@ -1,15 +1,15 @@
-"""The four roles. Each asks a model one thing and rejects what is not good enough.
+"""Define the four roles. Each prompts a model for one thing, and rejects unusable results.
 
-A rejection is the task's end: outcome `filtered`, and one of the reasons
+A rejection ends the task with outcome `filtered` and one of the reasons
 
     filter    empty, short, language (all three before any model is asked), no_reasoning
     score     score
     question  no_question, not_self_contained, copied
     answer    no_answer, copied
 
-`copied` is what a small model does that repeats the example of its instructions instead of making something.
+`copied` means that the model repeated an example of its instructions, as small models do.
 
-A prompt that is longer than the model's context is asked again with half of the document.
+If a prompt exceeds the model's context, the document is cut to half and the model prompted again.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from peerloom.agents.llm import LLMAgent
 from peerloom.errors import ContextExceeded
 from peerloom.recipes.natural_reasoning.document import (
     Document,
-    harmless,
+    escape_marks,
     open_document,
     reopen_document,
-    view,
+    with_input,
 )
 from peerloom.recipes.natural_reasoning.language import language_of
 from peerloom.recipes.natural_reasoning.params import Params
 from peerloom.task import FILTERED, End, Task, Turn
 
 YES, NO = "yes", "no"
-# Whoever answers the question has not seen the document. A good question lost to this costs little.
+# A question that refers to the document cannot be answered without it. A false match costs little.
 _IT = "(?:article|author|document|excerpt|passage|text|web ?page|website)"
 _MENTIONS = re.compile(
     rf"\bthis (?:{_IT}|page)\b|\bthe (?:above|following|given) {_IT}\b|\bthe (?:document|excerpt)\b"
@@ -55,33 +55,33 @@ Judge = Callable[[Any, Document, Params], tuple[Value, End | None]]
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Reads the document, and lets pass what is in the right language and takes reasoning.
+class FilterRole:
+    """Accept documents in the right language that contain reasoning.
 
-    Its value has `language`, `cut` if the document was cut, `reasoning` (yes or no), and the `title` and
-    `text` of what was HTML.
+    Its value has `language`, `cut` if the document was cut, `reasoning` (yes or no), and the extracted
+    `title` and `text` of HTML.
     """
 
-    asks: LLMAgent
+    agent: LLMAgent
     params: Params
 
     async def act(self, task: Task, services: Services) -> Turn:
-        """Without a model first.
+        """Check the document without a model first, then ask the model.
 
         Raises:
             RowError: if the row has no document.
             LLMError: see `LLMAgent.act`.
         """
-        # On a thread, as large pages take a tenth of a second.
+        # In a thread, since large pages take a tenth of a second.
         document, language, end = await asyncio.to_thread(self._read, task.input)
         value: Value = {"language": language}
-        if document.made:
+        if document.extracted:
             value |= {"title": document.title, "text": document.text}
         if end is not None:
             return Turn(agent="", value=value, end=end)
-        turn, document = await _show(self.asks, task, document, self.params, services)
+        turn, document = await _prompt(self.agent, task, document, self.params, services)
         end = _rejected("no_reasoning") if turn.value == NO else None
-        return _judged(turn, value | {"reasoning": turn.value} | document.cut, end)
+        return msgspec.structs.replace(turn, value=value | {"reasoning": turn.value} | document.cut, end=end)
 
     def _read(self, row: Any) -> tuple[Document, str | None, End | None]:
         params = self.params
@@ -97,60 +97,60 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Asks about the document, and has the answer judged."""
+class DocumentRole:
+    """Prompt the model about the document, and judge its answer."""
 
-    asks: LLMAgent
+    agent: LLMAgent
     judge: Judge
     params: Params
 
     async def act(self, task: Task, services: Services) -> Turn:
-        """The judged answer, with the cut that the document had.
+        """Return the judged answer, with the cut of the document.
 
         Raises:
             LLMError: see `LLMAgent.act`.
         """
         document = reopen_document(task, self.params)
-        turn, document = await _show(self.asks, task, document, self.params, services)
+        turn, document = await _prompt(self.agent, task, document, self.params, services)
         value, end = self.judge(turn.value, document, self.params)
-        return _judged(turn, value | document.cut, end)
+        return msgspec.structs.replace(turn, value=value | document.cut, end=end)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Answers the question without the document, so that two answers can be held against each other."""
+class AnswerRole:
+    """Answer the question without the document, so that the two answers can be compared."""
 
-    asks: LLMAgent
+    agent: LLMAgent
 
     async def act(self, task: Task, services: Services) -> Turn:
-        """The reasoning and the answer, said aloud too.
+        """Return the reasoning and the answer, as a value and as a message.
 
         Raises:
             LLMError: see `LLMAgent.act`.
         """
         question = task.value("question")["question"]
-        turn = await self.asks.act(view(task, question=harmless(question)), services)
+        turn = await self.agent.act(with_input(task, question=escape_marks(question)), services)
         reasoning, answer = turn.value["reasoning"].strip(), turn.value["answer"].strip()
-        said = {"role": "assistant", "content": f"{reasoning}\n\nAnswer: {answer}".strip()}
+        message = {"role": "assistant", "content": f"{reasoning}\n\nAnswer: {answer}".strip()}
         end = None if answer else _rejected("no_answer")
         if _contains(_PROMPTS, reasoning):
             end = _rejected("copied")
         value = {"reasoning": reasoning, "answer": answer}
-        return _judged(msgspec.structs.replace(turn, message=said), value, end)
+        return msgspec.structs.replace(turn, message=message, value=value, end=end)
 
 
-def judge_scores(marks: dict[str, int], document: Document, params: Params) -> tuple[Value, End | None]:
-    """The mean of the marks, against `min_score`."""
-    score = round(fmean(marks.values()), 3)
+def judge_scores(scores: dict[str, int], document: Document, params: Params) -> tuple[Value, End | None]:
+    """Return the mean score, and a rejection if it is below `min_score`."""
+    score = round(fmean(scores.values()), 3)
     end = (
         _rejected("score", f"{score:g} of {params.min_score:g} wanted") if score < params.min_score else None
     )
-    return {"score": score, "scores": marks}, end
+    return {"score": score, "scores": scores}, end
 
 
-def judge_question(asked: Value, document: Document, params: Params) -> tuple[Value, End | None]:
-    """A question that can be understood without the document; `verbatim` tells if its answer is in there."""
-    question, answer = asked["question"].strip(), asked["answer"].strip() or None
+def judge_question(written: Value, document: Document, params: Params) -> tuple[Value, End | None]:
+    """Return the question, and a rejection if it is unusable; `verbatim` if its answer is in the document."""
+    question, answer = written["question"].strip(), written["answer"].strip() or None
     end = None
     if not question:
         end = _rejected("no_question")
@@ -161,21 +161,21 @@ def judge_question(asked: Value, document: Document, params: Params) -> tuple[Va
     verbatim = answer is not None and _contains(f"{document.title}\n{document.seen}", answer)
     return {
         "question": question,
-        "category": asked["category"],
+        "category": written["category"],
         "answer": answer,
         "verbatim": verbatim,
     }, end
 
 
-async def _show(
-    asks: LLMAgent, task: Task, document: Document, params: Params, services: Services
+async def _prompt(
+    agent: LLMAgent, task: Task, document: Document, params: Params, services: Services
 ) -> tuple[Turn, Document]:
-    """What `asks` makes of the document, and the document as short as it had to become for that."""
+    """Return the agent's turn about the document, and the document, cut further if necessary."""
     cuts = 0
     while True:
-        fields = {"title": harmless(document.title), "text": harmless(document.seen)}
+        fields = {"title": escape_marks(document.title), "text": escape_marks(document.seen)}
         try:
-            return await asks.act(view(task, criteria=params.criteria, **fields), services), document
+            return await agent.act(with_input(task, criteria=params.criteria, **fields), services), document
         except ContextExceeded:
             if cuts == params.max_cuts:
                 raise
@@ -183,17 +183,13 @@ async def _show(
             document = document.halved()
 
 
-def _judged(turn: Turn, value: Value, end: End | None) -> Turn:
-    return msgspec.structs.replace(turn, value=value, end=end)
-
-
 def _rejected(reason: str, detail: str = "") -> End:
     return End(FILTERED, reason, detail=detail)
 
 
 def _contains(text: str, answer: str) -> bool:
-    """Whether the words of the answer stand in the text; case, spaces and punctuation do not matter."""
+    """Return whether a text contains the words of an answer; case, spaces and punctuation are ignored."""
     sought, words = (" ".join(re.findall(r"\w+", part.casefold())) for part in (answer, text))
-    if sought.isascii():  # so words have spaces between them, and 4 is not in 24
+    if sought.isascii():  # words are separated by spaces, so that 4 is not found in 24
         sought, words = f" {sought} ", f" {words} "
     return sought.strip() != "" and sought in words

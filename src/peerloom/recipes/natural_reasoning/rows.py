@@ -1,7 +1,7 @@
-"""Where a row of web data has its document: common crawls and their derivatives are read as they are.
+"""Find the document in a row of web data, such as Common Crawl and its derivatives.
 
-The document is in `text`, `raw_content`, `content` or `html`, or in the field that the user names. What
-identifies it stands beside it or in a group of WARC headers, `WARC-Record-ID` or `warc_record_id`.
+The document is in `text`, `raw_content`, `content` or `html`, or in the field that the user names. Its id is
+in the row itself or in a group of WARC headers, `WARC-Record-ID` or `warc_record_id`.
 """
 
 import re
@@ -19,7 +19,7 @@ Label = str | int | None
 
 
 class Page(NamedTuple):
-    """A document as it came: `body` is HTML if `html` is set, else plain text."""
+    """A document as found in a row: `body` is HTML if `html` is set, else plain text."""
 
     id: Label
     url: str | None
@@ -29,14 +29,14 @@ class Page(NamedTuple):
 
 
 def read_row(data: Any, field: str = "") -> Page:
-    """The document in an input row.
+    """Return the document in an input row.
 
     Args:
         data: the row.
-        field: which of its fields has the document; empty for the first of `FIELDS` that it has.
+        field: the field of the document; empty for the first of `FIELDS` that the row has.
 
     Raises:
-        RowError: naming the field that is missing or wrong.
+        RowError: if the field is missing or wrong; the text names it.
     """
     if not isinstance(data, dict):
         raise RowError(f"not a document but {type(data).__name__}: a row is an object with a field 'text'")
@@ -60,7 +60,7 @@ def read_row(data: Any, field: str = "") -> Page:
 
 
 def _labels(row: dict[str, Any]) -> dict[str, str | int]:
-    """Short values of the row and its groups of headers, by lower-case name with dashes."""
+    """Return the strings and integers of the row and its header groups, by lower-case name with dashes."""
     found: dict[str, str | int] = {}
     for group in (*(row.get(name) for name in _GROUPS), row):
         if isinstance(group, dict):

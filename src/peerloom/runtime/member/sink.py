@@ -16,7 +16,7 @@ from peerloom.runtime.member.spec import MemberSpec, MemberStats
 from peerloom.runtime.transport.base import Link
 from peerloom.sink.errors import DiskFull
 from peerloom.sink.rows import decode
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.sink.totals import Totals
 
 DISK_FULL_SECONDS = 1.0
@@ -29,7 +29,7 @@ class SinkHost(Host):
 
     def __init__(self, spec: MemberSpec, link: Link) -> None:
         super().__init__(ShardCommitter(spec.member.name, IdSet()), spec, link)
-        self._shard: Shard | None = None
+        self._shard: ShardFiles | None = None
         self._totals = Totals()  # copied at each commit: the thread owns those of the shard
         self._stuck = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=spec.member.name)
@@ -38,7 +38,7 @@ class SinkHost(Host):
         member = self._spec.member
         loop = asyncio.get_running_loop()
         shard = await loop.run_in_executor(
-            self._thread, Shard.take, self._spec.run_dir, member.index, member.incarnation
+            self._thread, ShardFiles.take, self._spec.run_dir, member.index, member.incarnation
         )
         self.machine.committed.merge(shard.committed)
         self._totals = copy.deepcopy(shard.totals)
@@ -88,7 +88,7 @@ class SinkHost(Host):
         stats.stuck = self._stuck
 
 
-def _commit(shard: Shard, items: list[Item]) -> Totals:
+def _commit(shard: ShardFiles, items: list[Item]) -> Totals:
     """Make a group durable, and return the new totals of the shard. Runs in the shard's thread."""
     shard.commit([decode(item.payload) for item in items])
     return copy.deepcopy(shard.totals)

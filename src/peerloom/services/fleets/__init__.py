@@ -1,1 +1,1 @@
-"""Fleets: any number of servers of one model, started, watched, and found by the runs that use them."""
+"""Fleets: start, supervise and find groups of servers that serve one model."""

@@ -1,7 +1,7 @@
-"""LoRA adapters of a vLLM fleet, loaded and unloaded while it serves.
+"""Load and unload LoRA adapters of a vLLM fleet while it serves.
 
-Each adapter of a fleet is a file in a directory beside the fleet's: its name is the adapter's, its text the
-path of the weights. Servers are started with all adapters listed there, so one that restarts has them again.
+Each adapter of a fleet is a file in a directory beside the fleet's file: the file name is the adapter's name,
+the content the path of the weights. Servers start with all adapters listed there, also after a restart.
 """
 
 import asyncio
@@ -21,29 +21,29 @@ from peerloom.services.secret import Secret, mask
 
 POLL_SECONDS = 0.5
 REQUEST_SECONDS = 120.0
-"""The longest that a server may take to read the weights."""
+"""The timeout of a request, in which a server reads the weights."""
 
 
 def adapters_of(fleet: Path) -> dict[str, str]:
-    """Return the paths of a fleet's adapters by their names, in order of the names."""
+    """Return the paths of a fleet's adapters by name, sorted."""
     try:
         files = sorted(_directory(fleet).iterdir())
     except OSError:
         return {}
     found: dict[str, str] = {}
     for file in files:
-        with suppress(FileNotFoundError):  # removed meanwhile
+        with suppress(FileNotFoundError):  # removed in the meantime
             found[file.name] = file.read_text()
     return found
 
 
-def forget_adapters(fleet: Path) -> None:
-    """Remove the list of a fleet that has ended."""
+def remove_adapters(fleet: Path) -> None:
+    """Remove the adapter list of a fleet that has ended."""
     shutil.rmtree(_directory(fleet), ignore_errors=True)
 
 
 def check_adapter(name: str) -> None:
-    """Raise ConfigError unless an adapter may have this name, which is part of a command line."""
+    """Raise ConfigError unless the name of an adapter is valid; it becomes part of a command line."""
     if NAME.fullmatch(name) is None:
         raise ConfigError(
             f"an adapter cannot be called {name!r}: use letters, digits, '-', '_' and '.', 64 at most"
@@ -51,19 +51,19 @@ def check_adapter(name: str) -> None:
 
 
 async def load_adapter(fleet: Path, name: str, weights: str, key: Secret | None) -> None:
-    """Load an adapter into all servers of a fleet, and into those that are started later.
+    """Load an adapter into all servers of a fleet, and into those started later.
 
-    Servers that are starting are waited for; if this is cancelled meanwhile, they load it when they start.
+    Waits for servers that are starting; if this is cancelled meanwhile, they load it when they start.
 
     Args:
         fleet: the fleet's file.
-        name: what calls name it: `llm.model=NAME`. One name stands for the same weights for good.
-        weights: the directory of the adapter, as each server's machine sees it, or a name on Hugging Face.
-        key: the fleet's, if it has one.
+        name: the model name in calls: `llm.model=NAME`. A name cannot be reused for other weights.
+        weights: the adapter's directory on each server's machine, or a name on Hugging Face.
+        key: the fleet's key, if it has one.
 
     Raises:
-        ConfigError: for an impossible name, or one that stands for something else.
-        ServiceError: if the fleet takes no adapters, or a server refuses this one; then none has it.
+        ConfigError: for an invalid name, or a name that is in use.
+        ServiceError: if the fleet takes no adapters, or a server refuses this one; then it is unloaded again.
     """
     check_adapter(name)
     entry = _adaptable(fleet)
@@ -81,10 +81,10 @@ async def load_adapter(fleet: Path, name: str, weights: str, key: Secret | None)
 
 
 async def unload_adapter(fleet: Path, name: str, key: Secret | None) -> None:
-    """Remove an adapter from all servers of a fleet; one that is not there is no error.
+    """Remove an adapter from all servers of a fleet; an absent adapter is not an error.
 
     Raises:
-        ConfigError: for an impossible name.
+        ConfigError: for an invalid name.
         ServiceError: if the fleet takes no adapters, or a server does not remove it.
     """
     check_adapter(name)
@@ -104,14 +104,14 @@ async def _load_into_all(fleet: Path, servers: "_Servers", name: str, weights: s
             if url not in done and name not in await servers.models(url):
                 await servers.post(f"{url}/load_lora_adapter", {"lora_name": name, "lora_path": weights})
             done.add(url)
-        # A server that is down may have been started before the list was written: it is waited for.
+        # A server that is down may have been started before the list was written.
         if all(endpoint.state in ("up", "lost") for endpoint in entry.endpoints):
             return
         await asyncio.sleep(POLL_SECONDS)
 
 
 def _list(fleet: Path, name: str, weights: str) -> None:
-    """Add an adapter to a fleet's list; no reader sees half of it."""
+    """Add an adapter to a fleet's list atomically."""
     scratch = fleet.with_name(f".{fleet.stem}.{os.getpid()}.adapter")
     try:
         _directory(fleet).mkdir(exist_ok=True)
@@ -150,14 +150,14 @@ class _Servers:
 
     async def models(self, url: str) -> set[str]:
         """Return the names that a server lists."""
-        listed = orjson.loads(await self._asked("GET", f"{url}/models"))
+        listed = orjson.loads(await self._send("GET", f"{url}/models"))
         return {model["id"] for model in listed["data"]}
 
     async def post(self, url: str, body: Mapping[str, str]) -> None:
-        """Send a request that has to succeed."""
-        await self._asked("POST", url, body)
+        """Send a POST request, and raise ServiceError if it fails."""
+        await self._send("POST", url, body)
 
-    async def _asked(self, method: str, url: str, body: Mapping[str, str] | None = None) -> bytes:
+    async def _send(self, method: str, url: str, body: Mapping[str, str] | None = None) -> bytes:
         try:
             async with self._session.request(method, url, json=body) as response:
                 answer = await response.read()

@@ -1,8 +1,7 @@
-"""Starting and ending keepers, from whatever process is asked to: blocking, the directory between them."""
+"""Start and end keepers from another process, by signals and the directory; all functions block."""
 
 import asyncio
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -15,39 +14,39 @@ import psutil
 
 from peerloom.errors import ServiceError
 from peerloom.services.fleets import daemon
-from peerloom.services.fleets.adapters import forget_adapters
+from peerloom.services.fleets.adapters import remove_adapters
 from peerloom.services.fleets.directory import KEEPER_MARK, Entry, NoFleet, read
 from peerloom.services.fleets.keeper import in_use
 from peerloom.services.processes.orphans import end_marked
 from peerloom.services.processes.server import failure_in_log
+from peerloom.services.processes.spawn import tail
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0
-"""What a keeper may take to stop its servers, before it is killed and they with it."""
+"""The time a keeper has to stop its servers, before it and they are killed."""
 
 REPORT_SECONDS = 1.0
-_LOG_BYTES = 65_536
 
 
 def log_dir_of(path: Path) -> Path:
-    """Where the logs of a fleet go: beside its file, emptied when it is started anew."""
+    """Return the directory of a fleet's logs, which is emptied when the fleet is started again."""
     return path.parent / "logs" / path.stem
 
 
 def launch(
     path: Path, argv: Sequence[str], spec: bytes, timeout: float, report: Callable[[str], None]
 ) -> Entry:
-    """Start a keeper, and wait until its fleet is up; what the directory says of it then.
+    """Start a keeper, wait until its fleet is up, and return the fleet's entry.
 
     Args:
         path: the fleet's file.
         argv: the keeper's program and arguments.
-        spec: what it reads from its standard input.
-        timeout: seconds that may take; then the keeper is ended.
-        report: told now and then how far it is, in a line.
+        spec: the keeper's standard input.
+        timeout: the limit in seconds, after which the keeper is ended.
+        report: called every second with a line on the progress.
 
     Raises:
-        ServiceError: if the name is in use, or the fleet does not come up; with its last words.
+        ServiceError: if the name is in use, or the fleet does not start; the text has the end of its log.
     """
     with contextlib.suppress(NoFleet):
         before = read(path)
@@ -56,7 +55,7 @@ def launch(
         _end_servers(before)
     logs = log_dir_of(path)
     log = logs / "keeper.log"
-    forget_adapters(path)
+    remove_adapters(path)
     try:
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
@@ -75,11 +74,11 @@ def launch(
 
 
 def end(path: Path) -> bool:
-    """End a fleet, and take it out of the directory; whether its keeper did that itself.
+    """End a fleet and remove it from the directory; return whether its keeper did both itself.
 
     Raises:
-        NoFleet: if there is none.
-        ServiceError: if it is not ours to end.
+        NoFleet: if there is no such fleet.
+        ServiceError: if the fleet has no keeper, or its keeper runs on another machine.
     """
     entry = read(path)
     if entry.keeper is None:
@@ -94,13 +93,13 @@ def end(path: Path) -> bool:
         )
     by_itself = life == "alive" and _stop(entry.keeper.pid) and not path.exists()
     _end_servers(entry)
-    forget_adapters(path)
+    remove_adapters(path)
     path.unlink(missing_ok=True)
     return by_itself
 
 
 def _end_servers(entry: Entry) -> None:
-    """Wait for the servers on this machine of a keeper that is gone, and kill what is left of them."""
+    """Wait until an ended keeper's servers on this machine have ended, and kill those left."""
     if entry.keeper is not None and entry.keeper.host == socket.gethostname():
         asyncio.run(end_marked(KEEPER_MARK, entry.keeper.mark))
 
@@ -109,7 +108,7 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
     deadline, reported, written = time.monotonic() + timeout, 0.0, False
     while True:
         entry = None
-        gone = not _lives(pid)  # looked at first: what it wrote last is read then
+        ended = not _is_running(pid)  # checked before reading, so that the last write is seen
         with contextlib.suppress(NoFleet):
             entry = read(path)
         if entry is not None and entry.keeper is not None and entry.keeper.pid == pid:
@@ -118,11 +117,11 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
                 return entry
             if entry.state == "failed":
                 raise ServiceError(f"fleet {path.stem} did not come up: {entry.detail}")
-        if gone and written and entry is None:
+        if ended and written and entry is None:
             raise ServiceError(f"fleet {path.stem} was taken down before it was up")
-        if gone:
+        if ended:
             raise ServiceError(
-                f"the keeper of fleet {path.stem} has ended. {failure_in_log(str(log), _text(log))}"
+                f"the keeper of fleet {path.stem} has ended. {failure_in_log(str(log), tail(log))}"
             )
         if time.monotonic() - reported > REPORT_SECONDS:
             reported = time.monotonic()
@@ -131,13 +130,13 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
             newest = _newest(log)
             raise ServiceError(
                 f"fleet {path.stem} was not up after {timeout:g} s (--timeout). "
-                + failure_in_log(str(newest), _text(newest))
+                + failure_in_log(str(newest), tail(newest))
             )
         time.sleep(POLL_SECONDS)
 
 
 def _stop(pid: int) -> bool:
-    """End a keeper; whether it ended as it was asked to."""
+    """End a keeper, and return whether it ended without being killed."""
     try:
         process = psutil.Process(pid)
         process.terminate()
@@ -151,7 +150,7 @@ def _stop(pid: int) -> bool:
     return False
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -159,29 +158,19 @@ def _lives(pid: int) -> bool:
 
 
 def _progress(entry: Entry | None, log: Path) -> str:
-    """How many servers are up, and the last line in the log of the one that has written last.
+    """Return the number of servers that are up, and the last line of the newest log.
 
-    Of one that has no servers yet, what its keeper waits for.
+    While the fleet has no servers yet, return the reason why its keeper waits.
     """
     states = [endpoint.state for endpoint in entry.endpoints] if entry is not None else []
     if entry is not None and entry.detail and not states:
         return f"starting; {entry.detail.splitlines()[0]}"
     newest = _newest(log)
-    lines = _text(newest).rstrip().splitlines()
-    said = f"; {newest.name}: {lines[-1].strip()}" if lines else ""
-    return f"{states.count('up')} of {len(states)} servers up{said}" if states else f"starting{said}"
+    lines = tail(newest).rstrip().splitlines()
+    last = f"; {newest.name}: {lines[-1].strip()}" if lines else ""
+    return f"{states.count('up')} of {len(states)} servers up{last}" if states else f"starting{last}"
 
 
 def _newest(log: Path) -> Path:
-    """The log that was written last, beside the keeper's own."""
+    """Return the most recently written log of the fleet; `log` if there is none."""
     return max(log.parent.glob("*.log"), key=lambda file: file.stat().st_mtime, default=log)
-
-
-def _text(log: Path) -> str:
-    """The end of a log; empty if it cannot be read."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""

@@ -1,7 +1,7 @@
-"""The launcher of a keeper: leaves the session it was started from, then becomes the program.
+"""Launch a program detached from the current session.
 
-Run by path, as `python -I -S daemon.py LOG PROGRAM [ARG ...]`, so it knows nothing but the standard library
-and forks while it has one thread. It prints the process id that the program has, and ends; the program keeps
+Run by path, as `python -I -S daemon.py LOG PROGRAM [ARG ...]`: only the standard library is available, and
+the process forks while it has one thread. It prints the program's process id and exits. The program inherits
 the standard input, and its output goes to the log.
 """
 
@@ -10,7 +10,7 @@ import sys
 
 
 def main(argv: list[str]) -> None:
-    """Become `argv[1:]` in a process of its own, whose output goes to the file `argv[0]`."""
+    """Run `argv[1:]` in a new session, with its output in the file `argv[0]`."""
     log, program = argv[0], argv[1:]
     pid = os.fork()
     if pid:

@@ -1,8 +1,8 @@
-"""The directory of fleets: a small JSON file for each, which whoever uses the fleet reads and follows.
+"""Read and write the directory of fleets: a small JSON file for each, which runs poll for changes.
 
-A file is replaced as a whole, so a reader never sees half of one, and has no secret in it. The keeper of a
-fleet (`peerloom serve up`) writes it at every change and at every heartbeat; one for servers that others run
-can be written by hand: `{"model": "m", "endpoints": [{"url": "http://host:8000/v1"}]}`.
+A file is replaced atomically and holds no secret. The keeper of a fleet (`peerloom serve up`) writes it at
+every change and at every heartbeat. A file for servers that were not started by Peerloom can be written by
+hand: `{"model": "m", "endpoints": [{"url": "http://host:8000/v1"}]}`.
 """
 
 import os
@@ -18,29 +18,37 @@ import psutil
 
 from peerloom.errors import ConfigError, ServiceError
 
-BEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
-"""A keeper on another machine that has not written for so long is taken for dead."""
+"""The time without a heartbeat after which a keeper on another machine counts as silent."""
 
 KEEPER_MARK = "PEERLOOM_KEEPER"
-"""The environment variable by which the servers of a keeper are told from others."""
+"""The environment variable that identifies the servers of a keeper."""
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
-"""Of fleets, and of their adapters."""
+"""The valid names of fleets and adapters."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 State = Literal["starting", "up", "failed"]
 Life = Literal["alive", "dead", "silent", "none"]
-"""Of a keeper: there; gone; on another machine, and not heard of; or there never was one."""
+"""The state of a keeper: running; ended; on another machine without heartbeats; or there never was one."""
 
 
 class NoFleet(ServiceError):
-    """There is no fleet of that name."""
+    """No fleet has that name."""
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One endpoint: its base URL, how it is, its machine and process where these are known."""
+    """One endpoint of a fleet.
+
+    Args:
+        url: its base URL.
+        state: the state of its server.
+        place: its machine, if known; empty for the keeper's.
+        pid: its process id, if known.
+        restarts: the number of restarts.
+    """
 
     url: str
     state: Literal["starting", "up", "restarting", "lost", "stopped"] = "up"
@@ -49,8 +57,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     restarts: int = 0
 
 
-class KeptBy(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that keeps a fleet, told apart from any other, also after a reboot."""
+class KeeperProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """The keeper's process, identified uniquely even across reboots."""
 
     host: str
     boot: str
@@ -59,27 +67,27 @@ class KeptBy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mark(self) -> str:
-        """What its servers have in their environment, as `KEEPER_MARK`."""
+        """The value of `KEEPER_MARK` in the environment of its servers."""
         return f"{self.boot}-{self.pid}-{self.began}"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the directory says of a fleet.
+    """The content of a fleet's file.
 
     Args:
-        model: what it is called in calls.
-        endpoints: all there are; calls go to those that are up.
-        engine: what serves it.
-        name: the fleet's.
-        state: of the whole.
-        detail: why it failed, or what it waits for while it starts.
-        key: whether calls have to show a key.
+        model: the model's name in calls.
+        endpoints: all endpoints; calls go to those that are up.
+        engine: the name of the engine.
+        name: the fleet's name.
+        state: the state of the fleet.
+        detail: the reason of a failure, or of a wait during the start.
+        key: whether calls require a key.
         lora: whether LoRA adapters can be loaded, see `adapters`.
-        ray: the cluster that has to be asked to end it, if its keeper is gone without having done so.
-        keeper: who keeps it.
-        beat: when this was last written by the keeper, in seconds since 1970.
-        since: when the keeper began.
-        log: the directory of its logs, on the keeper's machine.
+        ray: the address of the Ray cluster to clean up if the keeper ends without doing so.
+        keeper: the keeper's process.
+        beat: the time of the keeper's last write, in seconds since 1970.
+        since: the time of the keeper's start.
+        log: the directory of the logs, on the keeper's machine.
     """
 
     model: str
@@ -91,19 +99,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: bool = False
     lora: bool = False
     ray: str | None = None
-    keeper: KeptBy | None = None
+    keeper: KeeperProcess | None = None
     beat: float = 0.0
     since: float = 0.0
     log: str = ""
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Base URLs of the endpoints that are up."""
+        """The base URLs of the endpoints that are up."""
         return tuple(endpoint.url for endpoint in self.endpoints if endpoint.state == "up")
 
     @property
     def life(self) -> Life:
-        """Whether its keeper is there."""
+        """The state of the keeper."""
         keeper = self.keeper
         if keeper is None:
             return "none"
@@ -113,15 +121,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def directory() -> Path:
-    """Where the files of fleets are: `$PEERLOOM_FLEETS`, else `~/.peerloom/fleets`."""
+    """Return the directory of the fleets' files: `$PEERLOOM_FLEETS`, else `~/.peerloom/fleets`."""
     return Path(os.environ.get("PEERLOOM_FLEETS") or "~/.peerloom/fleets").expanduser()
 
 
 def path_of(name: str) -> Path:
-    """The file of a fleet, by its name or by the file's own path.
+    """Return the file of a fleet, given its name or the path itself.
 
     Raises:
-        ConfigError: if it can be neither.
+        ConfigError: if `name` is neither.
     """
     given = "/" in name or name.endswith(".json")
     path = Path(name).expanduser() if given else directory() / f"{name}.json"
@@ -134,7 +142,7 @@ def path_of(name: str) -> Path:
 
 
 def names() -> list[str]:
-    """The fleets in the directory."""
+    """Return the names of the fleets in the directory."""
     try:
         return sorted(file.stem for file in directory().glob("*.json") if not file.name.startswith("."))
     except OSError:
@@ -142,11 +150,11 @@ def names() -> list[str]:
 
 
 def read(path: Path) -> Entry:
-    """What a file says.
+    """Read the file of a fleet.
 
     Raises:
-        NoFleet: if there is none.
-        ServiceError: if it cannot be read, or says something else.
+        NoFleet: if the file does not exist.
+        ServiceError: if the file cannot be read, or is not a fleet's.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Entry)
@@ -162,10 +170,10 @@ def read(path: Path) -> Entry:
 
 
 def write(path: Path, entry: Entry) -> None:
-    """Replace what a file says.
+    """Replace the file of a fleet.
 
     Raises:
-        ServiceError: if it cannot be written.
+        ServiceError: if the file cannot be written.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -181,10 +189,11 @@ def write(path: Path, entry: Entry) -> None:
         ) from error
 
 
-def this_process() -> KeptBy:
-    """This process as a keeper."""
+def this_process() -> KeeperProcess:
+    """Return the identity of this process as a keeper."""
     pid = os.getpid()
-    return KeptBy(host=socket.gethostname(), boot=_boot(), pid=pid, began=psutil.Process(pid).create_time())
+    began = psutil.Process(pid).create_time()
+    return KeeperProcess(host=socket.gethostname(), boot=_boot(), pid=pid, began=began)
 
 
 def _boot() -> str:
@@ -194,7 +203,7 @@ def _boot() -> str:
         return ""
 
 
-def _is_process(keeper: KeptBy) -> bool:
+def _is_process(keeper: KeeperProcess) -> bool:
     try:
         process = psutil.Process(keeper.pid)
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - keeper.began) < 1

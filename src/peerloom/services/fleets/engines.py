@@ -1,8 +1,7 @@
-"""The engines that `peerloom serve` starts as processes, as command lines with the engines' own options.
+"""Build the command lines of the engines that `peerloom serve` starts as processes.
 
-What is said here of vLLM's options was tried on vLLM 0.32 (`make engines`), of SGLang's it is what its
-documentation says; other tests put a stand-in in their place. Keys go by the environment, never by the
-command line.
+vLLM's options are tested on vLLM 0.32 (`make engines`); SGLang's follow its documentation. All other tests
+use stand-ins for the engines. Keys are passed in the environment, never on the command line.
 """
 
 import sys
@@ -14,27 +13,27 @@ from peerloom.services.fleets import sglang_launcher
 from peerloom.services.processes.server import Command, ServerAddress
 from peerloom.services.secret import Secret
 
-_LOAD_SECONDS = 3600.0  # the weights may have to be fetched first, and compiled for
-_LOOK_SECONDS = 10.0
-_LOOKS = 6
+_LOAD_SECONDS = 3600.0  # includes the download of weights, and compilation
+_CHECK_SECONDS = 10.0
+_MAX_FAILED_CHECKS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vllm:
-    """`vllm serve`.
+    """The options of `vllm serve`.
 
     Args:
         model: a name on Hugging Face, or a directory.
-        served_name: what it is called in calls; default `model`.
-        tensor_parallel_size: GPUs of one replica.
-        max_model_len: longest prompt and reply together, in tokens; default the model's own.
-        prefix_caching: whether prompts that begin alike share what was computed; default vLLM's own.
-        gpu_memory_utilization: share of a GPU's memory that it takes; default vLLM's own.
-        max_num_seqs: sequences worked on at once; default vLLM's own.
-        dtype: of the weights; default vLLM's own.
+        served_name: the model's name in calls; default `model`.
+        tensor_parallel_size: the number of GPUs of one replica.
+        max_model_len: the limit of prompt and reply together, in tokens; default the model's.
+        prefix_caching: whether prompts with a common prefix share its computation; default vLLM's.
+        gpu_memory_utilization: the fraction of a GPU's memory to use; default vLLM's.
+        max_num_seqs: the number of concurrent sequences; default vLLM's.
+        dtype: the data type of the weights; default vLLM's.
         lora: whether adapters can be loaded while it serves.
-        adapters: returns the adapters to start with, paths by names.
-        extra: further options as they stand on a command line.
+        adapters: the function that returns the adapters to start with, paths by names.
+        extra: further command line arguments.
         program: the executable.
     """
 
@@ -53,16 +52,16 @@ class Vllm:
 
     @property
     def name(self) -> str:
-        """What the model is called in calls."""
+        """The model's name in calls."""
         return self.served_name or self.model
 
     def command(self, key: Secret | None) -> Command:
-        """How one replica is run; with a key, calls have to show it."""
+        """Return the command of one replica; with a key, calls must present it."""
 
-        def argv(seat: ServerAddress) -> list[str]:
-            argv = [self.program, "serve", self.model, "--host", seat.host, "--port", str(seat.port)]
+        def argv(address: ServerAddress) -> list[str]:
+            argv = [self.program, "serve", self.model, "--host", address.host, "--port", str(address.port)]
             argv += ["--served-model-name", self.name]
-            argv += ["--enable-prompt-tokens-details"]  # or replies do not say how many tokens were cached
+            argv += ["--enable-prompt-tokens-details"]  # adds the number of cached tokens to replies
             argv += ["--tensor-parallel-size", str(self.tensor_parallel_size)]
             argv += _options(
                 {
@@ -90,16 +89,16 @@ class Vllm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sglang:
-    """`python -m sglang.launch_server`.
+    """The options of `python -m sglang.launch_server`.
 
     Args:
         model: a name on Hugging Face, or a directory.
-        served_name: what it is called in calls; default `model`.
-        tensor_parallel_size: GPUs of one replica.
-        context_length: longest prompt and reply together, in tokens; default the model's own.
-        mem_fraction_static: share of a GPU's memory for weights and cache; default SGLang's own.
-        dtype: of the weights; default SGLang's own.
-        extra: further options as they stand on a command line.
+        served_name: the model's name in calls; default `model`.
+        tensor_parallel_size: the number of GPUs of one replica.
+        context_length: the limit of prompt and reply together, in tokens; default the model's.
+        mem_fraction_static: the fraction of a GPU's memory for weights and cache; default SGLang's.
+        dtype: the data type of the weights; default SGLang's.
+        extra: further command line arguments.
         python: the interpreter that has SGLang; default this one.
     """
 
@@ -114,17 +113,17 @@ class Sglang:
 
     @property
     def name(self) -> str:
-        """What the model is called in calls."""
+        """The model's name in calls."""
         return self.served_name or self.model
 
     def command(self, key: Secret | None) -> Command:
-        """How one replica is run; with a key, calls have to show it."""
+        """Return the command of one replica; with a key, calls must present it."""
         run = ["-m", "sglang.launch_server"] if key is None else [str(Path(sglang_launcher.__file__))]
 
-        def argv(seat: ServerAddress) -> list[str]:
+        def argv(address: ServerAddress) -> list[str]:
             argv = [self.python, *run, "--model-path", self.model]
-            argv += ["--host", seat.host, "--port", str(seat.port), "--served-model-name", self.name]
-            argv += ["--enable-cache-report"]  # or replies do not say how many tokens were cached
+            argv += ["--host", address.host, "--port", str(address.port), "--served-model-name", self.name]
+            argv += ["--enable-cache-report"]  # adds the number of cached tokens to replies
             argv += ["--tp-size", str(self.tensor_parallel_size)]
             argv += _options(
                 {
@@ -140,7 +139,7 @@ class Sglang:
 
 
 def _options(values: Mapping[str, str | float | None]) -> list[str]:
-    return [part for option, value in values.items() if value is not None for part in (option, str(value))]
+    return [each for option, value in values.items() if value is not None for each in (option, str(value))]
 
 
 def _command(
@@ -148,10 +147,10 @@ def _command(
 ) -> Command:
     return Command(
         engine=engine,
-        what=f"the {engine} server of model {model}",
+        description=f"the {engine} server of model {model}",
         argv=argv,
         env=env,
-        load=_LOAD_SECONDS,
-        look=_LOOK_SECONDS,
-        looks=_LOOKS,
+        load_seconds=_LOAD_SECONDS,
+        check_seconds=_CHECK_SECONDS,
+        max_failed_checks=_MAX_FAILED_CHECKS,
     )

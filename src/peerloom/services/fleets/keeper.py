@@ -1,8 +1,7 @@
-"""The keeper of a fleet: starts it, keeps it alive, and says in the directory where its endpoints are.
+"""Start a fleet, keep it alive, and publish its endpoints in the directory.
 
-It is a process of its own that nobody waits for. Its servers end with it (`services.children`), and
-`serve down` and the next keeper wait until they have. A lock beside the entry makes sure there is one keeper
-of a name.
+A keeper is a detached process. Its servers end with it (`services.processes.children`), and `serve down` and
+the next keeper wait until they have. A lock file beside the fleet's file allows one keeper for each name.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ import msgspec
 
 from peerloom.errors import ServiceError
 from peerloom.services.fleets.directory import (
-    BEAT_SECONDS,
+    HEARTBEAT_SECONDS,
     KEEPER_MARK,
     Entry,
     Listed,
@@ -27,58 +26,56 @@ from peerloom.services.fleets.directory import (
     this_process,
     write,
 )
-from peerloom.services.processes.group import Group
-from peerloom.services.processes.replica import first
+from peerloom.services.processes.group import Group, first_error
+from peerloom.services.processes.replica import Notify
 from peerloom.services.processes.spawn import Spawner
-
-Tell = Callable[[str], None]
 
 
 class Serving(Protocol):
-    """What a keeper keeps."""
+    """The servers that a keeper starts and keeps alive."""
 
-    async def start(self, tell: Tell, log_dir: Path) -> None:
-        """Start it, and wait until it is well.
+    async def start(self, notify: Notify, log_dir: Path, /) -> None:
+        """Start the servers, and wait until they are healthy.
 
         Raises:
-            ServiceError: if it does not come up; the text says what to do.
+            ServiceError: if they do not start; the text says what to do.
         """
         ...
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Keep it alive; `changed` is called whenever its endpoints have.
+        """Keep the servers alive, and call `changed` whenever the endpoints have changed.
 
         Raises:
-            ServiceError: when it has died.
+            ServiceError: when they cannot be restarted.
         """
         ...
 
     def listed(self) -> Sequence[Listed]:
-        """Its endpoints, as they are now."""
+        """Return the current endpoints."""
         ...
 
     async def stop(self) -> None:
-        """Stop it. May be called at any time, and twice."""
+        """Stop the servers. May be called at any time, and twice."""
         ...
 
 
 class Processes:
-    """Server processes, each an endpoint, started by a spawner."""
+    """A fleet of server processes started by a spawner."""
 
     def __init__(self, group: Group, spawner: Spawner) -> None:
         self._group = group
         self._spawner = spawner
 
-    async def start(self, tell: Tell, log_dir: Path) -> None:
-        """See `Serving`."""
-        await self._group.start(self._spawner, tell, log_dir)
+    async def start(self, notify: Notify, log_dir: Path) -> None:
+        """Start the processes."""
+        await self._group.start(self._spawner, notify, log_dir)
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """See `Serving`."""
+        """Keep the processes alive."""
         await self._group.watch(changed)
 
     def listed(self) -> Sequence[Listed]:
-        """See `Serving`."""
+        """Return an endpoint for each process."""
         return [
             Listed(
                 url=replica.url,
@@ -92,43 +89,43 @@ class Processes:
         ]
 
     async def stop(self) -> None:
-        """See `Serving`."""
+        """Stop the processes, and close the spawner."""
         await self._group.stop()
         await self._spawner.close()
 
 
 class Keeper:
-    """Keeps one fleet.
+    """The keeper of one fleet.
 
     Args:
         path: the fleet's file.
-        entry: what it says beside what changes.
-        serving: what is kept.
-        tell: hears what happens.
+        entry: the constant fields of the fleet's entry.
+        serving: the servers.
+        notify: called with a text for each event.
     """
 
-    def __init__(self, path: Path, entry: Entry, serving: Serving, tell: Tell) -> None:
+    def __init__(self, path: Path, entry: Entry, serving: Serving, notify: Notify) -> None:
         self._path = path
         self._entry = msgspec.structs.replace(
             entry, keeper=this_process(), since=time.time(), state="starting", endpoints=()
         )
         self._serving = serving
-        self._tell = tell
+        self._notify = notify
         self._changed = asyncio.Event()
 
     async def run(self, stopped: asyncio.Event) -> None:
-        """Keep the fleet until `stopped`, and take it out of the directory then.
+        """Serve the fleet until `stopped`, then remove it from the directory.
 
         Raises:
-            ServiceError: if the name is in use, or the fleet did not come up or has died; its entry says so.
+            ServiceError: if the name is in use, or the fleet did not start or has failed, as its entry says.
         """
-        with _claimed(self._path):
+        with _locked(self._path):
             assert self._entry.keeper is not None
             os.environ[KEEPER_MARK] = self._entry.keeper.mark
             self._write()
             failure = None
             try:
-                await self._until(stopped)
+                await self._serve_until(stopped)
             except ServiceError as error:
                 failure = error
                 self._entry = msgspec.structs.replace(self._entry, state="failed", detail=str(error))
@@ -136,50 +133,50 @@ class Keeper:
             finally:
                 await self._serving.stop()
             if failure is not None:
-                self._entry = msgspec.structs.replace(self._entry, ray=None)  # nothing outlives this there
+                self._entry = msgspec.structs.replace(self._entry, ray=None)  # nothing is left on the cluster
                 self._write()
                 raise failure
             self._path.unlink(missing_ok=True)
 
-    async def _until(self, stopped: asyncio.Event) -> None:
+    async def _serve_until(self, stopped: asyncio.Event) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._beat())
-                group.create_task(self._keep())
+                group.create_task(self._publish())
+                group.create_task(self._serve())
                 await stopped.wait()
-                raise _Stopped
-        except* _Stopped:
+                raise _StopRequested
+        except* _StopRequested:
             pass
         except* ServiceError as failed:
-            raise first(failed) from None
+            raise first_error(failed) from None
 
-    async def _keep(self) -> None:
-        await self._serving.start(self._say, Path(self._entry.log))
+    async def _serve(self) -> None:
+        await self._serving.start(self._report, Path(self._entry.log))
         self._entry = msgspec.structs.replace(self._entry, state="up", detail="")
         self._changed.set()
         await self._serving.watch(self._changed.set)
 
-    def _say(self, text: str) -> None:
-        """Tell, and let the directory say it too until the fleet is up."""
-        self._tell(text)
+    def _report(self, text: str) -> None:
+        """Report a text, and until the fleet is up also publish it in the directory."""
+        self._notify(text)
         if self._entry.state == "starting":
             self._entry = msgspec.structs.replace(self._entry, detail=text)
             self._changed.set()
 
-    async def _beat(self) -> None:
-        """Write at every change and now and then; what cannot be written, on a full disk say, can wait."""
-        told = ""
+    async def _publish(self) -> None:
+        """Write the entry at every change and heartbeat; after a failure, e.g. on a full disk, try again."""
+        problem = ""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS):
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
             try:
                 self._write()
             except ServiceError as error:
-                if str(error) != told:
-                    told = str(error)
-                    self._tell(told)
+                if str(error) != problem:
+                    problem = str(error)
+                    self._notify(problem)
 
     def _write(self) -> None:
         endpoints = tuple(self._serving.listed())
@@ -187,16 +184,16 @@ class Keeper:
         write(self._path, self._entry)
 
 
-class _Stopped(Exception):
+class _StopRequested(Exception):
     """Ends the keeper's task group."""
 
 
 @contextmanager
-def _claimed(path: Path) -> Generator[None]:
-    """Be the one keeper of a name.
+def _locked(path: Path) -> Generator[None]:
+    """Hold the lock of a fleet's name.
 
     Raises:
-        ServiceError: if there is one already.
+        ServiceError: if the fleet has a keeper already.
     """
     lock_path = path.with_name(f".{path.stem}.lock")
     try:
@@ -218,7 +215,7 @@ def _claimed(path: Path) -> Generator[None]:
 
 
 def in_use(path: Path) -> ServiceError:
-    """What to say of a name that is taken."""
+    """Return the error for a name that is in use."""
     return ServiceError(
         f"there is a fleet {path.stem} already ({path}): `peerloom serve status {path.stem}` says how it is, "
         f"`peerloom serve down {path.stem}` ends it; or choose another name"

@@ -1,7 +1,7 @@
-"""A fleet from the directory, used by a run that did not start it and never stops it.
+"""Use a fleet of the directory in a run that neither starts nor stops it.
 
-The driver looks at the fleet's file every second and tells all peers where its endpoints are. While it has
-none, or no file, calls wait for it: the run stands still, and no task fails.
+The driver checks the fleet's file every second and sends changed endpoint URLs to all peers. While the fleet
+has no endpoint that is up, or no file, calls wait for it: the run pauses, and no task fails.
 """
 
 import asyncio
@@ -25,34 +25,32 @@ from peerloom.services.llm.wire_format.chat import Structured
 from peerloom.services.processes.spawn import Spawner
 from peerloom.services.secret import Secret
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 KEY_VARIABLE = "PEERLOOM_FLEET_KEY"
-"""The environment variable with the key of fleets that want one."""
-
-_Seen = tuple[int, int, int]
+"""The environment variable with the key of fleets that require one."""
 
 
 class FleetService:
     """A fleet by its name in the directory, or by the path of its file.
 
     Args:
-        name: the fleet's, or the path of its file.
-        model: its model, or an adapter that is loaded there; default its model.
-        api_key: default `PEERLOOM_FLEET_KEY`, else none.
+        name: the fleet's name, or the path of its file.
+        model: the fleet's model, or an adapter loaded there; default the model.
+        api_key: the fleet's key; default `PEERLOOM_FLEET_KEY`, else none.
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
         retry: see `ReplicatedClientSpec`.
         http: see `Endpoint`.
         routing: see `ReplicatedClientSpec`.
         hedge: see `ReplicatedClientSpec`.
-        structured: see `OpenAIDialect`; llama.cpp has its own way.
+        structured: see `OpenAIDialect`; not used for llama.cpp, which has its own options.
         extra_body: see `OpenAIDialect`.
 
     Raises:
-        ConfigError: for an impossible name.
+        ConfigError: for an invalid name.
     """
 
-    def __init__(  # noqa: PLR0913 - as many as there are things to say
+    def __init__(  # noqa: PLR0913 - one parameter per setting
         self,
         name: str,
         *,
@@ -82,10 +80,10 @@ class FleetService:
     async def start(
         self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
-        """Look the fleet up, and check that an endpoint answers and has the model.
+        """Look up the fleet, and check that an endpoint answers and has the model.
 
         Raises:
-            ServiceError: saying what is wrong: no such fleet, none of its endpoints is up, or its model.
+            ServiceError: if there is no such fleet, none of its endpoints is up, or it lacks the model.
         """
         self._notify = notify
         entry = await asyncio.to_thread(read, self._path)
@@ -103,7 +101,7 @@ class FleetService:
             )
         endpoints = self._endpoints(entry)
         dialect = self._dialect(entry)
-        await self._one_answers(endpoints, dialect, model)
+        await self._check_any_answers(endpoints, dialect, model)
         notify(f"model {model} at fleet {self._name}, endpoints: {', '.join(entry.urls)}")
         self._spec = ReplicatedClientSpec(
             model=model,
@@ -116,30 +114,30 @@ class FleetService:
         return self._spec
 
     async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
-        """Follow the fleet's file.
+        """Follow changes of the fleet's file.
 
         Raises:
-            ServiceError: if the fleet serves another model from then on.
+            ServiceError: if the fleet begins to serve another model.
         """
         if self._spec is None:
             await asyncio.Event().wait()
             return
-        service, now, seen = self._spec.service, self._spec.replicas, (0, 0, 0)
+        service, current, version = self._spec.service, self._spec.replicas, (0, 0, 0)
         while True:
-            before, seen = seen, await asyncio.to_thread(_seen, self._path)
-            if seen != before:
-                urls = await self._urls(now)
-                if urls != now:
+            previous, version = version, await asyncio.to_thread(_version, self._path)
+            if version != previous:
+                urls = await self._urls(current)
+                if urls != current:
                     moved(service, urls)
-                    self._tell(now, urls)
-                    now = urls
-            await asyncio.sleep(LOOK_SECONDS)
+                    self._report(current, urls)
+                    current = urls
+            await asyncio.sleep(POLL_SECONDS)
 
     async def stop(self) -> None:
-        """Nothing to stop: others use the fleet too."""
+        """Do nothing: other runs use the fleet too."""
 
-    async def _urls(self, now: tuple[str, ...]) -> tuple[str, ...]:
-        """Where the endpoints are; as before, if the file makes no sense."""
+    async def _urls(self, current: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the URLs of the endpoints, unchanged if the file is invalid."""
         assert self._spec is not None
         try:
             entry = await asyncio.to_thread(read, self._path)
@@ -150,7 +148,7 @@ class FleetService:
             return ()
         except PeerloomError as error:
             self._notify(f"fleet {self._name} is left as it was: {error}")
-            return now
+            return current
         raise ServiceError(
             f"fleet {self._name} serves {', '.join(served)} from now on, "
             f"this run began with {self._spec.model}: "
@@ -158,10 +156,10 @@ class FleetService:
         )
 
     async def _models(self, entry: Entry) -> tuple[str, ...]:
-        """Return the names that calls may use: the model's, and those of its adapters."""
+        """Return the names that calls may use: the model's and its adapters'."""
         return (entry.model, *await asyncio.to_thread(adapters_of, self._path))
 
-    def _tell(self, before: tuple[str, ...], urls: tuple[str, ...]) -> None:
+    def _report(self, before: tuple[str, ...], urls: tuple[str, ...]) -> None:
         if urls:
             self._notify(f"fleet {self._name} has {len(urls)} endpoints up: {', '.join(urls)}")
         elif before:
@@ -189,7 +187,7 @@ class FleetService:
             structured=self._structured, limit_field="max_tokens", extra_body=self._extra_body
         )
 
-    async def _one_answers(self, endpoints: list[Endpoint], dialect: OpenAIDialect, model: str) -> None:
+    async def _check_any_answers(self, endpoints: list[Endpoint], dialect: OpenAIDialect, model: str) -> None:
         for number, endpoint in enumerate(endpoints, 1):
             try:
                 await choose_model(endpoint, dialect, model)
@@ -199,10 +197,10 @@ class FleetService:
                     raise ServiceError(f"fleet {self._name}: {error}") from error
 
 
-def _seen(path: Path) -> _Seen | None:
-    """What changes whenever the file is replaced or written."""
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """Return numbers that change whenever the file is replaced or written; None if there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,8 +1,8 @@
-"""The launcher of an SGLang server that wants a key: it takes the key from the environment.
+"""Launch an SGLang server with an API key taken from the environment.
 
-SGLang knows a key only as an argument, and everybody on a machine can read those. So this appends it to the
-arguments as Python sees them, inside the process, and then runs `sglang.launch_server`. Run by path, as
-`python sglang_launcher.py [ARG ...]`, by whatever Python has SGLang: it needs nothing of this package.
+SGLang accepts a key only as an argument, and all users of a machine can read the arguments of a process. So
+this appends it to `sys.argv` inside the process, and then runs `sglang.launch_server`. Run by path, as
+`python sglang_launcher.py [ARG ...]`, by the interpreter that has SGLang: it imports nothing of this package.
 """
 
 import os
@@ -13,7 +13,7 @@ KEY = "PEERLOOM_SERVER_KEY"
 
 
 def main() -> None:
-    """Become SGLang's server."""
+    """Run SGLang's server in this process."""
     sys.argv += ["--api-key", os.environ.pop(KEY)]
     runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=True)
 

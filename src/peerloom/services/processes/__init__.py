@@ -1,1 +1,1 @@
-"""Server processes: started, kept alive, and ended with all that they have started."""
+"""Server processes: start them, keep them alive, and end them with all their descendants."""

@@ -1,17 +1,18 @@
-"""Supervises a child process, so that it and all it has started end with it, and with its parent.
+"""Supervise a program, and end its whole process tree when the program or the parent ends.
 
-Run by path, as `python -I -S children.py CONTROL_FD PROGRAM [ARG ...]`, so it knows nothing but the standard
-library and forks while it has one thread. CONTROL_FD is a socket whose other end the parent holds.
+Run by path, as `python -I -S children.py CONTROL_FD PROGRAM [ARG ...]`: only the standard library is
+available, and the process forks while it has one thread. CONTROL_FD is a socket whose other end the parent
+holds.
 
 An engine such as vLLM is a tree of processes, and the kernel's parent-death signal reaches only the direct
-child. So two supervisors stand between the parent and the program. Both are subreapers: a process that
-leaves its group or session, or loses its parent, becomes their child. Whatever is left when the program has
-ended is ended too, and only then does the outer supervisor exit, as the program did. The same happens when
-the socket closes, which is how the death of the parent shows, and when either supervisor is killed: then the
-other one ends what is left.
+child. So two supervisors run between the parent and the program. Both are subreapers: a process that leaves
+its group or session, or loses its parent, becomes their child. When the program has ended, they end its
+remaining descendants, and then the outer supervisor exits with the program's exit status. They do the same
+when the socket closes, which signals the parent's death. If one supervisor is killed, the other one ends the
+remaining processes.
 
 The inner supervisor writes the program's process id and a newline to the socket. The parent may send `T` to
-have the program's process group get SIGTERM, and `K` to have everything killed at once.
+send SIGTERM to the program's process group, and `K` to kill everything at once.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PARENT_DIED = signal.SIGUSR2
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_GRACE_SECONDS = 1.0  # between SIGTERM and SIGKILL, for what the program has left behind
+_GRACE_SECONDS = 1.0  # between SIGTERM and SIGKILL, for processes that outlive the program
 _POLL_SECONDS = 0.02
 
 
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
         signal.signal(number, lambda signum, _: _forward(inner, signum))
     status = _wait_for(inner)
     for number in _FORWARDED:
-        signal.signal(number, signal.SIG_IGN)  # what is left is ended now, whoever asks
+        signal.signal(number, signal.SIG_IGN)  # the remaining processes are ended now in any case
     _end_descendants(_GRACE_SECONDS)
     _exit_like(status)
 
@@ -62,11 +63,10 @@ class _Inner:
     def __init__(self, outer: int, control: socket.socket, program: list[str]) -> None:
         self._control = control
         self._orphaned = False
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)
-        os.set_blocking(writing, False)
-        self._woken = reading
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._wakeup, wakeup_writer = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        os.set_blocking(wakeup_writer, False)
+        signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _wake)
         signal.signal(_PARENT_DIED, self._on_parent_death)
         for number in _FORWARDED:
@@ -76,41 +76,41 @@ class _Inner:
         self._program = _start(program)
 
     def run(self) -> None:
-        """Wait until the program has ended, or is to end, and end what is left of it."""
+        """Wait until the program ends or must end, then end its remaining descendants."""
         try:
             self._control.sendall(b"%d\n" % self._program)
         except OSError:
             self._orphaned = True
         status, grace = None, _GRACE_SECONDS
-        events = select.poll()  # select would refuse a descriptor above 1023
+        events = select.poll()  # select() refuses descriptors above 1023
         events.register(self._control, select.POLLIN)
-        events.register(self._woken, select.POLLIN)
+        events.register(self._wakeup, select.POLLIN)
         while status is None and not self._orphaned:
             for descriptor, _ in events.poll():
-                if descriptor == self._woken:
+                if descriptor == self._wakeup:
                     self._drain()
                 else:
-                    grace = self._follow_orders()
+                    grace = self._handle_commands()
             status = _reap(self._program)
         _end_descendants(grace)
-        # The program was among these if it was still running.
+        # If the program was still running, it was killed with its descendants.
         _exit_like(status if status is not None else int(signal.SIGKILL))
 
-    def _follow_orders(self) -> float:
-        """Do as the parent says; the grace that is left for the program, if it is to end."""
+    def _handle_commands(self) -> float:
+        """Handle the parent's commands, and return the grace period for ending the program."""
         try:
-            orders = self._control.recv(64)
+            commands = self._control.recv(64)
         except OSError:
-            orders = b""
-        if b"T" in orders:
+            commands = b""
+        if b"T" in commands:
             self._signal(signal.SIGTERM)
-        if not orders or b"K" in orders:
+        if not commands or b"K" in commands:
             self._orphaned = True
-        return 0.0 if b"K" in orders else _GRACE_SECONDS
+        return 0.0 if b"K" in commands else _GRACE_SECONDS
 
     def _drain(self) -> None:
         try:
-            os.read(self._woken, 4096)
+            os.read(self._wakeup, 4096)
         except BlockingIOError:
             pass
 
@@ -125,16 +125,16 @@ class _Inner:
 
 
 def _wake(*_: object) -> None:
-    """Handle a signal by nothing but the byte that Python writes to the wakeup descriptor."""
+    """Do nothing: Python writes a byte to the wakeup descriptor for each handled signal."""
 
 
 def _start(program: list[str]) -> int:
-    """Start a program in a process group of its own; its process id."""
+    """Start a program in its own process group, and return its process id."""
     supervisor = os.getpid()
     pid = os.fork()
     if pid:
         try:
-            os.setpgid(pid, pid)  # here too, or a signal could come before its group is there
+            os.setpgid(pid, pid)  # here too, since a signal may arrive before the child has created its group
         except OSError:
             pass
         return pid
@@ -155,14 +155,14 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _request_parent_death_signal(parent: int, number: signal.Signals) -> None:
-    """Have the kernel send this process a signal when its parent dies, even if that has happened already."""
+    """Request a signal from the kernel for the parent's death, even if the parent is dead already."""
     _prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 
 def _reap(program: int) -> int | None:
-    """Reap all children that have ended; the wait status of the program if it is among them."""
+    """Reap all ended children, and return the wait status of the program if it is among them."""
     status = None
     while True:
         try:
@@ -176,7 +176,7 @@ def _reap(program: int) -> int | None:
 
 
 def _wait_for(child: int) -> int:
-    """Wait for a child, and reap others meanwhile; its wait status."""
+    """Wait for a child, reaping others meanwhile, and return its wait status."""
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:
@@ -184,27 +184,27 @@ def _wait_for(child: int) -> int:
 
 
 def _end_descendants(grace: float) -> None:
-    """End all processes below this one: SIGTERM, and SIGKILL after `grace` seconds; return when none is left.
+    """End all descendants: SIGTERM, and SIGKILL after `grace` seconds. Return when none is left.
 
-    Helpers such as Python's resource tracker, which frees shared memory, end by themselves when they are the
-    last ones: that is what the grace is for.
+    The grace period lets helpers such as Python's resource tracker, which frees shared memory, end by
+    themselves once the other processes have ended.
     """
-    asked: set[int] = set()
+    signalled: set[int] = set()
     deadline = time.monotonic() + grace
-    while below := _descendants():
+    while remaining := _descendants():
         late = time.monotonic() >= deadline
-        for pid in below if late else below - asked:
+        for pid in remaining if late else remaining - signalled:
             try:
                 os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
             except ProcessLookupError:
                 pass
-        asked |= below
+        signalled |= remaining
         time.sleep(_POLL_SECONDS)
         _reap(0)
 
 
 def _descendants() -> set[int]:
-    """The processes below this one that have not ended."""
+    """Return the processes below this one that have not ended."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -226,7 +226,7 @@ def _descendants() -> set[int]:
 
 
 def _exit_like(status: int) -> None:
-    """End as the process with this wait status did: with its exit code, or by its signal."""
+    """Exit with the exit code, or by the signal, of a wait status."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one core dump is enough

@@ -1,31 +1,32 @@
-"""The replicas of one model that one process has started and keeps alive.
+"""Start the replicas of one model, and keep them alive.
 
-One that is given up is tried again a minute later, for as long as any other of them has hope; when none
-has, the group has died.
+A replica that was given up is started again after a minute, as long as another replica has not been given
+up. When all have been given up, the group fails.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from peerloom.errors import ServiceError
-from peerloom.services.processes.replica import Replica, Tell, first, start_all, stop_all
+from peerloom.services.processes.replica import Notify, Replica
 from peerloom.services.processes.server import Command
 from peerloom.services.processes.spawn import Spawner
 
-AGAIN_SECONDS = 60.0
-"""After which a replica that was given up is tried again."""
+RETRY_SECONDS = 60.0
+"""The delay before a replica that was given up is started again."""
 
 
 class Group:
-    """Replicas by one command.
+    """Replicas started by the same command.
 
     Args:
-        command: how each is run.
-        count: how many.
-        everywhere: spread them over the machines there are, instead of this one.
-        host: the address they listen on; None is the machine's own.
+        command: the server's command.
+        count: the number of replicas.
+        everywhere: distribute them over all machines, instead of starting them on this one.
+        host: the address they listen on; None for the machine's own.
     """
 
     def __init__(
@@ -35,67 +36,82 @@ class Group:
         self._count = count
         self._everywhere = everywhere
         self._host = host
-        self._tell: Tell = print
+        self._notify: Notify = print
         self.replicas: list[Replica] = []
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Base URLs of the replicas that are up; of all, while none is: one will be back there."""
+        """The base URLs of the replicas that are up; while none is, those of all replicas."""
         up = tuple(replica.url for replica in self.replicas if replica.state == "up")
         return up or tuple(replica.url for replica in self.replicas)
 
-    async def start(self, spawner: Spawner, tell: Tell, log_dir: Path) -> None:
-        """Start all side by side, and wait until they are well.
+    async def start(self, spawner: Spawner, notify: Notify, log_dir: Path) -> None:
+        """Start all replicas concurrently, and wait until they are healthy.
 
         Raises:
-            ServiceError: if one does not come up; with its last words. None is left then.
+            ServiceError: if a replica does not start; the text has the end of its log. All are stopped then.
         """
-        self._tell = tell
-        places = await spawner.spread(self._count) if self._everywhere else [spawner] * self._count
-        sharing = Counter(place.place for place in places)
-        for number, place in enumerate(places, 1):
+        self._notify = notify
+        machines = await spawner.spread(self._count) if self._everywhere else [spawner] * self._count
+        sharing = Counter(machine.place for machine in machines)
+        for number, machine in enumerate(machines, 1):
             only = self._count == 1
             file = f"{self._command.engine.replace('.', '')}{'' if only else f'-{number}'}.log"
             replica = Replica(
                 "" if only else f"{number} ",
                 self._command,
                 spawner,
-                place,
-                sharing=sharing[place.place],
+                machine,
+                sharing=sharing[machine.place],
                 host=self._host,
                 log=log_dir / file,
             )
             self.replicas.append(replica)
-        await start_all(self.replicas, tell)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for replica in self.replicas:
+                    group.create_task(replica.start(notify))
+        except* ServiceError as failed:
+            raise first_error(failed) from None
+        finally:
+            if any(replica.state != "up" for replica in self.replicas):
+                await self.stop()
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Keep all alive; for ever, if they were stopped.
+        """Keep all replicas alive. After `stop`, wait for ever.
 
         Args:
-            changed: called whenever the state or URL of one has.
+            changed: called whenever the state or URL of a replica has changed.
 
         Raises:
-            ServiceError: when none of them can be brought back; with the last words of the last.
+            ServiceError: when all replicas were given up; the text has the end of the last one's log.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 for replica in self.replicas:
-                    group.create_task(self._keep(replica, changed))
+                    group.create_task(self._keep_alive(replica, changed))
         except* ServiceError as failed:
-            raise first(failed) from None
+            raise first_error(failed) from None
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Stop all. May be called at any time, and twice."""
-        await stop_all(self.replicas)
+        """Stop all replicas. May be called at any time, and twice."""
+        with suppress(ServiceError):
+            await asyncio.gather(*(replica.stop() for replica in self.replicas))
 
-    async def _keep(self, replica: Replica, changed: Callable[[], None]) -> None:
+    async def _keep_alive(self, replica: Replica, changed: Callable[[], None]) -> None:
         while True:
             try:
-                return await replica.keep(changed, self._tell)
+                return await replica.keep_alive(changed, self._notify)
             except ServiceError as error:
                 left = sum(other.state != "lost" for other in self.replicas)
                 if not left:
                     raise
-                self._tell(f"{error}\n{left} of {self._count} replicas are left; it is tried again later")
-                await asyncio.sleep(AGAIN_SECONDS)
+                self._notify(f"{error}\n{left} of {self._count} replicas are left; it is tried again later")
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+def first_error(group: BaseExceptionGroup[ServiceError]) -> ServiceError:
+    """Return the first error of a group."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,7 +1,7 @@
-"""Finds and ends processes by a mark in their environment, which all that they start inherit.
+"""Find and end processes by an environment variable that their descendants inherit.
 
-This is the last resort: the supervisors of `services.children` end what is below them, unless they are killed
-themselves, and then only the mark tells whose a process was.
+This is the fallback for supervisors (`services.processes.children`) that were killed themselves: after that,
+only the variable shows to which run or fleet a process belongs.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ _POLL_SECONDS = 0.05
 
 
 async def end_marked(name: str, value: str) -> None:
-    """Wait until no process has a variable of this value in its environment; kill those that stay.
+    """Wait until no process has this environment variable; kill those left after a grace period.
 
     Args:
-        name: of the environment variable.
-        value: a text that no other process would have there.
+        name: the name of the environment variable.
+        value: its value, unique to the processes to be ended.
     """
     deadline = time.monotonic() + _GRACE_SECONDS
     while left := await asyncio.to_thread(list, _marked(name, value)):

@@ -1,44 +1,43 @@
-"""One replica: a server's process, started again whenever it has ended, for as long as there is hope.
+"""Keep one replica alive: restart its server process whenever it has ended.
 
-Its address is held meanwhile if the engine can share it, so that no other program takes it; else, and when
-its machine is lost, the next life has another. Servers that end as soon as they are well, several in a row,
-are waited for longer and longer, and then given up.
+If the engine can share a port, the replica keeps its port reserved between restarts, so that no other
+program takes it. Otherwise, and when its machine is lost, the next server gets another address. A server
+that repeatedly ends soon after it has become healthy is restarted with increasing delays, and then given up.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from peerloom.errors import ServiceError
-from peerloom.services.processes.server import Command, ServerAddress, ServerProcess, address
+from peerloom.services.processes.server import Command, ServerAddress, ServerProcess, base_url
 from peerloom.services.processes.spawn import PlaceLost, ReservedPort, Spawner
 
 SHORT_SECONDS = 5.0
 SHORT_LIVES = 3
-"""So many servers in a row that each ended within `SHORT_SECONDS` of being well, and it is given up."""
+"""A replica is given up after this number of servers in a row that each lived less than `SHORT_SECONDS`."""
 FIRST_WAIT_SECONDS = 0.25
-"""Before the next start after such a short life; it doubles with each in a row."""
+"""The delay before a restart after one short-lived server; it doubles with each further one in a row."""
 PLACE_SECONDS = 2.0
-"""Between two attempts to find a machine for a server that has lost its own."""
+"""The interval between attempts to find a machine for a server that has lost its own."""
 
 State = Literal["starting", "up", "restarting", "lost", "stopped"]
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 class Replica:
-    """A server that is kept alive.
+    """A server that is restarted whenever it has ended.
 
     Args:
-        name: what distinguishes it, for messages; empty if it is the only one.
-        command: how it is run.
-        spawner: finds another machine if its own is lost.
-        place: where it is started.
-        sharing: how many replicas share that machine.
-        host: the address it listens on; None is the machine's own.
-        log: where its output goes.
+        name: its number in messages; empty if it is the only replica.
+        command: the server's command.
+        spawner: the spawner that finds another machine if its own is lost.
+        machine: the spawner of the machine it is started on.
+        sharing: the number of replicas on that machine.
+        host: the address it listens on; None for the machine's own.
+        log: the file of its output.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Replica:
         name: str,
         command: Command,
         spawner: Spawner,
-        place: Spawner,
+        machine: Spawner,
         *,
         sharing: int,
         host: str | None,
@@ -58,43 +57,46 @@ class Replica:
         self.restarts = 0
         self._command = command
         self._spawner = spawner
-        self._place = place
+        self._machine = machine
         self._sharing = sharing
         self._host = host
         self._log = log
-        self._held: ReservedPort | None = None
+        self._port: ReservedPort | None = None
         self._server: ServerProcess | None = None
         self._stopping = False
 
     @property
     def place(self) -> str:
-        """Its machine; empty is this one."""
-        return self._place.place
+        """The name of its machine; empty for this one."""
+        return self._machine.place
 
     @property
     def pid(self) -> int | None:
-        """The process id of its server, on its machine; None if there is none."""
+        """The process id of its server on its machine; None if there is none."""
         return self._server.pid if self._server is not None and self.state == "up" else None
 
-    async def start(self, tell: Tell) -> None:
-        """Start its server, and wait until that is well; `tell` hears what it waits for.
+    async def start(self, notify: Notify) -> None:
+        """Start its server, and wait until it is healthy.
+
+        Args:
+            notify: called with the reason for a wait.
 
         Raises:
-            ServiceError: if it does not come up; with its last words.
+            ServiceError: if it does not start; the text has the end of its log.
         """
-        server = await self._launch(tell)
+        server = await self._launch(notify)
         await server.ready()
         self.state = "up"
 
-    async def keep(self, changed: Callable[[], None], tell: Tell) -> None:
-        """Start the server again whenever it has died or got stuck, until `stop`.
+    async def keep_alive(self, changed: Callable[[], None], notify: Notify) -> None:
+        """Restart the server whenever it has died or got stuck, until `stop`.
 
         Args:
-            changed: called whenever state or URL have.
-            tell: hears of deaths and returns.
+            changed: called whenever the state or URL has changed.
+            notify: called with each end and restart of the server.
 
         Raises:
-            ServiceError: when it dies again and again as soon as it is started; with its last words.
+            ServiceError: after `SHORT_LIVES` short-lived servers in a row; the text has the end of the log.
         """
         short = 0
         end = await self._server.end() if self._server is not None and self.state == "up" else ""
@@ -110,10 +112,10 @@ class Replica:
             self.state = "restarting"
             changed()
             if end:
-                tell(f"{end}\nIt is started again")
+                notify(f"{end}\nIt is started again")
             if short:
                 await asyncio.sleep(FIRST_WAIT_SECONDS * 2 ** (short - 1))
-            end = await self._another(changed, tell)
+            end = await self._restart(changed, notify)
 
     async def stop(self) -> None:
         """Stop the server. May be called at any time, and twice."""
@@ -121,16 +123,16 @@ class Replica:
         self.state = "stopped"
         if self._server is not None:
             await self._server.stop()
-        if self._held is not None:
-            await self._held.release()
+        if self._port is not None:
+            await self._port.release()
         await self._leave()
 
-    async def _another(self, changed: Callable[[], None], tell: Tell) -> str:
-        """Start a server and wait for its end; how that was."""
+    async def _restart(self, changed: Callable[[], None], notify: Notify) -> str:
+        """Start a server, wait until it has ended, and describe how."""
         began = time.monotonic()
         self.restarts += 1
         try:
-            server = await self._launch(tell)
+            server = await self._launch(notify)
             if self._stopping:
                 await server.stop()
             await server.ready()
@@ -141,73 +143,45 @@ class Replica:
         if not self._stopping:
             self.state = "up"
             changed()
-            tell(
+            notify(
                 f"the {self._command.engine} server {self.name}is back after {time.monotonic() - began:.1f} s"
             )
         return await server.end()
 
-    async def _launch(self, tell: Tell) -> ServerProcess:
+    async def _launch(self, notify: Notify) -> ServerProcess:
         """Start a server, on another machine if its own is lost."""
         while True:
             try:
                 return await self._launch_here()
             except PlaceLost:
                 await self._leave()
-                self._held, self._place = None, await self._another_place(tell)
+                self._port, self._machine = None, await self._find_machine(notify)
 
-    async def _another_place(self, tell: Tell) -> Spawner:
-        """Find a machine, however long that takes: lost ones come back, or others are added."""
-        told = ""
+    async def _find_machine(self, notify: Notify) -> Spawner:
+        """Wait until a lost machine comes back or another one is added."""
+        problem = ""
         while True:
             try:
-                [place] = await self._spawner.spread(1)
-                return place
+                [machine] = await self._spawner.spread(1)
+                return machine
             except ServiceError as error:
-                if str(error) != told:
-                    told = str(error)
-                    tell(f"the {self._command.engine} server {self.name}waits for a machine: {told}")
+                if str(error) != problem:
+                    problem = str(error)
+                    notify(f"the {self._command.engine} server {self.name}waits for a machine: {problem}")
                 await asyncio.sleep(PLACE_SECONDS)
 
     async def _leave(self) -> None:
-        """Give the place back, unless it is the spawner that we were handed."""
-        if self._place is not self._spawner:
-            await self._place.close()
+        if self._machine is not self._spawner:  # its owner closes that one
+            await self._machine.close()
 
     async def _launch_here(self) -> ServerProcess:
-        if self._held is None or not self._command.keeps_port:
-            self._held = await self._place.hold(self._host)
-        if not self._command.keeps_port:
-            await self._held.release()
-        seat = ServerAddress(self._held.host, self._held.port, self._sharing, here=not self._place.place)
-        self.url = f"{address(seat)}/v1"
-        self._server = await ServerProcess.start(self._place, self._command, seat, self._log)
+        if self._port is None or not self._command.reuses_port:
+            self._port = await self._machine.hold(self._host)
+        if not self._command.reuses_port:
+            await self._port.release()
+        server_address = ServerAddress(
+            self._port.host, self._port.port, self._sharing, here=not self._machine.place
+        )
+        self.url = f"{base_url(server_address)}/v1"
+        self._server = await ServerProcess.start(self._machine, self._command, server_address, self._log)
         return self._server
-
-
-async def start_all(replicas: Sequence[Replica], tell: Tell) -> None:
-    """Start replicas side by side; if one does not come up, none is left.
-
-    Raises:
-        ServiceError: the first failure.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            for replica in replicas:
-                group.create_task(replica.start(tell))
-    except* ServiceError as failed:
-        raise first(failed) from None
-    finally:
-        if any(replica.state != "up" for replica in replicas):
-            await stop_all(replicas)
-
-
-async def stop_all(replicas: Sequence[Replica]) -> None:
-    """Stop replicas side by side."""
-    with suppress(ServiceError):
-        await asyncio.gather(*(replica.stop() for replica in replicas))
-
-
-def first(group: BaseExceptionGroup[ServiceError]) -> ServiceError:
-    """The first error of a group."""
-    error = group.exceptions[0]
-    return first(error) if isinstance(error, BaseExceptionGroup) else error

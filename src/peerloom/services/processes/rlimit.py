@@ -1,12 +1,12 @@
-"""Room for many sockets in one process: a thousand calls in flight are a thousand open files."""
+"""Raise the limit of open files, since each call in flight needs a socket."""
 
 import resource
 
-_SPARE = 256  # files a process has open besides its sockets
+_SPARE = 256  # open files besides sockets
 
 
 def allow_open_files(sockets: int) -> None:
-    """Raise this process's soft limit of open files so that `sockets` fit, as far as the hard one allows."""
+    """Raise this process's soft limit of open files to fit `sockets`, up to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = sockets + _SPARE
     if hard != resource.RLIM_INFINITY:

@@ -1,9 +1,9 @@
-"""Starts the processes a service needs, so that none of them outlives the process that asked for it.
+"""Start the processes a service needs, and end them when the process that started them ends.
 
-A service says what to run and never how: it is handed a `Spawner`, which is bound to one machine and can
-be spread over all there are. `LocalSpawner` starts children of this process. Each runs under supervisors
-(`services.processes.children`), which end it and all that it has started when it ends, and when this
-process does, even by SIGKILL.
+A service passes a command to a `Spawner`, which is bound to one machine and can return spawners for the
+others. `LocalSpawner` starts children of this process. Each child runs under supervisors
+(`services.processes.children`), which end the child and its descendants when the child or this process
+ends, even by SIGKILL.
 """
 
 import asyncio
@@ -24,58 +24,58 @@ from peerloom.services.processes import children
 from peerloom.services.processes.orphans import end_marked
 
 _MARK = "PEERLOOM_CHILD"
-_KILL_SECONDS = 5.0  # after which a supervisor that does not obey is killed
-_OUTPUT_BYTES = 65_536
+_KILL_SECONDS = 5.0  # after which a supervisor that does not respond is killed
+_TAIL_BYTES = 65_536
 _LOOPBACK = "127.0.0.1"
 
 
 class PlaceLost(ServiceError):
-    """The machine a spawner is bound to, or the process it starts others from, is gone: spread again."""
+    """The machine of a spawner, or its helper process there, is lost: call `spread` again."""
 
 
 class ChildProcess(Protocol):
-    """A process that was started."""
+    """A process started by a `Spawner`."""
 
     @property
     def pid(self) -> int:
-        """Its process id, on the machine it runs on."""
+        """The process id, on the machine it runs on."""
         ...
 
     @property
     def log(self) -> str:
-        """Where its output is, for messages."""
+        """The location of its output, for messages."""
         ...
 
     async def wait(self) -> int:
-        """Wait until it and all that it has started have ended.
+        """Wait until the process and its descendants have ended.
 
         Returns:
-            Its exit code, or minus the number of the signal that ended it.
+            The exit code, or minus the number of the signal that ended the process.
         """
         ...
 
     async def stop(self, grace: float = 5) -> None:
-        """End it and all that it has started: SIGTERM, and SIGKILL after `grace` seconds.
+        """End the process and its descendants: SIGTERM, and SIGKILL after `grace` seconds.
 
-        Does nothing if it has ended.
+        Does nothing if the process has ended.
         """
         ...
 
     async def output(self) -> str:
-        """What it has written to its log so far, the end of it if that is long, in whole lines."""
+        """Return the output so far in whole lines; only the end of a long output."""
         ...
 
     async def cpu_seconds(self) -> float:
-        """CPU time it has used; 0 if it has ended."""
+        """Return the CPU time used; 0 if the process has ended."""
         ...
 
 
 class ReservedPort(Protocol):
-    """A port that is ours: bound but not listening, so only a server that asks to share it can have it."""
+    """A port bound by a socket that does not listen: only a server that sets SO_REUSEPORT can use it."""
 
     @property
     def host(self) -> str:
-        """The address, as others reach it."""
+        """The address under which other machines reach it."""
         ...
 
     @property
@@ -84,20 +84,20 @@ class ReservedPort(Protocol):
         ...
 
     async def release(self) -> None:
-        """Let anybody have it. May be called twice."""
+        """Release the port for any program. May be called twice."""
         ...
 
 
 class Spawner(Protocol):
-    """Starts processes, here or on another machine."""
+    """Start processes, on this machine or another one."""
 
     @property
     def place(self) -> str:
-        """Which machine; empty is this one."""
+        """The name of the machine; empty for this one."""
         ...
 
     async def spread(self, count: int) -> "Sequence[Spawner]":
-        """Where to start so many processes: over the machines there are, in turn.
+        """Return `count` spawners, distributed over the available machines in turn.
 
         Raises:
             ServiceError: if the machines cannot be reached.
@@ -105,16 +105,16 @@ class Spawner(Protocol):
         ...
 
     async def hold(self, host: str | None = None) -> ReservedPort:
-        """A free port there, of `host` or of the address that others reach the machine by.
+        """Reserve a free port on `host`, by default the address under which others reach the machine.
 
         Raises:
             PlaceLost: if the machine is gone.
-            ServiceError: if `host` is no address of that machine.
+            ServiceError: if `host` is not an address of that machine.
         """
         ...
 
     async def close(self) -> None:
-        """Give back what the spawner itself needed; processes it has started end with it."""
+        """Release the spawner's own resources; processes it has started end with it."""
         ...
 
     async def start(
@@ -125,13 +125,13 @@ class Spawner(Protocol):
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
     ) -> ChildProcess:
-        """Start a process that dies when this one does.
+        """Start a process that ends when this one does.
 
         Args:
-            argv: program and arguments. Everybody on the machine can read them: no secrets.
-            name: what to call it in messages.
-            env: added to this process's environment.
-            log: where its output is appended; None throws it away.
+            argv: program and arguments. All users of the machine can read them: no secrets.
+            name: the process's name in messages.
+            env: variables added to this process's environment.
+            log: the file its output is appended to; None discards it.
 
         Raises:
             PlaceLost: if the machine is gone.
@@ -141,20 +141,20 @@ class Spawner(Protocol):
 
 
 class LocalSpawner:
-    """Starts children of this process, each in a session of its own: a Ctrl-C does not reach them."""
+    """Start children of this process, each in its own session so that Ctrl-C does not reach them."""
 
     place = ""
 
     async def spread(self, count: int) -> "Sequence[LocalSpawner]":
-        """There is no other machine."""
+        """Return this spawner `count` times, since there is no other machine."""
         return [self] * count
 
     async def hold(self, host: str | None = None) -> "LocalPort":
-        """See `Spawner`; loopback, if no address is given."""
-        return await LocalPort.on(host or _LOOPBACK)
+        """Reserve a port as in `Spawner`, by default on loopback."""
+        return await LocalPort.reserve(host or _LOOPBACK)
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
     async def start(
         self,
@@ -164,73 +164,73 @@ class LocalSpawner:
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
     ) -> ChildProcess:
-        """See `Spawner`."""
+        """Start a process as in `Spawner`."""
         mark = secrets.token_hex(16)
         environ = {**os.environ, **(env or {}), _MARK: mark}
         program = shutil.which(argv[0], path=environ.get("PATH"))
         if program is None:
             raise ServiceError(f"{name}: cannot start {argv[0]!r}: no such program")
-        control, theirs = socket.socketpair()
+        control, supervisor_end = socket.socketpair()
         with contextlib.ExitStack() as on_failure:
-            on_failure.enter_context(control)  # closing it ends all that may have started
-            with theirs, _opened(name, log) as output:
+            on_failure.enter_context(control)  # closing it ends every process started so far
+            with supervisor_end, _open_log(name, log) as output:
                 log_start = output.seek(0, os.SEEK_END)
                 process = await asyncio.create_subprocess_exec(
-                    *supervised([program, *argv[1:]], theirs),
+                    *supervised([program, *argv[1:]], supervisor_end),
                     env=environ,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[supervisor_end.fileno()],
                 )
             control.setblocking(False)
-            told = await asyncio.get_running_loop().sock_recv(control, 32)
+            pid = await asyncio.get_running_loop().sock_recv(control, 32)
             on_failure.pop_all()
-        return _LocalChild(process, int(told or process.pid), control, mark, log, log_start)
+        return _LocalChild(process, int(pid or process.pid), control, mark, log, log_start)
 
 
 class LocalPort:
-    """A port of this machine."""
+    """A reserved port of this machine."""
 
-    def __init__(self, held: socket.socket) -> None:
-        self._held = held
-        self.host, self.port = held.getsockname()[:2]
+    def __init__(self, bound: socket.socket) -> None:
+        self._socket = bound
+        self.host, self.port = bound.getsockname()[:2]
 
     @classmethod
-    async def on(cls, host: str) -> "LocalPort":
-        """A free port of `host`.
+    async def reserve(cls, host: str) -> "LocalPort":
+        """Reserve a free port of `host`.
 
         Raises:
-            ServiceError: if that is no address of this machine.
+            ServiceError: if `host` is not an address of this machine.
         """
         loop = asyncio.get_running_loop()
-        held = None
+        bound = None
         try:
             family, kind, proto, _, address = (await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM))[0]
-            held = socket.socket(family, kind, proto)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind(address)
+            bound = socket.socket(family, kind, proto)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.bind(address)
         except OSError as error:
-            if held is not None:
-                held.close()
+            if bound is not None:
+                bound.close()
             raise ServiceError(
                 f"cannot listen on {host} ({error.strerror}): llm.host must be an address of the machine "
                 "that the server runs on"
             ) from error
-        return cls(held)
+        return cls(bound)
 
     async def release(self) -> None:
-        """See `ReservedPort`."""
-        self._held.close()
+        """Release the port as in `ReservedPort`."""
+        self._socket.close()
 
 
 def supervised(command: Sequence[str], control: socket.socket) -> list[str]:
-    """The command that runs another one under supervisors; see `services.children`.
+    """Return a command that runs `command` under the supervisors of `services.processes.children`.
 
     Args:
         command: the path of a program, and its arguments.
-        control: a socket that the process is to inherit; when its peer is closed, all is ended.
+        control: the socket that the supervisors inherit; closing its peer ends all of them.
     """
     return [sys.executable, "-I", "-S", children.__file__, str(control.fileno()), *command]
 
@@ -260,7 +260,7 @@ class _LocalChild:
     async def wait(self) -> int:
         code = await self._supervisor.wait()
         if not self._ended:
-            await end_marked(_MARK, self._mark)  # what is left if the supervisor was killed
+            await end_marked(_MARK, self._mark)  # processes left behind if the supervisor was killed
             self._control.close()
             self._ended = True
         return code
@@ -268,18 +268,20 @@ class _LocalChild:
     async def stop(self, grace: float = 5) -> None:
         if self._ended:
             return
-        for order, seconds in ((b"T", grace), (b"K", _KILL_SECONDS)):
-            self._order(order)
+        for command, seconds in ((b"T", grace), (b"K", _KILL_SECONDS)):
+            with contextlib.suppress(OSError):  # the supervisor has ended
+                self._control.send(command)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self.wait()
                     return
         with contextlib.suppress(ProcessLookupError):
-            self._supervisor.kill()  # it is stopped, or stuck
+            self._supervisor.kill()  # it is suspended or stuck
         await self.wait()
 
     async def output(self) -> str:
-        return _tail(self._log, self._log_start) if self._log is not None else ""
+        text = tail(self._log, self._log_start) if self._log is not None else ""
+        return text[: text.rfind("\n") + 1]
 
     async def cpu_seconds(self) -> float:
         try:
@@ -288,12 +290,8 @@ class _LocalChild:
             return 0.0
         return times.user + times.system
 
-    def _order(self, order: bytes) -> None:
-        with contextlib.suppress(OSError):  # the supervisor has ended
-            self._control.send(order)
 
-
-def _opened(name: str, log: Path | None) -> IO[bytes]:
+def _open_log(name: str, log: Path | None) -> IO[bytes]:
     path = log or Path(os.devnull)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -302,11 +300,11 @@ def _opened(name: str, log: Path | None) -> IO[bytes]:
         raise ServiceError(f"{name}: cannot write its log {path}: {error.strerror}") from error
 
 
-def _tail(log: Path, start: int) -> str:
+def tail(log: Path, start: int = 0) -> str:
+    """Return the end of a log, from byte `start` or later; empty if the log cannot be read."""
     try:
         with log.open("rb") as file:
-            file.seek(max(start, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+            file.seek(max(start, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
         return ""
-    return text[: text.rfind("\n") + 1]

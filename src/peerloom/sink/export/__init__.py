@@ -1,1 +1,1 @@
-"""Committed rows as one file for other programs."""
+"""Export committed rows to one file for other programs."""

@@ -1,7 +1,7 @@
-"""A run's rows as one file: JSONL, line by line as they are, or Parquet.
+"""Export the rows of a run to one file: JSONL, copied line by line, or Parquet.
 
-What is committed when the export begins is what the file holds, also while the run goes on. The file
-appears under its name when it is whole. In the run directory itself only Parquet's own two names are used.
+The file holds the rows that are committed when the export begins, even if the run continues. It appears under
+its name when it is complete. In the run directory itself only the two names in `PARQUET` are allowed.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ SUFFIXES = (".parquet", ".jsonl")
 
 
 class Exported(NamedTuple):
-    """A file that was written. `texts` are the places of a Parquet file whose values are JSON text."""
+    """A file that was written. `texts` are the paths in a Parquet file whose values are JSON text."""
 
     path: Path
     rows: int
     texts: list[str]
 
 
-def _never() -> None:
-    """Nobody ends the export before its time."""
+def _ignore() -> None:
+    """Do nothing."""
 
 
 def export(
@@ -36,18 +36,18 @@ def export(
     target: Path | None = None,
     *,
     rejected: bool = False,
-    going_on: Callable[[], None] = _never,
+    on_row: Callable[[], None] = _ignore,
 ) -> Exported:
-    """Write the completed rows, or the others, to a file, which is written over if it is there.
+    """Write the completed rows, or the rejected ones, to a file, which is overwritten if it exists.
 
     Args:
-        run_dir: the run directory; the run may go on.
+        run_dir: the run directory; the run may be active.
         target: a `.parquet` or `.jsonl` file; by default `data.parquet` (`rejected.parquet`) in `run_dir`.
-        rejected: the rows that did not complete, instead of those that did.
-        going_on: called for each row; what it raises ends the export, and nothing is left of it.
+        rejected: export the rows that did not complete, instead of those that did.
+        on_row: called for each row; an exception that it raises ends the export without leaving a file.
 
     Raises:
-        ConfigError: if the file's kind is not known, or it would be among the run's own files.
+        ConfigError: if the file's suffix is unknown, or it would be among the run's own files.
         RunDirError: if there is no such run directory, or a row in it is damaged.
         SinkError: if the file cannot be written.
     """
@@ -57,31 +57,31 @@ def export(
     _check(run_dir, path, folder)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with contextlib.ExitStack() as undo:
-            undo.callback(temporary.unlink, missing_ok=True)
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(temporary.unlink, missing_ok=True)
             if path.suffix == ".parquet":
-                rows, texts = write_parquet(extents, temporary, going_on)
+                rows, texts = write_parquet(extents, temporary, on_row)
             else:
-                rows, texts = _copy(extents, temporary, going_on), []
+                rows, texts = _copy(extents, temporary, on_row), []
             _sync(temporary)
             temporary.rename(path)
-            undo.pop_all()
+            cleanup.pop_all()
     except OSError as error:
         raise write_failed(path, error) from error
     sync_folder(path.absolute().parent)
     return Exported(path, rows, texts)
 
 
-def export_parquet(run_dir: Path, going_on: Callable[[], None] = _never) -> list[Exported]:
-    """Write `data.parquet`, and `rejected.parquet` if there are such rows; one of earlier goes otherwise.
+def export_parquet(run_dir: Path, on_row: Callable[[], None] = _ignore) -> list[Exported]:
+    """Write `data.parquet`, and `rejected.parquet` if there are rejected rows; else remove an old one.
 
     Raises:
         RunDirError: if a row is damaged.
         SinkError: if a file cannot be written.
     """
-    written = [export(run_dir, going_on=going_on)]
+    written = [export(run_dir, on_row=on_row)]
     if any(extent.end for extent in list_extents(run_dir, REJECTED)):
-        written.append(export(run_dir, rejected=True, going_on=going_on))
+        written.append(export(run_dir, rejected=True, on_row=on_row))
     else:
         (run_dir / PARQUET[REJECTED]).unlink(missing_ok=True)
     return written
@@ -98,12 +98,12 @@ def _check(run_dir: Path, path: Path, folder: str) -> None:
         )
 
 
-def _copy(extents: list[Extent], target: Path, going_on: Callable[[], None]) -> int:
+def _copy(extents: list[Extent], target: Path, on_row: Callable[[], None]) -> int:
     rows = 0
     with target.open("wb") as file:
         for extent in extents:
             for line in read_lines(extent):
-                going_on()
+                on_row()
                 file.write(line)
                 rows += 1
     return rows

@@ -1,1 +1,1 @@
-"""The journal: turns and calls of tasks in flight, so that what is admitted again goes on where it was."""
+"""Record the turns and calls of tasks in flight, so that a readmitted task continues where it was."""

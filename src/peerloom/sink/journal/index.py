@@ -1,9 +1,9 @@
-"""What the journal knows about tasks: read once, then asked task by task.
+"""Index the journal by task: scan it once, then look up the progress of each task.
 
-A scan keeps of each wanted record where it is, not what is in it, and holds the segment's file open: its
-bytes stay readable when compaction unlinks it. All segments are opened before any is read. Compaction unlinks
-a segment only after it has copied what is live in it, so a record that is not in the files opened is in one
-that a second listing shows; listings are repeated until one shows nothing new.
+A scan keeps the position of each wanted record, not its content, and keeps the segment's file open: its bytes
+stay readable after compaction unlinks it. All segments are opened before any is read. Compaction unlinks a
+segment only after copying its live records, so a record that is not in the opened files is in a segment that
+a second listing shows; listings are repeated until one shows nothing new.
 """
 
 import os
@@ -16,7 +16,7 @@ import msgspec
 from peerloom.errors import CodecError
 from peerloom.sink.errors import SinkError
 from peerloom.sink.journal.chain import Chain, best_chain
-from peerloom.sink.journal.records import TURN, Record, base_of, call_of, is_whole, turns_of
+from peerloom.sink.journal.records import TURN, Record, base_of, call_of, is_intact, turns_of
 from peerloom.sink.journal.walk import Walk
 from peerloom.sink.layout import JOURNAL, SegmentName, list_segments
 from peerloom.task import SavedCall, TaskId
@@ -25,7 +25,7 @@ _LISTINGS = 100
 
 
 class RecoveredTask(NamedTuple):
-    """How far a task had come: all turns up to a hop, and finished calls of the next turn."""
+    """The progress of a task: all turns up to a hop, and the finished calls of the next turn."""
 
     attempt: int
     hop: int
@@ -33,8 +33,8 @@ class RecoveredTask(NamedTuple):
     calls: list[SavedCall]
 
 
-class _Source:
-    """An open segment, and how many remembered records are in it."""
+class _OpenSegment:
+    """An open segment, and the number of indexed records in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,13 +52,13 @@ class _Source:
         return self.read(0, os.fstat(self._fd).st_size)
 
     def read_record(self, record: Record) -> bytes | None:
-        """The bytes of a record that was found here; None if they are not what they were."""
+        """Return the bytes of a record that was found here; None if they have changed."""
         try:
             data = self.read(record.start, record.end - record.start)
         except OSError:
             return None
         same = len(data) == record.end - record.start and data[-4:] == record.crc.to_bytes(4, "little")
-        return data if same and is_whole(data) else None
+        return data if same and is_intact(data) else None
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -67,91 +67,91 @@ class _Source:
 
 
 class JournalIndex:
-    """What the journal knew when it was scanned. Blocks; used by one thread at a time.
+    """The journal's content at the time of the scan. Blocks; used by one thread at a time.
 
     Attributes:
-        damaged: at how many places something was skipped that could not be read.
+        damaged: the number of damaged places that were skipped.
     """
 
     def __init__(self) -> None:
         self.damaged = 0
-        self._places: dict[TaskId, list[tuple[Record, _Source]]] = {}
-        self._sources: list[_Source] = []
+        self._records: dict[TaskId, list[tuple[Record, _OpenSegment]]] = {}
+        self._segments: list[_OpenSegment] = []
 
     @classmethod
     def scan(cls, run_dir: Path, wants: Callable[[TaskId], bool]) -> "JournalIndex":
-        """Read all segments of a run; those who write them may go on.
+        """Index all segments of a run, which may be written at the same time.
 
         Args:
             run_dir: the run directory.
-            wants: which tasks to remember.
+            wants: returns whether to index a task.
 
         Raises:
-            SinkError: if a segment cannot be opened, for want of rights or of file descriptors.
+            SinkError: if a segment cannot be opened, for lack of permissions or of file descriptors.
         """
-        memory = cls()
+        index = cls()
         try:
-            memory._open_all(run_dir)
-            for source in memory._sources:
-                memory._read(source, wants)
+            index._open_all(run_dir)
+            for segment in index._segments:
+                index._read(segment, wants)
         except BaseException:
-            memory.close()
+            index.close()
             raise
-        memory._sources = [source for source in memory._sources if source.records]
-        return memory
+        index._segments = [segment for segment in index._segments if segment.records]
+        return index
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._records)
 
     def __contains__(self, id: TaskId) -> bool:
-        return id in self._places
+        return id in self._records
 
     def ids(self) -> Iterable[TaskId]:
-        """The tasks of which something is remembered, and not yet popped."""
-        return self._places.keys()
+        """Return the tasks that are indexed and not yet popped."""
+        return self._records.keys()
 
     def pop(self, id: TaskId) -> RecoveredTask | None:
-        """How far a task had come, or None if nothing of use is known. It is forgotten then."""
-        places = self._places.pop(id, [])
-        sources = {record: source for record, source in places}
+        """Remove a task from the index, and return its progress; None if no usable progress is recorded."""
+        found = self._records.pop(id, [])
+        segments = dict(found)
         try:
-            while chain := best_chain(sources):
-                recalled = self._recall(chain, sources)
-                if recalled is not None:
-                    return recalled
+            while chain := best_chain(segments):
+                recovered = self._recover(chain, segments)
+                if recovered is not None:
+                    return recovered
             return None
         finally:
-            for _, source in places:
-                source.records -= 1
-                if not source.records:
-                    source.close()
+            for _, segment in found:
+                segment.records -= 1
+                if not segment.records:
+                    segment.close()
 
     def close(self) -> None:
-        """Forget everything and close the files."""
-        self._places.clear()
-        for source in self._sources:
-            source.close()
-        self._sources.clear()
+        """Clear the index and close the files."""
+        self._records.clear()
+        for segment in self._segments:
+            segment.close()
+        self._segments.clear()
 
-    def _read(self, source: _Source, wants: Callable[[TaskId], bool]) -> None:
+    def _read(self, segment: _OpenSegment, wants: Callable[[TaskId], bool]) -> None:
         try:
-            walk = Walk(source.read_all(), wants)
+            walk = Walk(segment.read_all(), wants)
         except OSError:  # a bad sector is damage like any other
             self.damaged += 1
             return
         for record in walk:
-            self._places.setdefault(record.id, []).append((record, source))
-            source.records += 1
+            self._records.setdefault(record.id, []).append((record, segment))
+            segment.records += 1
         self.damaged += walk.damaged
-        if not source.records:
-            source.close()
+        if not segment.records:
+            segment.close()
 
-    def _recall(self, chain: Chain, sources: dict[Record, _Source]) -> RecoveredTask | None:
-        """What a chain says, or None if one of its records is no good, which is taken out of `sources`."""
+    def _recover(self, chain: Chain, segments: dict[Record, _OpenSegment]) -> RecoveredTask | None:
+        """Return the content of a chain; if a record is damaged, remove it from `segments`, return None."""
         raw_turns: list[msgspec.Raw] = []
         calls: list[SavedCall] = []
         for record in (*([chain.base] if chain.base is not None else []), *chain.turns, *chain.calls):
-            data = sources[record].read_record(record)
+            data = segments[record].read_record(record)
             try:
                 if data is None:
                     raise CodecError("the record has changed since it was found")
@@ -164,7 +164,7 @@ class JournalIndex:
                     calls.append(call_of(data))
             except CodecError:
                 self.damaged += 1
-                del sources[record]
+                del segments[record]
                 return None
         return RecoveredTask(chain.attempt, chain.hop, raw_turns, calls)
 
@@ -178,9 +178,9 @@ class JournalIndex:
             for name in fresh:
                 path = name.path(run_dir)
                 try:
-                    self._sources.append(_Source(path))
+                    self._segments.append(_OpenSegment(path))
                 except FileNotFoundError:
-                    continue  # unlinked just now; what was live in it is in a segment listed next
+                    continue  # just unlinked; its live records are in a segment that the next listing shows
                 except OSError as error:
                     raise SinkError(
                         f"{path} could not be opened: {error.strerror}. See to its permissions, or raise "

@@ -1,17 +1,17 @@
-"""Records of the journal, as bytes.
+"""Encode and decode the records of the journal.
 
-A record is a head of fixed size, a payload in MessagePack, and a CRC-32 of both. The head begins with a
-marker that no UTF-8 text contains, then has the payload's length twice, once inverted: a reader steps over
-records it does not want by the head alone, and does not trust a damaged length. The last byte of the marker
-is the version of the format.
+A record is a header of fixed size, a payload in MessagePack, and a CRC-32 of both. The header begins with a
+marker that no UTF-8 text contains, then has the payload's length twice, once inverted: a reader skips
+unwanted records by the header alone, and detects a damaged length. The last byte of the marker is the version
+of the format.
 
-Three kinds:
+There are three kinds:
 
-    TURN  the turns by which a copy came to its hop, from the hop before or from an earlier one
+    TURN  the turns by which a copy reached its hop, from the previous hop or an earlier one
     CALL  a finished call of the unfinished turn that follows the hop
-    BASE  all turns up to the hop, and calls of the next turn: where an attempt begins that was recalled
+    BASE  all turns up to the hop, and calls of the next turn: the start of an attempt of a recovered task
 
-Equal calls are records of their own, told apart by a number; a copy of a record has the number too.
+Equal calls are separate records, distinguished by a number; a copy of a record has the same number.
 """
 
 import os
@@ -19,22 +19,24 @@ import struct
 import zlib
 from collections.abc import Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from peerloom.errors import CodecError
 from peerloom.task import Header, SavedCall, TaskId, Turn
 
+T = TypeVar("T")
+
 TURN, CALL, BASE = 1, 2, 3
 
 MARKER = b"\xffPJ\x01"
 LENGTH_MASK = 0xFFFF_FFFF
 HEAD = struct.Struct("<4sIIBIQIQIQ")
-"""Marker, payload's length, the same inverted, kind, file, row, trial, attempt, hop, mark."""
+"""Marker, payload's length, inverted length, kind, file, row, trial, attempt, hop, mark."""
 
 OVERHEAD = HEAD.size + 4
-"""Bytes of a record besides its payload."""
+"""The bytes of a record without its payload."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _turns_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -46,10 +48,10 @@ _call_numbers = count(int.from_bytes(os.urandom(7), "little"))
 
 
 class Record(NamedTuple):
-    """A record found in a segment: what its head says, and where it is.
+    """A record found in a segment: the fields of its header, its position, and its checksum.
 
-    `mark` tells equal calls apart; in a BASE it is the number of calls, and in a TURN that of the hops before
-    the last. `crc` is what it ends with.
+    `mark` distinguishes equal calls; in a BASE it is the number of calls, in a TURN the number of hops before
+    the last. `crc` is the checksum at its end.
     """
 
     kind: int
@@ -63,77 +65,68 @@ class Record(NamedTuple):
 
 
 def turn_record(header: Header, raw_turns: Sequence[msgspec.Raw], hops: int = 1) -> bytes:
-    """The record of one step, or of several that one peer took.
+    """Return the record of one step, or of several that one peer took.
 
     Args:
-        header: of the copy after them.
-        raw_turns: the turns that they added, encoded.
-        hops: how many they are.
+        header: the copy's header after these steps.
+        raw_turns: the encoded turns that the steps added.
+        hops: the number of steps.
     """
     return _record(TURN, header, hops - 1, _encode(raw_turns))
 
 
 def call_record(header: Header, call: SavedCall) -> bytes:
-    """The record of a finished call of an unfinished turn. Each is a call of its own, also if equal.
+    """Return the record of a finished call of an unfinished turn; equal calls get different records.
 
     Args:
-        header: of the copy that is acting; its hop is the last one finished.
+        header: the header of the acting copy; its hop is the last finished one.
         call: the call.
     """
     return _record(CALL, header, next(_call_numbers), _encode(call))
 
 
 def base_record(header: Header, raw_turns: Sequence[msgspec.Raw], calls: Sequence[SavedCall]) -> bytes:
-    """The record of where an attempt begins that goes on from what an earlier one had done.
+    """Return the record of the start of an attempt that continues an earlier one.
 
     Args:
-        header: of the copy that is admitted.
+        header: the header of the admitted copy.
         raw_turns: all its turns, encoded.
-        calls: finished calls of the turn that comes next.
+        calls: the finished calls of the next turn.
     """
     return _record(BASE, header, len(calls), _encode((raw_turns, calls)))
 
 
-def is_whole(record: bytes | memoryview) -> bool:
-    """Whether a record ends with its own CRC."""
+def is_intact(record: bytes | memoryview) -> bool:
+    """Return whether a record ends with its correct CRC."""
     return zlib.crc32(record[:-4]) == int.from_bytes(record[-4:], "little")
 
 
 def turns_of(record: bytes) -> list[msgspec.Raw]:
-    """The turns of a TURN.
+    """Return the turns of a TURN.
 
     Raises:
-        CodecError: if there are none in it.
+        CodecError: if it does not hold turns.
     """
-    try:
-        return _checked(_turns_decoder.decode(_payload(record)))
-    except msgspec.MsgspecError as error:
-        raise _wrong(error) from error
+    return _checked(_decode(_turns_decoder, _payload(record)))
 
 
 def call_of(record: bytes) -> SavedCall:
-    """The call of a CALL.
+    """Return the call of a CALL.
 
     Raises:
-        CodecError: if there is none in it.
+        CodecError: if it does not hold a call.
     """
-    try:
-        return _call_decoder.decode(_payload(record))
-    except msgspec.MsgspecError as error:
-        raise _wrong(error) from error
+    return _decode(_call_decoder, _payload(record))
 
 
 def base_of(record: bytes) -> tuple[list[msgspec.Raw], list[SavedCall]]:
-    """The turns and calls of a BASE.
+    """Return the turns and calls of a BASE.
 
     Raises:
-        CodecError: if they are not in it.
+        CodecError: if it does not hold them.
     """
-    try:
-        raw_turns, calls = _base_decoder.decode(_payload(record))
-        return _checked(raw_turns), calls
-    except msgspec.MsgspecError as error:
-        raise _wrong(error) from error
+    raw_turns, calls = _decode(_base_decoder, _payload(record))
+    return _checked(raw_turns), calls
 
 
 def _record(kind: int, header: Header, mark: int, payload: bytes) -> bytes:
@@ -150,9 +143,12 @@ def _payload(record: bytes) -> memoryview:
 
 def _checked(raw_turns: list[msgspec.Raw]) -> list[msgspec.Raw]:
     for raw in raw_turns:
-        _turn_decoder.decode(raw)
+        _decode(_turn_decoder, raw)
     return raw_turns
 
 
-def _wrong(error: Exception) -> CodecError:
-    return CodecError(f"not a record of the journal: {error}")
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", data: msgspec.Raw | memoryview) -> T:
+    try:
+        return decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CodecError(f"not a record of the journal: {error}") from error

@@ -1,30 +1,30 @@
-"""A segment as its writer knows it: which tasks still need it, and how many of its bytes."""
+"""Track the live records in a segment of the journal, and copy them to another segment."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from peerloom.sink.errors import SinkError
-from peerloom.sink.files import GrowingFile
+from peerloom.sink.files import AppendFile
 from peerloom.sink.journal.walk import Walk
 from peerloom.sink.layout import SegmentName, list_segments
 from peerloom.task import TaskId
 
-_KEPT_SHARE = 4
-"""A segment is copied once its live bytes are less than one part in so many."""
+_GARBAGE_RATIO = 4
+"""A closed segment is worth copying once its size is more than this multiple of its live bytes."""
 
 
 class Segment:
-    """One segment, written by us (with a file) or adopted (without).
+    """One segment, written by this process (with a file) or adopted (without).
 
     Attributes:
-        live: the bytes that each task has in it, of tasks that are not known to be done.
+        live: the number of bytes of each unfinished task in the segment.
         live_bytes: their sum, once the segment is closed.
-        closed: nothing will be written to it.
-        doubtful: a write or sync of it failed, so that it must be neither written nor synced again.
-        unreadable: it could not be read for a copy, so it stays as it is.
+        closed: True if nothing will be written to it.
+        doubtful: True if a write or sync failed, so that it must be neither written nor synced again.
+        unreadable: True if it could not be read for a copy, so that it stays unchanged.
     """
 
-    def __init__(self, name: SegmentName, path: Path, file: GrowingFile | None = None) -> None:
+    def __init__(self, name: SegmentName, path: Path, file: AppendFile | None = None) -> None:
         self.name = name
         self.path = path
         self.file = file
@@ -37,28 +37,28 @@ class Segment:
 
     @property
     def is_garbage(self) -> bool:
-        """Whether it is worth copying what is live. A doubtful one is: the copy is made durable anew."""
-        return not self.unreadable and (self.doubtful or self.live_bytes * _KEPT_SHARE < self.size)
+        """Whether to copy the live records. A doubtful segment is copied to make its records durable."""
+        return not self.unreadable and (self.doubtful or self.live_bytes * _GARBAGE_RATIO < self.size)
 
     def add(self, id: TaskId, size: int) -> None:
-        """A record of a task was written."""
+        """Count a written record of a task."""
         self.live[id] = self.live.get(id, 0) + size
 
     def close(self, size: int) -> None:
-        """Nothing will be written any more; the segment is so long."""
+        """Mark the segment as closed, with its final size."""
         self.size, self.live_bytes, self.closed = size, sum(self.live.values()), True
 
-    def settle(self, id: TaskId) -> None:
-        """A task is done."""
+    def remove(self, id: TaskId) -> None:
+        """Stop counting a task, which is done."""
         self.live_bytes -= self.live.pop(id, 0)
 
     def sync(self) -> None:
-        """Make it durable, and close its file if it is closed. In any thread, but in one at a time.
+        """Make the segment durable, and close its file if it is closed. Any thread, but one at a time.
 
         Raises:
             SinkError: if that failed; the segment is doubtful then.
         """
-        closed = self.closed  # before the sync: what is written until then is covered by it
+        closed = self.closed  # read before the sync, which covers everything written until now
         if self.file is None:
             return
         try:
@@ -73,17 +73,23 @@ class Segment:
                 self.file = None
 
 
-class Copying:
-    """The live records of a closed segment on their way to the current one; see `JournalWriter`."""
+class SegmentCopy:
+    """A copy of the live records of a closed segment to the current one; see `JournalWriter`.
+
+    Attributes:
+        segment: the closed segment.
+        records: the records that were read, with their tasks.
+        target: the segment they were written to; None before that.
+    """
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self.found: list[tuple[TaskId, bytes]] = []
-        self.into: Segment | None = None
-        self._wanted = frozenset(segment.live)
+        self.records: list[tuple[TaskId, bytes]] = []
+        self.target: Segment | None = None
+        self._ids = frozenset(segment.live)
 
     def read(self) -> None:
-        """Read the records. In any thread.
+        """Read the live records. Any thread.
 
         Raises:
             SinkError: if the segment could not be read.
@@ -93,11 +99,14 @@ class Copying:
         except SinkError:
             self.segment.unreadable = True
             raise
-        self.found = [(it.id, data[it.start : it.end]) for it in Walk(data, self._wanted.__contains__)]
+        self.records = [(it.id, data[it.start : it.end]) for it in Walk(data, self._ids.__contains__)]
 
 
 def find_orphans(run_dir: Path, wants: Callable[[SegmentName], bool]) -> list[Segment]:
-    """Segments nobody writes any more, with the ids in them, but for unreadable ones. In any thread."""
+    """Return the wanted segments with the ids in them, without unreadable ones. Any thread.
+
+    No process may write to them any more.
+    """
     orphans: list[Segment] = []
     for name in filter(wants, list_segments(run_dir)):
         segment = Segment(name, name.path(run_dir))
@@ -113,7 +122,7 @@ def find_orphans(run_dir: Path, wants: Callable[[SegmentName], bool]) -> list[Se
 
 
 def _read(path: Path) -> bytes:
-    """What is in a segment; nothing if another who has adopted it, too, was faster."""
+    """Return the content of a segment; empty if another member that adopted it has removed it."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

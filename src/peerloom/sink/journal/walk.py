@@ -1,28 +1,28 @@
-"""Reading the records of a segment, whatever has happened to it.
+"""Read the records of a segment, and skip damage.
 
-A record that is not wanted is stepped over by its head; one that is wanted must have its CRC. Where there is
-no good record, the walk goes on at the next marker that begins one: damage costs only what it touched.
+An unwanted record is skipped by its header; a wanted record must have a correct CRC. At a damaged record the
+walk resumes at the next intact one, so damage costs only the records it touches.
 """
 
 from collections.abc import Callable, Iterator
 
-from peerloom.sink.journal.records import HEAD, LENGTH_MASK, MARKER, OVERHEAD, Record, is_whole
+from peerloom.sink.journal.records import HEAD, LENGTH_MASK, MARKER, OVERHEAD, Record, is_intact
 from peerloom.task import TaskId
 
 _NO_HEAD = (b"", *[0] * 9)
 
 
 class Walk:
-    """The records of a segment that are of wanted tasks, in order.
+    """The records of a segment that belong to wanted tasks, in order.
 
     Args:
-        data: the segment.
-        wants: asked for the id of each record.
-        check: whether the CRC of what is wanted is checked. Without, a payload may be damaged.
+        data: the segment's content.
+        wants: returns whether a task is wanted.
+        check: whether to check the CRC of wanted records. Without it, a payload may be damaged.
 
     Attributes:
-        damaged: at how many places something was skipped, once the walk is over. A record that
-            ends beyond the segment, at its end, is none: its writing was never finished.
+        damaged: the number of damaged places that were skipped, once the walk is over. An incomplete record
+            at the segment's end does not count: its writing was never finished.
     """
 
     def __init__(self, data: bytes, wants: Callable[[TaskId], bool], *, check: bool = True) -> None:
@@ -36,7 +36,7 @@ class Walk:
         data, wants, check, unpack = self._data, self._wants, self._check, HEAD.unpack_from
         position, size = 0, len(data)
         last_start = size - OVERHEAD
-        unchecked = -1  # where the record before began, if its CRC was not looked at
+        unchecked = -1  # the start of the previous record if its CRC was not checked
         while position < size:
             head = unpack(data, position) if position <= last_start else _NO_HEAD
             marker, length, inverse, kind, file, row, trial, attempt, hop, mark = head
@@ -46,22 +46,25 @@ class Walk:
                 if not wants(id):
                     unchecked, position = position, after
                     continue
-                if not check or is_whole(self._view[position:after]):
+                if not check or is_intact(self._view[position:after]):
                     crc = int.from_bytes(data[after - 4 : after], "little")
                     yield Record(kind, id, attempt, hop, mark, position, after, crc)
                     unchecked, position = -1 if check else position, after
                     continue
-            # An unchecked record may have been cut short, and others begun in what should be its bytes.
+            # An unchecked record may be truncated, so that other records begin within its nominal bytes.
             position, unchecked = self._resume(position if unchecked < 0 else unchecked, position), -1
 
     def _resume(self, bad: int, position: int) -> int:
-        """Where the next good record after `bad` begins, or the end; the walk has come to `position`."""
+        """Return the start of the next intact record after `bad`, or the end of the data.
+
+        `position` is the place where the walk found no record.
+        """
         data = self._data
         found = data.find(MARKER, bad + 1)
         while found >= 0:
             if found + OVERHEAD <= len(data):
                 after = found + OVERHEAD + int.from_bytes(data[found + 4 : found + 8], "little")
-                if after <= len(data) and is_whole(self._view[found:after]):
+                if after <= len(data) and is_intact(self._view[found:after]):
                     self.damaged += 1
                     return found
             found = data.find(MARKER, found + 1)
@@ -69,10 +72,10 @@ class Walk:
         return len(data)
 
     def _unfinished(self, position: int) -> bool:
-        """Whether a record begins here that was to end beyond the data."""
+        """Return whether a record begins here whose end is missing."""
         rest = self._data[position : position + OVERHEAD]
         if len(rest) < OVERHEAD:
             return rest.startswith(MARKER) or MARKER.startswith(rest)
         length, inverse = (int.from_bytes(rest[at : at + 4], "little") for at in (4, 8))
-        good = rest.startswith(MARKER) and length ^ inverse == LENGTH_MASK
-        return good and position + OVERHEAD + length > len(self._data)
+        valid = rest.startswith(MARKER) and length ^ inverse == LENGTH_MASK
+        return valid and position + OVERHEAD + length > len(self._data)

@@ -1,16 +1,16 @@
-"""Writing the journal: segments of one incarnation, and the removal of what nobody needs any more.
+"""Write the journal of one incarnation in segments, and remove segments that are no longer needed.
 
-Appending is one `write` call for a pass of the event loop; `sync` makes what was written durable later, from
-another thread. A segment is closed when it is long, and unlinked when the tasks in it are done. One that is
-mostly garbage is copied away:
+Each pass of the event loop appends with one `write` call; `sync` makes the written records durable later, in
+another thread. A segment is closed at a certain size, and unlinked when all tasks in it are done. The live
+records of a segment that is mostly garbage are copied to the current segment:
 
-    copying = writer.begin_copy()   # event loop
-    copying.read()                  # thread
-    writer.write_copy(copying)      # event loop
-    writer.sync()                   # thread
-    writer.end_copy(copying)        # event loop
+    copy = writer.begin_copy()   # event loop
+    copy.read()                  # thread
+    writer.write_copy(copy)      # event loop
+    writer.sync()                # thread
+    writer.end_copy(copy)        # event loop
 
-All methods are for the one thread that writes, but for `sync` and `orphans`.
+All methods must be called in the one thread that writes, except `sync` and `orphans`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,8 +20,8 @@ from pathlib import Path
 from threading import Lock
 
 from peerloom.sink.errors import DiskFull, SinkError
-from peerloom.sink.files import GrowingFile, sync_folder
-from peerloom.sink.journal.segment import Copying, Segment, find_orphans
+from peerloom.sink.files import AppendFile, sync_folder
+from peerloom.sink.journal.segment import Segment, SegmentCopy, find_orphans
 from peerloom.sink.layout import SegmentName
 from peerloom.task import TaskId
 
@@ -29,14 +29,15 @@ ROTATE_BYTES = 16 * 2**20
 
 
 class JournalWriter:
-    """The journal of one incarnation of a member. Its first segment is made when something is written.
+    """Writer of the journal of one incarnation of a member. The first write creates its first segment.
 
     Args:
         run_dir: a run directory whose folders exist.
-        kind: of the member, in small letters, as in `peer`.
-        index: of the member.
-        incarnation: of the member; no other process may write under the same three.
-        rotate_bytes: a segment is closed once it is that long.
+        kind: the member's kind in lower case, as in `peer`.
+        index: the member's index.
+        incarnation: the member's incarnation; no other process may write with the same kind, index and
+            incarnation.
+        rotate_bytes: the size at which a segment is closed.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class JournalWriter:
         self._closed_of: dict[TaskId, list[Segment]] = {}
         self._dirty: set[Segment] = set()
         self._new_name = False
-        self._lock = Lock()  # of the two above
+        self._lock = Lock()  # guards the two attributes above
         self._syncing = Lock()
 
     def write(self, records: Sequence[bytes], ids: Iterable[TaskId]) -> None:
@@ -61,18 +62,18 @@ class JournalWriter:
             ids: the task of each.
 
         Raises:
-            DiskFull: if there was no room. The same may be written again.
-            SinkError: if writing failed otherwise. It may be tried again, in a new segment.
+            DiskFull: if there was no room. The same write may be tried again.
+            SinkError: if writing failed otherwise. A retry writes to a new segment.
         """
         if records:
             self._write(records, ids)
 
     def sync(self) -> None:
-        """Make durable what was written before. Slow; in any thread, while `write` goes on in another.
+        """Make all written records durable. Slow; any thread, also during a `write` in another.
 
         Raises:
-            SinkError: if that failed for a segment. What was written to it may not survive a loss of
-                power; the next write begins a new one, and what is live is copied there by and by.
+            SinkError: if that failed for a segment. Its records may not survive a loss of power; the next
+                write begins a new segment, and the live records are copied there later.
         """
         with self._syncing:
             with self._lock:
@@ -94,50 +95,47 @@ class JournalWriter:
                 raise errors[0]
 
     def closed_ids(self, limit: int) -> list[TaskId]:
-        """Up to so many tasks that closed segments are kept for, those first that were asked for longest ago.
-
-        At first these are the oldest.
-        """
+        """Return up to `limit` tasks that closed segments are kept for, the least recently returned first."""
         ids = list(islice(self._closed_of, limit))
         for id in ids:
             self._closed_of[id] = self._closed_of.pop(id)
         return ids
 
     def settle(self, done: Iterable[TaskId]) -> None:
-        """These tasks are done, for good; unlink the closed segments that nobody needs any more."""
+        """Mark tasks as done for good, and unlink the closed segments that no task needs any more."""
         current = self._current
         for id in done:
             if current is not None:
                 current.live.pop(id, None)
             for segment in self._closed_of.pop(id, ()):
-                segment.settle(id)
+                segment.remove(id)
                 if not segment.live:
                     self._unlink(segment)
 
-    def begin_copy(self) -> Copying | None:
-        """The closed segment that is most worth copying, or None. One at a time."""
+    def begin_copy(self) -> SegmentCopy | None:
+        """Return a copy of the closed segment with the fewest live bytes, or None. One at a time."""
         garbage = [segment for segment in self._closed.values() if segment.is_garbage]
-        return Copying(min(garbage, key=lambda segment: segment.live_bytes)) if garbage else None
+        return SegmentCopy(min(garbage, key=lambda segment: segment.live_bytes)) if garbage else None
 
-    def write_copy(self, copying: Copying) -> None:
-        """Append what was read and is still live.
+    def write_copy(self, copy: SegmentCopy) -> None:
+        """Append the records of a copy that are still live.
 
         Raises:
             DiskFull: if there was no room.
             SinkError: if writing failed otherwise.
         """
-        live = [(id, record) for id, record in copying.found if id in copying.segment.live]
+        live = [(id, record) for id, record in copy.records if id in copy.segment.live]
         if live:
-            copying.into = self._write([record for _, record in live], [id for id, _ in live])
+            copy.target = self._write([record for _, record in live], [id for id, _ in live])
 
-    def end_copy(self, copying: Copying) -> bool:
-        """Unlink a segment whose copy has been written, and synced without an error.
+    def end_copy(self, copy: SegmentCopy) -> bool:
+        """Unlink a segment whose copy was written, and synced without an error.
 
         Returns:
-            False if the copy is in doubt all the same, so that the segment stays.
+            False if the copy is doubtful nevertheless, so that the segment stays.
         """
-        segment, into = copying.segment, copying.into
-        if into is not None and into.doubtful:
+        segment = copy.segment
+        if copy.target is not None and copy.target.doubtful:
             return False
         if segment.name in self._closed:
             for id in segment.live:
@@ -148,30 +146,30 @@ class JournalWriter:
         return True
 
     def orphans(self, slots: int) -> list[Segment]:
-        """The segments of dead incarnations that are ours to look after, for `adopt`. Slow; in any thread.
+        """Return the segments of earlier incarnations that this member has to adopt. Slow; any thread.
 
-        Those are the segments of earlier incarnations; one that cannot be read is left for later.
+        Segments that cannot be read are left for later.
 
         Args:
-            slots: how many members of this kind there are; a segment is looked after by the one with the
-                index that its own has modulo this.
+            slots: the number of members of this kind; a segment is adopted by the member whose index is the
+                segment's slot modulo this number.
         """
         kind, index, incarnation, _ = self._next_name
 
-        def ours(name: SegmentName) -> bool:
+        def is_orphan(name: SegmentName) -> bool:
             earlier = name.incarnation < incarnation and name not in self._closed
             return earlier and name.kind == kind and name.slot % slots == index
 
-        return find_orphans(self._run_dir, ours)
+        return find_orphans(self._run_dir, is_orphan)
 
     def adopt(self, orphans: Iterable[Segment]) -> None:
-        """Look after segments of dead incarnations as if they were our own."""
+        """Manage segments of dead incarnations like this writer's own closed segments."""
         for segment in orphans:
             if segment.name not in self._closed:
-                self._keep(segment)
+                self._add_closed(segment)
 
     def close(self) -> None:
-        """Close all files as they are; the segments stay. Write nothing after it."""
+        """Close all files; the segments stay. No write may follow."""
         self._retire()
         with self._syncing, self._lock:
             for segment in self._dirty:
@@ -189,11 +187,11 @@ class JournalWriter:
         except SinkError as error:
             segment.doubtful |= not isinstance(error, DiskFull)
             try:
-                file.cut_back()
+                file.roll_back()
             except SinkError:
                 segment.doubtful = True
             raise
-        file.keep()
+        file.checkpoint()
         for id, record in zip(ids, records, strict=True):
             segment.add(id, len(record))
         with self._lock:
@@ -203,13 +201,13 @@ class JournalWriter:
         return segment
 
     def _writable(self) -> Segment:
-        """The current segment, a new one if there is none or it failed."""
+        """Return the current segment, or a new one if there is none or it is doubtful."""
         if self._current is not None and self._current.doubtful:
             self._retire()
         if self._current is None:
             name = self._next_name
             path = name.path(self._run_dir)
-            self._current = Segment(name, path, GrowingFile(path))
+            self._current = Segment(name, path, AppendFile(path))
             self._next_name = name._replace(number=name.number + 1)
             with self._lock:
                 self._new_name = True
@@ -222,10 +220,10 @@ class JournalWriter:
             segment.close(segment.file.end)
             with self._lock:
                 self._dirty.add(segment)
-            self._keep(segment)
+            self._add_closed(segment)
 
-    def _keep(self, segment: Segment) -> None:
-        """Look after a closed segment."""
+    def _add_closed(self, segment: Segment) -> None:
+        """Register a closed segment under its tasks; unlink it if no task needs it."""
         self._closed[segment.name] = segment
         for id in segment.live:
             self._closed_of.setdefault(id, []).append(segment)
@@ -234,5 +232,5 @@ class JournalWriter:
 
     def _unlink(self, segment: Segment) -> None:
         del self._closed[segment.name]
-        with suppress(OSError):  # what is left lying is of no harm; a later incarnation adopts it
+        with suppress(OSError):  # a leftover segment does no harm; a later incarnation adopts it
             segment.path.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""The run directory and its state between sessions."""
+"""Claim the run directory, and keep its state between sessions."""

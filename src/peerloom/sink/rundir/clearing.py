@@ -1,6 +1,6 @@
-"""The files that may be in a run directory, and their removal.
+"""Clear a run directory, and refuse one with unknown files.
 
-Only files with Peerloom's names are ever removed from a directory, and nothing is if there are others.
+Only files with Peerloom's names are ever removed from a directory, and none if there are other files.
 """
 
 import re
@@ -14,7 +14,7 @@ from peerloom.sink.lock import revoke
 ANOTHER = "choose another run directory (--run-dir, or run_dir= in Python)"
 """The advice for a directory that cannot be used."""
 
-_OURS = {
+_FILE_NAMES = {
     "": re.compile(
         r"run\.lock|\.?(run\.yaml|state\.json|log\.jsonl|summary\.json|control\.json|input\.pos|ledger)(\.tmp)?"
         r"|(data|rejected)\.parquet|\.(data|rejected)\.parquet\.\d+\.tmp"
@@ -32,19 +32,19 @@ def clear(directory: Path) -> None:
     """Remove a run, whose processes may still be writing.
 
     Raises:
-        RunDirError: if a file is not Peerloom's; nothing is removed then.
+        RunDirError: if a file is not one of Peerloom's; nothing is removed then.
         OSError: if something cannot be removed.
     """
     refuse_foreign(directory)
     for path in (directory / LOCKS).glob("shard-*.lock"):
-        revoke(path)  # before anything is removed, so that nobody makes a new file afterwards
+        revoke(path)  # before any removal, so that no process creates a new file afterwards
     for path in _entries(directory):
         if path.name != RUN_LOCK:
             path.unlink()
 
 
 def _entries(directory: Path) -> Iterator[Path]:
-    """What is in the directory and in Peerloom's folders there."""
+    """Yield the entries of the directory and of Peerloom's folders in it."""
     for path in sorted(directory.iterdir()):
         if path.name in FOLDERS and path.is_dir():
             yield from sorted(inner for inner in path.iterdir() if not is_leftover(inner))
@@ -53,15 +53,15 @@ def _entries(directory: Path) -> Iterator[Path]:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether NFS keeps a file that was removed under this name, for as long as some process has it open."""
+    """Return whether this is NFS's name for a removed file that some process still has open."""
     return path.name.startswith(".nfs")
 
 
 def refuse_foreign(directory: Path) -> None:
-    """Raise `RunDirError` for a directory with a file that is not Peerloom's."""
+    """Raise `RunDirError` if the directory holds a file that is not one of Peerloom's."""
     for path in _entries(directory):
         folder = "" if path.parent == directory else path.parent.name
-        if not _OURS[folder].fullmatch(path.name) or not path.is_file():
+        if not _FILE_NAMES[folder].fullmatch(path.name) or not path.is_file():
             raise RunDirError(
                 f"{directory} holds {path.relative_to(directory)}, which is not Peerloom's: "
                 f"move it away, or {ANOTHER}"

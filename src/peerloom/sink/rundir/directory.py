@@ -1,8 +1,9 @@
-"""The run directory: one run, one directory, claimed by one process at a time, for one session after another.
+"""Claim a run directory for one session, and read and write its files.
 
-The claim is an exclusive `flock` on `run.lock`, so it ends with the process, however that ends. A directory
-that is not empty is Peerloom's only if it has a `run.lock`, and only files with Peerloom's names are ever
-removed from it: nothing is, if there are others.
+One process at a time claims the directory of a run, one session after another. The claim is an exclusive
+`flock` on `run.lock`, so it ends with the process, even after a crash. A directory that is not empty is
+accepted only if it has a `run.lock`. Only files with Peerloom's names are ever removed, and none if there are
+other files.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import msgspec
 import orjson
 
 from peerloom.errors import RunDirError
-from peerloom.sink.files import sync_folder, write_whole
+from peerloom.sink.files import sync_folder, write_atomically
 from peerloom.sink.layout import (
     CONTROL,
     DATA,
@@ -44,25 +45,26 @@ CLAIM_SECONDS = 0.2
 
 
 class RunDir:
-    """A claimed run directory, with its folders. Made by `claim`.
+    """A claimed run directory with its folders. Create it with `claim`.
 
     As a context manager it releases the directory; if the block fails before a task could begin, it removes
-    the directory that `claim` has made, unless a service has left a log there.
+    the directory that `claim` has created, unless a service has left a log there.
 
     Attributes:
         path: the directory, absolute.
-        state: what the last session left; None if there was none, or its run was removed.
+        state: the state that the last session wrote; None if there was none, or its run was removed.
         begun: whether tasks could begin.
-        last_session: its number, 0 if there was none; no later one has it again, even of another run.
+        last_session: the number of the last session, 0 if there was none; no later session reuses it, even of
+            another run in the directory.
     """
 
     path: Path
     state: State | None
     last_session: int
 
-    def __init__(self, path: Path, lock: int, last_session: int = 0, made: Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path, lock: int, last_session: int = 0, created: Sequence[Path] = ()) -> None:
         self.path = path
-        self._made = made
+        self._created = created
         self.begun = False
         self.state = read_state(path)
         self.last_session = last_session if self.state is None else self.state.session
@@ -72,20 +74,20 @@ class RunDir:
 
     @classmethod
     def claim(cls, path: str | os.PathLike[str], *, fresh: bool = False) -> "RunDir":
-        """Make a directory ready for a session, and keep other processes out of it.
+        """Claim a directory for a session, and prepare it.
 
         Args:
-            path: the directory; made if it is not there.
+            path: the directory; created if it does not exist.
             fresh: remove an earlier run from it first.
 
         Raises:
-            RunDirError: if another process has it, it would have to be cleared but holds files that are not
-                Peerloom's, it holds a run whose state is missing or cannot be read (and `fresh` is False), or
-                it cannot be written.
+            RunDirError: if another process has claimed it, it would have to be cleared but holds files that
+                are not Peerloom's, it holds a run whose state is missing or cannot be read (and `fresh` is
+                False), or it cannot be written.
         """
         directory = _absolute(path)
         try:
-            made = [each for each in (directory, *directory.parents) if not each.exists()]
+            created = [each for each in (directory, *directory.parents) if not each.exists()]
             directory.mkdir(parents=True, exist_ok=True)
             _refuse_no_run(directory)
             lock = _lock(directory)
@@ -101,7 +103,7 @@ class RunDir:
                 for folder in FOLDERS:
                     (directory / folder).mkdir(exist_ok=True)
                 sync_folder(directory)
-                return cls(directory, lock, last_session, made)
+                return cls(directory, lock, last_session, created)
             except BaseException:
                 os.close(lock)
                 raise
@@ -110,50 +112,50 @@ class RunDir:
 
     @classmethod
     def peek(cls, path: str | os.PathLike[str], *, fresh: bool = False) -> "RunDir":
-        """What `claim` would find, for a session that is not begun: nothing is locked, made or written.
+        """Return a view of the directory as `claim` would, without locking, creating or writing anything.
 
         Raises:
-            RunDirError: as `claim` would.
+            RunDirError: as for `claim`.
         """
-        seen = cls.__new__(cls)
-        seen.path = directory = _absolute(path)
-        seen.state, seen.last_session, seen._released = None, 0, True
+        run_dir = cls.__new__(cls)
+        run_dir.path = directory = _absolute(path)
+        run_dir.state, run_dir.last_session, run_dir._released = None, 0, True
         try:
             if not directory.is_dir():
                 _refuse_unwritable(directory)
-                return seen
+                return run_dir
             _refuse_no_run(directory)
             if in_use(directory):
                 raise _in_use(directory)
             if fresh:
-                seen.last_session = _last_session(directory)
+                run_dir.last_session = _last_session(directory)
                 refuse_foreign(directory)
-                return seen
-            seen.state = read_state(directory)
-            if seen.state is None:
+                return run_dir
+            run_dir.state = read_state(directory)
+            if run_dir.state is None:
                 refuse_foreign(directory)
                 _refuse_run_without_state(directory)
             else:
-                seen.last_session = seen.state.session
+                run_dir.last_session = run_dir.state.session
         except OSError as error:
             raise _unusable(directory, error) from error
-        return seen
+        return run_dir
 
     @property
     def logs(self) -> Path:
-        """Where services put their own logs: files ending in `.log` or `.jsonl`."""
+        """The folder for the logs of services: files ending in `.log` or `.jsonl`."""
         return self.path / LOGS
 
     @property
     def has_work(self) -> bool:
-        """Whether there are rows here, or turns and calls of unfinished ones, as far as files tell."""
+        """Whether the directory has files of rows, or of turns and calls of unfinished tasks."""
         return bool(_work(self.path))
 
     def clear(self) -> None:
-        """Remove what earlier sessions left; who still writes for them is locked out.
+        """Remove the files of earlier sessions, and lock out processes that still write for them.
 
         Raises:
-            RunDirError: if something cannot be removed, or is not Peerloom's.
+            RunDirError: if a file cannot be removed, or is not one of Peerloom's.
         """
         try:
             clear(self.path)
@@ -164,47 +166,47 @@ class RunDir:
         self._log = _open_log(self.path)
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The content of `summary.json`; None if there is none that can be read."""
+        """Return the content of `summary.json`; None if it is missing or cannot be read."""
         try:
             return orjson.loads((self.path / SUMMARY).read_bytes())
         except (OSError, orjson.JSONDecodeError):
             return None
 
     def write_state(self, state: State) -> None:
-        """Write `state.json`, whole or not at all; it is durable when this returns.
+        """Write `state.json` atomically; it is durable when this returns.
 
         Raises:
             SinkError: if it could not be written; the old one is still there.
         """
-        write_whole(self.path / STATE, _json(msgspec.to_builtins(state)))
+        write_atomically(self.path / STATE, _json(msgspec.to_builtins(state)))
         self.state = state
 
     def write_yaml(self, text: str) -> None:
-        """Write `run.yaml`, the resolved configuration, whole or not at all.
+        """Write `run.yaml`, the resolved configuration, atomically.
 
         Raises:
             SinkError: if it could not be written.
         """
-        write_whole(self.path / RUN_YAML, text.encode())
+        write_atomically(self.path / RUN_YAML, text.encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write `summary.json`, whole or not at all.
+        """Write `summary.json` atomically.
 
         Raises:
             SinkError: if it could not be written.
         """
-        write_whole(self.path / SUMMARY, _json(summary))
+        write_atomically(self.path / SUMMARY, _json(summary))
 
     def write_control(self, content: bytes) -> None:
-        """Write `control.json`, which only this user may read, whole or not at all.
+        """Write `control.json` atomically, readable only by this user.
 
         Raises:
             SinkError: if it could not be written.
         """
-        write_whole(self.path / CONTROL, content, mode=0o600)
+        write_atomically(self.path / CONTROL, content, mode=0o600)
 
     def remove_control(self) -> None:
-        """Remove `control.json`; no harm if it is not there."""
+        """Remove `control.json` if it exists."""
         (self.path / CONTROL).unlink(missing_ok=True)
 
     def log(self, level: str, event: str, **fields: Any) -> None:
@@ -224,8 +226,8 @@ class RunDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._made and not self.begun:
-            with contextlib.suppress(OSError, RunDirError):  # a file of somebody else's, say: all is left
+        if error is not None and self._created and not self.begun:
+            with contextlib.suppress(OSError, RunDirError):  # e.g. for a foreign file: nothing is removed
                 self._remove_unused()
         self.release()
 
@@ -236,11 +238,11 @@ class RunDir:
         for folder in FOLDERS:
             (self.path / folder).rmdir()
         (self.path / RUN_LOCK).unlink()
-        for each in self._made:
+        for each in self._created:
             each.rmdir()
 
     def _is_unused(self) -> bool:
-        """Whether there is nothing to go on with here, and nothing that tells why."""
+        """Return whether there is no work to resume, and no log that explains the failure."""
         return not self.has_work and not any(each.stat().st_size for each in self.logs.iterdir())
 
     def release(self) -> None:
@@ -252,7 +254,7 @@ class RunDir:
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path; refuse one that is not UTF-8, which no row or log could name."""
+    """Return the absolute path; refuse one that is not UTF-8, which no row or log could contain."""
     directory = Path(path).expanduser().absolute()
     if escaped(str(directory)) != str(directory):
         raise RunDirError(f"{escaped(str(directory))} is not UTF-8: {ANOTHER}")
@@ -260,12 +262,12 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def _lock(directory: Path) -> int:
-    """The descriptor that holds the claim."""
+    """Return a file descriptor that holds the claim."""
     path = directory / RUN_LOCK
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         _lock_within(lock, CLAIM_SECONDS)
-        if not os.path.samestat(os.fstat(lock), os.stat(path)):  # removed by who had it until now
+        if not os.path.samestat(os.fstat(lock), os.stat(path)):  # removed by the process that held it
             raise BlockingIOError
     except OSError as error:
         os.close(lock)
@@ -278,29 +280,29 @@ def _lock(directory: Path) -> int:
 
 
 def _in_use(directory: Path) -> RunDirError:
-    holder = ""
+    pid = ""
     with contextlib.suppress(OSError):
-        holder = (directory / RUN_LOCK).read_text("ascii", "replace").strip()
-    holder = holder or "unknown"
-    return RunDirError(f"{directory} is in use by another run (process {holder}): wait for it, or {ANOTHER}")
+        pid = (directory / RUN_LOCK).read_text("ascii", "replace").strip()
+    pid = pid or "unknown"
+    return RunDirError(f"{directory} is in use by another run (process {pid}): wait for it, or {ANOTHER}")
 
 
 def _unusable(directory: Path, error: OSError) -> RunDirError:
-    why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-    return RunDirError(f"{error.filename or directory} cannot be used for a run: {why}: {ANOTHER}")
+    reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+    return RunDirError(f"{error.filename or directory} cannot be used for a run: {reason}: {ANOTHER}")
 
 
 def _refuse_unwritable(directory: Path) -> None:
-    """Refuse a directory that is not there and could not be made."""
-    above = next(each for each in (directory, *directory.parents) if each.exists())
-    if not above.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
+    """Refuse a directory that does not exist and could not be created."""
+    parent = next(each for each in (directory, *directory.parents) if each.exists())
+    if not parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(parent))
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(parent))
 
 
 def _lock_within(lock: int, seconds: float) -> None:
-    """Take an exclusive lock, also if somebody has it for an instant, as `in_use` does."""
+    """Take an exclusive lock; wait a little if a process has it for a moment, as `in_use` does."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -312,13 +314,13 @@ def _lock_within(lock: int, seconds: float) -> None:
 
 
 def in_use(directory: Path) -> bool:
-    """Whether some process has claimed a run directory."""
+    """Return whether some process has claimed a run directory."""
     try:
         lock = os.open(directory / RUN_LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released by the close below
     except BlockingIOError:
         return True
     finally:
@@ -336,7 +338,7 @@ def _refuse_no_run(directory: Path) -> None:
 
 
 def _refuse_run_without_state(directory: Path) -> None:
-    """A directory whose run got no further than its log is free."""
+    """Refuse a directory with a run that has no state; a run that only wrote a log does not count."""
     found = [name for name in (RUN_YAML, SUMMARY) if (directory / name).exists()]
     found += _work(directory)
     if found:
@@ -347,7 +349,7 @@ def _refuse_run_without_state(directory: Path) -> None:
 
 
 def _work(directory: Path) -> list[str]:
-    """The folders that hold what sessions have done."""
+    """Return the folders that hold the work of sessions."""
     found = [folder for folder in (DATA, REJECTED, INDEX) if list_parts(directory, folder)]
     return [*found, JOURNAL] if list_segments(directory) else found
 
@@ -355,7 +357,7 @@ def _work(directory: Path) -> list[str]:
 def _last_session(directory: Path) -> int:
     try:
         state = read_state(directory)
-    except RunDirError:  # whoever begins anew need not be able to read it
+    except RunDirError:  # a fresh start does not need the state
         return 0
     return 0 if state is None else state.session
 

@@ -1,8 +1,9 @@
-"""What a run has used of its budget, written down before more of it is handed out.
+"""Record the used part of a run's budget on disk, before more of it is granted.
 
-Each line says what calls that are over came to (`used`), and what may have been used beside (`held`): both
-count after a crash, so the total is never smaller than the truth. Lines are only written, which outlives this
-process, and synced about once a second, which outlives the machine. A torn last line is one that never was.
+Each line holds the amounts of finished calls (`used`), and the amounts granted for further calls (`held`):
+both count after a crash, so the total is never smaller than the actual usage. Each line survives a crash of
+this process; a sync about once a second makes the lines survive a crash of the machine. An incomplete last
+line is ignored.
 """
 
 import os
@@ -11,28 +12,28 @@ from pathlib import Path
 
 import msgspec
 
-from peerloom.sink.files import write_failed, write_whole
+from peerloom.sink.files import write_atomically, write_failed
 from peerloom.sink.layout import LEDGER
 
 SYNC_SECONDS = 1.0
-LONGEST = 1 << 20  # bytes after which the file is begun anew
+MAX_BYTES = 1 << 20  # a larger file is replaced by one with a single line
 
 Amounts = dict[str, float]
 
 
-class Entry(msgspec.Struct):
+class LedgerEntry(msgspec.Struct):
     """Amounts by resource."""
 
     used: Amounts = {}
     held: Amounts = {}
 
 
-_decoder = msgspec.json.Decoder(Entry)
+_decoder = msgspec.json.Decoder(LedgerEntry)
 _encoder = msgspec.json.Encoder()
 
 
-def read_ledger(run_dir: Path) -> Entry | None:
-    """The last whole line of a run's ledger; None if it has none."""
+def read_ledger(run_dir: Path) -> LedgerEntry | None:
+    """Return the last complete entry of a run's ledger; None if there is none."""
     try:
         lines = (run_dir / LEDGER).read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
@@ -47,7 +48,7 @@ def read_ledger(run_dir: Path) -> Entry | None:
 
 
 class Ledger:
-    """The ledger of a run, begun anew with what earlier sessions have used. Blocks, briefly.
+    """The ledger of a run, started with the amounts that earlier sessions have used. Blocks, briefly.
 
     Raises:
         SinkError: if it cannot be written.
@@ -56,19 +57,19 @@ class Ledger:
     def __init__(self, run_dir: Path, earlier: Amounts) -> None:
         self._path = run_dir / LEDGER
         self._fd = -1
-        self._begin(Entry(used=earlier))
+        self._begin(LedgerEntry(used=earlier))
 
     def note(self, used: Amounts, held: Amounts) -> None:
-        """Write down what is used, and what may be.
+        """Append an entry with the used and the held amounts.
 
         Raises:
-            DiskFull: if there is no room; nothing more may be handed out then.
+            DiskFull: if there is no room; nothing more may be granted then.
             SinkError: if it cannot be written.
         """
-        line = _encoder.encode(Entry(used, held)) + b"\n"
+        line = _encoder.encode(LedgerEntry(used, held)) + b"\n"
         try:
-            if self._size + len(line) > LONGEST:
-                self._begin(Entry(used, held))
+            if self._size + len(line) > MAX_BYTES:
+                self._begin(LedgerEntry(used, held))
                 return
             written = os.write(self._fd, line)
             if written < len(line):
@@ -79,11 +80,11 @@ class Ledger:
                 os.fdatasync(self._fd)
                 self._synced = time.monotonic()
         except OSError as error:
-            self._size = LONGEST  # what is in this file is uncertain: the next line begins another
+            self._size = MAX_BYTES  # the file's content is uncertain: the next line starts a new one
             raise write_failed(self._path, error) from error
 
     def close(self) -> None:
-        """Make all of it durable, and close the file."""
+        """Make all entries durable, and close the file."""
         try:
             os.fdatasync(self._fd)
         except OSError as error:
@@ -91,9 +92,9 @@ class Ledger:
         finally:
             os.close(self._fd)
 
-    def _begin(self, entry: Entry) -> None:
+    def _begin(self, entry: LedgerEntry) -> None:
         line = _encoder.encode(entry) + b"\n"
-        write_whole(self._path, line)
+        write_atomically(self._path, line)
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:

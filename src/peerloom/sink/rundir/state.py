@@ -1,7 +1,7 @@
-"""`state.json`: what a run directory knows of its run between sessions.
+"""Define `state.json`, the state of a run between sessions, and read it.
 
-A session is one process's work on the run; each has a number, written before anything else is done in
-it. The fingerprint says by what the run is known again: a later session with another one is refused.
+A session is the work of one process on the run; each has a number, which is written before any other work.
+The fingerprint identifies the run: a later session with a different one is refused.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,15 @@ from peerloom.errors import RunDirError
 from peerloom.sink.layout import STATE
 
 FORMAT = 1
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 
 How = Literal["running", "finished", "drained", "suspended", "failed"]
 
 
 class Fingerprint(msgspec.Struct):
-    """What decides a run's rows, by dotted key.
+    """The values that determine a run's rows, by dotted key.
 
-    `same` must stay as it is. What is in `grows` may only become more, None being all there is.
+    The values in `same` must not change. Those in `grows` may only increase; None means everything.
     """
 
     same: dict[str, Any] = {}
@@ -37,10 +37,9 @@ class State(msgspec.Struct, kw_only=True):
     """The content of `state.json`.
 
     `session` is the number of the last session, `began` that of the run's first one, and `how` is how the
-    last one ended (`running`: it goes on, or was killed). `wall_seconds` and `cpu_seconds` are those of all
-    sessions of the run, as far as they were written down; in `startup_seconds` of the wall time no task could
-    begin yet. `model` is what the service said that it is, empty
-    if it did not.
+    last one ended (`running`: it is active, or was killed). `wall_seconds` and `cpu_seconds` are the sums
+    over all sessions of the run, as far as recorded; `startup_seconds` is the part of the wall time before
+    tasks could begin. `model` is the name that the service reported, empty if it reported none.
     """
 
     format: int = FORMAT
@@ -59,10 +58,10 @@ _decoder = msgspec.json.Decoder(State)
 
 
 def read_state(run_dir: Path) -> State | None:
-    """The state of a run directory; None if it has none.
+    """Return the state of a run directory; None if it has none.
 
     Raises:
-        RunDirError: if it is damaged, or was written by a release that this one cannot read.
+        RunDirError: if it is damaged, or was written in a format that this release cannot read.
     """
     path = run_dir / STATE
     try:
@@ -80,20 +79,20 @@ def read_state(run_dir: Path) -> State | None:
 
 
 def differences(was: Fingerprint, now: Fingerprint) -> list[str]:
-    """A line for each key in which two fingerprints differ so that the run is another one."""
+    """Return a line for each key whose change makes the run a different one."""
     found = [
         f"{key}: was {_shown(was.same, key)}, now {_shown(now.same, key)}"
         for key in dict.fromkeys((*was.same, *now.same))
         if key not in was.same or key not in now.same or was.same[key] != now.same[key]
     ]
-    for key, more in now.grows.items():
-        less = was.grows.get(key)
-        if more is not None and (less is None or more < less):
+    for key, new in now.grows.items():
+        old = was.grows.get(key)
+        if new is not None and (old is None or new < old):
             found.append(
-                f"{key}: was {'all' if less is None else less}, now {more}: it may grow, but not shrink"
+                f"{key}: was {'all' if old is None else old}, now {new}: it may grow, but not shrink"
             )
-    if len(found) > MOST_SHOWN:
-        found[MOST_SHOWN:] = [f"... and {len(found) - MOST_SHOWN} more"]
+    if len(found) > MAX_SHOWN:
+        found[MAX_SHOWN:] = [f"... and {len(found) - MAX_SHOWN} more"]
     return found
 
 
@@ -102,7 +101,7 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """A value's leaves by dotted key; a list is one leaf unless it holds objects."""
+    """Yield a value's leaves by dotted key; a list is one leaf unless it holds objects."""
     if isinstance(value, dict) and (value or not key):
         for name, inner in cast("dict[str, Any]", value).items():
             yield from _flat(inner, f"{key}.{name}" if key else name)

@@ -1,1 +1,1 @@
-"""Sources by format."""
+"""Readers of each input format."""

@@ -1,7 +1,7 @@
-"""Documents as rows: one file, one row, with its text and its path.
+"""Read documents as rows: one row for each file, with its text and path.
 
-Text and Markdown are taken as they are; of a web page the main text and the title. A document that is
-empty, too large, no text, or gone is a bad row.
+Text and Markdown are unchanged; from a web page, the main text and the title are extracted. A document that
+is empty, too large, not text, or missing is a bad row.
 """
 
 import hashlib
@@ -15,25 +15,25 @@ from typing import Any
 from peerloom.errors import SourceError
 from peerloom.source.fingerprint import SAMPLES, WHOLE_BYTES, file_fingerprint
 from peerloom.source.formats.html import NoText, decode_page, main_text
-from peerloom.source.parts.part import CountedPart, Entry
-from peerloom.source.storage.extras import need
+from peerloom.source.parts.part import CountedPart, RawRow
+from peerloom.source.storage.extras import import_extra
 from peerloom.source.storage.files import SourceFile, check_name, local_file, reading
 from peerloom.source.storage.many import for_all
 
 TEXT = (".txt", ".md")
 HTML = (".html", ".htm")
-LARGEST = 32 << 20
-"""Bytes of a document above which it is a bad row; one row is in memory as a whole, several times over."""
+MAX_BYTES = 32 << 20
+"""The size above which a document is a bad row; memory holds several copies of a row."""
 
 
 class DocumentsPart(CountedPart):
-    """Documents in their order.
+    """A part that consists of documents.
 
     Args:
-        files: the documents.
-        root: what their paths are relative to, a folder or the beginning of a URL.
-        name: what the user knows them by.
-        html: whether all or none of them are web pages; by default those named so.
+        files: the documents, in order.
+        root: the folder or URL prefix to which their paths are relative.
+        name: the name given by the user.
+        html: whether all or none of them are web pages; None to decide by suffix.
 
     Raises:
         SourceError: if there are web pages, and the extra `documents` is not installed.
@@ -48,50 +48,50 @@ class DocumentsPart(CountedPart):
         self._html = html
         self.remote = any(file.remote for file in files)
         if any(map(self.is_html, self._files)) and find_spec("trafilatura") is None:
-            need("trafilatura", "documents", "the main text of web pages")
+            import_extra("trafilatura", "documents", "the main text of web pages")
 
     @property
     def name(self) -> str:
-        """As the user wrote it."""
+        """The name given by the user."""
         return self._name
 
     @property
     def count(self) -> int:
-        """How many documents there are."""
+        """The number of documents."""
         return len(self._files)
 
     def size_of(self, row: int) -> int:
-        """The size of the file."""
+        """Return the size of the file."""
         return max(1, self._files[row].size)
 
     def is_html(self, file: SourceFile) -> bool:
-        """Whether a document is a web page."""
+        """Return whether a document is a web page."""
         return file.suffix.endswith(HTML) if self._html is None else self._html
 
     def open(self) -> "DocumentsPart":
-        """Itself: each document is opened when it is read."""
+        """Return itself: each document is opened when it is read."""
         return self
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
-    def read(self, rows: Sequence[int]) -> Iterator[Entry]:
-        """The documents with these numbers."""
+    def read(self, rows: Sequence[int]) -> Iterator[RawRow]:
+        """Yield the documents with these numbers."""
         for row in rows:
             file = self._files[row]
             try:
                 value, error = self._document(file), ""
-            except NoText as wrong:
-                value, error = None, f"{file.name}: {wrong}"
-            yield Entry(row, value, file.name, error)
+            except NoText as reason:
+                value, error = None, f"{file.name}: {reason}"
+            yield RawRow(row, value, file.name, error)
 
     def describe(self) -> dict[str, Any]:
-        """Where they are, how many, and how large together."""
+        """Describe the documents by root, number and total size."""
         size = sum(max(0, file.size) for file in self._files)
         return {"path": self._root or self._name, "documents": self.count, "bytes": size}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Their names, sizes and content; of more than 256 MiB, the content of 64 of them."""
+        """Return a digest of names, sizes and contents; above 256 MiB, only about 64 contents are read."""
         digest = hashlib.blake2b(digest_size=16)
         size = sum(max(0, file.size) for file in self._files)
         step = 1 if size <= WHOLE_BYTES else max(1, self.count // SAMPLES)
@@ -119,7 +119,7 @@ class DocumentsPart(CountedPart):
 
 
 def find_documents(folder: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
-    """The documents below a folder, by path; hidden files and folders are passed over.
+    """Return the documents below a folder, sorted by path; hidden files and folders are skipped.
 
     Raises:
         SourceError: if a folder cannot be listed.
@@ -147,22 +147,22 @@ def _size(path: str) -> int:
     try:
         status = os.stat(path)
     except OSError:
-        return 0  # a link to nowhere: a bad row when it is read
+        return 0  # a broken link becomes a bad row when it is read
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _read(file: SourceFile) -> bytes:
     try:
         if not file.remote:
-            local_file(file.path)  # refuses what is no regular file, which might never end
+            local_file(file.path)  # raises for a path that is not a regular file, which might never end
         with reading(file), file.open() as stream:
-            data = stream.read(LARGEST + 1)
+            data = stream.read(MAX_BYTES + 1)
     except SourceError as error:
         if file.remote and not isinstance(error.__cause__, FileNotFoundError):
             raise
         raise NoText(f"the file cannot be read: {error}") from error
-    if len(data) > LARGEST:
-        raise NoText(f"the file is larger than {LARGEST >> 20} MiB: split it, or write its parts as JSONL")
+    if len(data) > MAX_BYTES:
+        raise NoText(f"the file is larger than {MAX_BYTES >> 20} MiB: split it, or write its parts as JSONL")
     if not data:
         raise NoText("the file is empty")
     return data

@@ -1,16 +1,16 @@
-"""The main text of a web page: what a person came to read, without menus, banners and comments."""
+"""Extract the main text of a web page, without menus, banners and comments."""
 
 import codecs
 import logging
 import re
 from typing import Any
 
-from peerloom.source.storage.extras import need
-from peerloom.source.storage.urls import said
+from peerloom.source.storage.extras import import_extra
+from peerloom.source.storage.urls import one_line
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]{1,40})""", re.IGNORECASE)
 _HEAD = 4096
-logging.getLogger("trafilatura").addHandler(logging.NullHandler())  # a row says what was wrong
+logging.getLogger("trafilatura").addHandler(logging.NullHandler())  # problems are reported in the row
 _TITLE_CHARS = 1000
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -20,38 +20,38 @@ _BOMS = {
 
 
 class NoText(ValueError):
-    """A page has no main text; the message says why, for a row's record."""
+    """A page has no main text; the message is the reason, for the bad row."""
 
 
 def main_text(html: str) -> tuple[str, str]:
-    """The title (empty if there is none) and the main text of a page.
+    """Return the title (empty if there is none) and the main text of a page; needs the extra `documents`.
 
-    Needs the extra `documents`. Pages are hostile input: whatever is wrong with one is a `NoText`.
+    Pages are untrusted input, so all exceptions of the parser are converted.
 
     Raises:
-        NoText: if it has no main text.
+        NoText: if the page has no main text, or cannot be parsed.
         SourceError: if the extra is not installed.
     """
-    trafilatura = need("trafilatura", "documents", "the main text of web pages")
-    loader = need("trafilatura.utils", "documents", "the main text of web pages")
+    trafilatura = import_extra("trafilatura", "documents", "the main text of web pages")
+    loader = import_extra("trafilatura.utils", "documents", "the main text of web pages")
     try:
         if "<html" not in html[:_HEAD].lower() and "<" in html:
-            html = f"<html><body>{html}</body></html>"  # a fragment, as it stands in many a field
+            html = f"<html><body>{html}</body></html>"  # a fragment, as fields often contain
         tree = loader.load_html(html)
         title = _title(tree) if tree is not None else ""
         found = trafilatura.extract(tree, include_comments=False) if tree is not None else None
     except Exception as error:
-        raise NoText(f"the page cannot be read as HTML: {said(error)}") from error
+        raise NoText(f"the page cannot be read as HTML: {one_line(error)}") from error
     if not found or not found.strip():
         raise NoText("the page has no main text")
     return title, found.strip()
 
 
 def decode_page(data: bytes) -> str:
-    """The text of a page: by its byte order mark, as UTF-8, or by the character set that it names.
+    """Decode a page by its byte order mark, as UTF-8, or by the character set that it names.
 
     Raises:
-        NoText: if it is none of these.
+        NoText: if none of these applies.
     """
     for mark, encoding in _BOMS.items():
         if data.startswith(mark):
@@ -73,7 +73,7 @@ def _decoded(data: bytes, encoding: str) -> str:
 
 
 def _title(tree: Any) -> str:
-    """The page's own title, on one line."""
+    """Return the title of a page, on one line."""
     for path in ("//head//meta[@property='og:title']/@content", "(//title)[1]//text()", "(//h1)[1]//text()"):
         text = " ".join(" ".join(tree.xpath(path)).split())
         if text:

@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face Hub, or saved to disk by its library `datasets` (extra `hub`).
+"""Read data sets of the Hugging Face Hub, or saved to disk by its library `datasets` (extra `hub`).
 
-The library downloads a data set once, keeps it in its cache and maps it into memory: rows are found by
-number at no cost. Access tokens are the library's own affair (`HF_TOKEN`, `hf auth login`).
+The library downloads a data set once, caches it and maps it into memory, so that rows are found by number. It
+also manages access tokens (`HF_TOKEN`, `hf auth login`).
 """
 
 import os
@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 
 from peerloom.errors import SourceError
 from peerloom.source.fingerprint import rows_digest
-from peerloom.source.parts.part import CountedPart, Entry
+from peerloom.source.parts.part import CountedPart, RawRow
 from peerloom.source.plain import plain_row
-from peerloom.source.storage.extras import need
-from peerloom.source.storage.urls import holds_credentials, said
+from peerloom.source.storage.extras import import_extra
+from peerloom.source.storage.urls import holds_credentials, one_line
 
 HUB = "hf://datasets/"
 _KEYS = ("split", "name", "revision")
@@ -24,7 +24,7 @@ _EXAMPLE = f"{HUB}owner/name?split=train&name=default"
 
 
 class DataSet(NamedTuple):
-    """Which data set: its id on the Hub or its folder, and what of it."""
+    """A reference to a data set: as the user wrote it, its id on the Hub or its folder, and the selection."""
 
     written: str
     path: str
@@ -37,10 +37,10 @@ class DataSetPart(CountedPart):
     """One split of a data set.
 
     Args:
-        data_set: which; it is downloaded at once, if it is not in the cache.
+        data_set: the data set, downloaded immediately if it is not cached.
 
     Raises:
-        SourceError: if it cannot be had, has several splits and none is chosen, or the extra `hub` is not
+        SourceError: if it cannot be loaded, has several splits and none is chosen, or the extra `hub` is not
             installed.
     """
 
@@ -53,24 +53,24 @@ class DataSetPart(CountedPart):
         self._row_bytes = max(1, int(self._table.data.nbytes) // max(1, self._count))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_table": None}  # whoever reads has a cache of their own
+        return {**self.__dict__, "_table": None}  # each reader loads the data set from its own cache
 
     @property
     def name(self) -> str:
-        """As the user wrote it."""
+        """The name given by the user."""
         return self._data_set.written
 
     @property
     def count(self) -> int:
-        """How many rows the split has."""
+        """The number of rows of the split."""
         return self._count
 
     def size_of(self, row: int) -> int:
-        """The mean of all rows."""
+        """Return the mean size of all rows."""
         return self._row_bytes
 
     def open(self) -> "DataSetPart":
-        """Itself, loaded."""
+        """Return itself, with the data set loaded."""
         if self._table is None:
             table = _load(self._data_set)
             if table.num_rows != self._count:
@@ -79,28 +79,28 @@ class DataSetPart(CountedPart):
         return self
 
     def close(self) -> None:
-        """It stays loaded: it is mapped, not in memory."""
+        """Do nothing: the data set stays mapped."""
 
-    def read(self, rows: Sequence[int]) -> Iterator[Entry]:
-        """The rows with these numbers."""
+    def read(self, rows: Sequence[int]) -> Iterator[RawRow]:
+        """Yield the rows with these numbers."""
         for start in range(0, len(rows), _BATCH):
             numbers = list(rows[start : start + _BATCH])
             try:
                 found = self._table[numbers].to_pylist()
             except Exception as error:
-                raise SourceError(f"{self.name} cannot be read any more: {said(error)}") from error
+                raise SourceError(f"{self.name} cannot be read any more: {one_line(error)}") from error
             for row, each in zip(numbers, found, strict=True):
                 where = f"{self.name}:{row + 1}"
-                value, wrong = plain_row(each)
-                yield Entry(row, value, where, f"{where}: {wrong}" if wrong else "")
+                value, error = plain_row(each)
+                yield RawRow(row, value, where, f"{where}: {error}" if error else "")
 
     def describe(self) -> dict[str, Any]:
-        """Which data set, and its rows."""
+        """Describe the data set, with its number of rows."""
         which = {key: value for key, value in self._data_set._asdict().items() if value is not None}
         return {**which, "rows": self.count}
 
     def fingerprint(self) -> dict[str, Any]:
-        """How many rows, their columns, and a digest of up to 1024 of them, evenly spaced."""
+        """Return the number of rows, the columns, and a digest of up to 1024 rows, evenly spaced."""
         last = self.count - 1
         wanted = min(self.count, _SAMPLES)
         numbers = sorted({last * number // max(1, wanted - 1) for number in range(wanted)})
@@ -111,10 +111,10 @@ class DataSetPart(CountedPart):
 
 
 def parse_data_set(written: str) -> DataSet:
-    """Which data set is meant by `hf://datasets/owner/name?split=...&name=...&revision=...`, or by a folder.
+    """Parse `hf://datasets/owner/name?split=...&name=...&revision=...`, or a folder with the same query.
 
     Raises:
-        SourceError: if what follows the `?` is not understood.
+        SourceError: if the query after the `?` is invalid.
     """
     path, _, query = written.partition("?")
     chosen: dict[str, str] = {}
@@ -135,7 +135,7 @@ def parse_data_set(written: str) -> DataSet:
 
 
 def is_data_set(written: str) -> bool:
-    """Whether it names a data set of the Hub: one with a path behind its name is a file in it."""
+    """Return whether a URL names a data set of the Hub, rather than a file in one."""
     if not written.startswith(HUB):
         return False
     path = written.removeprefix(HUB).partition("?")[0].strip("/")
@@ -143,14 +143,13 @@ def is_data_set(written: str) -> bool:
 
 
 def is_saved(folder: str) -> bool:
-    """Whether `datasets` saved a data set into a folder."""
+    """Return whether `datasets` saved a data set into a folder."""
     there = set(os.listdir(folder))
     return "dataset_dict.json" in there or {"dataset_info.json", "state.json"} <= there
 
 
 def _load(data_set: DataSet) -> Any:
-    """The split, as a table on disk."""
-    datasets = need("datasets", "hub", data_set.written)
+    datasets = import_extra("datasets", "hub", data_set.written)
     if holds_credentials(data_set.written):
         raise SourceError("a data set's name holds credentials: set HF_TOKEN in the environment instead")
     try:
@@ -158,7 +157,7 @@ def _load(data_set: DataSet) -> Any:
     except SourceError:
         raise
     except Exception as error:
-        raise SourceError(f"{data_set.written} cannot be loaded: {said(error)}") from error
+        raise SourceError(f"{data_set.written} cannot be loaded: {one_line(error)}") from error
     if isinstance(found, dict):
         found = _only(cast("dict[str, Any]", found), data_set)
     return found.with_format("arrow")

@@ -1,7 +1,7 @@
-"""Rows from JSON Lines files, plain or compressed.
+"""Read rows from JSON Lines files, plain or compressed.
 
-Each partition streams through the files and decodes only its own lines, so partitions share nothing.
-Bytes are checked line by line: one bad line costs one row.
+Each partition streams through the files and decodes only its own lines, so partitions share nothing. Each
+line is checked separately: a bad line costs one row.
 """
 
 import os
@@ -12,7 +12,7 @@ import orjson
 
 from peerloom.source.fingerprint import file_fingerprint
 from peerloom.source.parts.combined import PartsSource
-from peerloom.source.parts.part import Entry, LinesPart
+from peerloom.source.parts.part import LinesPart, RawRow
 from peerloom.source.storage.files import SourceFile, find_files
 from peerloom.source.storage.lines import Line, open_file, read_line_at, read_lines
 from peerloom.values import changed_by_parsing
@@ -20,16 +20,16 @@ from peerloom.values import changed_by_parsing
 _BOM = b"\xef\xbb\xbf"
 
 Convert = Callable[[Any], tuple[Any, str | int | None]]
-"""What a row is made of a line's value, and the label that it brings along."""
+"""A function that converts the value of a line to a row and its label."""
 
 
 class JsonlSource(PartsSource):
-    """JSON Lines: one object a line, UTF-8, `.jsonl`, `.jsonl.gz` or `.jsonl.zst`.
+    """JSON Lines: one object per line, UTF-8, `.jsonl`, `.jsonl.gz` or `.jsonl.zst`.
 
     Args:
         path: a file, a URL, a pattern, or several of them; the order of files is part of a row's identity.
         key: the field that labels a row; a row without it is a bad row.
-        limit: read the first so many rows only, by position over all files.
+        limit: the number of rows to read, by position over all files; None for all.
 
     Raises:
         SourceError: if no file matches, a file cannot be read, or `limit` is negative.
@@ -52,8 +52,8 @@ class JsonlPart(LinesPart):
 
     Args:
         file: the file.
-        convert: makes a row of each line's value; by default it is one.
-        kind: what the file is called in the run's record.
+        convert: the function that converts the value of each line to a row; by default the value is the row.
+        kind: the kind of the file in the run's record.
     """
 
     def __init__(self, file: SourceFile, convert: Convert | None = None, kind: str = "jsonl") -> None:
@@ -64,42 +64,42 @@ class JsonlPart(LinesPart):
 
     @property
     def name(self) -> str:
-        """The file's name, as the user wrote it."""
+        """The name given by the user."""
         return self._file.name
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return self._file.size
 
     @property
     def seekable(self) -> bool:
-        """Whether it is neither compressed nor on a server that only sends all of it."""
+        """Whether the file is uncompressed, and byte ranges of it can be read."""
         return self._file.seekable
 
     def lines(self) -> Iterator[Line]:
-        """Its lines that are not blank, in order."""
+        """Return the lines that are not blank, in order."""
         return read_lines(self._file)
 
-    def entry(self, line: Line) -> Entry:
-        """The row in a line."""
+    def entry(self, line: Line) -> RawRow:
+        """Return the row of a line."""
         where = f"{self._file.name}:{line.row + 1}"
         if line.error:
-            return Entry(line.row, None, where, line.error, self._offset(line))
+            return RawRow(line.row, None, where, line.error, self._offset(line))
         data = line.data.removeprefix(_BOM) if line.row == 0 else line.data
         try:
             value = orjson.loads(data)
         except orjson.JSONDecodeError as error:
-            return Entry(line.row, None, where, _explain(where, data, error), self._offset(line))
+            return RawRow(line.row, None, where, _explain(where, data, error), self._offset(line))
         if problem := changed_by_parsing(data, value, "row"):
-            return Entry(line.row, None, where, f"{where}: {problem}", self._offset(line))
+            return RawRow(line.row, None, where, f"{where}: {problem}", self._offset(line))
         label = None
         if self._convert is not None:
             value, label = self._convert(value)
-        return Entry(line.row, value, where, "", self._offset(line), label)
+        return RawRow(line.row, value, where, "", self._offset(line), label)
 
-    def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[Entry]:
-        """The rows at their offset in a plain file, by reading through a packed one."""
+    def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[RawRow]:
+        """Yield rows, by their offsets if the file is seekable, else by reading it from the start."""
         if not self.seekable:
             wanted = [(row, -1) for row, _ in wanted]
         scan = {row for row, offset in wanted if offset < 0}
@@ -113,14 +113,14 @@ class JsonlPart(LinesPart):
             yield from self._scan(scan)
 
     def describe(self) -> dict[str, Any]:
-        """The file and its size in bytes."""
+        """Describe the file by its path and size."""
         return {"path": self._file.path, "bytes": self._file.size}
 
     def fingerprint(self) -> dict[str, Any]:
-        """The content of the file."""
+        """Return the fingerprint of the file's content."""
         return file_fingerprint(self._file)
 
-    def _scan(self, wanted: set[int]) -> Iterator[Entry]:
+    def _scan(self, wanted: set[int]) -> Iterator[RawRow]:
         last = max(wanted)
         for line in read_lines(self._file):
             if line.row in wanted:
@@ -133,13 +133,13 @@ class JsonlPart(LinesPart):
 
 
 def _explain(where: str, data: bytes, error: orjson.JSONDecodeError) -> str:
-    """Why a line is no JSON, where in it, and what to do where the cause is a common one."""
+    """Return the position and reason of a JSON error, and the remedy for common causes."""
     try:
         text = data.decode()
-    except UnicodeDecodeError as wrong:
+    except UnicodeDecodeError as reason:
         hint = "; it looks like UTF-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else ""
         return (
-            f"{where}: not UTF-8 at byte {wrong.start} (0x{data[wrong.start]:02x}){hint}: "
+            f"{where}: not UTF-8 at byte {reason.start} (0x{data[reason.start]:02x}){hint}: "
             "convert the file, for example with iconv -t UTF-8"
         )
     if "\0" in text:

@@ -1,9 +1,9 @@
-"""Rows from Parquet files.
+"""Read rows from Parquet files.
 
-How many rows there are stands in the file's footer. Rows are read row group by row group, in batches of a
-few megabytes, so that a row group of any size costs little memory; within it a reader only goes forward
-and begins again for an earlier row. Each partition decodes whole batches, but makes only its own rows. A
-row group that is damaged costs its rows from there on.
+The number of rows is in the file's footer. Rows are read by row group, in batches of a few megabytes, so that
+a large row group costs little memory. Within a row group a reader moves forward only, and starts again for an
+earlier row. Each partition decodes whole batches, but converts only its own rows. Damage in a row group costs
+the rows from there to its end.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,24 +14,24 @@ from typing import Any, cast
 
 from peerloom.errors import SourceError
 from peerloom.source.fingerprint import file_fingerprint
-from peerloom.source.parts.part import CountedPart, Entry
+from peerloom.source.parts.part import CountedPart, RawRow
 from peerloom.source.plain import plain_row
 from peerloom.source.storage.files import SourceFile, reading
-from peerloom.source.storage.urls import said
+from peerloom.source.storage.urls import one_line
 
 BATCH_BYTES = 4 << 20
 BATCH_ROWS = 4096
-_BUFFER = 256 << 10  # of each column while a row group is read; without it a column is read as a whole
+_BUFFER = 256 << 10  # for each column of a row group; without a buffer, a column is read as a whole
 
 
 class ParquetPart(CountedPart):
     """One Parquet file.
 
     Args:
-        file: the file; its footer is read at once.
+        file: the file, whose footer is read immediately.
 
     Raises:
-        SourceError: if it is no Parquet file, or cannot be read.
+        SourceError: if it is not a Parquet file, or cannot be read.
     """
 
     kind = "parquet"
@@ -55,40 +55,40 @@ class ParquetPart(CountedPart):
 
     @property
     def name(self) -> str:
-        """The file's name, as the user wrote it."""
+        """The name given by the user."""
         return self.file.name
 
     @property
     def count(self) -> int:
-        """How many rows the footer tells of."""
+        """The number of rows in the footer."""
         return self.starts[-1]
 
     def size_of(self, row: int) -> int:
-        """The mean of its row group, uncompressed."""
+        """Return the mean uncompressed size of the rows in its row group."""
         return self._sizes[self.group_of(row)]
 
     def group_of(self, row: int) -> int:
-        """The row group that a row is in."""
+        """Return the number of a row's row group."""
         return bisect_right(self.starts, row) - 1
 
     def open(self) -> "_Reader":
-        """Whoever reads its rows, group by group."""
+        """Return a reader of the rows, group by group."""
         return _Reader(self)
 
     def describe(self) -> dict[str, Any]:
-        """The file, its size in bytes and its rows."""
+        """Describe the file by its path, size and number of rows."""
         return {"path": self.file.path, "bytes": self.file.size, "rows": self.count}
 
     def fingerprint(self) -> dict[str, Any]:
-        """The content of the file."""
+        """Return the fingerprint of the file's content."""
         return file_fingerprint(self.file)
 
 
 def open_parquet(file: SourceFile) -> tuple[Any, Any]:
-    """The open file, to be closed, and pyarrow's `ParquetFile` of it.
+    """Open a file, and return it, to be closed by the caller, with pyarrow's `ParquetFile` of it.
 
     Raises:
-        SourceError: if it is no Parquet file, or cannot be read.
+        SourceError: if it is not a Parquet file, or cannot be read.
     """
     parquet = cast("Any", import_module("pyarrow.parquet"))
     with reading(file):
@@ -99,11 +99,11 @@ def open_parquet(file: SourceFile) -> tuple[Any, Any]:
             stream.close()
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise SourceError(f"{file.name} is no good Parquet file: {said(error)}") from error
+            raise SourceError(f"{file.name} is no good Parquet file: {one_line(error)}") from error
 
 
 class _Reader:
-    """Stands at one batch of one row group."""
+    """A reader positioned at one batch of a row group."""
 
     def __init__(self, part: ParquetPart) -> None:
         self._part = part
@@ -116,15 +116,15 @@ class _Reader:
         self._begin = self._end = self._group_end = 0
         self._damage = ""
 
-    def read(self, rows: Sequence[int]) -> Iterator[Entry]:
-        """The entries of these rows, which ascend."""
-        at = 0
-        while at < len(rows):
-            if not self._begin <= rows[at] < self._end:
-                self._move(rows[at])
-            stop = bisect_left(rows, self._end, at)
-            yield from self._entries(rows[at:stop])
-            at = stop
+    def read(self, rows: Sequence[int]) -> Iterator[RawRow]:
+        """Yield these rows, whose numbers are ascending."""
+        start = 0
+        while start < len(rows):
+            if not self._begin <= rows[start] < self._end:
+                self._move(rows[start])
+            stop = bisect_left(rows, self._end, start)
+            yield from self._batch_rows(rows[start:stop])
+            start = stop
 
     def close(self) -> None:
         """Close the file."""
@@ -132,7 +132,7 @@ class _Reader:
             self._stream.close()
 
     def _move(self, row: int) -> None:
-        """Go to the batch with this row, or to where the row group is damaged before it."""
+        """Move to the batch with this row, or to damage in the row group before it."""
         part = self._part
         if not self._end <= row < self._group_end:
             group = part.group_of(row)
@@ -152,31 +152,31 @@ class _Reader:
             if self._part.file.remote or (isinstance(error, OSError) and error.errno is not None):
                 with reading(self._part.file):
                     raise
-            return None, f"the row group is damaged from here on ({said(error)})"
+            return None, f"the row group is damaged from here on ({one_line(error)})"
         return batch, "" if batch is not None else "the row group ends before this row"
 
-    def _entries(self, rows: Sequence[int]) -> Iterator[Entry]:
+    def _batch_rows(self, rows: Sequence[int]) -> Iterator[RawRow]:
         name = self._part.name
         if self._damage:
             for row in rows:
                 where = f"{name}:{row + 1}"
-                yield Entry(row, None, where, f"{where}: {self._damage}")
+                yield RawRow(row, None, where, f"{where}: {self._damage}")
             return
         for row, found in zip(rows, self._values(rows), strict=True):
             where = f"{name}:{row + 1}"
             value, error = plain_row(found) if isinstance(found, dict) else (None, str(found))
-            yield Entry(row, value, where, f"{where}: {error}" if error else "")
+            yield RawRow(row, value, where, f"{where}: {error}" if error else "")
 
     def _values(self, rows: Sequence[int]) -> Sequence[dict[str, Any] | str]:
-        """The rows as Python has them; instead of one that it cannot have, why."""
-        here = [row - self._begin for row in rows]
+        """Return the rows as Python objects; for a row that cannot be converted, the error."""
+        indices = [row - self._begin for row in rows]
         try:
-            return self._batch.take(here).to_pylist()
-        except Exception:  # a value that Python has no kind for, such as a date far away
-            return [self._value(row) for row in here]
+            return self._batch.take(indices).to_pylist()
+        except Exception:  # a value that Python cannot represent, such as a date in the far future
+            return [self._value(index) for index in indices]
 
-    def _value(self, row: int) -> dict[str, Any] | str:
+    def _value(self, index: int) -> dict[str, Any] | str:
         try:
-            return self._batch.slice(row, 1).to_pylist()[0]
+            return self._batch.slice(index, 1).to_pylist()[0]
         except Exception as error:
-            return said(error)
+            return one_line(error)

@@ -1,4 +1,4 @@
-"""Probe the first lines of files read as JSON Lines, so that another format is named before a run starts."""
+"""Check the first lines of JSON Lines files, to detect other formats before a run starts."""
 
 import json
 from collections.abc import Iterable
@@ -32,12 +32,10 @@ _SUFFIXES = {
 
 
 def check_formats(parts: Iterable[object]) -> None:
-    """Check that files which are read as JSON Lines begin with some; files on servers are not looked at.
-
-    A file may begin with a few bad lines: only one without a single good line among its first ten is refused.
+    """Check that local JSON Lines files have at least one good line among their first ten.
 
     Raises:
-        SourceError: if one does not; the text says what it looks like, and what to do.
+        SourceError: if a file has none; the text names the detected format and the remedy.
     """
     files = (part for part in parts if isinstance(part, JsonlPart) and not part.remote)
     for part in islice(files, _FILES):
@@ -49,7 +47,7 @@ def check_formats(parts: Iterable[object]) -> None:
 
 
 def _is_object(line: Line) -> bool:
-    """Whether a line is a JSON object, though it may hold what a row must not."""
+    """Return whether a line is a JSON object, even if its values are not allowed in a row."""
     try:
         return isinstance(json.loads(line.data.decode(errors="replace")), dict)
     except ValueError:

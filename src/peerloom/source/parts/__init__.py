@@ -1,1 +1,1 @@
-"""Sources put together from numbered parts."""
+"""Sources that consist of numbered parts."""

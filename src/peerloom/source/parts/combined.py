@@ -1,6 +1,6 @@
-"""A source put together from parts of any kind: numbers them, and applies what is the same for all.
+"""Combine numbered parts of any kind into a source.
 
-A part says what a row is (an `Entry`); which field of it is picked and which labels it is decided here.
+A part returns raw rows (`RawRow`); this module picks the field that becomes the row, and the label.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +11,9 @@ from typing import Any
 
 from peerloom.errors import SourceError
 from peerloom.source.base import Position, SourceRow, bad_row, checked_limit, finish_row
-from peerloom.source.parts.part import CountedPart, Entry, LinesPart
+from peerloom.source.parts.part import CountedPart, LinesPart, RawRow
 from peerloom.source.parts.pick import pick
-from peerloom.source.parts.positions import MappedPositions, Positions, Shape, write_positions
+from peerloom.source.parts.positions import InputShape, MappedPositions, Positions, write_positions
 from peerloom.source.parts.readers import Readers
 from peerloom.source.storage.lines import Line
 from peerloom.source.storage.many import for_all
@@ -27,8 +27,9 @@ class PartsSource:
     Args:
         parts: the parts; their order is part of a row's identity.
         key: the field that labels a row; a row without it is a bad row.
-        field: the field, dotted, that is the row; a text there becomes `{"text": ...}`. By default all.
-        limit: read the first so many rows only, by position over all parts.
+        field: the dotted path of the field that becomes the row; a text becomes `{"text": ...}`; None for the
+            whole row.
+        limit: the number of rows to read, by position over all parts; None for all.
 
     Raises:
         SourceError: if `limit` is negative.
@@ -49,7 +50,7 @@ class PartsSource:
         self._readers = Readers()
 
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
-        """The rows of one partition, in order; see `Source`."""
+        """Yield the rows of one partition, in order; see `Source`."""
         for file, found in self._walk():
             part = self._parts[file]
             if isinstance(part, LinesPart):
@@ -61,7 +62,7 @@ class PartsSource:
                     yield from (self._row(file, entry) for entry in reader.read(wanted))
 
     def fetch(self, positions: Sequence[Position]) -> list[SourceRow]:
-        """The rows at these positions."""
+        """Return the rows at these positions."""
         wanted: dict[int, list[tuple[int, int]]] = {}
         for file, row, offset in sorted(positions):
             if not 0 <= file < len(self._parts):
@@ -71,22 +72,22 @@ class PartsSource:
         for file, rows in wanted.items():
             for entry in self._fetch(self._parts[file], rows):
                 found[file, entry.row] = self._row(file, entry)
-        return [found.get((file, row)) or self._gone(file, row, offset) for file, row, offset in positions]
+        return [found.get((file, row)) or self._missing(file, row, offset) for file, row, offset in positions]
 
     def total(self) -> int:
-        """How many rows there are within the limit. Reads files of lines through, and no others."""
+        """Return the number of rows within the limit. Reads all parts that consist of lines."""
         return sum(1 if isinstance(found, Line) else found for _, found in self._walk())
 
     def index(self, path: Path) -> int:
-        """How many rows there are within the limit; leaves positions of lines at `path`, see `Positioned`.
+        """Return the number of rows within the limit, and write the positions of lines to `path`.
 
-        If there are compressed files among those of lines, rows are counted only.
+        If one of the parts of lines is compressed, rows are only counted. See `Positioned`.
         """
         if not self._seekable:
             return self.total()
-        there = self.positions(path)
-        if there is not None:
-            return there.total
+        existing = self.positions(path)
+        if existing is not None:
+            return existing.total
         counted = 0
 
         def lines() -> Iterator[tuple[int, Line]]:
@@ -100,18 +101,18 @@ class PartsSource:
         return write_positions(path, self._shape, lines()) + counted
 
     def positions(self, path: Path) -> Positions | None:
-        """Where all rows are, if it is known without reading: by what `index` has left at `path`."""
+        """Return the positions of all rows if they are known without reading, from the file of `index`."""
         if not any(isinstance(part, LinesPart) for part in self._parts):
             return PartPositions(self._parts, self._limit, None)
         mapped = MappedPositions.open(path, self._shape) if self._seekable else None
         return PartPositions(self._parts, self._limit, mapped) if mapped is not None else None
 
     def describe(self) -> dict[str, Any]:
-        """The parts, and their sizes."""
+        """Describe the parts."""
         return {"kind": self._kind, "files": [part.describe() for part in self._parts]}
 
     def fingerprint(self) -> dict[str, Any]:
-        """The content of the parts, in their order; see `peerloom.source.fingerprint`."""
+        """Return the fingerprints of the parts, in order; see `peerloom.source.fingerprint`."""
         remote = any(part.remote for part in self._parts)
         files = for_all(lambda part: part.fingerprint(), self._parts, remote=remote)
         picked = {"field": self._field} if self._field is not None else {}
@@ -123,16 +124,16 @@ class PartsSource:
         return kinds.pop() if len(kinds) == 1 else "mixed"
 
     @property
-    def _shape(self) -> Shape:
+    def _shape(self) -> InputShape:
         sizes = [part.size if isinstance(part, LinesPart) else part.count for part in self._parts]
-        return Shape(sizes, self._limit)
+        return InputShape(sizes, self._limit)
 
     @property
     def _seekable(self) -> bool:
         return all(part.seekable for part in self._parts if isinstance(part, LinesPart))
 
     def _walk(self) -> Iterator[tuple[int, Line | int]]:
-        """What is within the limit: of each part its lines, or how many of its counted rows."""
+        """Yield the content within the limit: the lines of each part, or its number of counted rows."""
         left = self._limit
         for file, part in enumerate(self._parts):
             if left == 0:
@@ -146,7 +147,7 @@ class PartsSource:
                 yield file, count
                 left = left - count if left is not None else None
 
-    def _fetch(self, part: AnyPart, rows: list[tuple[int, int]]) -> Iterator[Entry]:
+    def _fetch(self, part: AnyPart, rows: list[tuple[int, int]]) -> Iterator[RawRow]:
         if isinstance(part, LinesPart):
             yield from part.fetch(rows)
             return
@@ -154,7 +155,7 @@ class PartsSource:
         with self._readers.borrow(part) as reader:
             yield from reader.read(numbers)
 
-    def _row(self, file: int, entry: Entry) -> SourceRow:
+    def _row(self, file: int, entry: RawRow) -> SourceRow:
         position = (file, entry.row, entry.offset)
         value, error = entry.value, entry.error
         if not error and self._field is not None:
@@ -164,13 +165,13 @@ class PartsSource:
         row = finish_row(position, entry.where, value, self._key)
         return row._replace(label=entry.label) if self._key is None and not row.error else row
 
-    def _gone(self, file: int, row: int, offset: int) -> SourceRow:
+    def _missing(self, file: int, row: int, offset: int) -> SourceRow:
         where = f"{self._parts[file].name}:{row + 1}"
         return bad_row((file, row, offset), f"{where}: no such row any more: the file has changed")
 
 
 class PartPositions(Positions):
-    """Positions of all parts: of lines they are mapped, of counted rows they need not be known."""
+    """The positions of all parts: mapped for lines, not needed for counted rows."""
 
     def __init__(self, parts: Sequence[AnyPart], limit: int | None, mapped: MappedPositions | None) -> None:
         self._parts = parts
@@ -186,7 +187,7 @@ class PartPositions(Positions):
             self.total += rows
 
     def find(self, file: int, row: int) -> tuple[int, int]:
-        """Where a row begins (-1 if it is found by number), and about how many bytes it is."""
+        """Return the offset of a row (-1 if it is found by number), and its approximate size in bytes."""
         part = self._parts[file]
         if isinstance(part, CountedPart):
             return -1, part.size_of(row)

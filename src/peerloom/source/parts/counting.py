@@ -12,7 +12,7 @@ def has_rows(source: Source, partitions: int) -> bool:
 
 
 def count_rows(source: Source, positions: Path) -> int:
-    """Count all rows, and note their positions in that file, so that a resumed run can skip. Blocks.
+    """Count all rows, and write their positions to a file, so that a resumed run can skip rows. Blocks.
 
     Raises:
         SourceError: if a row cannot be read.

@@ -1,7 +1,7 @@
-"""A part of a source: what the input knows by one file number.
+"""Define the parts of a source: each has one file number.
 
-There are two kinds. Of lines it is only known by reading how many there are and where each begins; rows
-that are counted are found by their number.
+There are two kinds. The number of lines and their offsets are known only by reading a part; counted rows are
+found by their number.
 """
 
 from abc import ABC, abstractmethod
@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Protocol
 from peerloom.source.storage.lines import Line
 
 
-class Entry(NamedTuple):
-    """What a part has at one row: a JSON value, or why there is none.
+class RawRow(NamedTuple):
+    """A row as read by a part: a JSON value, or the error of a bad row.
 
-    `where` is how an error names the row, e.g. `q.jsonl:17`; `label` is one that it brings along.
+    `where` is the name of the row in errors, e.g. `q.jsonl:17`; `label` is the row's own label, if the part
+    has one.
     """
 
     row: int
@@ -28,47 +29,47 @@ class Entry(NamedTuple):
 class RowReader(Protocol):
     """An open part. One thread at a time uses it."""
 
-    def read(self, rows: Sequence[int]) -> Iterator[Entry]:
-        """The entries of these rows, which ascend and are there.
+    def read(self, rows: Sequence[int]) -> Iterator[RawRow]:
+        """Return these rows, whose numbers are ascending and below the part's count.
 
         Raises:
-            SourceError: if the part cannot be read any more.
+            SourceError: if the part can no longer be read.
         """
         ...
 
     def close(self) -> None:
-        """Close whatever is open."""
+        """Close the part's files."""
         ...
 
 
-class Part(ABC):
+class SourcePart(ABC):
     """One numbered part of the input. Small and picklable; opens its file only while it reads."""
 
     kind: str
     remote: bool = False
-    """Whether it is behind a URL."""
+    """Whether the part is behind a URL."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the user knows it by."""
+        """The name given by the user."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What it is, for the run's record; JSON values."""
+        """Describe the part for the run's record, in JSON values."""
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """By what it is known again; see `peerloom.source.fingerprint`."""
+        """Return JSON values that identify the content; see `peerloom.source.fingerprint`."""
 
 
-class LinesPart(Part):
-    """A part whose rows are the lines of a file; blank lines are none."""
+class LinesPart(SourcePart):
+    """A part whose rows are the lines of a file that are not blank."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
 
     @property
     @abstractmethod
@@ -77,33 +78,33 @@ class LinesPart(Part):
 
     @abstractmethod
     def lines(self) -> Iterator[Line]:
-        """Its lines that are not blank, in order."""
+        """Return the lines that are not blank, in order."""
 
     @abstractmethod
-    def entry(self, line: Line) -> Entry:
-        """What is in a line."""
+    def entry(self, line: Line) -> RawRow:
+        """Return the row of a line."""
 
     @abstractmethod
-    def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[Entry]:
-        """The entries at these rows and offsets (-1: not known), as far as they are there."""
+    def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[RawRow]:
+        """Return the rows with these numbers and offsets (-1: unknown), without those that do not exist."""
 
 
-class CountedPart(Part):
+class CountedPart(SourcePart):
     """A part whose rows are found by number, from 0 to before `count`."""
 
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many rows it has."""
+        """The number of rows."""
 
     @abstractmethod
     def size_of(self, row: int) -> int:
-        """About how many bytes a row is; 1 or more."""
+        """Return the approximate size of a row in bytes, at least 1."""
 
     @abstractmethod
     def open(self) -> RowReader:
-        """Whoever reads its rows.
+        """Return a reader of the rows.
 
         Raises:
-            SourceError: if it cannot be read any more.
+            SourceError: if the part can no longer be read.
         """

@@ -1,16 +1,16 @@
-"""Which field of what was read is the row: `source.field`, dotted for one within another."""
+"""Pick the field that becomes the row (`source.field`), by its dotted path."""
 
 from difflib import get_close_matches
 from typing import Any, cast
 
 
 def pick(value: Any, field: str, where: str) -> tuple[Any, str]:
-    """The row at a dotted field, or why there is none. A text becomes `{"text": ...}`.
+    """Return the row at a dotted path, or an error. A text becomes `{"text": ...}`.
 
     Args:
-        value: what was read.
-        field: e.g. `result` or `result.question`.
-        where: how an error names the row.
+        value: the raw row.
+        field: the path, e.g. `result` or `result.question`.
+        where: the name of the row in errors.
     """
     at = ""
     for name in field.split("."):
@@ -19,7 +19,7 @@ def pick(value: Any, field: str, where: str) -> tuple[Any, str]:
             return None, f"{where}: no field {field!r} (source.field): {at or 'the row'}: {kind}"
         fields = cast("dict[str, Any]", value)
         if name not in fields:
-            return None, f"{where}: no field {field!r} (source.field): {_instead(fields, name, at)}"
+            return None, f"{where}: no field {field!r} (source.field): {_hint(fields, name, at)}"
         value, at = fields[name], f"{at}.{name}" if at else name
     if isinstance(value, dict):
         return cast("dict[str, Any]", value), ""
@@ -28,7 +28,7 @@ def pick(value: Any, field: str, where: str) -> tuple[Any, str]:
     return None, f"{where}: field {field!r} (source.field) must be an object or a text to be a row"
 
 
-def _instead(fields: dict[str, Any], name: str, at: str) -> str:
+def _hint(fields: dict[str, Any], name: str, at: str) -> str:
     close = get_close_matches(name, fields, n=1)
     if close:
         return f"did you mean {at + '.' if at else ''}{close[0]}?"

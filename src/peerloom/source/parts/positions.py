@@ -1,8 +1,8 @@
-"""Where each row of the input begins: left by the pass that counts the rows, for whoever comes back.
+"""Store the offset of each input row, for later reads by position.
 
-For each input file there are the offsets of its lines, 8 bytes each, and of the end of the last. A blank
-line has the offset of the line after it. A footer says which input they belong to. The file gets its name
-only when it is whole; one that is missing, damaged or of another input is as good as none, and then the
+The pass that counts the rows writes the file. For each input file it has the offsets of the lines, 8 bytes
+each, and of the end of the last line. A blank line has the offset of the next line. A footer identifies the
+input. The file is renamed into place when it is complete; if it is missing, damaged or of another input, the
 input is read instead.
 """
 
@@ -27,10 +27,10 @@ _FLUSH = 8192  # entries
 _tail = struct.Struct("<II")  # the footer's length and CRC-32
 
 
-class Shape(msgspec.Struct, frozen=True, array_like=True):
-    """Which input positions belong to: the sizes of its files in bytes, and how many rows count.
+class InputShape(msgspec.Struct, frozen=True, array_like=True):
+    """The identity of an input: the sizes of its files in bytes, and the limit of rows.
 
-    A file whose rows need no positions, because they are found by number, is there with its rows.
+    A file whose rows are found by number is represented by its number of rows.
     """
 
     sizes: list[int]
@@ -38,7 +38,7 @@ class Shape(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Footer(msgspec.Struct, frozen=True, array_like=True, tag="positions-2"):
-    shape: Shape
+    shape: InputShape
     order: str
     lines: list[int]
     rows: list[int]
@@ -51,26 +51,26 @@ _decoder = msgspec.msgpack.Decoder(_Footer)
 
 
 class Positions(Protocol):
-    """Where the rows of an input are. May be read by any thread.
+    """The positions of an input's rows. Any thread may use them.
 
     Attributes:
-        total: how many rows there are.
-        lines: how many lines each file has, blank ones included.
+        total: the number of rows.
+        lines: the number of lines of each file, including blank ones.
     """
 
     total: int
     lines: list[int]
 
     def find(self, file: int, row: int) -> tuple[int, int]:
-        """Where a row begins, and about how many bytes it is; those are 0 if the line is blank."""
+        """Return the offset of a row, and its approximate size in bytes, which is 0 for a blank line."""
         ...
 
 
 class MappedPositions(Positions):
-    """The positions of lines, mapped into memory. Made by `open`.
+    """The positions of lines, mapped into memory by `open`.
 
     Attributes:
-        rows: how many lines of each file are not blank.
+        rows: the number of lines of each file that are not blank.
     """
 
     def __init__(self, footer: _Footer, entries: memoryview) -> None:
@@ -81,8 +81,8 @@ class MappedPositions(Positions):
         self._starts = [sum(footer.lines[:file]) + file for file in range(len(footer.lines))]
 
     @classmethod
-    def open(cls, path: Path, shape: Shape) -> "MappedPositions | None":
-        """The positions in a file, or None if it has none for this input. Reads it through."""
+    def open(cls, path: Path, shape: InputShape) -> "MappedPositions | None":
+        """Map the positions in a file, after checking it completely; None if it has none for this input."""
         try:
             with path.open("rb") as file:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -101,41 +101,38 @@ class MappedPositions(Positions):
         return cls(footer, view[:end].cast("Q"))
 
     def find(self, file: int, row: int) -> tuple[int, int]:
-        """Where a line begins, and how many bytes it is to the next one that is not blank.
-
-        Those are 0 if it is blank itself.
-        """
-        at = self._starts[file] + row
-        begin, end = self._entries[at : at + 2]
+        """Return the offset of a line, and the bytes to the next non-blank line, or 0 for a blank line."""
+        index = self._starts[file] + row
+        begin, end = self._entries[index : index + 2]
         return begin, end - begin
 
 
 @runtime_checkable
 class Positioned(Source, Protocol):
-    """A source that can find its rows again without reading all of them. None need be; it saves time."""
+    """A source that can find its rows again without reading all of them. This is optional, and saves time."""
 
     def index(self, path: Path) -> int:
-        """How many rows there are, as `total`; their positions are left at `path`.
+        """Return the number of rows, as `total`, and write their positions to `path`.
 
-        Positions that are there already for this very input are believed, and nothing is read then.
+        If `path` has positions of this input already, nothing is read.
 
         Raises:
-            SourceError: if a file cannot be read any more.
+            SourceError: if a file can no longer be read.
         """
         ...
 
     def positions(self, path: Path) -> Positions | None:
-        """What `index` has left at `path`, if it is whole and for this very input."""
+        """Return the positions that `index` wrote to `path`, if they are complete and of this input."""
         ...
 
 
-def write_positions(path: Path, shape: Shape, lines: Iterable[tuple[int, Line]]) -> int:
-    """Count lines and leave their positions at `path`; if those cannot be written, count all the same.
+def write_positions(path: Path, shape: InputShape, lines: Iterable[tuple[int, Line]]) -> int:
+    """Count lines, and write their positions to `path`. A failure to write does not end the count.
 
     Args:
-        path: where to; a file that is there is replaced.
-        shape: the input that the lines are from.
-        lines: those that are not blank, in order, with the index of their file.
+        path: the file, replaced if it exists.
+        shape: the identity of the input.
+        lines: the lines that are not blank, in order, with the index of their file.
     """
     counts, rows = [0] * len(shape.sizes), [0] * len(shape.sizes)
     file, end = 0, 0
@@ -166,7 +163,7 @@ def _read_footer(data: memoryview, checksum: int) -> _Footer | None:
 
 
 class _Writer:
-    """Writes entries to a temporary file, and gives it its name in the end. A full disk only ends that."""
+    """Write entries to a temporary file, and rename it in the end. An error, e.g. a full disk, is ignored."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -185,7 +182,7 @@ class _Writer:
             self._give_up()
 
     def put(self, offset: int, count: int = 1) -> None:
-        """Append an entry so many times."""
+        """Append an entry `count` times."""
         if count == 1:
             self._entries.append(offset)
         else:
@@ -194,7 +191,7 @@ class _Writer:
             self.flush()
 
     def flush(self) -> int:
-        """Write what has gathered; the CRC-32 of all entries so far."""
+        """Write the buffered entries, and return the CRC-32 of all entries so far."""
         data = self._entries.tobytes()
         self._checksum = zlib.crc32(data, self._checksum)
         del self._entries[:]
@@ -202,7 +199,7 @@ class _Writer:
         return self._checksum
 
     def finish(self, footer: bytes) -> None:
-        """Write the footer; now the file is whole."""
+        """Write the footer, and rename the file."""
         self._write(footer + _tail.pack(len(footer), zlib.crc32(footer)))
         file, self._file = self._file, None
         if file is not None:

@@ -1,7 +1,7 @@
-"""Keeps the reader that was used last, for rows are mostly fetched one chunk after the other.
+"""Cache the last reader, since rows are mostly fetched in consecutive chunks.
 
-A Parquet file is read from the beginning of a row group, so that a reader which stands behind the last
-chunk has much less to do than a new one.
+A Parquet row group is read from its start, so a reader positioned after the last chunk is much faster than a
+new one.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from peerloom.source.parts.part import CountedPart, RowReader
 
 
 class Readers:
-    """At most one open reader that nobody uses. Threads may borrow at once; pickled, it is empty."""
+    """A cache of at most one idle reader. Threads may borrow concurrently. The pickled form is empty."""
 
     def __init__(self) -> None:
         self._idle: deque[tuple[CountedPart, RowReader]] = deque()
@@ -22,18 +22,18 @@ class Readers:
         return Readers, ()
 
     def __del__(self) -> None:
-        kept = self._take()
-        if kept is not None:
-            kept[1].close()
+        cached = self._take()
+        if cached is not None:
+            cached[1].close()
 
     @contextmanager
     def borrow(self, part: CountedPart) -> Generator[RowReader]:
-        """A reader of a part, for as long as nothing goes wrong with it."""
-        kept = self._take()
-        if kept is not None and kept[0] is not part:
-            kept[1].close()
-            kept = None
-        reader = part.open() if kept is None else kept[1]
+        """Provide a reader of a part, and cache it afterwards unless an error occurs."""
+        cached = self._take()
+        if cached is not None and cached[0] is not part:
+            cached[1].close()
+            cached = None
+        reader = part.open() if cached is None else cached[1]
         try:
             yield reader
         except BaseException:

@@ -1,1 +1,1 @@
-"""Files and streams that sources read."""
+"""Local and remote files, and their lines."""

@@ -1,4 +1,4 @@
-"""From what the user wrote (paths, URLs, patterns) to files that can be read, or a located refusal."""
+"""Find the files that the user's paths, URLs and patterns name, and check that they can be read."""
 
 import glob
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from peerloom.errors import SourceError
-from peerloom.source.storage.urls import find_urls, is_url, open_url, said, url_suffix
+from peerloom.source.storage.urls import find_urls, is_url, one_line, open_url, url_suffix
 from peerloom.values import escaped
 
 
 class SourceFile(NamedTuple):
-    """One input file: its absolute path or URL, the name the user knows it by, and its size in bytes.
+    """An input file: its absolute path or URL, the name given by the user, and its size in bytes.
 
-    The size is -1 if a server does not tell it. `ranged` is whether any part of it can be asked for.
+    The size is -1 if a server does not report it. `ranged` is whether byte ranges of it can be read.
     """
 
     path: str
@@ -27,36 +27,36 @@ class SourceFile(NamedTuple):
 
     @property
     def remote(self) -> bool:
-        """Whether it is reached by URL."""
+        """Whether the file is behind a URL."""
         return is_url(self.path)
 
     @property
     def suffix(self) -> str:
-        """What its name ends with, in lower case: compare it by `endswith`."""
+        """The name in lower case, to be compared by `endswith`."""
         return url_suffix(self.path) if self.remote else self.path.lower()
 
     @property
     def seekable(self) -> bool:
-        """Whether a row can be read without what comes before it."""
+        """Whether a row can be read without the data before it."""
         return self.ranged and not self.suffix.endswith((".gz", ".zst"))
 
     def open(self) -> BinaryIO:
-        """The file, open for reading.
+        """Open the file for reading.
 
         Raises:
-            OSError: if a local one cannot be opened.
-            SourceError: if one behind a URL cannot be reached.
+            OSError: if a local file cannot be opened.
+            SourceError: if a file behind a URL cannot be reached.
         """
         return open_url(self.path, self.ranged) if self.remote else open(self.path, "rb")
 
 
 def find_files(patterns: Iterable[str]) -> list[SourceFile]:
-    """The files that paths, URLs and patterns name: in the order given, what matches one sorted.
+    """Return the files that paths, URLs and patterns name, in the order given, and sorted within a pattern.
 
-    A file named twice is read once, where it was named first.
+    A file named twice is returned once, at its first place.
 
     Raises:
-        SourceError: if a pattern matches nothing, or what it matches is no readable file.
+        SourceError: if a pattern matches nothing, or a match is not a readable file.
     """
     files: dict[str, SourceFile] = {}
     for pattern in patterns:
@@ -68,10 +68,10 @@ def find_files(patterns: Iterable[str]) -> list[SourceFile]:
 
 
 def expand(pattern: str) -> list[SourceFile]:
-    """The files that one path, URL or pattern names.
+    """Return the files that one path, URL or pattern names.
 
     Raises:
-        SourceError: if it matches nothing, or what it matches is no readable file.
+        SourceError: if it matches nothing, or a match is not a readable file.
     """
     if is_url(pattern):
         return [SourceFile(url, url, size, seekable) for url, size, seekable in find_urls(pattern)]
@@ -79,33 +79,29 @@ def expand(pattern: str) -> list[SourceFile]:
 
 
 def local_file(name: str) -> SourceFile:
-    """A file of this machine.
+    """Return a local file.
 
     Raises:
-        SourceError: if it is no regular file, or cannot be read.
+        SourceError: if it is not a regular file, or cannot be read.
     """
     check_name(name)
     return SourceFile(os.path.abspath(name), name, _readable_size(name))
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not UTF-8, which no row or message could repeat.
-
-    Raises:
-        SourceError: if it is not.
-    """
+    """Raise SourceError for a name that is not UTF-8, since rows and messages could not contain it."""
     if escaped(name) != name:
         raise SourceError(f"the name of {escaped(name)} is not UTF-8: rename it, or link to it")
 
 
 def identity(file: SourceFile) -> str:
-    """What two names of the same file have in common."""
+    """Return a string that is equal for all names of the same file."""
     return file.path if file.remote else os.path.realpath(file.path)
 
 
 @contextmanager
 def reading(file: SourceFile) -> Generator[None]:
-    """What goes wrong with a file while it is read, as an error that names it."""
+    """Convert errors while a file is read to a SourceError that names it."""
     try:
         yield
     except SourceError:
@@ -115,11 +111,11 @@ def reading(file: SourceFile) -> Generator[None]:
     except Exception as error:
         if not file.remote:
             raise
-        raise SourceError(f"{file.name} cannot be read any more: {said(error)}") from error
+        raise SourceError(f"{file.name} cannot be read any more: {one_line(error)}") from error
 
 
 def matches(pattern: str) -> list[str]:
-    """The names that a path or pattern of this machine stands for; of a pattern, files only.
+    """Return the paths that match a local path or pattern; for a pattern, files only.
 
     Raises:
         SourceError: if there are none.
@@ -137,7 +133,7 @@ def matches(pattern: str) -> list[str]:
 
 def _readable_size(name: str) -> int:
     try:
-        with open(name, "rb", opener=_at_once) as file:
+        with open(name, "rb", opener=_open_nonblocking) as file:
             status = os.fstat(file.fileno())
     except IsADirectoryError as error:
         raise SourceError(f"{name} is a directory: name its files, as in {Path(name) / '*.jsonl'}") from error
@@ -148,13 +144,13 @@ def _readable_size(name: str) -> int:
     return status.st_size
 
 
-def _at_once(name: str, flags: int) -> int:
-    """Open even what is no file without waiting, as a pipe would have it until somebody writes to it."""
+def _open_nonblocking(name: str, flags: int) -> int:
+    """Open a path without blocking, as opening a pipe does until it has a writer."""
     return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _nearest(missing: Path) -> str:
-    """A sentence on what there is instead, at the first part of the path that does not exist."""
+    """Return a sentence with the existing names beside the first missing part of a path."""
     while not missing.parent.is_dir():
         missing = missing.parent
     try:

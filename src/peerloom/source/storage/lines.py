@@ -1,8 +1,7 @@
-"""The lines of a file, streamed in bytes; .gz and .zst by suffix.
+"""Stream the lines of a file as bytes, decompressing .gz and .zst.
 
-Both compressed kinds go through one loop over their decompressors, because the end of the file must be
-told from a file that was cut off: zstandard's own reader ends silently in both cases. What damage leaves
-of a file is yielded, then one line that carries the error.
+Both formats use one loop over their decompressors, to detect a truncated file: zstandard's own reader ends
+without an error there. The lines before a damage are yielded, then one line with the error.
 """
 
 import zlib
@@ -14,14 +13,14 @@ import zstandard
 from peerloom.source.storage.files import SourceFile, reading
 
 _PLAIN_CHUNK = 256 * 1024
-_PACKED_CHUNK = 16 * 1024  # small, as a kilobyte of packed data may hold a megabyte
-_LONGEST_WINDOW = 1 << 31  # files made with `zstd --long` too
+_COMPRESSED_CHUNK = 16 * 1024  # small, since a kilobyte may decompress to a megabyte
+_MAX_WINDOW = 1 << 31  # for files made with `zstd --long`
 
 
 class Line(NamedTuple):
-    """A line that is not blank, without its newline: its index, its offset in bytes, what is in it.
+    """A line that is not blank: its index, its offset in bytes, and its data without the newline.
 
-    `error` says why the file goes no further; there is no data then.
+    If `error` is not empty, the rest of the file cannot be read, and there is no data.
     """
 
     row: int
@@ -31,11 +30,11 @@ class Line(NamedTuple):
 
 
 class _Damaged(Exception):
-    """The compressed data breaks off or does not add up."""
+    """The compressed data is truncated or invalid."""
 
 
 class _Decompressor(Protocol):
-    """What `zlib` and `zstandard` objects have in common."""
+    """The common interface of `zlib` and `zstandard` decompressors."""
 
     @property
     def eof(self) -> bool: ...
@@ -45,10 +44,10 @@ class _Decompressor(Protocol):
 
 
 def read_lines(file: SourceFile) -> Iterator[Line]:
-    """The lines of a file that are not blank, in order.
+    """Yield the lines of a file that are not blank, in order.
 
     Raises:
-        SourceError: if the file cannot be read any more.
+        SourceError: if the file can no longer be read.
     """
     row, offset, damage = 0, 0, ""
     with reading(file), file.open() as stream:
@@ -64,14 +63,14 @@ def read_lines(file: SourceFile) -> Iterator[Line]:
 
 
 def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes | None:
-    """The line that begins at a byte of an open plain file, without its newline; None if none begins there.
+    """Return the line at an offset of an open plain file, without its newline; None if none begins there.
 
     Raises:
-        SourceError: if the file cannot be read any more.
+        SourceError: if the file can no longer be read.
     """
     with reading(file):
         if 0 <= file.size <= offset:
-            return None  # where some storages would refuse to look
+            return None  # some storages refuse to read beyond the end
         stream.seek(max(0, offset - 1))
         if offset and stream.read(1) != b"\n":
             return None
@@ -79,10 +78,10 @@ def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes | Non
 
 
 def open_file(file: SourceFile) -> BinaryIO:
-    """The file, open for `read_line_at`.
+    """Open a file for `read_line_at`.
 
     Raises:
-        SourceError: if it cannot be read any more.
+        SourceError: if it can no longer be read.
     """
     with reading(file):
         return file.open()
@@ -92,7 +91,7 @@ def _chunks(file: SourceFile, stream: BinaryIO) -> Iterator[bytes]:
     if file.suffix.endswith(".gz"):
         yield from _inflate(stream, lambda: zlib.decompressobj(wbits=31))
     elif file.suffix.endswith(".zst"):
-        zst = zstandard.ZstdDecompressor(max_window_size=_LONGEST_WINDOW)
+        zst = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
         yield from _inflate(stream, zst.decompressobj)
     else:
         while chunk := stream.read(_PLAIN_CHUNK):
@@ -100,10 +99,10 @@ def _chunks(file: SourceFile, stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _inflate(stream: BinaryIO, begin: Callable[[], _Decompressor]) -> Iterator[bytes]:
-    """The plain data of one or more compressed streams, one after the other."""
+    """Yield the decompressed data of one or more concatenated streams."""
     current: _Decompressor | None = None
-    while data := stream.read(_PACKED_CHUNK):
-        # Between two streams there may be padding of zeros, as tapes and some tools leave it.
+    while data := stream.read(_COMPRESSED_CHUNK):
+        # Tapes and some tools pad streams with zeros.
         while data := data if current else data.lstrip(b"\0"):
             current = current or begin()
             try:
@@ -120,7 +119,7 @@ def _inflate(stream: BinaryIO, begin: Callable[[], _Decompressor]) -> Iterator[b
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Chunks of any size cut at newlines; a line that spans many chunks is joined once."""
+    """Split chunks of any size at newlines; a line that spans many chunks is joined once."""
     pending: list[bytes] = []
     for chunk in chunks:
         first, *others = chunk.split(b"\n")

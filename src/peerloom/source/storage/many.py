@@ -1,4 +1,4 @@
-"""The same for many files: one after the other here, side by side where each is a wait for a network."""
+"""Apply a function to many files, concurrently if they are remote."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ Out = TypeVar("Out")
 
 
 def for_all(function: Callable[[In], Out], items: Sequence[In], *, remote: bool) -> list[Out]:
-    """What the function gives for each item, in their order; the first error is raised."""
+    """Return the function's results for all items, in order, or raise the first error."""
     if not remote or len(items) < 2:
         return list(map(function, items))
     with ThreadPoolExecutor(_REQUESTS, "peerloom-source") as pool:

@@ -1,7 +1,7 @@
-"""Storage that is reached by a URL (s3://, gs://, https://, ...), through fsspec.
+"""Read storage behind URLs (s3://, gs://, https://, ...) through fsspec.
 
-Credentials are found by each storage's own library, in the environment or its files. A URL that holds one
-is refused before anything could repeat it.
+Each storage's library finds credentials in the environment or its own files. A URL that contains credentials
+is refused before it could be written anywhere.
 """
 
 import re
@@ -23,9 +23,9 @@ _CREDENTIALS = re.compile(
 
 
 class Found(NamedTuple):
-    """A file that a URL or a pattern of URLs names: its own URL, its size, if it can be read from within.
+    """A file that a URL or a pattern of URLs names: its URL, its size, and whether byte ranges can be read.
 
-    `size` is in bytes, -1 if the server does not tell.
+    `size` is in bytes, -1 if the server does not report it.
     """
 
     url: str
@@ -34,27 +34,27 @@ class Found(NamedTuple):
 
 
 def is_url(path: str) -> bool:
-    """Whether it names storage by URL rather than a local path."""
+    """Return whether a path is a URL."""
     return _URL.match(path) is not None
 
 
 def holds_credentials(text: str) -> bool:
-    """Whether a URL in the text has a user's password, a token or a signature in it."""
+    """Return whether a URL in the text contains a password, a token or a signature."""
     return _CREDENTIALS.search(text) is not None
 
 
 def url_suffix(url: str) -> str:
-    """What the URL's path ends with, in lower case, without what is asked of the server after it."""
+    """Return the URL in lower case, reduced to its path for HTTP, to be compared by `endswith`."""
     path = urlsplit(url).path if _is_http(url) else url
     return path.lower()
 
 
 def find_urls(pattern: str) -> list[Found]:
-    """The files that a URL names; `*` is a pattern.
+    """Return the files that a URL names, with `*` as a wildcard.
 
     Raises:
-        SourceError: if it holds credentials, the storage cannot be reached or needs a package that is not
-            installed, or nothing is there.
+        SourceError: if it contains credentials, the storage cannot be reached or needs a package that is not
+            installed, or there is no file.
     """
     if holds_credentials(pattern):
         raise SourceError(
@@ -73,16 +73,16 @@ def find_urls(pattern: str) -> list[Found]:
             if info.get("type") != "directory"
         ]
     if not files:
-        what = "no file matches it" if magic else "it is a folder: name its files, as in .../*.parquet"
-        raise SourceError(f"{pattern}: {what}")
+        problem = "no file matches it" if magic else "it is a folder: name its files, as in .../*.parquet"
+        raise SourceError(f"{pattern}: {problem}")
     return files
 
 
 def open_url(url: str, ranged: bool) -> BinaryIO:
-    """The file at a URL, open for reading; only from its beginning if it is not `ranged`.
+    """Open the file at a URL for reading, as a stream unless it is `ranged`.
 
     Raises:
-        SourceError: if it cannot be reached any more.
+        SourceError: if it can no longer be reached.
     """
     with _reaching(url):
         fs, path = _file_system(url)
@@ -90,8 +90,8 @@ def open_url(url: str, ranged: bool) -> BinaryIO:
         return cast("BinaryIO", fs.open(path, "rb", **stream))
 
 
-def said(error: Exception) -> str:
-    """What an error of a foreign library says, on one line."""
+def one_line(error: Exception) -> str:
+    """Return an error's type and text on one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -101,7 +101,7 @@ def _is_http(url: str) -> bool:
 
 
 def _extent(fs: Any, name: str, info: dict[str, Any]) -> tuple[int, bool]:
-    """A file's size, and whether parts of it can be asked for: of web servers, not all can tell."""
+    """Return a file's size, and whether byte ranges of it can be read, which not all web servers support."""
     size = info.get("size")
     if not isinstance(size, int) or info.get("partial") is False:
         return (size if isinstance(size, int) else -1), False
@@ -122,7 +122,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _reaching(url: str) -> Generator[None]:
-    """Whatever a storage's library raises, as an error that names the URL."""
+    """Convert errors of a storage's library to a SourceError that names the URL."""
     try:
         yield
     except SourceError:
@@ -134,7 +134,7 @@ def _reaching(url: str) -> Generator[None]:
     except Exception as error:
         if isinstance(error, ValueError) and "Protocol not known" in str(error):
             raise SourceError(f"{url}: no storage is known by {url.partition(':')[0]}://") from error
-        raise SourceError(f"{url} cannot be read: {said(error)}") from error
+        raise SourceError(f"{url} cannot be read: {one_line(error)}") from error
 
 
 def _install(url: str, error: ImportError) -> str:
@@ -143,4 +143,4 @@ def _install(url: str, error: ImportError) -> str:
     module = str(known.get(protocol, {}).get("class", "")).split(".")[0]
     if module == "huggingface_hub":
         return "pip install 'peerloom[hub]'"
-    return f"pip install {module}" if module not in {"", "fsspec"} else said(error)
+    return f"pip install {module}" if module not in {"", "fsspec"} else one_line(error)

@@ -14,7 +14,7 @@ from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.sink.rows import Row
 from peerloom.sink.rundir.directory import RunDir
 from peerloom.sink.rundir.state import Fingerprint, read_state
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.task import TaskId
 
 
@@ -41,7 +41,7 @@ def session(path: Path, seed: int = 0, limit: int | None = None, **options: bool
 
 
 def commit(run_dir: Path, number: int, incarnation: int, outcome: str = "completed") -> None:
-    shard = Shard.take(run_dir, 0, incarnation)
+    shard = ShardFiles.take(run_dir, 0, incarnation)
     line = json.dumps({"id": f"0-{number}-0", "outcome": outcome, "reason": "r", "turns": []}).encode()
     shard.commit([Row(TaskId(0, number, 0), outcome, "r", line, {})])
     shard.close()

@@ -108,7 +108,9 @@ async def test_resources_that_no_node_has() -> None:
 
 
 async def test_a_replica_whose_node_is_lost_comes_back_elsewhere(tmp_path: Path) -> None:
-    command = Command(engine="test", what="the test server", argv=argv, keeps_port=True, look=0.2)
+    command = Command(
+        engine="test", description="the test server", argv=argv, reuses_port=True, check_seconds=0.2
+    )
     group = Group(command, 2, everywhere=True)
     notices: list[str] = []
     changes: list[tuple[str, ...]] = []

@@ -8,16 +8,16 @@ import pytest
 
 from peerloom.services.fleets import sglang_launcher
 from peerloom.services.fleets.engines import Sglang, Vllm
-from peerloom.services.processes.server import ServerAddress, address
+from peerloom.services.processes.server import ServerAddress, base_url
 from peerloom.services.secret import Secret
 
-SEAT = ServerAddress("10.0.0.7", 4321, sharing=1, here=True)
+ADDRESS = ServerAddress("10.0.0.7", 4321, sharing=1, here=True)
 KEY = Secret("not-to-be-seen")
 
 
 def test_vllm_as_it_is() -> None:
     command = Vllm(model="org/m").command(None)
-    assert command.argv(SEAT) == (
+    assert command.argv(ADDRESS) == (
         "vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name org/m "
         "--enable-prompt-tokens-details --tensor-parallel-size 1"
     ).split(" ")
@@ -40,7 +40,7 @@ def test_vllm_with_everything() -> None:
         program="/opt/vllm",
     )
     command = engine.command(KEY)
-    assert command.argv(SEAT) == (
+    assert command.argv(ADDRESS) == (
         "/opt/vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name m "
         "--enable-prompt-tokens-details --tensor-parallel-size 4 "
         "--max-model-len 8192 --gpu-memory-utilization 0.9 --max-num-seqs 64 --dtype bfloat16 "
@@ -51,12 +51,14 @@ def test_vllm_with_everything() -> None:
 
 
 def test_vllm_without_prefix_caching() -> None:
-    assert Vllm(model="m", prefix_caching=False).command(None).argv(SEAT)[-1] == "--no-enable-prefix-caching"
+    assert (
+        Vllm(model="m", prefix_caching=False).command(None).argv(ADDRESS)[-1] == "--no-enable-prefix-caching"
+    )
 
 
 def test_sglang_as_it_is() -> None:
     engine = Sglang(model="org/m", tensor_parallel_size=2, context_length=4096, mem_fraction_static=0.8)
-    argv = engine.command(None).argv(SEAT)
+    argv = engine.command(None).argv(ADDRESS)
     assert argv[0] == sys.executable
     assert argv[1:] == (
         "-m sglang.launch_server --model-path org/m --host 10.0.0.7 --port 4321 --served-model-name org/m "
@@ -66,8 +68,8 @@ def test_sglang_as_it_is() -> None:
 
 def test_sglang_with_a_key_goes_through_the_launcher() -> None:
     command = Sglang(model="m", python="/opt/python").command(KEY)
-    assert command.argv(SEAT)[:2] == ["/opt/python", sglang_launcher.__file__]
-    assert not any("not-to-be-seen" in part for part in command.argv(SEAT))
+    assert command.argv(ADDRESS)[:2] == ["/opt/python", sglang_launcher.__file__]
+    assert not any("not-to-be-seen" in part for part in command.argv(ADDRESS))
     assert command.env == {sglang_launcher.KEY: "not-to-be-seen"}
 
 
@@ -89,5 +91,5 @@ def test_the_launcher_gives_sglang_its_key(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_address_of_a_seat() -> None:
-    assert address(SEAT) == "http://10.0.0.7:4321"
-    assert address(ServerAddress("::1", 1, 1, here=True)) == "http://[::1]:1"
+    assert base_url(ADDRESS) == "http://10.0.0.7:4321"
+    assert base_url(ServerAddress("::1", 1, 1, here=True)) == "http://[::1]:1"

@@ -22,7 +22,7 @@ A, B = "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PEERLOOM_FLEETS", str(tmp_path))
-    monkeypatch.setattr(service, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(service, "POLL_SECONDS", 0.01)
     return tmp_path / "mine.json"
 
 

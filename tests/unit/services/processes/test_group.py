@@ -45,8 +45,8 @@ class Machines(LocalSpawner):
         return await super().hold(host)
 
 
-def argv(seat: ServerAddress) -> list[str]:
-    return [sys.executable, "-c", SERVER, seat.host, str(seat.port)]
+def argv(address: ServerAddress) -> list[str]:
+    return [sys.executable, "-c", SERVER, address.host, str(address.port)]
 
 
 async def test_one_that_has_lost_its_machine_waits_for_another(
@@ -55,7 +55,7 @@ async def test_one_that_has_lost_its_machine_waits_for_another(
     monkeypatch.setattr(replica, "PLACE_SECONDS", 0.01)
     machines, notices, states = Machines(), list[str](), list[str]()
     back = asyncio.Event()
-    group = Group(Command(engine="test", what="the test server", argv=argv, look=0.1), 1)
+    group = Group(Command(engine="test", description="the test server", argv=argv, check_seconds=0.1), 1)
 
     def changed() -> None:
         states.append(group.replicas[0].state)

@@ -11,15 +11,15 @@ from peerloom.errors import ConfigError, RunDirError
 from peerloom.sink.errors import SinkError
 from peerloom.sink.export import parquet
 from peerloom.sink.export import writer as exporting
-from peerloom.sink.export.shape import DEEPEST, MOST_FIELDS, MOST_PLACES
+from peerloom.sink.export.shape import MAX_DEPTH, MAX_FIELDS, MAX_SHAPES
 from peerloom.sink.export.writer import export, export_parquet
 from peerloom.sink.rows import Row
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.task import TaskId
 
 
-def commit(run_dir: Path, contents: list[dict[str, Any]], outcome: str = "completed") -> Shard:
-    shard = Shard.take(run_dir, 0, 1)
+def commit(run_dir: Path, contents: list[dict[str, Any]], outcome: str = "completed") -> ShardFiles:
+    shard = ShardFiles.take(run_dir, 0, 1)
     lines = [
         Row(
             TaskId(0, number, 0),
@@ -50,7 +50,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def test_the_completed_rows_or_the_others(run_dir: Path, tmp_path: Path) -> None:
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(9)))
     for suffix, read in ((".parquet", _read_parquet), (".jsonl", _read_jsonl)):
         completed = export(run_dir, tmp_path / f"c{suffix}")
@@ -62,7 +62,7 @@ def test_the_completed_rows_or_the_others(run_dir: Path, tmp_path: Path) -> None
 
 
 def test_only_what_is_committed(run_dir: Path, tmp_path: Path) -> None:
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows([1, 2]))
     with max(run_dir.glob("data/*")).open("ab") as file:
         file.write(b'{"id": "0-99-0"}\n{"torn')
@@ -98,7 +98,7 @@ def test_what_agrees_stays_nested(run_dir: Path, target: Path, results: list[Any
         [2**60, 0.5],
         [-1, 2**64 - 1],
         [{}],
-        [{f"k{n}": n} for n in range(MOST_FIELDS + 1)],
+        [{f"k{n}": n} for n in range(MAX_FIELDS + 1)],
     ],
 )
 def test_what_differs_is_json_text(run_dir: Path, target: Path, results: list[Any]) -> None:
@@ -122,12 +122,12 @@ def test_a_field_that_comes_late_is_a_column_of_all_rows(run_dir: Path, target: 
 
 def test_what_a_model_wrote_cannot_make_a_file_of_any_size(run_dir: Path, target: Path) -> None:
     deep: Any = 1
-    for _ in range(DEEPEST + 500):
+    for _ in range(MAX_DEPTH + 500):
         deep = {"deeper": deep}
-    wide = [{f"{place}": {f"{n}": n for n in range(MOST_FIELDS)} for place in range(MOST_FIELDS)}]
+    wide = [{f"{place}": {f"{n}": n for n in range(MAX_FIELDS)} for place in range(MAX_FIELDS)}]
     values, places = round_trip(run_dir, [deep, *wide], target)
     assert places
-    assert len(pq.ParquetFile(target).schema.names) <= MOST_PLACES + len(parquet.COLUMNS)
+    assert len(pq.ParquetFile(target).schema.names) <= MAX_SHAPES + len(parquet.COLUMNS)
     assert len(values) == 2
 
 
@@ -144,7 +144,7 @@ def test_no_rows_make_a_file_with_the_usual_columns(run_dir: Path, target: Path)
 
 
 def test_the_run_directory_takes_parquet_under_two_names(run_dir: Path) -> None:
-    shard = Shard.take(run_dir, 0, 1)
+    shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(3)))
     shard.close()
     assert [each.path.name for each in export_parquet(run_dir)] == ["data.parquet", "rejected.parquet"]
@@ -182,11 +182,11 @@ def test_what_ends_the_export_leaves_the_old_file(run_dir: Path, tmp_path: Path,
     target.write_text("old")
     steps = iter(range(3))
 
-    def going_on() -> None:
+    def on_row() -> None:
         next(steps)
 
     with pytest.raises(StopIteration):
-        export(run_dir, target, going_on=going_on)
+        export(run_dir, target, on_row=on_row)
     assert [(path.name, path.read_text()) for path in target.parent.iterdir()] == [(target.name, "old")]
 
 

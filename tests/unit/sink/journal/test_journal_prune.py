@@ -47,7 +47,7 @@ def test_a_full_disk_leaves_a_segment_as_it_was(journal: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(DiskFull, match=r"peer-000-0001-0000\.jnl"):
             forget(journal, IdSet([task(0)]))
     assert sorted(known(journal)) == list(range(8))

@@ -53,7 +53,7 @@ def test_a_damaged_line_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_it_is_begun_anew_before_it_gets_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST", 1_000)
+    monkeypatch.setattr(module, "MAX_BYTES", 1_000)
     ledger = Ledger(tmp_path, {})
     before = len(os.listdir("/proc/self/fd"))
     for number in range(500):
@@ -68,7 +68,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from peerloom.sink.rundir import ledger as module
-module.LONGEST = 2_000
+module.MAX_BYTES = 2_000
 ledger = module.Ledger(Path(sys.argv[1]), {})
 number = 0
 while True:
@@ -129,8 +129,8 @@ def test_no_room_for_a_new_file_leaves_the_old_one(tmp_path: Path, monkeypatch: 
         raise DiskFull("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "LONGEST", 10)
-        patch.setattr(module, "write_whole", full)
+        patch.setattr(module, "MAX_BYTES", 10)
+        patch.setattr(module, "write_atomically", full)
         for _ in range(2):
             with pytest.raises(DiskFull):
                 ledger.note({"tokens": 3.0}, {})

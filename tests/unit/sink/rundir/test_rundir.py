@@ -15,7 +15,7 @@ from peerloom.errors import RunDirError
 from peerloom.sink.errors import DiskFull, ShardLost
 from peerloom.sink.rundir.directory import RunDir, in_use
 from peerloom.sink.rundir.state import Fingerprint, State
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def finished_run(path: Path) -> None:
     with claimed(path) as run_dir:
         run_dir.write_yaml("recipe: coral\n")
         (run_dir.logs / "llama.log").write_text("ready\n")
-        shard = Shard.take(run_dir.path, 0, 1)
+        shard = ShardFiles.take(run_dir.path, 0, 1)
         shard.commit(rows([1, 2, 3]))
         shard.close()
         run_dir.write_summary({"admitted": 3})
@@ -104,7 +104,7 @@ def test_a_run_with_a_state_is_claimed_as_it_is(tmp_path: Path):
     with claimed(tmp_path / "run", fresh=True) as run_dir:
         assert run_dir.state is None
         run_dir.write_state(STATE)
-        shard = Shard.take(run_dir.path, 0, 1)
+        shard = ShardFiles.take(run_dir.path, 0, 1)
         shard.commit(rows([1, 2, 3]))
         shard.close()
         run_dir.log("info", "first")
@@ -119,7 +119,7 @@ def test_a_run_with_a_state_is_claimed_as_it_is(tmp_path: Path):
 def test_a_run_that_is_cleared_is_none_any_more_and_its_writers_are_locked_out(tmp_path: Path):
     with claimed(tmp_path / "run") as run_dir:
         run_dir.write_state(STATE)
-        late = Shard.take(run_dir.path, 0, 1)
+        late = ShardFiles.take(run_dir.path, 0, 1)
         run_dir.clear()
         assert run_dir.state is None
         with pytest.raises(ShardLost):
@@ -181,17 +181,17 @@ def test_fresh_removes_the_earlier_run(tmp_path: Path):
         assert tree(run_dir.path) == {
             *("run.lock", "log.jsonl", "data", "rejected", "index", "locks", "logs", "journal")
         }
-        shard = Shard.take(run_dir.path, 0, 1)
+        shard = ShardFiles.take(run_dir.path, 0, 1)
         assert len(shard.committed) == 0
         shard.close()
 
 
 def test_fresh_locks_out_writers_of_the_earlier_run(tmp_path: Path):
     with claimed(tmp_path / "run"):
-        late = Shard.take(tmp_path / "run", 0, 1, rotate_bytes=1)
+        late = ShardFiles.take(tmp_path / "run", 0, 1, rotate_bytes=1)
         late.commit(rows([1, 2]))
     with claimed(tmp_path / "run", fresh=True):
-        shard = Shard.take(tmp_path / "run", 0, 1)
+        shard = ShardFiles.take(tmp_path / "run", 0, 1)
         with pytest.raises(ShardLost, match="the run directory was cleared"):
             late.commit(rows([3, 4]))
         late.close()
@@ -202,9 +202,9 @@ def test_fresh_locks_out_writers_of_the_earlier_run(tmp_path: Path):
 def test_a_run_that_never_began_leaves_the_directory_free(tmp_path: Path):
     with claimed(tmp_path / "run") as run_dir:
         run_dir.log("error", "llm_unreachable")
-        Shard.take(run_dir.path, 0, 1).close()
+        ShardFiles.take(run_dir.path, 0, 1).close()
     with claimed(tmp_path / "run"):
-        Shard.take(tmp_path / "run", 0, 1).close()
+        ShardFiles.take(tmp_path / "run", 0, 1).close()
 
 
 @pytest.mark.parametrize("fresh", [True, False])

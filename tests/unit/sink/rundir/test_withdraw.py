@@ -12,7 +12,7 @@ from peerloom.sink.errors import ShardLost
 from peerloom.sink.read import read_rows, read_totals
 from peerloom.sink.rows import Row
 from peerloom.sink.rundir.withdraw import withdraw_failed
-from peerloom.sink.shard import Shard
+from peerloom.sink.shard import ShardFiles
 from peerloom.sink.totals import AgentTally
 
 OUTCOMES = ("completed", "failed", "filtered")
@@ -27,8 +27,8 @@ def written(number: int) -> Row:
     return Row(made.id, made.outcome, made.reason, line, tally)
 
 
-def a_run(run_dir: Path, groups: list[list[int]], *, rotate_bytes: int = 10_000) -> Shard:
-    shard = Shard.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
+def a_run(run_dir: Path, groups: list[list[int]], *, rotate_bytes: int = 10_000) -> ShardFiles:
+    shard = ShardFiles.take(run_dir, 0, 1, rotate_bytes=rotate_bytes)
     for group in groups:
         shard.commit([written(number) for number in group])
     return shard
@@ -40,7 +40,7 @@ def committed(run_dir: Path) -> list[int]:
 
 def files_agree(run_dir: Path, incarnation: int) -> set[int]:
     """What a sink finds that takes the shard over now; it is what is in the files."""
-    shard = Shard.take(run_dir, 0, incarnation)
+    shard = ShardFiles.take(run_dir, 0, incarnation)
     known = {id.row for id in shard.committed}
     totals = shard.totals
     shard.close()
@@ -78,7 +78,7 @@ def test_a_part_of_failed_rows_only_goes_away(run_dir: Path) -> None:
 def test_they_are_done_again_by_the_next_sink(run_dir: Path) -> None:
     a_run(run_dir, [[0, 1, 2]]).close()
     withdraw_failed(run_dir, 10)
-    shard = Shard.take(run_dir, 0, 11)
+    shard = ShardFiles.take(run_dir, 0, 11)
     shard.commit([row(1)])
     assert ids_on_disk(run_dir) == [0, 1, 2]
     assert shard.totals.outcomes == {"completed": 2, "filtered": 1}

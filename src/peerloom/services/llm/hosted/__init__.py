@@ -1,1 +1,1 @@
-"""Models behind HTTP that others run: the services, and the calls to one replica."""
+"""Models on servers that Peerloom does not start: the services, and the HTTP backend of one replica."""

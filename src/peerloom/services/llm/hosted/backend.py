@@ -1,7 +1,7 @@
-"""One replica behind HTTP: bytes go out, bytes come back, and a dialect says what both mean.
+"""Send single calls to one replica over HTTP, encoded and decoded by a dialect.
 
-The path of a call is short, because its CPU time is most of what the framework costs: the body goes out
-as bytes and comes back whole, and nothing is parsed but the reply. What carries them is `endpoint`'s.
+The path of a call is short, because its CPU time is the largest cost of the framework: the transport of
+`Endpoint` sends and receives whole bodies as bytes, and only the reply is parsed.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ _NO_MODEL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class HttpDial:
-    """Reaches replicas by their base URLs. Picklable.
+    """Create the backend of a replica from its base URL. Picklable.
 
     Args:
-        endpoint: key and timeouts; its own base URL does not count.
-        dialect: how they are spoken to.
-        model: its name there.
+        endpoint: the key and timeouts; its base URL is not used.
+        dialect: the dialect of the servers.
+        model: the model's name on the servers.
     """
 
     endpoint: Endpoint
@@ -50,17 +50,17 @@ class HttpDial:
     model: str
 
     def __call__(self, name: str) -> "HttpBackend":
-        """The replica at that base URL."""
+        """Return the backend of the replica with base URL `name`."""
         return HttpBackend(replace(self.endpoint, base_url=name), self.dialect, self.model)
 
 
 class HttpBackend:
-    """Makes single attempts at one endpoint, in the running event loop.
+    """Send single attempts of calls to one endpoint, in the running event loop.
 
     Args:
-        endpoint: where the server is.
-        dialect: how it is spoken to.
-        model: its name there.
+        endpoint: the server's endpoint.
+        dialect: the server's dialect.
+        model: the model's name on the server.
     """
 
     def __init__(self, endpoint: Endpoint, dialect: Dialect, model: str) -> None:
@@ -69,83 +69,76 @@ class HttpBackend:
         self._constraints = Constraints(dialect)
         self._model = model
         key = endpoint.api_key
-        self._carrier = endpoint.open_carrier(dialect.auth(key) if key is not None else {})
+        self._transport = endpoint.open_carrier(dialect.auth(key) if key is not None else {})
         self._urls: dict[str, Any] = {}
         self._answered: set[str] = set()  # paths
-        self._secrets = endpoint.secrets
+        self._secrets = endpoint.secrets  # held, so that they are masked
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
-        """See `Backend.chat`."""
+        """Send a chat request, as `Backend.chat`."""
         dialect = self._constraints.dialect
         post = dialect.chat(request, self._model)
         try:
             reply = await self._exchange(post, request, dialect.reply)
-            self._constraints.heard(dialect, request, reply)
+            self._constraints.observe(dialect, request, reply)
         except LLMRejected as error:
-            self._hide_key(error)
-            self._constraints.refused(dialect, request, str(error))
-            raise
-        except (Retryable, LLMError) as error:
-            self._hide_key(error)
+            self._constraints.observe_refusal(dialect, request, str(error))
             raise
         self._answered.add(post.path)
         return reply
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
-        """See `Backend.embed`."""
+        """Send an embedding request, as `Backend.embed`."""
         post = self._dialect.embed(request, self._model)
-        try:
-            reply = await self._exchange(post, request, self._dialect.vectors)
-        except (Retryable, LLMError) as error:
-            self._hide_key(error)
-            raise
+        reply = await self._exchange(post, request, self._dialect.vectors)
         self._answered.add(post.path)
         return reply
 
     async def healthy(self) -> bool:
-        """Whether the server lists its models; also if only the list is missing, or fails."""
-        answer = await self._look("GET", Post(self._dialect.models_path, b"", {}))
+        """Return whether the server answers a request for its models, or if that fails an empty chat."""
+        answer = await self._probe("GET", Post(self._dialect.models_path, b"", {}))
         if answer is not None and answer.status >= 500 and answer.status not in _BUSY:
-            answer = await self._look("POST", self._dialect.probe(self._model))
+            answer = await self._probe("POST", self._dialect.probe(self._model))
         return answer is not None and answer.status < 500 and answer.status not in _BUSY
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._carrier.close()
+        await self._transport.close()
 
-    async def _look(self, method: str, post: Post) -> Answer | None:
-        """Send a request that costs nothing; None if it is not answered."""
+    async def _probe(self, method: str, post: Post) -> Answer | None:
+        """Send a request that costs no tokens, and return its answer, if there is one."""
         try:
             async with asyncio.timeout(_HEALTH_SECONDS):
-                return await self._carrier.send(
+                return await self._transport.send(
                     method, self._endpoint.url(post.path), post.body, post.headers
                 )
         except (TimeoutError, TransportError):
             return None
 
     async def _accepts_others(self, status: int, body: bytes, path: str, *, chat: bool) -> bool:
-        """Whether the server refuses one request in words that usually mean the whole run.
+        """Return whether a refusal concerns one request only, although its status suggests the whole run.
 
-        With 404 it does if it lists the model, or has answered there before and has no list. With 401 or 403
-        it does if it has answered there before and accepts the key of a request without content.
+        A 404 concerns one request if the server lists the model, or has no list and has answered at that path
+        before. A 401 or 403 does if the server has answered at that path before, and accepts the key of an
+        empty request.
 
         Args:
-            status: of its answer.
-            body: its answer.
-            path: where the request went.
+            status: the status of the answer.
+            body: the body of the answer.
+            path: the path of the request.
             chat: whether it was a chat; a server may list a model that has no embeddings.
         """
         if status == 404 and _NO_MODEL.search(body.decode(errors="replace")) is None:
             listed = await self._listed()
             return path in self._answered if listed is None or not chat else listed
         if status in (401, 403) and path in self._answered:
-            probed = await self._look("POST", self._dialect.probe(self._model))
+            probed = await self._probe("POST", self._dialect.probe(self._model))
             return probed is not None and probed.status in (400, 422)
         return False
 
     async def _listed(self) -> bool | None:
-        """Whether the server lists the model; None if it has no list."""
-        answer = await self._look("GET", Post(self._dialect.models_path, b"", {}))
+        """Return whether the server lists the model; None if it has no list."""
+        answer = await self._probe("GET", Post(self._dialect.models_path, b"", {}))
         if answer is None or answer.status != 200:
             return None
         try:
@@ -154,17 +147,20 @@ class HttpBackend:
             return None
         return None if names is None else self._model in names or f"{self._model}:latest" in names
 
-    def _hide_key(self, error: Exception) -> None:
-        """Take the key out of an error's words: servers quote it anywhere."""
-        error.args = tuple(mask(word) if isinstance(word, str) else word for word in error.args)
-
     async def _exchange(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
-        begin = time.perf_counter()
+        try:
+            return await self._send(post, request, read)
+        except (Retryable, LLMError) as error:  # servers may quote the key
+            error.args = tuple(mask(each) if isinstance(each, str) else each for each in error.args)
+            raise
+
+    async def _send(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
+        start = time.perf_counter()
         url = self._urls.get(post.path)
         if url is None:
             url = self._urls[post.path] = self._endpoint.url(post.path)
         try:
-            answer = await self._carrier.send("POST", url, post.body, post.headers)
+            answer = await self._transport.send("POST", url, post.body, post.headers)
         except TransportError as error:
             raise Retryable(trimmed(mask(str(error))), taken=error.taken) from error
         body = mask_json(answer.body)
@@ -182,12 +178,12 @@ class HttpBackend:
         except MalformedBody as error:
             raise self._not_a_reply(answer, None, error) from error
         try:
-            return read(payload, request, time.perf_counter() - begin)
+            return read(payload, request, time.perf_counter() - start)
         except MalformedBody as error:
             raise self._not_a_reply(answer, payload, error) from error
 
     def _not_a_reply(self, answer: Answer, payload: Any, error: Exception) -> Exception:
-        """What a 200 without a reply means; some gateways send an upstream's error that way."""
+        """Return the error for a 200 without a reply; some gateways send an upstream's error that way."""
         safe = answer.body if payload is None else mask_bytes(orjson.dumps(payload))
         status = status_in(safe)
         if status:

@@ -1,8 +1,8 @@
-"""Observes whether a server honors the constraint on its answers, and asks in another way if it does not.
+"""Detect whether a server enforces choices and schemas, and switch to another option if it does not.
 
-Servers ignore the options that they do not know, without a word, and some rename theirs between releases. The
-first replies to requests with choices or a schema show it: a server that constrains its answers never gives
-one that is not among the choices, or that is not JSON.
+Servers silently ignore options that they do not know, and some rename theirs between releases. The first
+replies to requests with choices or a schema show this: a server that enforces them never gives a reply that
+is not among the choices, or not JSON.
 """
 
 import re
@@ -14,8 +14,8 @@ from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.services.llm.providers.dialect import Dialect
 from peerloom.services.llm.retry import Retryable
 
-LOOKS = 3
-"""Replies that are not what was asked for, before any that is, from which a server ignores the option."""
+MAX_VIOLATIONS = 3
+"""The number of violating replies, without a conforming one before, that shows that an option is ignored."""
 
 _UNKNOWN = re.compile(
     r"(?:un|not )(?:known|recognized|supported|available|expected|permitted|allowed)"
@@ -25,7 +25,7 @@ _UNKNOWN = re.compile(
 
 
 class Constraints:
-    """Chooses the dialect by which one server is asked.
+    """Choose the dialect for the requests to one server.
 
     Args:
         dialect: the first choice; its `alternatives` are tried in turn.
@@ -35,44 +35,44 @@ class Constraints:
         self.dialect = dialect
         self._first = dialect
         self._others = list(dialect.alternatives())
-        self._ignored = 0
+        self._violations = 0
         self._settled = not dialect.constraint
 
-    def heard(self, dialect: Dialect, request: ChatRequest, reply: ChatReply) -> None:
-        """Take in a reply to a request that was asked by `dialect`.
+    def observe(self, dialect: Dialect, request: ChatRequest, reply: ChatReply) -> None:
+        """Check a reply to a request that was encoded by `dialect`.
 
         Raises:
-            Retryable: if the server has been found to ignore the constraint; a notice says so.
+            Retryable: if the server is found to ignore the constraint; with a notice for the user.
         """
-        if not self._is_of_interest(dialect, request) or reply.finish_reason != "stop":
+        if not self._is_relevant(dialect, request) or reply.finish_reason != "stop":
             return
         if _conforms(request, reply.text):
             self._settled = True
             return
-        self._ignored += 1
-        if self._ignored >= LOOKS:
+        self._violations += 1
+        if self._violations >= MAX_VIOLATIONS:
             notice = f"the server ignores how it is told to answer ({dialect.constraint})"
             raise Retryable(notice, usage=reply.usage, notice=f"{notice}; {self._next()}")
 
-    def refused(self, dialect: Dialect, request: ChatRequest, words: str) -> None:
-        """Take in that the server has refused, in these words, a request that was asked by `dialect`.
+    def observe_refusal(self, dialect: Dialect, request: ChatRequest, message: str) -> None:
+        """Check the error message for a refused request that was encoded by `dialect`.
 
         Raises:
-            Retryable: if it has refused the constraint, and there is another way to ask.
+            Retryable: if the server refused the constraint, and there is an alternative.
         """
-        if not self._is_of_interest(dialect, request) or not self._others:
+        if not self._is_relevant(dialect, request) or not self._others:
             return
-        if dialect.constraint in words and _UNKNOWN.search(words) is not None:
-            notice = f"the server refuses to be told how to answer ({dialect.constraint}): {words}"
+        if dialect.constraint in message and _UNKNOWN.search(message) is not None:
+            notice = f"the server refuses to be told how to answer ({dialect.constraint}): {message}"
             raise Retryable(notice, notice=f"{notice}; {self._next()}")
 
-    def _is_of_interest(self, dialect: Dialect, request: ChatRequest) -> bool:
-        asks = bool(request.choices) or request.schema is not None
-        return asks and not self._settled and dialect is self.dialect
+    def _is_relevant(self, dialect: Dialect, request: ChatRequest) -> bool:
+        constrained = bool(request.choices) or request.schema is not None
+        return constrained and not self._settled and dialect is self.dialect
 
     def _next(self) -> str:
-        """Go on to the next way; what a person is to know of it."""
-        self._ignored = 0
+        """Switch to the next alternative, and return a notice of it for the user."""
+        self._violations = 0
         if self._others:
             self.dialect = self._others.pop(0)
             return f"it is told by {self.dialect.constraint} from now on"

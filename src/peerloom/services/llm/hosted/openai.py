@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server, or several with the same model, that somebody else runs."""
+"""Use one or more OpenAI-compatible servers that are running already."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,21 +7,19 @@ from yarl import URL
 
 from peerloom.services.llm.hosted.service import CallPolicy, HttpService, addresses
 from peerloom.services.llm.http.endpoint import Http
-from peerloom.services.llm.providers.openai import OPENAI, OpenAIDialect
+from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.wire_format.chat import Structured
 from peerloom.services.secret import Secret
 
-OPENAI_URL = OPENAI.url
-
 
 class OpenAIService(HttpService):
-    """Servers that speak OpenAI's chat completions; nothing is started.
+    """Servers that implement OpenAI's chat completions; nothing is started.
 
     Args:
-        base_url: up to and including `/v1`, of each replica; default `OPENAI_BASE_URL`, else OpenAI itself.
-        model: default the first that the server lists.
-        api_key: default `OPENAI_API_KEY`, else none.
+        base_url: the URL of each replica, including `/v1`; default `OPENAI_BASE_URL`, else OpenAI's.
+        model: the model's name; default the first that the server lists.
+        api_key: the key; default `OPENAI_API_KEY`, else none.
         timeout: see `Endpoint`.
         connect_timeout: see `Endpoint`.
         retry: see `ReplicatedClientSpec`.
@@ -30,10 +28,10 @@ class OpenAIService(HttpService):
         extra_body: see `OpenAIDialect`.
 
     Raises:
-        ConfigError: for an impossible `base_url` or `structured`.
+        ConfigError: for an invalid `base_url` or `structured`.
     """
 
-    def __init__(  # noqa: PLR0913 - as many as there are things to say
+    def __init__(  # noqa: PLR0913 - one parameter per setting
         self,
         *,
         base_url: str | Sequence[str] | None = None,
@@ -57,6 +55,6 @@ class OpenAIService(HttpService):
 
 
 def limit_field(base_url: str) -> str:
-    """What the server calls the token limit; OpenAI itself refuses the name everybody else reads."""
-    theirs = (URL(base_url).host or "").endswith((".openai.com", ".openai.azure.com"))
-    return "max_completion_tokens" if theirs else "max_tokens"
+    """Return the server's name of the token limit; OpenAI refuses the name that all other servers use."""
+    is_openai = (URL(base_url).host or "").endswith((".openai.com", ".openai.azure.com"))
+    return "max_completion_tokens" if is_openai else "max_tokens"

@@ -1,6 +1,6 @@
-"""One cheap look at a server before a run depends on it: is it there, is the key right, the model listed.
+"""Check a server before a run: whether it answers, accepts the key and has the model.
 
-Each way it can go wrong has words of its own, since this is where a first run most often ends.
+The checks cost no tokens. Each failure has its own message, since most first runs that fail do so here.
 """
 
 import asyncio
@@ -27,44 +27,43 @@ _SECONDS = 30.0
 _NO_LIST = (404, 405, 501)
 _DENIED = (401, 403)
 _BUSY = (429, 503, 529)
-_WAITED_SECONDS = 120.0
-"""The longest that a busy server is waited for."""
-_LONGEST_WAIT = 15.0
+_BUSY_SECONDS = 120.0  # the limit for waiting for a busy server
+_MAX_PAUSE = 15.0
 
 
 async def choose_model(
     endpoint: Endpoint, dialect: Dialect, wanted: str | None, notify: Callable[[str], None] | None = None
 ) -> str:
-    """The name of the model to use: `wanted` if the server has it, or the first it lists.
+    """Return the name of the model to use: `wanted` if the server has it, or the first it lists.
 
-    A server need not list its models if `wanted` is given. A server that is busy is waited for.
+    A server need not list its models if `wanted` is given. If the server is busy, wait for it.
 
     Args:
-        endpoint: where the server is.
-        dialect: how it is spoken to.
+        endpoint: the server's endpoint.
+        dialect: the server's dialect.
         wanted: the model's name, if it is known.
-        notify: told what is waited for.
+        notify: called with the reason for a wait.
 
     Raises:
         ServiceError: if the server does not answer, refuses the key, or lacks the model.
     """
     key = endpoint.api_key
     async with open_session(endpoint, dialect.auth(key) if key is not None else {}) as session:
-        look = _Look(endpoint, dialect, session, notify)
-        described = dialect.model_path(wanted) if wanted else None
-        if wanted and described and await look.found(described):
+        check = _Check(endpoint, dialect, session, notify)
+        path = dialect.model_path(wanted) if wanted else None
+        if wanted and path and await check.found(path):
             return wanted
-        listed = await look.listed(wanted)
+        listed = await check.listed(wanted)
         if listed is not None:
             return _pick(endpoint, listed, wanted)
         if not wanted:
             raise ServiceError(f"{endpoint.shown()} does not say which models may be asked: set llm.model")
-        await look.takes_chats(wanted)
+        await check.accepts_chats(wanted)
         return wanted
 
 
-class _Look:
-    """Requests to one server."""
+class _Check:
+    """Send the preflight requests to one server."""
 
     def __init__(
         self,
@@ -79,16 +78,16 @@ class _Look:
         self._notify = notify
 
     async def found(self, path: str) -> bool:
-        """Whether a model is described at `path`."""
-        answer = await self._ask("GET", path)
-        if answer.status not in (200, 400, *_NO_LIST):  # 400 is Gemini's word for a key it refuses, too
+        """Return whether `path` describes a model."""
+        answer = await self._send("GET", path)
+        if answer.status not in (200, 400, *_NO_LIST):  # Gemini also sends 400 for a key it refuses
             raise self._refused(path, answer)
         return answer.status == 200
 
     async def listed(self, wanted: str | None) -> list[str] | None:
-        """The models listed; None if they are not, though chats may be answered."""
+        """Return the models listed; None if the list does not show which models accept chats."""
         path = self._dialect.models_path
-        answer = await self._ask("GET", path)
+        answer = await self._send("GET", path)
         failure = None
         if answer.status == 200:
             try:
@@ -96,68 +95,67 @@ class _Look:
             except (orjson.JSONDecodeError, MalformedBody):
                 failure = ServiceError(
                     f"{self._endpoint.shown(path)} answers, but with no list of models: "
-                    f"{_words(answer.body)!r}. Is llm.base_url the right address?"
+                    f"{_message(answer.body)!r}. Is llm.base_url the right address?"
                 )
         broken = answer.status >= 500 and answer.status not in _BUSY
         may_chat = broken or answer.status in (200, *_NO_LIST, *_DENIED)
-        if wanted and may_chat and await self._is_there(wanted, surely=broken):
-            return [wanted]  # it only does not list its models, or not with this key
+        if wanted and may_chat and await self._answers_chats(wanted, strict=broken):
+            return [wanted]  # only the list is missing, or refused for this key
         raise failure or self._refused(path, answer)
 
-    async def takes_chats(self, model: str) -> None:
-        """Raise ServiceError unless an empty chat is refused for what it is."""
+    async def accepts_chats(self, model: str) -> None:
+        """Raise ServiceError unless an empty chat is refused as invalid."""
         post = self._dialect.probe(model)
-        answer = await self._ask("POST", post.path, post.body)
+        answer = await self._send("POST", post.path, post.body)
         if answer.status in _NO_LIST:
-            said = f"HTTP {answer.status}: {_words(answer.body)}"
-            raise ServiceError(f"{self._endpoint.shown()} has no model {model!r} ({said}). Set llm.model")
+            reason = f"HTTP {answer.status}: {_message(answer.body)}"
+            raise ServiceError(f"{self._endpoint.shown()} has no model {model!r} ({reason}). Set llm.model")
         if answer.status not in (200, 400, 422):
             raise self._refused(post.path, answer)
 
-    async def _is_there(self, model: str, *, surely: bool) -> bool:
-        """Whether an empty chat is refused, or at least answered as a program answers, not a web page.
+    async def _answers_chats(self, model: str, *, strict: bool) -> bool:
+        """Return whether an empty chat is refused as invalid, or unless `strict` answered with JSON.
 
-        A stand-in may answer 404 to a request it does not know. If nothing is there, the first call says so,
-        unless it is to be known `surely`.
+        A test server may answer 404 to an empty chat. If there is no server, the first call fails with a
+        message.
         """
         post = self._dialect.probe(model)
-        answer = await self._ask("POST", post.path, post.body)
+        answer = await self._send("POST", post.path, post.body)
         if answer.status in (400, 422):
             return True
         if answer.status in _DENIED or answer.status // 100 == 3:
             raise self._refused(post.path, answer)
-        if surely:
+        if strict:
             return answer.status == 200
-        lost = answer.status in _NO_LIST and _forgotten(self._endpoint, self._dialect.provider)
-        return not lost and answer.body.lstrip().startswith(b"{")
+        wrong_url = answer.status in _NO_LIST and _tail_hint(self._endpoint, self._dialect.provider)
+        return not wrong_url and answer.body.lstrip().startswith(b"{")
 
-    async def _ask(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        """Have a request answered; a server that is busy is asked again, for a limited time."""
-        until, pause, told = time.monotonic() + _WAITED_SECONDS, 0.5, False
+    async def _send(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        """Send a request, and repeat it for a limited time while the server is busy."""
+        deadline, pause, notified = time.monotonic() + _BUSY_SECONDS, 0.5, False
         while True:
-            answer = await self._once(method, path, body)
+            answer = await self._send_once(method, path, body)
             if answer.status not in _BUSY or self._is_denied(answer):
                 return answer
-            asked = retry_after(answer.headers, time.time())
-            wait = pause if asked is None else asked
-            if time.monotonic() + wait > until:
+            requested = retry_after(answer.headers, time.time())
+            wait = pause if requested is None else requested
+            if time.monotonic() + wait > deadline:
                 return answer
-            if self._notify is not None and not told:
-                words = _words(answer.body)
+            if self._notify is not None and not notified:
                 self._notify(
-                    f"{self._endpoint.shown(path)} is busy (HTTP {answer.status}: {words}): "
-                    f"waiting for up to {_WAITED_SECONDS:g} s"
+                    f"{self._endpoint.shown(path)} is busy (HTTP {answer.status}: {_message(answer.body)}): "
+                    f"waiting for up to {_BUSY_SECONDS:g} s"
                 )
-            told = True
+            notified = True
             await asyncio.sleep(wait)
-            pause = min(2 * pause, _LONGEST_WAIT)
+            pause = min(2 * pause, _MAX_PAUSE)
 
     def _is_denied(self, answer: Answer) -> bool:
-        """Whether no wait helps: the account is empty, say."""
+        """Return whether waiting cannot help, e.g. since the account has no credit."""
         failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
         return isinstance(failure, LLMDenied)
 
-    async def _once(self, method: str, path: str, body: bytes | None) -> Answer:
+    async def _send_once(self, method: str, path: str, body: bytes | None) -> Answer:
         endpoint, variable = self._endpoint, self._dialect.provider.url_env
         seconds = min(_SECONDS, endpoint.timeout)
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=endpoint.connect_timeout)
@@ -187,25 +185,25 @@ class _Look:
             )
             return ServiceError(f"{where}: {refused} (HTTP {status}): set {provider.key_env}")
         if status == 404:
-            return ServiceError(f"{where} is not found (HTTP 404){_forgotten(self._endpoint, provider)}")
+            return ServiceError(f"{where} is not found (HTTP 404){_tail_hint(self._endpoint, provider)}")
         if status // 100 == 3:
-            there = mask(_target(self._endpoint.url(path), answer.headers.get("Location", "")))
-            return ServiceError(f"{where} redirects{there} (HTTP {status}): set llm.base_url to that place")
-        return ServiceError(f"{where} answered HTTP {status}: {_words(body)}")
+            target = mask(_target(self._endpoint.url(path), answer.headers.get("Location", "")))
+            return ServiceError(f"{where} redirects{target} (HTTP {status}): set llm.base_url to that place")
+        return ServiceError(f"{where} answered HTTP {status}: {_message(body)}")
 
 
 def _target(url: URL, location: str) -> str:
-    """Where a redirect leads, without what may be secret in it."""
+    """Return the target of a redirect, without the parts that may hold secrets."""
     if not location:
         return ""
     try:
-        there = url.join(URL(location))
-        return f" to {there.with_user(None).with_query(None).with_fragment(None)}"
+        target = url.join(URL(location))
+        return f" to {target.with_user(None).with_query(None).with_fragment(None)}"
     except ValueError:
         return f" to {location[:80]!r}"
 
 
-def _forgotten(endpoint: Endpoint, provider: Provider) -> str:
+def _tail_hint(endpoint: Endpoint, provider: Provider) -> str:
     tail = provider.tail
     return f". Does llm.base_url lack its {tail}?" if tail and not endpoint.shown().endswith(tail) else ""
 
@@ -215,9 +213,8 @@ def _pick(endpoint: Endpoint, listed: list[str], wanted: str | None) -> str:
         raise ServiceError(f"{endpoint.shown('/models')} lists no model: load one there")
     if wanted is None:
         return listed[0]
-    if (
-        not listed or wanted in listed or f"{wanted}:latest" in listed
-    ):  # Ollama lists a tag and takes names without it
+    # Ollama lists names with a tag, and accepts them without it.
+    if not listed or wanted in listed or f"{wanted}:latest" in listed:
         return wanted
     close = difflib.get_close_matches(wanted, listed, n=1, cutoff=0.3)
     few = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
@@ -225,7 +222,7 @@ def _pick(endpoint: Endpoint, listed: list[str], wanted: str | None) -> str:
     raise ServiceError(f"{endpoint.shown()} has no model {wanted!r}. {hint} Set llm.model")
 
 
-def _words(body: bytes) -> str:
+def _message(body: bytes) -> str:
     safe = mask_bytes(body)
     message: Any = error_in(safe).get("message")
     return trimmed(message if isinstance(message, str) else safe[:400].decode(errors="replace"))

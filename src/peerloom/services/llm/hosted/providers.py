@@ -1,8 +1,8 @@
-"""Providers with interfaces of their own, as services: each is its dialect behind HTTP.
+"""Use providers whose HTTP interface is not OpenAI's.
 
     AnthropicService(model="claude-sonnet-4-5", calls=CallPolicy(timeout=120))
 
-Further arguments are the dialect's.
+Further arguments are passed to the dialect.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ class ProviderService(HttpService):
     """A provider's models.
 
     Args:
-        model: its name; default the first that is listed.
-        base_url: default what the provider's variable holds, else its own address.
-        api_key: default what the provider's variable holds.
-        calls: how they are called.
-        options: those of the dialect.
+        model: the model's name; default the first that the server lists.
+        base_url: the URL of each replica; default the provider's environment variable, else its public URL.
+        api_key: the key; default the provider's environment variable.
+        calls: the timeouts and retries of calls.
+        options: the options of the dialect.
 
     Raises:
-        ConfigError: if there is no address, or an argument is impossible.
+        ConfigError: if there is no URL, or an argument is invalid.
     """
 
     dialect: ClassVar[Callable[..., Dialect]]
@@ -46,7 +46,7 @@ class ProviderService(HttpService):
 
 
 class AzureService(ProviderService):
-    """Deployments of Azure OpenAI: `model` is the deployment's name, `base_url` the resource's address.
+    """Deployments of Azure OpenAI: `model` is the deployment's name, `base_url` the resource's URL.
 
     Reads `AZURE_OPENAI_ENDPOINT` and `AZURE_OPENAI_API_KEY`; further options are those of `AzureDialect`.
     """

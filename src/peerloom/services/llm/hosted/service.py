@@ -1,6 +1,6 @@
-"""A model behind HTTP that somebody else runs: one server, or several with the same model.
+"""Use a model on one or more servers that are running already.
 
-Nothing is started. How the servers are spoken to is a dialect's; `openai` and `providers` name those known.
+Nothing is started. A dialect encodes the requests; `openai` and `providers` have the known ones.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from peerloom.services.secret import Secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPolicy:
-    """How calls are made, whatever the provider. Times in seconds.
+    """The timeouts and retries of calls to any provider. Times in seconds.
 
     Args:
         timeout: see `Endpoint`.
@@ -38,17 +38,17 @@ class CallPolicy:
 
 
 class HttpService:
-    """Servers that speak one dialect.
+    """Servers with the same dialect and model.
 
     Args:
-        dialect: how they are spoken to.
-        base_url: of each replica; default what the provider's variable holds, else its own address.
-        model: default the first that the server lists.
-        api_key: default what the provider's variable holds, else none.
-        calls: how they are called.
+        dialect: the servers' dialect.
+        base_url: the URL of each replica; default the provider's environment variable, else its public URL.
+        model: the model's name; default the first that the server lists.
+        api_key: the key; default the provider's environment variable, else none.
+        calls: the timeouts and retries of calls.
 
     Raises:
-        ConfigError: for an impossible `base_url`, or if there is none.
+        ConfigError: for an invalid `base_url`, or if there is none.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class HttpService:
             )
             for url in addresses(dialect, base_url)
         ]
-        self._secrets = [endpoint.secrets for endpoint in self._endpoints]
+        self._secrets = [endpoint.secrets for endpoint in self._endpoints]  # held, so that they are masked
 
     async def start(
         self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
@@ -82,7 +82,7 @@ class HttpService:
         """Check that all servers answer and have the model.
 
         Raises:
-            ServiceError: saying what is wrong: the address, the key or the model's name.
+            ServiceError: if the URL, the key or the model's name is wrong.
         """
         model = self._model
         for endpoint in self._endpoints:
@@ -98,18 +98,18 @@ class HttpService:
         )
 
     async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
-        """Wait for ever: a server run by others that goes away shows in the calls, and may come back."""
+        """Wait for ever: if a server becomes unavailable, the calls fail and are retried."""
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: nothing was started."""
 
 
 def addresses(dialect: Dialect, given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The base URLs to use, in this order: those given, what the environment says, the provider's own.
+    """Return the base URLs given, else those of the environment, else the provider's.
 
     Raises:
-        ConfigError: if there is none, or one twice.
+        ConfigError: if there is none, or one is given twice.
     """
     provider = dialect.provider
     found = given or os.environ.get(provider.url_env) or provider.url

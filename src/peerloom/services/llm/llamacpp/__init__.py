@@ -1,1 +1,1 @@
-"""The embedded model: llama.cpp servers and their weights."""
+"""The embedded model: llama.cpp servers, and their weights."""

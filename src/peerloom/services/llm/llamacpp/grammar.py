@@ -1,6 +1,6 @@
-"""A list of allowed replies as a GBNF grammar, llama.cpp's own way to constrain what is sampled.
+"""Write choices as a GBNF grammar, by which llama.cpp constrains sampling.
 
-It costs only the tokens of the choice itself; the same asked as a JSON schema costs a dozen more.
+A grammar costs only the tokens of the choice itself, and a JSON schema about a dozen more.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def choice_grammar(choices: Iterable[str]) -> str:
-    """A grammar that matches exactly `choices`, e.g. `root ::= "A" | "B"`."""
+    """Return a grammar that matches exactly `choices`, e.g. `root ::= "A" | "B"`."""
     return f"root ::= {' | '.join(map(_literal, choices))}"
 
 

@@ -1,8 +1,8 @@
-"""Model weights from the Hugging Face hub: a .gguf of a repository, through `huggingface-hub` and its cache.
+"""Download a .gguf file from the Hugging Face Hub through `huggingface-hub` and its cache.
 
-A file that is in the cache is taken as it is, so a run that was begun with it needs no network to go on.
-Where the hub is (`HF_ENDPOINT`), its cache (`HF_HOME`, `HF_HUB_CACHE`) and the token for gated repositories
-(`HF_TOKEN`) are that library's own settings; the token is never read here.
+A cached file is used without a request, so resuming a run needs no network. The endpoint (`HF_ENDPOINT`), the
+cache (`HF_HOME`, `HF_HUB_CACHE`) and the token for gated repositories (`HF_TOKEN`) are settings of that
+library; this module never reads the token.
 """
 
 import importlib
@@ -29,7 +29,7 @@ _SHARD = re.compile(r"(.+-)00001-of-(\d{5})\.gguf")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A file on the hub; `revision` is a branch, tag or commit, None for the main branch."""
+    """A file on the Hub; `revision` is a branch, tag or commit, None for the main branch."""
 
     repo: str
     file: str
@@ -41,7 +41,7 @@ class Reference:
 
     @property
     def files(self) -> list[str]:
-        """The file, or if it is the first of several shards, all of them."""
+        """The file, or all shards if it is the first of several."""
         shard = _SHARD.fullmatch(self.file)
         if shard is None:
             return [self.file]
@@ -49,10 +49,10 @@ class Reference:
 
 
 def parse(model: str) -> Reference | None:
-    """What `model` names on the hub, with or without `hf:` in front; None if it can only be a name or a path.
+    """Parse a reference to the Hub, with or without the prefix `hf:`; None if it must be a name or a path.
 
     Raises:
-        ModelError: if it begins with `hf:` and goes on otherwise than it may.
+        ModelError: if a reference with the prefix `hf:` is malformed.
     """
     given = model.removeprefix(PREFIX)
     match = _MODEL.fullmatch(given)
@@ -64,16 +64,12 @@ def parse(model: str) -> Reference | None:
 
 
 def check_installed() -> None:
-    """Refuse to go on without the library.
-
-    Raises:
-        ModelError: saying how to install it.
-    """
+    """Raise ModelError with installation instructions unless `huggingface-hub` is installed."""
     _library()
 
 
 def cached(reference: Reference) -> Path | None:
-    """Where the file is, if all of it is in the cache.
+    """Return the path of the file in the cache, or None if it is not cached completely.
 
     Raises:
         ModelError: if the library is not installed.
@@ -87,64 +83,64 @@ def cached(reference: Reference) -> Path | None:
 
 
 def size(reference: Reference) -> int:
-    """How many bytes there are to fetch; asks the hub.
+    """Request the size of the file from the Hub, in bytes.
 
     Raises:
-        ModelError: if there is no such file, or it may not be had.
+        ModelError: if there is no such file, or access is denied.
     """
     hub = _library()
 
-    def ask(file: str) -> int:
+    def size_of(file: str) -> int:
         url = hub.hf_hub_url(reference.repo, file, revision=reference.revision, endpoint=_endpoint())
         return hub.get_hf_file_metadata(url, endpoint=_endpoint()).size or 0
 
-    return sum(_asked(reference, partial(ask, file)) for file in reference.files)
+    return sum(_call(reference, partial(size_of, file)) for file in reference.files)
 
 
 def fetch(reference: Reference, progress: Progress) -> Path:
-    """The file, from the cache or else from the hub; blocks.
+    """Download the file unless it is cached, and return its path; blocks.
 
     Args:
-        reference: what to fetch.
-        progress: called with the bytes so far and in all, of each file; what it raises ends the download.
+        reference: the file.
+        progress: called with the bytes so far and in total, of each shard; it may raise to end the download.
 
     Raises:
-        ModelError: if there is no such file, it may not be had, or the hub cannot be reached.
+        ModelError: if there is no such file, access is denied, or the Hub cannot be reached.
     """
     found = cached(reference)
     if found is not None:
         return found
     hub = _library()
-    ended: list[BaseException] = []
-    how = {"revision": reference.revision, "endpoint": _endpoint(), **_cache()}
-    how |= {"tqdm_class": _bar(progress, ended)}
+    errors: list[BaseException] = []
+    options = {"revision": reference.revision, "endpoint": _endpoint(), **_cache()}
+    options |= {"tqdm_class": _bar(progress, errors)}
     paths: list[str] = []
     for file in reference.files:
         try:
-            paths.append(_asked(reference, partial(hub.hf_hub_download, reference.repo, file, **how)))
+            paths.append(_call(reference, partial(hub.hf_hub_download, reference.repo, file, **options)))
         except ModelError:
-            if ended:
-                raise ended[0] from None
+            if errors:
+                raise errors[0] from None
             raise
     return Path(paths[0])
 
 
-def _bar(progress: Progress, ended: list[BaseException]) -> type[Any]:
-    """A silent progress bar as the library wants one, which tells `progress`."""
+def _bar(progress: Progress, errors: list[BaseException]) -> type[Any]:
+    """Return a silent progress bar class that calls `progress`, and appends its exceptions to `errors`."""
     base: Any = importlib.import_module("tqdm").tqdm
 
     class Bar(base):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._all = kwargs.get("total")
+            self._total = kwargs.get("total")
             self._done = kwargs.get("initial") or 0
             super().__init__(*args, **{**kwargs, "disable": True})  # pyright: ignore[reportUnknownMemberType]
 
         def update(self, n: float | None = 1) -> None:
             self._done += n or 0
             try:
-                progress(int(self._done), self._all)
+                progress(int(self._done), self._total)
             except BaseException as error:
-                ended.append(error)
+                errors.append(error)
                 raise
 
     return Bar
@@ -169,13 +165,13 @@ def _cache() -> dict[str, str]:
     return {"cache_dir": chosen} if chosen else {}
 
 
-def _asked(reference: Reference, ask: Callable[[], Any]) -> Any:
-    """What the library returns; whatever it raises (of several HTTP clients' kinds) as one error of ours.
+def _call(reference: Reference, function: Callable[[], Any]) -> Any:
+    """Call a function of the library, and raise all its exceptions as ModelError.
 
-    The library's own texts are not shown: they may hold addresses that are signed.
+    The exceptions' own texts are not shown, since they may contain signed URLs.
     """
     try:
-        return ask()
+        return function()
     except Exception as error:
         raise ModelError(f"{reference}: {_why(error, reference)}") from error
 
@@ -184,7 +180,7 @@ def _why(error: Exception, reference: Reference) -> str:
     errors: Any = importlib.import_module("huggingface_hub.errors")
     where = _endpoint() or "the Hugging Face hub"
     token = "a token in the environment variable HF_TOKEN"
-    known = {  # the more special ones first
+    known = {  # subclasses first
         errors.GatedRepoError: f"{reference.repo} is gated: accept its terms on its page, and put {token}",
         errors.RepositoryNotFoundError: f"{where} has no repository {reference.repo} (a private one needs "
         f"{token}); nor is there such a file here, if a path was meant",
@@ -194,9 +190,9 @@ def _why(error: Exception, reference: Reference) -> str:
         "is there a network?",
         errors.EntryNotFoundError: f"{reference.repo} has no such file: its page lists those it has",
     }
-    for kind, told in known.items():
+    for kind, message in known.items():
         if isinstance(error, kind):
-            return told
+            return message
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return f"{where} answered with HTTP status {status}"

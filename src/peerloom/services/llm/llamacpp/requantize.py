@@ -1,9 +1,9 @@
-"""Rewrite weights in formats that llama.cpp computes with faster.
+"""Convert weights to formats with faster kernels in llama.cpp.
 
-llama.cpp has fast CPU kernels for Q4_0 and Q8_0, and none for Q4_1. A block of Q4_1 or Q4_0 keeps 32 weights
+llama.cpp has fast CPU kernels for Q4_0 and Q8_0, and none for Q4_1. A block of Q4_1 or Q4_0 holds 32 weights
 as 4-bit numbers, the first 16 in the low halves of 16 bytes; it begins with a scale, and in Q4_1 an offset
-follows. A block of Q8_0 is a scale and 32 signed bytes. The attention, a quarter of the weights, becomes
-Q8_0: it costs little time there, and the replies stay closer to those of the source.
+follows. A block of Q8_0 is a scale and 32 signed bytes. The attention, a quarter of the weights, is converted
+to Q8_0: this costs little time, and the replies stay closer to those of the source.
 """
 
 import importlib
@@ -12,28 +12,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_Q4_0, _Q4_1, _Q8_0 = 2, 3, 8  # in the header of a tensor
-_ATTENTION = ".attn_"  # in the name of a tensor
-_MOSTLY_Q4_0 = 2  # of the file
-_Q4_1_BYTES = 20  # of a block
+_Q4_0, _Q4_1, _Q8_0 = 2, 3, 8  # type numbers in the header of a tensor
+_ATTENTION = ".attn_"  # part of a tensor's name
+_MOSTLY_Q4_0 = 2  # type number of the file
+_Q4_1_BYTES = 20  # size of a block
 
 
 def requantize(source: Path, target: Path, report: Callable[[int], None]) -> None:
     """Write the GGUF file `source` to `target` with its Q4_1 tensors as Q4_0 or Q8_0, and fsync it.
 
-    The same source gives the same bytes on any machine: only types and offsets change in the header, and the
-    arithmetic is single steps in float32. It is that of llama.cpp's own quantizer.
+    The result has the same bytes on any machine: only types and offsets change in the header, and the
+    arithmetic consists of single float32 operations, as in llama.cpp's own quantizer.
 
     Args:
         source: a GGUF file.
         target: the file to write; replaced if it exists.
-        report: called after each tensor with the bytes written so far; what it raises ends the conversion.
+        report: called after each tensor with the bytes written so far; it may raise to end the conversion.
 
     Raises:
         OSError: if a file cannot be read or written.
     """
-    gguf: Any = importlib.import_module("gguf")  # takes numpy along, and few calls come here
-    reader = gguf.GGUFReader(source, "c")  # copy-on-write: the header is changed in memory only
+    gguf: Any = importlib.import_module("gguf")  # imports numpy, and is rarely needed
+    reader = gguf.GGUFReader(source, "c")  # copy-on-write: the header changes in memory only
     reader.fields["general.file_type"].parts[-1][0] = _MOSTLY_Q4_0
     with target.open("wb") as out:
         out.seek(reader.data_offset)

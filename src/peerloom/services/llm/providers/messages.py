@@ -1,4 +1,4 @@
-"""OpenAI's chat messages taken apart, for providers that put the same things elsewhere."""
+"""Take OpenAI's chat messages apart, for providers with another message format."""
 
 import mimetypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ Part = dict[str, Any]
 
 
 class Media(NamedTuple):
-    """An image or a recording: its bytes in base64, or else the URL where it is."""
+    """An image or a recording: its bytes in base64, or its URL."""
 
     mime: str
     base64: str = ""
@@ -21,25 +21,25 @@ class Media(NamedTuple):
 
 
 def instructions(messages: Iterable[Mapping[str, Any]]) -> str:
-    """The words of all system messages."""
-    told = [message.get("content") for message in messages if message["role"] in _SYSTEM]
-    return "\n\n".join("".join(part.get("text") or "" for part in parts(content)) for content in told)
+    """Return the text of all system messages."""
+    contents = [message.get("content") for message in messages if message["role"] in _SYSTEM]
+    return "\n\n".join("".join(part.get("text") or "" for part in parts(content)) for content in contents)
 
 
 def conversation(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """All other messages."""
+    """Return the messages that are not system messages."""
     return (message for message in messages if message["role"] not in _SYSTEM)
 
 
 def parts(content: Any) -> list[Part]:
-    """The parts of a message; of a plain text the one it is, of an empty one none."""
+    """Return the parts of a message's content: one for a text, none for an empty one."""
     if isinstance(content, list):
         return cast("list[Part]", content)
     return [{"type": "text", "text": content}] if content else []
 
 
 def media(part: Part) -> Media | None:
-    """The image or recording that an OpenAI part holds; None for any other part."""
+    """Return the image or recording that an OpenAI part holds; None for any other part."""
     kind = part.get("type")
     if kind == "image_url":
         url: Any = part.get("image_url")
@@ -55,30 +55,30 @@ def media(part: Part) -> Media | None:
 
 
 def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of an OpenAI tool call that goes back to a model, decoded."""
+    """Return the decoded arguments of an OpenAI tool call."""
     given: Any = call["function"].get("arguments") or "{}"
     if isinstance(given, str):
         try:
             given = orjson.loads(given)
         except orjson.JSONDecodeError:
-            return {}  # what the model itself wrote, and was told of
+            return {}  # the model wrote them, and was told that they are invalid
     return cast("dict[str, Any]", given) if isinstance(given, dict) else {}
 
 
 def tool_call(call_id: Any, name: Any, given: Any, extra: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A tool call in OpenAI's form. `extra` is what a provider wants back with it."""
+    """Return a tool call in OpenAI's form; `extra` is data that the provider requires back with it."""
     function = {"name": name, "arguments": orjson.dumps(given).decode()}
     call: dict[str, Any] = {"id": call_id, "type": "function", "function": function}
     return {**call, "extra_content": extra} if extra else call
 
 
 def extra_of(calls: Sequence[Mapping[str, Any]], provider: str) -> list[Any]:
-    """What `provider` wants back with each call; None where there is nothing."""
+    """Return the extra data of `provider` for each call; None for a call without."""
     return [group(call.get("extra_content")).get(provider) for call in calls]
 
 
 def merged(body: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """`body` with further keys; of a group that both have, the keys of both."""
+    """Add keys to `body`, merging objects that both have, and return it."""
     for key, value in more.items():
         both = isinstance(body.get(key), dict) and isinstance(value, dict)
         body[key] = {**body[key], **value} if both else value

@@ -1,4 +1,7 @@
-"""OpenAI's chat completions and embeddings, which most servers speak: vLLM, SGLang, llama.cpp, gateways."""
+"""Encode and decode OpenAI's chat completions and embeddings.
+
+Most servers implement them: vLLM, SGLang, llama.cpp, and gateways.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,61 +22,61 @@ from peerloom.services.secret import Secret
 OPENAI = Provider("https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY", tail="/v1")
 
 Shape = Callable[[dict[str, Any], ChatRequest], dict[str, Any]]
-"""Changes a body for a server with fields of its own: `shape(body, request)` returns what is sent."""
+"""A function that adapts a body to a server's own fields: `shape(body, request)` returns the body to send."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAIDialect(Options):
-    """How an OpenAI-compatible server is asked."""
+    """The dialect of OpenAI-compatible servers."""
 
     structured: Annotated[Structured, FREE] = "auto"
-    """How choices and schemas are asked of the server."""
+    """The option by which choices and schemas are passed to the server."""
     extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
-    """Further keys of every body, as the server understands them."""
+    """Additional keys of every body."""
     limit_field: str = "max_tokens"
-    """What the server calls the token limit; OpenAI itself refuses the name others read."""
+    """The server's name of the token limit; OpenAI refuses the name that all other servers use."""
     shape: Shape | None = None
-    """Last change to each body; a module-level function, since this is pickled."""
+    """The last change to each body; a module-level function, since this is pickled."""
 
     @property
     def provider(self) -> Provider:
-        """OpenAI, unless another address is given."""
+        """OpenAI, unless another URL is given."""
         return OPENAI
 
     @property
     def models_path(self) -> str:
-        """Which most servers have."""
+        """The path of the list of models."""
         return "/models"
 
     def model_path(self, model: str) -> str | None:
-        """Few servers describe a single one."""
+        """Return None: few servers describe single models."""
         return None
 
     def listed(self, payload: Any) -> list[str] | None:
-        """The ids."""
+        """Return the ids of the models."""
         return ids_in(payload)
 
     def probe(self, model: str) -> Post:
-        """A chat without messages."""
+        """Return a chat request without messages."""
         return Post("/chat/completions", b"{}", {})
 
     @property
     def constraint(self) -> str:
-        """The field of the body that it goes by."""
+        """The field of the body that constrains replies."""
         return {"none": "", "choice": "structured_outputs"}.get(self.structured, "response_format")
 
     def alternatives(self) -> tuple[Self, ...]:
-        """VLLM's own way for choices if OpenAI's was asked for, and the other way round."""
+        """Return the dialect with vLLM's option for choices instead of OpenAI's, or the reverse."""
         if self.structured == "none":
             return ()
         return (replace(self, structured="json_schema" if self.structured == "choice" else "choice"),)
 
     def auth(self, key: Secret) -> dict[str, str]:
-        """A bearer token."""
+        """Return the header with a bearer token."""
         return {"Authorization": f"Bearer {key.reveal()}"}
 
     def chat(self, request: ChatRequest, model: str) -> Post:
-        """A chat completion; the session goes along, for routers that keep one where its prefix is cached."""
+        """Return a chat completion request, with the session in a header for routers with prefix affinity."""
         body = to_body(request, model, self.structured, self.limit_field)
         body.update(self.extra_body)
         if self.shape is not None:
@@ -82,24 +85,24 @@ class OpenAIDialect(Options):
         return Post("/chat/completions", orjson.dumps(body), headers)
 
     def reply(self, payload: Any, request: ChatRequest, seconds: float) -> ChatReply:
-        """See `wire.to_reply`."""
+        """Return the reply in a body, see `to_reply`."""
         return to_reply(payload, request, wrapped=wraps(request, self.structured), seconds=seconds)
 
     def embed(self, request: EmbedRequest, model: str) -> Post:
-        """The vectors of some texts."""
+        """Return an embedding request."""
         body: dict[str, Any] = {"model": model, "input": list(request.texts), "encoding_format": "float"}
         if request.dimensions is not None:
             body["dimensions"] = request.dimensions
         return Post("/embeddings", orjson.dumps(body), {})
 
     def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
-        """See `wire.to_vectors`."""
+        """Return the vectors in a body, see `to_vectors`."""
         return to_vectors(payload, request, seconds)
 
     def failure(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
     ) -> Retryable | LLMError:
-        """See `failures.failure_of`."""
+        """Return the error for an answer, see `failure_of`."""
         return failure_of(status, headers, body, now)
 
 
@@ -107,10 +110,10 @@ DIALECT = OpenAIDialect
 
 
 def ids_in(payload: Any) -> list[str]:
-    """The ids in a list of models, as OpenAI and others send it.
+    """Return the ids in a list of models in OpenAI's form.
 
     Raises:
-        MalformedBody: if it is none.
+        MalformedBody: if `payload` is not such a list.
     """
     try:
         return [cast("str", item["id"]) for item in payload["data"]]

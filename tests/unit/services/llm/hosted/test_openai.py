@@ -23,7 +23,7 @@ from peerloom.errors import (
 )
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.client.client import ReplicatedClientSpec
-from peerloom.services.llm.hosted.openai import OPENAI_URL, OpenAIService, limit_field
+from peerloom.services.llm.hosted.openai import OpenAIService, limit_field
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.retry import Retry
 from peerloom.services.secret import Secret
@@ -339,7 +339,7 @@ async def test_address_and_key_come_from_the_environment(monkeypatch: pytest.Mon
     assert spec.replicas == (server.url,)
     assert spec.dial.endpoint.api_key == Secret(KEY)
     monkeypatch.delenv("OPENAI_BASE_URL")
-    assert OPENAI_URL in str(vars(OpenAIService()))
+    assert "https://api.openai.com/v1" in str(vars(OpenAIService()))
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_other_impossible_options_are_refused() -> None:
 
 def test_openai_itself_is_told_the_token_limit_in_its_own_field() -> None:
     for url, name in (
-        (OPENAI_URL, "max_completion_tokens"),
+        ("https://api.openai.com/v1", "max_completion_tokens"),
         ("https://x.openai.azure.com/v1", "max_completion_tokens"),
         ("https://openai.example.com/v1", "max_tokens"),
     ):

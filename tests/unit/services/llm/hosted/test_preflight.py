@@ -132,7 +132,7 @@ async def test_a_server_that_will_be_busy_for_long_is_not_waited_for(answer) -> 
 
 
 async def test_the_wait_for_a_busy_server_is_bounded(monkeypatch) -> None:
-    monkeypatch.setattr(preflight, "_WAITED_SECONDS", 0.05)
+    monkeypatch.setattr(preflight, "_BUSY_SECONDS", 0.05)
     with pytest.raises(ServiceError, match="answered HTTP 503: loading"):
         await start(error(503, "loading", "retry-after-ms: 5\r\n"))
 

@@ -148,8 +148,8 @@ async def running(tmp_path: Path, *fates: str, replicas: int = 1) -> AsyncIterat
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llamacpp, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(llamacpp, "LOOKS", 3)
+    monkeypatch.setattr(llamacpp, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(llamacpp, "MAX_FAILED_CHECKS", 3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
