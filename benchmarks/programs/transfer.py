@@ -17,7 +17,7 @@ from benchmarks.workloads.texts import text
 from peerloom.runtime.engines.ray.api import ray
 from peerloom.runtime.engines.ray.cluster import connect, stop
 from peerloom.runtime.transport.compression import Compress
-from peerloom.runtime.transport.connections import Address, Connection, Listener
+from peerloom.runtime.transport.connections import Address, MemberConnection, MemberListener
 from peerloom.runtime.transport.tls import Credentials
 
 SIZES = (256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20)
@@ -40,7 +40,7 @@ class Taker:
     """Takes values in; `credentials` are those of its listener."""
 
     def __init__(self, credentials: Credentials) -> None:
-        self._listener = Listener(credentials, lambda _: b"")
+        self._listener = MemberListener(credentials, lambda _: b"")
 
     async def open(self) -> Address:
         """Listen, and return the address."""
@@ -94,13 +94,13 @@ class Giver:
             connection.close()
         return seconds, times, before, after
 
-    async def _connect(self, way: str, fan_out: int) -> list[Connection]:
+    async def _connect(self, way: str, fan_out: int) -> list[MemberConnection]:
         if way == "store":
             return []
         compress: Compress = "always" if way == "packed" else "never"
         here = ray.util.get_node_ip_address()
         return [
-            await Connection.connect(address, self._credentials, here=here, compress=compress)
+            await MemberConnection.connect(address, self._credentials, here=here, compress=compress)
             for address in self._addresses[:fan_out]
         ]
 
@@ -147,7 +147,7 @@ async def _point(giver: Any, size: int, fan_out: int) -> dict[str, Any]:
     return point
 
 
-async def _send(connections: Sequence[Connection], value: bytes) -> None:
+async def _send(connections: Sequence[MemberConnection], value: bytes) -> None:
     await asyncio.gather(*(connection.send(value) for connection in connections))
 
 

@@ -53,7 +53,7 @@ __all__ = [
     "new_task",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class TaskId(NamedTuple):
@@ -74,14 +74,12 @@ class Header(NamedTuple):
     """Identity of one copy of a task; of two copies of an id the greater `(attempt, hop)` is newer.
 
     `attempt` is the number of the view that admitted the task, so a re-admission is newer than
-    whatever it replaces. `hop` counts the agents that have acted. `branch` is the path of a fan-out
-    below the admitted task, empty for the task itself.
+    whatever it replaces. `hop` counts the agents that have acted.
     """
 
     id: TaskId
     attempt: int = 0
     hop: int = 0
-    branch: tuple[int, ...] = ()
 
     @property
     def age(self) -> tuple[int, int]:
@@ -211,10 +209,10 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return self._one_hop_further([msgspec.Raw(_turn_encoder.encode(turn))], (turn,))
 
     def _one_hop_further(self, raw: list[msgspec.Raw], turns: tuple[Turn, ...]) -> "Task":
-        id, attempt, hop, branch = self.header
+        id, attempt, hop = self.header
         after = Task(
             self.version,
-            _new_tuple(Header, (id, attempt, hop + 1, branch)),  # a third of the cost of Header(...)
+            _new_tuple(Header, (id, attempt, hop + 1)),  # a third of the cost of Header(...)
             self.seed,
             self.label,
             self.started,

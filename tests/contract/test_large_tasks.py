@@ -8,7 +8,7 @@ from programs import debate, stable
 
 from peerloom.protocol.histories import Histories
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Item
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.shard import ShardCommitter
 from peerloom.runtime.engines.local import LocalEngine
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.task import TaskId
@@ -74,9 +74,9 @@ async def test_the_row_of_a_large_task_is_made_on_its_sinks_host_if_a_peer_there
     forgets: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Any
 ) -> None:
     senders: set[str] = set()
-    deliver, unpack = Shard.deliver, Histories.unpack
+    deliver, unpack = ShardCommitter.deliver, Histories.unpack
 
-    def noted(shard: Shard, message: Deliver) -> Delivered:
+    def noted(shard: ShardCommitter, message: Deliver) -> Delivered:
         senders.add(message.sender)
         return deliver(shard, message)
 
@@ -87,7 +87,7 @@ async def test_the_row_of_a_large_task_is_made_on_its_sinks_host_if_a_peer_there
     def host_of(engine: LocalEngine, member: str) -> str:
         return "far" if member in last else "near"
 
-    monkeypatch.setattr(Shard, "deliver", noted)
+    monkeypatch.setattr(ShardCommitter, "deliver", noted)
     monkeypatch.setattr(LocalEngine, "host_of", host_of)
     last: set[str] = set()
     assert await rows_of(tmp_path / "one") == expected

@@ -27,7 +27,7 @@ ROWS = [{"n": number} for number in range(12)]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rationing, "AWAY_SECONDS", 0.2)
+    monkeypatch.setattr(rationing, "OUTAGE_SECONDS", 0.2)
 
 
 def calls(turns: int) -> Program:

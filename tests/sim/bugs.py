@@ -19,12 +19,12 @@ from peerloom.protocol.coordinator import Coordinator, Member
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import (
     Ack,
+    CommittedQuery,
     CommittedReply,
     Deliver,
     Delivered,
     Exhausted,
     Item,
-    Query,
     Report,
     Suspect,
     ViewCommit,
@@ -33,7 +33,7 @@ from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.peer import Peer
 from peerloom.protocol.quarantine import Quarantine
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.shard import ShardCommitter
 from peerloom.protocol.view import SINK, View
 from peerloom.task import Header, TaskId
 
@@ -87,45 +87,47 @@ def _instead(original: Replacement, replacement: Replacement) -> Replacement:
 # The sink.
 
 
-@bug(Shard, "acks")
-def dropped_acknowledgement(original: Any, shard: Shard) -> list[tuple[str, Ack]]:
+@bug(ShardCommitter, "acks")
+def dropped_acknowledgement(original: Any, shard: ShardCommitter) -> list[tuple[str, Ack]]:
     """Of a group, only the first row is acknowledged."""
     return [(name, Ack(ack.view, ack.sender, ack.ids[:1])) for name, ack in original(shard)]
 
 
-@bug(Shard, "deliver")
-def second_commit(original: Any, shard: Shard, message: Deliver) -> Delivered:
+@bug(ShardCommitter, "deliver")
+def second_commit(original: Any, shard: ShardCommitter, message: Deliver) -> Delivered:
     """A shard looks at what it has neither when a row comes, nor for the census."""
-    answer = shard._admits(message)
+    answer = shard._refusal(message)
     if answer is None:
         shard._queue.update((item.header.id, item) for item in message.items)
         answer = Delivered(shard.view.number, message.seq, True)
     return answer
 
 
-@bug(Shard, "query", "second-commit")
-def nothing_is_here(original: Any, shard: Shard, message: Query) -> CommittedReply:
+@bug(ShardCommitter, "query", "second-commit")
+def nothing_is_here(original: Any, shard: ShardCommitter, message: CommittedQuery) -> CommittedReply:
     """The other half of it."""
     return CommittedReply(message.view, shard.name, [], [], IdSet().encode() if message.everything else b"")
 
 
-@bug(Shard, "group")
-def permit_freed_before_fsync(original: Any, shard: Shard) -> list[Item]:
+@bug(ShardCommitter, "group")
+def permit_freed_before_fsync(original: Any, shard: ShardCommitter) -> list[Item]:
     """Rows are acknowledged when their group begins."""
     group = original(shard)
     shard._to_ack += [item.header.id for item in group]
     return group
 
 
-@bug(Shard, "query")
-def queue_not_told(original: Any, shard: Shard, message: Query) -> CommittedReply | None:
+@bug(ShardCommitter, "query")
+def queue_not_told(original: Any, shard: ShardCommitter, message: CommittedQuery) -> CommittedReply | None:
     """The census does not hear of rows that are not on disk yet."""
     have = original(shard, message)
     return have and CommittedReply(have.view, have.sender, have.committed, [], have.past)
 
 
-@bug(Shard, "query")
-def queue_told_only_if_named(original: Any, shard: Shard, message: Query) -> CommittedReply | None:
+@bug(ShardCommitter, "query")
+def queue_told_only_if_named(
+    original: Any, shard: ShardCommitter, message: CommittedQuery
+) -> CommittedReply | None:
     """A fresh feeder does not hear of queued rows that nobody else knows."""
     have = original(shard, message)
     return have and CommittedReply(
@@ -133,8 +135,8 @@ def queue_told_only_if_named(original: Any, shard: Shard, message: Query) -> Com
     )
 
 
-@bug(Shard, "__init__")
-def past_rows_forgotten(original: Any, shard: Shard, name: str, committed: IdSet) -> None:
+@bug(ShardCommitter, "__init__")
+def past_rows_forgotten(original: Any, shard: ShardCommitter, name: str, committed: IdSet) -> None:
     """A shard does not know the rows of its predecessors."""
     original(shard, name, IdSet())
 
@@ -148,7 +150,7 @@ def older_incarnation_takes_over(original: Any, world: World, member: Member) ->
 # Peers, and what all members have in common.
 
 
-@bug(Participant, "_admits")
+@bug(Participant, "_refusal")
 def stale_view_accepted(original: Any, member: Participant, message: Deliver) -> Delivered | None:
     """A receiver takes what was sent in an older view."""
     if message.view < member.view.number and message.seq > member._last_seq.get(message.sender, 0):
@@ -157,7 +159,7 @@ def stale_view_accepted(original: Any, member: Participant, message: Deliver) ->
     return original(member, message)
 
 
-@bug(Participant, "_admits")
+@bug(Participant, "_refusal")
 def delivery_taken_twice(original: Any, member: Participant, message: Deliver) -> Delivered | None:
     """A receiver does not know a delivery again."""
     member._last_seq.clear()
@@ -212,7 +214,7 @@ def discard_ignored(original: Any, peer: Peer, ids: list[TaskId]) -> None:
     """A peer keeps a copy although another one has won."""
 
 
-@bug(Peer, "_take_in")
+@bug(Peer, "_accept")
 def late_discard_hits_new_copy(original: Any, peer: Peer, item: Item) -> None:
     """A peer drops the copy that won, because it hears late that its own one had lost."""
     reported = peer._reported.copy()
@@ -220,7 +222,7 @@ def late_discard_hits_new_copy(original: Any, peer: Peer, item: Item) -> None:
     peer._reported = reported
 
 
-@bug(Outbox, "taken")
+@bug(Outbox, "confirm_taken")
 def returned_task_kept_twice(original: Any, outbox: Outbox, ids: Any) -> None:
     """A member keeps the copy it had sent, though the task has come back to it."""
 
@@ -253,9 +255,9 @@ def lost_not_admitted_again(original: Any, feeder: Feeder) -> list[TaskId]:
 @bug(Feeder, "room")
 def fresh_feeder_admits(original: Any, feeder: Feeder) -> int:
     """A feeder admits before it knows what its predecessor did."""
-    if feeder.held or feeder._dry:
+    if feeder.held or feeder._source_ended:
         return 0
-    return max(0, feeder._in_flight - len(feeder._permits))
+    return max(0, feeder.in_flight - len(feeder._permits))
 
 
 @bug(Feeder, "ack")
@@ -267,9 +269,9 @@ def early_acknowledgement_forgotten(original: Any, feeder: Feeder, message: Ack)
 @bug(Feeder, "exhausted")
 def exhausted_with_permits_out(original: Any, feeder: Feeder) -> Exhausted | None:
     """A feeder that has read its source says that it is done, though tasks are in flight."""
-    if feeder.held or not feeder._dry or feeder._said_exhausted:
+    if feeder.held or not feeder._source_ended or feeder._exhausted_sent:
         return None
-    feeder._said_exhausted = True
+    feeder._exhausted_sent = True
     return Exhausted(feeder.view.number, feeder.name)
 
 
@@ -285,28 +287,28 @@ def poison_never_condemned(original: Any, quarantine: Quarantine, id: TaskId, ho
 @bug(Quarantine, "lost")
 def company_is_blamed(original: Any, quarantine: Quarantine, ids: list[TaskId], **died: bool) -> None:
     """All suspects are let in together, and each is blamed for the death of all."""
-    aboard = [id for id in ids if id in quarantine._aboard]
+    aboard = [id for id in ids if id in quarantine._running]
     original(quarantine, ids, **died)
     if died["alone"] and len(aboard) > 1:
         for id in aboard:
             quarantine._deaths[id].alone += 1
 
 
-@bug(Quarantine, "let_in", "company-is-blamed")
-@bug(Quarantine, "let_in")
+@bug(Quarantine, "release", "company-is-blamed")
+@bug(Quarantine, "release")
 def crowd_let_in(original: Any, quarantine: Quarantine) -> list[Item]:
     """All suspects are alone together, always."""
-    quarantine._most = 1_000
-    quarantine._accused.clear()
+    quarantine._limit = 1_000
+    quarantine._implicated.clear()
     return original(quarantine)
 
 
 @bug(Quarantine, "lost")
 def counted_but_not_aboard(original: Any, quarantine: Quarantine, ids: Any, **died: bool) -> None:
     """Who was lost is still believed to be aboard."""
-    aboard = dict(quarantine._aboard)
+    aboard = dict(quarantine._running)
     original(quarantine, ids, **died)
-    quarantine._aboard = aboard
+    quarantine._running = aboard
 
 
 @bug(Quarantine, "passed")
@@ -317,9 +319,9 @@ def places_leak(original: Any, quarantine: Quarantine, headers: Any) -> None:
 @bug(Quarantine, "forget", "places-leak")
 def place_of_the_committed(original: Any, quarantine: Quarantine, id: TaskId) -> None:
     """The other half of it."""
-    aboard = dict(quarantine._aboard)
+    aboard = dict(quarantine._running)
     original(quarantine, id)
-    quarantine._aboard = aboard
+    quarantine._running = aboard
 
 
 @bug(Feeder, "isolate")
@@ -338,14 +340,14 @@ def older_copy_wins(
     return [(h, ((-h.attempt, -h.hop), certain)) for h, (_, certain) in original(report, journal)]
 
 
-@bug(Outbox, "lose")
+@bug(Outbox, "mark_lost")
 def lost_batch_taken_for_granted(original: Any, outbox: Outbox, view: View) -> None:
     """What was on its way to a member that is lost is forgotten."""
     original(outbox, view)
     outbox._uncertain.clear()
 
 
-@bug(Participant, "resolve")
+@bug(Participant, "commit_view")
 def stale_verdict_accepted(original: Any, member: Participant, message: ViewCommit) -> bool:
     """A member takes the end of an older census for that of the present one."""
     return original(member, msgspec.structs.replace(message, view=member.view.number))

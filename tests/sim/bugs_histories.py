@@ -34,7 +34,7 @@ def missing_taken_for_granted(original: Any, outbox: Outbox, destination: str, a
 @bug(Outbox, "answered")
 def wrong_ones_sent_again(original: Any, outbox: Outbox, destination: str, answer: Delivered) -> None:
     """A sender counts what is missing from the end."""
-    under_way = outbox._under_way.get(destination)
+    under_way = outbox._in_flight.get(destination)
     last = len(under_way[1]) - 1 if under_way is not None and under_way[0] == answer.seq else 0
     places = [last - place for place in answer.missing] if last else answer.missing
     original(outbox, destination, Delivered(answer.view, answer.seq, answer.accepted, places))
@@ -50,31 +50,31 @@ def batch_sent_again_for_one_missing(
 
 
 @bug(Forgetful, "pack")
-def never_whole(original: Any, histories: Histories, destination: str, copy: Copy, whole: bool) -> Item:
+def never_whole(original: Any, histories: Histories, destination: str, copy: Copy, full: bool) -> Item:
     """What the receiver lacks is left out again, for ever."""
     item = original(histories, destination, copy, False)
-    if whole and isinstance(copy, Task) and copy.raw_turns:
-        history = histories._kept.get((copy.header.id, ()))
+    if full and isinstance(copy, Task) and copy.raw_turns:
+        history = histories._entries.get(copy.header.id)
         if history is not None:
             history.seen[destination] = len(copy.raw_turns)
             return original(histories, destination, copy, False)
     return item
 
 
-@bug(Participant, "_admits")
+@bug(Participant, "_refusal")
 def asked_again_nothing_is_missing(original: Any, member: Participant, message: Deliver) -> Delivered | None:
     """A receiver that is asked again about a delivery forgets what it has not taken of it."""
     answer = original(member, message)
     return answer and Delivered(answer.view, answer.seq, answer.accepted)
 
 
-@bug(Participant, "_admits")
+@bug(Participant, "_refusal")
 def old_places_told_again(original: Any, member: Participant, message: Deliver) -> Delivered | None:
     """A receiver says of a delivery what was missing in an earlier one."""
-    before = member._not_taken.get(message.sender)
+    before = member._missing.get(message.sender)
     answer = original(member, message)
     if answer is None and before:
-        member._not_taken[message.sender] = [0]
+        member._missing[message.sender] = [0]
     return answer
 
 

@@ -15,14 +15,14 @@ from feeders import FeederProcess
 from ledger import Request
 from peers import Act, PeerProcess
 from processes import Process
-from reading import UsageReport
+from reading import JournalScan
 from scenario import AGENT
 from sessions import Sessions
 from world import World
 
 from peerloom.protocol import census
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ask, Done, Item
+from peerloom.protocol.messages import DoneQuery, DoneReply, Item
 from peerloom.protocol.view import PEER
 from peerloom.sink.journal import chain
 from peerloom.sink.journal.chain import Chain
@@ -81,7 +81,7 @@ def base_not_written(original: Any, writer: Writer, record: disk.Record) -> None
 @bug(FeederProcess, "_fetch")
 def lost_tasks_start_from_their_input(original: Any, feeder: FeederProcess, lost: list[TaskId]) -> None:
     """A feeder does not ask the journal about what was lost."""
-    UsageReport(feeder, set(), lambda _: feeder.fetched(lost, {}))
+    JournalScan(feeder, set(), lambda _: feeder.fetched(lost, {}))
 
 
 @bug(FeederProcess, "remember")
@@ -98,9 +98,9 @@ def scans_before_its_census(original: Any, process: Process, _: None) -> None:
     original(process, _)
 
 
-@bug(UsageReport, "_take")
+@bug(JournalScan, "_take")
 def vanished_segment_ignored(
-    original: Any, reading: UsageReport, name: SegmentName, segment: Segment
+    original: Any, reading: JournalScan, name: SegmentName, segment: Segment
 ) -> bool:
     """A segment that was unlinked meanwhile is taken to have been empty."""
     original(reading, name, segment)
@@ -204,9 +204,9 @@ def only_early_acknowledgements_remembered(original: Any, feeder: Feeder, id: Ta
 
 
 @bug(Feeder, "done")
-def fresh_feeder_calls_done(original: Any, feeder: Feeder, message: Ask) -> Done:
+def fresh_feeder_calls_done(original: Any, feeder: Feeder, message: DoneQuery) -> DoneReply:
     """What a fresh feeder has no permit for it takes to be done."""
-    return Done([id for id in message.ids if id not in feeder._permits])
+    return DoneReply([id for id in message.ids if id not in feeder._permits])
 
 
 @bug(Compaction, "_sync")

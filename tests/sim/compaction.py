@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from disk import Record, Segment, Writer
 
-from peerloom.protocol.messages import Ask, Done
+from peerloom.protocol.messages import DoneQuery, DoneReply
 from peerloom.protocol.view import PEER
 from peerloom.task import TaskId
 
@@ -51,12 +51,12 @@ class Compaction:
         ids.pop(None, None)
         self._awaited, self._done = {name for name in ids if name}, set()
         for name, mine in ids.items():
-            ask = Ask(view.number, self._process.name, sorted(mine))
+            ask = DoneQuery(view.number, self._process.name, sorted(mine))
             self._world.send(self._process, self._world.processes[str(name)], ask)
         if not ids and self._asked:
             self._judge()
 
-    def answered(self, feeder: str, answer: Done) -> None:
+    def answered(self, feeder: str, answer: DoneReply) -> None:
         """A feeder has answered."""
         if feeder in self._awaited:
             self._awaited.discard(feeder)

@@ -43,7 +43,7 @@ def opened(copy: Copy) -> tuple[Task, tuple[int, ...], tuple[int, ...]]:
 
 def acted(task: Task, token: int) -> Task:
     """A task after one more turn."""
-    id, attempt, hop, _ = task.header
+    id, attempt, hop = task.header
     turns = [*task.raw_turns, _turn(token)]
     return msgspec.structs.replace(task, header=Header(id, attempt, hop + 1), raw_turns=turns, calls=[])
 
@@ -61,16 +61,16 @@ class Forgetful(Histories):
     """Histories of which some get lost, or are wrong."""
 
     def __init__(self, world: "World", name: str) -> None:
-        super().__init__(name, world.scenario.histories, least=0)
+        super().__init__(name, world.scenario.histories, min_bytes=0)
         self._world = world
         self._forgets = world.scenario.forgets
 
-    def pack(self, destination: str, copy: Copy, whole: bool) -> Item:
+    def pack(self, destination: str, copy: Copy, full: bool) -> Item:
         """As ever, but for what goes wrong before."""
         if isinstance(copy, Task):
             self._go_wrong(copy.header, destination)
-        item = super().pack(destination, copy, whole)
-        self._world.shortened += item.past is not None and item.past.digest != b""
+        item = super().pack(destination, copy, full)
+        self._world.shortened += item.delta is not None and item.delta.digest != b""
         return item
 
     def unpack(self, sender: str, item: Item) -> Copy | None:
@@ -85,7 +85,7 @@ class Forgetful(Histories):
         random = self._world.random
         if not self._forgets or random() >= self._forgets:
             return
-        history = self._kept.get((header.id, header.branch))
+        history = self._entries.get(header.id)
         if history is None:
             return
         kind = random()

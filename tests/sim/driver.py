@@ -33,7 +33,11 @@ class Driver:
         self.draining = False
         scenario = world.scenario
         self.coordinator = Coordinator(
-            scenario.members, scenario.partitions, scenario.shards, journal=scenario.journal, earlier=earlier
+            scenario.members,
+            scenario.partitions,
+            scenario.shards,
+            journal=scenario.journal,
+            last_view=earlier,
         )
         self._doomed: set[str] = set()
         self._view = earlier
@@ -111,7 +115,7 @@ class Driver:
                 case Send(to, message):
                     world.send(self, world.processes[to], message)
                 case Spawn(member) if self._lacks_room(member):
-                    self.coordinator.waits(member.name)
+                    self.coordinator.no_room(member.name)
                 case Spawn(member):
                     world.put(self, self.start, member)
                     if world.scenario.hasty and world.random() < 0.3:

@@ -8,10 +8,10 @@ from copies import fresh
 from disk import BASE, Record
 from poison import POISONED
 from processes import Process, pack
-from reading import UsageReport
+from reading import JournalScan
 
 from peerloom.protocol.feeder import Feeder
-from peerloom.protocol.messages import Ack, Ask, Drain, Item, Message, Passed, ViewCommit
+from peerloom.protocol.messages import Ack, DoneQuery, Drain, Item, Message, Passed, ViewCommit
 from peerloom.protocol.view import TO_SINK, Member
 from peerloom.task import Header, TaskId
 
@@ -44,10 +44,10 @@ class FeederProcess(Process):
             core.drain(message)
         elif type(message) is Passed:
             core.passed(message)
-        elif type(message) is Ask:
+        elif type(message) is DoneQuery:
             world.send(self, sender, core.done(message))
         elif type(message) is ViewCommit:
-            if core.resolve(message):
+            if core.commit_view(message):
                 world.freed(self, message.done)
                 self.remember()
         else:
@@ -57,7 +57,7 @@ class FeederProcess(Process):
         """After the first census, before anything is admitted: what does the journal know?"""
         if self._memory is None and not self._remembering:
             self._remembering = True
-            UsageReport(self, None, self.remembered)
+            JournalScan(self, None, self.remembered)
 
     def remembered(self, known: dict[TaskId, Known]) -> None:
         """The journal has been read."""
@@ -79,7 +79,7 @@ class FeederProcess(Process):
         if core.room and self._memory is not None:
             self._admit_new(self._memory)
         if self._position == len(self._rows):
-            core.dry()
+            core.source_ended()
         super().act_on_state()
         isolate = core.isolate()
         if isolate is not None:
@@ -90,7 +90,7 @@ class FeederProcess(Process):
 
     def _fetch(self, lost: list[TaskId]) -> None:
         if self.writer:
-            UsageReport(self, set(lost), partial(self.fetched, lost))
+            JournalScan(self, set(lost), partial(self.fetched, lost))
         else:
             for id in lost:
                 self.world.put(self, partial(self.fetched, [id]), {})

@@ -10,7 +10,7 @@ from scenario import AGENT, EQUAL
 
 from peerloom.protocol.messages import Copy, Item
 from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import ALONE, PEER, TO_SINK, Member, to_maker
+from peerloom.protocol.view import ALONE, PEER, TO_SINK, Member, to_renderer
 from peerloom.task import Header, Task, TaskId
 
 if TYPE_CHECKING:
@@ -50,8 +50,10 @@ class PeerProcess(Process):
     def __init__(self, world: "World", member: Member) -> None:
         super().__init__(world, member)
         alone = member.kind == ALONE
-        keeps = alone and not world.scenario.journal
-        self.core: Peer = Peer(member.name, alone=alone, keeps=keeps, packing=Forgetful(world, member.name))
+        keep_to_end = alone and not world.scenario.journal
+        self.core: Peer = Peer(
+            member.name, alone=alone, keep_to_end=keep_to_end, packing=Forgetful(world, member.name)
+        )
         self._waiting: list[Copy] = []  # for room on the disk
 
     def begin(self, copy: Copy) -> None:
@@ -75,7 +77,7 @@ class PeerProcess(Process):
         request = act.request()
         token = self.world.ledger.serve(self, request, act.before.attempt, act.answers)
         if self.writer is not None:
-            id, attempt, hop, _ = act.before
+            id, attempt, hop = act.before
             self.writer.add(Record(CALL, id, attempt, hop, token))
         act.answers.append(token)
         if len(act.answers) == act.asked == abs(act.calls) and self.world.random() < 0.5:
@@ -86,9 +88,9 @@ class PeerProcess(Process):
     def agent_done(self, act: Act) -> None:
         """An agent has acted on a task, and so have those after it that act at once: one record for all."""
         world, core = self.world, self.core
-        id, attempt, hop, _ = before = act.before
+        id, attempt, hop = before = act.before
         way = world.scenario.tasks[id]
-        if world.poison.strikes(self, before) or not core.acts_on(before):
+        if world.poison.strikes(self, before) or not core.is_current(before):
             return
         task, turns, answers = act.task, list[int](), tuple(act.answers)
         parent = act.turns[-1] if act.turns else 0
@@ -131,7 +133,7 @@ class PeerProcess(Process):
         if not self.world.scenario.histories or not others or random() < 0.5:
             return False
         self.world.finished += 1
-        core.send(before, to_maker(others[int(random() * len(others))]), ended(after))
+        core.send(before, to_renderer(others[int(random() * len(others))]), ended(after))
         return True
 
     def _make_row(self, header: Header, turns: tuple[int, ...]) -> None:

@@ -14,17 +14,17 @@ from poison import POISONED
 from scenario import DISK
 
 from peerloom.protocol.messages import (
+    CommittedQuery,
     Deliver,
     Delivered,
-    Done,
+    DoneReply,
     Item,
     Message,
     Prepare,
-    Query,
     Suspect,
     ViewCommit,
 )
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.shard import ShardCommitter
 from peerloom.protocol.view import Member
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Process:
             if self._lazy and self.world.random() < 0.2:
                 self.unanswered((sender.name, message.seq))  # the deadline passes at this very moment
         elif kind is Prepare:
-            self.core.hold(message)
+            self.core.prepare(message)
         else:
             self.hear(sender, message)
 
@@ -104,8 +104,8 @@ class Process:
     def hear(self, sender: "Process | Driver", message: Message) -> None:
         """A message that is not for every kind of member."""
         if type(message) is ViewCommit:
-            self.core.resolve(message)
-        elif type(message) is Done and self.compaction:
+            self.core.commit_view(message)
+        elif type(message) is DoneReply and self.compaction:
             self.compaction.answered(sender.name, message)
 
     def unanswered(self, delivery: tuple[str, int]) -> None:
@@ -169,7 +169,7 @@ class SinkProcess(Process):
 
     def __init__(self, world: "World", member: Member) -> None:
         super().__init__(world, member)
-        self.core: Shard = Shard(member.name, world.take_shard(member))
+        self.core: ShardCommitter = ShardCommitter(member.name, world.take_shard(member))
 
     def take(self, message: Deliver) -> Delivered:
         """Take finished tasks in."""
@@ -190,7 +190,7 @@ class SinkProcess(Process):
 
     def hear(self, sender: "Process | Driver", message: Message) -> None:
         """Answer a query."""
-        if type(message) is Query:
+        if type(message) is CommittedQuery:
             have = self.core.query(message)
             if have is not None:
                 self.tell(have)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from world import World
 
 
-class UsageReport:
+class JournalScan:
     """One reading of the journal.
 
     Args:

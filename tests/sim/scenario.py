@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peerloom.protocol.messages import Ack, Deliver, Delivered, Done, Prepare, Report, Suspect, ViewCommit
+from peerloom.protocol.messages import (
+    Ack,
+    Deliver,
+    Delivered,
+    DoneReply,
+    Prepare,
+    Report,
+    Suspect,
+    ViewCommit,
+)
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
 from peerloom.task import TaskId
 
@@ -69,7 +78,7 @@ THEMES = (
     (("deadline", "deadline", "census", "suspect"), (Delivered, Suspect, ViewCommit), PEER),
     (("suspect", "stop"), (Prepare, DISK), SINK),
     (("kill", "suspect"), (Ack, ViewCommit, DISK), FEEDER),
-    (("compact", "compact", "kill"), (Done, AGENT), PEER),
+    (("compact", "compact", "kill"), (DoneReply, AGENT), PEER),
     (("blackout",), (AGENT,), ""),
     (("heirs",), (AGENT,), ""),
     (("suspect", "kill"), (AGENT,), PEER),

@@ -26,7 +26,7 @@ from tracing import brief
 
 from peerloom.idset import IdSet, partition_of
 from peerloom.protocol.messages import Item, Message
-from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, Member, spread
+from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, Member, hash_id
 from peerloom.task import TaskId
 
 Event = tuple[Process | Driver | Nature, Callable[[Any], None], Any]
@@ -210,7 +210,7 @@ class World:
         """A starting sink takes its shard over: what is on disk."""
         self.shard_owner[member.index] = member.incarnation
         shards = self.scenario.shards
-        return IdSet(id for id in self.durable if spread(id) % shards == member.index)
+        return IdSet(id for id in self.durable if hash_id(id) % shards == member.index)
 
     def rows_of(self, partition: int) -> list[TaskId]:
         """The ids a feeder finds in its part of the source of this session, in order."""

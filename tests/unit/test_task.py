@@ -123,12 +123,6 @@ def test_usage_adds_up():
     assert Usage(1, 2, 3, 4) + Usage(10, 20, 30, 40) == Usage(11, 22, 33, 44)
 
 
-def test_room_for_fan_out():
-    header = Header(TaskId(0, 0, 0), 1, 2, (0, 3))
-    task = travelled(fresh(header=header).with_turns(Turn("a")))
-    assert task.header.branch == (0, 3)
-
-
 def test_tasks_do_not_share_their_lists():
     assert fresh().raw_turns is not fresh().raw_turns
 

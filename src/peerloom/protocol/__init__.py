@@ -1,1 +1,1 @@
-"""Stage 2: the protocol as plain state machines, without Ray, asyncio or clock."""
+"""Stage 2: the protocol between members, as state machines without Ray, asyncio, or a clock."""

@@ -1,11 +1,11 @@
-"""The judgement: from what everybody reported, where each task is, and what is to be done.
+"""Decide a census: locate each task, and tell each member which copies to drop or admit.
 
-A pure function. Of two copies of an id the newer wins; a row that is queued or committed beats every
-copy; a permit that nobody holds anything for is lost and is admitted again. Where the shard or feeder
-of an id is missing at present, nothing about that id is concluded but which copy is the newest.
+A pure function of the reports. Of two copies of an id the newer wins; a queued or committed row supersedes
+every copy; a task with a permit and no copy is lost and is admitted again. While the shard or feeder of an
+id is missing, only the newest copy of that id is determined.
 
-With a journal, a copy that is only uncertain is nothing that anybody holds: its receiver may have taken
-it farther before it was lost. So it is dropped, and the feeder goes on from what the journal knows.
+With a journal, uncertain copies are discarded: the lost receiver may have advanced the task and journaled
+its turns. The feeder then continues from the journal.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from peerloom.task import Header, TaskId
 
 @dataclass(slots=True)
 class Verdict:
-    """What one member is told."""
+    """The decisions for one member, as they accumulate."""
 
     discard: list[TaskId] = field(default_factory=list[TaskId])
     done: list[TaskId] = field(default_factory=list[TaskId])
@@ -28,8 +28,8 @@ class Verdict:
     alone: list[Header] = field(default_factory=list[Header])
 
 
-def ids_in_question(reports: Iterable[Report]) -> set[TaskId]:
-    """Every id that anybody has reported; the sinks are asked about these."""
+def reported_ids(reports: Iterable[Report]) -> set[TaskId]:
+    """Return all reported ids, about which the sinks are asked."""
     ids: set[TaskId] = set()
     for report in reports:
         ids.update(report.permits)
@@ -39,12 +39,19 @@ def ids_in_question(reports: Iterable[Report]) -> set[TaskId]:
 
 
 def judge(
-    view: View, reports: Mapping[str, Report], haves: Mapping[str, CommittedReply], *, journal: bool = False
+    view: View, reports: Mapping[str, Report], replies: Mapping[str, CommittedReply], *, journal: bool = False
 ) -> dict[str, ViewCommit]:
-    """The `ViewCommit` for every member of `view`, by name; with `journal`, uncertain copies are given up."""
+    """Return the `ViewCommit` for every member of `view`, by name.
+
+    Args:
+        view: the view of the census.
+        reports: the members' reports, by name.
+        replies: the sinks' replies, by name.
+        journal: whether uncertain copies are given up.
+    """
     verdicts = {name: Verdict() for name in reports}
-    committed = {id for have in haves.values() for id in have.committed}
-    queued = {id for have in haves.values() for id in have.queued}
+    committed = {id for reply in replies.values() for id in reply.committed}
+    queued = {id for reply in replies.values() for id in reply.queued}
     permits = {id for report in reports.values() for id in report.permits}
     fresh = {name for name, report in reports.items() if report.fresh}
     winners = _newest(reports, verdicts, journal)
@@ -64,21 +71,21 @@ def judge(
             _judge_permit(view, id, id in winners, False, id in queued, verdicts)
     for member in view.of(FEEDER):
         if member.name in fresh:
-            verdicts[member.name].past = [have.past for have in haves.values() if have.past]
-    _tell_of_suspects(view, reports, winners, verdicts)
+            verdicts[member.name].past = [reply.past for reply in replies.values() if reply.past]
+    _assign_suspects(view, reports, winners, verdicts)
     return {
         name: ViewCommit(view.number, v.discard, v.done, v.lost, v.adopt, v.past, v.alone)
         for name, v in verdicts.items()
     }
 
 
-def _tell_of_suspects(
+def _assign_suspects(
     view: View,
     reports: Mapping[str, Report],
     winners: Mapping[TaskId, str],
     verdicts: Mapping[str, Verdict],
 ) -> None:
-    """Feeders hear who is in quarantine: only the process there knows which have left it."""
+    """Send each feeder its suspects in quarantine, which only the quarantine peer knows."""
     for name, report in reports.items():
         for header in report.alone:
             feeder = view.feeder(header.id)
@@ -89,7 +96,7 @@ def _tell_of_suspects(
 def _newest(
     reports: Mapping[str, Report], verdicts: Mapping[str, Verdict], journal: bool
 ) -> dict[TaskId, str]:
-    """Who holds the newest copy of each id; the other holders are told to discard theirs."""
+    """Return the holder of the newest copy of each id; the other holders must discard theirs."""
     winners: dict[TaskId, tuple[tuple[tuple[int, int], bool], str]] = {}
     for name, report in sorted(reports.items()):
         for header, rank in _ranked(report, journal):
@@ -106,7 +113,7 @@ def _newest(
 def _given_up(
     reports: Mapping[str, Report], winners: Mapping[TaskId, str], verdicts: Mapping[str, Verdict]
 ) -> set[TaskId]:
-    """The ids of uncertain copies; their holders are told to discard them."""
+    """Return the ids of uncertain copies, which their holders must discard."""
     ids: set[TaskId] = set()
     for name, report in reports.items():
         gone = [header.id for header in report.uncertain if winners.get(header.id) != name]
@@ -116,7 +123,7 @@ def _given_up(
 
 
 def _ranked(report: Report, journal: bool) -> list[tuple[Header, tuple[tuple[int, int], bool]]]:
-    """Copies with their age; of two of one age, one that is certainly there wins."""
+    """Return the copies with their rank: the age, then a certain copy before an uncertain one."""
     certain = [(header, (header.age, True)) for header in report.holding]
     if journal:
         return certain

@@ -1,12 +1,11 @@
-"""The feeder: admission is the only valve.
+"""Admit tasks, at most `in_flight` at a time; nothing else limits the flow of tasks.
 
-A permit is an id that has been admitted and is not yet acknowledged as safe on disk; there are at most
-`in_flight` of them. They are a set, not a counter, so freeing one twice is harmless. A feeder that has
-just joined is fresh: it learns from a census with all sinks present what is in flight and what was
-committed, and admits nothing before that.
+A permit is an id that has been admitted and not yet acknowledged as durable. Permits form a set, not a
+counter, so freeing one twice is harmless. A feeder that has just joined is fresh: it admits nothing until a
+census with all sinks has told it which tasks are in flight and which are committed.
 
-A task that is lost with its peer again and again goes to `quarantine.py`. Its counts die with the feeder:
-another one finds them again.
+Tasks that are lost with their peer repeatedly go through `quarantine.py`. A replacement feeder starts with
+empty counts of deaths.
 """
 
 from collections import Counter
@@ -14,8 +13,8 @@ from collections import Counter
 from peerloom.idset import IdSet
 from peerloom.protocol.messages import (
     Ack,
-    Ask,
-    Done,
+    DoneQuery,
+    DoneReply,
     Drain,
     Exhausted,
     Isolate,
@@ -32,12 +31,12 @@ from peerloom.task import Header, TaskId
 
 
 class Feeder(Participant):
-    """State of one feeder.
+    """The protocol state of one feeder.
 
     Args:
         name: the member's name.
-        in_flight: most permits at once; if it is lowered, those that are out come back first.
-        role: where new tasks go.
+        in_flight: the maximum number of permits; lowering it revokes none.
+        role: the first role of new tasks.
     """
 
     def __init__(self, name: str, in_flight: int, role: str) -> None:
@@ -45,150 +44,152 @@ class Feeder(Participant):
         self.past = IdSet()
         self.in_flight = in_flight
         self._role = role
-        self._permits: dict[TaskId, str | None] = {}  # and the peer each was given to
+        self._permits: dict[TaskId, str | None] = {}  # with the peer that each task was sent to
         self._load: Counter[str] = Counter()
         self._lost: dict[TaskId, None] = {}
         self._quarantine = Quarantine()
-        self._died: set[tuple[str, int]] = set()  # the slots of members lost since the last census
+        self._lost_slots: set[tuple[str, int]] = set()  # the slots of members lost since the last census
         self._fresh = True
-        self._dry = False
-        self._said_exhausted = False
-        self._said_isolate = False
+        self._source_ended = False
+        self._exhausted_sent = False
+        self._isolate_sent = False
 
     @property
     def room(self) -> int:
-        """How many new tasks may be admitted now."""
-        if self.held or self.paused or self._dry or self._fresh:
+        """The number of new tasks that may be admitted now."""
+        if self.held or self.paused or self._source_ended or self._fresh:
             return 0
         return max(0, self.in_flight - len(self._permits))
 
     @property
     def permits(self) -> int:
-        """How many tasks are in flight."""
+        """The number of tasks in flight."""
         return len(self._permits)
 
     def admit(self, items: list[Item], target: str | None = None) -> None:
-        """Send tasks on their way, to the first role or to `target`; lost ones come here again."""
+        """Admit tasks, new or lost ones, and send them to `target` or the first role."""
         for item in items:
             id = item.header.id
             if id in self._permits and id not in self._lost:
-                continue  # a census found another copy while this one was being made
+                continue  # a census has found another copy meanwhile
             self._lost.pop(id, None)
             self._permits.setdefault(id, None)
             if target != TO_SINK and self._quarantine.suspects(id):
                 self._quarantine.add(item)
             else:
                 self.outbox.put(target or self._role, item)
-        self._let_in()
+        self._admit_suspects()
 
     def deaths(self, id: TaskId, hop: int) -> int:
-        """How often its process has died, if a lost task is poison, which then is admitted as a failed row.
+        """Return the deaths that a lost task has caused if it is poison, or 0. Call it before `admit`.
 
-        0 if it is none. `hop` is how far it has come; asked before the task is admitted again.
+        A poison task must be admitted as a failed row. `hop` is the last hop known of the task.
         """
         return self._quarantine.deaths(id, hop)
 
     def passed(self, message: Passed) -> None:
-        """Suspects have got through their turn alone."""
+        """Clear suspects that have completed their turn in quarantine."""
         if message.view == self.view.number and message.sender in self.view.names:
             self._quarantine.passed(message.headers)
-            self._let_in()
+            self._admit_suspects()
 
     def isolate(self) -> Isolate | None:
-        """Told once a view: there are suspects, and no process for them."""
-        if self.held or self._said_isolate or not self._quarantine.used or self._alone in self.view.slots:
+        """Return a request for a quarantine peer, once in each view, if suspects lack one."""
+        if self.held or self._isolate_sent or not self._quarantine.active or self._alone in self.view.slots:
             return None
-        self._said_isolate = True
+        self._isolate_sent = True
         return Isolate(self.view.number, self.name)
 
     def attempt(self) -> int:
-        """The attempt number of whatever is admitted now."""
+        """Return the attempt number of tasks admitted now."""
         return self.view.number
 
     def knows(self, id: TaskId) -> bool:
-        """Whether an id that the source offers was admitted or committed before."""
+        """Return whether an id was admitted or committed before."""
         return id in self._permits or id in self.past
 
     def is_done(self, id: TaskId) -> bool:
-        """Whether the row of an id is known to be safe on disk."""
+        """Return whether the row of an id is known to be durable."""
         return id in self.past and id not in self._permits
 
-    def done(self, message: Ask) -> Done:
-        """Which of these are done; none as long as this feeder is fresh, or for another view."""
+    def done(self, message: DoneQuery) -> DoneReply:
+        """Return which of the ids are done; none while this feeder is fresh, or for another view."""
         known = not self._fresh and message.view == self.view.number and message.sender in self.view.names
-        return Done([id for id in message.ids if self.is_done(id)] if known else [])
+        return DoneReply([id for id in message.ids if self.is_done(id)] if known else [])
 
     def lost(self) -> list[TaskId]:
-        """Ids to be admitted again; they stay here until they are."""
+        """Return the ids to admit again; each remains until it is admitted."""
         return [] if self.held else list(self._lost)
 
     def ack(self, message: Ack) -> list[TaskId]:
-        """Free permits; what was freed. Acknowledgements of another view are refused."""
+        """Free permits, and return the freed ids. Acknowledgements of another view are ignored."""
         if message.view != self.view.number or message.sender not in self.view.names:
             return []
         self.past.update(message.ids)
         freed = self._free(message.ids)
-        self._let_in()
+        self._admit_suspects()
         return freed
 
-    def dry(self) -> None:
-        """The source has no more rows."""
-        self._dry = True
+    def source_ended(self) -> None:
+        """Note that the source has no more rows."""
+        self._source_ended = True
 
     def drain(self, _: Drain) -> None:
-        """Admit nothing more, but for what was lost."""
-        self._dry = True
+        """Admit no new tasks from now on; lost ones are still admitted again."""
+        self._source_ended = True
 
     def exhausted(self) -> Exhausted | None:
-        """Told once a view: nothing left to admit and nothing in flight."""
-        if self.held or not self._dry or self._permits or self._said_exhausted:
+        """Return the message, once in each view, that nothing is left to admit or in flight."""
+        if self.held or not self._source_ended or self._permits or self._exhausted_sent:
             return None
-        self._said_exhausted = True
+        self._exhausted_sent = True
         return Exhausted(self.view.number, self.name)
 
-    def hold(self, message: Prepare) -> bool:
-        """Adopt a newer view; who is not in it any more has died."""
+    def prepare(self, message: Prepare) -> bool:
+        """Adopt a newer view, and note which members were lost."""
         before = self.view
-        if not super().hold(message):
+        if not super().prepare(message):
             return False
-        self._died.update(member.slot for member in before.members if member.name not in self.view.names)
+        self._lost_slots.update(
+            member.slot for member in before.members if member.name not in self.view.names
+        )
         return True
 
-    def resolve(self, message: ViewCommit) -> bool:
-        """End the census: free what is committed, take over what is in flight, re-admit what is lost."""
-        if not super().resolve(message):
+    def commit_view(self, message: ViewCommit) -> bool:
+        """End the census: free committed ids, adopt those in flight, and mark lost ones to be re-admitted."""
+        if not super().commit_view(message):
             return False
         for past in message.past:
             self.past.merge_encoded(past)
         for id in message.adopt:
-            if id not in self.past:  # else acknowledged since the sinks were asked
+            if id not in self.past:  # else acknowledged after the sinks replied
                 self.past.add(id)
                 self._permits[id] = None
         self.past.update(message.done)
         self._free(message.done)
         self._lost.update((id, None) for id in message.lost if id in self._permits)
         self._fresh = self._fresh and len(message.past) < self.view.shards
-        self._said_exhausted = self._said_isolate = False
-        self._judge_suspects(message)
+        self._exhausted_sent = self._isolate_sent = False
+        self._update_quarantine(message)
         return True
 
-    def _judge_suspects(self, message: ViewCommit) -> None:
+    def _update_quarantine(self, message: ViewCommit) -> None:
         lost = [id for id in message.lost if id in self._permits]
-        peer = any(kind == PEER for kind, _ in self._died)
-        self._quarantine.lost(lost, peer=peer, alone=self._alone in self._died)
-        self._died.clear()
-        there = [header for header in message.alone if header.id in self._permits]
-        self._quarantine.settle(here=self.outbox.waiting(), there=there)
-        self._let_in()
+        peer = any(kind == PEER for kind, _ in self._lost_slots)
+        self._quarantine.lost(lost, peer=peer, alone=self._alone in self._lost_slots)
+        self._lost_slots.clear()
+        running = [header for header in message.alone if header.id in self._permits]
+        self._quarantine.reconcile(waiting=self.outbox.waiting(), running=running)
+        self._admit_suspects()
 
     @property
     def _alone(self) -> tuple[str, int]:
-        """The slot of the process for this feeder's suspects."""
+        """The slot of this feeder's quarantine peer."""
         [index] = [member.index for member in self.view.members if member.name == self.name]
         return ALONE, index
 
-    def _let_in(self) -> None:
-        for item in self._quarantine.let_in():
+    def _admit_suspects(self) -> None:
+        for item in self._quarantine.release():
             self.outbox.put(TO_ALONE, item)
 
     def _free(self, ids: list[TaskId]) -> list[TaskId]:
@@ -203,7 +204,7 @@ class Feeder(Participant):
         return freed
 
     def _route(self, target: str, id: TaskId) -> str | None:
-        """The least loaded host, for roles; whatever it was given to before no longer counts."""
+        """Return the least loaded host of a role, and move the load of the task there."""
         hosts = self.view.hosts(target)
         if not hosts:
             return self.view.route(target, id)
@@ -217,7 +218,7 @@ class Feeder(Participant):
 
     def _make_report(self) -> Report:
         report = super()._make_report()
-        attempt = self.view.number - 1  # anything that is really somewhere is newer, or was admitted here
+        attempt = self.view.number - 1  # older than any existing copy that this feeder did not admit
         again = [Header(id, attempt) for id in self._lost]
         return Report(
             self.view.number,

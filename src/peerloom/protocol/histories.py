@@ -1,13 +1,13 @@
-"""What a peer remembers of large tasks, so that what another peer has already need not go there again.
+"""Cache the histories of large tasks, so that peers send each other only new turns.
 
-A peer keeps the newest copy that it has seen or made of each large task, as far as there is room, and with it
-who else has seen how many turns. To such a peer only the turns after these travel, with a digest of all that
-was left out: the input and each turn, chained. The receiver goes on from its own history if that has the very
-same digest, and otherwise does not take the copy, which is then sent whole.
+A peer caches the newest copy of each large task, within a memory limit, and records how many of its turns
+other peers have. To such a peer it sends only the later turns, with a chained digest of the omitted input
+and turns. The receiver completes the task from its own history if the digest matches. Otherwise it leaves
+the copy with the sender, which then sends it in full.
 
-So nothing here has to be right for a task to be right. Every copy is whole wherever it is held, whatever is
-forgotten here; what is believed of another peer may be wrong, which costs one more message; and a history
-that has taken another way since a census has another digest, even at an equal attempt and hop.
+The cache affects cost only, never correctness. Members always hold complete copies. A wrong belief about
+another peer costs one more message. Histories that have diverged since a census have different digests,
+even at an equal attempt and hop.
 """
 
 import hashlib
@@ -20,18 +20,16 @@ import msgspec
 from peerloom.protocol.messages import Copy, DeltaInfo, Item
 from peerloom.task import Header, Task, TaskId, decode, decode_rest, encode, encode_rest
 
-LEAST_BYTES = 32 << 10
-"""An encoded task below this size always travels whole: that costs less than to remember it."""
+MIN_BYTES = 32 << 10
+"""Encoded tasks below this size are always sent in full, which costs less than caching them."""
 
 _DIGEST = 16
-_PIECE = 96  # bytes of memory that a turn takes beside its own
-_FRAME = 1_000  # and a task
-
-Key = tuple[TaskId, tuple[int, ...]]
+_TURN_OVERHEAD = 96  # bytes of memory for each turn, beside its content
+_TASK_OVERHEAD = 1_000  # and for each task
 
 
 class History:
-    """One task's input and turns as of some copy, and who else has seen how many of these turns."""
+    """The input and turns of one copy of a task, and the number of turns that each other peer has."""
 
     __slots__ = ("_digests", "raw_input", "raw_turns", "seen", "size")
 
@@ -39,11 +37,11 @@ class History:
         self.raw_input = task.raw_input
         self.raw_turns = task.raw_turns
         self.seen: dict[str, int] = {}
-        self.size = _FRAME + len(task.raw_input) + _bytes(task.raw_turns)
-        self._digests = bytearray()  # at each length from 0 on, as far as somebody has asked
+        self.size = _TASK_OVERHEAD + len(task.raw_input) + _bytes(task.raw_turns)
+        self._digests = bytearray()  # at each length from 0, computed on demand
 
     def digest(self, turns: int) -> bytes:
-        """The digest of the input and so many turns; of each only once."""
+        """Return the digest of the input and the first `turns` turns."""
         digests = self._digests
         while len(digests) <= turns * _DIGEST:
             done = len(digests) // _DIGEST
@@ -52,15 +50,18 @@ class History:
             digests += chain.digest()[:_DIGEST]
         return bytes(digests[turns * _DIGEST : (turns + 1) * _DIGEST])
 
-    def begins(self, task: Task) -> bool:
-        """Whether a task was made from this very history. Pieces are made for one place, and never moved."""
+    def is_prefix_of(self, task: Task) -> bool:
+        """Return whether a task extends this history.
+
+        Compares by identity: a raw turn is one object, shared by all versions of its task.
+        """
         turns = len(self.raw_turns)
         if turns == 0:
             return task.raw_input is self.raw_input
         return len(task.raw_turns) >= turns and task.raw_turns[turns - 1] is self.raw_turns[turns - 1]
 
-    def become(self, task: Task, shared: int) -> None:
-        """Go over to a task whose first `shared` turns are those here."""
+    def replace(self, task: Task, shared: int) -> None:
+        """Replace the turns by those of a task that shares the first `shared` of them."""
         if shared < len(self.raw_turns):
             del self._digests[(shared + 1) * _DIGEST :]
             self.size -= _bytes(self.raw_turns[shared:])
@@ -70,124 +71,124 @@ class History:
 
 
 class Histories:
-    """The histories of one peer; also how its tasks are packed.
+    """The cached histories of one peer, used to pack and unpack its tasks.
 
     Args:
         name: the peer's name.
-        most: bytes to be kept, about; with 0 all tasks travel whole.
-        least: see `LEAST_BYTES`.
+        max_bytes: the approximate size limit; 0 disables the cache.
+        min_bytes: the encoded size from which a task is cached.
     """
 
-    def __init__(self, name: str, most: int, least: int = LEAST_BYTES) -> None:
+    def __init__(self, name: str, max_bytes: int, min_bytes: int = MIN_BYTES) -> None:
         self._name = name
-        self._most = most
-        self._least = least if most else sys.maxsize
-        self._kept: OrderedDict[Key, History] = OrderedDict()  # the one used last is last
+        self._max_bytes = max_bytes
+        self._min_bytes = min_bytes if max_bytes else sys.maxsize
+        self._entries: OrderedDict[TaskId, History] = OrderedDict()  # in order of last use
         self._bytes = 0
 
     @property
     def size(self) -> int:
-        """The bytes that are kept."""
+        """The approximate size of the cache, in bytes."""
         return self._bytes
 
-    def pack(self, destination: str, copy: Copy, whole: bool) -> Item:
-        """A copy as it travels: without what the destination has seen, unless it must go `whole`.
+    def pack(self, destination: str, copy: Copy, full: bool) -> Item:
+        """Encode a copy for a destination, without the turns it has, unless it needs the `full` task.
 
-        Of a task that has ended nothing is kept: it does not come back.
+        A task that has ended leaves the cache, since it does not come back.
         """
         if isinstance(copy, Item):
             return copy
         header = copy.header
-        history = self._kept.get((header.id, header.branch)) if self._kept else None
-        if history is None or not history.begins(copy):
+        history = self._entries.get(header.id) if self._entries else None
+        if history is None or not history.is_prefix_of(copy):
             payload = encode(copy)
-            if len(payload) < self._least:
+            if len(payload) < self._min_bytes:
                 return Item(header, payload)
             history = History(copy)
-            self._keep(header, history)
+            self._store(header, history)
             seen = None
         else:
             before = history.size
-            history.become(copy, len(history.raw_turns))
-            seen = None if whole else history.seen.get(destination)
+            history.replace(copy, len(history.raw_turns))
+            seen = None if full else history.seen.get(destination)
             payload = encode(copy) if seen is None else encode_rest(copy, seen)
-            self._grown(header, history.size - before)
+            self._account(header, history.size - before)
         digest = b"" if seen is None else history.digest(seen)
-        past = DeltaInfo(
+        delta = DeltaInfo(
             {name: n for name, n in history.seen.items() if name != destination}, seen or 0, digest
         )
         history.seen[destination] = len(copy.raw_turns)
         if copy.end is not None:
             self.drop(header)
-        return Item(header, payload, past)
+        return Item(header, payload, delta)
 
     def unpack(self, sender: str, item: Item) -> Copy | None:
-        """The item as it is, or its task if that is large; None if what was left out is not here."""
-        header, payload, past = item
-        if past is None:
-            if len(payload) >= self._least:
+        """Return the item itself, or its task if that is large; None if the omitted turns are not cached."""
+        header, payload, delta = item
+        if delta is None:
+            if len(payload) >= self._min_bytes:
                 task = decode(payload)
-                self._keep(header, History(task))
+                self._store(header, History(task))
                 return task
             return item
-        if not past.digest:
+        if not delta.digest:
             task = decode(payload)
             history = History(task)
-            self._learn(history, sender, past)
-            self._keep(header, history)
+            self._learn(history, sender, delta)
+            self._store(header, history)
             return task
-        history = self._kept.get((header.id, header.branch))
-        turns = past.turns
-        if history is None or turns > len(history.raw_turns) or history.digest(turns) != past.digest:
+        history = self._entries.get(header.id)
+        turns = delta.turns
+        if history is None or turns > len(history.raw_turns) or history.digest(turns) != delta.digest:
             return None
         known = history.raw_turns if turns == len(history.raw_turns) else history.raw_turns[:turns]
         task = decode_rest(payload, history.raw_input, known)
         before = history.size
-        history.become(task, turns)
-        self._learn(history, sender, past)
-        self._grown(header, history.size - before)
+        history.replace(task, turns)
+        self._learn(history, sender, delta)
+        self._account(header, history.size - before)
         return task
 
     def seen(self, task: Task) -> Mapping[str, int]:
-        """Who else has seen how many turns of a task, if it is one that is kept."""
+        """Return the number of turns that each other peer has of a task; empty if it is not cached."""
         header = task.header
-        history = self._kept.get((header.id, header.branch)) if self._kept else None
-        return history.seen if history is not None and history.begins(task) else {}
+        history = self._entries.get(header.id) if self._entries else None
+        return history.seen if history is not None and history.is_prefix_of(task) else {}
 
     def retain(self, members: Set[str]) -> None:
-        """Forget what peers have seen that are no members any more."""
-        for history in self._kept.values():
+        """Drop the records of peers that are no longer members."""
+        for history in self._entries.values():
             if not history.seen.keys() <= members:
                 history.seen = {name: turns for name, turns in history.seen.items() if name in members}
 
     def drop(self, header: Header) -> None:
-        """Forget a task that has come to its end."""
-        if self._kept:
-            history = self._kept.pop((header.id, header.branch), None)
+        """Drop the history of a task that has ended."""
+        if self._entries:
+            history = self._entries.pop(header.id, None)
             if history is not None:
                 self._bytes -= history.size
 
-    def _learn(self, history: History, sender: str, past: DeltaInfo) -> None:
-        """What has been said of who has seen the task, and that its sender has."""
+    def _learn(self, history: History, sender: str, delta: DeltaInfo) -> None:
+        """Merge the sender's records of the peers that have the task, and add the sender."""
         seen = history.seen
-        for name, turns in past.seen.items():
+        for name, turns in delta.seen.items():
             if name != self._name and turns > seen.get(name, -1):
                 seen[name] = turns
         seen[sender] = len(history.raw_turns)
 
-    def _keep(self, header: Header, history: History) -> None:
+    def _store(self, header: Header, history: History) -> None:
         self.drop(header)
-        self._kept[header.id, header.branch] = history
-        self._grown(header, history.size)
+        self._entries[header.id] = history
+        self._account(header, history.size)
 
-    def _grown(self, header: Header, size: int) -> None:
-        """A history has been used, and takes so many bytes more: others may have to make room for it."""
-        self._kept.move_to_end((header.id, header.branch))
+    def _account(self, header: Header, size: int) -> None:
+        """Mark a history as used and `size` bytes larger; evict the least recently used ones if needed."""
+        self._entries.move_to_end(header.id)
         self._bytes += size
-        while self._bytes > self._most and self._kept:
-            _, oldest = self._kept.popitem(last=False)
+        while self._bytes > self._max_bytes and self._entries:
+            _, oldest = self._entries.popitem(last=False)
             self._bytes -= oldest.size
 
 
 def _bytes(raw_turns: Iterable[msgspec.Raw]) -> int:
-    return sum([len(raw) + _PIECE for raw in raw_turns])
+    return sum([len(raw) + _TURN_OVERHEAD for raw in raw_turns])

@@ -1,7 +1,7 @@
-"""What members and the coordinator say to each other.
+"""Define the messages between members and the coordinator, and encode them.
 
-Every message carries the number of the view it was said in; members refuse what was said in another.
-All of it is MessagePack with a schema (`encode`, `decode`); payloads are opaque bytes.
+Protocol messages carry the number of the view in which they were sent; a receiver in another view refuses
+them. The encoding is MessagePack with a schema (`encode`, `decode`). Payloads are opaque bytes.
 """
 
 from typing import NamedTuple
@@ -14,10 +14,11 @@ from peerloom.task import Header, Task, TaskId
 
 
 class DeltaInfo(NamedTuple):
-    """What a copy of a large task says of its history: which peers have how many of its turns.
+    """The history information sent with a copy of a large task.
 
-    With a `digest`, the payload is without the input and the first `turns`: the receiver has these, if its
-    own history of the task has that digest at that length.
+    `seen` maps each peer to the number of turns it has. With a `digest`, the payload omits the input and the
+    first `turns` turns: the receiver restores them from its own history if that has the same digest at that
+    length.
     """
 
     seen: dict[str, int]
@@ -26,19 +27,19 @@ class DeltaInfo(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One copy of a task on its way: its identity, and the encoded task or row."""
+    """One copy of a task in transit: its identity, and the encoded task or row."""
 
     header: Header
     payload: bytes
-    past: DeltaInfo | None = None
+    delta: DeltaInfo | None = None
 
 
 Copy = Item | Task
-"""One copy of a task at a member: packed or decoded. Of it only the `header` counts here."""
+"""One copy of a task at a member, encoded or decoded. The protocol reads only its `header`."""
 
 
 class Deliver(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A batch of tasks handed to another member. `seq` counts the sender's deliveries, to anyone."""
+    """Hand a batch of tasks to another member. `seq` numbers the sender's deliveries to all members."""
 
     view: int
     sender: str
@@ -47,10 +48,10 @@ class Deliver(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The answer to `Deliver`: the batch is now the receiver's, or was refused. `view` is the receiver's.
+    """Answer a `Deliver`: the receiver now owns the batch, or has refused it. `view` is the receiver's.
 
-    Of a batch that is accepted, the items at the places in `missing` are still the sender's: the receiver
-    has not the history that they go on from.
+    In an accepted batch, the items at the indices in `missing` stay with the sender, because the receiver
+    lacks the history that their payloads omit.
     """
 
     view: int
@@ -60,7 +61,7 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """A shard tells the feeder which rows are safe on disk; their permits are free."""
+    """Tell a feeder which rows its shard has made durable; their permits are free."""
 
     view: int
     sender: str
@@ -68,17 +69,17 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """The coordinator opens a view: adopt it, hold outgoing tasks, report."""
+    """Open a view: the member adopts it, stops sending tasks, and reports."""
 
     view: View
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """What a member holds, once all its deliveries to the living are answered.
+    """Report the tasks that a member holds, once all its deliveries to living members are answered.
 
-    `uncertain` are copies whose receiver is lost and may have taken them. `permits` come from feeders;
-    `fresh` marks a feeder that has just joined and knows nothing yet. `alone` are suspects that have not
-    left their quarantine; they are among `holding` too.
+    `uncertain` lists copies whose receiver was lost and may have accepted them. `permits` come from feeders;
+    `fresh` marks a feeder that has just joined and knows nothing yet. `alone` lists the suspects that are
+    still in quarantine; `holding` includes them.
     """
 
     view: int
@@ -90,8 +91,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag=5):
     alone: list[Header] = []
 
 
-class Query(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """The coordinator asks a shard which of these it has; with `everything`, all it ever committed."""
+class CommittedQuery(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Ask a shard which of these ids it has; with `everything`, for all ids it ever committed."""
 
     view: int
     ids: list[TaskId]
@@ -99,7 +100,7 @@ class Query(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 class CommittedReply(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """A shard's answer to `Query`; `past` is an encoded `IdSet`, empty unless everything was asked for."""
+    """Answer a `CommittedQuery`. With `everything`, `past` is the encoded `IdSet` of all committed ids."""
 
     view: int
     sender: str
@@ -109,11 +110,11 @@ class CommittedReply(msgspec.Struct, frozen=True, array_like=True, tag=7):
 
 
 class ViewCommit(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    """The census is over: drop `discard`, then go on.
+    """End the census: the member drops the copies in `discard` and resumes.
 
-    For feeders: `done` ids are committed, `lost` ids are to be admitted again, `adopt` ids are in
-    flight already, what is in `past` (encoded `IdSet`s) was committed earlier, and `alone` are the
-    suspects in quarantine.
+    For feeders: `done` ids are committed, `lost` ids must be admitted again, `adopt` ids are already in
+    flight, `past` holds the ids committed earlier (encoded `IdSet`s), and `alone` lists the suspects in
+    quarantine.
     """
 
     view: int
@@ -126,7 +127,7 @@ class ViewCommit(msgspec.Struct, frozen=True, array_like=True, tag=8):
 
 
 class Suspect(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    """A member could not reach another one, or got no answer in time."""
+    """Report that `member` is unreachable, or did not answer in time."""
 
     view: int
     sender: str
@@ -134,34 +135,34 @@ class Suspect(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
 
 class Exhausted(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    """A feeder has nothing left to admit and nothing in flight."""
+    """Report that a feeder has nothing left to admit and nothing in flight."""
 
     view: int
     sender: str
 
 
 class Drain(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """A feeder is to admit nothing more, but for what was lost."""
+    """Tell a feeder to admit no new tasks; lost tasks are still admitted again."""
 
 
-class Ask(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    """A member asks a feeder which of these are done, so that the journal need not keep them."""
+class DoneQuery(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Ask a feeder which of these tasks are done, so that the journal can drop their records."""
 
     view: int
     sender: str
     ids: list[TaskId]
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """The answer to `Ask`: the ids of those rows that are known to be safe on disk."""
+class DoneReply(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Answer a `DoneQuery` with the ids whose rows are known to be durable."""
 
     ids: list[TaskId]
 
 
 class Pace(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """How fast feeders and peers are to go from now on; the greatest `number` counts.
+    """Set the pace of feeders and peers; the message with the greatest `number` applies.
 
-    `in_flight` is over all feeders. While `paused`, nothing new is admitted and no turn begins.
+    `in_flight` is the total over all feeders. While `paused`, no task is admitted and no turn begins.
     """
 
     number: int
@@ -170,14 +171,14 @@ class Pace(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class Isolate(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """A feeder has a suspect, and needs a process where that runs alone."""
+    """Request a quarantine peer for a feeder that has a suspect."""
 
     view: int
     sender: str
 
 
 class Passed(msgspec.Struct, frozen=True, array_like=True, tag=16):
-    """Suspects have taken a turn in quarantine, and left it for the ordinary peers."""
+    """Tell a feeder which suspects have taken a turn in quarantine and left it."""
 
     view: int
     sender: str
@@ -185,36 +186,38 @@ class Passed(msgspec.Struct, frozen=True, array_like=True, tag=16):
 
 
 class UsageReports(msgspec.Struct, frozen=True, array_like=True, tag=17):
-    """A member tells the driver what it uses of the services, and wants of them; opaque here."""
+    """Tell the driver the service usage and demand of a member; the data is opaque here."""
 
     sender: str
     data: bytes
 
 
 class QuotaGrants(msgspec.Struct, frozen=True, array_like=True, tag=18):
-    """The driver tells a member what it may use of the services; opaque here."""
+    """Grant a member quotas of the services; the data is opaque here."""
 
     data: bytes
 
 
-ToMember = Deliver | Ack | Prepare | Query | ViewCommit | Drain | Ask | Pace | Passed | QuotaGrants
+ToMember = (
+    Deliver | Ack | Prepare | CommittedQuery | ViewCommit | Drain | DoneQuery | Pace | Passed | QuotaGrants
+)
 ToCoordinator = Report | CommittedReply | Suspect | Exhausted | Isolate
-Message = ToMember | ToCoordinator | Delivered | Done | UsageReports
+Message = ToMember | ToCoordinator | Delivered | DoneReply | UsageReports
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 
 
 def encode(message: Message) -> bytes:
-    """The message as MessagePack."""
+    """Encode a message as MessagePack."""
     return _encoder.encode(message)
 
 
 def decode(data: bytes) -> Message:
-    """The message in `data`.
+    """Decode a message.
 
     Raises:
-        CodecError: if it is none.
+        CodecError: if `data` is not an encoded message.
     """
     try:
         return _decoder.decode(data)

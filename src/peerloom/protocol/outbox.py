@@ -1,11 +1,11 @@
-"""Tasks on their way out: at most one delivery under way to each destination, the rest coalesce.
+"""Queue outgoing tasks, with at most one delivery in flight to each destination.
 
-So batches grow with load by themselves, and a slow receiver costs its sender one call. A batch whose
-receiver may or may not have taken it stays here, uncertain, until the census has judged it; it is
-never sent again before that.
+Tasks that arrive meanwhile form the next batch, so batches grow with load, and a slow receiver costs its
+sender one call. A batch that the receiver may or may not have accepted becomes uncertain: it is kept here,
+and never sent again before a census has decided it.
 
-What waits here is whole. It is packed when it is sent, for the one destination that it is sent to: so it may
-be without what that one has already. If it has not, it leaves that copy here, where it goes first, and whole.
+Queued tasks are complete. They are packed when they are sent, for one destination, and may then omit the
+turns that it has. If it lacks them, the task stays here, and is sent next, in full.
 """
 
 from collections import deque
@@ -16,189 +16,189 @@ from peerloom.protocol.messages import Copy, Deliver, Delivered, Item
 from peerloom.protocol.view import View
 from peerloom.task import Header, TaskId
 
-Choose = Callable[[str, TaskId], str | None]
-Parcel = tuple[str, Copy, bool]  # the target (see `View.route`), the task, and whether it must go whole
+Route = Callable[[str, TaskId], str | None]
+Pending = tuple[str, Copy, bool]  # target (see `View.route`), task, and whether it must be sent in full
 
 MAX_ITEMS = 2_000
 MAX_BYTES = 4 << 20
 
 
 class Packing(Protocol):
-    """How a member's tasks become what travels, and what has come a task."""
+    """Encodes tasks for a destination, and decodes received items."""
 
-    def pack(self, destination: str, copy: Copy, whole: bool) -> Item:
-        """A copy as it travels to a member; `whole` if that has said that it lacks what was left out."""
+    def pack(self, destination: str, copy: Copy, full: bool) -> Item:
+        """Encode a copy for a member, in `full` if it lacks the history of the task."""
         ...
 
     def unpack(self, sender: str, item: Item) -> Copy | None:
-        """What has come from a member; None if what was left out is not here."""
+        """Decode an item of a sender; None if the history that it omits is not here."""
         ...
 
     def retain(self, members: Set[str]) -> None:
-        """There are no other members any more."""
+        """Forget all peers that are not among `members`."""
         ...
 
 
 class Plain:
-    """Everything travels as it is."""
+    """Sends items unchanged."""
 
-    def pack(self, destination: str, copy: Copy, whole: bool) -> Item:
-        """The very item that was put in."""
+    def pack(self, destination: str, copy: Copy, full: bool) -> Item:
+        """Return the copy, which is an item already."""
         assert isinstance(copy, Item)
         return copy
 
     def unpack(self, sender: str, item: Item) -> Copy | None:
-        """The very item."""
+        """Return the item."""
         return item
 
     def retain(self, members: Set[str]) -> None:
-        """Nothing is known of anybody."""
+        """Do nothing: there is no state of peers."""
 
 
 PLAIN = Plain()
 
 
 class Outbox:
-    """The outgoing side of one member.
+    """The outgoing tasks of one member.
 
     Args:
         sender: the member's name.
-        choose: the destination for a target and id in the present view, or None if there is none.
-        packing: makes of a copy what travels.
+        route: returns the destination for a target and id in the present view, or None.
+        packing: encodes tasks for their destination.
     """
 
-    def __init__(self, sender: str, choose: Choose, packing: Packing = PLAIN) -> None:
+    def __init__(self, sender: str, route: Route, packing: Packing = PLAIN) -> None:
         self._sender = sender
-        self._choose = choose
+        self._route = route
         self._packing = packing
         self._seq = 0
-        self._queues: dict[str, deque[Parcel]] = {}
-        self._idle: dict[str, None] = {}  # destinations with a queue and no delivery under way
-        self._under_way: dict[str, tuple[int, list[Parcel]]] = {}  # the delivery's number, and what is in it
-        self._uncertain: dict[TaskId, Parcel] = {}
-        self._homeless: list[Parcel] = []  # no member hosts their target at present
+        self._queues: dict[str, deque[Pending]] = {}
+        self._idle: dict[str, None] = {}  # destinations with a queue and no delivery in flight
+        self._in_flight: dict[str, tuple[int, list[Pending]]] = {}  # sequence number and batch
+        self._uncertain: dict[TaskId, Pending] = {}
+        self._unroutable: list[Pending] = []  # their target has no member at present
 
     def put(self, target: str, copy: Copy) -> None:
-        """Queue one task for a target."""
-        destination = self._choose(target, copy.header.id)
+        """Queue a task for a target."""
+        destination = self._route(target, copy.header.id)
         if destination is None:
-            self._homeless.append((target, copy, False))
+            self._unroutable.append((target, copy, False))
             return
         queue = self._queues.get(destination)
         if queue is None:
             queue = self._queues[destination] = deque()
         queue.append((target, copy, False))
-        if destination not in self._under_way:
+        if destination not in self._in_flight:
             self._idle[destination] = None
 
-    def take(self, view: int) -> list[tuple[str, Deliver]]:
-        """The deliveries to send now, by destination; each awaits its answer."""
+    def next_deliveries(self, view: int) -> list[tuple[str, Deliver]]:
+        """Return the deliveries to send now, by destination, and mark them as in flight."""
         out: list[tuple[str, Deliver]] = []
         for destination in self._idle:
-            parcels, items = self._batch(destination)
-            if parcels:
+            batch, items = self._batch(destination)
+            if batch:
                 self._seq += 1
-                self._under_way[destination] = (self._seq, parcels)
+                self._in_flight[destination] = (self._seq, batch)
                 out.append((destination, Deliver(view, self._sender, self._seq, items)))
         self._idle.clear()
         return out
 
     def answered(self, destination: str, answer: Delivered) -> None:
-        """The receiver has answered; an answer to anything but the delivery under way is ignored."""
-        parcels = self._finish(destination, answer.seq)
+        """Handle an answer; one to any other delivery than that in flight is ignored."""
+        batch = self._finish(destination, answer.seq)
         if not answer.accepted:
-            self._put_back(destination, parcels)
-        elif answer.missing and parcels:
-            missing = [parcels[place] for place in answer.missing]
-            self._put_back(destination, [(target, copy, True) for target, copy, _ in missing])
+            self._requeue(destination, batch)
+        elif answer.missing and batch:
+            missing = [batch[place] for place in answer.missing]
+            self._requeue(destination, [(target, copy, True) for target, copy, _ in missing])
 
     def failed(self, destination: str, seq: int) -> bool:
-        """No answer came, or an error: whether the batch was taken is unknown. False if it is settled."""
-        parcels = self._finish(destination, seq)
-        for parcel in parcels:
-            header = parcel[1].header
+        """Mark a delivery without an answer as uncertain. Return False if it was answered already."""
+        batch = self._finish(destination, seq)
+        for pending in batch:
+            header = pending[1].header
             held = self._uncertain.get(header.id)
-            if held is None or held[1].header.age < header.age:  # it may have come and gone twice
-                self._uncertain[header.id] = parcel
-        if parcels:
+            if held is None or held[1].header.age < header.age:  # the task may have been here twice
+                self._uncertain[header.id] = pending
+        if batch:
             self._idle.pop(destination, None)
-        return bool(parcels)
+        return bool(batch)
 
-    def lose(self, view: View) -> None:
-        """Deliveries to whoever is not in `view` become uncertain, and queues for them homeless."""
-        for destination in [name for name in self._under_way if name not in view.names]:
-            self.failed(destination, self._under_way[destination][0])
+    def mark_lost(self, view: View) -> None:
+        """Make deliveries to members outside `view` uncertain, and their queues unroutable."""
+        for destination in [name for name in self._in_flight if name not in view.names]:
+            self.failed(destination, self._in_flight[destination][0])
         for destination in [name for name in self._queues if name not in view.names]:
-            self._homeless += self._queues.pop(destination)
+            self._unroutable += self._queues.pop(destination)
             self._idle.pop(destination, None)
 
     @property
     def busy(self) -> bool:
-        """Whether a delivery still awaits its answer."""
-        return bool(self._under_way)
+        """Whether a delivery is in flight."""
+        return bool(self._in_flight)
 
     def waiting(self) -> list[Header]:
-        """The copies that are certainly here."""
+        """Return the headers of copies that are certainly here."""
         queued = (copy.header for queue in self._queues.values() for _, copy, _ in queue)
-        return [*queued, *(copy.header for _, copy, _ in self._homeless)]
+        return [*queued, *(copy.header for _, copy, _ in self._unroutable)]
 
     def uncertain(self) -> list[Header]:
-        """The copies that a lost receiver may have taken."""
+        """Return the headers of copies that a lost receiver may have accepted."""
         return [copy.header for _, copy, _ in self._uncertain.values()]
 
-    def taken(self, ids: Iterable[TaskId]) -> None:
-        """These tasks have come back to this member: whatever was uncertain about them was taken."""
+    def confirm_taken(self, ids: Iterable[TaskId]) -> None:
+        """Drop uncertain copies of tasks that have come back, so the receiver had accepted them."""
         for id in ids:
             self._uncertain.pop(id, None)
 
     def drop(self, ids: Iterable[TaskId]) -> None:
-        """Forget these tasks; another copy of them lives on."""
+        """Drop all copies of these tasks, which are obsolete."""
         gone = set(ids)
         if not gone:
             return
         for destination, queue in self._queues.items():
             self._queues[destination] = deque(p for p in queue if p[1].header.id not in gone)
-        self._homeless = [parcel for parcel in self._homeless if parcel[1].header.id not in gone]
+        self._unroutable = [pending for pending in self._unroutable if pending[1].header.id not in gone]
         for id in gone:
             self._uncertain.pop(id, None)
 
-    def settle(self) -> None:
-        """The census has judged: everything still here is certain, and finds its way anew."""
-        parcels = [*self._uncertain.values(), *self._homeless]
+    def reroute(self) -> None:
+        """Queue all remaining copies again, by the routes of the present view; none is uncertain any more."""
+        batch = [*self._uncertain.values(), *self._unroutable]
         for queue in self._queues.values():
-            parcels += queue
+            batch += queue
         self._uncertain.clear()
-        self._homeless = []
+        self._unroutable = []
         self._queues.clear()
         self._idle.clear()
-        for target, copy, _ in parcels:
+        for target, copy, _ in batch:
             self.put(target, copy)
 
-    def _finish(self, destination: str, seq: int) -> list[Parcel]:
-        under_way = self._under_way.get(destination)
-        if under_way is None or under_way[0] != seq:
+    def _finish(self, destination: str, seq: int) -> list[Pending]:
+        in_flight = self._in_flight.get(destination)
+        if in_flight is None or in_flight[0] != seq:
             return []
-        del self._under_way[destination]
+        del self._in_flight[destination]
         if self._queues.get(destination):
             self._idle[destination] = None
-        return under_way[1]
+        return in_flight[1]
 
-    def _put_back(self, destination: str, parcels: list[Parcel]) -> None:
-        """These go first next time."""
-        if parcels:
-            self._queues[destination].extendleft(reversed(parcels))
+    def _requeue(self, destination: str, batch: list[Pending]) -> None:
+        """Put a batch at the front of its queue."""
+        if batch:
+            self._queues[destination].extendleft(reversed(batch))
             self._idle[destination] = None
 
-    def _batch(self, destination: str) -> tuple[list[Parcel], list[Item]]:
-        """What goes next to a destination, and as what."""
+    def _batch(self, destination: str) -> tuple[list[Pending], list[Item]]:
+        """Remove the next batch from a queue, and return it with its packed items."""
         queue, pack = self._queues[destination], self._packing.pack
-        parcels: list[Parcel] = []
+        batch: list[Pending] = []
         items: list[Item] = []
         size = 0
-        while queue and len(parcels) < MAX_ITEMS and size < MAX_BYTES:
-            parcel = queue.popleft()
-            item = pack(destination, parcel[1], parcel[2])
-            parcels.append(parcel)
+        while queue and len(batch) < MAX_ITEMS and size < MAX_BYTES:
+            pending = queue.popleft()
+            item = pack(destination, pending[1], pending[2])
+            batch.append(pending)
             items.append(item)
             size += len(item.payload)
-        return parcels, items
+        return batch, items

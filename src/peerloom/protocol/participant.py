@@ -1,8 +1,7 @@
-"""What peers, feeders and sinks have in common: a view, a name, and part in the census.
+"""Implement the census for peers, feeders, and sinks.
 
-In a census a member adopts the new view, keeps what it would send, waits until its deliveries to the
-living are answered, and reports. What arrives in another view than its own is refused, so a process
-that was fenced off can do no harm when it wakes.
+In a census a member adopts the new view, stops sending, waits until its deliveries to living members are
+answered, and reports. It refuses messages of other views, so a fenced process that resumes does no harm.
 """
 
 from peerloom.protocol.messages import Deliver, Delivered, Pace, Prepare, Report, ViewCommit
@@ -12,11 +11,11 @@ from peerloom.task import TaskId
 
 
 class Participant:
-    """Base of the member state machines.
+    """The base class of the state machines of members.
 
     Args:
         name: the member's name.
-        packing: how its tasks travel.
+        packing: encodes tasks for their destination.
     """
 
     def __init__(self, name: str, packing: Packing = PLAIN) -> None:
@@ -25,47 +24,51 @@ class Participant:
         self.outbox = Outbox(name, self._route, packing)
         self.paused = False
         self._pace = 0
-        self._census = True  # from a Hold until its Resolve; and before the first one
-        self._behind = False  # somebody has refused us from a newer view; its Hold is on the way
+        self._census = True  # from a `Prepare` until its `ViewCommit`, and before the first one
+        self._behind = False  # a member of a newer view refused a delivery; the `Prepare` is on its way
         self._report_due = False
         self._last_seq: dict[str, int] = {}
-        self._not_taken: dict[str, list[int]] = {}  # of the last delivery of each, if any
+        self._missing: dict[str, list[int]] = {}  # missing items of each sender's last delivery
 
     @property
     def held(self) -> bool:
-        """Whether nothing may be sent at present."""
+        """Whether sending is suspended."""
         return self._census or self._behind
 
-    def hold(self, message: Prepare) -> bool:
-        """Adopt a newer view and stop sending. False if the message is stale."""
+    def prepare(self, message: Prepare) -> bool:
+        """Adopt a newer view and stop sending. Return False if the message is stale."""
         if message.view.number <= self.view.number:
             return False
         self.view = message.view
         self._census, self._behind = True, False
         self._report_due = True
         self._last_seq = {k: seq for k, seq in self._last_seq.items() if k in self.view.names}
-        self._not_taken = {k: places for k, places in self._not_taken.items() if k in self.view.names}
-        self.outbox.lose(self.view)
+        self._missing = {k: places for k, places in self._missing.items() if k in self.view.names}
+        self.outbox.mark_lost(self.view)
         return True
 
+    def deliver(self, message: Deliver) -> Delivered:
+        """Refuse a batch: not all kinds of members accept tasks."""
+        return Delivered(self.view.number, message.seq, False)
+
     def report(self) -> Report | None:
-        """The report of this view, once, as soon as no delivery to the living is unanswered."""
+        """Return the report for this view, once, when all deliveries to living members are answered."""
         if not self._report_due or self.outbox.busy:
             return None
         self._report_due = False
         return self._make_report()
 
-    def resolve(self, message: ViewCommit) -> bool:
-        """The census has judged: drop the older copies, go on. False if the message is stale."""
+    def commit_view(self, message: ViewCommit) -> bool:
+        """End the census: drop obsolete copies and resume. Return False if the message is stale."""
         if message.view != self.view.number or not self._census or self._report_due:
             return False
         self._discard(message.discard)
         self._census = False
-        self.outbox.settle()
+        self.outbox.reroute()
         return True
 
     def pace(self, message: Pace) -> bool:
-        """Go on at another pace. False if the message is older than what is known."""
+        """Adopt a new pace. Return False if the message is outdated."""
         if message.number <= self._pace:
             return False
         self._pace = message.number
@@ -73,30 +76,30 @@ class Participant:
         return True
 
     def outgoing(self) -> list[tuple[str, Deliver]]:
-        """Deliveries to send now, by destination."""
-        return [] if self.held else self.outbox.take(self.view.number)
+        """Return the deliveries to send now, by destination."""
+        return [] if self.held else self.outbox.next_deliveries(self.view.number)
 
     def answered(self, destination: str, answer: Delivered) -> None:
-        """A delivery was answered. A refusal means this member is behind: it waits for its `Prepare`."""
+        """Handle the answer to a delivery. After a refusal from a newer view, wait for its `Prepare`."""
         if not answer.accepted and answer.view > self.view.number:
             self._behind = True
         self.outbox.answered(destination, answer)
 
     def failed(self, destination: str, seq: int) -> bool:
-        """A delivery got no answer. True if the destination is now to be suspected."""
+        """Handle a delivery without an answer. Return True if the destination must be suspected."""
         return self.outbox.failed(destination, seq)
 
-    def _admits(self, message: Deliver) -> Delivered | None:
-        """None if the batch is new and of this view; otherwise the answer to give."""
+    def _refusal(self, message: Deliver) -> Delivered | None:
+        """Return the answer to a repeated or refused batch, or None for a new batch of this view."""
         here = self.view.number
         last = self._last_seq.get(message.sender, 0)
         if message.seq <= last:
-            again = self._not_taken.get(message.sender, []) if message.seq == last else []
+            again = self._missing.get(message.sender, []) if message.seq == last else []
             return Delivered(here, message.seq, True, again)
         if message.view != here or message.sender not in self.view.names:
             return Delivered(here, message.seq, False)
         self._last_seq[message.sender] = message.seq
-        self._not_taken.pop(message.sender, None)
+        self._missing.pop(message.sender, None)
         return None
 
     def _route(self, target: str, id: TaskId) -> str | None:

@@ -1,11 +1,11 @@
-"""The peer: tasks arrive, agents act on them, they move on.
+"""Track the tasks at a peer: arriving, with an agent, and on their way out.
 
-It knows which copies are with its agents and which are on their way out; nothing is recorded for
-recovery. A copy that the census discards may still be with an agent: its result is then ignored. A task
-that has ended may come here to be made a row; if whoever is to make that row is gone, its holder does.
+Nothing is recorded here for recovery. A copy that a census discards may still be with an agent, whose
+result is then ignored. A task that has ended may arrive to have its row rendered here; if the peer that
+should render a row is lost, the holder of the task does it.
 
-A peer for suspects (kind `alone`) is the same, but nothing is routed to it, and it tells the feeder of
-each task that has left it alive.
+A quarantine peer (kind `alone`) works the same way, but receives only suspects, and tells the feeder which
+of them have completed a turn.
 """
 
 from enum import Enum
@@ -13,46 +13,46 @@ from enum import Enum
 from peerloom.protocol.messages import Copy, Deliver, Delivered, Passed, Prepare, Report
 from peerloom.protocol.outbox import PLAIN, Packing
 from peerloom.protocol.participant import Participant
-from peerloom.protocol.view import TO_SINK, is_to_maker
+from peerloom.protocol.view import TO_SINK, is_to_renderer
 from peerloom.task import Header, TaskId
 
 
 class Move(Enum):
-    """What becomes of a task after an agent has acted on it."""
+    """Where a task goes after an agent has acted on it."""
 
-    HERE = "here"  # the next role is hosted by this peer: go on at once
-    AWAY = "away"  # hand it to `send`
-    GONE = "gone"  # another copy lives on; forget this one
+    HERE = "here"  # this peer hosts the next role
+    AWAY = "away"  # pass it to `send`
+    GONE = "gone"  # the copy is obsolete
 
 
 class Peer(Participant):
-    """State of one peer.
+    """The protocol state of one peer.
 
     Args:
         name: the member's name.
-        alone: it is one for suspects.
-        keeps: it keeps them to their end, not only for one turn.
-        packing: how its tasks travel.
+        alone: whether this is a quarantine peer.
+        keep_to_end: whether suspects stay here until they end, instead of for one turn.
+        packing: encodes tasks for their destination.
     """
 
     def __init__(
-        self, name: str, *, alone: bool = False, keeps: bool = False, packing: Packing = PLAIN
+        self, name: str, *, alone: bool = False, keep_to_end: bool = False, packing: Packing = PLAIN
     ) -> None:
         super().__init__(name, packing)
         self._packing = packing
         self._alone = alone
-        self._keeps = keeps
+        self._keep_to_end = keep_to_end
         self._passed: list[Header] = []
         self._acting: dict[TaskId, Header] = {}
         self._arrived: list[Copy] = []
         self._reported: set[TaskId] = set()
 
     def deliver(self, message: Deliver) -> Delivered:
-        """Take a batch in, or refuse it; what was taken is in `arrivals`.
+        """Accept a batch, or refuse it; accepted tasks are in `arrivals`.
 
-        What cannot be unpacked is left to the sender, who is told the same if the delivery comes again.
+        Items that cannot be unpacked stay with the sender. A repeated delivery gets the same answer.
         """
-        refusal = self._admits(message)
+        refusal = self._refusal(message)
         if refusal is not None:
             return refusal
         missing: list[int] = []
@@ -61,25 +61,25 @@ class Peer(Participant):
             if copy is None:
                 missing.append(place)
             else:
-                self._take_in(copy)
+                self._accept(copy)
         if missing:
-            self._not_taken[message.sender] = missing
+            self._missing[message.sender] = missing
         return Delivered(self.view.number, message.seq, True, missing)
 
-    def hold(self, message: Prepare) -> bool:
-        """Adopt a newer view; nothing is known any more of who is not in it."""
-        adopted = super().hold(message)
+    def prepare(self, message: Prepare) -> bool:
+        """Adopt a newer view, and forget the members that are not in it."""
+        adopted = super().prepare(message)
         if adopted:
             self._packing.retain(self.view.names)
         return adopted
 
     def arrivals(self) -> list[Copy]:
-        """Tasks for the agents of this peer that have come since the last call."""
+        """Return the tasks that have arrived since the last call."""
         arrived, self._arrived = self._arrived, []
         return arrived
 
     def move(self, before: Header, after: Header, target: str) -> Move:
-        """An agent has acted: `before` is the copy it was given, `after` the one it made."""
+        """Record that an agent has turned the copy `before` into `after`, and return where it goes."""
         if self._acting.get(before.id) != before:
             return Move.GONE
         if self.stays(target):
@@ -88,18 +88,18 @@ class Peer(Participant):
         return Move.AWAY
 
     def stays(self, target: str) -> bool:
-        """Whether a task with this target goes on at this peer."""
-        # What is kept goes on even in a census: whoever asks, this is where it is.
-        if self._keeps:
+        """Return whether a task with this target continues at this peer."""
+        # A kept suspect continues even during a census: it stays at this peer in any view.
+        if self._keep_to_end:
             return target != TO_SINK
         return not self.held and self.name in self.view.hosts(target)
 
-    def acts_on(self, header: Header) -> bool:
-        """Whether this copy still counts; it does not once a census has discarded it."""
+    def is_current(self, header: Header) -> bool:
+        """Return whether a copy is current: not discarded by a census or superseded."""
         return self._acting.get(header.id) == header
 
     def send(self, before: Header, target: str, copy: Copy) -> None:
-        """Hand a task over to wherever its target is, if the copy that it was made of still counts."""
+        """Queue a task for its target, if the copy `before` is current."""
         if self._acting.get(before.id) == before:
             del self._acting[before.id]
             self.outbox.put(target, copy)
@@ -107,7 +107,7 @@ class Peer(Participant):
                 self._passed.append(before)
 
     def passed(self) -> list[tuple[str, Passed]]:
-        """What to tell the feeder now: its suspects that have left."""
+        """Return the message that tells the feeder which suspects have left, if any have."""
         if self.held or not self._passed:
             return []
         headers, self._passed = self._passed, []
@@ -116,18 +116,18 @@ class Peer(Participant):
 
     @property
     def acting(self) -> int:
-        """How many tasks are with the agents."""
+        """The number of tasks with the agents."""
         return len(self._acting)
 
     def _route(self, target: str, id: TaskId) -> str | None:
-        return super()._route(target, id) or (self.name if is_to_maker(target) else None)
+        return super()._route(target, id) or (self.name if is_to_renderer(target) else None)
 
-    def _take_in(self, copy: Copy) -> None:
+    def _accept(self, copy: Copy) -> None:
         header = copy.header
         id = header.id
         known = self._acting.get(id)
         if id in self._reported:
-            # The sender's copy won the census; ours is discarded as soon as we hear of it.
+            # The sender's copy has won the census; the result, which discards ours, is still on its way.
             self._reported.discard(id)
             self.outbox.drop([id])
         elif known is not None and known.age >= header.age:
@@ -137,7 +137,7 @@ class Peer(Participant):
 
     def _make_report(self) -> Report:
         holding = [*self._acting.values(), *self.outbox.waiting()]
-        self.outbox.taken(header.id for header in holding)
+        self.outbox.confirm_taken(header.id for header in holding)
         report = super()._make_report()
         self._reported = {header.id for header in (*holding, *report.uncertain)}
         alone = list(self._acting.values()) if self._alone else []

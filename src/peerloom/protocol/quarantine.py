@@ -1,11 +1,11 @@
-"""Who kills its process: counts of deaths, and suspects taken through their next turn alone.
+"""Find the tasks that kill their process, by running suspects in a quarantine peer.
 
-When a peer dies nobody alive knows which task did it, so every task that was lost with it counts it. One
-that has counted two without having gained a turn between is a suspect. Suspects go to a process of their
-own, at first one at a time; each that gets through its turn leaves, is innocent again, and makes room for
-one more: so a crowd that bad luck has brought together is soon through. When the process dies with several
-aboard, these are the accused: they go first, one at a time, until each is through or known to be poison,
-and only then the others. What has been the only one aboard at two deaths is poison.
+When a peer dies, any of the tasks lost with it may be the cause, so each of them counts the death. A task
+that counts two deaths without completing a turn in between becomes a suspect. Suspects run in a quarantine
+process, at first one at a time. A suspect that completes its turn is cleared, and the limit of suspects
+running together rises by one, so a crowd of innocent suspects drains quickly. If the process dies, the
+limit returns to one, and the suspects that were running are implicated: they run first, one at a time. A
+task that was the only one running at two deaths is poison.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from peerloom.protocol.messages import Item
 from peerloom.task import Header, TaskId
 
 POISON = "poison"
-"""The reason of the row of a task that kills its process."""
+"""The reason in the row of a task that kills its process."""
 
 SUSPECT_AFTER = 2
 POISON_AFTER = 2
@@ -24,7 +24,7 @@ POISON_AFTER = 2
 
 @dataclass(slots=True)
 class _Deaths:
-    """Of its process, since a task last gained a turn: in company, and alone. `hop` is how far it was."""
+    """The deaths of a task's process since the task last completed a turn, at `hop`."""
 
     company: int = 0
     alone: int = 0
@@ -32,99 +32,107 @@ class _Deaths:
 
 
 class Quarantine:
-    """The suspects of one feeder."""
+    """The suspects of one feeder, and the deaths each task has counted."""
 
     def __init__(self) -> None:
         self._deaths: dict[TaskId, _Deaths] = {}
         self._waiting: OrderedDict[TaskId, Item] = OrderedDict()
-        self._aboard: dict[TaskId, int] = {}  # and the attempt of each
-        self._most = 1
-        self._accused: set[TaskId] = set()  # were aboard at a death
+        self._running: dict[TaskId, int] = {}  # with the attempt of each
+        self._limit = 1
+        self._implicated: set[TaskId] = set()  # were running when the quarantine peer died
 
     @property
-    def used(self) -> bool:
+    def active(self) -> bool:
         """Whether there are suspects."""
-        return bool(self._waiting or self._aboard)
+        return bool(self._waiting or self._running)
 
     def waiting(self) -> list[Header]:
-        """The suspects that have not been let in."""
+        """Return the headers of suspects that wait to run."""
         return [item.header for item in self._waiting.values()]
 
     def lost(self, ids: Iterable[TaskId], *, peer: bool, alone: bool) -> None:
-        """These are lost. Since the last census an ordinary `peer` died, or the one for suspects."""
-        only = len(self._aboard) == 1
+        """Count a death for lost tasks, of an ordinary `peer`, or of the quarantine peer (`alone`)."""
+        only = len(self._running) == 1
         for id in ids:
-            if self._aboard.pop(id, None) is None:
+            if self._running.pop(id, None) is None:
                 if peer:
                     self._deaths.setdefault(id, _Deaths()).company += 1
             elif alone:
-                self._most = 1
-                self._accused.add(id)
+                self._limit = 1
+                self._implicated.add(id)
                 if only:
                     self._deaths.setdefault(id, _Deaths()).alone += 1
 
     def deaths(self, id: TaskId, hop: int) -> int:
-        """How often its process has died, if the task is poison; 0 if not. `hop` is how far it has come."""
+        """Return the number of deaths a poison task has caused, or 0 if it is not poison.
+
+        A task whose `hop` has grown has completed a turn, so its counts start over.
+        """
         deaths = self._deaths.get(id)
         if deaths is None:
             return 0
         if hop > deaths.hop:
             deaths.company, deaths.alone, deaths.hop = 1, 0, hop
-            self._accused.discard(id)
+            self._implicated.discard(id)
         return deaths.company + deaths.alone if deaths.alone >= POISON_AFTER else 0
 
     def suspects(self, id: TaskId) -> bool:
-        """Whether a task is to run alone."""
+        """Return whether a task must run in quarantine."""
         deaths = self._deaths.get(id)
         return deaths is not None and (deaths.company >= SUSPECT_AFTER or deaths.alone > 0)
 
     def add(self, item: Item) -> None:
-        """Let a suspect wait for its turn."""
+        """Queue a suspect, implicated ones first."""
         id = item.header.id
         self._waiting[id] = item
-        if id in self._accused:
+        if id in self._implicated:
             self._waiting.move_to_end(id, last=False)
 
-    def let_in(self) -> list[Item]:
-        """The suspects that may go aboard now."""
+    def release(self) -> list[Item]:
+        """Remove and return the suspects that may run now."""
         items: list[Item] = []
-        while self._waiting and len(self._aboard) < (1 if self._accused else self._most):
+        while self._waiting and len(self._running) < (1 if self._implicated else self._limit):
             id, item = self._waiting.popitem(last=False)
-            self._aboard[id] = item.header.attempt
+            self._running[id] = item.header.attempt
             items.append(item)
         return items
 
     def passed(self, headers: Iterable[Header]) -> None:
-        """These have left alive."""
+        """Clear suspects that have completed a turn."""
         for header in headers:
-            if self._aboard.get(header.id) == header.attempt:
-                self._acquit(header.id)
+            if self._running.get(header.id) == header.attempt:
+                self._clear(header.id)
 
-    def settle(self, *, here: Iterable[Header], there: Iterable[Header]) -> None:
-        """After a census: who is not aboard, nor on the way from here, and is not lost, has left alive."""
-        found = {header.id: header.attempt for header in there}
-        if self._aboard:
-            found |= {h.id: h.attempt for h in here if self._aboard.get(h.id) == h.attempt}
-        for id in self._aboard.keys() - found.keys():
-            self._acquit(id)
-        self._aboard = found
+    def reconcile(self, *, waiting: Iterable[Header], running: Iterable[Header]) -> None:
+        """Clear the suspects that a census neither finds in quarantine nor reports as lost.
+
+        Args:
+            waiting: the copies on their way out of this feeder.
+            running: the suspects in the quarantine peer.
+        """
+        found = {header.id: header.attempt for header in running}
+        if self._running:
+            found |= {h.id: h.attempt for h in waiting if self._running.get(h.id) == h.attempt}
+        for id in self._running.keys() - found.keys():
+            self._clear(id)
+        self._running = found
 
     def discard(self, ids: Iterable[TaskId]) -> None:
-        """The copies that waited here are worth nothing any more."""
+        """Drop waiting copies that are obsolete."""
         for id in ids:
             self._waiting.pop(id, None)
 
     def forget(self, id: TaskId) -> None:
-        """Its row is safe."""
-        if not (self._deaths or self._aboard):
-            return  # nearly always: no process has died
+        """Remove all state of a task whose row is durable."""
+        if not (self._deaths or self._running):
+            return  # the usual case: no process has died
         self.discard([id])
         self._deaths.pop(id, None)
-        self._aboard.pop(id, None)
-        self._accused.discard(id)
+        self._running.pop(id, None)
+        self._implicated.discard(id)
 
-    def _acquit(self, id: TaskId) -> None:
-        del self._aboard[id]
+    def _clear(self, id: TaskId) -> None:
+        del self._running[id]
         self._deaths.pop(id, None)
-        self._accused.discard(id)
-        self._most += 1
+        self._implicated.discard(id)
+        self._limit += 1

@@ -1,22 +1,21 @@
-"""The shard: the rows of some ids, each committed once.
+"""Commit each row of a shard exactly once.
 
-A finished task is queued, committed in a group, and acknowledged to its feeder only when the group is
-safe on disk. What is already queued or committed is not taken twice; a second copy of a committed row
-is answered with another acknowledgement.
+A finished row is queued, committed with a group of others, and acknowledged to its feeder once the group is
+durable. A duplicate of a queued row is dropped; a duplicate of a committed row is acknowledged again.
 """
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import Ack, CommittedReply, Deliver, Delivered, Item, Query
+from peerloom.protocol.messages import Ack, CommittedQuery, CommittedReply, Deliver, Delivered, Item
 from peerloom.protocol.participant import Participant
 from peerloom.task import TaskId
 
 
-class Shard(Participant):
-    """State of one sink process.
+class ShardCommitter(Participant):
+    """The protocol state of one sink.
 
     Args:
         name: the member's name.
-        committed: what earlier incarnations committed; kept up to date here.
+        committed: the ids that earlier incarnations committed; updated in place.
     """
 
     def __init__(self, name: str, committed: IdSet) -> None:
@@ -27,8 +26,8 @@ class Shard(Participant):
         self._to_ack: list[TaskId] = []
 
     def deliver(self, message: Deliver) -> Delivered:
-        """Take a batch of finished tasks in, or refuse it."""
-        refusal = self._admits(message)
+        """Accept a batch of finished rows, or refuse it."""
+        refusal = self._refusal(message)
         if refusal is not None:
             return refusal
         for item in message.items:
@@ -40,21 +39,21 @@ class Shard(Participant):
         return Delivered(self.view.number, message.seq, True)
 
     def group(self) -> list[Item]:
-        """The next group to commit; empty while one is under way or nothing is queued."""
+        """Return the next group to commit; empty while a commit is under way or nothing is queued."""
         if self._committing:
             return []
         self._committing, self._queue = self._queue, {}
         return list(self._committing.values())
 
     def group_committed(self) -> None:
-        """The group is safe on disk."""
+        """Mark the current group as durable."""
         for id in self._committing:
             self.committed.add(id)
             self._to_ack.append(id)
         self._committing = {}
 
     def acks(self) -> list[tuple[str, Ack]]:
-        """Acknowledgements to send now, by feeder. For a feeder that is lost, the census has them."""
+        """Return the acknowledgements to send, by feeder. A census informs the successor of a lost feeder."""
         by_feeder: dict[str, list[TaskId]] = {}
         for id in self._to_ack:
             feeder = self.view.feeder(id)
@@ -65,15 +64,15 @@ class Shard(Participant):
 
     @property
     def pending(self) -> int:
-        """Rows that are here and not yet safe."""
+        """The number of rows that are not yet durable."""
         return len(self._queue) + len(self._committing)
 
-    def query(self, message: Query) -> CommittedReply | None:
-        """Which of the ids are here; None if the message is stale."""
+    def query(self, message: CommittedQuery) -> CommittedReply | None:
+        """Return which of the ids are committed or queued here, or None if the message is stale."""
         if message.view != self.view.number:
             return None
         pending = {**self._queue, **self._committing}
-        # A fresh feeder must hear of rows that nobody could name; their permits went with its predecessor.
+        # A fresh feeder needs all queued rows: the permits that listed them were lost with its predecessor.
         here = list(pending) if message.everything else [id for id in message.ids if id in pending]
         done = [id for id in message.ids if id in self.committed]
         past = self.committed.encode() if message.everything else b""

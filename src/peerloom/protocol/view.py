@@ -1,7 +1,7 @@
-"""Membership: who takes part, under a number that only grows.
+"""Describe the membership of a run as numbered views, and route tasks within a view.
 
-A view lists the living members. A process that is lost never returns under its old name: its
-replacement is a new incarnation, and whatever a fenced process still says carries an older view.
+A view lists the living members; view numbers only grow. A lost process never returns under its old name:
+its replacement is a new incarnation, and messages of a fenced process carry an older view number.
 """
 
 from collections.abc import Set
@@ -16,27 +16,27 @@ PEER = "peer"
 SINK = "sink"
 FEEDER = "feeder"
 ALONE = "alone"
-"""A peer, of all roles, for the suspects of one partition: they may kill it, and nothing else is there."""
+"""A quarantine peer: hosts all roles, and receives only the suspects of one partition."""
 
 TO_SINK = "<sink>"
-"""As the target of a task: the sink whose shard owns its row."""
+"""The target of a task whose row goes to the sink of its shard."""
 
 TO_ALONE = "<alone>"
-"""As the target of a task: the process for suspects of its partition."""
+"""The target of a suspect: the quarantine peer of its partition."""
 
 
-def to_maker(name: str) -> str:
-    """As the target of a task that has ended: the peer of that name, which is to make its row."""
+def to_renderer(name: str) -> str:
+    """Return the target of a task that has ended and whose row the peer `name` renders."""
     return f"<{name}>"
 
 
-def is_to_maker(target: str) -> bool:
-    """Whether a target is one by `to_maker`."""
+def is_to_renderer(target: str) -> bool:
+    """Return whether a target was made by `to_renderer`."""
     return target.startswith(f"<{PEER}-")
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
-    """One incarnation of one process. `roles` are those that its agents play."""
+    """One incarnation of a member. `roles` are the workflow roles that it hosts."""
 
     kind: str
     index: int
@@ -45,17 +45,17 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def slot(self) -> tuple[str, int]:
-        """The place it fills, whatever the incarnation."""
+        """The kind and index, which all incarnations share."""
         return self.kind, self.index
 
     @property
     def name(self) -> str:
-        """Its address, e.g. `peer-2.1`: never used again after this incarnation."""
+        """The unique name of this incarnation, e.g. `peer-2.1`."""
         return f"{self.kind}-{self.index}.{self.incarnation}"
 
 
 class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
-    """The living members as of one moment, and how ids are dealt to feeders and shards."""
+    """The living members at one moment, and the assignment of ids to feeders and shards."""
 
     number: int
     members: tuple[Member, ...]
@@ -68,7 +68,7 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return frozenset(member.name for member in self.members)
 
     def of(self, kind: str) -> list[Member]:
-        """The members of one kind."""
+        """Return the members of one kind."""
         return [member for member in self.members if member.kind == kind]
 
     @cached_property
@@ -80,8 +80,8 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return hosts
 
     @cached_property
-    def _makers(self) -> dict[str, str]:
-        return {to_maker(member.name): member.name for member in self.of(PEER)}
+    def _renderers(self) -> dict[str, str]:
+        return {to_renderer(member.name): member.name for member in self.of(PEER)}
 
     @cached_property
     def _by_slot(self) -> dict[tuple[str, int], str]:
@@ -89,32 +89,35 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     @property
     def slots(self) -> Set[tuple[str, int]]:
-        """The places that are filled."""
+        """The slots of all members."""
         return self._by_slot.keys()
 
     def hosts(self, role: str) -> list[str]:
-        """The names of the peers that host a role."""
+        """Return the names of the peers that host a role."""
         return self._hosts.get(role, [])
 
     def feeder(self, id: TaskId) -> str | None:
-        """The feeder that admitted this id, or None while it has none."""
+        """Return the feeder of an id, or None while it is missing."""
         return self._by_slot.get((FEEDER, partition_of(id, self.partitions)))
 
     def sink(self, id: TaskId) -> str | None:
-        """The sink whose shard owns this id's row, or None while there is none."""
-        return self._by_slot.get((SINK, spread(id) % self.shards))
+        """Return the sink whose shard owns an id, or None while it is missing."""
+        return self._by_slot.get((SINK, hash_id(id) % self.shards))
 
     def route(self, target: str, id: TaskId) -> str | None:
-        """Where a task goes next: a host of the role, always the same one; its sink; or who is named."""
+        """Return the member for a target, or None while it is missing.
+
+        For a role this is one of its hosts, always the same one within a view.
+        """
         if target == TO_SINK:
             return self.sink(id)
         if target == TO_ALONE:
             return self._by_slot.get((ALONE, partition_of(id, self.partitions)))
         hosts = self._hosts.get(target)
-        return hosts[spread(id) % len(hosts)] if hosts else self._makers.get(target)
+        return hosts[hash_id(id) % len(hosts)] if hosts else self._renderers.get(target)
 
 
-def spread(id: TaskId) -> int:
-    """A number that deals ids evenly, independently of how rows are dealt to partitions."""
+def hash_id(id: TaskId) -> int:
+    """Hash an id evenly, independently of the assignment of rows to partitions."""
     mixed = (id.row * 0x9E3779B1 + id.file * 0x85EBCA6B + id.trial * 0xC2B2AE35) & 0xFFFFFFFF
     return (mixed ^ (mixed >> 15)) * 0x2C1B3C6D >> 7 & 0xFFFFFF

@@ -1,1 +1,1 @@
-"""Stage 6: drives the protocol, in one process or on Ray."""
+"""Stage 6: run the protocol, in one process or on Ray."""

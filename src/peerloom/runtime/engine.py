@@ -1,4 +1,4 @@
-"""What the run needs of an engine: start members, reach them, notice their death."""
+"""Define the interface of engines, which start members, reach them, and detect their death."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -16,73 +16,73 @@ from peerloom.sink.errors import DiskFull, SinkError
 
 
 class Engine(Protocol):
-    """Members by name. Whatever reaches out to one raises `Unreachable` if it is gone."""
+    """Runs members, addressed by name. Methods that reach a member raise `Unreachable` if it is gone."""
 
     @property
     def step(self) -> str:
-        """What `start` does, for a person to read; empty if it takes no time."""
+        """A description of `start` for the user; empty if it takes no time."""
         ...
 
     async def start(self) -> None:
-        """Make ready to start members.
+        """Prepare to start members.
 
         Raises:
-            EngineError: if that is not possible here.
+            EngineError: if the engine cannot run here.
         """
         ...
 
     def spawner(self) -> Spawner:
-        """What starts the processes that services need; usable before `start`."""
+        """Return the spawner for the processes of services; usable before `start`."""
         ...
 
     def address(self) -> str:
-        """Where other hosts of the cluster reach this process, once started; 127.0.0.1 if there are none."""
+        """Return the address of this process for other hosts, once started; 127.0.0.1 without any."""
         ...
 
-    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
-        """Start a member, and wait until it takes messages in; its node and process id.
+    async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
+        """Start a member, wait until it accepts messages, and return its node and process id.
 
-        While there is no room for its process at present, `waits` is called with what is lacking, and
-        the wait goes on for as long as that lasts.
+        While the cluster lacks resources for its process, the wait continues, and `on_wait` is called with
+        a description of the missing resources.
 
         Raises:
-            NoRoom: if there is no room on the disk at present for what it needs to start.
-            Unreachable: if its process dies before that.
-            EngineError: if it cannot start, and never will.
+            NoRoom: if the disk has no room at present for the files it needs to start.
+            Unreachable: if its process dies before it is ready.
+            EngineError: if it cannot start, and a retry would not help.
         """
         ...
 
     def names(self) -> list[str]:
-        """The members there are."""
+        """Return the names of the present members."""
         ...
 
     async def introduce(self, name: str) -> None:
-        """Tell a member how to reach all others."""
+        """Tell a member how to reach all other members."""
         ...
 
     async def wait(self, name: str) -> bytes:
-        """Wait until a member has stopped as asked, for its last figures.
+        """Wait until a member has stopped as requested, and return its final statistics, encoded.
 
         Raises:
-            Unreachable: if it dies; a replacement may do better.
+            Unreachable: if it dies for a reason that a replacement may not meet.
             EngineError: if it ended for a reason that would end its replacement too.
         """
         ...
 
-    async def tell(self, name: str, data: bytes) -> None:
-        """Hand a member an encoded message from the coordinator."""
+    async def notify(self, name: str, data: bytes) -> None:
+        """Send a member an encoded message from the driver."""
         ...
 
-    async def listen(self, name: str) -> list[bytes]:
-        """Wait for what a member has to tell the coordinator."""
+    async def poll_events(self, name: str) -> list[bytes]:
+        """Wait for a member's encoded messages to the driver, and return them."""
         ...
 
     async def ping(self, name: str) -> None:
-        """Wait for a sign of life, independent of how busy the member is."""
+        """Wait for a heartbeat, independent of the load of the member."""
         ...
 
     async def stats(self, name: str) -> bytes:
-        """A member's figures, encoded."""
+        """Return a member's statistics, encoded."""
         ...
 
     async def stop(self, name: str) -> None:
@@ -90,19 +90,19 @@ class Engine(Protocol):
         ...
 
     def kill(self, name: str) -> None:
-        """End a member at once, whether or not it still answers; no harm if it is gone."""
+        """End a member at once, even if it does not answer. Idempotent."""
         ...
 
     async def close(self) -> None:
-        """End all members and whatever the engine has started."""
+        """End all members, and everything the engine has started."""
         ...
 
 
-def death(name: str, error: BaseException | None, *, starting: bool) -> EngineError:
-    """What to raise for a member that ended with `error`, or was killed if that is None.
+def death_error(name: str, error: BaseException | None, *, starting: bool) -> EngineError:
+    """Return the exception for a member that ended with `error`, or was killed if that is None.
 
-    An input that cannot be read any more is the user's to mend, and what fails when it starts will
-    fail again, unless it is the disk; anything else is worth another try.
+    An unreadable input and an error at the start, other than of the disk, are permanent (`EngineError`). Any
+    other error is `Unreachable`, so the member is replaced.
     """
     if isinstance(error, UsageError):
         return EngineError(str(error))
@@ -113,11 +113,11 @@ def death(name: str, error: BaseException | None, *, starting: bool) -> EngineEr
     return Unreachable(f"{name} has died: {f'{type(error).__name__}: {error}' if error else 'killed'}")
 
 
-def build(brief: MemberSpec, link: Link) -> Host:
-    """The host for a member, to be run in the process that is to be it."""
-    kind = brief.member.kind
+def build(spec: MemberSpec, link: Link) -> Host:
+    """Create the host of a member, in the process where the member runs."""
+    kind = spec.member.kind
     if kind in (PEER, ALONE):
-        return PeerHost(brief, link)
+        return PeerHost(spec, link)
     if kind == FEEDER:
-        return FeederHost(brief, link)
-    return SinkHost(brief, link)
+        return FeederHost(spec, link)
+    return SinkHost(spec, link)

@@ -1,4 +1,4 @@
-"""What a run executes: a workflow, the agents that fill its roles, and what a good row looks like."""
+"""Define the program of a run: a workflow, the agents of its roles, and the check of input rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from peerloom.workflow import Workflow
 
 @dataclass(frozen=True)
 class Program:
-    """Everything about a run that does not depend on where, how wide or on what it runs.
+    """The part of a run that does not depend on its source, services, scale, or engine.
 
-    `agents` maps each role of the workflow to the agent that fills it. `check_row`, if given, raises
-    `RowError` for an input row that the agents could not work on; such a row fails without any call.
+    `agents` maps each role of the workflow to its agent. `check_row`, if given, raises `RowError` for an
+    input row that the agents cannot process; such a row fails without any call.
     """
 
     workflow: Workflow

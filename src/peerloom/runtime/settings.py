@@ -1,4 +1,4 @@
-"""How wide a run is, where it runs, and how soon it suspects a silent process."""
+"""Define the settings of a run: its scale, engine, placement, and timeouts."""
 
 import math
 import os
@@ -18,9 +18,9 @@ PACKED_PEERS = 2
 
 @dataclass(frozen=True)
 class RoleSettings:
-    """Where the agents of one role run, in placement `spread`.
+    """The placement of one role's agents in placement `spread`.
 
-    `replicas` is the number of peers that host the role; `resources` are Ray resources of each, by
+    `replicas` is the number of peers that host the role. `resources` are the Ray resources of each, by
     Ray's names (`num_cpus`, `num_gpus`, or a custom one).
     """
 
@@ -30,17 +30,30 @@ class RoleSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything about a run's shape that does not change its rows.
+    """The settings of a run that do not change its rows.
 
-    `peers` is the number of peers in placement `packed`, and the default number of replicas of each
-    role in `spread`. `in_flight` counts tasks over all feeders. `heartbeat_seconds` is how often a
-    member is asked for a sign of life, `suspect_seconds` how long it may take to answer, and
-    `deliver_seconds` how long a delivery may stay unanswered. With `journal`, what a lost process had
-    done is not done again. `compress` says which of the members' connections are: those to other hosts,
-    all, or none. `histories` are the megabytes in which each peer remembers large tasks, so that
-    what it has seen of them need not come again; 0 is none. `budget` is the most that all sessions together
-    may use, `max_failed` how many rows or which share of them may fail (see `FailureLimit`), `prices` what is
-    known of costs, and `cache` where replies are kept for later runs.
+    Args:
+        engine: the engine that runs the members.
+        placement: `packed` peers host all roles, `spread` peers host one role each.
+        peers: the number of peers if `packed`, or the default replicas of each role if `spread`.
+        roles: the placement of individual roles, if `spread`.
+        in_flight: the maximum number of tasks in flight, over all feeders.
+        trials: the number of tasks for each input row.
+        seed: the seed of the run.
+        partitions: the number of feeders.
+        shards: the number of sinks.
+        heartbeat_seconds: the interval between two heartbeats of a member.
+        suspect_seconds: the time a member has to answer a heartbeat.
+        deliver_seconds: the time a member has to answer a delivery.
+        journal: whether finished turns and calls are logged, so that the loss of a process repeats none.
+        compress: which connections between members are compressed.
+        histories: the megabytes in which each peer caches the histories of large tasks; 0 disables it.
+        budget: the maximum usage of all sessions together.
+        prices: the known prices of models.
+        cache: where replies are stored for later runs.
+        max_failed: the number or share of rows that may fail; see `FailureLimit`.
+        timeouts: the seconds that a turn of a role may take, not counting its calls.
+        address: the address of the Ray cluster.
     """
 
     engine: Literal["ray", "local"] = "ray"
@@ -66,18 +79,18 @@ class RunSettings:
     address: str | None = None
 
 
-MOST_IN_FLIGHT = 1_000_000
-MOST_SECONDS = 86_400.0
+MAX_IN_FLIGHT = 1_000_000
+MAX_SECONDS = 86_400.0
 
 ADJUSTABLE = ("in_flight", "heartbeat_seconds", "suspect_seconds")
-"""What can be set while a run goes on."""
+"""The settings that can be changed during a run."""
 
 
 def adjusted(settings: RunSettings, key: str, value: str) -> RunSettings:
-    """The settings with one of `ADJUSTABLE` set to what a user wrote.
+    """Return the settings with one of `ADJUSTABLE` set to a value given as text.
 
     Raises:
-        ConfigError: if the key is none of them, or the value is not one it can have.
+        ConfigError: if the key cannot be changed, or the value is invalid.
     """
     if key not in ADJUSTABLE:
         raise ConfigError(f"{key} cannot be set while the run goes on: only {', '.join(ADJUSTABLE)} can")
@@ -86,20 +99,20 @@ def adjusted(settings: RunSettings, key: str, value: str) -> RunSettings:
     except ValueError:
         number = math.nan
     whole = key == "in_flight"
-    least, most = (settings.partitions, MOST_IN_FLIGHT) if whole else (0, MOST_SECONDS)
-    if not least <= number <= most or number == 0:  # NaN too
-        must = f"a whole number, at least {least}" if whole else "a number of seconds above 0"
-        must += f" and at most {most:,.0f}"
-        why = ", one for each partition" if key == "in_flight" and least > 1 else ""
+    minimum, maximum = (settings.partitions, MAX_IN_FLIGHT) if whole else (0, MAX_SECONDS)
+    if not minimum <= number <= maximum or number == 0:  # NaN too
+        must = f"a whole number, at least {minimum}" if whole else "a number of seconds above 0"
+        must += f" and at most {maximum:,.0f}"
+        why = ", one for each partition" if key == "in_flight" and minimum > 1 else ""
         raise ConfigError(f"{key}={value}: must be {must}{why}")
     return replace(settings, **{key: number})
 
 
 def members(settings: RunSettings, roles: Iterable[str], first: int = 1) -> list[Member]:
-    """The members of a run, each as its incarnation number `first`.
+    """Return the members of a run, each as incarnation `first`.
 
     Raises:
-        ConfigError: if a role that does not exist is placed.
+        ConfigError: if there are more partitions than tasks in flight, or the placement of roles is invalid.
     """
     known = tuple(roles)
     if settings.partitions > settings.in_flight:
@@ -122,7 +135,7 @@ def members(settings: RunSettings, roles: Iterable[str], first: int = 1) -> list
 
 
 def _placed(settings: RunSettings, roles: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The roles each peer hosts."""
+    """Return the roles that each peer hosts."""
     if settings.placement == "packed":
         count = settings.peers or min(PACKED_PEERS, os.cpu_count() or 1)
         return [roles] * count

@@ -1,6 +1,7 @@
-"""Threads that change a run directory: a cancellation waits for their end, since they cannot be stopped.
+"""Run blocking work in a thread, and wait for its end even if the caller is cancelled.
 
-Otherwise the claim of the directory would be given back while one goes on writing.
+A thread cannot be stopped. Without the wait, the lock of a run directory could be released while a thread
+still writes there.
 """
 
 import asyncio
@@ -13,8 +14,8 @@ R = TypeVar("R")
 
 
 async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """As `asyncio.to_thread`; if cancelled meanwhile, it first waits until the thread is done."""
-    # Not a task: whoever cancels all tasks of the loop would cancel that one and not wait.
+    """Run `work` like `asyncio.to_thread`, but let a cancellation wait until the thread is done."""
+    # A future, not a task: code that cancels all tasks of the loop must not end this wait.
     future = asyncio.get_running_loop().run_in_executor(None, partial(work, *args, **kwargs))
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
@@ -23,6 +24,6 @@ async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        future.exception()  # the cancellation comes first
+        future.exception()  # mark as retrieved: the cancellation takes precedence
         raise cancelled
     return future.result()

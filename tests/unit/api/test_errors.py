@@ -130,7 +130,7 @@ def test_the_errors_of_all_members_add_up_and_keep_their_traceback() -> None:
         counts = ErrorCounts()
         for _ in range(2):
             count(counts, ValueError("broken"))
-            session.take(name, counts.read(last=False))
+            session.update(name, counts.read(last=False))
     (error,) = session.report(lambda level, event, **fields: lines.append(fields))
     (line,) = lines
     assert error["count"] == line["count"] == 4

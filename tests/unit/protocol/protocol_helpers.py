@@ -40,8 +40,8 @@ def deliver(seq: int, *items: Item, sender: str = ANN, view: int = 1) -> Deliver
 
 def enter(member: Participant, at: View, resolve: ViewCommit | None = None) -> Report:
     """Take a member through a whole census into a view; its report."""
-    assert member.hold(Prepare(at))
+    assert member.prepare(Prepare(at))
     report = member.report()
     assert report is not None
-    assert member.resolve(resolve or ViewCommit(at.number))
+    assert member.commit_view(resolve or ViewCommit(at.number))
     return report

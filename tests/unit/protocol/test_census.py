@@ -1,7 +1,7 @@
 from protocol_helpers import ANN, BEN, FEED, STORE, ask, feeder, sink, task, tell, view
 
 from peerloom.idset import IdSet
-from peerloom.protocol.census import ids_in_question, judge
+from peerloom.protocol.census import judge, reported_ids
 from peerloom.protocol.messages import CommittedReply, Report, ViewCommit
 from peerloom.protocol.view import Member, View
 from peerloom.task import Header
@@ -125,7 +125,7 @@ def test_with_two_feeders_each_hears_of_its_own():
 
 def test_the_sinks_are_asked_about_everything_that_was_reported():
     reports = [fed(0), held(ANN, copy(1)), held(BEN, uncertain=[copy(2)])]
-    assert ids_in_question(reports) == {task(0), task(1), task(2)}
+    assert reported_ids(reports) == {task(0), task(1), task(2)}
 
 
 def test_with_a_journal_an_uncertain_copy_is_given_up_and_its_task_admitted_again():

@@ -4,12 +4,12 @@ from protocol_helpers import ANN, BEN, FEED, STORE, everybody, task
 from peerloom.idset import IdSet
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.messages import (
+    CommittedQuery,
     CommittedReply,
     Exhausted,
     Isolate,
     Message,
     Prepare,
-    Query,
     Report,
     Suspect,
     ViewCommit,
@@ -75,7 +75,7 @@ def test_a_census_asks_all_members_then_the_sinks_then_judges():
     assert coordinator.effects() == []
 
     coordinator.receive(Report(2, FEED, permits=[task(0)]))
-    assert sent(coordinator) == {STORE: Query(2, [task(0)])}
+    assert sent(coordinator) == {STORE: CommittedQuery(2, [task(0)])}
 
     coordinator.receive(CommittedReply(2, STORE, [task(0)], []))
     verdicts = sent(coordinator)
@@ -91,7 +91,7 @@ def test_a_fresh_feeder_makes_the_sinks_tell_everything():
     for name in (ANN, BEN, STORE):
         coordinator.receive(Report(2, name))
     coordinator.receive(Report(2, FEED, fresh=True))
-    assert sent(coordinator) == {STORE: Query(2, [], everything=True)}
+    assert sent(coordinator) == {STORE: CommittedQuery(2, [], everything=True)}
     past = IdSet([task(0)]).encode()
     coordinator.receive(CommittedReply(2, STORE, [], [], past))
     assert sent(coordinator)[FEED] == ViewCommit(2, past=[past])
@@ -196,7 +196,7 @@ def test_it_is_not_finished_without_its_feeders():
 
 
 def test_a_later_session_counts_its_views_from_where_it_is_told():
-    coordinator = Coordinator(everybody, partitions=1, shards=1, earlier=1_000_000)
+    coordinator = Coordinator(everybody, partitions=1, shards=1, last_view=1_000_000)
     coordinator.start()
     coordinator.census()
     assert spawned(coordinator) == NAMES, "nobody is there to be asked"
@@ -228,7 +228,7 @@ def test_a_run_begins_without_a_member_that_others_stand_in_for():
     for name in NAMES:
         coordinator.joined(name)
     assert coordinator.view.number == 0
-    coordinator.waits(other.name)
+    coordinator.no_room(other.name)
     assert coordinator.view.names == NAMES
     hold_census(coordinator)
     assert coordinator.settled
@@ -239,7 +239,7 @@ def test_a_run_begins_without_a_member_that_others_stand_in_for():
 @pytest.mark.parametrize("name", [ANN, STORE, FEED])
 def test_a_run_does_not_begin_without_a_role_a_sink_or_a_feeder(name: str):
     coordinator = make()
-    coordinator.waits(name)
+    coordinator.no_room(name)
     for other in NAMES - {name}:
         coordinator.joined(other)
     assert coordinator.view.number == 0

@@ -4,9 +4,9 @@ from peerloom.idset import IdSet
 from peerloom.protocol.feeder import Feeder
 from peerloom.protocol.messages import (
     Ack,
-    Ask,
     Delivered,
-    Done,
+    DoneQuery,
+    DoneReply,
     Drain,
     Exhausted,
     Item,
@@ -83,14 +83,14 @@ def test_a_row_that_cannot_start_goes_straight_to_its_sink():
 
 def test_nothing_is_admitted_during_a_census():
     machine = make()
-    machine.hold(Prepare(view(2)))
+    machine.prepare(Prepare(view(2)))
     assert machine.room == 0
 
 
 def test_it_is_exhausted_when_the_source_is_dry_and_all_is_safe():
     machine = make()
     machine.admit([item(0)])
-    machine.dry()
+    machine.source_ended()
     assert machine.room == 0
     assert machine.exhausted() is None
     machine.ack(ack(0))
@@ -154,12 +154,12 @@ def test_a_census_frees_what_is_committed():
 
 def test_a_fresh_feeder_first_learns_what_was_done_and_what_is_in_flight():
     machine = Feeder(FEED, 3, "ask")
-    machine.hold(Prepare(view(5)))
+    machine.prepare(Prepare(view(5)))
     report = machine.report()
     assert report is not None and report.fresh
     assert machine.room == 0
 
-    machine.resolve(ViewCommit(5, adopt=[task(1)], past=[IdSet([task(0)]).encode()]))
+    machine.commit_view(ViewCommit(5, adopt=[task(1)], past=[IdSet([task(0)]).encode()]))
 
     assert machine.knows(task(0)) and machine.knows(task(1))
     assert not machine.knows(task(2))
@@ -177,10 +177,10 @@ def test_it_stays_fresh_while_a_sink_is_missing():
 
 def test_a_fresh_feeder_remembers_what_is_acknowledged_before_it_is_told_of_it():
     machine = Feeder(FEED, 3, "ask")
-    machine.hold(Prepare(view(1)))
+    machine.prepare(Prepare(view(1)))
     machine.report()
     machine.ack(ack(0))
-    machine.resolve(ViewCommit(1, adopt=[task(0)], past=[EMPTY]))
+    machine.commit_view(ViewCommit(1, adopt=[task(0)], past=[EMPTY]))
     assert machine.permits == 0
     assert machine.knows(task(0))
 
@@ -197,7 +197,7 @@ def test_it_knows_what_is_done():
     machine.ack(ack(0))
     census(machine, ViewCommit(2, done=[task(1)]))
     assert [machine.is_done(task(row)) for row in range(4)] == [True, True, False, False]
-    assert machine.done(Ask(2, ANN, [task(1), task(2), task(0)])) == Done([task(1), task(0)])
+    assert machine.done(DoneQuery(2, ANN, [task(1), task(2), task(0)])) == DoneReply([task(1), task(0)])
 
 
 def test_an_adopted_task_is_done_only_when_it_is_acknowledged():
@@ -213,11 +213,11 @@ def test_a_feeder_that_is_fresh_or_in_another_view_calls_nothing_done():
     machine = Feeder(FEED, 3, "ask")
     enter(machine, view(1, feeder, ask, tell), ViewCommit(1, past=past[:0]))
     machine.ack(ack(0))
-    assert machine.done(Ask(1, ANN, [task(0)])) == Done([])
+    assert machine.done(DoneQuery(1, ANN, [task(0)])) == DoneReply([])
     census(machine, ViewCommit(2, past=past))
-    assert machine.done(Ask(1, ANN, [task(0)])) == Done([])
-    assert machine.done(Ask(2, "peer-9.1", [task(0)])) == Done([])
-    assert machine.done(Ask(2, ANN, [task(0)])) == Done([task(0)])
+    assert machine.done(DoneQuery(1, ANN, [task(0)])) == DoneReply([])
+    assert machine.done(DoneQuery(2, "peer-9.1", [task(0)])) == DoneReply([])
+    assert machine.done(DoneQuery(2, ANN, [task(0)])) == DoneReply([task(0)])
 
 
 def test_what_is_given_up_and_lost_in_one_verdict_is_admitted_again():

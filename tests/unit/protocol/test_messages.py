@@ -4,16 +4,16 @@ from protocol_helpers import ANN, FEED, STORE, item, task, view
 from peerloom.errors import CodecError
 from peerloom.protocol.messages import (
     Ack,
-    Ask,
+    CommittedQuery,
     CommittedReply,
     Deliver,
     Delivered,
-    Done,
+    DoneQuery,
+    DoneReply,
     Drain,
     Exhausted,
     Message,
     Prepare,
-    Query,
     Report,
     Suspect,
     ViewCommit,
@@ -27,14 +27,14 @@ MESSAGES: list[Message] = [
     Ack(3, STORE, [task(1)]),
     Prepare(view(4)),
     Report(4, FEED, [item(1).header], [item(2).header], [task(1), task(2)], fresh=True),
-    Query(4, [task(1)], everything=True),
+    CommittedQuery(4, [task(1)], everything=True),
     CommittedReply(4, STORE, [task(1)], [task(2)], b"past"),
     ViewCommit(4, [task(1)], [task(2)], [task(3)], [task(4)], [b"past"]),
     Suspect(4, ANN, STORE),
     Exhausted(4, FEED),
     Drain(),
-    Ask(4, ANN, [task(1), task(2)]),
-    Done([task(2)]),
+    DoneQuery(4, ANN, [task(1), task(2)]),
+    DoneReply([task(2)]),
 ]
 
 

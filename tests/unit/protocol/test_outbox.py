@@ -26,22 +26,22 @@ def only(deliveries: list[tuple[str, Deliver]]) -> Deliver:
 def test_one_delivery_is_under_way_to_a_destination_and_the_rest_coalesce():
     outbox, _ = make()
     outbox.put("tell", item(0))
-    first = only(outbox.take(1))
+    first = only(outbox.next_deliveries(1))
     outbox.put("tell", item(1))
     outbox.put("tell", item(2))
-    assert outbox.take(1) == []
+    assert outbox.next_deliveries(1) == []
 
     outbox.answered(BEN, Delivered(1, first.seq, True))
 
-    assert rows(only(outbox.take(1)).items) == [1, 2]
+    assert rows(only(outbox.next_deliveries(1)).items) == [1, 2]
 
 
 def test_destinations_do_not_wait_for_each_other():
     outbox, _ = make({"tell": BEN, "ask": ANN})
     outbox.put("tell", item(0))
-    outbox.take(1)
+    outbox.next_deliveries(1)
     outbox.put("ask", item(1))
-    assert [name for name, _ in outbox.take(1)] == [ANN]
+    assert [name for name, _ in outbox.next_deliveries(1)] == [ANN]
 
 
 def test_a_batch_is_bounded(monkeypatch):
@@ -49,35 +49,35 @@ def test_a_batch_is_bounded(monkeypatch):
     outbox, _ = make()
     for row in range(3):
         outbox.put("tell", item(row))
-    first = only(outbox.take(1))
+    first = only(outbox.next_deliveries(1))
     assert rows(first.items) == [0, 1]
     outbox.answered(BEN, Delivered(1, first.seq, True))
-    assert rows(only(outbox.take(1)).items) == [2]
+    assert rows(only(outbox.next_deliveries(1)).items) == [2]
 
 
 def test_what_is_refused_goes_first_next_time():
     outbox, _ = make()
     outbox.put("tell", item(0))
-    refused = only(outbox.take(1))
+    refused = only(outbox.next_deliveries(1))
     outbox.put("tell", item(1))
 
     outbox.answered(BEN, Delivered(2, refused.seq, False))
 
     assert outbox.waiting() == [item(0).header, item(1).header]
-    assert rows(only(outbox.take(2)).items) == [0, 1]
+    assert rows(only(outbox.next_deliveries(2)).items) == [0, 1]
 
 
 def test_what_got_no_answer_is_uncertain_and_stays():
     outbox, _ = make()
     outbox.put("tell", item(0))
-    sent = only(outbox.take(1))
+    sent = only(outbox.next_deliveries(1))
 
     assert outbox.failed(BEN, sent.seq)
 
     assert not outbox.busy
     assert outbox.uncertain() == [item(0).header]
     assert outbox.waiting() == []
-    assert outbox.take(1) == []
+    assert outbox.next_deliveries(1) == []
     outbox.answered(BEN, Delivered(1, sent.seq, True))  # too late to count
     assert outbox.uncertain() == [item(0).header]
 
@@ -85,22 +85,22 @@ def test_what_got_no_answer_is_uncertain_and_stays():
 def test_a_deadline_that_comes_after_the_answer_changes_nothing():
     outbox, _ = make()
     outbox.put("tell", item(0))
-    sent = only(outbox.take(1))
+    sent = only(outbox.next_deliveries(1))
     outbox.put("tell", item(1))
     outbox.answered(BEN, Delivered(1, sent.seq, True))
 
     assert not outbox.failed(BEN, sent.seq)
 
     assert outbox.uncertain() == []
-    assert rows(only(outbox.take(1)).items) == [1]
+    assert rows(only(outbox.next_deliveries(1)).items) == [1]
 
 
 def test_of_two_uncertain_copies_the_newer_is_kept():
     outbox, _ = make({"tell": BEN, "ask": "peer-2.0"})
     outbox.put("tell", item(0, hop=1))
-    older = only(outbox.take(1))
+    older = only(outbox.next_deliveries(1))
     outbox.put("ask", item(0, hop=3))
-    newer = only(outbox.take(1))
+    newer = only(outbox.next_deliveries(1))
 
     outbox.failed("peer-2.0", newer.seq)
     outbox.failed(BEN, older.seq)
@@ -111,17 +111,17 @@ def test_of_two_uncertain_copies_the_newer_is_kept():
 def test_a_lost_destination_leaves_uncertain_and_homeless_tasks_that_settling_routes_anew():
     outbox, places = make()
     outbox.put("tell", item(0))
-    outbox.take(1)
+    outbox.next_deliveries(1)
     outbox.put("tell", item(1))
 
-    outbox.lose(view(2, ask))
+    outbox.mark_lost(view(2, ask))
 
     assert outbox.uncertain() == [item(0).header]
     assert outbox.waiting() == [item(1).header]
     places["tell"] = "peer-1.1"
-    outbox.settle()
+    outbox.reroute()
     assert outbox.uncertain() == []
-    [(destination, batch)] = outbox.take(2)
+    [(destination, batch)] = outbox.next_deliveries(2)
     assert destination == "peer-1.1"
     assert sorted(rows(batch.items)) == [0, 1]
 
@@ -129,17 +129,17 @@ def test_a_lost_destination_leaves_uncertain_and_homeless_tasks_that_settling_ro
 def test_a_task_without_a_host_waits_for_one():
     outbox, places = make({})
     outbox.put("tell", item(0))
-    assert outbox.take(1) == []
+    assert outbox.next_deliveries(1) == []
     assert outbox.waiting() == [item(0).header]
     places["tell"] = BEN
-    outbox.settle()
-    assert [name for name, _ in outbox.take(2)] == [BEN]
+    outbox.reroute()
+    assert [name for name, _ in outbox.next_deliveries(2)] == [BEN]
 
 
 def test_dropped_tasks_are_forgotten_wherever_they_are():
     outbox, places = make()
     outbox.put("tell", item(0))
-    outbox.failed(BEN, only(outbox.take(1)).seq)
+    outbox.failed(BEN, only(outbox.next_deliveries(1)).seq)
     outbox.put("tell", item(1))
     places.clear()
     outbox.put("tell", item(2))
@@ -157,9 +157,9 @@ class Short(Plain):
     def __init__(self) -> None:
         self.packed: list[tuple[str, int, bool]] = []
 
-    def pack(self, destination: str, copy: Copy, whole: bool) -> Item:
-        self.packed.append((destination, copy.header.id.row, whole))
-        return super().pack(destination, copy, whole)
+    def pack(self, destination: str, copy: Copy, full: bool) -> Item:
+        self.packed.append((destination, copy.header.id.row, full))
+        return super().pack(destination, copy, full)
 
 
 def test_what_the_receiver_has_left_here_goes_first_and_whole():
@@ -167,7 +167,7 @@ def test_what_the_receiver_has_left_here_goes_first_and_whole():
     outbox = Outbox(ANN, Places({"tell": BEN}).choose, packing)
     for row in range(4):
         outbox.put("tell", item(row))
-    sent = only(outbox.take(1))
+    sent = only(outbox.next_deliveries(1))
     outbox.put("tell", item(4))
     assert outbox.waiting() == [item(4).header]
 
@@ -175,14 +175,14 @@ def test_what_the_receiver_has_left_here_goes_first_and_whole():
 
     assert outbox.waiting() == [item(row).header for row in (1, 3, 4)]
     packing.packed.clear()
-    assert rows(only(outbox.take(1)).items) == [1, 3, 4]
+    assert rows(only(outbox.next_deliveries(1)).items) == [1, 3, 4]
     assert packing.packed == [(BEN, 1, True), (BEN, 3, True), (BEN, 4, False)]
 
 
 def test_what_is_missing_is_told_once():
     outbox, _ = make()
     outbox.put("tell", item(0))
-    sent = only(outbox.take(1))
+    sent = only(outbox.next_deliveries(1))
     outbox.answered(BEN, Delivered(1, sent.seq, True, [0]))
     outbox.answered(BEN, Delivered(1, sent.seq, True, [0]))
     assert outbox.waiting() == [item(0).header]
@@ -191,7 +191,7 @@ def test_what_is_missing_is_told_once():
 def test_a_batch_that_nobody_answered_for_is_uncertain_whatever_was_missing():
     outbox, _ = make()
     outbox.put("tell", item(0))
-    sent = only(outbox.take(1))
+    sent = only(outbox.next_deliveries(1))
     outbox.failed(BEN, sent.seq)
     outbox.answered(BEN, Delivered(1, sent.seq, True, [0]))
     assert outbox.uncertain() == [item(0).header]
@@ -202,8 +202,8 @@ def test_a_task_is_packed_for_whom_it_goes_to_after_a_census():
     packing, places = Short(), Places({"tell": BEN})
     outbox = Outbox(ANN, places.choose, packing)
     outbox.put("tell", item(0))
-    outbox.answered(BEN, Delivered(1, only(outbox.take(1)).seq, True, [0]))
+    outbox.answered(BEN, Delivered(1, only(outbox.next_deliveries(1)).seq, True, [0]))
     places["tell"] = "peer-1.1"
-    outbox.settle()
-    outbox.take(2)
+    outbox.reroute()
+    outbox.next_deliveries(2)
     assert packing.packed == [(BEN, 0, False), ("peer-1.1", 0, False)]

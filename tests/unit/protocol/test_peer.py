@@ -5,7 +5,7 @@ from protocol_helpers import ANN, BEN, ask, deliver, enter, feeder, item, rows, 
 from peerloom.protocol.messages import Copy, Delivered, Item, Prepare, ViewCommit
 from peerloom.protocol.outbox import Plain
 from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import TO_SINK, to_maker
+from peerloom.protocol.view import TO_SINK, to_renderer
 
 
 def make() -> Peer:
@@ -42,7 +42,7 @@ def test_a_finished_task_goes_to_the_sink():
 def test_a_row_is_made_by_whom_it_was_left_to():
     peer = make()
     peer.deliver(deliver(1, item(0)))
-    peer.send(item(0).header, to_maker(ANN), item(0, hop=1))
+    peer.send(item(0).header, to_renderer(ANN), item(0, hop=1))
     assert [name for name, _ in peer.outgoing()] == [ANN]
 
 
@@ -50,7 +50,7 @@ def test_a_row_whose_maker_is_gone_is_made_by_its_holder():
     peer = make()
     peer.deliver(deliver(1, item(0)))
     peer.arrivals()
-    peer.send(item(0).header, to_maker(ANN), item(0, hop=1))
+    peer.send(item(0).header, to_renderer(ANN), item(0, hop=1))
     enter(peer, view(2, feeder, tell, sink))
     [(destination, batch)] = peer.outgoing()
     assert (destination, batch.items) == (BEN, [item(0, hop=1)])
@@ -83,8 +83,8 @@ def test_in_a_census_it_takes_the_view_holds_and_reports_once():
     peer.deliver(deliver(1, item(0), item(1)))
     peer.send(item(0).header, "ask", item(0, hop=1))
 
-    assert peer.hold(Prepare(view(2)))
-    assert not peer.hold(Prepare(view(2)))
+    assert peer.prepare(Prepare(view(2)))
+    assert not peer.prepare(Prepare(view(2)))
 
     assert peer.held
     assert peer.outgoing() == []
@@ -92,7 +92,7 @@ def test_in_a_census_it_takes_the_view_holds_and_reports_once():
     assert report is not None
     assert {*report.holding} == {item(0, hop=1).header, item(1).header}
     assert peer.report() is None
-    assert peer.resolve(ViewCommit(2))
+    assert peer.commit_view(ViewCommit(2))
     assert [name for name, _ in peer.outgoing()] == [ANN]
 
 
@@ -101,7 +101,7 @@ def test_it_reports_only_when_its_deliveries_to_the_living_are_answered():
     peer.deliver(deliver(1, item(0)))
     peer.send(item(0).header, "ask", item(0, hop=1))
     [(_, batch)] = peer.outgoing()
-    peer.hold(Prepare(view(2)))
+    peer.prepare(Prepare(view(2)))
     assert peer.report() is None
 
     peer.answered(ANN, Delivered(2, batch.seq, False))
@@ -116,7 +116,7 @@ def test_what_went_to_the_dead_is_reported_as_uncertain():
     peer.deliver(deliver(1, item(0)))
     peer.send(item(0).header, "ask", item(0, hop=1))
     peer.outgoing()
-    peer.hold(Prepare(view(2, feeder, tell, sink)))
+    peer.prepare(Prepare(view(2, feeder, tell, sink)))
     report = peer.report()
     assert report is not None
     assert (report.holding, report.uncertain) == ([], [item(0, hop=1).header])
@@ -129,7 +129,7 @@ def test_a_task_that_has_come_back_is_held_once():
     [(_, batch)] = peer.outgoing()
     peer.deliver(deliver(2, item(0, hop=2)))
     assert peer.failed(ANN, batch.seq)
-    peer.hold(Prepare(view(2)))
+    peer.prepare(Prepare(view(2)))
     report = peer.report()
     assert report is not None
     assert (report.holding, report.uncertain) == ([item(0, hop=2).header], [])
@@ -138,12 +138,12 @@ def test_a_task_that_has_come_back_is_held_once():
 def test_agents_go_on_during_a_census_but_hand_over_after_it():
     peer = make()
     peer.deliver(deliver(1, item(0)))
-    peer.hold(Prepare(view(2)))
+    peer.prepare(Prepare(view(2)))
     peer.report()
     assert peer.move(item(0).header, item(0, hop=1).header, "tell") is Move.AWAY
     peer.send(item(0).header, "tell", item(0, hop=1))
     assert peer.outgoing() == []
-    peer.resolve(ViewCommit(2))
+    peer.commit_view(ViewCommit(2))
     assert [name for name, _ in peer.outgoing()] == [BEN]
 
 
@@ -162,11 +162,11 @@ def test_the_copy_that_won_may_come_before_the_word_that_ours_has_lost():
     peer = make()
     peer.deliver(deliver(1, item(0)))
     peer.arrivals()
-    peer.hold(Prepare(view(2)))
+    peer.prepare(Prepare(view(2)))
     peer.report()
 
     assert peer.deliver(deliver(2, item(0, hop=3), view=2)).accepted
-    assert peer.resolve(ViewCommit(2, discard=[task(0)]))
+    assert peer.commit_view(ViewCommit(2, discard=[task(0)]))
 
     assert peer.arrivals() == [item(0, hop=3)]
     assert peer.move(item(0).header, item(0, hop=1).header, "ask") is Move.GONE
@@ -176,11 +176,11 @@ def test_the_copy_that_won_may_come_before_the_word_that_ours_has_lost():
 def test_the_end_of_an_older_census_is_ignored():
     peer = make()
     peer.deliver(deliver(1, item(0)))
-    peer.hold(Prepare(view(2)))
+    peer.prepare(Prepare(view(2)))
     peer.report()
-    peer.hold(Prepare(view(3)))
-    assert not peer.resolve(ViewCommit(2, discard=[task(0)]))
-    assert not peer.resolve(ViewCommit(3)), "it has not reported yet"
+    peer.prepare(Prepare(view(3)))
+    assert not peer.commit_view(ViewCommit(2, discard=[task(0)]))
+    assert not peer.commit_view(ViewCommit(3)), "it has not reported yet"
     assert peer.held
     assert peer.acting == 1
 
@@ -211,9 +211,9 @@ def test_a_copy_that_a_census_discards_no_longer_counts():
     machine = make()
     machine.deliver(deliver(1, item(0)))
     header = item(0).header
-    assert machine.acts_on(header)
+    assert machine.is_current(header)
     enter(machine, view(2), ViewCommit(2, discard=[header.id]))
-    assert not machine.acts_on(header)
+    assert not machine.is_current(header)
 
 
 class Lacking(Plain):

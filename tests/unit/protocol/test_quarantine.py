@@ -192,11 +192,11 @@ def test_another_feeder_learns_who_is_aboard():
 
 def test_suspects_that_wait_count_as_held():
     machine = suspected(0, 1)
-    machine.hold(Prepare(gathering(5, 2, cell=1)))
+    machine.prepare(Prepare(gathering(5, 2, cell=1)))
     report = machine.report()
     assert report is not None
     assert sorted(header.id.row for header in report.holding) == [0, 1]
-    machine.resolve(ViewCommit(5, discard=[task(0), task(1)]))
+    machine.commit_view(ViewCommit(5, discard=[task(0), task(1)]))
     assert answer(machine) == {}
 
 
@@ -208,14 +208,14 @@ def test_who_was_aboard_at_a_death_is_next():
             quarantine.deaths(task(number), 0)
     for number in range(3):
         quarantine.add(item(number))
-    assert rows(quarantine.let_in()) == [0]
+    assert rows(quarantine.release()) == [0]
     quarantine.lost([task(0)], peer=False, alone=True)
     quarantine.add(item(0))
-    assert rows(quarantine.let_in()) == [0]
+    assert rows(quarantine.release()) == [0]
 
 
-def enter_cell(*, keeps: bool = False) -> Peer:
-    machine = Peer(CELL, alone=True, keeps=keeps)
+def enter_cell(*, keep_to_end: bool = False) -> Peer:
+    machine = Peer(CELL, alone=True, keep_to_end=keep_to_end)
     enter(machine, view(1, feeder, sink, ask, tell, alone))
     machine.deliver(deliver(1, item(0), sender=FEED))
     machine.arrivals()
@@ -239,10 +239,10 @@ def test_a_suspect_leaves_after_one_turn_and_its_feeder_hears_of_it():
 
 
 def test_without_a_journal_it_stays_to_its_end():
-    machine = enter_cell(keeps=True)
+    machine = enter_cell(keep_to_end=True)
     first, second = item(0).header, item(0, hop=1).header
     assert machine.move(first, second, "ask") is Move.HERE
-    machine.hold(Prepare(view(2, feeder, sink, ask, tell, alone)))
+    machine.prepare(Prepare(view(2, feeder, sink, ask, tell, alone)))
     third = item(0, hop=2)
     assert machine.move(second, third.header, "tell") is Move.HERE, "also in a census"
     assert machine.move(third.header, item(0, hop=3).header, TO_SINK) is Move.AWAY
@@ -252,7 +252,7 @@ def test_it_reports_who_has_not_left():
     machine = enter_cell()
     machine.deliver(deliver(2, item(1), sender=FEED))
     machine.send(item(0).header, "ask", item(0, hop=1))
-    machine.hold(Prepare(view(2, feeder, sink, ask, tell, alone)))
+    machine.prepare(Prepare(view(2, feeder, sink, ask, tell, alone)))
     report = machine.report()
     assert report is not None
     assert report.alone == [item(1).header]

@@ -1,13 +1,13 @@
 from protocol_helpers import FEED, STORE, ask, deliver, enter, item, rows, sink, task, tell, view
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import Ack, Delivered, Query
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.messages import Ack, CommittedQuery, Delivered
+from peerloom.protocol.shard import ShardCommitter
 
 
-def make(*committed: int) -> Shard:
+def make(*committed: int) -> ShardCommitter:
     """The sink, in view 1, after earlier incarnations have committed some rows."""
-    shard = Shard(STORE, IdSet(task(row) for row in committed))
+    shard = ShardCommitter(STORE, IdSet(task(row) for row in committed))
     enter(shard, view(1))
     return shard
 
@@ -60,7 +60,7 @@ def test_the_census_hears_what_is_queued_and_what_is_committed():
     shard.group()
     shard.deliver(deliver(2, item(2)))
 
-    have = shard.query(Query(1, [task(row) for row in range(4)]))
+    have = shard.query(CommittedQuery(1, [task(row) for row in range(4)]))
 
     assert have is not None
     assert have.committed == [task(0)]
@@ -74,7 +74,7 @@ def test_a_fresh_feeder_hears_of_rows_that_nobody_named():
     shard.group()
     shard.deliver(deliver(2, item(2)))
 
-    have = shard.query(Query(1, [], everything=True))
+    have = shard.query(CommittedQuery(1, [], everything=True))
 
     assert have is not None
     assert sorted(have.queued) == [task(1), task(2)]
@@ -82,7 +82,7 @@ def test_a_fresh_feeder_hears_of_rows_that_nobody_named():
 
 
 def test_a_query_of_another_view_gets_no_answer():
-    assert make().query(Query(2, [])) is None
+    assert make().query(CommittedQuery(2, [])) is None
 
 
 def test_no_acknowledgement_goes_out_while_there_is_no_feeder():

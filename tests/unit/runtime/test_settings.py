@@ -1,7 +1,7 @@
 import pytest
 
 from peerloom.errors import ConfigError
-from peerloom.runtime.member.feeder import share
+from peerloom.runtime.member.feeder import split_in_flight
 from peerloom.runtime.settings import RoleSettings, RunSettings, adjusted, members
 
 ROLES = ("teacher", "student")
@@ -51,7 +51,7 @@ def test_roles_cannot_be_placed_when_packed() -> None:
 
 @pytest.mark.parametrize(("in_flight", "partitions"), [(5, 2), (2, 2), (64, 1), (100, 7)])
 def test_shares_add_up_and_nobody_is_left_out(in_flight: int, partitions: int) -> None:
-    shares = [share(in_flight, partition, partitions) for partition in range(partitions)]
+    shares = [split_in_flight(in_flight, partition, partitions) for partition in range(partitions)]
     assert sum(shares) == in_flight
     assert max(shares) - min(shares) <= 1
 

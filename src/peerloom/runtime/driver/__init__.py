@@ -1,1 +1,1 @@
-"""The driver of a run: starts members, watches them, and keeps the run directory consistent."""
+"""Drive a run: start its members, watch them, and keep the run directory consistent."""

@@ -1,7 +1,7 @@
-"""Putting a run aside when its budget is used up: calls under way are finished, tasks that wait are kept.
+"""Suspend a run when its budget is used up, after the calls under way have finished.
 
-The tasks in flight are neither done nor failed: their turns are in the journal, and a session with more
-budget goes on with them.
+Tasks in flight are neither done nor failed. Their turns are in the journal, and a session with more budget
+continues them.
 """
 
 import asyncio
@@ -14,18 +14,18 @@ from peerloom.runtime.driver.quota import QuotaCoordinator
 from peerloom.services.llm.usage.amounts import ENDLESS
 from peerloom.services.llm.usage.budget import Budget
 
-LOOK_SECONDS = 0.2
+CHECK_SECONDS = 0.2
 
 
 class BudgetGuard:
-    """Of one session.
+    """Watches the budget of one session.
 
     Args:
-        budget: of the run.
-        run_dir: for what people are told.
-        seconds: how long all sessions have taken so far.
-        pause: has no turn begin any more.
-        tell: a notice for whoever watches.
+        budget: the budget of the run.
+        run_dir: the run directory, named in notices.
+        seconds: returns the wall time of all sessions so far.
+        pause: stops new turns from beginning.
+        notify: passes a notice to the user.
     """
 
     def __init__(
@@ -35,54 +35,52 @@ class BudgetGuard:
         *,
         seconds: Callable[[], float],
         pause: Callable[[str], None],
-        tell: Callable[[Notice], None],
+        notify: Callable[[Notice], None],
     ) -> None:
         self._budget = budget
         self._run_dir = run_dir
         self._seconds = seconds
         self._pause = pause
-        self._tell = tell
+        self._notify = notify
         self.why = ""
 
-    async def run(
-        self, rationing: QuotaCoordinator, turns: Callable[[], int], over: Callable[[], None]
-    ) -> None:
-        """Wait for the end of the budget, then until nothing is under way, then end the session.
+    async def run(self, quota: QuotaCoordinator, turns: Callable[[], int], stop: Callable[[], None]) -> None:
+        """Wait until the budget is used up and no call is under way, then end the session.
 
         Args:
-            rationing: says when nothing is left, and what is under way.
-            turns: under way at this moment, those that wait for a call left out.
-            over: ends the session.
+            quota: tells when the budget is used up, and counts the calls under way.
+            turns: returns the number of turns under way, without those that wait to make a call.
+            stop: ends the session.
         """
         async with asyncio.TaskGroup() as group:
-            waits = [group.create_task(rationing.exhausted.wait())]
+            waits = [group.create_task(quota.exhausted.wait())]
             if self._budget.minutes is not None:
                 left = max(0.0, self._budget.minutes * 60.0 - self._seconds())
                 waits.append(group.create_task(asyncio.sleep(left, True)))
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for waiting in waits:
                 waiting.cancel()
-        self.why = f"the budget is used up: {used_up(self._budget, rationing, self._seconds())}"
+        self.why = f"the budget is used up: {used_up(self._budget, quota, self._seconds())}"
         self._pause(self.why)
         quiet = 0
-        while quiet < 2:  # figures are as old as they are
-            await asyncio.sleep(LOOK_SECONDS)
-            quiet = quiet + 1 if not turns() and not rationing.outstanding else 0
-        over()
+        while quiet < 2:  # statistics may be one interval old
+            await asyncio.sleep(CHECK_SECONDS)
+            quiet = quiet + 1 if not turns() and not quota.outstanding else 0
+        stop()
 
     def conclude(self, suspended: int) -> None:
-        """Tell what is kept for later."""
+        """Notify the user of the suspended tasks, and how to continue them."""
         kept = (
             f"{self.why}. {suspended} tasks are suspended, nothing of them is lost; to go on, with more of it"
         )
         again = f"peerloom resume {quote(str(self._run_dir))} budget.<key>=<more>"
-        self._tell(Notice("warning", f"{kept}: {again}"))
+        self._notify(Notice("warning", f"{kept}: {again}"))
 
 
-def used_up(budget: Budget, rationing: QuotaCoordinator, seconds: float) -> str:
-    """What was used of what there was, for people."""
+def used_up(budget: Budget, quota: QuotaCoordinator, seconds: float) -> str:
+    """Describe the used part of the budget."""
     parts: list[str] = []
-    for name, used in rationing.spending.used._asdict().items():
+    for name, used in quota.spending.used._asdict().items():
         total = getattr(budget.amount, name)
         if total < ENDLESS:
             unit = f"{used:.4f} of {total:g} USD" if name == "usd" else f"{used:,.0f} of {total:,.0f} {name}"

@@ -1,4 +1,4 @@
-"""The client as peers get it: it knows what tokens cost, is metered, and has the cache before it."""
+"""Prepare the model client for peers: set its prices, metering, and cache; and report its costs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,15 +11,15 @@ from peerloom.task import COMPLETED
 
 
 def prepared(client: ClientSpec, settings: RunSettings, *, everything: bool) -> ClientSpec:
-    """What the peers get.
+    """Return the client for the peers.
 
     Args:
-        client: as the service gave it.
-        settings: of the run.
-        everything: meter all calls, not only those of services with limits.
+        client: the client of the service.
+        settings: the settings of the run.
+        everything: whether all calls are metered, not only those of services with limits.
 
     Raises:
-        ConfigError: if the budget is in dollars and a price is not known.
+        ConfigError: if the budget is in dollars and a price is unknown.
     """
     client = client.priced(settings.prices)
     if settings.budget.usd is not None:
@@ -29,24 +29,24 @@ def prepared(client: ClientSpec, settings: RunSettings, *, everything: bool) -> 
 
 
 def costs(summary: Mapping[str, Any], client: ClientSpec | None, tally: CacheTally) -> dict[str, Any]:
-    """What the summary says of money.
+    """Return the costs for the summary.
 
-    `usd` is what all rows have cost, and `usd_per_completed_row` what that makes for each that was completed;
-    both are left out unless the price of each model is known. `cache`, if there is one, is what it was good
-    for in this session.
+    `usd` is the cost of all rows, and `usd_per_completed_row` its quotient by the completed rows; both are
+    omitted unless the prices of all models are known. `cache` reports the use of the cache in this session,
+    if there is one.
     """
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     if client is not None and all(fleet.price is not None for fleet in client.fleets):
-        told["usd"] = round(sum(agent["usd"] for agent in summary["agents"].values()), 6)
+        report["usd"] = round(sum(agent["usd"] for agent in summary["agents"].values()), 6)
         if completed := summary["outcomes"].get(COMPLETED, 0):
-            told["usd_per_completed_row"] = round(told["usd"] / completed, 9)
+            report["usd_per_completed_row"] = round(report["usd"] / completed, 9)
     if isinstance(client, CachedSpec):
         calls = tally.hits + tally.misses
-        told["cache"] = {
+        report["cache"] = {
             "hits": tally.hits,
             "misses": tally.misses,
             "hit_rate": round(tally.hits / calls, 4) if calls else 0.0,
             "saved_tokens": tally.tokens,
             "saved_usd": round(tally.usd, 6),
         }
-    return told
+    return report

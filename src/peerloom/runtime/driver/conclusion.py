@@ -1,4 +1,4 @@
-"""What is said when a session is over."""
+"""Check the result of a session, and describe its failures."""
 
 from pathlib import Path
 from shlex import quote
@@ -13,10 +13,10 @@ AnyError = TypeVar("AnyError", bound=BaseException)
 
 
 def check_complete(totals: Totals, tasks: int | None, run_dir: Path) -> None:
-    """A run that was not interrupted has a row for every task; that is what the protocol is for.
+    """Check that an uninterrupted run has a row for every task, as the protocol guarantees.
 
     Raises:
-        EngineError: if it has not.
+        EngineError: if rows are missing.
     """
     if tasks is not None and totals.admitted != tasks:
         raise EngineError(
@@ -26,7 +26,7 @@ def check_complete(totals: Totals, tasks: int | None, run_dir: Path) -> None:
 
 
 def failures(totals: Totals, run_dir: Path) -> Notice | None:
-    """What to tell of failed tasks, if there are any."""
+    """Return a notice about failed tasks, or None if there are none."""
     failed = totals.outcomes.get(FAILED, 0)
     if not failed:
         return None
@@ -38,7 +38,7 @@ def failures(totals: Totals, run_dir: Path) -> Notice | None:
 
 
 def first_error(group: BaseExceptionGroup[AnyError]) -> AnyError:
-    """Return the first error of a group, and of the groups in it; the others are its consequences."""
+    """Return the first error in nested groups; the others are its consequences."""
     error = group.exceptions[0]
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[AnyError]", error).exceptions[0]

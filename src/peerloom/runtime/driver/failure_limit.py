@@ -1,4 +1,4 @@
-"""Ending a run whose rows fail: the limit `max_failed`, and runs without a single good row."""
+"""Stop a run whose rows fail: more than `max_failed`, or all of the first ones."""
 
 import asyncio
 from collections import Counter
@@ -15,10 +15,10 @@ from peerloom.sink.totals import Totals
 from peerloom.task import FAILED
 
 FIRST_ROWS = 20
-"""Finished rows before a share of them is judged, and before a run without a good row is stopped."""
+"""Finished rows before a share is evaluated, and before a run without a good row is stopped."""
 
-LOOK_SECONDS = 0.1
-MOST_READ = 1000  # rejected rows from which the most common reason is taken
+CHECK_SECONDS = 0.1
+MAX_ROWS_READ = 1000  # rejected rows from which the most common reason is taken
 DETAIL_CHARACTERS = 300
 
 
@@ -26,22 +26,22 @@ class FailureLimit:
     """Watches the failed rows of one session.
 
     Args:
-        most: `max_failed`: how many rows may fail, or which share of them; None stops the session if its
-            first rows all failed. Malformed rows (`bad_row`) count for a given limit only: they cost nothing,
-            and are finished before the others.
-        run_dir: where the rows are.
-        tell: passes a notice to a person.
+        max_failed: the number or share of rows that may fail; None stops the session if its first rows all
+            failed. Malformed rows (`bad_row`) count only if this is given: they cost nothing, and finish
+            before the others.
+        run_dir: the run directory.
+        notify: passes a notice to the user.
 
     Attributes:
-        earlier: what other sessions have committed, which is left out.
-        stopped: whether the session was stopped for its failed rows.
-        why: why it failed; empty if it did not.
+        earlier: the totals of earlier sessions, which do not count.
+        stopped: whether the session was stopped because of failed rows.
+        why: the reason of its failure; empty if it did not fail.
     """
 
-    def __init__(self, most: float | None, run_dir: Path, tell: Callable[[Notice], None]) -> None:
-        self._most = most
+    def __init__(self, max_failed: float | None, run_dir: Path, notify: Callable[[Notice], None]) -> None:
+        self._max_failed = max_failed
         self._run_dir = run_dir
-        self._tell = tell
+        self._notify = notify
         self.earlier = Totals()
         self.stopped = False
         self.why = ""
@@ -50,52 +50,56 @@ class FailureLimit:
         """Drain the session as soon as too many of its own rows have failed.
 
         Args:
-            totals: adds up the committed rows of all sessions.
-            drain: admits nothing more, and finishes the tasks in flight.
+            totals: returns the totals of all sessions.
+            drain: stops admission, and lets the tasks in flight finish.
         """
         while True:
             if self._exceeded(totals()):
                 break
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
         self.stopped = True
         failed, finished, _ = self._own(totals())
         reason = await asyncio.to_thread(most_common, self._run_dir)
         self.why = f"stopped: {failed} of {finished} finished rows failed ({self._limit()}). {reason}"
-        self._tell(Notice("error", f"{self.why}. Tasks in flight are finished. {self._advice()}"))
+        self._notify(Notice("error", f"{self.why}. Tasks in flight are finished. {self._advice()}"))
         drain()
 
     def judge(self, outcomes: Mapping[str, int]) -> str:
-        """Return why a session with no task left has failed, and tell it; empty if it has not. Blocks.
+        """Return why a completed session has failed, and notify the user; empty if it has not. Blocks.
 
         Args:
-            outcomes: of the rows of all sessions.
+            outcomes: the outcomes of the rows of all sessions.
         """
         failed = outcomes.get(FAILED, 0)
         if not failed:
             return ""
         if failed == sum(outcomes.values()):
             self.why = "the only row failed" if failed == 1 else f"all {failed} rows failed"
-        elif self._over(failed - self.earlier.outcomes.get(FAILED, 0), self._finished(outcomes)):
+        elif self._exceeds(failed - self.earlier.outcomes.get(FAILED, 0), self._finished(outcomes)):
             self.why = f"{failed} rows failed ({self._limit()})"
         if self.why:
             self.why += f". {most_common(self._run_dir)}"
-            self._tell(Notice("error", f"{self.why}. {self._advice()}"))
+            self._notify(Notice("error", f"{self.why}. {self._advice()}"))
         return self.why
 
     def report(self) -> dict[str, str]:
-        """Return the entry of the summary that tells why the session failed, if it did."""
+        """Return the summary's entry with the reason of the failure, if the session failed."""
         return {"error": self.why} if self.why else {}
 
     def _exceeded(self, totals: Totals) -> bool:
         failed, finished, bad = self._own(totals)
-        if self._most is None:
+        if self._max_failed is None:
             return finished == failed and failed - bad >= FIRST_ROWS
-        return (isinstance(self._most, int) or finished >= FIRST_ROWS) and self._over(failed, finished)
+        return (isinstance(self._max_failed, int) or finished >= FIRST_ROWS) and self._exceeds(
+            failed, finished
+        )
 
-    def _over(self, failed: int, finished: int) -> bool:
-        if self._most is None:
+    def _exceeds(self, failed: int, finished: int) -> bool:
+        if self._max_failed is None:
             return False
-        return failed > (self._most if isinstance(self._most, int) else self._most * finished)
+        return failed > (
+            self._max_failed if isinstance(self._max_failed, int) else self._max_failed * finished
+        )
 
     def _own(self, totals: Totals) -> tuple[int, int, int]:
         """Count the failed, the finished and the malformed rows of this session."""
@@ -107,9 +111,9 @@ class FailureLimit:
         return sum(outcomes.values()) - self.earlier.admitted
 
     def _limit(self) -> str:
-        if self._most is None:
+        if self._max_failed is None:
             return "none of the first was good; max_failed changes this limit"
-        return f"max_failed={self._most}"
+        return f"max_failed={self._max_failed}"
 
     def _advice(self) -> str:
         return (
@@ -121,7 +125,7 @@ class FailureLimit:
 def most_common(run_dir: Path) -> str:
     """Name the most common reason of the failed rows, with its number and an example. Blocks."""
     extents = reversed(list_extents(run_dir, REJECTED))
-    lines = islice((row for extent in extents for row in parse_lines(extent)), MOST_READ)
+    lines = islice((row for extent in extents for row in parse_lines(extent)), MAX_ROWS_READ)
     found = [(row["reason"], row.get("detail", "")) for row in lines if row["outcome"] == FAILED]
     if not found:
         return "Their rows are not readable yet"

@@ -1,4 +1,4 @@
-"""Whoever watches a run, told of everything in turn; none of them can end what it watches."""
+"""Dispatch the events of a run to its hooks; an error in a hook never ends the run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +7,22 @@ from peerloom.events import Hooks, MemberJoined, MemberLost, Notice, Starting, V
 from peerloom.runtime.driver.supervisor import Event
 from peerloom.services.secret import mask
 
+_METHODS: dict[type[Event], str] = {
+    MemberJoined: "member_joined",
+    MemberLost: "member_lost",
+    ViewChanged: "view_changed",
+    Notice: "notice",
+}
+
 
 class HookDispatcher:
-    """The hooks of one run."""
+    """Calls the hooks of one run."""
 
     def __init__(self, hooks: Sequence[Hooks]) -> None:
         self._hooks = list(hooks)
 
     def emit(self, method: str, event: Any) -> None:
-        """Call a method of all hooks; one that fails is not called again."""
+        """Call a method of all hooks; hooks that fail are not called again."""
         for hooks in list(self._hooks):
             try:
                 getattr(hooks, method)(event)
@@ -25,22 +32,14 @@ class HookDispatcher:
                 self.emit("notice", Notice("warning", text))
 
     def notice(self, text: str) -> None:
-        """Something to read."""
+        """Emit an informational notice, with secrets masked."""
         self.emit("notice", Notice("info", mask(text)))
 
     def starting(self, step: str) -> None:
-        """A step of the start begins; none if `step` is empty."""
+        """Emit the beginning of a step of the start, unless `step` is empty."""
         if step:
             self.emit("starting", Starting(step))
 
     def member(self, event: Event) -> None:
-        """What the supervisor tells."""
-        match event:
-            case MemberJoined():
-                self.emit("member_joined", event)
-            case MemberLost():
-                self.emit("member_lost", event)
-            case ViewChanged():
-                self.emit("view_changed", event)
-            case Notice():
-                self.emit("notice", event)
+        """Emit an event of the supervisor."""
+        self.emit(_METHODS[type(event)], event)

@@ -1,7 +1,6 @@
-"""The driver's side of limits and budget: hears the peers' meters, grants, and writes down what is used.
+"""Coordinate the quotas of a run: receive usage reports, grant quotas, and record usage in the ledger.
 
-Nothing is granted before the ledger says that it may be used. What the services are away for is told here
-too.
+A grant is sent only after the ledger has recorded it. Outages of services are reported here, too.
 """
 
 import asyncio
@@ -21,24 +20,24 @@ from peerloom.sink.errors import DiskFull
 from peerloom.sink.rundir.ledger import Ledger, read_ledger
 
 TICK_SECONDS = 0.05  # while calls wait for time to pass
-SOON_SECONDS = 0.005  # readings that come within it are answered together
-AWAY_SECONDS = 3.0  # a shorter absence is not worth a word
-MOMENT_SECONDS = 1.0  # a shorter wait for a limit is not shown
-ROOM_SECONDS = 1.0
+COALESCE_SECONDS = 0.005  # usage reports within it are answered together
+OUTAGE_SECONDS = 3.0  # shorter outages are not reported
+SHORT_WAIT_SECONDS = 1.0  # shorter waits for a limit are not shown
+DISK_FULL_SECONDS = 1.0
 
 
 class QuotaCoordinator:
-    """Of one session of a run.
+    """Coordinates the quotas of one session.
 
     Args:
-        limits: of each service.
-        budget: of the run.
-        run_dir: where the ledger is.
-        members: the names of those there are.
-        send: hands encoded grants to a member.
-        tell: a notice for whoever watches.
-        clock: seconds.
-        spared: services that are not waited for, since another one steps in.
+        limits: the limits of each service.
+        budget: the budget of the run.
+        run_dir: the run directory, which has the ledger.
+        members: returns the names of the present members.
+        send: sends encoded grants to a member.
+        notify: passes a notice to the user.
+        clock: returns a monotonic time in seconds.
+        optional: the services whose outage is bridged by a fallback.
 
     Raises:
         SinkError: if the ledger cannot be written.
@@ -52,91 +51,91 @@ class QuotaCoordinator:
         *,
         members: Callable[[], Sequence[str]],
         send: Callable[[str, bytes], None],
-        tell: Callable[[Notice], None],
+        notify: Callable[[Notice], None],
         clock: Callable[[], float] = time.monotonic,
-        spared: Collection[str] = (),
+        optional: Collection[str] = (),
     ) -> None:
         earlier = _earlier(run_dir)
-        self._allowance = QuotaManager(limits, Spending(budget, earlier), clock())
-        keeps = self.spending.bounded or earlier != NOTHING
-        self._ledger = Ledger(run_dir, _named(earlier)) if keeps else None
+        self._manager = QuotaManager(limits, Spending(budget, earlier), clock())
+        has_ledger = self.spending.bounded or earlier != NOTHING
+        self._ledger = Ledger(run_dir, _named(earlier)) if has_ledger else None
         self._run_dir = run_dir
         self._members = members
         self._send = send
-        self._tell = tell
+        self._notify = notify
         self._clock = clock
-        self._spared = frozenset(spared)
+        self._optional = frozenset(optional)
         self._changed = asyncio.Event()
         self._away: dict[str, float] = {}
-        self._told: dict[str, str] = {}
+        self._announced: dict[str, str] = {}
         self.exhausted = asyncio.Event()
 
     @property
     def spending(self) -> Spending:
-        """The budget, and what of it is used."""
-        return self._allowance.spending
+        """The budget and its used part."""
+        return self._manager.spending
 
     @property
     def outstanding(self) -> int:
-        """Calls under way, as far as is known."""
-        return self._allowance.outstanding
+        """The number of calls under way, as far as reported."""
+        return self._manager.outstanding
 
     @property
     def away(self) -> str:
-        """Why some service that is waited for answers nobody; empty if all do."""
-        return "; ".join(why for service, why in self._told.items() if service not in self._spared)
+        """Why a service without a fallback is unavailable; empty if all are available."""
+        return "; ".join(why for service, why in self._announced.items() if service not in self._optional)
 
     @property
     def waiting(self) -> Refusing | None:
-        """The service that all of its calls wait for, if it refuses them for more than a moment."""
+        """The service that refuses all calls, if it has done so for more than a moment."""
         now = self._clock()
-        found = self._allowance.refusing()
-        found = [each for each in found if max(each.until, now) - each.since >= MOMENT_SECONDS]
+        found = self._manager.refusing()
+        found = [each for each in found if max(each.until, now) - each.since >= SHORT_WAIT_SECONDS]
         return min(found, key=lambda each: each.until, default=None)
 
     def unix(self, seconds: float) -> float:
-        """A time of this object's clock as Unix time."""
+        """Convert a time of the clock to Unix time."""
         return time.time() + seconds - self._clock()
 
-    def take(self, member: str, data: bytes) -> None:
-        """What a member's meters say."""
-        self._allowance.take(member, data, self._clock())
+    def add_reports(self, member: str, data: bytes) -> None:
+        """Add the encoded usage reports of a member."""
+        self._manager.take(member, data, self._clock())
         self._changed.set()
 
     def lost(self, member: str) -> None:
-        """A member has ended."""
-        self._allowance.lost(member)
+        """Note that a member has ended."""
+        self._manager.lost(member)
         self._changed.set()
 
     def joined(self, member: str) -> None:
-        """A member is there."""
-        self._allowance.joined(member)
+        """Note that a member has joined."""
+        self._manager.joined(member)
         self._changed.set()
 
-    def moved(self, service: str, urls: Sequence[str]) -> None:
-        """A service's replicas are elsewhere from now on."""
-        self._allowance.moved(service, urls, self._members())
+    def set_replicas(self, service: str, urls: Sequence[str]) -> None:
+        """Set the addresses of a service's replicas."""
+        self._manager.moved(service, urls, self._members())
         self._changed.set()
 
     async def run(self) -> None:
-        """Answer readings, for as long as the run lasts.
+        """Answer usage reports until cancelled.
 
         Raises:
-            ServiceError: if a service refuses whatever is asked, and has never done anything else.
+            ServiceError: if a service has refused all calls since the start.
             SinkError: if the ledger cannot be written.
         """
         while True:
-            await self._until_there_is_something()
+            await self._wait_for_change()
             now = self._clock()
-            await self._hand_out(self._allowance.grants(now))
-            if self._allowance.exhausted:
+            await self._send_grants(self._manager.grants(now))
+            if self._manager.exhausted:
                 self.exhausted.set()
-            refusing = self._allowance.refusing()
+            refusing = self._manager.refusing()
             away = [Away(each.service, f"it refuses calls: {each.why}", False) for each in refusing]
-            self._look_at([*self._allowance.away(), *away], now)
+            self._report_outages([*self._manager.away(), *away], now)
 
     def report(self) -> dict[str, dict[str, float]]:
-        """For each bounded resource what there was and what is used, for the summary."""
+        """Return the total and used amount of each bounded resource, for the summary."""
         total, used = self.spending.budget.amount._asdict(), self.spending.used._asdict()
         return {
             name: {"total": total[name], "used": round(used[name], 6)}
@@ -145,25 +144,25 @@ class QuotaCoordinator:
         }
 
     def close(self) -> None:
-        """Write down what it has all come to; what members still hold may have been used."""
+        """Write the final usage to the ledger; unspent grants count as used."""
         for member in list(self._members()):
-            self._allowance.lost(member)
+            self._manager.lost(member)
         if self._ledger is not None:
             self._ledger.note(_named(self.spending.used), {})
             self._ledger.close()
 
-    async def _until_there_is_something(self) -> None:
-        seconds = AWAY_SECONDS if self._away else None
-        if self._allowance.unmet:
-            due = self._allowance.due(self._clock()) or TICK_SECONDS
-            seconds = min(TICK_SECONDS, max(SOON_SECONDS, due))
+    async def _wait_for_change(self) -> None:
+        seconds = OUTAGE_SECONDS if self._away else None
+        if self._manager.unmet:
+            due = self._manager.due(self._clock()) or TICK_SECONDS
+            seconds = min(TICK_SECONDS, max(COALESCE_SECONDS, due))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-            await asyncio.sleep(SOON_SECONDS)
+            await asyncio.sleep(COALESCE_SECONDS)
         self._changed.clear()
 
-    async def _hand_out(self, grants: Sequence[Sent]) -> None:
+    async def _send_grants(self, grants: Sequence[Sent]) -> None:
         if not grants:
             return
         full = False
@@ -175,35 +174,35 @@ class QuotaCoordinator:
                 break
             except DiskFull as error:
                 if not full:
-                    self._tell(Notice("warning", f"{error} No call is made until then"))
+                    self._notify(Notice("warning", f"{error} No call is made until then"))
                 full = True
-                await asyncio.sleep(ROOM_SECONDS)
+                await asyncio.sleep(DISK_FULL_SECONDS)
         for member, data in grants:
             self._send(member, data)
 
-    def _look_at(self, away: Sequence[Away], now: float) -> None:
-        """Tell of services that answer nobody for longer than a moment, and of their return."""
+    def _report_outages(self, away: Sequence[Away], now: float) -> None:
+        """Notify the user of outages that last, and of their end."""
         for service in [service for service in self._away if service not in {each.service for each in away}]:
             del self._away[service]
-            if self._told.pop(service, ""):
-                self._tell(Notice("info", f"{service} answers again"))
+            if self._announced.pop(service, ""):
+                self._notify(Notice("info", f"{service} answers again"))
         for service, why, denied in away:
             since = self._away.setdefault(service, now)
-            spared = service in self._spared
-            if denied and not spared and not self._allowance.ever_answered(service):
+            optional = service in self._optional
+            if denied and not optional and not self._manager.ever_answered(service):
                 raise ServiceError(
                     f"{service}: {why}. Nothing was answered yet; mend it, then: "
                     f"peerloom resume {quote(str(self._run_dir))}"
                 )
-            if now - since >= AWAY_SECONDS and service not in self._told:
-                self._told[service] = f"{service} does not answer ({why})"
-                meanwhile = "another service steps in" if spared else "its tasks wait for it and none fails"
+            if now - since >= OUTAGE_SECONDS and service not in self._announced:
+                self._announced[service] = f"{service} does not answer ({why})"
+                meanwhile = "another service steps in" if optional else "its tasks wait for it and none fails"
                 text = f"{service} does not answer, {meanwhile}: {why}"
-                self._tell(Notice("warning", text))
+                self._notify(Notice("warning", text))
 
 
 def _earlier(run_dir: Path) -> Amount:
-    """What earlier sessions have used, and may have used."""
+    """Return the usage of earlier sessions, including unspent grants."""
     entry = read_ledger(run_dir)
     if entry is None:
         return NOTHING

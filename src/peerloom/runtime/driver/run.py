@@ -1,7 +1,7 @@
-"""One run: starts services and members, watches them, and leaves a consistent run directory.
+"""Execute a session of a run: start services and members, and leave a consistent run directory.
 
-The driver holds no task. It starts things, hears of deaths, adds figures up; what moves between agents
-never passes through it.
+The driver holds no tasks, and tasks never pass through it. It starts processes, notices their deaths, and
+adds up statistics.
 """
 
 import asyncio
@@ -49,25 +49,25 @@ from peerloom.source.base import Source
 from peerloom.source.parts.counting import count_rows, has_rows
 from peerloom.workflow import check_agents
 
-State = Literal["running", "paused", "draining", "stopping"]
+RunState = Literal["running", "paused", "draining", "stopping"]
 
 
 class Run:
-    """One session of a program's run over a source.
+    """One session of a run.
 
     Args:
-        program: workflow and agents.
-        source: where rows come from.
-        llm: the language model service; the run starts and stops it.
-        settings: shape and engine.
-        session: of a claimed run directory; the caller releases it.
-        recipe: name for people and for the rows' provenance.
-        hooks: whoever watches.
-        config_yaml: the resolved configuration, kept as `run.yaml`.
+        program: the workflow and agents.
+        source: the source of the rows.
+        llm: the language model service, which the run starts and stops.
+        settings: the settings of the run.
+        session: the session of a claimed run directory, which the caller releases.
+        recipe: the name of the recipe, for the provenance of rows.
+        hooks: receive the events of the run.
+        config_yaml: the resolved configuration, written to `run.yaml`.
 
     Raises:
         WorkflowError: if a role lacks an agent.
-        ConfigError: if the settings place a role that does not exist.
+        ConfigError: if the settings are inconsistent, or place a role that does not exist.
     """
 
     def __init__(
@@ -90,94 +90,91 @@ class Run:
         self._session = session
         self._run_dir = session.run_dir
         self._recipe = recipe
-        self._watchers = HookDispatcher(hooks)
+        self._hooks = HookDispatcher(hooks)
         self._config_yaml = config_yaml
         self._cpu_before = 0.0
         self._total: int | None = None
         self._client: ClientSpec | None = None
-        self._over = asyncio.Event()
+        self._ended = asyncio.Event()
         self._drained = asyncio.Event()
         self._suspended = False
         self._paused = ""
-        self._rationing: QuotaCoordinator | None = None
-        self._suspension = BudgetGuard(
-            settings.budget,
-            self._run_dir.path,
-            seconds=session.seconds,
-            pause=self._put_aside,
-            tell=self.tell,
+        self._quota: QuotaCoordinator | None = None
+        path = self._run_dir.path
+        self._budget_guard = BudgetGuard(
+            settings.budget, path, seconds=session.seconds, pause=self._suspend, notify=self.tell
         )
-        self._failing = FailureLimit(settings.max_failed, self._run_dir.path, self.tell)
+        self._failure_limit = FailureLimit(settings.max_failed, path, self.tell)
         self._engine = make_engine(settings)
         self._supervisor = Supervisor(
             self._engine,
             settings,
             program.workflow.roles,
-            brief=self._brief,
+            make_spec=self._make_spec,
             on_event=self._on_event,
-            on_finished=self._over.set,
-            on_readings=self._on_readings,
+            on_finished=self._ended.set,
+            on_usage=self._on_usage,
             first=session.first,
         )
-        self._gathering = StatsCollector(
+        self._collector = StatsCollector(
             self._engine,
             self._supervisor,
-            self._watchers,
-            Deadline=settings.suspect_seconds,
-            on_readings=self._on_readings,
+            self._hooks,
+            timeout=settings.suspect_seconds,
+            on_usage=self._on_usage,
         )
-        self._figures = self._gathering.figures
+        self._stats = self._collector.stats
 
     async def execute(self) -> Summary:
-        """Run to the end; the summary, which is also written to the run directory.
+        """Run to the end, write the summary to the run directory, and return it.
 
-        If an earlier session did all there is to do, nothing is started.
+        If an earlier session finished the run, nothing is started.
 
         Raises:
             SourceError: if the source has no row.
             SinkError: if the run directory cannot be written.
-            ServiceError: if the model cannot be started, or has died; finished rows are kept.
+            ServiceError: if the model cannot be started or has died; finished rows are kept.
             EngineError: if processes cannot be started; finished rows are kept.
         """
         if (done := self._session.done) is not None:
-            self._watchers.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
-            ended = "failed" if self._failing.judge(done["outcomes"]) else "finished"
-            self._watchers.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
+            self._hooks.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
+            ended = "failed" if self._failure_limit.judge(done["outcomes"]) else "finished"
+            self._hooks.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
             return done
         if not await asyncio.to_thread(has_rows, self._source, self._settings.partitions):
             raise SourceError(f"the source has no rows: {self._source.describe()}")
         self._cpu_before = time.process_time()
-        for told in await to_its_end(self._session.begin):
-            self._watchers.notice(told)
+        for text in await to_its_end(self._session.begin):
+            self._hooks.notice(text)
         self._run_dir.write_yaml(self._config_yaml)
         how: How = "failed"
         try:
             await self._execute()
-            totals = self._figures.totals()
+            totals = self._stats.totals()
             if self._suspended:
                 how = "suspended"
             elif self._drained.is_set():
-                how = "failed" if self._failing.stopped else "drained"
+                how = "failed" if self._failure_limit.stopped else "drained"
             else:
                 check_complete(totals, self._total, self._run_dir.path)
                 how = "finished"
-                await asyncio.to_thread(self._failing.judge, totals.outcomes)
-            if not self._failing.why and (notice := failures(totals, self._run_dir.path)) is not None:
+                await asyncio.to_thread(self._failure_limit.judge, totals.outcomes)
+            if not self._failure_limit.why and (notice := failures(totals, self._run_dir.path)) is not None:
                 self.tell(notice)
         except* PeerloomError as group:
             raise first_error(group) from None
         finally:
             await self._wind_down()
-            summary = self._conclude(how)
+            summary = self._write_summary(how)
             if how == "suspended":
-                self._suspension.conclude(summary["suspended"])
-            ended = "failed" if self._failing.why else how
-            self._watchers.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
+                self._budget_guard.conclude(summary["suspended"])
+            ended = "failed" if self._failure_limit.why else how
+            self._hooks.emit("run_finished", RunFinished(ended, str(self._run_dir.path)))
         return summary
 
     @property
     def settings(self) -> RunSettings:
-        """As they are now."""
+        """The present settings."""
         return self._settings
 
     @property
@@ -186,9 +183,9 @@ class Run:
         return self._session.number
 
     @property
-    def state(self) -> State:
-        """What the run is about."""
-        if self._over.is_set():
+    def state(self) -> RunState:
+        """The state of the run."""
+        if self._ended.is_set():
             return "stopping"
         if self._paused:
             return "paused"
@@ -201,94 +198,94 @@ class Run:
 
     @property
     def standing_still(self) -> str:
-        """Why no rows are to be expected: it is paused, or waits for a service; empty if they are."""
-        return self._paused or (self._rationing.away if self._rationing is not None else "")
+        """Why no rows can be expected: the run is paused, or waits for a service; empty if they can."""
+        return self._paused or (self._quota.away if self._quota is not None else "")
 
     @property
     def waiting(self) -> "Waiting | None":
-        """The service that the run waits for because it refuses calls."""
-        return waiting_for(self._rationing) if self._rationing is not None else None
+        """The wait for a service that refuses calls, if there is one."""
+        return waiting_for(self._quota) if self._quota is not None else None
 
     def address(self) -> str:
-        """Where other hosts of the cluster reach this process, once the run has started."""
+        """Return the address of this process for other hosts, once the run has started."""
         return self._engine.address()
 
     def pause(self, why: str) -> bool:
-        """Admit nothing and begin no turn; turns under way finish. False if it was paused already."""
-        if self._paused or self._suspended or self._over.is_set():
+        """Stop admission and new turns; turns under way finish. Return False if it was paused already."""
+        if self._paused or self._suspended or self._ended.is_set():
             return False
         self._paused = why
-        self._supervisor.go_at(self._settings, paused=True)
+        self._supervisor.set_pace(self._settings, paused=True)
         text = f"paused: {why}. Turns under way finish; `peerloom ctl continue {self._run_dir.path}` goes on"
         self.tell(Notice("warning", text))
         return True
 
     def unpause(self) -> bool:
-        """Go on. False if it was not paused, or its budget is used up."""
-        if not self._paused or self._suspended or self._over.is_set():
+        """Continue a paused run. Return False if it was not paused, or its budget is used up."""
+        if not self._paused or self._suspended or self._ended.is_set():
             return False
         self._paused = ""
-        self._supervisor.go_at(self._settings, paused=False)
-        self._watchers.notice("going on")
+        self._supervisor.set_pace(self._settings, paused=False)
+        self._hooks.notice("going on")
         return True
 
     def adjust(self, key: str, value: str) -> bool:
-        """Change a setting, see `runtime.settings.adjusted`. False if it had that value.
+        """Change a setting (see `runtime.settings.adjusted`). Return False if it has that value already.
 
         Raises:
-            ConfigError: if it cannot be set, or not to that.
+            ConfigError: if the setting cannot be changed, or the value is invalid.
         """
         before, self._settings = self._settings, adjusted(self._settings, key, value)
         if before == self._settings:
             return False
-        self._supervisor.go_at(self._settings, paused=bool(self._paused))
-        self._watchers.notice(f"{key} is now {getattr(self._settings, key)}, it was {getattr(before, key)}")
+        self._supervisor.set_pace(self._settings, paused=bool(self._paused))
+        self._hooks.notice(f"{key} is now {getattr(self._settings, key)}, it was {getattr(before, key)}")
         return True
 
     def tell(self, notice: Notice) -> None:
-        """Tell whoever watches."""
-        self._watchers.emit("notice", notice)
+        """Pass a notice to the hooks."""
+        self._hooks.emit("notice", notice)
 
     async def heard(self) -> None:
-        """Wait until all members go by what was last asked of the run."""
-        await self._supervisor.heard()
+        """Wait until all members have received the latest changes of pace."""
+        await self._supervisor.wait_delivered()
 
     def drain(self) -> None:
-        """Admit nothing more, and finish what is in flight; a paused run goes on for it."""
+        """Stop admission, and finish the tasks in flight; a paused run continues for that."""
         self._drained.set()
         self._supervisor.drain()
         self.unpause()
 
     def abort(self) -> None:
-        """Stop at once; tasks in flight leave no row."""
+        """Stop at once; tasks in flight get no row."""
         self._drained.set()
-        self._over.set()
+        self._ended.set()
 
-    def _put_aside(self, why: str) -> None:
-        """No turn begins any more, and the session ends when none is under way."""
+    def _suspend(self, why: str) -> None:
+        """Stop new turns; the budget guard ends the session when none is under way."""
         self._suspended, self._paused = True, why
-        self._supervisor.go_at(self._settings, paused=True)
+        self._supervisor.set_pace(self._settings, paused=True)
         self.tell(Notice("warning", f"{why}. Calls under way are finished"))
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, ViewChanged):
             self._session.end_startup()
-        elif isinstance(event, MemberJoined) and self._rationing is not None:
-            self._rationing.joined(event.member)
-        elif isinstance(event, MemberLost) and self._rationing is not None:
-            self._rationing.lost(event.member)
-        self._watchers.member(event)
+        elif isinstance(event, MemberJoined) and self._quota is not None:
+            self._quota.joined(event.member)
+        elif isinstance(event, MemberLost) and self._quota is not None:
+            self._quota.lost(event.member)
+        self._hooks.member(event)
 
-    def _on_readings(self, member: str, data: bytes) -> None:
-        if self._rationing is not None:
-            self._rationing.take(member, data)
+    def _on_usage(self, member: str, data: bytes) -> None:
+        if self._quota is not None:
+            self._quota.add_reports(member, data)
 
-    def _moved(self, service: str, urls: Sequence[str]) -> None:
-        if self._rationing is not None:
-            self._rationing.moved(service, urls)
+    def _on_replicas_moved(self, service: str, urls: Sequence[str]) -> None:
+        if self._quota is not None:
+            self._quota.set_replicas(service, urls)
 
-    def _conclude(self, how: How) -> Summary:
-        """Write down what the run came to so far."""
+    def _write_summary(self, how: How) -> Summary:
+        """Write the summary and state of the run as of now."""
         summary = summarise(
             read_totals(self._run_dir.path),
             wall_seconds=self._session.seconds(),
@@ -296,94 +293,95 @@ class Run:
             cpu_seconds=self._cpu_seconds(),
             sessions=self._session.count,
         )
-        if self._rationing is not None and self._rationing.spending.bounded:
-            summary["budget"] = self._rationing.report()
-        summary |= costs(summary, self._client, self._figures.cache()) | self._failing.report()
-        summary["errors"] = self._gathering.errors.report(self._run_dir.log)
-        if how in ("suspended", "drained") and (in_flight := self._figures.in_flight()):
+        if self._quota is not None and self._quota.spending.bounded:
+            summary["budget"] = self._quota.report()
+        summary |= costs(summary, self._client, self._stats.cache()) | self._failure_limit.report()
+        summary["errors"] = self._collector.errors.report(self._run_dir.log)
+        if how in ("suspended", "drained") and (in_flight := self._stats.in_flight()):
             summary["suspended"] = in_flight
         try:
             if how == "finished":
                 clear_journal(self._run_dir.path)
             self._run_dir.write_summary(summary)
-            self._session.keep(self._cpu_seconds(), how)
+            self._session.save(self._cpu_seconds(), how)
         except SinkError as error:
-            self._watchers.notice(f"the summary could not be written: {error}")
+            self._hooks.notice(f"the summary could not be written: {error}")
         return summary
 
     async def _execute(self) -> None:
-        # The model first: a wrong address or name shows at once, before any process of Ray is started.
-        self._watchers.starting(start_step(self._llm))
-        client = await self._llm.start(self._engine.spawner(), self._watchers.notice, self._run_dir.logs)
-        await to_its_end(self._session.know_model, client)
-        self._rationing = rationing = QuotaCoordinator(
+        # The model first: a wrong address or name fails at once, before any process of Ray is started.
+        self._hooks.starting(start_step(self._llm))
+        client = await self._llm.start(self._engine.spawner(), self._hooks.notice, self._run_dir.logs)
+        await to_its_end(self._session.record_model, client)
+        self._quota = quota = QuotaCoordinator(
             {fleet.service: fleet.limits for fleet in client.fleets},
             self._settings.budget,
             self._run_dir.path,
             members=lambda: self._supervisor.names,
             send=self._supervisor.grant,
-            tell=self.tell,
-            spared=[fleet.service for fleet in client.fleets if not fleet.patient],
+            notify=self.tell,
+            optional=[fleet.service for fleet in client.fleets if not fleet.patient],
         )
-        self._client = prepared(client, self._settings, everything=rationing.spending.bounded)
-        self._watchers.starting(self._engine.step)
+        self._client = prepared(client, self._settings, everything=quota.spending.bounded)
+        self._hooks.starting(self._engine.step)
         await self._engine.start()
         again = await to_its_end(self._session.retry)
-        self._failing.earlier = self._figures.earlier = await to_its_end(read_totals, self._run_dir.path)
+        earlier = await to_its_end(read_totals, self._run_dir.path)
+        self._failure_limit.earlier = self._stats.earlier = earlier
         if again:
-            self._watchers.notice(f"{again} failed tasks are done again")
-        self._watchers.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
+            self._hooks.notice(f"{again} failed tasks are done again")
+        self._hooks.emit("run_started", RunStarted(str(self._run_dir.path), self._recipe))
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._llm.watch(self._moved))
-                group.create_task(rationing.run())
-                group.create_task(self._suspension.run(rationing, self._figures.turns, self._over.set))
-                counted = group.create_task(self._count_rows())
-                group.create_task(self._gathering.watch(self._progress, lambda: self.standing_still))
-                group.create_task(self._session.keep_regularly(self._cpu_seconds))
-                left = leave_waiting(rationing, self._drained, self._figures, self.tell)
-                group.create_task(left).add_done_callback(lambda _: self._over.set())
-                group.create_task(self._failing.watch(self._figures.totals, self.drain))
+                group.create_task(self._llm.watch(self._on_replicas_moved))
+                group.create_task(quota.run())
+                group.create_task(self._budget_guard.run(quota, self._stats.turns, self._ended.set))
+                row_count = group.create_task(self._count_rows())
+                group.create_task(self._collector.watch(self._progress, lambda: self.standing_still))
+                group.create_task(self._session.save_periodically(self._cpu_seconds))
+                stop_waiting = leave_waiting(quota, self._drained, self._stats, self.tell)
+                group.create_task(stop_waiting).add_done_callback(lambda _: self._ended.set())
+                group.create_task(self._failure_limit.watch(self._stats.totals, self.drain))
                 self._supervisor.start(group)
-                await self._over.wait()
-                await self._gathering.ask_all()
+                await self._ended.wait()
+                await self._collector.ask_all()
                 if not self._drained.is_set() and not self._suspended:
-                    await counted
-                raise _Over
-        except* _Over:
+                    await row_count
+                raise _SessionEnded
+        except* _SessionEnded:
             pass
         finally:
-            self._over.set()
+            self._ended.set()
 
     async def _wind_down(self) -> None:
-        """Stop everything; what the members count at their very end is what the summary says."""
+        """Stop the members, keeping their final statistics, then the services and the engine."""
         async with contextlib.AsyncExitStack() as last:
             last.push_async_callback(self._engine.close)
             last.push_async_callback(self._llm.stop)
-            await self._supervisor.stop(self._gathering.take)
-            if self._rationing is not None:
-                self._rationing.close()
+            await self._supervisor.stop(self._collector.update)
+            if self._quota is not None:
+                self._quota.close()
 
     async def _count_rows(self) -> None:
-        """Count the rows there are; a large input is read to its end for it, so the run does not wait."""
+        """Count the rows of the source, in the background: a large input must be read to its end."""
         positions = self._run_dir.path / POSITIONS
         try:
             self._total = await asyncio.to_thread(count_rows, self._source, positions) * self._settings.trials
         except SourceError as error:
-            self._watchers.notice(f"the rows cannot be counted: {error}")
+            self._hooks.notice(f"the rows cannot be counted: {error}")
 
     def _cpu_seconds(self) -> float:
-        """Of all sessions, this one's driver and members included."""
+        """Return the CPU seconds of all sessions, including this driver and its members."""
         here = time.process_time() - self._cpu_before
-        return self._session.cpu_seconds + self._figures.cpu_seconds() + here
+        return self._session.cpu_seconds + self._stats.cpu_seconds() + here
 
     def _progress(self) -> Progress:
-        progress = self._figures.progress(
+        progress = self._stats.progress(
             self._session.seconds(), self._total, self._session.wall_seconds, self.standing_still
         )
         return with_waiting(progress, self.waiting)
 
-    def _brief(self, member: Member) -> MemberSpec:
+    def _make_spec(self, member: Member) -> MemberSpec:
         provenance = {"recipe": self._recipe, "run": self._run_dir.path.name, "peerloom": version("peerloom")}
         return MemberSpec(
             member=member,
@@ -396,5 +394,5 @@ class Run:
         )
 
 
-class _Over(Exception):
-    """Ends the run's task group; what still watches is cancelled."""
+class _SessionEnded(Exception):
+    """Ends the run's task group, which cancels its remaining tasks."""

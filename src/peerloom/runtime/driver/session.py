@@ -1,8 +1,8 @@
-"""A session: one process's work on a run directory, which may go through several.
+"""Manage a session: the work of one process on a run directory, which may have several in turn.
 
-The numbers of views and incarnations of session s begin at (s - 1) * SPAN + 1, so whatever a process of
-a killed session still says, writes or holds is older than anything of this one. The session's number is
-durable before any member is started.
+The numbers of views and incarnations of session s begin at (s - 1) * SPAN + 1, so all messages, files, and
+copies of a killed session are older than those of this one. The number of the session is durable before any
+member starts.
 """
 
 import asyncio
@@ -22,26 +22,26 @@ from peerloom.sink.rundir.withdraw import withdraw_failed
 from peerloom.task import FAILED
 
 SPAN = 1_000_000
-KEEP_SECONDS = 30.0  # between two writings of what this session has cost so far
+SAVE_SECONDS = 30.0  # between two writes of the time that this session has used
 
 
 class Session:
     """The next session of a run directory. Nothing is written before `begin`.
 
     Args:
-        run_dir: claimed; the caller releases it.
-        fingerprint: of the run that is wanted; without one, it only goes on with a run that had none.
-        retry_failed: do failed rows again.
-        start_over: another run that is there may be removed, if nothing of it would be lost.
+        run_dir: a claimed run directory, which the caller releases.
+        fingerprint: the fingerprint of the run; without one, only a run that has none is continued.
+        retry_failed: whether failed rows are done again.
+        start_over: whether a different run in the directory may be removed, if it has done no work.
 
     Attributes:
-        run_dir: as given.
-        number: 1 for the first session of the directory, whatever run that was of.
-        wall_seconds: of earlier sessions.
-        cpu_seconds: of earlier sessions.
+        run_dir: the run directory.
+        number: the number of this session in the directory, over all its runs, from 1.
+        wall_seconds: the wall time of earlier sessions.
+        cpu_seconds: the CPU time of earlier sessions.
 
     Raises:
-        RunDirError: if the directory holds rows or turns of another run, naming what differs.
+        RunDirError: if the directory holds rows or turns of another run; the message names the differences.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class Session:
 
     @property
     def first(self) -> int:
-        """The number of its first view, and of each member's first incarnation."""
+        """The number of the first view and of each member's first incarnation."""
         return (self.number - 1) * SPAN + 1
 
     @property
     def count(self) -> int:
-        """How many sessions this run has had, this one included."""
+        """The number of sessions of this run, this one included."""
         return self.number - self._began + 1
 
     @property
     def done(self) -> Summary | None:
-        """The run's summary, if an earlier session finished all of it and there is nothing to do."""
+        """The summary of the run, if an earlier session finished it and nothing is left to do."""
         earlier = self._earlier
         if earlier is None or earlier.how != "finished":
             return None
@@ -98,31 +98,33 @@ class Session:
         return summary
 
     def begin(self) -> list[str]:
-        """Make the session's number durable; what a person should know of it. Blocks.
+        """Make the number of the session durable, and return notices for the user. Blocks.
 
         Raises:
             SinkError: if the directory cannot be written.
         """
-        told: list[str] = []
+        notices: list[str] = []
         if self._differs:
             self.run_dir.clear()
-            told = [f"{self.run_dir.path} held another run, which had done nothing yet: it was removed"]
+            notices = [f"{self.run_dir.path} held another run, which had done nothing yet: it was removed"]
         self._started = time.monotonic()
         self._write("running", self.wall_seconds, self.cpu_seconds)
         earlier = self._earlier
         if earlier is None:
-            return told
-        told = [f"going on with the run in {self.run_dir.path}, session {self.number}"]
+            return notices
+        notices = [f"going on with the run in {self.run_dir.path}, session {self.number}"]
         if earlier.peerloom != version("peerloom"):
-            told.append(f"the run was begun with Peerloom {earlier.peerloom}, this is {version('peerloom')}")
-        return told
+            notices.append(
+                f"the run was begun with Peerloom {earlier.peerloom}, this is {version('peerloom')}"
+            )
+        return notices
 
-    def know_model(self, client: ClientSpec) -> None:
-        """Note which model answers; the fingerprint has it only if the configuration names one. Blocks.
+    def record_model(self, client: ClientSpec) -> None:
+        """Record the model of the service; the fingerprint has it only if it is configured. Blocks.
 
         Raises:
-            ConfigError: if another one has worked on the run before.
-            SinkError: if it could not be written down.
+            ConfigError: if earlier sessions of the run used another model.
+            SinkError: if the state cannot be written.
         """
         model = getattr(client, "model", None)
         if not isinstance(model, str) or model == self._model:
@@ -134,42 +136,42 @@ class Session:
         self._write("running", self.seconds(), self.cpu_seconds)
 
     def retry(self) -> int:
-        """Take the failed rows back, if that is wanted, so that they are done again; how many. Blocks.
+        """Withdraw the failed rows if they are to be retried, and return their number. Blocks.
 
         Raises:
-            SinkError: if a file could not be written.
-            RunDirError: if one is damaged or missing.
+            SinkError: if a file cannot be written.
+            RunDirError: if a file is damaged or missing.
         """
         if not self._retry_failed or self._earlier is None:
             return 0
-        # One less than this session's members have, and more than any of an earlier session's.
+        # An incarnation below those of this session, and above those of all earlier ones.
         return len(withdraw_failed(self.run_dir.path, self.first - 1))
 
     def seconds(self) -> float:
-        """Wall time of all sessions so far."""
+        """Return the wall time of all sessions so far."""
         return self.wall_seconds + time.monotonic() - self._started
 
     def end_startup(self) -> None:
-        """Note that tasks can be admitted from now on, unless they could before."""
+        """Mark the end of the startup, the first time it is called."""
         self._ready = self._ready or time.monotonic()
         self.run_dir.begun = True
 
     def startup_seconds(self) -> float:
-        """Wall time of all sessions before their tasks could begin."""
+        """Return the wall time that all sessions took before tasks could be admitted."""
         return self._earlier_startup + (self._ready or time.monotonic()) - self._started
 
-    async def keep_regularly(self, cpu_seconds: Callable[[], float]) -> None:
-        """Write the figures down again and again, so that a session that is killed has cost something too."""
+    async def save_periodically(self, cpu_seconds: Callable[[], float]) -> None:
+        """Write the times periodically, so that those of a killed session count too."""
         while True:
-            await asyncio.sleep(KEEP_SECONDS)
-            with contextlib.suppress(SinkError):  # a full disk is told of elsewhere
-                await asyncio.to_thread(self.keep, cpu_seconds())
+            await asyncio.sleep(SAVE_SECONDS)
+            with contextlib.suppress(SinkError):  # members report a full disk
+                await asyncio.to_thread(self.save, cpu_seconds())
 
-    def keep(self, cpu_seconds: float, how: How = "running") -> None:
-        """Write the figures down: `cpu_seconds` of all sessions so far, and how this one ended. Blocks.
+    def save(self, cpu_seconds: float, how: How = "running") -> None:
+        """Write the times of all sessions and how this one ended. Blocks.
 
         Raises:
-            SinkError: if they could not be written; the old ones are still there.
+            SinkError: if the state cannot be written; the old one remains.
         """
         with self._writing:
             if not self._ended:

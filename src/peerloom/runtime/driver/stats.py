@@ -1,7 +1,7 @@
-"""What the members count, asked of them again and again: for those who watch, and to see if rows come in.
+"""Collect the statistics of members periodically, for the hooks, and to detect a lack of progress.
 
-The supervisor hears of progress here: while there is none it takes a census of the tasks, and it hopes for
-longer for rows that stand still for a reason.
+While no rows are committed, the supervisor starts a census at increasing intervals, except while the run is
+paused or waits for a service.
 """
 
 import asyncio
@@ -12,94 +12,94 @@ from collections.abc import Callable
 from peerloom.events import Progress
 from peerloom.protocol.quarantine import POISON
 from peerloom.runtime.driver.hooks import HookDispatcher
-from peerloom.runtime.driver.summary import Figures
+from peerloom.runtime.driver.summary import RunStats
 from peerloom.runtime.driver.supervisor import Supervisor
 from peerloom.runtime.engine import Engine
 from peerloom.runtime.member.spec import MemberStats, decode_stats
 from peerloom.runtime.steps.error_counts import SessionErrors
 from peerloom.runtime.transport.base import Unreachable
 
-FIGURES_SECONDS = 0.5
-FIRST_SECONDS = 0.02  # after the members are there; twice as long each time: an early failure shows early
-CENSUS_SECONDS = 2.0  # without a new row; twice as long after each census that has brought none
-MOST_CENSUS_SECONDS = 60.0
+STATS_SECONDS = 0.5
+FIRST_SECONDS = 0.02  # after the first view; doubles each time, so that early failures show early
+CENSUS_SECONDS = 2.0  # without a new row; doubles after each census without one
+MAX_CENSUS_SECONDS = 60.0
 
 
 class StatsCollector:
-    """Of one session.
+    """Collects the statistics of one session.
 
     Args:
         engine: reaches the members.
-        supervisor: knows them.
-        watchers: told what comes in.
+        supervisor: supervises the members.
+        hooks: receive progress and notices.
         patience: seconds that a member has to answer.
-        on_readings: hears what a member uses of the services, and wants of them.
+        on_usage: called with a member's name and encoded usage reports.
     """
 
     def __init__(
         self,
         engine: Engine,
         supervisor: Supervisor,
-        watchers: HookDispatcher,
+        hooks: HookDispatcher,
         *,
-        Deadline: float,
-        on_readings: Callable[[str, bytes], None],
+        timeout: float,
+        on_usage: Callable[[str, bytes], None],
     ) -> None:
         self._engine = engine
         self._supervisor = supervisor
-        self._watchers = watchers
-        self._patience = Deadline
-        self._on_readings = on_readings
-        self.figures = Figures()
+        self._hooks = hooks
+        self._timeout = timeout
+        self._on_usage = on_usage
+        self.stats = RunStats()
         self.errors = SessionErrors()
         self._facts: set[str] = set()
 
-    async def watch(self, progress: Callable[[], Progress], standing_still: Callable[[], str]) -> None:
-        """Ask, tell and look for progress, for as long as the run lasts.
+    async def watch(self, progress: Callable[[], Progress], stalled: Callable[[], str]) -> None:
+        """Collect statistics and look for progress until cancelled.
 
         Args:
-            progress: a snapshot of the run.
-            standing_still: why no rows are to be expected; empty if they are.
+            progress: returns a snapshot of the run.
+            stalled: returns why no rows can be expected; empty if they can.
         """
-        committed, poisoned, since, hope = -1, 0, time.monotonic(), CENSUS_SECONDS
-        pause = min(FIGURES_SECONDS, FIRST_SECONDS)
+        committed, poisoned, since, census_delay = -1, 0, time.monotonic(), CENSUS_SECONDS
+        pause = min(STATS_SECONDS, FIRST_SECONDS)
         while True:
             await self.ask_all()
-            self._watchers.emit("progress", progress())
-            totals = self.figures.totals()
+            self._hooks.emit("progress", progress())
+            totals = self.stats.totals()
             if totals.reasons.get(POISON, 0) != poisoned:
                 poisoned = totals.reasons.get(POISON, 0)
-                self._supervisor.condemned()
+                self._supervisor.poison_committed()
             rows = totals.admitted - poisoned
-            if rows != committed or standing_still():
-                committed, since, hope = rows, time.monotonic(), CENSUS_SECONDS
-                self._supervisor.progressed()
-            elif time.monotonic() - since > hope:
+            if rows != committed or stalled():
+                committed, since, census_delay = rows, time.monotonic(), CENSUS_SECONDS
+                self._supervisor.rows_committed()
+            elif time.monotonic() - since > census_delay:
                 self._supervisor.census()
-                since, hope = time.monotonic(), min(MOST_CENSUS_SECONDS, 2 * hope)
+                since, census_delay = time.monotonic(), min(MAX_CENSUS_SECONDS, 2 * census_delay)
             await asyncio.sleep(pause)
-            pause = min(FIGURES_SECONDS, 2 * pause if self._supervisor.names else FIRST_SECONDS)
+            pause = min(STATS_SECONDS, 2 * pause if self._supervisor.names else FIRST_SECONDS)
 
     async def ask_all(self) -> None:
-        """Take in what each member says now, of those that answer."""
+        """Update the statistics of all members that answer."""
         async with asyncio.TaskGroup() as group:
             for name in self._supervisor.names:
                 group.create_task(self._ask(name))
 
-    def take(self, name: str, stats: MemberStats) -> None:
-        """Take in what a member says."""
-        self.figures.take(name, stats)
-        self.errors.take(name, stats.errors)
-        if stats.readings:
-            self._on_readings(name, stats.readings)
+    def update(self, name: str, stats: MemberStats) -> None:
+        """Update the statistics of a member, and pass on its notices and usage."""
+        self.stats.update(name, stats)
+        self.errors.update(name, stats.errors)
+        if stats.usage_reports:
+            self._on_usage(name, stats.usage_reports)
         for text in stats.notices:
-            self._watchers.notice(f"{name}: {text}")
-        for text in stats.facts:
+            self._hooks.notice(f"{name}: {text}")
+        for text in stats.shared_notices:
             if text not in self._facts:
                 self._facts.add(text)
-                self._watchers.notice(text)
+                self._hooks.notice(text)
 
     async def _ask(self, name: str) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):
-            async with asyncio.timeout(self._patience):
-                self.take(name, decode_stats(await self._engine.stats(name)))
+            async with asyncio.timeout(self._timeout):
+                self.update(name, decode_stats(await self._engine.stats(name)))

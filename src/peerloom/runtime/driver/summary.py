@@ -1,4 +1,4 @@
-"""What a run adds up to: the figures of all members, now and over the life of the run directory."""
+"""Add up the statistics of all members, and compose the summary of a run."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -13,32 +13,34 @@ from peerloom.sink.totals import AgentTally, Totals
 Summary = dict[str, Any]
 
 
-class Figures:
-    """The newest figures of each member; those of the dead count on.
+class RunStats:
+    """The newest statistics of each member, lost ones included.
 
     Attributes:
-        earlier: what was committed before this session.
+        earlier: the totals before this session.
     """
 
     def __init__(self) -> None:
         self._stats: dict[str, MemberStats] = {}
         self.earlier = Totals()
 
-    def take(self, name: str, stats: MemberStats) -> None:
-        """A member's newest figures."""
+    def update(self, name: str, stats: MemberStats) -> None:
+        """Update the statistics of a member."""
         self._stats[name] = stats
 
     def totals(self) -> Totals:
-        """What is committed; of each shard the newest incarnation counts, since it counts all before it."""
+        """Return the totals of committed rows. The newest incarnation of a sink includes earlier ones."""
         totals = Totals()
         for stats in self._newest(lambda stats: stats.totals is not None):
             totals.add(cast("Totals", stats.totals))
-        return totals if totals.admitted >= self.earlier.admitted else self.earlier  # not all have spoken yet
+        return (
+            totals if totals.admitted >= self.earlier.admitted else self.earlier
+        )  # some sinks have not reported yet
 
     def progress(
         self, seconds: float, total: int | None, earlier_seconds: float = 0.0, paused: str = ""
     ) -> Progress:
-        """A snapshot for those who watch; `seconds` are those of all sessions."""
+        """Return a snapshot for the hooks; `seconds` is the time of all sessions."""
         committed = self.totals()
         agents = _merged(stats.agents for stats in self._stats.values())
         in_flight = self.in_flight()
@@ -57,19 +59,19 @@ class Figures:
         )
 
     def in_flight(self) -> int:
-        """Tasks that are admitted and have no row yet."""
+        """Return the number of tasks that are admitted and have no row yet."""
         return sum(stats.in_flight for stats in self._newest())
 
     def turns(self) -> int:
-        """Turns under way, without those that wait for a call to be allowed."""
+        """Return the number of turns under way, without those that wait for permission to make a call."""
         return sum(stats.turns for stats in self._newest())
 
     def stuck(self) -> bool:
-        """Whether a member has no room on the disk for what it has to write."""
+        """Return whether the disk has no room for the files of a member."""
         return any(stats.stuck for stats in self._newest())
 
     def cache(self) -> CacheTally:
-        """What the cache was good for in this session, to members that are gone too."""
+        """Return the use of the cache in this session, by lost members too."""
         total = CacheTally()
         for stats in self._stats.values():
             if stats.cache is not None:
@@ -77,7 +79,7 @@ class Figures:
         return total
 
     def _newest(self, counts: Callable[[MemberStats], bool] = lambda stats: True) -> list[MemberStats]:
-        """The figures of each slot's newest incarnation, of those that count."""
+        """Return the statistics of each slot's newest incarnation that `counts`."""
         newest: dict[str, tuple[int, MemberStats]] = {}
         for name, stats in self._stats.items():
             slot, _, incarnation = name.rpartition(".")
@@ -86,7 +88,7 @@ class Figures:
         return [stats for _, stats in newest.values()]
 
     def cpu_seconds(self) -> float:
-        """CPU time of all members, the dead included."""
+        """Return the CPU time of all members, lost ones included."""
         return sum(stats.cpu_seconds for stats in self._stats.values())
 
 
@@ -98,7 +100,7 @@ def summarise(
     sessions: int = 1,
     startup_seconds: float = 0.0,
 ) -> Summary:
-    """The content of `summary.json`, from what is committed; seconds are those of all sessions.
+    """Return the content of `summary.json`, from the totals; seconds are those of all sessions.
 
     `tokens_per_second` leaves the startup out.
 
@@ -122,7 +124,7 @@ def summarise(
         "startup_seconds": round(startup_seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
         "sessions": sessions,
-        "agents": {name: _figures_of(tally) for name, tally in agents.items()},
+        "agents": {name: _agent_entry(tally) for name, tally in agents.items()},
     }
 
 
@@ -134,7 +136,7 @@ def _merged(groups: Iterable[Mapping[str, AgentTally]]) -> dict[str, AgentTally]
     return merged
 
 
-def _figures_of(tally: AgentTally) -> dict[str, float]:
+def _agent_entry(tally: AgentTally) -> dict[str, float]:
     rate = round(tally.cached / tally.prompt, 4) if tally.prompt else 0.0
     return {**msgspec.structs.asdict(tally), "cache_hit_rate": rate}
 

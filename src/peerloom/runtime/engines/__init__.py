@@ -1,1 +1,1 @@
-"""The engines that members run on."""
+"""Run members in one process or on Ray."""

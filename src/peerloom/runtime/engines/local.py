@@ -1,7 +1,7 @@
-"""The engine in one process: members are tasks of one event loop, a message is a function call.
+"""Run members in one process, as tasks of one event loop, for debugging, notebooks, and tests.
 
-For debugging, notebooks and tests. The members are the same code as on Ray, messages are encoded all
-the same, and a killed member is a cancelled task.
+The members run the same code as on Ray, and messages are encoded. A message is a function call, and killing
+a member cancels its task.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from peerloom.runtime.engine import build, death
-from peerloom.runtime.member.garbage import rarely_collected
+from peerloom.runtime.engine import build, death_error
+from peerloom.runtime.member.garbage import infrequent_gc
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.spec import MemberSpec, MemberStats, encode_stats
 from peerloom.runtime.transport.base import Unreachable
@@ -18,7 +18,7 @@ from peerloom.services.processes.spawn import LocalSpawner
 
 
 class LocalEngine:
-    """Members in this process; also every member's `Link`."""
+    """Runs members in this process; also the `Link` of all members."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, Host] = {}
@@ -27,74 +27,74 @@ class LocalEngine:
 
     @property
     def step(self) -> str:
-        """Starting takes no time here."""
+        """Empty, since the start takes no time."""
         return ""
 
     async def start(self) -> None:
-        """Nothing to make ready."""
-        self._open.enter_context(rarely_collected())
+        """Prepare this process for members."""
+        self._open.enter_context(infrequent_gc())
 
     def spawner(self) -> LocalSpawner:
-        """All is on this machine."""
+        """Return the spawner of this machine."""
         return LocalSpawner()
 
     def address(self) -> str:
-        """All is in this process."""
+        """Return the loopback address."""
         return "127.0.0.1"
 
-    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
-        """Start a member as a task; for that there is always room."""
-        name = brief.member.name
-        host = build(brief, self)
+    async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
+        """Start a member as a task, without ever waiting for resources."""
+        name = spec.member.name
+        host = build(spec, self)
         self._hosts[name] = host
         running = self._running[name] = asyncio.create_task(host.run(), name=name)
         ready = asyncio.create_task(host.ready())
         await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
-            raise death(name, None if running.cancelled() else running.exception(), starting=True)
+            raise death_error(name, None if running.cancelled() else running.exception(), starting=True)
         return "", os.getpid()
 
     def names(self) -> list[str]:
-        """The members there are."""
+        """Return the names of the present members."""
         return list(self._hosts)
 
     async def introduce(self, name: str) -> None:
-        """Members find each other here anyway."""
+        """Do nothing: members reach each other through this object."""
 
     async def wait(self, name: str) -> bytes:
-        """Wait for the member's task."""
+        """Wait for the task of a member, and return its final statistics."""
         running = self._running[name]
         await asyncio.wait((running,))
         error = None if running.cancelled() else running.exception()
         if running.cancelled() or error is not None:
             self._hosts.pop(name, None)
-            raise death(name, error, starting=False)
+            raise death_error(name, error, starting=False)
         return _encoded(running.result())
 
     async def send(self, to: str, data: bytes) -> bytes:
-        """A message from one member to another."""
-        await asyncio.sleep(0)  # no member may act inside another one's turn of the loop
-        return await self._host(to).receive(data)
+        """Send a message to a member, and return the answer."""
+        await asyncio.sleep(0)  # a member must not run inside a callback of another
+        return self._host(to).handle(data)
 
     def host_of(self, member: str) -> str:
-        """There is one host only."""
+        """Return an empty string, since there is only one host."""
         return ""
 
-    async def tell(self, name: str, data: bytes) -> None:
-        """A message from the coordinator."""
-        await self._host(name).receive(data)
+    async def notify(self, name: str, data: bytes) -> None:
+        """Send a message from the driver to a member."""
+        self._host(name).handle(data)
 
-    async def listen(self, name: str) -> list[bytes]:
-        """What the member has to tell."""
-        return await self._host(name).listen()
+    async def poll_events(self, name: str) -> list[bytes]:
+        """Wait for the messages of a member to the driver, and return them."""
+        return await self._host(name).poll_events()
 
     async def ping(self, name: str) -> None:
-        """Whoever is here is alive."""
+        """Check that the member is present, and thus alive."""
         self._host(name)
 
     async def stats(self, name: str) -> bytes:
-        """The member's figures."""
+        """Return the statistics of a member."""
         return _encoded(self._host(name).stats())
 
     async def stop(self, name: str) -> None:
@@ -109,7 +109,7 @@ class LocalEngine:
             running.cancel()
 
     async def close(self) -> None:
-        """Cancel what is left."""
+        """Cancel all remaining members."""
         self._open.close()
         running = list(self._running.values())
         for task in running:
@@ -126,5 +126,5 @@ class LocalEngine:
 
 
 def _encoded(stats: MemberStats) -> bytes:
-    stats.cpu_seconds = 0.0  # it is this process's, which the run counts itself
+    stats.cpu_seconds = 0.0  # the driver counts those of its own process
     return encode_stats(stats)

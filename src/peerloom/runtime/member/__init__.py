@@ -1,1 +1,1 @@
-"""The members of a run: feeders, peers and sinks, each driving one state machine."""
+"""Run the members of a run: feeders, peers, and sinks, each with one state machine."""

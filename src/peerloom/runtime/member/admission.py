@@ -1,8 +1,7 @@
-"""What a feeder may admit: the tasks of its partition, in the source's order.
+"""Queue the tasks of a partition for admission, in the order of the source.
 
-Where the positions of the rows are known, only rows of which a task is missing are read: in chunks, in a
-thread, one chunk ahead. A row that is done costs a look at its bit. Otherwise the source is read from its
-beginning, in chunks too: reading may wait for a network.
+Rows are read in chunks, in a thread, one chunk ahead. If the source knows the positions of its rows, only
+rows with a missing task are read. Otherwise the source is read from its beginning.
 """
 
 import asyncio
@@ -18,17 +17,17 @@ from peerloom.source.base import Position, Source, SourceRow
 from peerloom.source.parts.positions import Positioned, Positions
 from peerloom.task import TaskId
 
-BLOCK = 8192  # rows that are looked up among the known ids at once
-FIRST_ROWS = 32  # of the first chunk; each has twice as many as the one before, so that work begins soon
+BLOCK = 8192  # rows looked up among the known ids at once
+FIRST_ROWS = 32  # of the first chunk; the size doubles with each chunk, so that work begins soon
 CHUNK_ROWS = 512
 CHUNK_BYTES = 4 * 2**20
-CHUNK_SECONDS = 0.05  # of a chunk that is read from the beginning, where the size of rows is not known
+CHUNK_SECONDS = 0.05  # the reading time of a chunk without positions, where the size of rows is unknown
 
-Offer = tuple[TaskId, SourceRow]
+Candidate = tuple[TaskId, SourceRow]
 
 
 class AdmissionQueue:
-    """The offers of one partition. Known tasks may be among them; most are not.
+    """The candidate tasks of one partition. Few of them are known already.
 
     Args:
         source: where rows come from.
@@ -49,21 +48,21 @@ class AdmissionQueue:
         self._ready: deque[SourceRow] = deque()
         self._positions: Positions | None = None
         self._chunks: Iterator[list[SourceRow]] | None = None
-        self._trial = 0  # the next one of the first row that is ready
+        self._trial = 0  # the next trial of the first row in `_ready`
         self._ended = False
 
     @property
-    def low(self) -> bool:
-        """Whether it is time to `read`."""
+    def needs_refill(self) -> bool:
+        """Whether `refill` should be called."""
         return not self._ended and len(self._ready) < CHUNK_ROWS // 2
 
     @property
-    def over(self) -> bool:
-        """Whether everything was taken."""
+    def exhausted(self) -> bool:
+        """Whether all tasks of the partition were returned."""
         return self._ended and not self._ready
 
-    def take(self) -> Offer | None:
-        """The next offer; None if none is ready."""
+    def pop(self) -> Candidate | None:
+        """Return the next candidate, or None if none is ready."""
         if not self._ready:
             return None
         row, trial = self._ready[0], self._trial
@@ -72,11 +71,11 @@ class AdmissionQueue:
             self._ready.popleft()
         return TaskId(row.file, row.row, trial), row
 
-    async def read(self) -> None:
-        """Make more offers ready; not to be called again before it returns.
+    async def refill(self) -> None:
+        """Read the next chunk of rows. Must not be called again before it returns.
 
         Raises:
-            SourceError: if the input cannot be read any more.
+            SourceError: if the input can no longer be read.
         """
         if self._chunks is None:
             self._positions = await asyncio.to_thread(self._open)
@@ -86,7 +85,7 @@ class AdmissionQueue:
         self._ready.extend(rows)
 
     def offset(self, id: TaskId) -> int:
-        """Where a task's row begins, in bytes; -1 if that is not known."""
+        """Return the byte offset of a task's row, or -1 if it is unknown."""
         return self._positions.find(id.file, id.row)[0] if self._positions is not None else -1
 
     def _open(self) -> Positions | None:
@@ -96,25 +95,25 @@ class AdmissionQueue:
         return map(self._source.fetch, self._chunked(positions))
 
     def _streamed(self) -> Iterator[list[SourceRow]]:
-        stream, most = self._source.rows(self._partition, self._partitions), FIRST_ROWS
-        while chunk := _soon(islice(stream, most)):
+        stream, limit = self._source.rows(self._partition, self._partitions), FIRST_ROWS
+        while chunk := _next_chunk(islice(stream, limit)):
             yield chunk
-            most = min(2 * most, CHUNK_ROWS)
+            limit = min(2 * limit, CHUNK_ROWS)
 
     def _chunked(self, positions: Positions) -> Iterator[list[Position]]:
         chunk: list[Position] = []
-        size, most = 0, FIRST_ROWS
+        size, limit = 0, FIRST_ROWS
         for position, length in self._missing(positions):
-            if chunk and (len(chunk) == most or size + length > CHUNK_BYTES):
+            if chunk and (len(chunk) == limit or size + length > CHUNK_BYTES):
                 yield chunk
-                chunk, size, most = [], 0, min(2 * most, CHUNK_ROWS)
+                chunk, size, limit = [], 0, min(2 * limit, CHUNK_ROWS)
             chunk.append(position)
             size += length
         if chunk:
             yield chunk
 
     def _missing(self, positions: Positions) -> Iterator[tuple[Position, int]]:
-        """Where the rows of this partition are that are not done, and how long each is."""
+        """Yield the position and length of each row of this partition with a missing task."""
         for file, lines in enumerate(positions.lines):
             for start in range(0, lines, BLOCK):
                 for row in self._known.missing(file, start, min(start + BLOCK, lines), self._trials):
@@ -124,8 +123,8 @@ class AdmissionQueue:
                             yield (file, row, offset), length
 
 
-def _soon(rows: Iterator[SourceRow]) -> list[SourceRow]:
-    """The first rows, one or more if there are any, until the time of a chunk is over."""
+def _next_chunk(rows: Iterator[SourceRow]) -> list[SourceRow]:
+    """Return the first rows: at least one if any is left, and as many as the time of a chunk allows."""
     chunk: list[SourceRow] = []
     end = time.monotonic() + CHUNK_SECONDS
     for row in rows:

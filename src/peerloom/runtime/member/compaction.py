@@ -1,8 +1,8 @@
-"""Keeps a member's part of the journal small: what is kept for finished tasks goes.
+"""Compact the journal: remove the records of finished tasks.
 
-A member looks after its own closed segments and those that dead incarnations have left in its place. Now
-and then it asks which of their tasks are done; a segment without others is unlinked, one with few is
-copied to the end of the journal first. Only feeders know what is done.
+A member compacts its own closed segments, and those of dead incarnations in its slot. It periodically asks
+the feeders which of their tasks are done. A segment without unfinished tasks is unlinked; one with few is
+first copied to the end of the journal.
 """
 
 import asyncio
@@ -13,46 +13,46 @@ from peerloom.runtime.member.journal import MemberJournal
 from peerloom.sink.errors import SinkError
 from peerloom.task import TaskId
 
-TIDY_SECONDS = 5.0
-MOST_ASKED = 20_000
-"""Ids in one question: some hundred kilobytes."""
+INTERVAL_SECONDS = 5.0
+MAX_IDS = 20_000
+"""Ids in one query, which is then some hundred kilobytes long."""
 
-Ask = Callable[[list[TaskId]], Awaitable[list[TaskId]]]
-"""Which of these tasks are done."""
+FindDone = Callable[[list[TaskId]], Awaitable[list[TaskId]]]
+"""Returns which of the given tasks are done."""
 
 
 class JournalCompactor:
-    """Tidies up the journal of one member.
+    """Compacts the journal of one member.
 
     Args:
-        journal: the member's.
-        places: how many members of its kind there are.
-        ask: the question to the feeders.
+        journal: the journal of the member.
+        places: the number of members of its kind.
+        find_done: asks the feeders which tasks are done.
     """
 
-    def __init__(self, journal: MemberJournal, places: int, ask: Ask) -> None:
+    def __init__(self, journal: MemberJournal, places: int, find_done: FindDone) -> None:
         self._journal = journal
         self._places = places
-        self._ask = ask
+        self._find_done = find_done
 
     async def run(self) -> None:
-        """Tidy up again and again."""
+        """Compact the journal periodically."""
         while True:
-            await asyncio.sleep(TIDY_SECONDS)
-            with suppress(SinkError):  # what cannot be copied now can wait
-                await self.once()
+            await asyncio.sleep(INTERVAL_SECONDS)
+            with suppress(SinkError):  # retried in the next round
+                await self.compact()
 
-    async def once(self) -> None:
-        """Tidy up.
+    async def compact(self) -> None:
+        """Compact the journal once.
 
         Raises:
-            SinkError: if a copy cannot be written or made durable. Nothing is lost by that.
+            SinkError: if a copy cannot be written or made durable. The original segment is then kept.
         """
         writer = self._journal.writer
         writer.adopt(await asyncio.to_thread(writer.orphans, self._places))
-        ids = writer.closed_ids(MOST_ASKED)
+        ids = writer.closed_ids(MAX_IDS)
         if ids:
-            writer.settle(await self._ask(ids))
+            writer.settle(await self._find_done(ids))
         while not self._journal.stuck and (copying := writer.begin_copy()) is not None:
             await asyncio.to_thread(copying.read)
             writer.write_copy(copying)

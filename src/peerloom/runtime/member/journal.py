@@ -1,8 +1,8 @@
-"""What a member puts into its journal: gathered for milliseconds, and written before anything leaves.
+"""Write the journal of a member: buffered for milliseconds, and always before a message is sent.
 
-A call is written only if its turn is not over by then, since the turn's record holds all that the
-call brought; so an agent that asks once a turn costs one record a turn. A full disk holds up whatever waits
-to leave, and tasks that would begin a turn; nothing else.
+A call gets a record only if its turn is still under way at the next write, because the record of a finished
+turn contains the result. An agent with one call per turn thus costs one record per turn. A full disk blocks
+outgoing messages and the start of turns, and nothing else.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ from peerloom.sink.journal.writer import JournalWriter
 from peerloom.sink.layout import JOURNAL
 from peerloom.task import Header, SavedCall, TaskId
 
-GATHER_SECONDS = 0.005  # one write for what comes in it; of a task that leaves, at once
+GATHER_SECONDS = 0.005  # records within it share one write; outgoing messages write at once
 SYNC_SECONDS = 1.0
 DISK_FULL_SECONDS = 1.0
 
 
 class MemberContext(Protocol):
-    """What the journal needs of its member."""
+    """The methods of a member that its journal uses."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the member's other work."""
+        """Start a background task."""
         ...
 
-    def poke(self) -> None:
-        """Ask for another pass."""
+    def schedule_flush(self) -> None:
+        """Schedule a flush, which also writes the journal."""
         ...
 
     def notice(self, text: str) -> None:
-        """Tell a person."""
+        """Add a message for the user."""
         ...
 
 
@@ -46,7 +46,7 @@ class MemberJournal:
     """The journal of one member, in its event loop.
 
     Args:
-        writer: the member's segments.
+        writer: writes the segments of the member.
         host: the member.
     """
 
@@ -56,66 +56,66 @@ class MemberJournal:
         self._records: list[bytes] = []
         self._ids: list[TaskId] = []
         self._calls: dict[TaskId, list[tuple[Header, SavedCall]]] = {}
-        self._room = asyncio.Event()
-        self._room.set()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._unsynced = self._syncing = False
         self._timer: asyncio.TimerHandle | None = None
 
     def call(self, header: Header, call: SavedCall) -> None:
-        """A call of a turn under way was answered."""
+        """Add an answered call of a turn that is under way."""
         self._calls.setdefault(header.id, []).append((header, call))
         self._flush_soon()
 
     def turn(self, header: Header, raw_turns: Sequence[msgspec.Raw], hops: int = 1) -> None:
-        """Agents have acted, in so many hops; `header` is that of the copy the last one has made."""
+        """Add the turns of `hops` hops; `header` is that of the copy after them."""
         self._calls.pop(header.id, None)
         self._records.append(turn_record(header, raw_turns, hops))
         self._ids.append(header.id)
         self._flush_soon()
 
     def base(self, header: Header, raw_turns: Sequence[msgspec.Raw], calls: Sequence[SavedCall]) -> None:
-        """A task begins again, from these turns and calls of an earlier attempt."""
+        """Add the turns and calls of an earlier attempt, from which a task continues."""
         self._records.append(base_record(header, raw_turns, calls))
         self._ids.append(header.id)
 
     def flush(self) -> bool:
-        """Write what has gathered. False if there is no room: then nothing may leave the member."""
-        if not self._room.is_set():
+        """Write the buffered records. Return False if the disk is full: nothing may be sent then."""
+        if not self._has_room.is_set():
             return False
         if self._calls:
-            self._add_calls()
+            self._add_call_records()
         if self._records:
             try:
                 self._write()
             except DiskFull as error:
-                self._room.clear()
+                self._has_room.clear()
                 self._host.spawn(self._wait_for_room(error))
                 return False
         return True
 
     def close(self) -> None:
-        """Write what is left, and close the files."""
+        """Write the buffered records, and close the files."""
         self.flush()
         self.writer.close()
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait while the disk is full."""
-        await self._room.wait()
+        await self._has_room.wait()
 
     @property
     def stuck(self) -> bool:
-        """Whether there is no room for what has gathered."""
-        return not self._room.is_set()
+        """Whether the disk has no room for the buffered records."""
+        return not self._has_room.is_set()
 
     def _flush_soon(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush_due)
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._on_timer)
 
-    def _flush_due(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        self._host.poke()
+        self._host.schedule_flush()
 
-    def _add_calls(self) -> None:
+    def _add_call_records(self) -> None:
         for calls in self._calls.values():
             for header, call in calls:
                 self._records.append(call_record(header, call))
@@ -132,16 +132,16 @@ class MemberJournal:
 
     async def _wait_for_room(self, error: DiskFull) -> None:
         self._host.notice(f"{error} Waiting for room; nothing is lost.")
-        while not self._room.is_set():
+        while not self._has_room.is_set():
             await asyncio.sleep(DISK_FULL_SECONDS)
             with suppress(DiskFull):
                 self._write()
-                self._room.set()
+                self._has_room.set()
         self._host.notice("There is room on the disk again: going on.")
-        self._host.poke()
+        self._host.schedule_flush()
 
     async def _sync(self) -> None:
-        """One at a time: a disk that hangs must not take up all threads."""
+        """Sync the files while needed. One call at a time: a disk that hangs must not occupy all threads."""
         while self._unsynced:
             await asyncio.sleep(SYNC_SECONDS)
             self._unsynced = False
@@ -152,16 +152,16 @@ class MemberJournal:
         self._syncing = False
 
 
-def open_journal(brief: MemberSpec, host: MemberContext) -> MemberJournal:
-    """The journal of a member that begins.
+def open_journal(spec: MemberSpec, host: MemberContext) -> MemberJournal:
+    """Open the journal of a member that starts.
 
     Raises:
-        RunDirError: if the run directory is not to be seen from here.
+        RunDirError: if the run directory is not visible from this host.
     """
-    member = brief.member
-    if not (brief.run_dir / JOURNAL).is_dir():
+    member = spec.member
+    if not (spec.run_dir / JOURNAL).is_dir():
         raise RunDirError(
-            f"{member.name} on {platform.node()} does not see the run directory {brief.run_dir}: journal=on "
+            f"{member.name} on {platform.node()} does not see the run directory {spec.run_dir}: journal=on "
             "needs it on storage that all hosts share. Choose another --run-dir, or journal=off"
         )
-    return MemberJournal(JournalWriter(brief.run_dir, member.kind, member.index, member.incarnation), host)
+    return MemberJournal(JournalWriter(spec.run_dir, member.kind, member.index, member.incarnation), host)

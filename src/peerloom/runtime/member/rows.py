@@ -1,4 +1,4 @@
-"""Turning a task that has ended into the row a sink writes, and a bad opening into its outcome."""
+"""Render the row of a task that has ended."""
 
 import time
 from typing import Any, cast
@@ -14,18 +14,18 @@ from peerloom.task import COMPLETED, Task
 from peerloom.workflow import Workflow
 
 
-def finish(task: Task, brief: MemberSpec, errors: ErrorCounts) -> bytes:
+def finish(task: Task, spec: MemberSpec, errors: ErrorCounts) -> bytes:
     """Encode the row of a task that has ended, with the secrets of the run masked.
 
     A task that completed fails if the workflow's `opening` raises, or returns anything but messages.
     """
     opening: list[dict[str, Any]] = []
     try:
-        opening = _opening(brief.program.workflow, task)
+        opening = _opening(spec.program.workflow, task)
     except BaseException as error:
-        if task.end is not None and task.end.outcome == COMPLETED:  # or the row tells already what went wrong
+        if task.end is not None and task.end.outcome == COMPLETED:  # else the row has an error already
             task = task.with_next(errors.classify(error, "workflow_error", task))
-    return encode(_masked(render(task, opening, dict(brief.provenance), finished=time.time())))
+    return encode(_masked(render(task, opening, dict(spec.provenance), finished=time.time())))
 
 
 def _opening(workflow: Workflow, task: Task) -> list[dict[str, Any]]:

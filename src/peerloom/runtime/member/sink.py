@@ -1,7 +1,7 @@
-"""Drives a sink: finished rows queue up while a group is being written, then become the next group.
+"""Run a sink, which writes finished rows to its shard in groups.
 
-One thread does all file work of the shard, so its fsyncs never hold up the event loop. A full disk is
-waited out: nothing is acknowledged meanwhile, so admission stops by itself.
+Rows that arrive during a write form the next group. One thread does all file work of the shard, so an fsync
+never blocks the event loop. While the disk is full nothing is acknowledged, so admission stops by itself.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 
 from peerloom.idset import IdSet
-from peerloom.protocol.messages import Deliver, Delivered, Item, Message, Query
-from peerloom.protocol.shard import Shard
+from peerloom.protocol.messages import CommittedQuery, Item, Message
+from peerloom.protocol.shard import ShardCommitter
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.spec import MemberSpec, MemberStats
 from peerloom.runtime.transport.base import Link
@@ -25,43 +25,39 @@ DISK_FULL_SECONDS = 1.0
 class SinkHost(Host):
     """One sink, for one shard."""
 
-    machine: Shard
+    machine: ShardCommitter
 
-    def __init__(self, brief: MemberSpec, link: Link) -> None:
-        super().__init__(Shard(brief.member.name, IdSet()), link, brief.settings.deliver_seconds)
-        self._brief = brief
-        self._files: ShardFiles | None = None
-        self._totals = Totals()  # as of the last commit: those of the files belong to the thread
+    def __init__(self, spec: MemberSpec, link: Link) -> None:
+        super().__init__(ShardCommitter(spec.member.name, IdSet()), spec, link)
+        self._shard: ShardFiles | None = None
+        self._totals = Totals()  # copied at each commit: the thread owns those of the shard
         self._stuck = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=brief.member.name)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=spec.member.name)
 
     async def _open(self) -> None:
-        member = self._brief.member
+        member = self._spec.member
         loop = asyncio.get_running_loop()
-        files = await loop.run_in_executor(
-            self._thread, ShardFiles.take, self._brief.run_dir, member.index, member.incarnation
+        shard = await loop.run_in_executor(
+            self._thread, ShardFiles.take, self._spec.run_dir, member.index, member.incarnation
         )
-        self.machine.committed.merge(files.committed)
-        self._totals = copy.deepcopy(files.totals)
-        self._files = files
+        self.machine.committed.merge(shard.committed)
+        self._totals = copy.deepcopy(shard.totals)
+        self._shard = shard
 
     async def _close(self) -> None:
-        if self._files is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._files.close)
-            self._totals = self._files.totals
+        if self._shard is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._shard.close)
+            self._totals = self._shard.totals
         self._thread.shutdown(wait=False)
 
-    def _take_delivery(self, message: Deliver) -> Delivered:
-        return self.machine.deliver(message)
-
-    def _take_other(self, message: Message) -> Message | None:
-        if isinstance(message, Query):
-            have = self.machine.query(message)
-            if have is not None:
-                self.tell(have)
+    def _on_message(self, message: Message) -> Message | None:
+        if isinstance(message, CommittedQuery):
+            reply = self.machine.query(message)
+            if reply is not None:
+                self.emit(reply)
         return None
 
-    def _work(self) -> None:
+    def _process(self) -> None:
         for feeder, ack in self.machine.acks():
             self.spawn(self._send(feeder, ack))
         items = self.machine.group()
@@ -69,33 +65,30 @@ class SinkHost(Host):
             self.spawn(self._commit(items))
 
     async def _commit(self, items: list[Item]) -> None:
-        files = self._files
-        assert files is not None
+        shard = self._shard
+        assert shard is not None
         loop = asyncio.get_running_loop()
-        told = False
         while True:
             try:
-                self._totals = await loop.run_in_executor(self._thread, _commit, files, items)
+                self._totals = await loop.run_in_executor(self._thread, _commit, shard, items)
                 break
             except DiskFull as error:
-                if not told:
+                if not self._stuck:
                     self.notice(f"{error} Waiting for room; nothing is lost.")
-                    told = self._stuck = True
+                    self._stuck = True
                 await asyncio.sleep(DISK_FULL_SECONDS)
-        self._stuck = False
-        if told:
+        if self._stuck:
+            self._stuck = False
             self.notice("There is room on the disk again: going on.")
         self.machine.group_committed()
-        self.poke()
+        self.schedule_flush()
 
-    def _add_stats(self, stats: MemberStats) -> None:
+    def _fill_stats(self, stats: MemberStats) -> None:
         stats.totals = self._totals
         stats.stuck = self._stuck
 
 
-def _commit(files: ShardFiles, items: list[Item]) -> Totals:
-    """Make a group durable; what all rows of the shard add up to then. In the shard's thread."""
-    files.commit([decode(item.payload) for item in items])
-    totals = Totals()
-    totals.add(files.totals)
-    return totals
+def _commit(shard: ShardFiles, items: list[Item]) -> Totals:
+    """Make a group durable, and return the new totals of the shard. Runs in the shard's thread."""
+    shard.commit([decode(item.payload) for item in items])
+    return copy.deepcopy(shard.totals)

@@ -1,4 +1,4 @@
-"""What a process is told when it starts, and what it tells about itself."""
+"""Define the specification that a member starts from, and the statistics that it reports."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ from peerloom.source.base import Source
 
 @dataclass(frozen=True)
 class MemberSpec:
-    """Everything a member needs to start. Only feeders get the source, only peers the model.
+    """Everything a member needs to start. Only feeders get the source, only peers the model client.
 
-    Every member gets the secrets that the driver knows, to mask them.
+    Every member gets the secrets known to the driver, to mask them.
     """
 
     member: Member
@@ -36,14 +36,19 @@ class MemberSpec:
 
 
 class MemberStats(msgspec.Struct, array_like=True):
-    """A member's own figures since it started; each kind of member fills in what it knows.
+    """The statistics of a member since it started; each kind of member fills in its own fields.
 
-    `agents` counts turns as they are made, whether or not their task ever finishes; `totals` counts
-    rows as they are committed, over the whole life of the run directory.
-    `in_flight` tasks are admitted and `turns` turns under way at this moment. `readings` are what a peer's
-    meters say at its end; `cache` is what that was good for in this process. `facts` are notices that are
-    told once in a run, whichever member comes upon them. `errors` are those that have changed.
-    `stuck` is whether there is no room on the disk for what it has to write.
+    Attributes:
+        agents: the turns taken, whether or not their tasks finish.
+        in_flight: the tasks in flight at this moment.
+        totals: the committed rows, over the whole life of the run directory.
+        notices: messages for the user since the last statistics.
+        turns: the turns under way at this moment.
+        usage_reports: the final usage reports of a peer, encoded.
+        cache: the use of the reply cache by this process.
+        shared_notices: messages shown once in a run, even if several members report them.
+        errors: the errors whose counts have changed.
+        stuck: whether the disk has no room for the member's files.
     """
 
     cpu_seconds: float = 0.0
@@ -53,9 +58,9 @@ class MemberStats(msgspec.Struct, array_like=True):
     totals: Totals | None = None
     notices: list[str] = []
     turns: int = 0
-    readings: bytes = b""
+    usage_reports: bytes = b""
     cache: CacheTally | None = None
-    facts: list[str] = []
+    shared_notices: list[str] = []
     errors: list[ErrorCount] = []
     stuck: bool = False
 
@@ -65,10 +70,10 @@ _decoder = msgspec.msgpack.Decoder(MemberStats)
 
 
 def encode_stats(stats: MemberStats) -> bytes:
-    """The figures as MessagePack."""
+    """Encode statistics as MessagePack."""
     return _encoder.encode(stats)
 
 
 def decode_stats(data: bytes) -> MemberStats:
-    """The figures in `data`."""
+    """Decode statistics."""
     return _decoder.decode(data)

@@ -1,1 +1,1 @@
-"""One step of a task: an agent acts, and the workflow chooses the next one."""
+"""Execute the steps of tasks: an agent acts, and the workflow picks the next role."""

@@ -1,6 +1,6 @@
-"""Counts the errors of agents and workflows: each member its own, the driver those of the session.
+"""Count the errors of agents and workflows, in each member and over the session.
 
-Counts are those of turns in this session: a turn that is done again after a crash counts again.
+A turn that is repeated after a crash counts again.
 """
 
 import traceback
@@ -15,19 +15,19 @@ from peerloom.services.secret import mask, masked_value
 from peerloom.task import FAILED, End, Task
 from peerloom.values import escaped
 
-MOST_ERRORS = 100
-"""Distinct errors that a member counts, and that the log has; further ones are in their rows only."""
+MAX_ERRORS = 100
+"""The most distinct errors that a member counts and the log has; others are in their rows only."""
 
 TRACEBACK_CHARACTERS = 4_000
 MESSAGE_CHARACTERS = 300
-MOST_COMMON = 3
+SUMMARY_ERRORS = 3
 _CUT = "\n[...]\n"
 
 Key = tuple[str, str, str, str, int]
 
 
 class ErrorCount(msgspec.Struct, array_like=True):
-    """A distinct error: its first message, the row it ended first, its number, and its first traceback.
+    """A distinct error: its first message, row, and traceback, and its count.
 
     A `TaskError` that was not raised in the user's code is distinguished by its role and reason only, and has
     no traceback.
@@ -45,7 +45,7 @@ class ErrorCount(msgspec.Struct, array_like=True):
 
     @property
     def key(self) -> Key:
-        """What distinguishes it."""
+        """The fields that distinguish errors."""
         return self.role, self.reason, self.type, self.file, self.line
 
 
@@ -57,14 +57,14 @@ class ErrorCounts:
         self._read: dict[Key, int] = {}
 
     def classify(self, error: BaseException, reason: str, task: Task, role: str = "") -> End:
-        """As `faults.classify`, and count the error if it makes the task fail."""
+        """Return the end of a task, as `faults.classify` does, and count an error that makes it fail."""
         end = classify(error, reason, role)
         if end.outcome == FAILED:
             self._count(error, end, task, role)
         return end
 
     def read(self, *, last: bool) -> list[ErrorCount]:
-        """Return the errors whose count has changed since the last reading, with the traceback of new ones.
+        """Return the errors whose count has changed since the last call, with the traceback of new ones.
 
         The counts are sums, so a reading that is lost does no harm; the last one has everything.
         """
@@ -81,27 +81,27 @@ class ErrorCounts:
     def _count(self, error: BaseException, end: End, task: Task, role: str) -> None:
         fault = end.error
         assert fault is not None
-        told = issubclass(type(error), TaskError) and not fault.file  # by an agent or a service of Peerloom
-        kind, file, line = ("TaskError", "", 0) if told else (fault.type, fault.file, fault.line)
+        raised_here = issubclass(type(error), TaskError) and not fault.file  # by Peerloom itself
+        kind, file, line = ("TaskError", "", 0) if raised_here else (fault.type, fault.file, fault.line)
         key = role, end.reason, kind, file, line
         known = self._errors.get(key)
         if known is None:
-            if len(self._errors) >= MOST_ERRORS:
+            if len(self._errors) >= MAX_ERRORS:
                 return
             message = mask(fault.message)[:MESSAGE_CHARACTERS]
-            shown = "" if told else traceback_of(error)
+            shown = "" if raised_here else traceback_of(error)
             known = self._errors[key] = ErrorCount(*key, message, str(task.id), 0, shown)
         known.count += 1
 
 
 class SessionErrors:
-    """The errors of all members, of those that are gone too."""
+    """The errors of all members, lost ones included."""
 
     def __init__(self) -> None:
         self._members: dict[str, dict[Key, ErrorCount]] = {}
 
-    def take(self, name: str, errors: Iterable[ErrorCount]) -> None:
-        """Take in a member's newest counts."""
+    def update(self, name: str, errors: Iterable[ErrorCount]) -> None:
+        """Update the counts of a member."""
         known = self._members.setdefault(name, {})
         for error in errors:
             before = known.get(error.key)
@@ -117,15 +117,15 @@ class SessionErrors:
                 known = merged.setdefault(key, msgspec.structs.replace(error, count=0))
                 known.count += error.count
                 known.traceback = known.traceback or error.traceback
-        common = sorted(merged.values(), key=lambda each: -each.count)[:MOST_ERRORS]
+        common = sorted(merged.values(), key=lambda each: -each.count)[:MAX_ERRORS]
         entries = [_entry(error) for error in common]
         for entry, shown in entries:
             log("error", "task_error", **entry, **({"traceback": shown} if shown else {}))
-        return [entry for entry, _ in entries[:MOST_COMMON]]
+        return [entry for entry, _ in entries[:SUMMARY_ERRORS]]
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of an exception, without secrets, shortened in the middle; nothing makes it raise."""
+    """Return the traceback of an exception, without secrets and shortened in the middle. Never raises."""
     try:
         text = mask(escaped("".join(traceback.format_exception(error))))
     except BaseException:
@@ -137,6 +137,6 @@ def traceback_of(error: BaseException) -> str:
 
 
 def _entry(error: ErrorCount) -> tuple[dict[str, Any], str]:
-    """An error as in the summary, and its traceback."""
+    """Return the summary's entry of an error, and its traceback."""
     entry = masked_value(msgspec.structs.asdict(error))
     return entry, entry.pop("traceback")

@@ -1,7 +1,7 @@
-"""One step of a task: the agent of its role acts, the workflow says who is next.
+"""Execute the steps of tasks: the agent of a role acts, then the workflow picks the next role.
 
-The one place where what agents and workflows raise is classified: a `TaskError` ends the task with its
-own outcome and reason, anything else with `failed`; siblings never notice.
+Exceptions of agents and workflows are classified here, and nowhere else. A `TaskError` ends its task with
+its own outcome and reason, any other exception with `failed`. Other tasks are not affected.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ Request = TypeVar("Request", ChatRequest, EmbedRequest)
 Reply = TypeVar("Reply", ChatReply, EmbedReply)
 
 OnCall = Callable[[Header, SavedCall], None]
-"""Told of each call that was asked and answered, with the copy of the task it was for."""
+"""Called with each answered call, and the header of its task."""
 
 
 class RecordingLLM:
-    """The language model as one agent sees it during one step.
+    """Passes on the calls of one agent during one step, and records them.
 
-    Counts what the calls used, answers those that an earlier attempt has asked already, and says for whom
-    they are: the task is the conversation.
+    It adds up the usage, answers calls recorded by an earlier attempt, and labels requests with their role
+    and with the task as their session.
     """
 
     __slots__ = (
@@ -51,7 +51,7 @@ class RecordingLLM:
         "_task",
         "finish_reason",
         "model",
-        "own_time",
+        "timer",
         "usage",
     )
 
@@ -63,19 +63,19 @@ class RecordingLLM:
         self.usage = Usage()
         self.model = ""
         self.finish_reason = ""
-        self.own_time: TurnTimer | None = None
-        self._call_ids: set[str] | None = None  # of the task so far
+        self.timer: TurnTimer | None = None
+        self._call_ids: set[str] | None = None  # of all turns so far
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
-        """Pass the call on, unless its reply is known."""
+        """Return the recorded reply to a chat request, or make the call."""
         return self._ask(self._llm.chat, request, ChatReply)
 
     def embed(self, request: EmbedRequest) -> "CoroutineType[Any, Any, EmbedReply]":
-        """As `chat`."""
+        """Return the recorded reply to an embedding request, or make the call."""
         return self._ask(self._llm.embed, request, EmbedReply)
 
     async def close(self) -> None:
-        """Nothing: the client belongs to the peer."""
+        """Do nothing: the client belongs to the peer."""
 
     async def _ask(
         self, ask: Callable[[Request], Awaitable[Reply]], request: Request, kind: type[Reply]
@@ -84,17 +84,17 @@ class RecordingLLM:
         reply = self._saved.answer(digest, kind) if self._saved is not None else None
         if reply is None:
             self._task.forget_input()
-            if self.own_time is not None:
-                self.own_time.stop()
+            if self.timer is not None:
+                self.timer.pause()
             try:
-                reply = await ask(self._signed(request))
+                reply = await ask(self._with_session(request))
             except LLMError as error:
                 if isinstance(error.usage, Usage):
                     self.usage += error.usage
                 raise
             finally:
-                if self.own_time is not None:
-                    self.own_time.go_on()
+                if self.timer is not None:
+                    self.timer.resume()
             call = save(digest, reply)
             if call is not None and self._on_call is not None:
                 self._on_call(self._task.header, call)
@@ -107,7 +107,7 @@ class RecordingLLM:
         return reply
 
     def _with_ids(self, reply: ChatReply) -> ChatReply:
-        """The reply with tool calls that can be told apart, in the calls and in the message."""
+        """Return the reply with unique ids of its tool calls."""
         if self._call_ids is None:
             self._call_ids = call_ids(self._task)
         calls = with_ids(reply.tool_calls, self._task.header.hop, self._call_ids)
@@ -116,7 +116,7 @@ class RecordingLLM:
         message = {**reply.message, "tool_calls": calls}
         return msgspec.structs.replace(reply, tool_calls=calls, message=message)
 
-    def _signed(self, request: Request) -> Request:
+    def _with_session(self, request: Request) -> Request:
         if request.session and request.role:
             return request
         return msgspec.structs.replace(
@@ -125,15 +125,15 @@ class RecordingLLM:
 
 
 class StepExecutor:
-    """The agents of one peer.
+    """Executes the agents of one peer.
 
     Args:
-        workflow: decides who is next.
-        agents: by role.
-        llm: the peer's client.
-        on_call: hears of the calls that were paid.
-        ending: whether the peer ends, so that tasks are cancelled by it and not by an agent.
-        timeouts: seconds that a turn of a role may take, without its calls.
+        workflow: picks the next role of a task.
+        agents: the agents by role.
+        llm: the client of the peer.
+        on_call: called with each paid call.
+        ending: returns whether the peer is ending, and thus cancels its asyncio tasks.
+        timeouts: the seconds that a turn of a role may take, not counting its calls.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class StepExecutor:
         self._on_call = on_call
         self._ending = ending
         self._timeouts = timeouts or {}
-        self._prompt = {
+        self._sync_agents = {
             role: it.at_once for role, it in agents.items() if isinstance(it, Immediate) and _is_immediate(it)
         }
         self.hops = 0
@@ -160,54 +160,54 @@ class StepExecutor:
 
     @classmethod
     def code(cls) -> frozenset[object]:
-        """The code below which an agent's own runs, for those who look at the stack."""
+        """Return the code objects that call agents, to find an agent on the stack."""
         return frozenset({cls.begin.__code__, cls._ask.__code__, cls._wait.__code__})
 
     async def step(self, task: Task) -> Task:
-        """The task one hop further, routed to its next role or ended."""
+        """Return the task one hop further, sent to its next role or ended."""
         begun = self.begin(task)
         return begun if isinstance(begun, Task) else await begun
 
     def begin(self, task: Task) -> "Task | Awaitable[Task]":
-        """As `step`, in this very moment if the agent need not wait; otherwise what to await."""
+        """Execute a step. Return its result if the agent is synchronous, else an awaitable of it."""
         role = task.next_role
         task.know_roles(self._workflow.roles)
-        at_once = self._prompt.get(role)
+        at_once = self._sync_agents.get(role)
         if at_once is None:
             return self._ask(task)
         started, clock = time.time(), time.perf_counter()
         try:
-            acted = at_once(task)
-            if isinstance(acted, Turn):
+            result = at_once(task)
+            if isinstance(result, Turn):
                 seconds = time.perf_counter() - clock
-                after = appended(task, _last_filled(acted, role, None, started, seconds))
-            elif isinstance(acted, list):
+                after = appended(task, _complete_last(result, role, None, started, seconds))
+            elif isinstance(result, list):
                 seconds = time.perf_counter() - clock
-                turns = checked(acted, self._agents[role])
-                after = appended(task, *_filled(turns, role, None, started, seconds))
+                turns = checked(result, self._agents[role])
+                after = appended(task, *_complete(turns, role, None, started, seconds))
             else:
-                return self._wait(task, acted, started, clock)
-        except BaseException as error:  # also SystemExit: an agent ends its own task only
+                return self._wait(task, result, started, clock)
+        except BaseException as error:  # also SystemExit: an agent ends only its own task
             seconds = time.perf_counter() - clock
             after = self._failed(task, error, None, started, seconds)
         return self._end(task, after, None, seconds)
 
     def _ask(self, task: Task) -> "Task | Awaitable[Task]":
-        counting = RecordingLLM(self._llm, task, self._on_call)
+        llm = RecordingLLM(self._llm, task, self._on_call)
         role = task.next_role
         agent = self._agents[role]
         started, clock = time.time(), time.perf_counter()
         try:
-            acting = agent.act(task, Services(counting))
+            acting = agent.act(task, Services(llm))
             if type(acting) is not CoroutineType and not inspect.isawaitable(acting):
                 raise TypeError(
                     f"{type(agent).__name__}.act returned a {type(acting).__name__} without being awaited; "
                     "define it with `async def`"
                 )
-        except BaseException as error:  # it is no coroutine function, and has not come to its first wait
+        except BaseException as error:  # of an `act` that is no coroutine function
             seconds = time.perf_counter() - clock
-            return self._end(task, self._failed(task, error, counting, started, seconds), counting, seconds)
-        return self._wait(task, acting, started, clock, counting)
+            return self._end(task, self._failed(task, error, llm, started, seconds), llm, seconds)
+        return self._wait(task, acting, started, clock, llm)
 
     async def _wait(
         self,
@@ -215,45 +215,45 @@ class StepExecutor:
         acting: Awaitable[Turn | list[Turn]],
         started: float,
         clock: float,
-        counting: RecordingLLM | None = None,
+        llm: RecordingLLM | None = None,
     ) -> Task:
-        role, mine = task.next_role, asyncio.current_task()
-        if mine is not None and mine.cancelling() and not self._ending():
-            await _undo_cancelling(mine)  # by an agent that has acted here before
+        role, current = task.next_role, asyncio.current_task()
+        if current is not None and current.cancelling() and not self._ending():
+            await _undo_cancelling(current)  # by an earlier agent in this task
         try:
             limit = self._timeouts.get(role)
-            acted = await (acting if limit is None else _in_time(acting, role, limit, counting))
+            result = await (acting if limit is None else _with_time_limit(acting, role, limit, llm))
             seconds = time.perf_counter() - clock
-            turns = checked(acted, self._agents[role])
-            after = appended(task, *_filled(turns, role, counting, started, seconds))
+            turns = checked(result, self._agents[role])
+            after = appended(task, *_complete(turns, role, llm, started, seconds))
         except BaseException as error:
-            if self._is_ours(error, mine):
+            if self._ends_task_here(error, current):
                 raise
             seconds = time.perf_counter() - clock
-            after = self._failed(task, error, counting, started, seconds)
-        if mine is not None and mine.cancelling() and not self._ending():
-            await _undo_cancelling(mine)
-        return self._end(task, after, counting, seconds)
+            after = self._failed(task, error, llm, started, seconds)
+        if current is not None and current.cancelling() and not self._ending():
+            await _undo_cancelling(current)
+        return self._end(task, after, llm, seconds)
 
-    def _is_ours(self, error: BaseException, mine: "asyncio.Task[Any] | None") -> bool:
-        """Whether an exception ends the peer's work on the task, rather than comes from the agent."""
+    def _ends_task_here(self, error: BaseException, current: "asyncio.Task[Any] | None") -> bool:
+        """Return whether an exception ends the work of the peer, instead of coming from the agent."""
         if issubclass(type(error), asyncio.CancelledError):
-            return mine is not None and mine.cancelling() > 0 and self._ending()
-        return issubclass(type(error), GeneratorExit) and _running_task() is not mine
+            return current is not None and current.cancelling() > 0 and self._ending()
+        return issubclass(type(error), GeneratorExit) and _running_task() is not current
 
-    def _end(self, task: Task, after: Task, counting: RecordingLLM | None, seconds: float) -> Task:
-        self._count(task.next_role, counting.usage if counting is not None else _NO_USAGE, seconds)
+    def _end(self, task: Task, after: Task, llm: RecordingLLM | None, seconds: float) -> Task:
+        self._count(task.next_role, llm.usage if llm is not None else _NO_USAGE, seconds)
         return routed(after, self._workflow, self.errors)
 
     def _failed(
-        self, task: Task, error: BaseException, counting: RecordingLLM | None, started: float, seconds: float
+        self, task: Task, error: BaseException, llm: RecordingLLM | None, started: float, seconds: float
     ) -> Task:
         role = task.next_role
         turn = Turn(role, end=self.errors.classify(error, "agent_error", task, role))
         try:
-            return task.with_turns(*_filled([turn], role, counting, started, seconds))
-        except OverflowError:  # the calls' usage; how the task ended matters more
-            return task.with_turns(*_filled([turn], role, None, started, seconds))
+            return task.with_turns(*_complete([turn], role, llm, started, seconds))
+        except OverflowError:  # of the usage, which is dropped to keep the reason of the failure
+            return task.with_turns(*_complete([turn], role, None, started, seconds))
 
     def _count(self, role: str, usage: Usage, seconds: float) -> None:
         self.hops += 1
@@ -272,24 +272,24 @@ class StepExecutor:
 
 
 def routed(task: Task, workflow: Workflow, errors: ErrorCounts) -> Task:
-    """The task, which must be new, sent to its next role, or ended: by its last turn, or by the workflow."""
+    """Send a task to its next role, or end it as its last turn or the workflow says; in place."""
     last = task.last
     if last is not None and last.end is not None:
         return task.go_to(last.end)
     try:
-        where: Any = workflow.next(task)
-        if isinstance(where, str) and where in workflow.roles:
-            return task.go_to(where)
-        if not isinstance(where, End):
-            raise _no_such_role(where, workflow)
-        check_end(where, "result")
-        return task.go_to(where)
+        target: Any = workflow.next(task)
+        if isinstance(target, str) and target in workflow.roles:
+            return task.go_to(target)
+        if not isinstance(target, End):
+            raise _no_such_role(target, workflow)
+        check_end(target, "result")
+        return task.go_to(target)
     except BaseException as error:
         return task.go_to(errors.classify(error, "workflow_error", task))
 
 
-def _no_such_role(where: object, workflow: Workflow) -> WorkflowError:
-    named = repr(where) if type(where) is str else f"a {type(where).__name__}"
+def _no_such_role(target: object, workflow: Workflow) -> WorkflowError:
+    named = repr(target) if type(target) is str else f"a {type(target).__name__}"
     return WorkflowError(
         f"next() returned {named}; it must return an End, or a role of the workflow: "
         + ", ".join(workflow.roles)
@@ -297,31 +297,29 @@ def _no_such_role(where: object, workflow: Workflow) -> WorkflowError:
 
 
 def _is_immediate(agent: Agent) -> bool:
-    """Whether `at_once` stands for `act`: not in a subclass that has an `act` of its own only."""
+    """Return whether `at_once` may replace `act`: not in a subclass that overrides only `act`."""
     [owner, *_] = [
         kind for kind in type(agent).__mro__ if "act" in kind.__dict__ or "at_once" in kind.__dict__
     ]
     return "at_once" in owner.__dict__
 
 
-def _filled(
-    turns: list[Turn], role: str, counting: RecordingLLM | None, started: float, seconds: float
+def _complete(
+    turns: list[Turn], role: str, llm: RecordingLLM | None, started: float, seconds: float
 ) -> list[Turn]:
-    """The turns with what the runtime knows; usage and time go to the last one, so that sums are right."""
+    """Return the turns with role, usage, and time; the last one gets all usage and time of the step."""
     earlier = [msgspec.structs.replace(turn, agent=role, started=started, seconds=0.0) for turn in turns[:-1]]
-    return [*earlier, _last_filled(turns[-1], role, counting, started, seconds)]
+    return [*earlier, _complete_last(turns[-1], role, llm, started, seconds)]
 
 
-def _last_filled(
-    turn: Turn, role: str, counting: RecordingLLM | None, started: float, seconds: float
-) -> Turn:
-    """As `_filled`, of the last turn. Objects are copied: an agent may change what it has returned."""
+def _complete_last(turn: Turn, role: str, llm: RecordingLLM | None, started: float, seconds: float) -> Turn:
+    """Return the last turn completed. Dicts are copied: the agent may still change those it returned."""
     message, usage, model, finish = turn.message, turn.usage, turn.model, turn.finish_reason
     value: Any = turn.value
-    if counting is not None:
-        usage = counting.usage if counting.usage.calls else usage
-        model = counting.model if model == "" else model
-        finish = counting.finish_reason if finish == "" else finish
+    if llm is not None:
+        usage = llm.usage if llm.usage.calls else usage
+        model = llm.model if model == "" else model
+        finish = llm.finish_reason if finish == "" else finish
     if type(message) is dict:
         message = message.copy()
     if type(value) is dict:
@@ -329,22 +327,22 @@ def _last_filled(
     return Turn(role, message, value, turn.end, usage, model, finish, started, seconds, turn.extras)
 
 
-async def _in_time(
-    acting: Awaitable[Turn | list[Turn]], role: str, seconds: float, counting: RecordingLLM | None
+async def _with_time_limit(
+    acting: Awaitable[Turn | list[Turn]], role: str, seconds: float, llm: RecordingLLM | None
 ) -> Turn | list[Turn]:
-    """Await a turn, for so long at most."""
-    async with TurnTimer(role, seconds) as own_time:
-        if counting is not None:
-            counting.own_time = own_time
-        return await own_time.bound(acting)
+    """Await a turn for at most `seconds`, not counting its calls."""
+    async with TurnTimer(role, seconds) as timer:
+        if llm is not None:
+            llm.timer = timer
+        return await timer.bound(acting)
 
 
-async def _undo_cancelling(mine: "asyncio.Task[Any]") -> None:
-    """Forget that an agent has cancelled the task of the peer in which it acts."""
+async def _undo_cancelling(current: "asyncio.Task[Any]") -> None:
+    """Undo cancellations of the asyncio task that were requested by an agent."""
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
-    while mine.cancelling():
-        mine.uncancel()
+    while current.cancelling():
+        current.uncancel()
 
 
 def _running_task() -> "asyncio.Task[Any] | None":

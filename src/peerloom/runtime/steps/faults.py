@@ -1,6 +1,6 @@
-"""Describes exceptions of agents and workflows as the end of their task.
+"""Describe exceptions of agents and workflows as the end of their task.
 
-The code here is total: no exception, whatever its `str`, type, or attributes do, makes it raise.
+Nothing here raises, even if the `str`, type, or attributes of an exception do.
 """
 
 import sysconfig
@@ -30,7 +30,7 @@ _LIBRARIES = tuple(
 def classify(error: BaseException, reason: str, role: str = "") -> End:
     """Describe how an exception ends a task; `reason` is for exceptions that do not name one."""
     message = message_of(error)
-    if issubclass(type(error), TaskError):  # isinstance would ask the exception itself
+    if issubclass(type(error), TaskError):  # isinstance would call the `__class__` of the exception
         named = _outcome_and_reason(error)
         if named is not None:
             return End(*named, detail=message, error=_fault(error, role, message))
@@ -45,12 +45,12 @@ def classify(error: BaseException, reason: str, role: str = "") -> End:
 
 
 def message_of(error: BaseException) -> str:
-    """The text of an exception, shortened, in characters that can be encoded."""
+    """Return the message of an exception, shortened and without characters that cannot be encoded."""
     return _attempt(lambda: _clean(str(error)), "(its message could not be read)")
 
 
 def is_reason(reason: object) -> bool:
-    """Whether a value can be the reason of a row: one line of printable text."""
+    """Return whether a value can be the reason of a row: one line of printable text."""
     return isinstance(reason, str) and (not reason or reason.isprintable()) and len(reason) <= 200
 
 
@@ -64,18 +64,18 @@ def _outcome_and_reason(error: BaseException) -> tuple[str, str] | None:
 def _fault(error: BaseException, role: str, message: str) -> Fault:
     kind = _clean(str(type.__dict__["__name__"].__get__(type(error))))
     file, line = _attempt(lambda: _place(_traceback_of(error)), ("", 0))
-    if not file and issubclass(type(error), RuntimeError):  # as Python makes of StopIteration
+    if not file and issubclass(type(error), RuntimeError):  # Python wraps a StopIteration in one
         file, line = _attempt(lambda: _place(_traceback_of(error.__cause__)), ("", 0))
     return Fault(role, kind, message, file, line)
 
 
 def _traceback_of(error: BaseException | None) -> TracebackType | None:
-    """The traceback of an exception, whose class may override the attribute."""
+    """Return the traceback of an exception, even if its class overrides the attribute."""
     return None if error is None else BaseException.__dict__["__traceback__"].__get__(error)
 
 
 def _place(traceback: TracebackType | None) -> tuple[str, int]:
-    """The innermost line of a traceback that is in neither a library nor Peerloom."""
+    """Return the innermost line of a traceback that is in neither a library nor Peerloom."""
     found = "", 0
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
@@ -86,7 +86,7 @@ def _place(traceback: TracebackType | None) -> tuple[str, int]:
 
 
 def _relative(file: str) -> str:
-    """A path below the working directory or the home directory without the latter's name."""
+    """Return a path relative to the working directory, or to the home directory as `~`."""
     for folder, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
         if file.startswith(f"{folder}/"):
             return _clean(prefix + file[len(str(folder)) + 1 :])

@@ -1,7 +1,7 @@
-"""Finished calls of an unfinished turn: as they are kept, and how they answer again.
+"""Record the finished calls of an unfinished turn, and replay them.
 
-A saved call answers one request with the same digest, first come first served. So n equal requests of one
-turn stay n answers, and calls that an agent makes side by side may be asked in another order.
+A recorded call answers one request with the same digest. So equal requests of a turn get an answer each, and
+concurrent calls may be repeated in any order.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ _NOT_PLAIN = (TypeError, OverflowError, ValueError)
 
 
 def digest_of(request: ChatRequest | EmbedRequest) -> bytes:
-    """The same for equal requests; empty for one that cannot be encoded.
+    """Return the digest of a request, or empty bytes if it cannot be encoded.
 
-    To be taken before the call: an agent may go on with the very list of messages that it has sent.
+    Must be called before the request is sent: the agent may change its list of messages afterwards.
     """
     try:
         return hashlib.blake2b(_encoder.encode(request), digest_size=DIGEST_BYTES).digest()
@@ -34,7 +34,7 @@ def digest_of(request: ChatRequest | EmbedRequest) -> bytes:
 
 
 def save(digest: bytes, reply: ChatReply | EmbedReply) -> SavedCall | None:
-    """A call as it is kept; None if request or reply hold what no JSON can."""
+    """Return a record of a call, or None if the request or reply cannot be encoded."""
     try:
         return SavedCall(digest, _encoder.encode(reply)) if digest else None
     except _NOT_PLAIN:
@@ -42,7 +42,7 @@ def save(digest: bytes, reply: ChatReply | EmbedReply) -> SavedCall | None:
 
 
 class RecordedCalls:
-    """The saved calls of one turn, each to be used once."""
+    """The recorded calls of one turn, each to be replayed once."""
 
     def __init__(self, calls: Iterable[SavedCall]) -> None:
         self._replies: dict[bytes, deque[bytes]] = {}
@@ -50,7 +50,7 @@ class RecordedCalls:
             self._replies.setdefault(call.digest, deque()).append(call.reply)
 
     def answer(self, digest: bytes, kind: type[Reply]) -> Reply | None:
-        """The reply of that kind to a request with this digest, if there is one left."""
+        """Return and remove a recorded reply to a request with this digest, or None."""
         replies = self._replies.get(digest)
         if replies is None:
             return None

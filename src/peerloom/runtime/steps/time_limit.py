@@ -13,29 +13,29 @@ from typing import Any, TypeVar
 from peerloom.errors import TaskError
 
 GRACE_SECONDS = 1.0
-"""For an agent that is cancelled; one that still goes on is never resumed."""
+"""The time a cancelled agent has to return; afterwards it is abandoned."""
 TICK_SECONDS = 1.0
 TICKS = 5
-"""Ticks of the watchdog in a row without a turn of the event loop, after which that is reported."""
+"""Consecutive ticks of the watchdog without an iteration of the event loop before it reports."""
 
 
-Acted = TypeVar("Acted")
+Result = TypeVar("Result")
 
-_abandoned: list[object] = []  # kept, as Python would resume them once more to finalize them
+_abandoned: list[object] = []  # kept: finalizing one would resume it once more
 
 
 class AgentTimeout(TaskError):
-    """An agent has not returned in time."""
+    """An agent did not return in time."""
 
     reason = "agent_timeout"
 
 
 class TurnTimer:
-    """Ends an agent that takes longer than it may, not counting the time in which its calls are answered.
+    """Limits the time of an agent's turn, not counting the time of its calls.
 
     Args:
-        role: whose turn it is.
-        seconds: how long a turn may take, without calls of services.
+        role: the role of the agent.
+        seconds: the maximum time of the turn.
     """
 
     def __init__(self, role: str, seconds: float) -> None:
@@ -46,12 +46,12 @@ class TurnTimer:
         self._calls = 0
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._insisted = False
+        self._forced = False
 
     @types.coroutine
-    def bound(self, acting: Awaitable[Acted]) -> Generator[Any, None, Acted]:
-        """Await an agent within this context; let go of one that goes on after it was cancelled."""
-        steps = acting.__await__()
+    def bound(self, awaitable: Awaitable[Result]) -> Generator[Any, None, Result]:
+        """Await an agent within this context; abandon one that does not return after its cancellation."""
+        steps = awaitable.__await__()
         error: BaseException | None = None
         while True:
             try:
@@ -59,19 +59,19 @@ class TurnTimer:
             except StopIteration as done:
                 return done.value
             if error is not None and self._scope.expired() and self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._insist)
+                self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._force_cancel)
             error = None
             try:
                 yield waited
             except BaseException as raised:
-                if self._insisted:
+                if self._forced:
                     _abandoned.append(steps)
                     raise
                 error = raised
 
-    def _insist(self) -> None:
+    def _force_cancel(self) -> None:
         assert self._task is not None
-        self._insisted = True
+        self._forced = True
         self._task.cancel()
 
     async def __aenter__(self) -> "TurnTimer":
@@ -85,7 +85,7 @@ class TurnTimer:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._insisted and self._task is not None:
+        if self._forced and self._task is not None:
             self._task.uncancel()
         try:
             await self._scope.__aexit__(kind, error, traceback)
@@ -93,41 +93,41 @@ class TurnTimer:
             key = f"agents.{self._role}.timeout"
             raise AgentTimeout(f"{self._role} has not returned within {self._seconds:g} s ({key})") from None
 
-    def stop(self) -> None:
-        """A call begins."""
+    def pause(self) -> None:
+        """Stop the clock while a call is under way."""
         if not self._calls:
             self._left -= asyncio.get_running_loop().time() - self._since
             self._reschedule(None)
         self._calls += 1
 
-    def go_on(self) -> None:
-        """A call is over."""
+    def resume(self) -> None:
+        """Restart the clock when the last call has ended."""
         self._calls -= 1
         if not self._calls:
             self._since = asyncio.get_running_loop().time()
             self._reschedule(self._since + max(0.0, self._left))
 
     def _reschedule(self, when: float | None) -> None:
-        with suppress(RuntimeError):  # it has expired, or the agent has returned before its call
+        with suppress(RuntimeError):  # expired, or the agent has returned before its call
             self._scope.reschedule(when)
 
 
 class Watchdog:
-    """Reports agents that keep the event loop from running, such as by `time.sleep`.
+    """Reports agents that block the event loop, such as with `time.sleep`.
 
-    A thread counts ticks in which the loop has not come round, so that neither a stopped process nor a busy
-    machine looks like an agent that blocks.
+    A thread counts its own ticks without an iteration of the loop, so that neither a stopped process nor a
+    busy machine looks like a blocking agent.
 
     Args:
         code: the code objects that run agents, with a local variable `role`.
-        tell: passes a text to a person; called from the thread.
+        warn: passes a text to a person; called from the thread.
     """
 
-    def __init__(self, code: "frozenset[object]", tell: Callable[[str], None]) -> None:
+    def __init__(self, code: "frozenset[object]", warn: Callable[[str], None]) -> None:
         self._code = code
-        self._tell = tell
+        self._warn = warn
         self._thread = threading.Thread(target=self._watch, name="peerloom-watchdog", daemon=True)
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._rounds = 0
 
     async def run(self) -> None:
@@ -139,15 +139,15 @@ class Watchdog:
                 self._rounds += 1
                 await asyncio.sleep(TICK_SECONDS / 2)
         finally:
-            self._over.set()
+            self._stopped.set()
 
     def _watch(self) -> None:
         seen, ticks = -1, 0
-        while not self._over.wait(TICK_SECONDS):
+        while not self._stopped.wait(TICK_SECONDS):
             ticks = ticks + 1 if seen == self._rounds else 0
             seen = self._rounds
             if ticks == TICKS:
-                frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - there is no other way
+                frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - no public API
                 self._report(frames.get(self._loop_thread))
 
     def _report(self, frame: FrameType | None) -> None:
@@ -155,7 +155,7 @@ class Watchdog:
         while frame is not None and frame.f_code not in self._code:
             frame = frame.f_back
         if frame is not None and "role" in frame.f_locals:
-            self._tell(
+            self._warn(
                 f"agent {frame.f_locals['role']!r} has blocked the event loop for {TICKS * TICK_SECONDS:g} s "
                 f"({place}), so no other task of its peer goes on: await what takes time, or put it into "
                 "asyncio.to_thread"

@@ -1,6 +1,6 @@
-"""Checks the turns and ends that agents and workflows return: a row must keep them exactly.
+"""Check that the turns and ends returned by agents and workflows survive encoding unchanged.
 
-The fast path encodes and compares; only a turn that fails there is searched for the field to name.
+The fast path encodes and compares. Only a turn that fails there is searched for the invalid field.
 """
 
 from math import inf
@@ -14,16 +14,16 @@ from peerloom.agents.base import Agent
 from peerloom.runtime.steps.faults import is_reason
 from peerloom.task import OUTCOMES, End, Extras, Task, Turn, Usage
 
-MOST_BITS = 53
-MOST_USD = 1e12
-MOST = (1 << MOST_BITS) - 1
+COUNT_BITS = 53
+MAX_USD = 1e12
+MAX_COUNT = (1 << COUNT_BITS) - 1
 """The largest count of tokens or calls in one turn: sums of a thousand of them fit in 64 bits."""
 
 _PASS_THROUGH = (
     orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
 _INFINITE, _MINUS_INFINITE = msgspec.msgpack.encode(inf), msgspec.msgpack.encode(-inf)
-_SCALARS = frozenset((str, int, bool, type(None)))  # MessagePack alone finds all that is wrong with them
+_SCALARS = frozenset((str, int, bool, type(None)))  # MessagePack alone rejects their invalid values
 _NO_USAGE = Turn("").usage
 _ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
@@ -39,10 +39,11 @@ _TYPES: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
 
 
 def checked(acted: object, agent: Agent) -> list[Turn]:
-    """Check that what an agent returned are turns.
+    """Return the turns that an agent returned, after checking their types.
 
     Raises:
-        TypeError: if it is anything else; the text says what to return.
+        TypeError: if they are not a turn or a list of turns.
+        ValueError: if the list is empty, or a turn before the last one has an end.
     """
     if isinstance(acted, Turn):
         return [acted]
@@ -86,7 +87,9 @@ def appended(task: Task, *turns: Turn) -> Task:
         for turn in turns:
             _explain(turn)
         raise ValueError(f"a turn cannot be encoded: {error}") from error
-    copies = (after.last,) if len(turns) == 1 else after.turns[-len(turns) :]  # the last one is decoded
+    copies = (
+        (after.last,) if len(turns) == 1 else after.turns[-len(turns) :]
+    )  # the last turn is decoded already
     for turn, copy in zip(turns, copies, strict=True):
         _check_usage(turn.usage)
         if turn.end is not None:
@@ -98,7 +101,7 @@ def appended(task: Task, *turns: Turn) -> Task:
 
 
 def _is_plain(turn: Turn) -> bool:
-    """Whether encoding a turn checks all there is to check, as of nearly all turns."""
+    """Return whether encoding a turn checks it completely, as for nearly all turns."""
     usage, message = turn.usage, turn.message
     value: Any = turn.value
     if usage is not _NO_USAGE and not _is_usual(usage):
@@ -116,14 +119,14 @@ def _is_usual(usage: Usage) -> bool:
     prompt, completion, cached, calls = usage.prompt, usage.completion, usage.cached, usage.calls
     return (
         type(prompt) is type(completion) is type(cached) is type(calls) is int
-        and (prompt | completion | cached | calls) >> MOST_BITS == 0
+        and (prompt | completion | cached | calls) >> COUNT_BITS == 0
         and type(usage.usd) is float
-        and 0 <= usage.usd <= MOST_USD
+        and 0 <= usage.usd <= MAX_USD
     )
 
 
 def _is_flat_json(value: object) -> bool:
-    """Whether a value is text, a number, or an object of those, or a list of such objects."""
+    """Return whether a value is a scalar but no float, a dict of such scalars, or a list of such dicts."""
     if type(value) is list:
         return all(map(_is_flat, cast("list[Any]", value)))
     return type(value) in _SCALARS or _is_flat(value)
@@ -150,7 +153,7 @@ def check_end(end: End, name: str) -> None:
 
 
 def check_exact(value: object, name: str) -> None:
-    """As `values.check`, at the cost of encoding the value if it is good.
+    """Check a value as `values.check` does, but at the cost of encoding it if it is valid.
 
     Raises:
         ValueError: if it cannot be kept exactly.
@@ -167,7 +170,7 @@ def check_exact(value: object, name: str) -> None:
 
 
 def _is_json(turn: Turn) -> bool:
-    """Whether the values of a turn are surely JSON; False means that they must be searched."""
+    """Return whether the values of a turn are certainly JSON; if False, they must be searched."""
     parts: list[Any] = []
     if turn.message is not None:
         parts.append(turn.message)
@@ -181,7 +184,7 @@ def _is_json(turn: Turn) -> bool:
 
 
 def _is_json_text(parts: list[Any]) -> bool:
-    """Whether values that encoding has not changed are surely JSON; if not, they must be searched."""
+    """Return whether values that encoding did not change are certainly JSON; if not, search them."""
     try:
         text = orjson.dumps(parts, option=_PASS_THROUGH)
     except TypeError:
@@ -194,13 +197,13 @@ def _is_json_text(parts: list[Any]) -> bool:
 
 
 def _holds_infinity(parts: list[Any]) -> bool:
-    """Whether an infinite number may be in there; text with the same bytes counts as one."""
+    """Return whether the values may contain an infinite number; text with the same bytes counts too."""
     packed = _encode(parts)
     return _INFINITE in packed or _MINUS_INFINITE in packed
 
 
 def _explain(turn: Turn) -> None:
-    """Raise an error that names the field of a turn that cannot be kept; return if none is found."""
+    """Raise an error that names the invalid field of a turn; return if there is none."""
     for name, types, expected in _TYPES:
         value = getattr(turn, name)
         if not isinstance(value, types):
@@ -245,11 +248,11 @@ def _explain_extras(extras: Extras) -> None:
 def _check_usage(usage: Usage) -> None:
     for name in ("prompt", "completion", "cached", "calls"):
         number = getattr(usage, name)
-        if type(number) is not int or not 0 <= number <= MOST:
-            _refuse(f"usage.{name}", number, f"a whole number from 0 to {MOST}")
+        if type(number) is not int or not 0 <= number <= MAX_COUNT:
+            _refuse(f"usage.{name}", number, f"a whole number from 0 to {MAX_COUNT}")
     usd: object = usage.usd
-    if type(usd) not in (int, float) or not 0 <= usage.usd <= MOST_USD:
-        _refuse("usage.usd", usd, f"a number of dollars from 0 to {MOST_USD:g}")
+    if type(usd) not in (int, float) or not 0 <= usage.usd <= MAX_USD:
+        _refuse("usage.usd", usd, f"a number of dollars from 0 to {MAX_USD:g}")
 
 
 def _check_end(end: End) -> None:

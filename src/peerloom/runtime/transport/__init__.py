@@ -1,1 +1,1 @@
-"""Connections between members."""
+"""Connect members to each other."""

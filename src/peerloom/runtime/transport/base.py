@@ -1,4 +1,4 @@
-"""How a member reaches the others. Each engine implements it; nothing stands between two members."""
+"""Define the interface through which a member sends messages directly to the others."""
 
 from typing import Protocol
 
@@ -6,24 +6,24 @@ from peerloom.errors import EngineError
 
 
 class Unreachable(EngineError):
-    """Another member is dead, or cannot be reached."""
+    """Another member is dead or cannot be reached."""
 
 
 class NoRoom(Unreachable):
-    """A member cannot start, as there is no room on the disk: no fault of its own, and it will pass."""
+    """A member cannot start while the disk is full."""
 
 
 class Link(Protocol):
-    """The outgoing side of a member's transport."""
+    """Sends messages to other members. Each engine implements it."""
 
     async def send(self, to: str, data: bytes) -> bytes:
-        """Hand an encoded message to a member; its encoded answer, empty if the message has none.
+        """Send an encoded message to a member, and return its encoded answer; empty if there is none.
 
         Raises:
-            Unreachable: whether or not the message arrived.
+            Unreachable: if there was no answer; the message may have arrived.
         """
         ...
 
     def host_of(self, member: str) -> str:
-        """The address of the host that a member is on; empty if that is unknown, or there is but one."""
+        """Return the address of a member's host; empty if it is unknown, or there is only one host."""
         ...

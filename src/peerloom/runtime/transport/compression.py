@@ -1,17 +1,17 @@
-"""Compression of what one host sends another: one stream for each connection, flushed after each message.
+"""Compress the messages between hosts: one stream for each connection, flushed after each message.
 
-A task's messages repeat what was sent before, since its history travels with it. The stream's window finds it
-again among all that went over this connection lately, whichever task it was of. So a message can only be read
-by whoever has read all before it: the order is the connection's own, and a new connection begins anew.
+The messages of a task repeat earlier ones, since its history travels with it. The window of the stream finds
+these repetitions among all recent messages of the connection, of any task. Reading a message therefore
+requires all messages before it on the same connection; each connection has a stream of its own.
 
-Level and window were chosen with words of recorded replies of a model: 100 dialogues of six turns in flight,
-each hop with all turns so far. Level 1 and 2 MiB leave 21 % (turns of 1 KB) and 26 % (20 KB) of the bytes,
-and 37 % of text that is all new. Level 3 leaves 17, 21 and 30 %, for nearly twice the CPU time: what it saves
-more is a sixth, for each second of that, of what level 1 does. What it takes is 2.7 MB at the sending end
-and 2.2 MB at the other, from the first message that is compressed on.
+Level and window were chosen with recorded replies of a model: 100 dialogues of six turns in flight, each hop
+with all turns so far. Level 1 with 2 MiB reduces turns of 1 KB to 21 % and of 20 KB to 26 % of their size,
+and new text to 37 %. Level 3 reduces them to 17, 21, and 30 % for nearly twice the CPU time: per second of
+CPU time, its additional saving is a sixth of that of level 1. A compressing connection takes 2.7 MB of memory
+at the sending end and 2.2 MB at the receiving end.
 
-A message says its length and checksum before it is unpacked: a stream that has lost its way is noticed at
-once, and one that grows beyond what it says is not followed.
+Each message is preceded by its length and checksum, so that a damaged stream is detected at once, and never
+decompressed beyond the stated length.
 """
 
 import struct
@@ -22,18 +22,18 @@ from typing import Literal
 import zstandard
 
 Compress = Literal["auto", "always", "never"]
-"""What is compressed: connections to other hosts, all, or none."""
+"""Compress connections to other hosts, all, or none."""
 
-LEAST = 1024  # bytes; what is shorter is one packet either way, and a flush costs what it saves
+MIN_BYTES = 1024  # bytes; a shorter message is one packet either way, and its flush costs as much as it saves
 
 _LEVEL = 1
 _WINDOW_LOG = 21
-_SLICE = 4096  # bytes read at once: they grow to 128 MiB at the very most
+_SLICE = 4096  # bytes decompressed at once, into 128 MiB at most
 _head = struct.Struct("<II")  # of the message: length, CRC-32
 
 
 class Damaged(Exception):
-    """What came is not what a packer has sent."""
+    """Received data is not the next message of a packer."""
 
 
 class Packer:
@@ -46,7 +46,7 @@ class Packer:
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
     def pack(self, message: bytes) -> bytes:
-        """The next piece of the stream. It must be sent: those after it refer to it."""
+        """Compress a message. The result must be sent, since later messages refer to it."""
         head = _head.pack(len(message), zlib.crc32(message))
         body = self._stream.compress(message)
         return b"".join((head, body, self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)))
@@ -56,23 +56,23 @@ class Unpacker:
     """The receiving end of a stream.
 
     Args:
-        most: bytes that a message may have.
+        max_bytes: the maximum length of a message.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._stream = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOG).decompressobj()
 
     def unpack(self, packed: bytes) -> bytes:
-        """The message of the next piece.
+        """Decompress the next message.
 
         Raises:
-            Damaged: if it is not the next one, or is not what it says. Nothing can be read after it.
+            Damaged: if it is not the next message, or is damaged. The stream is unusable afterwards.
         """
         if len(packed) < _head.size:
             raise Damaged
         length, checksum = _head.unpack_from(packed)
-        if length > self._most:
+        if length > self._max_bytes:
             raise Damaged
         message = self._inflate(packed, length)
         if len(message) != length or zlib.crc32(message) != checksum:
@@ -92,8 +92,8 @@ class Unpacker:
         return b"".join(pieces)
 
 
-def worth_it(compress: Compress, here: str, there: str) -> bool:
-    """Whether a connection between two numeric addresses is compressed: within a host that only costs CPU."""
+def should_compress(compress: Compress, here: str, there: str) -> bool:
+    """Return whether to compress a connection between two numeric addresses."""
     if compress == "auto":
         return here != there and not ip_address(there).is_loopback
     return compress == "always"

@@ -1,11 +1,11 @@
-"""Connections between members: each member listens, and keeps one connection open to each that it sends to.
+"""Connect members: each listens, and keeps one connection open to each member it sends messages to.
 
-An actor call costs its two ends about half a millisecond of CPU together, and carries messages above 100 KB
-through the object store; a message here is one write and one read. Within a host members connect by loopback,
-between hosts by TLS (`runtime/transport/tls.py`).
+An actor call costs both ends together about half a millisecond of CPU time, and carries messages above 100 KB
+through the object store. A message here is one write and one read. Members connect by loopback within a host,
+and by TLS between hosts (`runtime/transport/tls.py`).
 
-When a connection breaks, nobody knows which of the unanswered messages had arrived: each is `Unreachable`,
-and the census decides. A connection that was never made carried nothing.
+When a connection breaks, it is unknown which of the unanswered messages had arrived: each call raises
+`Unreachable`, and the census decides. If connecting fails, no message was sent.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ LOOPBACK = "127.0.0.1"
 
 
 class Address(NamedTuple):
-    """Where a member listens.
+    """The address of a listening member.
 
     Args:
-        host: its host, as other hosts reach it.
-        port: for TLS connections from other hosts; 0 if there is none.
-        local_port: for connections from the same host, on loopback; 0 if there is none.
+        host: the address of its host for other hosts.
+        port: the port for TLS connections from other hosts, or 0.
+        local_port: the loopback port for connections from the same host, or 0.
     """
 
     host: str
@@ -37,16 +37,16 @@ class Address(NamedTuple):
 
 
 class ConnectFailed(Exception):
-    """No connection could be made; nothing was sent."""
+    """A connection could not be made; nothing was sent."""
 
 
-class Listener:
+class MemberListener:
     """Accepts connections of other members.
 
     Args:
-        credentials: of the run.
-        receive: handles a message without waiting, and returns the answer; empty if there is none.
-        limit: of the connections that have not authenticated.
+        credentials: the credentials of the run.
+        receive: handles a message without blocking, and returns the answer; empty if there is none.
+        limit: limits the connections that have not authenticated.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Listener:
         self._context = credentials.server_context()
 
     async def open(self, host: str) -> Address:
-        """Listen on free ports of loopback and, with TLS, of this host's address."""
+        """Listen on free ports of loopback and, with TLS, of `host`; return the address."""
         local_port = await self._listen(self._protocol, LOOPBACK)
         if host == LOOPBACK:
             return Address(host, local_port=local_port)
         return Address(host, await self._listen(lambda: _NewConnection(self._secure), host), local_port)
 
     def close(self) -> None:
-        """Close all connections; messages on their way here count as lost."""
+        """Close all connections; messages in transit are lost."""
         for server in self._servers:
             server.close()
         for handshake in list(self._handshakes):
@@ -94,7 +94,7 @@ class Listener:
     def _secure(self, transport: asyncio.Transport) -> None:
         """Begin the TLS handshake of a new connection, unless too many are waiting."""
         if self._limit.admit(transport):
-            transport.pause_reading()  # all that comes belongs to the handshake
+            transport.pause_reading()  # all further data belongs to the handshake
             handshake = asyncio.ensure_future(self._handshake(transport))
             self._handshakes.add(handshake)
             handshake.add_done_callback(self._handshakes.discard)
@@ -119,7 +119,7 @@ class Listener:
 
 
 class _NewConnection(asyncio.Protocol):
-    """Hands the transport of a new connection on."""
+    """Passes on the transport of a new connection."""
 
     def __init__(self, made: Callable[[asyncio.Transport], None]) -> None:
         self._made = made
@@ -128,7 +128,7 @@ class _NewConnection(asyncio.Protocol):
         self._made(cast("asyncio.Transport", transport))
 
 
-class Connection:
+class MemberConnection:
     """The calling end of a connection. Made by `connect`."""
 
     def __init__(self, protocol: ClientProtocol) -> None:
@@ -137,14 +137,14 @@ class Connection:
     @classmethod
     async def connect(
         cls, address: Address, credentials: Credentials, *, here: str = LOOPBACK, compress: Compress = "auto"
-    ) -> "Connection":
+    ) -> "MemberConnection":
         """Connect to a member, with TLS if it is on another host.
 
         Args:
             address: where the member listens.
-            credentials: of the run.
-            here: this host, as other hosts reach it.
-            compress: whether messages are compressed.
+            credentials: the credentials of the run.
+            here: the address of this host for other hosts.
+            compress: which connections are compressed.
 
         Raises:
             ConnectFailed: if the member does not answer there, or lacks the credentials.
@@ -166,7 +166,7 @@ class Connection:
 
     @property
     def broken(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Whether the connection is broken."""
         return self._protocol.broken
 
     @property
@@ -178,7 +178,7 @@ class Connection:
         """Send a message and return its answer.
 
         Raises:
-            Unreachable: if the connection broke before there was one.
+            Unreachable: if the connection broke before the answer arrived.
         """
         return await self._protocol.call(data)
 

@@ -1,23 +1,23 @@
-"""A deadline on others that only counts the time in which this process itself has run.
+"""Limit the wait for other processes, not counting the time in which this process was suspended.
 
-A process that is stopped (SIGSTOP, a swapping host) and goes on finds every deadline past and all answers
-still unread. So a deadline is counted in slices: however long the stop was, it costs one of them; and the
-last slice must not have been such a one, so that there was time to hear what had come meanwhile.
+After a suspension (SIGSTOP, a swapping host), all deadlines have passed while answers are still unread. A
+deadline here therefore consists of slices. A suspension of any length costs one slice, and the last slice
+must not contain one, so that there is time to read the answers.
 """
 
 import asyncio
 from types import TracebackType
 
 SLICES = 10
-MAX_EXTRA = 10  # slices for a process that is always late: it cannot wait for ever
-_LATE = 2.0  # a slice that took so many times its length was not this process's own
+MAX_EXTRA = 10  # slices for a process that is always late, which must not wait for ever
+_LATE = 2.0  # a slice longer than this multiple of its length contains a suspension
 
 
 class Deadline:
-    """Like `asyncio.timeout`, for what others have to do within `seconds`.
+    """Limits the time of its block, like `asyncio.timeout`, not counting suspensions of this process.
 
     Raises:
-        TimeoutError: on leaving, if the time was up first.
+        TimeoutError: on exit, if the block took longer than `seconds`.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -1,9 +1,9 @@
-"""The protocol of a connection between members: a handshake, then numbered frames in both directions.
+"""Implement the protocol of connections between members: a handshake, then numbered frames.
 
-Both ends prove that they know the run's secret: each sends a nonce, and returns an HMAC of the other's. The
-secret itself is never sent. The caller's proof covers a byte that says whether it compresses
-(`runtime.transport.compression`). If so, its longer frames are compressed, which a bit of their length says;
-short frames and all answers are sent as they are.
+Both ends prove that they know the secret of the run: each sends a nonce, and returns an HMAC of the other's.
+The secret itself is never sent. The caller's proof covers a byte that selects compression
+(`runtime.transport.compression`). If it is selected, long frames of the caller are compressed, and marked by
+a bit of their length; short frames and all answers are not compressed.
 
 A frame is the length of a message, a number, and the message; its answer has the same number.
 """
@@ -18,10 +18,17 @@ from typing import cast
 
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport.base import Unreachable
-from peerloom.runtime.transport.compression import LEAST, Compress, Damaged, Packer, Unpacker, worth_it
+from peerloom.runtime.transport.compression import (
+    MIN_BYTES,
+    Compress,
+    Damaged,
+    Packer,
+    Unpacker,
+    should_compress,
+)
 
 MAX_FRAME = 1 << 30
-"""Bytes of a message; a frame that claims more is damaged."""
+"""The maximum bytes of a message; a frame with a greater length is damaged."""
 
 _NONCE = 16
 _PROOF = 32
@@ -31,7 +38,7 @@ _head = struct.Struct("<II")  # length of the message, number
 
 
 class _FrameProtocol(asyncio.Protocol):
-    """The part that both ends share."""
+    """The common part of both ends."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -74,7 +81,7 @@ class _FrameProtocol(asyncio.Protocol):
             self.abort()  # as the other end would
             return
         packed = 0
-        if self.packer is not None and len(message) >= LEAST:
+        if self.packer is not None and len(message) >= MIN_BYTES:
             message, packed = self.packer.pack(message), _PACKED
         self._transport.writelines((_head.pack(packed | len(message), number), message))
 
@@ -83,7 +90,7 @@ class _FrameProtocol(asyncio.Protocol):
         raise NotImplementedError
 
     def _take(self, number: int, message: bytes) -> None:
-        """Handle a message."""
+        """Handle a received message."""
         raise NotImplementedError
 
     def _cut(self, size: int) -> bytes | None:
@@ -128,10 +135,10 @@ class ServerProtocol(_FrameProtocol):
     """The listening end: answers each message.
 
     Args:
-        secret: of the run.
+        secret: the secret of the run.
         receive: handles a message and returns the answer.
-        limit: counts connections that have not authenticated.
-        connections: where this one is kept while it is open.
+        limit: limits the connections that have not authenticated.
+        connections: the set of open connections, to which this one is added.
     """
 
     def __init__(
@@ -194,7 +201,7 @@ class ClientProtocol(_FrameProtocol):
         self._compress: Compress = compress
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._numbers = 0
-        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._proved = False
 
     async def call(self, message: bytes) -> bytes:
@@ -202,17 +209,17 @@ class ClientProtocol(_FrameProtocol):
         if self.broken:
             raise Unreachable("the connection is broken")
         number = self._numbers = (self._numbers + 1) & 0xFFFF_FFFF
-        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self.write(number, message)
         try:
             return await answer
         finally:
-            self._asked.pop(number, None)
+            self._answers.pop(number, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
         super().connection_lost(exc)
-        for waiting in (self.ready, *self._asked.values()):
+        for waiting in (self.ready, *self._answers.values()):
             if not waiting.done():
                 waiting.set_exception(Unreachable(f"the connection broke: {exc or 'closed'}"))
         if not self.ready.cancelled():
@@ -241,12 +248,12 @@ class ClientProtocol(_FrameProtocol):
     def _codec(self, transport: asyncio.Transport) -> bytes:
         """Choose the encoding of the frames, which depends on both addresses."""
         here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        if not here or not there or not worth_it(self._compress, here[0], there[0]):
+        if not here or not there or not should_compress(self._compress, here[0], there[0]):
             return _PLAIN  # a connection that is closed already has no peer name
         self.packer = Packer()
         return _ZSTD
 
     def _take(self, number: int, message: bytes) -> None:
-        asked = self._asked.get(number)
-        if asked is not None and not asked.done():
-            asked.set_result(message)
+        answer = self._answers.get(number)
+        if answer is not None and not answer.done():
+            answer.set_result(message)

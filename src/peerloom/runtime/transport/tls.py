@@ -1,7 +1,8 @@
-"""TLS between hosts: one certificate for each run, which all members have and accept no other.
+"""Secure connections between hosts by TLS, with one certificate for each run.
 
-The certificate and its key reach the members as the run's secret does, by the engine's own means, and are on
-no disk. TLS 1.3 (RFC 8446) keeps what is sent from being read, altered, truncated or replayed.
+All members of a run have this certificate, and trust no other. The engine passes it to them together with the
+secret of the run; neither is written to a disk. TLS 1.3 (RFC 8446) protects messages from being read,
+altered, truncated, or replayed.
 """
 
 import os
@@ -21,17 +22,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 _NAME = "peerloom run"
-_VALID = timedelta(days=3650)  # a run may last; hosts' clocks may differ
+_VALID = timedelta(days=3650)  # longer than any run, and tolerant of clocks that differ
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What members of a run prove to each other that they belong to it.
+    """The credentials by which the members of a run authenticate each other.
 
     Args:
-        secret: of the run, for connections within a host.
-        certificate: of the run, for connections between hosts; PEM.
-        key: of the certificate; PEM.
+        secret: the secret of the run, for connections within a host.
+        certificate: the certificate of the run, for connections between hosts, as PEM.
+        key: the private key of the certificate, as PEM.
     """
 
     secret: bytes = field(repr=False)
@@ -40,7 +41,7 @@ class Credentials:
 
     @classmethod
     def create(cls) -> "Credentials":
-        """Make the credentials of a new run."""
+        """Create the credentials of a new run."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAME)])
         now = datetime.now(UTC)
@@ -73,7 +74,7 @@ class Credentials:
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False  # it is the certificate itself that is trusted
+        context.check_hostname = False  # the certificate itself is trusted, not a name
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=self.certificate.decode())
         with _readable(self.key + self.certificate) as path:
@@ -83,7 +84,7 @@ class Credentials:
 
 @contextmanager
 def _readable(data: bytes) -> Generator[str]:
-    """Give `data` a path, which `ssl` asks for; in memory where the system can."""
+    """Provide a path to `data`, as `ssl` requires; in memory if the system supports it."""
     if hasattr(os, "memfd_create"):
         with open(os.memfd_create("tls"), "wb") as file:
             file.write(data)

@@ -11,8 +11,7 @@ There are three kinds:
     CALL  a finished call of the unfinished turn that follows the hop
     BASE  all turns up to the hop, and calls of the next turn: the start of an attempt of a recovered task
 
-Equal calls are separate records, distinguished by a number; a copy of a record has the same number. There are
-no records for the branches of a fan-out.
+Equal calls are separate records, distinguished by a number; a copy of a record has the same number.
 """
 
 import os
@@ -72,9 +71,6 @@ def turn_record(header: Header, raw_turns: Sequence[msgspec.Raw], hops: int = 1)
         header: the copy's header after these steps.
         raw_turns: the encoded turns that the steps added.
         hops: the number of steps.
-
-    Raises:
-        ValueError: if the copy is a branch of a fan-out.
     """
     return _record(TURN, header, hops - 1, _encode(raw_turns))
 
@@ -85,9 +81,6 @@ def call_record(header: Header, call: SavedCall) -> bytes:
     Args:
         header: the header of the acting copy; its hop is the last finished one.
         call: the call.
-
-    Raises:
-        ValueError: if the copy is a branch of a fan-out.
     """
     return _record(CALL, header, next(_call_numbers), _encode(call))
 
@@ -99,9 +92,6 @@ def base_record(header: Header, raw_turns: Sequence[msgspec.Raw], calls: Sequenc
         header: the header of the admitted copy.
         raw_turns: all its turns, encoded.
         calls: the finished calls of the next turn.
-
-    Raises:
-        ValueError: if the copy is a branch of a fan-out.
     """
     return _record(BASE, header, len(calls), _encode((raw_turns, calls)))
 
@@ -140,9 +130,7 @@ def base_of(record: bytes) -> tuple[list[msgspec.Raw], list[SavedCall]]:
 
 
 def _record(kind: int, header: Header, mark: int, payload: bytes) -> bytes:
-    (file, row, trial), attempt, hop, branch = header
-    if branch:
-        raise ValueError(f"task {header.id} is branch {branch} of a fan-out; the journal cannot hold it")
+    (file, row, trial), attempt, hop = header
     length = len(payload)
     head = HEAD.pack(MARKER, length, length ^ LENGTH_MASK, kind, file, row, trial, attempt, hop, mark)
     crc = zlib.crc32(payload, zlib.crc32(head))

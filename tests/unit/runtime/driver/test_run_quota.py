@@ -20,7 +20,7 @@ Make = Callable[..., "Told"]
 class Told:
     """A session's rationing at work, what it tells, and how it ended."""
 
-    def __init__(self, run_dir: Path, spared: tuple[str, ...]) -> None:
+    def __init__(self, run_dir: Path, optional: tuple[str, ...]) -> None:
         self.texts: list[str] = []
         self.number = 0
         self.rationing = QuotaCoordinator(
@@ -29,14 +29,16 @@ class Told:
             run_dir,
             members=list[str],
             send=lambda member, data: None,
-            tell=lambda notice: self.texts.append(notice.text),
-            spared=spared,
+            notify=lambda notice: self.texts.append(notice.text),
+            optional=optional,
         )
         self.running = asyncio.create_task(self.rationing.run())
 
     def says(self, member: str, service: str = "big", **fields: Any) -> None:
         self.number += 1
-        self.rationing.take(member, encode([UsageReport(service=service, number=self.number, **fields)]))
+        self.rationing.add_reports(
+            member, encode([UsageReport(service=service, number=self.number, **fields)])
+        )
 
     async def until(self, texts: int) -> list[str]:
         async with asyncio.timeout(5):
@@ -47,11 +49,11 @@ class Told:
 
 @pytest.fixture
 async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
-    monkeypatch.setattr(module, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(module, "OUTAGE_SECONDS", 0.1)
     made: list[Told] = []
 
-    def start(*spared: str) -> Told:
-        made.append(Told(tmp_path, spared))
+    def start(*optional: str) -> Told:
+        made.append(Told(tmp_path, optional))
         return made[-1]
 
     yield start

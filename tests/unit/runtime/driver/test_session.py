@@ -70,13 +70,13 @@ def test_members_begin_where_the_session_does(tmp_path: Path) -> None:
 def test_seconds_add_up_over_sessions_the_killed_ones_too(tmp_path: Path) -> None:
     with session(tmp_path) as this:
         this.begin()
-        this.keep(7.0)
+        this.save(7.0)
     with session(tmp_path) as this:
         assert this.cpu_seconds == 7.0
         before = this.wall_seconds
         this.begin()
-        this.keep(9.0, "drained")
-        this.keep(1.0)  # a late one, from another thread, says nothing any more
+        this.save(9.0, "drained")
+        this.save(1.0)  # a late one, from another thread, says nothing any more
     found = read_state(tmp_path)
     assert found is not None
     assert (found.how, found.cpu_seconds) == ("drained", 9.0)
@@ -123,21 +123,21 @@ def test_another_run_is_refused_if_starting_over_is_not_wanted(tmp_path: Path) -
 def test_another_model_is_refused_once_there_is_work(tmp_path: Path) -> None:
     with session(tmp_path) as this:
         this.begin()
-        this.know_model(Client("gpt-a"))
+        this.record_model(Client("gpt-a"))
     with session(tmp_path) as this:
         this.begin()
-        this.know_model(Client("gpt-b"))  # nobody has asked the other one
-        this.keep(0.0, "drained")
+        this.record_model(Client("gpt-b"))  # nobody has asked the other one
+        this.save(0.0, "drained")
     commit(tmp_path, 0, 1)
     with session(tmp_path) as this:
         this.begin()
         with pytest.raises(ConfigError, match=r"llm\.model: was gpt-b, now gpt-a\nRestore"):
-            this.know_model(Client("gpt-a"))
-        this.keep(0.0, "failed")
+            this.record_model(Client("gpt-a"))
+        this.save(0.0, "failed")
     with session(tmp_path) as this:
         this.begin()
-        this.know_model(Client("gpt-b"))
-        this.know_model(Client(None))  # a service of somebody's own, which does not say
+        this.record_model(Client("gpt-b"))
+        this.record_model(Client(None))  # a service of somebody's own, which does not say
 
 
 def test_another_version_of_peerloom_is_a_notice(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_finished_run_is_done_unless_there_is_more_to_do(tmp_path: Path) -> No
         summary = {"admitted": 1, "outcomes": {"failed": 1}}
         this.run_dir.write_summary(summary)
         assert this.done is None
-        this.keep(0.0, "finished")
+        this.save(0.0, "finished")
     with session(tmp_path, limit=5) as this:
         assert this.done == summary
     with session(tmp_path, limit=6) as this:
@@ -167,7 +167,7 @@ def test_a_finished_run_is_done_unless_there_is_more_to_do(tmp_path: Path) -> No
         assert this.retry() == 1
         commit(tmp_path, 0, this.first)  # the sinks of this session come after it
         this.run_dir.write_summary({"admitted": 1, "outcomes": {"completed": 1}})
-        this.keep(0.0, "finished")
+        this.save(0.0, "finished")
     with session(tmp_path, limit=5, retry_failed=True) as this:
         assert this.done is not None
 

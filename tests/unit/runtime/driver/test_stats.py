@@ -22,9 +22,9 @@ class Supervised:
     def census(self) -> None:
         self.asked.append(self.now)
 
-    def progressed(self) -> None: ...
+    def rows_committed(self) -> None: ...
 
-    def condemned(self) -> None: ...
+    def poison_committed(self) -> None: ...
 
 
 class Over(Exception):
@@ -34,7 +34,7 @@ class Over(Exception):
 async def test_while_no_rows_come_a_census_is_asked_for_less_and_less_often(monkeypatch: pytest.MonkeyPatch):
     run = Supervised()
     monkeypatch.setattr(gathering, "time", SimpleNamespace(monotonic=lambda: run.now))
-    monkeypatch.setattr(gathering, "FIGURES_SECONDS", 0.0)
+    monkeypatch.setattr(gathering, "STATS_SECONDS", 0.0)
 
     def progress() -> Any:
         run.now += 0.5
@@ -43,7 +43,7 @@ async def test_while_no_rows_come_a_census_is_asked_for_less_and_less_often(monk
         return None
 
     watching = StatsCollector(
-        cast("Any", None), cast("Any", run), HookDispatcher([]), Deadline=1.0, on_readings=print
+        cast("Any", None), cast("Any", run), HookDispatcher([]), timeout=1.0, on_usage=print
     )
     with pytest.raises(Over):
         await watching.watch(progress, lambda: "")

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from peerloom.runtime.driver.client import costs
-from peerloom.runtime.driver.summary import Figures, summarise
+from peerloom.runtime.driver.summary import RunStats, summarise
 from peerloom.runtime.member.spec import MemberStats
 from peerloom.services.llm.cache.client import CacheTally
 from peerloom.services.llm.client.client import ReplicatedClientSpec
@@ -17,20 +17,20 @@ def committed(outcome: str, count: int) -> Totals:
 
 
 def test_a_replaced_sink_is_counted_once_and_dead_peers_go_on_counting() -> None:
-    figures = Figures()
-    figures.take("sink-0.9", MemberStats(totals=committed("completed", 3)))
-    figures.take("sink-0.10", MemberStats(totals=committed("completed", 5)))
-    figures.take("sink-1.1", MemberStats(totals=committed("failed", 2)))
-    figures.take("peer-0.1", MemberStats(hops=7, cpu_seconds=1.0, agents={"a": AgentTally(turns=7)}, turns=3))
-    figures.take("peer-0.2", MemberStats(hops=1, cpu_seconds=0.5, agents={"a": AgentTally(turns=1)}, turns=2))
-    figures.take("feeder-0.1", MemberStats(in_flight=9))
-    figures.take("feeder-0.2", MemberStats(in_flight=4))
-    progress = figures.progress(1.0, 20)
+    stats = RunStats()
+    stats.update("sink-0.9", MemberStats(totals=committed("completed", 3)))
+    stats.update("sink-0.10", MemberStats(totals=committed("completed", 5)))
+    stats.update("sink-1.1", MemberStats(totals=committed("failed", 2)))
+    stats.update("peer-0.1", MemberStats(hops=7, cpu_seconds=1.0, agents={"a": AgentTally(turns=7)}, turns=3))
+    stats.update("peer-0.2", MemberStats(hops=1, cpu_seconds=0.5, agents={"a": AgentTally(turns=1)}, turns=2))
+    stats.update("feeder-0.1", MemberStats(in_flight=9))
+    stats.update("feeder-0.2", MemberStats(in_flight=4))
+    progress = stats.progress(1.0, 20)
     assert progress.outcomes == {"completed": 5, "failed": 2}
     assert (progress.admitted, progress.in_flight, progress.hops) == (11, 4, 8)
     assert progress.turns == 2  # of the living
     assert progress.agents["a"].turns == 8
-    assert figures.cpu_seconds() == 1.5
+    assert stats.cpu_seconds() == 1.5
 
 
 def test_the_summary_adds_up_what_is_committed() -> None:
@@ -56,15 +56,15 @@ def test_a_completed_row_has_its_price_if_tokens_have() -> None:
 
 
 def test_rows_of_earlier_sessions_count_before_the_sinks_have_spoken() -> None:
-    figures = Figures()
-    figures.earlier = committed("completed", 7)
-    progress = figures.progress(20.0, None, 12.0)
+    stats = RunStats()
+    stats.earlier = committed("completed", 7)
+    progress = stats.progress(20.0, None, 12.0)
     assert (progress.earlier_rows, progress.earlier_seconds) == (7, 12.0)
     assert progress.outcomes == {"completed": 7}
-    figures.take("sink-0.1000001", MemberStats(totals=committed("completed", 4)))  # one of two shards
-    assert figures.progress(20.0, None).outcomes == {"completed": 7}
-    figures.take("sink-1.1000001", MemberStats(totals=committed("completed", 5)))
-    assert figures.progress(20.0, None).outcomes == {"completed": 9}
+    stats.update("sink-0.1000001", MemberStats(totals=committed("completed", 4)))  # one of two shards
+    assert stats.progress(20.0, None).outcomes == {"completed": 7}
+    stats.update("sink-1.1000001", MemberStats(totals=committed("completed", 5)))
+    assert stats.progress(20.0, None).outcomes == {"completed": 9}
 
 
 def test_the_start_is_no_part_of_the_speed() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from peerloom.errors import EngineError
 from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
-from peerloom.protocol.messages import CommittedReply, Drain, Prepare, Query, Report, decode, encode
+from peerloom.protocol.messages import CommittedQuery, CommittedReply, Drain, Prepare, Report, decode, encode
 from peerloom.protocol.view import PEER, Member
 from peerloom.runtime.driver import supervisor as module
 from peerloom.runtime.driver.supervisor import Event, Supervisor
@@ -36,11 +36,11 @@ class FakeEngine:
         self.ends: dict[str, asyncio.Future[bytes]] = {}
         self.drained: list[str] = []
 
-    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
-        name = brief.member.name
+    async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
+        name = spec.member.name
         script = self.starts.get(name.rpartition(".")[0])
         if script:
-            await script.pop(0)(waits)
+            await script.pop(0)(on_wait)
         self.told[name] = asyncio.Queue()
         self.ends[name] = asyncio.get_running_loop().create_future()
         return "node", 1
@@ -53,16 +53,16 @@ class FakeEngine:
     async def wait(self, name: str) -> bytes:
         return await asyncio.shield(self.ends[name])
 
-    async def tell(self, name: str, data: bytes) -> None:
+    async def notify(self, name: str, data: bytes) -> None:
         message = decode(data)
         if isinstance(message, Prepare):
             self.told[name].put_nowait(encode(Report(message.view.number, name)))
         elif isinstance(message, Drain):
             self.drained.append(name)
-        elif isinstance(message, Query):
+        elif isinstance(message, CommittedQuery):
             self.told[name].put_nowait(encode(CommittedReply(message.view, name, [], [])))
 
-    async def listen(self, name: str) -> list[bytes]:
+    async def poll_events(self, name: str) -> list[bytes]:
         return [await self.told[name].get()]
 
     async def ping(self, name: str) -> None: ...
@@ -97,11 +97,11 @@ class Watch:
 
 @asynccontextmanager
 async def running(engine: FakeEngine, watch: Watch) -> AsyncIterator[Supervisor]:
-    def brief(member: Member) -> MemberSpec:
+    def spec(member: Member) -> MemberSpec:
         program = Program(Sequence(*ROLES), {})
         return MemberSpec(member, program, SETTINGS, Path("nowhere"), MappingProxyType({}))
 
-    supervisor = Supervisor(engine, SETTINGS, ROLES, brief, watch, lambda: None, lambda name, data: None)  # type: ignore[arg-type]
+    supervisor = Supervisor(engine, SETTINGS, ROLES, spec, watch, lambda: None, lambda name, data: None)  # type: ignore[arg-type]
 
     class Over(Exception):
         """Ends the group."""
@@ -130,9 +130,9 @@ def fails(error: Exception) -> Start:
 async def test_a_member_without_room_waits_while_the_others_go_on():
     engine, watch, room = FakeEngine(), Watch(), asyncio.Event()
 
-    async def without_room(waits: Callable[[str], None]) -> None:
+    async def without_room(on_wait: Callable[[str], None]) -> None:
         for _ in range(5):
-            waits("no node has spot=1")
+            on_wait("no node has spot=1")
         await room.wait()
 
     async with running(engine, watch) as supervisor:
@@ -154,7 +154,7 @@ async def test_a_full_disk_at_the_start_is_no_death_in_a_row():
     engine, watch = FakeEngine(), Watch()
     async with running(engine, watch) as supervisor:
         await watch.until(lambda: bool(watch.of(ViewChanged)))
-        engine.starts["sink-0"] = [fails(NoRoom("no room left"))] * (2 * module.MAX_DEATHS_IN_A_ROW)
+        engine.starts["sink-0"] = [fails(NoRoom("no room left"))] * (2 * module.MAX_CONSECUTIVE_DEATHS)
         engine.die("sink-0.1")
         await watch.until(lambda: len(watch.of(ViewChanged)) == 2)
         assert "sink-0.22" in supervisor.names
@@ -164,22 +164,22 @@ async def test_a_full_disk_at_the_start_is_no_death_in_a_row():
 
 async def test_who_dies_again_and_again_ends_the_run():
     engine, watch = FakeEngine(), Watch()
-    engine.starts["peer-0"] = [fails(Unreachable("it died"))] * module.MAX_DEATHS_IN_A_ROW
+    engine.starts["peer-0"] = [fails(Unreachable("it died"))] * module.MAX_CONSECUTIVE_DEATHS
     with pytest.raises(ExceptionGroup) as caught:
         async with running(engine, watch):
             await watch.until(lambda: False)
     [error] = [error for error in caught.value.exceptions if isinstance(error, EngineError)]
     assert "peer-0 died 10 times in a row" in str(error)
-    assert len(watch.of(MemberLost)) == module.MAX_DEATHS_IN_A_ROW
+    assert len(watch.of(MemberLost)) == module.MAX_CONSECUTIVE_DEATHS
 
 
 async def test_progress_forgives_deaths():
     engine, watch = FakeEngine(), Watch()
     async with running(engine, watch) as supervisor:
-        for incarnation in range(1, 2 * module.MAX_DEATHS_IN_A_ROW):
+        for incarnation in range(1, 2 * module.MAX_CONSECUTIVE_DEATHS):
             await watch.until(lambda number=incarnation: len(watch.of(ViewChanged)) == number)
             engine.die(f"peer-0.{incarnation}")
-            supervisor.progressed()
+            supervisor.rows_committed()
     assert {joined.member for joined in watch.of(MemberJoined)} > {f"{PEER}-0.1", f"{PEER}-1.1"}
 
 
@@ -202,8 +202,8 @@ async def test_deaths_by_poison_are_forgiven_to_the_quarantine_only():
     engine, watch = FakeEngine(), Watch()
     with pytest.raises(ExceptionGroup):
         async with running(engine, watch) as supervisor:
-            for incarnation in range(1, 2 * module.MAX_DEATHS_IN_A_ROW):
+            for incarnation in range(1, 2 * module.MAX_CONSECUTIVE_DEATHS):
                 await watch.until(lambda number=incarnation: len(watch.of(ViewChanged)) == number)
                 engine.die(f"peer-0.{incarnation}")
-                supervisor.condemned()
-    assert len(watch.of(MemberLost)) == module.MAX_DEATHS_IN_A_ROW
+                supervisor.poison_committed()
+    assert len(watch.of(MemberLost)) == module.MAX_CONSECUTIVE_DEATHS

@@ -14,7 +14,7 @@ from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RunSettings
 from peerloom.runtime.transport.base import Unreachable
 from peerloom.runtime.transport.compression import Compress, Packer
-from peerloom.runtime.transport.connections import Address, Listener
+from peerloom.runtime.transport.connections import Address, MemberListener
 from peerloom.runtime.transport.tls import Credentials
 from peerloom.workflow import Sequence
 
@@ -39,7 +39,11 @@ async def say(link: RayLink, handle: Any, address: Address) -> bytes:
 
 
 async def test_a_message_goes_over_a_connection() -> None:
-    listener, handle, link = Listener(CREDENTIALS, lambda data: data[::-1]), Handle(), RayLink(CREDENTIALS)
+    listener, handle, link = (
+        MemberListener(CREDENTIALS, lambda data: data[::-1]),
+        Handle(),
+        RayLink(CREDENTIALS),
+    )
     assert await say(link, handle, await listener.open("127.0.0.1")) == b"cba"
     assert await asyncio.gather(link.send("peer-0.1", b"de"), link.send("peer-0.1", b"fg")) == [b"ed", b"gf"]
     assert handle.calls == 0
@@ -57,7 +61,7 @@ async def test_where_none_can_be_made_it_is_an_actor_call(port: int) -> None:
 
 async def test_what_was_on_its_way_when_a_connection_broke_is_not_sent_again() -> None:
     listener, handle, link = (
-        Listener(CREDENTIALS, lambda _: listener.close() or b""),
+        MemberListener(CREDENTIALS, lambda _: listener.close() or b""),
         Handle(),
         RayLink(CREDENTIALS),
     )
@@ -86,7 +90,7 @@ async def test_what_is_sent_is_compressed_as_the_run_says(
     class Stop(Exception):
         pass
 
-    def build(brief: MemberSpec, link: RayLink) -> None:
+    def build(spec: MemberSpec, link: RayLink) -> None:
         links.append(link)
         raise Stop
 
@@ -94,13 +98,13 @@ async def test_what_is_sent_is_compressed_as_the_run_says(
     pack = Packer.pack
     monkeypatch.setattr(Packer, "pack", lambda self, data: pieces.append(data) or pack(self, data))
     monkeypatch.setattr(actor, "build", build)
-    brief = MemberSpec(
+    spec = MemberSpec(
         Member("peer", 0, 1), Program(Sequence("a"), {}), RunSettings(compress=compress), Path(), {}
     )
     with pytest.raises(Stop):
-        await actor.MemberActor(CREDENTIALS, []).run(brief)
+        await actor.MemberActor(CREDENTIALS, []).run(spec)
     (link,) = links
-    listener = Listener(CREDENTIALS, lambda data: data[:1])
+    listener = MemberListener(CREDENTIALS, lambda data: data[:1])
     link.introduce({"peer-0.1": Handle()}, {"peer-0.1": await listener.open("127.0.0.1")})
     assert await link.send("peer-0.1", b"a" * 5_000) == b"a"
     assert bool(pieces) is packed

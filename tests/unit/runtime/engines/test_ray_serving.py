@@ -102,8 +102,8 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         for each in "abc"
     ]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(serving, "LOOKS", 2)
+    monkeypatch.setattr(serving, "CHECK_SECONDS", 0.001)
+    monkeypatch.setattr(serving, "MAX_FAILED_CHECKS", 2)
     monkeypatch.setattr(serving, "DEPLOYING_SECONDS", 0.001)
     return stand_in
 

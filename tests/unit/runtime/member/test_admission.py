@@ -44,15 +44,15 @@ def numbered(count: int, size: int = 0) -> bytes:
 async def taken(ahead: AdmissionQueue) -> list[TaskId]:
     """All offers, in order; their rows must be the right ones."""
     ids: list[TaskId] = []
-    while not ahead.over:
-        if ahead.low:
-            await ahead.read()
-        while (offer := ahead.take()) is not None:
-            id, row = offer
+    while not ahead.exhausted:
+        if ahead.needs_refill:
+            await ahead.refill()
+        while (candidate := ahead.pop()) is not None:
+            id, row = candidate
             assert (id.file, id.row) == (row.file, row.row)
             assert not row.error
             ids.append(id)
-    assert ahead.take() is None
+    assert ahead.pop() is None
     return ids
 
 
@@ -124,16 +124,16 @@ async def test_reading_ahead_stops_while_there_is_enough(tmp_path: Path):
     source = a_source(tmp_path, numbered(2_000))
     source.index(tmp_path / "input.pos")
     ahead = AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
-    assert ahead.low and ahead.take() is None and not ahead.over
-    while ahead.low:
-        await ahead.read()
+    assert ahead.needs_refill and ahead.pop() is None and not ahead.exhausted
+    while ahead.needs_refill:
+        await ahead.refill()
     ready = sum(source.fetched)
     assert offers.CHUNK_ROWS // 2 <= ready <= 2 * offers.CHUNK_ROWS
     for _ in range(ready - offers.CHUNK_ROWS // 2):
-        assert not ahead.low
-        assert ahead.take() is not None
-    assert ahead.take() is not None
-    assert ahead.low
+        assert not ahead.needs_refill
+        assert ahead.pop() is not None
+    assert ahead.pop() is not None
+    assert ahead.needs_refill
 
 
 async def test_the_offset_of_any_row_is_known_with_positions(tmp_path: Path):
@@ -142,7 +142,7 @@ async def test_the_offset_of_any_row_is_known_with_positions(tmp_path: Path):
     ahead = AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
     assert {ahead.offset(id) for id in offsets} == {-1}
     source.index(tmp_path / "input.pos")
-    await ahead.read()
+    await ahead.refill()
     assert {id: ahead.offset(id) for id in offsets} == offsets
 
 
@@ -194,16 +194,16 @@ async def test_a_source_without_positions_is_read_off_the_loop_and_in_chunks(
 ) -> None:
     source = Telling([{"n": number} for number in range(2_000)])
     ahead = AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
-    assert ahead.take() is None and not ahead.over
-    await ahead.read()
-    first = [ahead.take() for _ in range(offers.FIRST_ROWS)]
-    assert None not in first and ahead.take() is None
+    assert ahead.pop() is None and not ahead.exhausted
+    await ahead.refill()
+    first = [ahead.pop() for _ in range(offers.FIRST_ROWS)]
+    assert None not in first and ahead.pop() is None
     assert threading.get_ident() not in source.threads
     assert len(await taken(ahead)) == 2_000 - offers.FIRST_ROWS
     monkeypatch.setattr(offers, "CHUNK_SECONDS", 0)
     ahead = AdmissionQueue(source, 0, RunSettings(), IdSet(), tmp_path / "input.pos")
-    await ahead.read()
-    assert ahead.take() is not None and ahead.take() is None
+    await ahead.refill()
+    assert ahead.pop() is not None and ahead.pop() is None
 
 
 async def test_an_error_while_reading_is_not_the_end(tmp_path: Path) -> None:
@@ -214,5 +214,5 @@ async def test_an_error_while_reading_is_not_the_end(tmp_path: Path) -> None:
 
     ahead = AdmissionQueue(Broken([{"n": 0}] * 5), 0, RunSettings(), IdSet(), tmp_path / "input.pos")
     with pytest.raises(SourceError, match="cannot be read any more"):
-        await ahead.read()
-    assert not ahead.over
+        await ahead.refill()
+    assert not ahead.exhausted

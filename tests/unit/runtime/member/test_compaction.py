@@ -21,7 +21,7 @@ class Host:
     def spawn(self, work: object) -> None:
         work.close()  # type: ignore[attr-defined]
 
-    def poke(self) -> None: ...
+    def schedule_flush(self) -> None: ...
 
     def notice(self, text: str) -> None: ...
 
@@ -68,7 +68,7 @@ async def test_segments_of_finished_tasks_go(run_dir: Path) -> None:
     mine = journal(run_dir, 1)
     fill(mine, range(60))
     before = segments(run_dir)
-    await tidying(mine, done=set(range(59))).once()
+    await tidying(mine, done=set(range(59))).compact()
     mine.close()
     assert len(segments(run_dir)) < len(before) / 2
     assert recalled(run_dir)[59] == 3
@@ -79,7 +79,7 @@ async def test_a_straggler_is_copied_and_its_old_segment_goes(run_dir: Path) -> 
     fill(mine, range(60))
     keeps = tidying(mine, done=set(range(1, 60)))
     for _ in range(3):
-        await keeps.once()
+        await keeps.compact()
     mine.close()
     assert "peer-000-0001-0000.jnl" not in segments(run_dir)
     assert recalled(run_dir)[0] == 3
@@ -89,9 +89,9 @@ async def test_what_a_dead_incarnation_left_is_looked_after(run_dir: Path) -> No
     dead, mine = journal(run_dir, 1), journal(run_dir, 2)
     fill(dead, range(60))
     dead.close()
-    await tidying(mine, done=set(range(59))).once()
+    await tidying(mine, done=set(range(59))).compact()
     assert recalled(run_dir)[59] == 3
-    await tidying(mine, done=set(range(60))).once()
+    await tidying(mine, done=set(range(60))).compact()
     mine.close()
     assert not [name for name in segments(run_dir) if name.startswith("peer-000-0001-")]
 
@@ -101,7 +101,7 @@ async def test_what_a_successor_writes_is_left_alone(run_dir: Path) -> None:
     successor, zombie = journal(run_dir, 2), journal(run_dir, 1)
     fill(successor, range(10))
     before = segments(run_dir)
-    await tidying(zombie, done=set(range(10))).once()
+    await tidying(zombie, done=set(range(10))).compact()
     assert segments(run_dir) == before
     successor.close()
     zombie.close()
@@ -113,7 +113,7 @@ async def test_a_segment_that_cannot_be_read_stops_nothing_else(run_dir: Path) -
     dead.close()
     (run_dir / JOURNAL / "peer-000-0001-0000.jnl").unlink()
     (run_dir / JOURNAL / "peer-000-0001-0000.jnl").mkdir()
-    await tidying(mine, done=set(range(120))).once()
+    await tidying(mine, done=set(range(120))).compact()
     mine.close()
     assert segments(run_dir) == {"peer-000-0001-0000.jnl"}
 

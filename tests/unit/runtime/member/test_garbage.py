@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from peerloom.agents.function import FunctionAgent
-from peerloom.runtime.member.garbage import rarely_collected
+from peerloom.runtime.member.garbage import infrequent_gc
 from peerloom.runtime.program import Program
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.testing import execute
@@ -21,7 +21,7 @@ def _threshold() -> Iterator[None]:
 
 
 def test_the_last_of_several_runs_gives_back_what_the_first_has_found():
-    one, other = rarely_collected(), rarely_collected()
+    one, other = infrequent_gc(), infrequent_gc()
     one.__enter__()
     other.__enter__()
     rare = gc.get_threshold()

@@ -15,8 +15,8 @@ import zstandard
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport import compression, frames
 from peerloom.runtime.transport.base import Unreachable
-from peerloom.runtime.transport.compression import LEAST, Damaged, Packer, Unpacker, worth_it
-from peerloom.runtime.transport.connections import Address, ConnectFailed, Connection, Listener
+from peerloom.runtime.transport.compression import MIN_BYTES, Damaged, Packer, Unpacker, should_compress
+from peerloom.runtime.transport.connections import Address, ConnectFailed, MemberConnection, MemberListener
 from peerloom.runtime.transport.frames import ServerProtocol
 from peerloom.runtime.transport.tls import Credentials
 
@@ -47,7 +47,7 @@ def sealed(stream: bytes, message: bytes) -> bytes:
 
 @asynccontextmanager
 async def listening(receive: Callable[[bytes], bytes]) -> AsyncGenerator[Address]:
-    listener = Listener(CREDENTIALS, receive)
+    listener = MemberListener(CREDENTIALS, receive)
     try:
         yield await listener.open("127.0.0.1")
     finally:
@@ -84,12 +84,12 @@ class Stranger:
 
 
 async def test_messages_of_all_sizes_and_kinds_arrive_as_they_were() -> None:
-    sizes = (0, 1, LEAST - 1, LEAST, LEAST + 1, 4_096, 131_072, 131_073, 3_000_000)
+    sizes = (0, 1, MIN_BYTES - 1, MIN_BYTES, MIN_BYTES + 1, 4_096, 131_072, 131_073, 3_000_000)
     messages = [make(size) for size in sizes for make in (lambda size: text(size, 1), noise)]
     random.Random(1).shuffle(messages)
     heard: list[bytes] = []
     async with listening(lambda data: heard.append(data) or data[:9]) as address:
-        connection = await Connection.connect(address, CREDENTIALS, compress="always")
+        connection = await MemberConnection.connect(address, CREDENTIALS, compress="always")
         assert connection.compressed
         answers = await asyncio.gather(*map(connection.send, messages))
         assert (heard, answers) == (messages, [message[:9] for message in messages])
@@ -105,9 +105,9 @@ async def test_answers_and_short_messages_stay_plain(monkeypatch: pytest.MonkeyP
 
     original = Packer.pack
     monkeypatch.setattr(Packer, "pack", pack)
-    short, long = b"x" * (LEAST - 1), b"x" * LEAST
+    short, long = b"x" * (MIN_BYTES - 1), b"x" * MIN_BYTES
     async with listening(lambda _: b"y" * 9_999) as address:
-        connection = await Connection.connect(address, CREDENTIALS, compress="always")
+        connection = await MemberConnection.connect(address, CREDENTIALS, compress="always")
         for message in (short, long, short):
             assert await connection.send(message) == b"y" * 9_999
         connection.close()
@@ -121,7 +121,7 @@ async def test_on_this_host_only_always_compresses(
     if not expected:
         monkeypatch.delattr(Packer, "pack")
     async with listening(len_of) as address:
-        connection = await Connection.connect(address, CREDENTIALS, compress=compress)
+        connection = await MemberConnection.connect(address, CREDENTIALS, compress=compress)
         assert connection.compressed is expected
         assert await connection.send(b"a" * 10_000) == b"10000"
         connection.close()
@@ -142,16 +142,16 @@ def len_of(data: bytes) -> bytes:
     ],
 )
 def test_auto_compresses_for_other_hosts(here: str, there: str, other: bool) -> None:
-    assert worth_it("auto", here, there) is other
-    assert worth_it("always", here, there)
-    assert not worth_it("never", here, there)
+    assert should_compress("auto", here, there) is other
+    assert should_compress("always", here, there)
+    assert not should_compress("never", here, there)
 
 
 async def test_the_stream_may_come_in_pieces_cut_anywhere() -> None:
     packer, messages = Packer(), [text(1_100, 1), b"plain", text(1_100, 1) + text(40, 2), b""]
     sent = b""
     for number, message in enumerate(messages):
-        packed = packer.pack(message) if len(message) >= LEAST else b""
+        packed = packer.pack(message) if len(message) >= MIN_BYTES else b""
         sent += (
             head(len(packed) | PACKED, number) + packed if packed else head(len(message), number) + message
         )
@@ -183,7 +183,7 @@ async def test_a_new_connection_begins_anew() -> None:
     message = text(20_000, 1)
     async with listening(len_of) as address:
         for _ in range(3):
-            connection = await Connection.connect(address, CREDENTIALS, compress="always")
+            connection = await MemberConnection.connect(address, CREDENTIALS, compress="always")
             assert [await connection.send(message) for _ in range(2)] == [b"20000"] * 2
             connection.close()
     packer = Packer()
@@ -217,7 +217,7 @@ def test_a_message_has_the_length_that_it_says(off: int) -> None:
 async def test_damage_ends_the_connection() -> None:
     heard: list[bytes] = []
     async with listening(lambda data: heard.append(data) or b"") as address:
-        connection = await Connection.connect(address, CREDENTIALS, compress="always")
+        connection = await MemberConnection.connect(address, CREDENTIALS, compress="always")
         await connection.send(text(5_000, 1))
         packer = connection._protocol.packer  # pyright: ignore[reportPrivateUsage]
         assert packer is not None
@@ -319,7 +319,7 @@ async def test_a_packed_answer_ends_the_connection(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(ServerProtocol, "write", packed)  # pyright: ignore[reportPrivateUsage]
     async with listening(lambda _: Packer().pack(text(900, 1))) as address:
-        connection = await Connection.connect(address, CREDENTIALS, compress="always")
+        connection = await MemberConnection.connect(address, CREDENTIALS, compress="always")
         with pytest.raises(Unreachable):
             await connection.send(b"a")
 
@@ -327,7 +327,7 @@ async def test_a_packed_answer_ends_the_connection(monkeypatch: pytest.MonkeyPat
 async def test_a_message_too_long_for_a_frame_breaks_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "MAX_FRAME", 1_000)
     async with listening(len_of) as address:
-        connection = await Connection.connect(address, CREDENTIALS, compress="never")
+        connection = await MemberConnection.connect(address, CREDENTIALS, compress="never")
         assert await connection.send(b"a" * 1_000) == b"1000"
         sending = asyncio.ensure_future(connection.send(b"a" * 1_001))
         await asyncio.sleep(0)
@@ -339,4 +339,4 @@ async def test_a_message_too_long_for_a_frame_breaks_the_connection(monkeypatch:
 async def test_whoever_knows_no_secret_never_gets_as_far_as_a_codec() -> None:
     async with listening(len_of) as address:
         with pytest.raises(ConnectFailed):
-            await Connection.connect(address, Credentials.create(), compress="always")
+            await MemberConnection.connect(address, Credentials.create(), compress="always")

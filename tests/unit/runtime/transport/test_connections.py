@@ -8,7 +8,7 @@ import pytest
 
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport.base import Unreachable
-from peerloom.runtime.transport.connections import Address, ConnectFailed, Connection, Listener
+from peerloom.runtime.transport.connections import Address, ConnectFailed, MemberConnection, MemberListener
 from peerloom.runtime.transport.tls import Credentials
 
 CREDENTIALS = Credentials.create()
@@ -19,7 +19,7 @@ def echo(data: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def listening(listener: Listener) -> AsyncGenerator[Address]:
+async def listening(listener: MemberListener) -> AsyncGenerator[Address]:
     try:
         yield await listener.open("127.0.0.1")
     finally:
@@ -28,8 +28,8 @@ async def listening(listener: Listener) -> AsyncGenerator[Address]:
 
 
 async def test_answers_find_their_questions_whatever_the_size() -> None:
-    async with listening(Listener(CREDENTIALS, echo)) as address:
-        connection = await Connection.connect(address, CREDENTIALS)
+    async with listening(MemberListener(CREDENTIALS, echo)) as address:
+        connection = await MemberConnection.connect(address, CREDENTIALS)
         questions = [b"", b"ab", b"x" * 70_000 + b"y", bytes(range(256)) * 20_000]
         assert await asyncio.gather(*map(connection.send, questions)) == [
             echo(question) for question in questions
@@ -39,9 +39,9 @@ async def test_answers_find_their_questions_whatever_the_size() -> None:
 
 async def test_whoever_does_not_know_the_secret_is_not_heard() -> None:
     heard: list[bytes] = []
-    async with listening(Listener(CREDENTIALS, lambda data: heard.append(data) or b"")) as address:
+    async with listening(MemberListener(CREDENTIALS, lambda data: heard.append(data) or b"")) as address:
         with pytest.raises(ConnectFailed):
-            await Connection.connect(address, Credentials.create())
+            await MemberConnection.connect(address, Credentials.create())
         reader, writer = await asyncio.open_connection(address.host, address.local_port)
         writer.write(b"GET / HTTP/1.1\r\n" + b"Host: x\r\n" * 20)
         # A nonce is all it ever gets, and then the end: orderly, or by a reset since it still talked.
@@ -52,12 +52,12 @@ async def test_whoever_does_not_know_the_secret_is_not_heard() -> None:
 
 
 async def test_strangers_take_no_more_than_their_places_and_their_time() -> None:
-    async with listening(Listener(CREDENTIALS, echo, ConnectionLimit(4, 0.1))) as address:
-        known = [await Connection.connect(address, CREDENTIALS) for _ in range(6)]  # these do not count
+    async with listening(MemberListener(CREDENTIALS, echo, ConnectionLimit(4, 0.1))) as address:
+        known = [await MemberConnection.connect(address, CREDENTIALS) for _ in range(6)]  # these do not count
         idle = [await asyncio.open_connection(address.host, address.local_port) for _ in range(20)]
         ends = await asyncio.gather(*(reader.read() for reader, _ in idle), return_exceptions=True)
         assert sum(end != b"" for end in ends) <= 4, "the others were closed before the nonce"
-        late = await Connection.connect(address, CREDENTIALS)
+        late = await MemberConnection.connect(address, CREDENTIALS)
         assert await late.send(b"ab") == b"ba"
         assert [await connection.send(b"cd") for connection in known] == [b"dc"] * 6
         for connection in (*known, late):
@@ -77,7 +77,7 @@ async def test_one_who_only_pretends_to_be_the_member_is_not_told_anything() -> 
     server = await asyncio.start_server(pretend, "127.0.0.1", 0)
     async with server:
         with pytest.raises(ConnectFailed):
-            await Connection.connect(
+            await MemberConnection.connect(
                 Address("127.0.0.1", local_port=server.sockets[0].getsockname()[1]), CREDENTIALS
             )
         await asyncio.sleep(0.01)
@@ -90,13 +90,13 @@ async def test_one_who_only_pretends_to_be_the_member_is_not_told_anything() -> 
 )
 async def test_where_nobody_listens_no_connection_is_made(address: Address) -> None:
     with pytest.raises(ConnectFailed):
-        await Connection.connect(address, CREDENTIALS)
+        await MemberConnection.connect(address, CREDENTIALS)
 
 
 async def test_a_break_is_told_to_all_who_wait_and_to_whoever_comes_later() -> None:
-    listener = Listener(CREDENTIALS, lambda _: listener.close() or b"never sent")
+    listener = MemberListener(CREDENTIALS, lambda _: listener.close() or b"never sent")
     async with listening(listener) as address:
-        connection = await Connection.connect(address, CREDENTIALS)
+        connection = await MemberConnection.connect(address, CREDENTIALS)
         answers = await asyncio.gather(connection.send(b"a"), connection.send(b"b"), return_exceptions=True)
         assert [type(answer) for answer in answers] == [Unreachable, Unreachable]
         assert connection.broken
@@ -105,8 +105,8 @@ async def test_a_break_is_told_to_all_who_wait_and_to_whoever_comes_later() -> N
 
 
 async def test_a_frame_of_a_length_that_cannot_be_ends_the_connection() -> None:
-    async with listening(Listener(CREDENTIALS, echo)) as address:
-        connection = await Connection.connect(address, CREDENTIALS)
+    async with listening(MemberListener(CREDENTIALS, echo)) as address:
+        connection = await MemberConnection.connect(address, CREDENTIALS)
         assert connection._protocol._transport is not None  # pyright: ignore[reportPrivateUsage]
         connection._protocol._transport.write(b"\xff" * 8)  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(Unreachable):

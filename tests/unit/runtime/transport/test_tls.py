@@ -9,7 +9,7 @@ import pytest
 
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport.base import Unreachable
-from peerloom.runtime.transport.connections import Address, ConnectFailed, Connection, Listener
+from peerloom.runtime.transport.connections import Address, ConnectFailed, MemberConnection, MemberListener
 from peerloom.runtime.transport.tls import Credentials
 
 CREDENTIALS = Credentials.create()
@@ -20,7 +20,7 @@ Change = Callable[[bytes], bytes]
 
 @asynccontextmanager
 async def listening(heard: list[bytes], limit: ConnectionLimit | None = None) -> AsyncGenerator[Address]:
-    listener = Listener(CREDENTIALS, lambda data: heard.append(data) or b"yes", limit)
+    listener = MemberListener(CREDENTIALS, lambda data: heard.append(data) or b"yes", limit)
     try:
         yield await listener.open(OTHER_HOST)
     finally:
@@ -79,7 +79,7 @@ async def test_messages_between_hosts_are_encrypted() -> None:
     async with listening(heard) as address:
         between = Between(address)
         async with between.relaying() as there:
-            connection = await Connection.connect(there, CREDENTIALS, compress="never")
+            connection = await MemberConnection.connect(there, CREDENTIALS, compress="never")
             assert await connection.send(MESSAGE) == b"yes"
             connection.close()
     assert heard == [MESSAGE]
@@ -93,7 +93,7 @@ async def test_a_changed_frame_is_not_taken_and_ends_the_connection(change: Chan
     async with listening(heard) as address:
         between = Between(address)
         async with between.relaying() as there:
-            connection = await Connection.connect(there, CREDENTIALS)
+            connection = await MemberConnection.connect(there, CREDENTIALS)
             await connection.send(b"first")
             between.change = change
             with suppress(Unreachable):  # of a replayed frame, the first copy is as it should be
@@ -111,7 +111,7 @@ async def test_a_truncated_frame_is_not_taken() -> None:
     async with listening(heard) as address:
         between = Between(address)
         async with between.relaying() as there:
-            connection = await Connection.connect(there, CREDENTIALS)
+            connection = await MemberConnection.connect(there, CREDENTIALS)
             between.change = truncated
             sending = asyncio.ensure_future(connection.send(MESSAGE))
             with suppress(TimeoutError):
@@ -130,7 +130,7 @@ async def test_a_member_of_another_run_is_refused_by_either_end() -> None:
     async with listening(heard) as address:
         for credentials in (other, mixed):
             with pytest.raises(ConnectFailed):
-                await Connection.connect(address, credentials)
+                await MemberConnection.connect(address, credentials)
     assert heard == []
 
 
@@ -154,7 +154,7 @@ async def test_strangers_in_the_handshake_take_no_more_than_their_places_and_the
         idle = [await asyncio.open_connection(address.host, address.port) for _ in range(20)]
         async with asyncio.timeout(10):
             await asyncio.gather(*(reader.read() for reader, _ in idle), return_exceptions=True)
-        late = await Connection.connect(address, CREDENTIALS)
+        late = await MemberConnection.connect(address, CREDENTIALS)
         assert await late.send(b"ab") == b"yes"
         late.close()
         for _, writer in idle:
@@ -164,7 +164,7 @@ async def test_strangers_in_the_handshake_take_no_more_than_their_places_and_the
 async def test_members_of_one_host_use_loopback() -> None:
     heard: list[bytes] = []
     async with listening(heard) as address:
-        connection = await Connection.connect(address._replace(port=0), CREDENTIALS, here=OTHER_HOST)
+        connection = await MemberConnection.connect(address._replace(port=0), CREDENTIALS, here=OTHER_HOST)
         assert await connection.send(b"ab") == b"yes"
         connection.close()
 

@@ -189,11 +189,6 @@ def test_a_record_of_something_else_is_damage(run_dir: Path):
         assert memory.damaged == 1
 
 
-def test_a_branch_of_a_fan_out_is_refused():
-    with pytest.raises(ValueError, match="branch"):
-        turn_record(Header(task(1), 1, 1, (0,)), [])
-
-
 @pytest.mark.parametrize("now", [turn(7, 2)[:-1], turn(8, 2), turn(7, 2).replace(b"7 at", b"8 at")])
 def test_what_changed_since_the_scan_is_damage(run_dir: Path, now: bytes):
     writer = JournalWriter(run_dir, "peer", 0, 1)

@@ -1,1 +1,1 @@
-"""The engine on Ray; the only package that imports it."""
+"""Run members on Ray, which only this package imports."""

@@ -1,9 +1,9 @@
-"""The Ray actor around one member.
+"""Run one member in a Ray actor.
 
-Messages arrive on the actor's main event loop, where the member lives, and are only taken in there, so
-calls never queue up behind work. Those of other members come by connections (`runtime.transport`), those of
-the driver as actor calls. `ping` has a concurrency group of its own, which in Ray is a thread of its own: it
-answers however busy the main loop is, and touches nothing of the member. So does `place`.
+The member runs on the main event loop of the actor. Other members send messages over connections
+(`runtime.transport`), the driver by actor calls; handling a message only changes the state, so calls never
+queue up behind work. `ping` and `place` are in a concurrency group, which in Ray has a thread of its own:
+they answer however busy the main loop is, and do not access the member.
 """
 
 import asyncio
@@ -14,21 +14,27 @@ import threading
 
 from peerloom.runtime.engine import build
 from peerloom.runtime.engines.ray.api import Handle, RayError, ray
-from peerloom.runtime.member.garbage import rarely_collected
+from peerloom.runtime.member.garbage import infrequent_gc
 from peerloom.runtime.member.host import Host
 from peerloom.runtime.member.spec import MemberSpec, encode_stats
 from peerloom.runtime.transport.base import Unreachable
 from peerloom.runtime.transport.compression import Compress
-from peerloom.runtime.transport.connections import LOOPBACK, Address, ConnectFailed, Connection, Listener
+from peerloom.runtime.transport.connections import (
+    LOOPBACK,
+    Address,
+    ConnectFailed,
+    MemberConnection,
+    MemberListener,
+)
 from peerloom.runtime.transport.tls import Credentials
 
 _LOOK_SECONDS = 1.0
 
 
 class RayLink:
-    """Sends to other members by connections of its own, or by actor calls where none can be made.
+    """Sends messages to other members over connections, or by actor calls if connecting fails.
 
-    `host` is this host as others reach it, and `compress` says which connections are compressed.
+    `host` is the address of this host for others, and `compress` selects the compressed connections.
     """
 
     def __init__(self, credentials: Credentials) -> None:
@@ -37,29 +43,29 @@ class RayLink:
         self._credentials = credentials
         self._handles: dict[str, Handle] = {}
         self._addresses: dict[str, Address] = {}
-        self._connections: dict[str, asyncio.Future[Connection | None]] = {}
+        self._connections: dict[str, asyncio.Future[MemberConnection | None]] = {}
 
     def introduce(self, handles: dict[str, Handle], addresses: dict[str, Address]) -> None:
-        """Set the other members: their actors, and where they listen."""
+        """Set the handles and addresses of all members."""
         for name in self._connections.keys() - handles.keys():
             _close(self._connections.pop(name))
         self._handles, self._addresses = handles, addresses
 
     async def send(self, to: str, data: bytes) -> bytes:
-        """Send a message and return its answer."""
+        """Send a message to a member, and return the answer."""
         connecting = self._connections.get(to)
         if connecting is None and to in self._addresses:
             connecting = self._connections[to] = asyncio.ensure_future(self._connect(self._addresses[to]))
         if connecting is not None:
             connection = connecting.result() if connecting.done() else await asyncio.shield(connecting)
             if connection is not None and connection.broken:
-                self._connections.pop(to, None)  # the next message tries again
+                self._connections.pop(to, None)  # the next message reconnects
             if connection is not None:
                 return await connection.send(data)
         return await self._call(to, data)
 
     def host_of(self, member: str) -> str:
-        """Return the host of a member, or nothing if it is not known."""
+        """Return the host of a member; empty if it is unknown."""
         address = self._addresses.get(member)
         return address.host if address is not None else ""
 
@@ -69,16 +75,16 @@ class RayLink:
             _close(connecting)
         self._connections.clear()
 
-    async def _connect(self, address: Address) -> Connection | None:
+    async def _connect(self, address: Address) -> MemberConnection | None:
         try:
-            return await Connection.connect(
+            return await MemberConnection.connect(
                 address, self._credentials, here=self.host, compress=self.compress
             )
         except ConnectFailed:
             return None
 
     async def _call(self, to: str, data: bytes) -> bytes:
-        """One actor call."""
+        """Send a message by an actor call."""
         handle = self._handles.get(to)
         if handle is None:
             raise Unreachable(f"no handle for {to}")
@@ -88,7 +94,7 @@ class RayLink:
             raise Unreachable(f"{to}: {error}") from error
 
 
-def _close(connecting: asyncio.Future[Connection | None]) -> None:
+def _close(connecting: asyncio.Future[MemberConnection | None]) -> None:
     if not connecting.done():
         connecting.cancel()
     elif not connecting.cancelled() and (connection := connecting.result()) is not None:
@@ -96,7 +102,7 @@ def _close(connecting: asyncio.Future[Connection | None]) -> None:
 
 
 def _end_with_loop(loop: asyncio.AbstractEventLoop, over: threading.Event) -> None:
-    """End the process if its event loop has ended, which agents can do: it would hear no message any more."""
+    """End the process if an agent has stopped its event loop, since it could not receive messages."""
     while not over.wait(_LOOK_SECONDS):
         if not loop.is_running():
             print(
@@ -106,34 +112,34 @@ def _end_with_loop(loop: asyncio.AbstractEventLoop, over: threading.Event) -> No
 
 
 class MemberActor:
-    """One member in a process of its own. `run` comes first: it brings the member to life.
+    """Runs one member in a process of its own. `run` is the first call, and creates the member.
 
     Args:
-        credentials: of the run, for the members' own connections.
-        path: the driver's `sys.path`. Set before the brief arrives, whose agents may come from modules
-            that only the driver's path leads to.
+        credentials: the credentials of the run, for connections between members.
+        path: the `sys.path` of the driver. It is set before the specification arrives, whose agents may be
+            importable only by that path.
     """
 
     def __init__(self, credentials: Credentials, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
         self._link = RayLink(credentials)
-        self._listener = Listener(credentials, self._hear)
+        self._listener = MemberListener(credentials, self._handle)
         self._address = Address("")
         self._host: Host | None = None
         self._begun = asyncio.Event()
 
-    async def run(self, brief: MemberSpec) -> bytes:
-        """Live; the last figures. Fails with whatever ends the member."""
+    async def run(self, spec: MemberSpec) -> bytes:
+        """Run the member, and return its final statistics. Raise the error that ends it earlier."""
         gc.freeze()
-        self._link.compress = brief.settings.compress
-        self._host = build(brief, self._link)
+        self._link.compress = spec.settings.compress
+        self._host = build(spec, self._link)
         self._link.host = ray.util.get_node_ip_address()
         self._address = await self._listener.open(self._link.host)
         self._begun.set()
         over = threading.Event()
         threading.Thread(target=_end_with_loop, args=(asyncio.get_running_loop(), over), daemon=True).start()
         try:
-            with rarely_collected():
+            with infrequent_gc():
                 return encode_stats(await self._host.run())
         finally:
             over.set()
@@ -141,47 +147,47 @@ class MemberActor:
             self._link.close()
 
     async def ready(self) -> Address:
-        """Wait until messages are taken in; where."""
+        """Wait until the member accepts messages, and return its address."""
         await self._begun.wait()
-        await self._alive.ready()
+        await self._member.ready()
         return self._address
 
     async def introduce(self, handles: dict[str, Handle], addresses: dict[str, Address]) -> None:
-        """How to reach the others."""
+        """Pass on the handles and addresses of all members."""
         self._link.introduce(handles, addresses)
 
     async def receive(self, data: bytes) -> bytes:
-        """Take a message in."""
-        return await self._alive.receive(data)
+        """Handle a message of the driver or of a member without a connection."""
+        return self._member.handle(data)
 
-    async def listen(self) -> list[bytes]:
-        """What there is to tell the coordinator."""
-        return await self._alive.listen()
+    async def poll_events(self) -> list[bytes]:
+        """Wait for the messages to the driver, and return them."""
+        return await self._member.poll_events()
 
     async def stats(self) -> bytes:
-        """The member's figures."""
-        return encode_stats(self._alive.stats())
+        """Return the statistics of the member."""
+        return encode_stats(self._member.stats())
 
     async def stop(self) -> None:
-        """Stop living."""
-        self._alive.stop()
+        """Stop the member."""
+        self._member.stop()
 
-    def _hear(self, data: bytes) -> bytes:
-        return self._alive.hear(data)
+    def _handle(self, data: bytes) -> bytes:
+        return self._member.handle(data)
 
     @property
-    def _alive(self) -> Host:
-        assert self._host is not None, "no member is spoken to before it is ready"
+    def _member(self) -> Host:
+        assert self._host is not None, "no message is sent to a member before it is ready"
         return self._host
 
     @ray.method(concurrency_group="control")
     async def place(self) -> tuple[str, int]:
-        """The node and process id; whoever can tell is there."""
+        """Return the node and process id, which shows that the process has started."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     @ray.method(concurrency_group="control")
     async def ping(self) -> None:
-        """Sign of life."""
+        """Return, as a heartbeat."""
 
 
 Actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2})(

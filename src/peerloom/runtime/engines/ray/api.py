@@ -1,7 +1,7 @@
-"""Ray as this package uses it: imported once, and untyped.
+"""Import Ray once, untyped.
 
-Ray's own annotations are too partial to be checked against strictly. And its driver prints a paragraph
-on stdout for every worker that dies; a run tells of that itself, so those are skipped.
+Ray's own annotations are too incomplete for strict checks. Its driver prints a paragraph on stdout for each
+worker that dies; these are suppressed, since a run reports deaths itself.
 """
 
 import os

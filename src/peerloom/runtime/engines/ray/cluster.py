@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, or starting one that ends with this process."""
+"""Connect to a Ray cluster, or start one that ends with this process."""
 
 import asyncio
 import logging
@@ -19,22 +19,22 @@ from peerloom.runtime.engines.ray.probe import check_local, check_reachable, tok
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b.*:")
 
-OBJECT_STORE_BYTES = 256 << 20  # messages only; nothing of a run stays in the object store
+OBJECT_STORE_BYTES = 256 << 20  # for messages only; no data of a run stays in the object store
 
 _reapers: list[subprocess.Popen[bytes]] = []
 
 
 def cluster_address(address: str | None) -> str | None:
-    """Where the cluster is that `connect` would connect to; None if it would start one."""
+    """Return the address of the cluster that `connect` would use; None if it would start one."""
     where = address or os.environ.get("RAY_ADDRESS")
     return None if where == "local" else where or None
 
 
 def connect(address: str | None, *, checked: bool = False) -> bool:
-    """Connect this process: to `address`, else to `RAY_ADDRESS`, else to a local cluster of its own.
+    """Connect to `address`, else to `RAY_ADDRESS`, else start a local cluster. Blocks.
 
-    A process that is connected already stays so. True if it was not. Blocks; `checked` is whether the caller
-    has called `check_reachable`.
+    Return False if the process was connected already. `checked` says whether the caller has called
+    `check_reachable`.
 
     Raises:
         EngineError: if there is no cluster at the address, or none can be started here.
@@ -51,7 +51,7 @@ def connect(address: str | None, *, checked: bool = False) -> bool:
             _init(address=where)
         else:
             start_local()
-    except Exception as error:  # Ray raises bare ones too, as for a node that does not start in time
+    except Exception as error:  # Ray raises a bare Exception too, e.g. for a node that does not start
         stop()
         if where and isinstance(error, AuthenticationError):
             raise token_refused(where) from error
@@ -63,12 +63,12 @@ def connect(address: str | None, *, checked: bool = False) -> bool:
 
 
 def start_local() -> None:
-    """Start a cluster on this machine; `local`, since a bare init may attach to one that is dead."""
+    """Start a cluster on this machine; `local`, since a bare init may attach to a dead one."""
     mark = secrets.token_hex(8)
     command = [sys.executable, "-I", "-S", reaper.__file__, mark]
     _reapers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
     os.environ[reaper.MARK] = mark
-    # Ray's default is 15: beside a busy llama.cpp server the members would hardly get to run.
+    # Ray's default is 15: beside a busy llama.cpp server the members would get hardly any CPU time.
     os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         _init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
@@ -87,12 +87,12 @@ def take_sigterm_back() -> None:
 
 
 def node_address() -> str:
-    """Where other hosts of the cluster reach this one: nowhere, if this process has started the cluster."""
+    """Return the address of this host for other hosts; loopback if this process started the cluster."""
     return "127.0.0.1" if _reapers else ray.util.get_node_ip_address()
 
 
 def stop() -> None:
-    """Disconnect; a cluster that this process has started ends."""
+    """Disconnect, and end a cluster that this process has started."""
     ray.shutdown()
     while _reapers:
         with _reapers.pop() as process:
@@ -100,10 +100,10 @@ def stop() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The one line of Ray's long texts that says what happened."""
+    """Extract the line that names the error from a long message of Ray."""
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
-    told = [line for line in lines if _ERROR.match(line)]
-    return (told or lines or [type(error).__name__])[-1 if told else 0][:300]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines or [type(error).__name__])[-1 if errors else 0][:300]
 
 
 def _init(**options: Any) -> None:

@@ -1,7 +1,7 @@
-"""Members as Ray actors, on the cluster of `RAY_ADDRESS` or on a local one that ends with the run.
+"""Run members as Ray actors, on the cluster of `RAY_ADDRESS` or on a local one that ends with the run.
 
-Actors are never restarted and calls never retried by Ray: a replacement is a new incarnation, and only
-the census decides what is sent again.
+Ray never restarts these actors or retries their calls: a replacement is a new incarnation, and only a census
+decides which tasks are sent again.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from peerloom.errors import EngineError
 from peerloom.protocol.view import FEEDER, SINK, Member
-from peerloom.runtime.engine import death
+from peerloom.runtime.engine import death_error
 from peerloom.runtime.engines.ray.actor import Actor
 from peerloom.runtime.engines.ray.api import (
     Handle,
@@ -23,7 +23,7 @@ from peerloom.runtime.engines.ray.api import (
     RayTaskError,
     ray,
 )
-from peerloom.runtime.engines.ray.capacity import OWN_OPTIONS, check_capacity, lacking
+from peerloom.runtime.engines.ray.capacity import OWN_OPTIONS, check_capacity, missing_resources
 from peerloom.runtime.engines.ray.cluster import (
     cluster_address,
     connect,
@@ -44,11 +44,11 @@ from peerloom.runtime.transport.tls import Credentials
 
 START_SECONDS = 60.0
 ROOM_POLL_SECONDS = 2.0
-TELL_SECONDS = 10.0  # so long the room that a dead process had may take to come free, without a word
+NOTICE_SECONDS = 10.0  # without resources before a notice: those of a dead process take a while to be freed
 
 
 class RayEngine:
-    """Members by name, each an actor."""
+    """Runs members as actors."""
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
@@ -63,11 +63,11 @@ class RayEngine:
 
     @property
     def step(self) -> str:
-        """Whether a cluster is started or one is there."""
+        """A description of `start`: a connection, or a new cluster."""
         return "connecting to Ray" if cluster_address(self._settings.address) else "starting Ray"
 
     async def start(self) -> None:
-        """Connect to the cluster, or start one; a service that has processes on its nodes may come first."""
+        """Connect to the cluster, or start one, unless a service with processes on its nodes has done so."""
         if self._connecting is None:
             self._connecting = asyncio.ensure_future(self._connect())
         await asyncio.shield(self._connecting)
@@ -85,26 +85,26 @@ class RayEngine:
         return owned
 
     def spawner(self) -> RaySpawner:
-        """Here, or on all nodes of the cluster."""
+        """Return the spawner for this process and all nodes of the cluster."""
         return RaySpawner(self.start)
 
     def address(self) -> str:
-        """The node's own in a cluster that was there before; a cluster of this process has no other host."""
+        """Return the address of this node; loopback if this process started the cluster."""
         return node_address()
 
     def names(self) -> list[str]:
-        """The members there are."""
+        """Return the names of the present members."""
         return list(self._places)
 
-    async def spawn(self, brief: MemberSpec, waits: Callable[[str], None]) -> tuple[str, int]:
+    async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
         """Start a member as an actor."""
-        name = brief.member.name
-        options, asked = self._options(brief.member)
+        name = spec.member.name
+        options, requested = self._options(spec.member)
         try:
             handle: Handle = Actor.options(**options).remote(self._credentials, sys.path)
-            running = asyncio.ensure_future(_result(handle.run.remote(brief)))
-        except Exception as error:  # also what an object's __reduce__ raises
-            found = find_unpicklable(brief.program)
+            running = asyncio.ensure_future(_result(handle.run.remote(spec)))
+        except Exception as error:  # an object's `__reduce__` may raise any
+            found = find_unpicklable(spec.program)
             raise EngineError(
                 f"{name} cannot be sent to another process: {reason(error)}"
                 f"{f' (in {found})' if found else ''}. An agent must not hold open files, locks or "
@@ -115,7 +115,7 @@ class RayEngine:
         self._handles[name] = handle
         self._running[name] = running
         try:
-            await _wait_for_room({running, placed}, asked, waits)
+            await _wait_for_room({running, placed}, requested, on_wait)
             async with Deadline(START_SECONDS):
                 await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
@@ -131,37 +131,37 @@ class RayEngine:
         return place
 
     async def introduce(self, name: str) -> None:
-        """Give a member the handles of all."""
+        """Send a member the handles and addresses of all members."""
         handles = {other: self._handles[other] for other in self._places if other in self._handles}
         addresses = {other: self._addresses[other] for other in handles if other in self._addresses}
         await self._call(name, "introduce", handles, addresses)
 
     async def wait(self, name: str) -> bytes:
-        """Wait for the end of the actor's `run`; Ray reports a killed process at once."""
+        """Wait for the end of the actor's `run`, and return the final statistics of the member."""
         running = self._running[name]
         await asyncio.wait((running,))
         error = running.exception()
         if isinstance(error, RayTaskError) and name in self._handles:
             cause = cast("Any", error).cause
-            raise death(name, cause, starting=name not in self._places) from error
+            raise death_error(name, cause, starting=name not in self._places) from error
         if error is not None:
             raise Unreachable(f"{name} has died: {reason(error)}") from error
         return running.result()
 
-    async def tell(self, name: str, data: bytes) -> None:
-        """A message from the coordinator."""
+    async def notify(self, name: str, data: bytes) -> None:
+        """Send a message from the driver to a member."""
         await self._call(name, "receive", data)
 
-    async def listen(self, name: str) -> list[bytes]:
-        """What the member has to tell."""
-        return await self._call(name, "listen")
+    async def poll_events(self, name: str) -> list[bytes]:
+        """Wait for the messages of a member to the driver, and return them."""
+        return await self._call(name, "poll_events")
 
     async def ping(self, name: str) -> None:
-        """A sign of life, from the actor's control thread."""
+        """Wait for a heartbeat from the control thread of the actor."""
         await self._call(name, "ping")
 
     async def stats(self, name: str) -> bytes:
-        """The member's figures."""
+        """Return the statistics of a member."""
         return await self._call(name, "stats")
 
     async def stop(self, name: str) -> None:
@@ -169,7 +169,7 @@ class RayEngine:
         await self._call(name, "stop")
 
     def kill(self, name: str) -> None:
-        """Kill the actor's process; by signal too if it is on this node, since a stopped one cannot obey."""
+        """Kill the actor's process, on this node also by a signal, since a stopped process ignores Ray."""
         self._release(name)
         node, pid = self._places.pop(name, ("", 0))
         if pid and node == ray.get_runtime_context().get_node_id():
@@ -177,7 +177,7 @@ class RayEngine:
                 os.kill(pid, signal.SIGKILL)
 
     async def close(self) -> None:
-        """Kill the members, and shut the cluster down if this run has started it."""
+        """Kill the members, and shut the cluster down if this run started it."""
         for name in list(self._handles):
             self._release(name)
         for running in self._running.values():
@@ -208,40 +208,42 @@ class RayEngine:
             raise Unreachable(f"{name}: {reason(error)}") from error
 
     def _options(self, member: Member) -> tuple[dict[str, Any], Mapping[str, float]]:
-        """Ray's options for a member's actor, and the resources among them.
+        """Return Ray's options for a member's actor, and the resources among them.
 
-        Feeders and sinks stay on the driver's node, where source and run directory are; peers go
-        wherever there is room, or to what their roles were given.
+        Feeders and sinks run on the driver's node, which has the source and the run directory. Peers run on
+        any node with the resources of their roles.
         """
         if member.kind in (FEEDER, SINK):
             return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}, {}
-        asked: dict[str, float] = {}
+        requested: dict[str, float] = {}
         for role in member.roles:
             placed = self._settings.roles.get(role, RoleSettings())
             for resource, amount in placed.resources.items():
-                asked[resource] = max(amount, asked.get(resource, 0.0))
-        own = {key: amount for key, amount in asked.items() if key in OWN_OPTIONS}
-        custom = {key: amount for key, amount in asked.items() if key not in OWN_OPTIONS}
-        return {"scheduling_strategy": "SPREAD", **own, "resources": custom}, asked
+                requested[resource] = max(amount, requested.get(resource, 0.0))
+        options = {key: amount for key, amount in requested.items() if key in OWN_OPTIONS}
+        custom = {key: amount for key, amount in requested.items() if key not in OWN_OPTIONS}
+        return {"scheduling_strategy": "SPREAD", **options, "resources": custom}, requested
 
 
 async def _wait_for_room(
-    signs: set[asyncio.Future[Any]], asked: Mapping[str, float], waits: Callable[[str], None]
+    started: set[asyncio.Future[Any]], requested: Mapping[str, float], on_wait: Callable[[str], None]
 ) -> None:
-    """Wait until a process is there. The time in which the cluster has no room for it does not count."""
+    """Wait until a process is placed, or for `START_SECONDS` in which its resources were available."""
     had_room = lacked = 0.0
-    while not (await asyncio.wait(signs, timeout=ROOM_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED))[0]:
-        lack = await asyncio.to_thread(lacking, asked) if asked else ""
+    while not (await asyncio.wait(started, timeout=ROOM_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED))[
+        0
+    ]:
+        lack = await asyncio.to_thread(missing_resources, requested) if requested else ""
         if not lack:
             had_room += ROOM_POLL_SECONDS
         else:
             lacked += ROOM_POLL_SECONDS
-            if lacked >= TELL_SECONDS:
-                waits(lack)
-        if had_room >= START_SECONDS and not asked:
+            if lacked >= NOTICE_SECONDS:
+                on_wait(lack)
+        if had_room >= START_SECONDS and not requested:
             raise TimeoutError
         if had_room >= START_SECONDS:
-            waits("the cluster has what it asks for, but not on one node, or does not place it")
+            on_wait("the cluster has what it asks for, but not on one node, or does not place it")
 
 
 async def _result(reference: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Finds the part of a program that cannot be pickled, since the error of pickle does not name it."""
+"""Find the part of a program that cannot be pickled, which the error of pickle does not name."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ _ATOMS = (str, bytes, int, float, bool, type(None))
 
 
 def find_unpicklable(program: Program) -> str:
-    """Return where the first object is that cannot be sent to another process, or an empty string.
+    """Return the place of the first object that cannot be pickled, or an empty string.
 
     The place reads like Python, such as `agents['judge'].client._lock, a lock`.
     """
@@ -36,7 +36,7 @@ def _innermost(value: object, path: str, depth: int) -> tuple[str, object]:
 
 
 def _parts(value: object) -> Iterator[tuple[object, str]]:
-    """What an object holds, each with the step that leads to it."""
+    """Yield the parts of an object, each with its path."""
     if inspect.ismethod(value):
         yield value.__self__, ".__self__"
     elif inspect.isfunction(value):
@@ -54,6 +54,6 @@ def _parts(value: object) -> Iterator[tuple[object, str]]:
 def _is_picklable(value: object) -> bool:
     try:
         cloudpickle.dumps(value)
-    except Exception:  # whatever an object's __reduce__ raises
+    except Exception:  # `__reduce__` may raise any
         return False
     return True

@@ -1,10 +1,10 @@
-"""Ends what a local Ray cluster leaves behind when its driver is killed.
+"""Kill the processes of a local Ray cluster whose driver was killed.
 
-Most of Ray's processes notice a dead driver within seconds, but its agents first try to tell a dead
-cluster about it, for up to a minute. This script waits for its standard input to close, which happens
-however the driver ends, and then kills every process of the cluster: those that carry its mark in their
-environment, and those that were seen below one of them (some overwrite their environment with a title).
-Only the standard library, and nothing of this package: it starts in milliseconds.
+Most processes of Ray notice a dead driver within seconds, but its agents keep trying to notify the dead
+cluster for up to a minute. This script waits for its standard input to close, which happens however the
+driver ends, and then kills every process of the cluster: those with its mark in their environment, and
+their descendants (some overwrite their environment with a title). It imports only the standard library,
+and nothing of this package, so that it starts in milliseconds.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ WATCH_SECONDS = 1.0
 ROUNDS = 20
 ROUND_SECONDS = 0.25
 
-Process = tuple[int, str]  # its id, and when it started: ids are used again
+Process = tuple[int, str]  # its id and start time, since ids are reused
 
 
 def main() -> None:
-    """Watch the cluster until the driver's end, then end it."""
+    """Watch the cluster until the driver ends, then kill it."""
     mark = f"{MARK}={sys.argv[1]}".encode()
     seen: set[Process] = set()
     while not select.select([sys.stdin], [], [], WATCH_SECONDS)[0]:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _cluster(mark: bytes, seen: set[Process]) -> set[Process]:
-    """The living processes of the cluster: marked, seen before, or below one of these."""
+    """Return the living processes of the cluster: marked, seen before, or a descendant of these."""
     parents: dict[Process, int] = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
@@ -57,7 +57,7 @@ def _cluster(mark: bytes, seen: set[Process]) -> set[Process]:
 
 
 def _stat(pid: str) -> tuple[str, int, str]:
-    """A process's state, its parent, and its start in ticks."""
+    """Return the state of a process, its parent, and its start in ticks."""
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return fields[0], int(fields[1]), fields[19]
@@ -68,7 +68,7 @@ def _carries(pid: int, mark: bytes) -> bool:
         with open(f"/proc/{pid}/environ", "rb") as environ:
             return mark in environ.read().split(b"\0")
     except OSError:
-        return False  # it has ended, or is somebody else's
+        return False  # ended, or of another user
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What Ray Serve LLM is told of an application, and how it says what became of one."""
+"""Configure an application of Ray Serve LLM, and read its status."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,28 +11,28 @@ RUNNING = "RUNNING"
 _PREFIX_ROUTER = "ray.serve.llm.request_router.PrefixCacheAffinityRouter"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LAST_LINES = 8
-_LONGEST_LINE = 300
+_MAX_LINE = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeApp:
-    """One model as an application.
+    """One model, served as an application.
 
     Args:
-        app: its name there, which is also the first part of its URL's path.
-        model: a name on Hugging Face, or a path that every node has.
-        name: what it is called in calls.
-        min_replicas: as few as there may be.
-        max_replicas: as many as there may be.
-        target_ongoing_requests: calls under way for which a replica is enough; default Ray's own.
-        tensor_parallel_size: devices of one replica, GPUs by default.
-        max_model_len: longest prompt and reply together, in tokens; default the model's own.
-        accelerator_type: the kind of GPU, as Ray names it.
-        placement_group_config: what one replica asks of the cluster; default a GPU for each device.
-        placement_seconds: how long the cluster may have no node for that before the deployment is given up.
-        prefix_routing: whether calls go to the replica that has seen the longest part of their prompt.
+        app: the name of the application, which is also the first part of its URL's path.
+        model: the name of the model on Hugging Face, or a path that exists on every node.
+        name: the name of the model in calls.
+        min_replicas: the minimum number of replicas.
+        max_replicas: the maximum number of replicas.
+        target_ongoing_requests: the calls under way per replica; default Ray's own.
+        tensor_parallel_size: the devices of one replica, GPUs by default.
+        max_model_len: the maximum tokens of prompt and reply together; default the model's own.
+        accelerator_type: the kind of GPU, by Ray's name.
+        placement_group_config: the resources of one replica; default a GPU for each device.
+        placement_seconds: the time without a suitable node after which the deployment fails.
+        prefix_routing: whether a call goes to the replica that has cached the longest prefix of its prompt.
         engine_kwargs: further arguments of the engine.
-        port: where Serve is to listen, on every node.
+        port: the port of Serve on every node.
     """
 
     app: str
@@ -51,7 +51,7 @@ class ServeApp:
     port: int = 8000
 
     def config(self) -> dict[str, Any]:
-        """The arguments of `LLMConfig`."""
+        """Return the arguments of `LLMConfig`."""
         scaling: dict[str, Any] = {"min_replicas": self.min_replicas, "max_replicas": self.max_replicas}
         if self.target_ongoing_requests is not None:
             scaling["target_ongoing_requests"] = self.target_ongoing_requests
@@ -73,7 +73,7 @@ class ServeApp:
         return config
 
     def bundles(self) -> list[dict[str, float]]:
-        """What one replica asks for, in parts that have to be on one node each."""
+        """Return the resource bundles of one replica, each of which must fit on one node."""
         asked = self.placement_group_config or {"bundle_per_worker": {"GPU": 1}}
         given: Sequence[Mapping[str, float]] | None = asked.get("bundles")
         if given is None:
@@ -84,11 +84,11 @@ class ServeApp:
 
 
 def too_large(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> str:
-    """Why the nodes could not hold the bundles even if nothing else ran there, or nothing if they might.
+    """Describe why the nodes could not hold the bundles even if they were idle; empty if they might.
 
     Args:
-        bundles: resources of each part of a replica.
-        nodes: all resources of each node.
+        bundles: the resource bundles of a replica.
+        nodes: the total resources of each node.
     """
     for bundle in bundles:
         if not any(all(node.get(key, 0.0) >= amount for key, amount in bundle.items()) for node in nodes):
@@ -100,12 +100,12 @@ def too_large(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[st
 
 
 def text(status: Any) -> str:
-    """A status of Serve's, which is an enumeration of texts."""
+    """Return the text of a status of Serve, which may be an enumeration."""
     return str(getattr(status, "value", status))
 
 
 def messages(overview: Any) -> str:
-    """What Serve says of an application and of its deployments that are not well."""
+    """Return the messages of Serve about an application and its unhealthy deployments."""
     return "\n".join(dict.fromkeys(filter(None, _messages(overview))))
 
 
@@ -117,9 +117,9 @@ def _messages(overview: Any) -> Iterator[str]:
 
 
 def _ends(message: str) -> str:
-    """The first line, which says what failed, and the last ones, which say why."""
-    told = [line.rstrip()[:_LONGEST_LINE] for line in _COLOURS.sub("", message).splitlines()]
-    lines = [line for line in told if line.strip(" ^~")]  # not those that only underline
+    """Return the first line of a message, which names the failure, and the last ones, with its reason."""
+    all_lines = [line.rstrip()[:_MAX_LINE] for line in _COLOURS.sub("", message).splitlines()]
+    lines = [line for line in all_lines if line.strip(" ^~")]  # without lines that only underline
     if len(lines) > _LAST_LINES + 1:
         lines = [lines[0], *lines[-_LAST_LINES:]]
     return "\n  ".join(lines)

@@ -1,10 +1,10 @@
-"""A fleet that is an application of Ray Serve LLM: vLLM, scaled and routed by Ray, behind OpenAI's protocol.
+"""Run a fleet as an application of Ray Serve LLM: vLLM behind OpenAI's protocol.
 
-Ray keeps its replicas alive and adds or takes some away as calls come; what is watched here is the
-application, and on which nodes Serve's proxies answer.
+Ray keeps the replicas alive, scales them with the calls, and routes the calls. This module watches the
+application, and lists the nodes on which Serve's proxies answer.
 
-Serve and Ray start a cluster of their own when they are called in a process that is not connected. So each
-call is made in a thread that is waited for before the process disconnects, and none of them waits long.
+Serve and Ray start a new cluster when they are called in a process that is not connected. Therefore each call
+is made in a thread that ends before the process disconnects, and no call waits long.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from peerloom.runtime.engines.ray.cluster import cluster_address, connect, reaso
 from peerloom.runtime.engines.ray.serve_app import FAILED, RUNNING, ServeApp, messages, text, too_large
 from peerloom.services.fleets.directory import Listed
 
-LOOK_SECONDS = 5.0
-LOOKS = 6
-"""So many looks in a row at which Ray does not answer, and the fleet is taken for lost."""
+CHECK_SECONDS = 5.0
+MAX_FAILED_CHECKS = 6
+"""Consecutive checks without an answer of Ray after which the fleet counts as lost."""
 
 DEPLOYING_SECONDS = 1.0
-"""Between two looks at an application that is being deployed."""
+"""The interval between two checks of an application that is being deployed."""
 
 _TELEMETRY = "llm_serve_telemetry"
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class RayServing:
-    """Keeps the application `app`, see `fleets.keeper.Serving`; `connect` connects this process to Ray."""
+    """Runs the application `app` (see `fleets.keeper.Serving`); `connect` connects this process to Ray."""
 
     def __init__(self, connect: Callable[[], Awaitable[None]], app: ServeApp) -> None:
         self._connect = connect
@@ -41,11 +41,11 @@ class RayServing:
         self._listed: tuple[Listed, ...] = ()
         self._step: asyncio.Future[Any] | None = None
         self._stopping = False
-        self._begun = False
+        self._deployed = False
         self._serve_is_ours = False
 
     async def start(self, tell: Callable[[str], None], log_dir: Path) -> None:
-        """Deploy the application, and wait until it runs.
+        """Deploy the application, and wait until it is running.
 
         Raises:
             ServiceError: if Ray cannot be used or lacks Serve LLM, or the application does not come up.
@@ -57,29 +57,29 @@ class RayServing:
         try:
             await self._in_thread(self._deploy, serve, llm)
             await self._until_running(serve, tell)
-            self._listed = await self._in_thread(self._look, serve)
+            self._listed = await self._in_thread(self._list_proxies, serve)
         except ServiceError:
             raise
-        except Exception as error:  # what is wrong with a model or its configuration may raise anything
+        except Exception as error:  # an invalid model or configuration may raise any
             raise self._failed(reason(error)) from error
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Look now and then where the application answers.
+        """Check periodically where the application answers, and call `changed` if that changes.
 
         Raises:
-            ServiceError: if it is gone, or Ray is.
+            ServiceError: if the application or Ray is gone.
         """
-        serve, silent = _module("ray.serve"), 0
+        serve, failed_checks = _module("ray.serve"), 0
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             try:
-                listed = await self._in_thread(self._look, serve)
-                silent = 0
+                listed = await self._in_thread(self._list_proxies, serve)
+                failed_checks = 0
             except (RayError, RuntimeError, ConnectionError, TimeoutError) as error:
-                silent += 1
-                if silent >= LOOKS:
+                failed_checks += 1
+                if failed_checks >= MAX_FAILED_CHECKS:
                     raise ServiceError(
-                        f"Ray did not say how {self._app.app} is in {LOOKS} looks: {reason(error)}"
+                        f"Ray did not say how {self._app.app} is in {failed_checks} looks: {reason(error)}"
                     ) from error
                 continue
             if listed != self._listed:
@@ -87,11 +87,11 @@ class RayServing:
                 changed()
 
     def listed(self) -> Sequence[Listed]:
-        """The application behind each proxy that is well."""
+        """Return an entry for each node with a proxy."""
         return self._listed
 
     async def stop(self) -> None:
-        """Delete the application, and Serve if it was started for it. May be called at any time, and twice.
+        """Delete the application, and Serve if it was started for it. Idempotent; may be called at any time.
 
         Raises:
             ServiceError: if Ray Serve does not delete it.
@@ -101,8 +101,8 @@ class RayServing:
         if self._step is not None:
             await asyncio.wait([self._step])
         try:
-            if self._begun:
-                self._begun = False
+            if self._deployed:
+                self._deployed = False
                 await asyncio.to_thread(_delete, self._app.app, self._serve_is_ours)
         finally:
             await asyncio.to_thread(stop)
@@ -111,7 +111,7 @@ class RayServing:
         return await self._uninterrupted(asyncio.to_thread(call, *args))
 
     async def _uninterrupted(self, call: Awaitable[T]) -> T:
-        """Await what goes on if this is cancelled, and is then waited for by `stop`."""
+        """Await a call that a cancellation does not interrupt; `stop` waits for its end."""
         self._step = asyncio.ensure_future(call)
         self._step.add_done_callback(lambda step: step.cancelled() or step.exception())
         return await asyncio.shield(self._step)
@@ -121,7 +121,7 @@ class RayServing:
             return
         app = llm.build_openai_app({"llm_configs": [llm.LLMConfig(**self._app.config())]})
         there = serve.status()
-        self._begun, self._serve_is_ours = True, not (there.proxies or there.applications)
+        self._deployed, self._serve_is_ours = True, not (there.proxies or there.applications)
         serve.start(proxy_location="EveryNode", http_options={"host": "0.0.0.0", "port": self._app.port})
         if self._stopping:
             return
@@ -130,28 +130,28 @@ class RayServing:
         serve.run_many([target], wait_for_applications_running=False)
 
     async def _until_running(self, serve: Any, tell: Callable[[str], None]) -> None:
-        """Wait, telling what Serve says meanwhile.
+        """Wait until the application is running, and pass on the messages of Serve.
 
         Raises:
-            ServiceError: if the application fails, is deleted, or finds no node that could ever hold it.
+            ServiceError: if the application fails or is deleted, or no node could ever hold it.
         """
-        told, fitted = "", time.monotonic()
+        last_message, fitted = "", time.monotonic()
         while True:
             status = await self._in_thread(serve.status)
             overview = status.applications.get(self._app.app)
             if overview is None:
                 raise self._failed("somebody deleted the application while it was being deployed")
-            state, said = text(overview.status), messages(overview)
+            state, message = text(overview.status), messages(overview)
             if state == RUNNING:
                 return
             if state == FAILED:
-                raise self._failed(said)
-            if said and said != told:
-                tell(told := said)
+                raise self._failed(message)
+            if message and message != last_message:
+                tell(last_message := message)
             lacking = await self._in_thread(self._lacking)
             fitted = fitted if lacking else time.monotonic()
             if time.monotonic() - fitted >= self._app.placement_seconds:
-                raise self._failed("\n".join(filter(None, (lacking, said))))
+                raise self._failed("\n".join(filter(None, (lacking, message))))
             await asyncio.sleep(DEPLOYING_SECONDS)
 
     def _lacking(self) -> str:
@@ -168,7 +168,7 @@ class RayServing:
     def _failed(self, why: str) -> ServiceError:
         return ServiceError(f"Ray Serve did not bring up {self._app.model}: {why}")
 
-    def _look(self, serve: Any) -> tuple[Listed, ...]:
+    def _list_proxies(self, serve: Any) -> tuple[Listed, ...]:
         status = serve.status()
         overview = status.applications.get(self._app.app)
         if overview is None or text(overview.status) == FAILED:
@@ -176,29 +176,29 @@ class RayServing:
             raise ServiceError(f"the application {self._app.app} is gone from Ray Serve: {why}")
         up = text(overview.status) == RUNNING
         hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-        well: dict[str, bool] = {}  # several nodes may share an address, and a port with it
+        healthy: dict[str, bool] = {}  # by host, since several nodes may share an address and port
         for node, proxy in sorted(status.proxies.items()):
             if (host := hosts.get(node)) is not None:
-                well[host] = well.get(host, False) or (up and text(proxy) == "HEALTHY")
+                healthy[host] = healthy.get(host, False) or (up and text(proxy) == "HEALTHY")
         return tuple(
             Listed(
                 url=f"http://{host}:{self._app.port}/{self._app.app}/v1",
-                state="up" if is_well else "restarting",
+                state="up" if is_healthy else "restarting",
                 place=host,
             )
-            for host, is_well in well.items()
+            for host, is_healthy in healthy.items()
         )
 
 
 def delete(address: str | None, app: str) -> None:
-    """Delete an application whose keeper is gone; blocks. Without a cluster there is none to delete.
+    """Delete an application whose keeper is gone, if its cluster still exists. Blocks.
 
     Raises:
         ServiceError: if Ray cannot be reached.
     """
     where = cluster_address(address)
     if where is None:
-        return  # the keeper's own cluster has ended with it
+        return  # the keeper's own cluster ended with it
     try:
         connect(where)
         _delete(app, with_serve=False)
@@ -212,10 +212,10 @@ def delete(address: str | None, app: str) -> None:
 
 
 def _delete(app: str, with_serve: bool) -> None:
-    """Delete an application, and Serve itself if it has no other; blocks for a minute at most.
+    """Delete an application, and with `with_serve` an idle Serve. Blocks for a minute at most.
 
     Raises:
-        ServiceError: if that fails.
+        ServiceError: if the deletion fails.
     """
     serve = _module("ray.serve")
     try:
@@ -226,7 +226,7 @@ def _delete(app: str, with_serve: bool) -> None:
         if with_serve and not serve.status().applications:
             serve.shutdown()
             _end_telemetry()
-    except Exception as error:  # Serve raises bare ones too
+    except Exception as error:  # Serve raises a bare Exception too
         raise ServiceError(f"Ray Serve did not delete the application {app}: {reason(error)}") from error
 
 
@@ -235,7 +235,7 @@ def _end_telemetry() -> None:
     try:
         ray.kill(ray.get_actor(_TELEMETRY, namespace=_TELEMETRY))
     except ValueError:
-        pass  # there is none
+        pass  # it does not exist
 
 
 def _module(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Starts the processes of services on the nodes of a cluster, each from an actor there.
+"""Start the processes of services on the nodes of a cluster, each from an actor there.
 
-A process is a child of its actor's process and dies with it (`services.spawn`), so it ends with the driver,
-however that ends. On the driver's own node, and where nobody asks for more, it is a child of the driver.
+Such a process is a child of its actor's process and dies with it (`services.processes.spawn`), so it ends
+with the driver, however that ends. Without `spread`, processes are children of the driver.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from peerloom.runtime.engines.ray.api import (
     RayTaskError,
     ray,
 )
-from peerloom.runtime.engines.ray.capacity import lacking
+from peerloom.runtime.engines.ray.capacity import missing_resources
 from peerloom.runtime.engines.ray.cluster import node_address, reason
 from peerloom.services.processes.spawn import ChildProcess, LocalPort, LocalSpawner, PlaceLost, ReservedPort
 
@@ -29,7 +29,7 @@ START_SECONDS = 60.0
 
 
 class _Launcher:
-    """The actor: a spawner of its own node, spoken to from the driver."""
+    """The actor that starts processes on its node."""
 
     def __init__(self, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
@@ -38,52 +38,52 @@ class _Launcher:
         self._children: dict[int, ChildProcess] = {}
 
     async def where(self) -> tuple[str, str]:
-        """The node, and the address that others reach it by."""
+        """Return the id of the node, and its address for other hosts."""
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
     async def hold(self, host: str) -> int:
-        """Hold a free port."""
+        """Reserve a free port, and return it."""
         held = await self._spawner.hold(host)
         self._held[held.port] = held
         return held.port
 
     async def release(self, port: int) -> None:
-        """Let a port go."""
+        """Release a reserved port."""
         if (held := self._held.pop(port, None)) is not None:
             await held.release()
 
     async def start(
         self, argv: Sequence[str], name: str, env: Mapping[str, str], log: str | None
     ) -> tuple[int, str]:
-        """Start a process; its id, and where its log is."""
+        """Start a process, and return its id and the path of its log."""
         path = _on_this_node(Path(log)) if log is not None else None
         child = await self._spawner.start(argv, name=name, env=env, log=path)
         self._children[child.pid] = child
         return child.pid, child.log
 
     async def wait(self, pid: int) -> int:
-        """Wait for its end."""
+        """Wait for the end of a process, and return its exit code."""
         return await self._children[pid].wait()
 
     async def stop(self, pid: int, grace: float) -> None:
-        """End it."""
+        """End a process."""
         await self._children[pid].stop(grace)
 
     async def output(self, pid: int) -> str:
-        """What it has written."""
+        """Return the output of a process."""
         return await self._children[pid].output()
 
     async def cpu_seconds(self, pid: int) -> float:
-        """What it has used."""
+        """Return the CPU seconds of a process."""
         return await self._children[pid].cpu_seconds()
 
 
 class RaySpawner:
-    """Starts processes here, and spreads them over the nodes when asked to.
+    """Starts processes on this node, or with `spread` on the nodes of the cluster.
 
     Args:
-        connect: makes sure that this process is connected to the cluster.
-        resources: what each process on a node is to be given, as Ray names it: `num_gpus`, `num_cpus`.
+        connect: connects this process to the cluster, unless it is connected.
+        resources: the resources of each process on a node, by Ray's names (`num_gpus`, `num_cpus`).
     """
 
     place = ""
@@ -112,13 +112,13 @@ class RaySpawner:
         return await self._here.hold(host)
 
     async def spread(self, count: int) -> "Sequence[NodeSpawner]":
-        """Over the nodes in turn; with `resources`, wherever Ray finds them.
+        """Return spawners on the nodes in turn, or on any nodes with the `resources`.
 
         Raises:
             ServiceError: if no node has the resources, or the actors do not start.
         """
         await self._connect()
-        if self._resources and (lack := await asyncio.to_thread(lacking, self._resources)):
+        if self._resources and (lack := await asyncio.to_thread(missing_resources, self._resources)):
             raise ServiceError(f"{lack}: free some, or ask for less")
         starting = [asyncio.ensure_future(self._on_node()) for _ in range(count)]
         try:
@@ -130,7 +130,7 @@ class RaySpawner:
             raise
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""
 
     async def _on_node(self) -> "NodeSpawner":
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD", **self._resources}
@@ -151,13 +151,13 @@ class RaySpawner:
         except BaseException:
             ray.kill(handle, no_restart=True)
             raise
-        own = node_address() == "127.0.0.1"  # a cluster of this process: nobody else reaches it
+        only_host = node_address() == "127.0.0.1"  # a cluster of this process has no other host
         here = node == ray.get_runtime_context().get_node_id()
-        return NodeSpawner(handle, "127.0.0.1" if own else address, "" if here else address)
+        return NodeSpawner(handle, "127.0.0.1" if only_host else address, "" if here else address)
 
 
 class NodeSpawner:
-    """Starts processes on one node, from an actor there. `close` kills that, and them with it."""
+    """Starts processes on one node, from an actor there. `close` kills the actor and its processes."""
 
     def __init__(self, handle: Handle, address: str, place: str) -> None:
         self._handle = handle
@@ -165,13 +165,13 @@ class NodeSpawner:
         self.place = place
 
     async def spread(self, count: int) -> "Sequence[NodeSpawner]":
-        """All on this node."""
+        """Return this spawner `count` times."""
         return [self] * count
 
     async def hold(self, host: str | None = None) -> "NodePort":
         """See `Spawner`."""
         host = host or self._address
-        return NodePort(self._handle, host, await _asked(self._handle.hold.remote(host)))
+        return NodePort(self._handle, host, await _awaited(self._handle.hold.remote(host)))
 
     async def start(
         self,
@@ -182,8 +182,8 @@ class NodeSpawner:
         log: Path | None = None,
     ) -> "NodeChild":
         """See `Spawner`."""
-        told = self._handle.start.remote(list(argv), name, dict(env or {}), str(log) if log else None)
-        pid, where = await _asked(told)
+        reference = self._handle.start.remote(list(argv), name, dict(env or {}), str(log) if log else None)
+        pid, where = await _awaited(reference)
         return NodeChild(self._handle, pid, f"{self.place}:{where}" if self.place else where)
 
     async def close(self) -> None:
@@ -193,7 +193,7 @@ class NodeSpawner:
 
 
 class NodePort:
-    """A port of a node."""
+    """A reserved port of a node."""
 
     def __init__(self, handle: Handle, host: str, port: int) -> None:
         self._handle = handle
@@ -202,28 +202,17 @@ class NodePort:
     async def release(self) -> None:
         """See `ReservedPort`."""
         with suppress(PlaceLost):
-            await _asked(self._handle.release.remote(self.port))
+            await _awaited(self._handle.release.remote(self.port))
 
 
 class NodeChild:
-    """A process on a node; one whose actor is gone was killed with it."""
+    """A process on a node. It is killed with its actor."""
 
     def __init__(self, handle: Handle, pid: int, log: str) -> None:
         self._handle = handle
-        self._pid = pid
-        self._log = log
-        self._ended = asyncio.ensure_future(_asked(handle.wait.remote(pid)))
+        self.pid, self.log = pid, log
+        self._ended = asyncio.ensure_future(_awaited(handle.wait.remote(pid)))
         self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-
-    @property
-    def pid(self) -> int:
-        """See `ChildProcess`."""
-        return self._pid
-
-    @property
-    def log(self) -> str:
-        """See `ChildProcess`."""
-        return self._log
 
     async def wait(self) -> int:
         """See `ChildProcess`."""
@@ -233,22 +222,22 @@ class NodeChild:
             return -9
 
     async def stop(self, grace: float = 5) -> None:
-        """See `ChildProcess`. A node that does not answer is left to itself."""
+        """See `ChildProcess`. A node that does not answer is ignored."""
         with suppress(PlaceLost, TimeoutError):
             async with asyncio.timeout(grace + START_SECONDS):
-                await _asked(self._handle.stop.remote(self._pid, grace))
+                await _awaited(self._handle.stop.remote(self.pid, grace))
 
     async def output(self) -> str:
         """See `ChildProcess`."""
         try:
-            return await _asked(self._handle.output.remote(self._pid))
+            return await _awaited(self._handle.output.remote(self.pid))
         except PlaceLost as error:
             return f"({error})\n"
 
     async def cpu_seconds(self) -> float:
         """See `ChildProcess`."""
         try:
-            return await _asked(self._handle.cpu_seconds.remote(self._pid))
+            return await _awaited(self._handle.cpu_seconds.remote(self.pid))
         except PlaceLost:
             return 0.0
 
@@ -256,7 +245,7 @@ class NodeChild:
 _Actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(_Launcher)
 
 
-async def _asked(reference: Any) -> Any:
+async def _awaited(reference: Any) -> Any:
     try:
         return await reference
     except RayTaskError as error:
@@ -267,7 +256,7 @@ async def _asked(reference: Any) -> Any:
 
 
 def _on_this_node(log: Path) -> Path:
-    """Where a log goes: as asked if the directory is there, as on shared storage, else to a scratch one."""
+    """Return the path for a log: as requested if its directory exists on this node, else a temporary one."""
     if log.parent.is_dir():
         return log
     return Path(tempfile.gettempdir()) / f"peerloom-{os.getuid()}" / log.parent.name / log.name
