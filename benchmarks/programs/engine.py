@@ -20,7 +20,7 @@ from peerloom.recipes.coral.recipe import Params, program
 from peerloom.runtime.engines.ray import cluster
 from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.client.client import ReplicatedClientSpec
-from peerloom.services.llm.client.replicas import Dial
+from peerloom.services.llm.client.replicas import BackendFactory
 from peerloom.services.llm.llamacpp.service import LlamaCppService, llamacpp_dialect
 from peerloom.services.processes.spawn import LocalSpawner, Spawner
 
@@ -41,22 +41,22 @@ class RecordedService(LlamaCppService):
     async def start(
         self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
-        """Start the servers, with a dial that records."""
+        """Start the servers, with a backend_factory that records."""
         spec = await super().start(spawner, notify, log_dir)
-        return replace(spec, dial=RecordedDial(spec.dial, self.folder, spec.model))
+        return replace(spec, backend_factory=RecordedDial(spec.backend_factory, self.folder, spec.model))
 
 
 @dataclass(frozen=True)
 class RecordedDial:
     """Reaches a replica through a backend that records."""
 
-    dial: Dial
+    backend_factory: BackendFactory
     folder: Path
     model: str
 
     def __call__(self, name: str) -> Backend:
         """Return the replica of that name."""
-        return RecordedBackend(self.dial(name), self.folder, self.model)
+        return RecordedBackend(self.backend_factory(name), self.folder, self.model)
 
 
 class RecordedBackend:

@@ -76,8 +76,8 @@ async def test_endpoints_move_while_a_run_lasts(engine: str, tmp_path: Path) -> 
 
     async def served() -> int:
         """Server A until the move, then B; the calls that B answered are in its log."""
-        async with serving(ServerConfig(laws=SLOW, port=0, log=tmp_path / "b.jsonl")) as b:
-            async with serving(ServerConfig(laws=SLOW, port=0)) as a:
+        async with serving(ServerConfig(behavior=SLOW, port=0, log=tmp_path / "b.jsonl")) as b:
+            async with serving(ServerConfig(behavior=SLOW, port=0)) as a:
                 write(file, Entry(model="simulated", endpoints=listed(a)))
                 running = asyncio.create_task(
                     execute(
@@ -107,7 +107,7 @@ async def test_endpoints_move_while_a_run_lasts(engine: str, tmp_path: Path) -> 
 async def test_a_fleet_that_is_away_makes_the_run_stand_still(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     hooks = Once(file.unlink)
-    async with serving(ServerConfig(laws=SLOW, port=0)) as port:
+    async with serving(ServerConfig(behavior=SLOW, port=0)) as port:
         entry = Entry(model="simulated", endpoints=listed(port))
         write(file, entry)
         run = execute(talk(), ROWS, FleetService(str(file)), tmp_path / "run", in_flight=8, hooks=[hooks])
@@ -120,7 +120,7 @@ async def test_a_fleet_that_is_away_makes_the_run_stand_still(tmp_path: Path) ->
 
 async def test_a_fleet_that_serves_another_model_ends_the_run(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
-    async with serving(ServerConfig(laws=SLOW, port=0)) as port:
+    async with serving(ServerConfig(behavior=SLOW, port=0)) as port:
         write(file, Entry(model="simulated", endpoints=listed(port)))
         hooks = Once(lambda: write(file, Entry(model="other", endpoints=listed(port))))
         with pytest.raises(ServiceError, match="serves other from now on, this run began with simulated"):

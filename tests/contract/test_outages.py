@@ -46,7 +46,7 @@ async def test_a_dead_service_pauses_the_run_instead_of_failing_its_tasks(
     watch, rows = Watch(), [{"n": number} for number in range(300)]
     laws = SimulatedBehavior(latency=0.005)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        async with serving(ServerConfig(laws=laws, port=0)) as port:
+        async with serving(ServerConfig(behavior=laws, port=0)) as port:
             llm = OpenAIService(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
             run = execute(
                 talk(), rows, llm, tmp_path / "run", engine=engine, in_flight=12, hooks=[watch], peers=2
@@ -61,7 +61,7 @@ async def test_a_dead_service_pauses_the_run_instead_of_failing_its_tasks(
         assert (watch.latest.outcomes, watch.latest.in_flight) == (still.outcomes, 12)
         assert len(watch.views) == views and watch.lost == []
         monkeypatch.undo()
-        async with serving(ServerConfig(laws=laws, port=port)):
+        async with serving(ServerConfig(behavior=laws, port=port)):
             done = await running
     assert done.summary["outcomes"] == {"completed": 300}
     assert len({row["id"] for row in done.rows}) == len(done.rows) == 300

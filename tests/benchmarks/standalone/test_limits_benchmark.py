@@ -109,7 +109,7 @@ async def test_calls_are_counted_by_the_server_until_all_are_answered(
     @asynccontextmanager
     async def simulated_llm(log: Path, *, latency: float, **laws: Any) -> AsyncIterator[tuple[str, int]]:
         async with serving(
-            ServerConfig(laws=SimulatedBehavior(**laws, tokens_sigma=0), port=0, log=log)
+            ServerConfig(behavior=SimulatedBehavior(**laws, tokens_sigma=0), port=0, log=log)
         ) as port:
             yield f"http://127.0.0.1:{port}/v1", 0
 

@@ -18,7 +18,7 @@ async def test_it_waits_as_it_is_asked_or_longer_each_time(
         waits.append(seconds)
 
     laws = SimulatedBehavior(rate_429=0.5, retry_after=7.5, retry_after_as=stated_as)
-    async with serving(ServerConfig(laws=laws, port=0)) as port:
+    async with serving(ServerConfig(behavior=laws, port=0)) as port:
         await ask_plainly(f"http://127.0.0.1:{port}/v1", 40, 1, sleep=sleep)
     assert len(waits) > 10
     if asked is not None:

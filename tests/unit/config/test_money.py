@@ -84,7 +84,7 @@ def test_all_of_it_may_change_when_a_run_is_resumed() -> None:
 
 def test_a_budget_in_dollars_needs_prices() -> None:
     settings = settings_of("budget.usd=1")
-    spec = ReplicatedClientSpec(model="mine", replicas=("http://127.0.0.1:1/v1",), dial=print)  # type: ignore[arg-type]
+    spec = ReplicatedClientSpec(model="mine", replicas=("http://127.0.0.1:1/v1",), backend_factory=print)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"budget\.usd needs the price of mine"):
         prepared(spec, settings, everything=True)
     priced = settings_of("budget.usd=1", "prices={mine: {prompt: 1, completion: 1}}")

@@ -47,7 +47,7 @@ def simulate_llm(
     behavior = SimulatedBehavior(
         **{name: getattr(config.llm, name) for name in fields_of(SimulatorOptions)}, seed=seed
     )
-    run_server(ServerConfig(laws=behavior, host=host, port=port, model=model, log=log, admin=admin))
+    run_server(ServerConfig(behavior=behavior, host=host, port=port, model=model, log=log, admin=admin))
 
 
 def _simulator_parameters() -> Iterator[Parameter]:

@@ -21,10 +21,10 @@ def prepared(client: ClientSpec, settings: RunSettings, *, everything: bool) -> 
     Raises:
         ConfigError: if the budget is in dollars and a price is unknown.
     """
-    client = client.priced(settings.prices)
+    client = client.with_prices(settings.prices)
     if settings.budget.usd is not None:
         require_price([(fleet.model, fleet.price) for fleet in client.fleets])
-    client = client.metered(everything)
+    client = client.with_limits(everything)
     return client if settings.cache is None else CachedSpec(client, settings.cache)
 
 

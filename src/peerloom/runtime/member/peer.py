@@ -89,7 +89,7 @@ class PeerHost(Host):
 
     def _on_message(self, message: Message) -> Message | None:
         if isinstance(message, QuotaGrants) and self._quota_client is not None:
-            self._quota_client.hear(message.data)
+            self._quota_client.apply_grants(message.data)
         elif isinstance(message, Pace) and self.machine.pace(message):
             if message.paused:
                 self._unpaused.clear()
@@ -224,11 +224,11 @@ class PeerHost(Host):
         if self._quota_client is not None:
             stats.turns = max(0, stats.turns - self._quota_client.waiting)
             stats.usage_reports = self._quota_client.read(last=True) if self._stopping.is_set() else b""
-            stats.shared_notices = self._quota_client.unsaid()
+            stats.shared_notices = self._quota_client.new_notices()
         if isinstance(self._llm, CachingLLM):
             stats.cache = self._llm.tally
-            stats.notices += self._llm.told
-            self._llm.told.clear()
+            stats.notices += self._llm.notices
+            self._llm.notices.clear()
         if self._executor is not None:
             stats.hops = self._executor.hops
             stats.agents = self._executor.tallies

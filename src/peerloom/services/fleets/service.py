@@ -106,7 +106,7 @@ class FleetService:
         self._spec = ReplicatedClientSpec(
             model=model,
             replicas=entry.urls,
-            dial=HttpDial(endpoints[0], dialect, model),
+            backend_factory=HttpDial(endpoints[0], dialect, model),
             retry=self._retry,
             routing=self._routing,
             hedge=self._hedge,

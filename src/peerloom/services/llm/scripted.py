@@ -63,7 +63,7 @@ class ScriptedService:
         return ReplicatedClientSpec(
             model=MODEL,
             replicas=("this process",),
-            dial=_ScriptedDial(self),
+            backend_factory=_ScriptedDial(self),
             retry=Retry(attempts=1),
             price=FREE,
         )

@@ -24,7 +24,7 @@ class Client:
     def __init__(self, model: str | None) -> None:
         self.model = model
 
-    def metered(self, everything: bool) -> ClientSpec:
+    def with_limits(self, everything: bool) -> ClientSpec:
         raise NotImplementedError
 
     def connect(self, quota_client: QuotaClient | None = None) -> LLM:

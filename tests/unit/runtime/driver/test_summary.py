@@ -47,7 +47,7 @@ def test_a_completed_row_has_its_price_if_tokens_have() -> None:
     totals.add(committed("failed", 1))
     totals.agents["a"].usd = 0.02
     summary = summarise(totals, wall_seconds=2.0, cpu_seconds=1.0)
-    known = ReplicatedClientSpec(model="m", replicas=("r",), dial=str, price=FREE)  # type: ignore[arg-type]  # never dialled
+    known = ReplicatedClientSpec(model="m", replicas=("r",), backend_factory=str, price=FREE)  # type: ignore[arg-type]  # never dialled
     told = costs(summary, known, CacheTally())
     assert told == {"usd": 0.02, "usd_per_completed_row": 0.005}
     assert costs(summary, replace(known, price=None), CacheTally()) == {}

@@ -29,7 +29,9 @@ def fleet(*urls: str, model: str = "m", api_key: str | None = None, **fields: An
     there = {name: fields.pop(name) for name in _ENDPOINT if name in fields}
     endpoint = Endpoint(base_url=urls[0], api_key=secret, **there)
     dialect = OpenAIDialect(**{name: fields.pop(name) for name in _DIALECT if name in fields})
-    return ReplicatedClientSpec(model=model, replicas=urls, dial=HttpDial(endpoint, dialect, model), **fields)
+    return ReplicatedClientSpec(
+        model=model, replicas=urls, backend_factory=HttpDial(endpoint, dialect, model), **fields
+    )
 
 
 def client(spec: ReplicatedClientSpec, sleep: Any = asyncio.sleep) -> ReplicatedClient:
@@ -71,7 +73,7 @@ class Replica:
 
     async def start(self) -> None:
         """Listen."""
-        config = ServerConfig(laws=self._laws, port=self.port, admin=True)
+        config = ServerConfig(behavior=self._laws, port=self.port, admin=True)
         self.port = await self._up.enter_async_context(serving(config))
 
     async def stop(self) -> None:

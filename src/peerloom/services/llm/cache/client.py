@@ -76,13 +76,13 @@ class CachedSpec:
         """The services behind the cache."""
         return self.inner.fleets
 
-    def metered(self, everything: bool) -> "CachedSpec":
+    def with_limits(self, everything: bool) -> "CachedSpec":
         """Return a copy that limits the calls of services with limits, or of all services."""
-        return replace(self, inner=self.inner.metered(everything))
+        return replace(self, inner=self.inner.with_limits(everything))
 
-    def priced(self, prices: Prices) -> "CachedSpec":
+    def with_prices(self, prices: Prices) -> "CachedSpec":
         """Return a copy with the prices of tokens."""
-        return replace(self, inner=self.inner.priced(prices))
+        return replace(self, inner=self.inner.with_prices(prices))
 
     def connect(self, quota_client: QuotaClient | None = None) -> "CachingLLM":
         """Return a client for the running event loop."""
@@ -99,22 +99,22 @@ class CachingLLM:
 
     Attributes:
         tally: the statistics so far.
-        told: notices for the user; the reader clears the list.
+        notices: notices for the user; the reader clears the list.
     """
 
     def __init__(self, inner: LLM, settings: CacheSettings, fleets: Sequence[ReplicatedClientSpec]) -> None:
         self.tally = CacheTally()
-        self.told: list[str] = []
+        self.notices: list[str] = []
         self._inner = inner
         self._lookup = settings.lookup
         self._price = fleets[0].price if len(fleets) == 1 else None
         self._outstanding: dict[bytes, asyncio.Future[bytes | None]] = {}
-        self._thread = CacheThread(settings.path, settings.size, self.told.append)
+        self._thread = CacheThread(settings.path, settings.size, self.notices.append)
         try:
             self._keys = CacheKeys(fleets, settings.model)
         except UncacheableService as error:
             self._keys = None
-            self.told.append(f"the cache is not used: {error}")
+            self.notices.append(f"the cache is not used: {error}")
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Answer one request from the cache, or else by the inner client."""

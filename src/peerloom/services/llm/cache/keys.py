@@ -41,7 +41,7 @@ class CacheKeys:
     """
 
     def __init__(self, fleets: Sequence[ReplicatedClientSpec], more: Mapping[str, Any]) -> None:
-        services = [[fleet.model, _plain(fleet.dial)] for fleet in fleets]
+        services = [[fleet.model, _plain(fleet.backend_factory)] for fleet in fleets]
         self._by_role = len(fleets) > 1
         self._prefix = hashlib.blake2b(_FORMAT, digest_size=KEY_BYTES)
         self._prefix.update(_encoder.encode([services, _plain(more)]))

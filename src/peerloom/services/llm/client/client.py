@@ -29,7 +29,7 @@ from peerloom.services.llm.base import (
     Reply,
 )
 from peerloom.services.llm.client.hedge import Hedge, Hedging
-from peerloom.services.llm.client.replicas import AttemptFailed, Dial, Replicas
+from peerloom.services.llm.client.replicas import AttemptFailed, BackendFactory, Replicas
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.limits.service_quota import Limits
@@ -57,7 +57,7 @@ class ReplicatedClientSpec:
         service: the name of the service.
         model: the name of the model.
         replicas: the names of the replicas, usually base URLs.
-        dial: creates the backend of a replica.
+        backend_factory: creates the backend of a replica.
         retry: the retry policy.
         routing: how calls are distributed.
         hedge: when a second request is sent for a slow call; None for never.
@@ -70,7 +70,7 @@ class ReplicatedClientSpec:
     service: str = "llm"
     model: str
     replicas: tuple[str, ...]
-    dial: Dial
+    backend_factory: BackendFactory
     retry: Retry = field(default_factory=Retry)
     routing: Routing = field(default_factory=Routing)
     hedge: Hedge | None = None
@@ -84,11 +84,11 @@ class ReplicatedClientSpec:
         """The services: this one."""
         return (self,)
 
-    def metered(self, everything: bool) -> "ReplicatedClientSpec":
+    def with_limits(self, everything: bool) -> "ReplicatedClientSpec":
         """Return a copy that limits calls if the service has limits, or if `everything` is true."""
         return replace(self, limited=everything or self.limits.bounded)
 
-    def priced(self, prices: Prices) -> "ReplicatedClientSpec":
+    def with_prices(self, prices: Prices) -> "ReplicatedClientSpec":
         """Return a copy with the price of tokens from `prices`, or else the service's own price."""
         found = prices.find(self.model, self.replicas[0] if self.replicas else "")
         return replace(self, price=found or self.price)
@@ -111,7 +111,7 @@ class ReplicatedClient:
         self._replicas = Replicas(
             self._target,
             spec.replicas,
-            spec.dial,
+            spec.backend_factory,
             spec.routing,
             clock=self._clock,
             on_down=self._set_down,

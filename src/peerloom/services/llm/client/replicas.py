@@ -12,7 +12,7 @@ from peerloom.services.llm.client.routing import ReplicaRouter, Routing
 from peerloom.services.llm.retry import Retryable
 
 Reply = TypeVar("Reply")
-Dial = Callable[[str], Backend]
+BackendFactory = Callable[[str], Backend]
 """Creates the backend of the replica of that name (usually its base URL) for the running event loop."""
 
 
@@ -22,7 +22,7 @@ class Replicas:
     Args:
         target: the name of the service, for messages.
         names: the names of the replicas.
-        dial: creates the backend of a replica.
+        backend_factory: creates the backend of a replica.
         routing: how calls are distributed.
         clock: returns seconds.
         on_down: called with the reason when no replica answers, and whether the service denies this run; with
@@ -34,7 +34,7 @@ class Replicas:
         self,
         target: str,
         names: Sequence[str],
-        dial: Dial,
+        backend_factory: BackendFactory,
         routing: Routing,
         *,
         clock: Callable[[], float],
@@ -42,12 +42,12 @@ class Replicas:
         patient: bool,
     ) -> None:
         self._target = target
-        self._dial = dial
+        self._backend_factory = backend_factory
         self._clock = clock
         self._on_down = on_down
         self._patient = patient
         self._router = ReplicaRouter(routing, names)
-        self._backends = {name: dial(name) for name in names}
+        self._backends = {name: backend_factory(name) for name in names}
         self._removed: list[Backend] = []  # these may still be answering calls
         self._changed = asyncio.Event()
         self._down = ""  # the reason why no replica answers
@@ -65,7 +65,7 @@ class Replicas:
             self._removed.append(self._backends.pop(name))
         for name in names:
             if name not in self._backends:
-                self._backends[name] = self._dial(name)
+                self._backends[name] = self._backend_factory(name)
         self._router.update(names)
         if not names:
             self._report_down("it has no replicas at present", denied=False)

@@ -152,13 +152,13 @@ class ServiceRouterSpec:
         """The models of all services, for the run's record."""
         return ", ".join(f"{fleet.service}={fleet.model}" for fleet in self.fleets)
 
-    def metered(self, everything: bool) -> "ServiceRouterSpec":
+    def with_limits(self, everything: bool) -> "ServiceRouterSpec":
         """Return a copy that limits the calls of services with limits, or of all services."""
-        return replace(self, fleets=tuple(fleet.metered(everything) for fleet in self.fleets))
+        return replace(self, fleets=tuple(fleet.with_limits(everything) for fleet in self.fleets))
 
-    def priced(self, prices: Prices) -> "ServiceRouterSpec":
+    def with_prices(self, prices: Prices) -> "ServiceRouterSpec":
         """Return a copy with the prices of tokens."""
-        return replace(self, fleets=tuple(fleet.priced(prices) for fleet in self.fleets))
+        return replace(self, fleets=tuple(fleet.with_prices(prices) for fleet in self.fleets))
 
     def connect(self, quota_client: QuotaClient | None = None) -> "ServiceRouterClient":
         """Return a client for the running event loop."""

@@ -26,11 +26,11 @@ class ClientSpec(Protocol):
         """The services, each with its limits."""
         ...
 
-    def metered(self, everything: bool) -> "ClientSpec":
+    def with_limits(self, everything: bool) -> "ClientSpec":
         """Return a copy that limits the calls of services with limits, or of all services."""
         ...
 
-    def priced(self, prices: Prices) -> "ClientSpec":
+    def with_prices(self, prices: Prices) -> "ClientSpec":
         """Return a copy with the prices of tokens."""
         ...
 

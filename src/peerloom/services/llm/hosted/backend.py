@@ -16,7 +16,7 @@ import orjson
 from peerloom.errors import LLMDenied, LLMError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.hosted.constraints import Constraints
-from peerloom.services.llm.http.base import Answer, TransportError
+from peerloom.services.llm.http.base import HttpResponse, TransportError
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.providers.dialect import Dialect, Post
 from peerloom.services.llm.retry import Retryable
@@ -69,7 +69,7 @@ class HttpBackend:
         self._constraints = Constraints(dialect)
         self._model = model
         key = endpoint.api_key
-        self._transport = endpoint.open_carrier(dialect.auth(key) if key is not None else {})
+        self._transport = endpoint.open_transport(dialect.auth(key) if key is not None else {})
         self._urls: dict[str, Any] = {}
         self._answered: set[str] = set()  # paths
         self._secrets = endpoint.secrets  # held, so that they are masked
@@ -105,7 +105,7 @@ class HttpBackend:
         """Close all connections."""
         await self._transport.close()
 
-    async def _probe(self, method: str, post: Post) -> Answer | None:
+    async def _probe(self, method: str, post: Post) -> HttpResponse | None:
         """Send a request that costs no tokens, and return its answer, if there is one."""
         try:
             async with asyncio.timeout(_HEALTH_SECONDS):
@@ -165,7 +165,7 @@ class HttpBackend:
             raise Retryable(trimmed(mask(str(error))), taken=error.taken) from error
         body = mask_json(answer.body)
         if body is not answer.body:
-            answer = Answer(answer.status, answer.fields, body)
+            answer = HttpResponse(answer.status, answer.fields, body)
         if not 200 <= answer.status < 300:
             failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
             if isinstance(failure, LLMDenied) and await self._accepts_others(
@@ -182,7 +182,7 @@ class HttpBackend:
         except MalformedBody as error:
             raise self._not_a_reply(answer, payload, error) from error
 
-    def _not_a_reply(self, answer: Answer, payload: Any, error: Exception) -> Exception:
+    def _not_a_reply(self, answer: HttpResponse, payload: Any, error: Exception) -> Exception:
         """Return the error for a 200 without a reply; some gateways send an upstream's error that way."""
         safe = answer.body if payload is None else mask_bytes(orjson.dumps(payload))
         status = status_in(safe)

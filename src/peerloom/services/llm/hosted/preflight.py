@@ -14,8 +14,8 @@ import orjson
 from yarl import URL
 
 from peerloom.errors import LLMDenied, ServiceError
-from peerloom.services.llm.http.aiohttp_transport import open_session, read_answer
-from peerloom.services.llm.http.base import Answer
+from peerloom.services.llm.http.aiohttp_transport import open_session, read_response
+from peerloom.services.llm.http.base import HttpResponse
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.providers.dialect import Dialect, Provider
 from peerloom.services.llm.retry import retry_after
@@ -130,7 +130,7 @@ class _Check:
         wrong_url = answer.status in _NO_LIST and _tail_hint(self._endpoint, self._dialect.provider)
         return not wrong_url and answer.body.lstrip().startswith(b"{")
 
-    async def _send(self, method: str, path: str, body: bytes | None = None) -> Answer:
+    async def _send(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
         """Send a request, and repeat it for a limited time while the server is busy."""
         deadline, pause, notified = time.monotonic() + _BUSY_SECONDS, 0.5, False
         while True:
@@ -150,12 +150,12 @@ class _Check:
             await asyncio.sleep(wait)
             pause = min(2 * pause, _MAX_PAUSE)
 
-    def _is_denied(self, answer: Answer) -> bool:
+    def _is_denied(self, answer: HttpResponse) -> bool:
         """Return whether waiting cannot help, e.g. since the account has no credit."""
         failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
         return isinstance(failure, LLMDenied)
 
-    async def _send_once(self, method: str, path: str, body: bytes | None) -> Answer:
+    async def _send_once(self, method: str, path: str, body: bytes | None) -> HttpResponse:
         endpoint, variable = self._endpoint, self._dialect.provider.url_env
         seconds = min(_SECONDS, endpoint.timeout)
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=endpoint.connect_timeout)
@@ -164,7 +164,7 @@ class _Check:
             async with self._session.request(
                 method, url, data=body, timeout=timeout, allow_redirects=False
             ) as response:
-                return await read_answer(response)
+                return await read_response(response)
         except TimeoutError as error:
             raise ServiceError(
                 f"{endpoint.shown(path)} does not answer in {seconds:g} s: "
@@ -176,7 +176,7 @@ class _Check:
                 f"or set llm.base_url ({variable}) to where it is"
             ) from error
 
-    def _refused(self, path: str, answer: Answer) -> ServiceError:
+    def _refused(self, path: str, answer: HttpResponse) -> ServiceError:
         status, body = answer.status, answer.body
         where, provider = self._endpoint.shown(path), self._dialect.provider
         if status in _DENIED or b"API_KEY_INVALID" in body:

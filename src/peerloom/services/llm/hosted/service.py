@@ -93,7 +93,7 @@ class HttpService:
         return ReplicatedClientSpec(
             model=model,
             replicas=tuple(endpoint.base_url for endpoint in self._endpoints),
-            dial=HttpDial(self._endpoints[0], self._dialect, model),
+            backend_factory=HttpDial(self._endpoints[0], self._dialect, model),
             retry=self._calls.retry,
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import aiohttp
 from yarl import URL
 
-from peerloom.services.llm.http.base import Answer, TransportError
+from peerloom.services.llm.http.base import HttpResponse, TransportError
 from peerloom.services.llm.http.connector import tls_context
 from peerloom.services.llm.http.decompression import ACCEPTED, decompressed
 from peerloom.services.llm.http.endpoint import JSON, Endpoint
@@ -35,9 +35,9 @@ def open_session(endpoint: Endpoint, headers: Mapping[str, str]) -> aiohttp.Clie
     )
 
 
-async def read_answer(response: aiohttp.ClientResponse) -> Answer:
+async def read_response(response: aiohttp.ClientResponse) -> HttpResponse:
     """Read a complete response, and decompress its body."""
-    return decompressed(Answer(response.status, response.raw_headers, await response.read()))
+    return decompressed(HttpResponse(response.status, response.raw_headers, await response.read()))
 
 
 class AiohttpTransport:
@@ -47,14 +47,14 @@ class AiohttpTransport:
         self._session = session
         self._seconds = seconds
 
-    async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         """Send one request and return the response; see `Transport.send`."""
         data = aiohttp.BytesPayload(body) if len(body) < _BIG_BODY else io.BytesIO(body)
         try:
             async with self._session.request(
                 method, url, data=data if body else None, headers=headers, allow_redirects=False
             ) as response:
-                return await read_answer(response)
+                return await read_response(response)
         except TimeoutError as error:
             why = f"timeout ({str(error) or f'no reply in {self._seconds:g} s'})"
             raise TransportError(why, taken=not isinstance(error, _NOT_TAKEN)) from error

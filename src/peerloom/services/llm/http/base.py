@@ -19,7 +19,7 @@ class TransportError(Exception):
         self.taken = taken
 
 
-class Answer:
+class HttpResponse:
     """A complete HTTP response; `fields` are its raw headers, decoded on access."""
 
     __slots__ = ("body", "fields", "status")
@@ -46,7 +46,7 @@ class Answer:
 class Transport(Protocol):
     """Sends single requests to one server, in the running event loop."""
 
-    async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         """Send one request and return the response.
 
         Raises:

@@ -10,14 +10,14 @@ from typing import cast
 
 import httptools
 
-from peerloom.services.llm.http.base import Answer, TransportError
+from peerloom.services.llm.http.base import HttpResponse, TransportError
 
 MAX_HEAD = 64 * 1024
 MAX_RESPONSE = 256 * 1024 * 1024
 _JOINED = 256 * 1024  # larger bodies are written separately: copying them would cost more than a write
 _SWITCHING = 101
 
-Waiter = asyncio.Future[Answer]
+Waiter = asyncio.Future[HttpResponse]
 
 
 class Disconnected(TransportError):
@@ -164,7 +164,7 @@ class HttpConnection(asyncio.Protocol):
         raw = body[0] if len(body) == 1 else b"".join(body)
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_result(Answer(self._parser.get_status_code(), self._fields, raw))
+            waiter.set_result(HttpResponse(self._parser.get_status_code(), self._fields, raw))
         self._fields, self._body = [], []
 
     def _release(self) -> None:

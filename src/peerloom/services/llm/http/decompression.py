@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 import zstandard
 
-from peerloom.services.llm.http.base import Answer
+from peerloom.services.llm.http.base import HttpResponse
 
 ACCEPTED = "identity, gzip;q=0.5, deflate;q=0.5, zstd;q=0.5"
 """The value of Accept-Encoding. Plain bodies are preferred, since they cost the least CPU time."""
@@ -33,7 +33,7 @@ class _DecompressionError(Exception):
     pass
 
 
-def decompressed(response: Answer) -> Answer:
+def decompressed(response: HttpResponse) -> HttpResponse:
     """Return a response with its body decompressed, as its headers say.
 
     A body that cannot be decompressed is replaced by an error message in JSON, so that the status of the
@@ -46,7 +46,7 @@ def decompressed(response: Answer) -> Answer:
         return response
     values = [value for name, value in response.fields if name.lower() == _HEADER]
     codings = [coding.strip().lower() for coding in b",".join(values).decode(errors="replace").split(",")]
-    return Answer(response.status, response.fields, _plain(response.body, codings))
+    return HttpResponse(response.status, response.fields, _plain(response.body, codings))
 
 
 def _plain(body: bytes, codings: Sequence[str]) -> bytes:

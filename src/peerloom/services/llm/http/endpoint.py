@@ -88,7 +88,7 @@ class Endpoint:
             found.append(URL(proxy).password or "")
         return tuple(Secret(value) for value in found if value)
 
-    def open_carrier(self, headers: Mapping[str, str]) -> Transport:
+    def open_transport(self, headers: Mapping[str, str]) -> Transport:
         """Return a transport for the running event loop; `headers` contain the key."""
         url = URL(self.base_url)
         kind = self.http

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from yarl import URL
 
-from peerloom.services.llm.http.base import Answer, TransportError
+from peerloom.services.llm.http.base import HttpResponse, TransportError
 from peerloom.services.llm.http.connection import Disconnected, HttpConnection
 from peerloom.services.llm.http.connector import Connector
 from peerloom.services.llm.http.decompression import ACCEPTED, decompressed
@@ -63,7 +63,7 @@ class Http1Transport:
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         """Send one request and return the response; see `Transport.send`."""
         head = self._head(method, url, headers, len(body))
         began = self._loop.time()
@@ -92,8 +92,10 @@ class Http1Transport:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._empty.wait()
 
-    async def _exchange(self, connection: HttpConnection, head: bytes, body: bytes, until: float) -> Answer:
-        waiter: asyncio.Future[Answer] = self._loop.create_future()
+    async def _exchange(
+        self, connection: HttpConnection, head: bytes, body: bytes, until: float
+    ) -> HttpResponse:
+        waiter: asyncio.Future[HttpResponse] = self._loop.create_future()
         timer = self._loop.call_at(until, self._time_out, connection, waiter)
         connection.send(head, body, waiter)
         try:
@@ -104,7 +106,7 @@ class Http1Transport:
         finally:
             timer.cancel()
 
-    def _time_out(self, connection: HttpConnection, waiter: "asyncio.Future[Answer]") -> None:
+    def _time_out(self, connection: HttpConnection, waiter: "asyncio.Future[HttpResponse]") -> None:
         connection.drop(waiter, TransportError(f"timeout (no reply in {self._seconds:g} s)"))
 
     def _head(self, method: str, url: URL, headers: Mapping[str, str], size: int) -> bytes:

@@ -29,7 +29,7 @@ class QuotaClient:
         """Add a notice about a service for the user, unless it was added before."""
         self._notices.setdefault(text, False)
 
-    def unsaid(self) -> list[str]:
+    def new_notices(self) -> list[str]:
         """Return the notices added since the last call."""
         texts = [text for text, returned in self._notices.items() if not returned]
         self._notices.update(dict.fromkeys(texts, True))
@@ -69,7 +69,7 @@ class QuotaClient:
             return REGULAR_SECONDS
         return IDLE_SECONDS if any(limiter.limited or limiter.changed for limiter in limiters) else None
 
-    def hear(self, data: bytes) -> None:
+    def apply_grants(self, data: bytes) -> None:
         """Apply encoded grants."""
         for grant in decode_grants(data):
             limiter = self._limiters.get(grant.service)

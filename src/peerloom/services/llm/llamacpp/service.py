@@ -183,7 +183,7 @@ class LlamaCppService:
         self._spec = ReplicatedClientSpec(
             model=model,
             replicas=self._group.urls,
-            dial=HttpDial(endpoint, dialect, name),
+            backend_factory=HttpDial(endpoint, dialect, name),
             retry=_RETRY,
             routing=Routing(eject_cap=2.0),
             price=FREE,

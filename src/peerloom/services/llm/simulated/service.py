@@ -69,7 +69,11 @@ class SimulatedService(SimulatedBehavior):
     def spec(self) -> ReplicatedClientSpec:
         """Return a spec with one replica in the calling process."""
         return ReplicatedClientSpec(
-            model=MODEL, replicas=("this process",), dial=_SimulatedDial(self), retry=self.retry, price=FREE
+            model=MODEL,
+            replicas=("this process",),
+            backend_factory=_SimulatedDial(self),
+            retry=self.retry,
+            price=FREE,
         )
 
     def provider(self, now: float) -> SimulatedProvider:

@@ -22,7 +22,7 @@ REQUEST = ChatRequest(
 def fleet(url: str = "http://a/v1", model: str = "m", key: str = "k", **dialect: Any) -> ReplicatedClientSpec:
     endpoint = Endpoint(base_url=url, api_key=Secret(key))
     return ReplicatedClientSpec(
-        model=model, replicas=(url,), dial=HttpDial(endpoint, OpenAIDialect(**dialect), model)
+        model=model, replicas=(url,), backend_factory=HttpDial(endpoint, OpenAIDialect(**dialect), model)
     )
 
 
@@ -138,6 +138,6 @@ class Own:
 
 def test_a_dial_of_ones_own_is_known_by_its_fields() -> None:
     def spec(depth: int) -> ReplicatedClientSpec:
-        return ReplicatedClientSpec(model="m", replicas=("x",), dial=Own(depth))
+        return ReplicatedClientSpec(model="m", replicas=("x",), backend_factory=Own(depth))
 
     assert key_of(REQUEST, spec(1)) == key_of(REQUEST, spec(1)) != key_of(REQUEST, spec(2))

@@ -17,7 +17,7 @@ from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.services.llm.usage.prices import Price, Prices
 from peerloom.task import Usage
 
-FLEET = SimulatedService().spec().priced(Prices({"simulated": Price(prompt=1.0, completion=2.0)}))
+FLEET = SimulatedService().spec().with_prices(Prices({"simulated": Price(prompt=1.0, completion=2.0)}))
 
 
 class Model:
@@ -83,7 +83,7 @@ async def test_the_same_request_again_is_not_asked_and_costs_nothing(path: Path)
         tally = client.tally
         assert (tally.hits, tally.misses, tally.tokens) == (1, 1, 15)
         assert tally.usd == pytest.approx(20e-6)  # at the price of today
-        assert client.told == []
+        assert client.notices == []
 
 
 async def test_a_later_run_finds_it(path: Path) -> None:
@@ -210,10 +210,10 @@ async def test_a_file_that_cannot_be_used_fails_no_call_and_is_told_of_once(
     async with caching(model, path) as client:
         for seed in (1, 1, 2, 3):
             await client.chat(request(seed))
-        await until(lambda: bool(client.told))
+        await until(lambda: bool(client.notices))
         assert model.asked == 4
-    assert len(client.told) == 1
-    assert f"the cache {path} cannot be used" in client.told[0]
+    assert len(client.notices) == 1
+    assert f"the cache {path} cannot be used" in client.notices[0]
 
 
 def damage(path: Path) -> None:
@@ -230,7 +230,7 @@ async def test_a_file_damaged_while_it_is_used(path: Path) -> None:
     async with caching(model, path) as client:
         await client.chat(request(3, "x" * 500))
         assert model.asked == 1
-        await until(lambda: bool(client.told))
+        await until(lambda: bool(client.notices))
 
 
 async def test_a_damaged_value_is_asked_for_again_and_replaced(path: Path) -> None:
@@ -266,8 +266,8 @@ async def test_a_full_disk_is_told_of_once_and_reading_goes_on_later(
         assert (model.asked, client.tally.hits) == (4, 1)
         await client.chat(request())
         assert client.tally.hits == 2
-    assert len(client.told) == 1
-    assert "disk is full" in client.told[0]
+    assert len(client.notices) == 1
+    assert "disk is full" in client.notices[0]
 
 
 async def test_what_could_not_be_written_for_a_lock_is_written_later(
@@ -284,7 +284,7 @@ async def test_what_could_not_be_written_for_a_lock_is_written_later(
         await client.chat(request(4))
         other.execute("ROLLBACK")
         other.close()
-    assert client.told == []
+    assert client.notices == []
     async with caching(model, path) as client:
         for seed in (1, 2, 3, 4):
             await client.chat(request(seed))
@@ -293,18 +293,18 @@ async def test_what_could_not_be_written_for_a_lock_is_written_later(
 
 async def test_a_model_that_does_not_say_what_it_is_goes_uncached(path: Path) -> None:
     model = Model()
-    fleet = ReplicatedClientSpec(model="m", replicas=("x",), dial=Model().chat)  # type: ignore[arg-type]
+    fleet = ReplicatedClientSpec(model="m", replicas=("x",), backend_factory=Model().chat)  # type: ignore[arg-type]
     async with caching(model, path, fleet) as client:
         await client.chat(request())
         await client.chat(request())
-        assert client.told == ["the cache is not used: method does not say what decides its replies"]
+        assert client.notices == ["the cache is not used: method does not say what decides its replies"]
     assert model.asked == 2
 
 
 async def test_the_spec_passes_on_what_is_behind_it(path: Path) -> None:
     prices = Prices({"simulated": Price(prompt=1.0, completion=1.0)})
     spec = CachedSpec(SimulatedService().spec(), CacheSettings(path=path, size=10**7))
-    spec = spec.metered(True).priced(prices)
+    spec = spec.with_limits(True).with_prices(prices)
     (fleet,) = spec.fleets
     assert (fleet.limited, fleet.price) == (True, Price(prompt=1.0, completion=1.0))
 

@@ -54,7 +54,7 @@ class Fake:
         names = names or ("home", "other")
         routing = Routing(affinity="conversation", imbalance=100.0)
         kept = {"hedge": EAGER, "routing": routing, "price": PRICE, "limited": True, **fields}
-        return ReplicatedClientSpec(model="m", replicas=names, dial=dial, **kept)
+        return ReplicatedClientSpec(model="m", replicas=names, backend_factory=dial, **kept)
 
 
 class FakeBackend:
@@ -93,7 +93,7 @@ async def warm(
     desk = QuotaClient()
     client = spec.connect(desk)
     grant = QuotaGrant(service="llm", number=1, limited=True, granted=ANYTHING, slots=1e9, moved=None)
-    desk.hear(encode([grant]))
+    desk.apply_grants(encode([grant]))
     try:
         async with asyncio.timeout(20):
             for _ in range(calls):
@@ -224,7 +224,7 @@ async def test_no_second_request_without_a_grant_for_it() -> None:
     fake = Fake()
     async with warm(fake.spec()) as (client, desk):
         one = QuotaGrant(service="llm", number=2, limited=True, granted=ANYTHING, slots=1.0, moved=None)
-        desk.hear(encode([one]))
+        desk.apply_grants(encode([one]))
         fake.acts["home"] = [hang]
         call = asyncio.create_task(client.chat(HOME))
         await asyncio.sleep(0.05)

@@ -41,7 +41,7 @@ async def ask(
         dial = HttpDial(endpoint, OpenAIDialect(structured=structured), "m")
         desk = QuotaClient()
         spec = ReplicatedClientSpec(
-            model="m", replicas=(f"{server.url}/v1",), dial=dial, retry=Retry(base=0.0)
+            model="m", replicas=(f"{server.url}/v1",), backend_factory=dial, retry=Retry(base=0.0)
         )
         client = spec.connect(desk)
         try:
@@ -51,7 +51,7 @@ async def ask(
         fields = ["response_format", "structured_outputs"]
         bodies = [asked.body for asked in server.asked if asked.body]  # without looks at its health
         ways = [next((name for name in fields if name in body), "none") for body in bodies]
-        return replies, ways, desk.unsaid()
+        return replies, ways, desk.new_notices()
 
 
 async def test_a_server_that_ignores_one_option_is_asked_by_the_other() -> None:

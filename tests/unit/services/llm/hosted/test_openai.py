@@ -337,7 +337,7 @@ async def test_address_and_key_come_from_the_environment(monkeypatch: pytest.Mon
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         spec, _ = await start(OpenAIService())
     assert spec.replicas == (server.url,)
-    assert spec.dial.endpoint.api_key == Secret(KEY)
+    assert spec.backend_factory.endpoint.api_key == Secret(KEY)
     monkeypatch.delenv("OPENAI_BASE_URL")
     assert "https://api.openai.com/v1" in str(vars(OpenAIService()))
 

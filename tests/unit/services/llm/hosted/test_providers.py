@@ -68,7 +68,7 @@ async def client(
     async with stand_in(*(shapes[case] for case in cases)) as server:
         endpoint = Endpoint(base_url=server.url, api_key=Secret(KEY), timeout=5.0)
         dial = HttpDial(endpoint, dialect or PROVIDERS[provider][0], "m")
-        spec = ReplicatedClientSpec(model="m", replicas=(server.url,), dial=dial, patient=False)
+        spec = ReplicatedClientSpec(model="m", replicas=(server.url,), backend_factory=dial, patient=False)
         llm = ReplicatedClient(pickle.loads(pickle.dumps(spec)), QuotaClient(), sleep=sleep)
         try:
             yield llm, server

@@ -46,7 +46,7 @@ class Client:
 
 @asynccontextmanager
 async def hostile(*, Deadline: float = 5.0, admin: bool = False, **laws) -> AsyncIterator[Client]:
-    async with serving(ServerConfig(laws=SimulatedBehavior(**laws), port=0, admin=admin)) as port:
+    async with serving(ServerConfig(behavior=SimulatedBehavior(**laws), port=0, admin=admin)) as port:
         root = f"http://127.0.0.1:{port}"
         backend = HttpBackend(Endpoint(base_url=f"{root}/v1", timeout=Deadline), OpenAIDialect(), "m")
         try:
@@ -134,7 +134,7 @@ class Kept:
 def test_a_storm_passes_in_virtual_time() -> None:
     now, kept = [1_000.0], Kept()
     laws = SimulatedBehavior(storm_every=60.0, storm_seconds=10.0)
-    server = SimulatedServer(ServerConfig(laws=laws), None, clock=lambda: now[0])
+    server = SimulatedServer(ServerConfig(behavior=laws), None, clock=lambda: now[0])
     body = orjson.dumps({"messages": HELLO.messages})
     request: Any = type("R", (), {"path": b"/v1/chat/completions", "method": b"POST", "body": body})
     for _ in range(130):

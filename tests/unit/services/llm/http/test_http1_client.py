@@ -12,7 +12,7 @@ from yarl import URL
 from peerloom.errors import ConfigError
 from peerloom.services.llm.http import connection, pool
 from peerloom.services.llm.http.aiohttp_transport import AiohttpTransport
-from peerloom.services.llm.http.base import Answer, TransportError
+from peerloom.services.llm.http.base import HttpResponse, TransportError
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.http.pool import Http1Transport
 
@@ -28,7 +28,7 @@ async def thin(url: str, *, seconds: float = 5.0, **fields: float) -> AsyncItera
         await carrier.close()
 
 
-async def post(carrier: Http1Transport, url: str) -> Answer:
+async def post(carrier: Http1Transport, url: str) -> HttpResponse:
     return await carrier.send("POST", URL(url), b"{}", {})
 
 
@@ -176,7 +176,7 @@ async def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_what_an_endpoint_is_reached_by(monkeypatch: pytest.MonkeyPatch) -> None:
     async def carried(**fields: str) -> type:
-        carrier = Endpoint(base_url="http://model.example/v1", **fields).open_carrier({})  # type: ignore[arg-type]
+        carrier = Endpoint(base_url="http://model.example/v1", **fields).open_transport({})  # type: ignore[arg-type]
         await carrier.close()
         return type(carrier)
 

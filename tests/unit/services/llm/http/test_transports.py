@@ -13,13 +13,13 @@ import uvloop
 from wire_server import Client, WireServer, certificate, wire_server
 
 from peerloom.services.llm.http.aiohttp_transport import AiohttpTransport
-from peerloom.services.llm.http.base import Answer, TransportError
+from peerloom.services.llm.http.base import HttpResponse, TransportError
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.http.pool import Http1Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-Post = Callable[..., Awaitable[Answer]]
+Post = Callable[..., Awaitable[HttpResponse]]
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 
 
@@ -47,10 +47,10 @@ def both(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., None
 async def calling(url: str, kind: str, seconds: float = 5.0) -> AsyncIterator[Post]:
     """Posts to `url`; that the right one does is checked, and that nothing is left of it."""
     endpoint = Endpoint(base_url=url, timeout=seconds, http=kind)  # type: ignore[arg-type]
-    carrier = endpoint.open_carrier({"Authorization": "Bearer k"})
+    carrier = endpoint.open_transport({"Authorization": "Bearer k"})
     assert type(carrier) is (Http1Transport if kind == "thin" else AiohttpTransport)
 
-    async def post(body: bytes = b"{}", **headers: str) -> Answer:
+    async def post(body: bytes = b"{}", **headers: str) -> HttpResponse:
         return await carrier.send("POST", endpoint.url("/chat"), body, headers)
 
     try:

@@ -202,9 +202,9 @@ class _Run:
             clock=self.loop.time,
         )
         spec = ReplicatedClientSpec(
-            service=SERVICE, model="m", replicas=("here",), dial=self.provider, limits=work.limits
+            service=SERVICE, model="m", replicas=("here",), backend_factory=self.provider, limits=work.limits
         )
-        self.spec = spec.metered(everything=False)
+        self.spec = spec.with_limits(everything=False)
 
     def send(self, to: Callable[..., None], *args: object) -> None:
         if self.rng.random() >= self.work.lost:

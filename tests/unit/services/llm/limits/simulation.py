@@ -160,7 +160,7 @@ class World:
         self.rng = Random(plan.seed + 1)
         self.provider = StrictBackend(plan)
         spec = ReplicatedClientSpec(
-            service=SERVICE, model="m", replicas=("here",), dial=self.provider, limits=plan.limits
+            service=SERVICE, model="m", replicas=("here",), backend_factory=self.provider, limits=plan.limits
         )
         self.rationing = QuotaCoordinator(
             {SERVICE: plan.limits},
@@ -171,7 +171,7 @@ class World:
             tell=lambda notice: None,
             clock=self.loop.time,
         )
-        self.spec = spec.metered(self.rationing.spending.bounded)
+        self.spec = spec.with_limits(self.rationing.spending.bounded)
         self.desks: dict[str, QuotaClient] = {}
         self.working: dict[str, asyncio.Task[None]] = {}
         self.names = iter(f"peer-{number}" for number in range(1_000))
@@ -183,7 +183,7 @@ class World:
         self.loop.call_later(self.rng.uniform(*self.plan.delay), what, *args)
 
     def _to_peer(self, name: str, data: bytes) -> None:
-        self._later(lambda: self.desks[name].hear(data) if name in self.desks else None)
+        self._later(lambda: self.desks[name].apply_grants(data) if name in self.desks else None)
 
     async def _report(self, name: str, desk: QuotaClient) -> None:
         while True:

@@ -68,7 +68,7 @@ class Talk:
             self.allowance.take(peer, self.read(peer), self.now)
         sent = self.grants()
         for peer, data in sent.items():
-            self.desks[peer].hear(data)
+            self.desks[peer].apply_grants(data)
         return {peer: decode_grants(data)[0] for peer, data in sent.items()}
 
     def ask(self, peer: str, need: Amount, count: int = 1, role: str = "role") -> "list[asyncio.Task[None]]":

@@ -139,9 +139,9 @@ async def test_messages_that_are_lost_late_or_twice_do_no_harm(twice: bool) -> N
         for peer, data in talk.grants().items():
             old_grants.append((peer, data))
             if number % 2:
-                talk.desks[peer].hear(data)
+                talk.desks[peer].apply_grants(data)
             late, older = old_grants[len(old_grants) // 2]
-            talk.desks[late].hear(older)
+            talk.desks[late].apply_grants(older)
         for peer in ("a", "b"):
             (count,) = await begun(asked[peer])
             for _ in range(count - done[peer]):

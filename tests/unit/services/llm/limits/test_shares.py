@@ -202,7 +202,7 @@ async def test_what_nobody_may_begin_with_or_needs_is_given_back(starts: float) 
     await begun(asked)
     talk.read("a")
     granted = ANYTHING._replace(requests=9.0)
-    talk.desks["a"].hear(
+    talk.desks["a"].apply_grants(
         encode([QuotaGrant(service="llm", number=1, granted=granted, slots=3.0, starts=starts)])
     )
     (started,) = await begun(asked)
@@ -237,9 +237,9 @@ async def test_where_replicas_are_is_told_to_all_and_an_older_word_is_not_heard(
     older = talk.grants()["a"]
     talk.allowance.moved("llm", ["http://two"], ["a", "b"])
     newer = talk.grants()
-    talk.desks["a"].hear(newer["a"])
-    talk.desks["a"].hear(older)
-    talk.desks["b"].hear(newer["b"])
+    talk.desks["a"].apply_grants(newer["a"])
+    talk.desks["a"].apply_grants(older)
+    talk.desks["b"].apply_grants(newer["b"])
     assert talk.moves == [["http://two"], ["http://two"]]
     talk.join("c")
     talk.allowance.joined("c")

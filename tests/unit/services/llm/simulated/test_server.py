@@ -55,7 +55,7 @@ class Wire:
 
 @asynccontextmanager
 async def connected(log: Path | None = None, **laws) -> AsyncIterator[Wire]:
-    async with serving(ServerConfig(laws=SimulatedBehavior(**laws), port=0, log=log)) as port:
+    async with serving(ServerConfig(behavior=SimulatedBehavior(**laws), port=0, log=log)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             yield Wire(reader, writer)
@@ -246,7 +246,7 @@ def test_the_log_knows_what_the_server_left_unanswered(tmp_path) -> None:
     log = tmp_path / "calls.jsonl"
 
     async def leave() -> None:
-        async with serving(ServerConfig(laws=SimulatedBehavior(latency=60), port=0, log=log)) as port:
+        async with serving(ServerConfig(behavior=SimulatedBehavior(latency=60), port=0, log=log)) as port:
             writers = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(20)]
             for writer in writers:
                 writer.write(post(body()))
@@ -312,7 +312,7 @@ import sys
 from pathlib import Path
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, run_server
-run_server(ServerConfig(laws=SimulatedBehavior(seed=4), port=int(sys.argv[1]), log=Path(sys.argv[2])))
+run_server(ServerConfig(behavior=SimulatedBehavior(seed=4), port=int(sys.argv[1]), log=Path(sys.argv[2])))
 """
 
 

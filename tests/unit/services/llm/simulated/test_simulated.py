@@ -54,7 +54,10 @@ STAYS = Routing(eject_after=1_000)  # however often it fails
 def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> ReplicatedClient:
     service = SimulatedService(retry=retry, timeout=timeout, **laws)
     spec = replace(
-        service.spec(), dial=lambda name: SimulatedBackend(service, sleep=waits), routing=STAYS, retry=retry
+        service.spec(),
+        backend_factory=lambda name: SimulatedBackend(service, sleep=waits),
+        routing=STAYS,
+        retry=retry,
     )
     return ReplicatedClient(spec, QuotaClient(), sleep=waits)
 
@@ -64,7 +67,9 @@ def over_http(port: int, retry: Retry, timeout: float, structured="auto") -> Rep
     dial = HttpDial(
         Endpoint(base_url=url, timeout=timeout), OpenAIDialect(structured=structured), "simulated"
     )
-    return ReplicatedClientSpec(model="simulated", replicas=(url,), dial=dial, retry=retry, routing=STAYS)
+    return ReplicatedClientSpec(
+        model="simulated", replicas=(url,), backend_factory=dial, retry=retry, routing=STAYS
+    )
 
 
 @pytest.fixture(params=["in process", "over HTTP"])
@@ -78,7 +83,7 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable]:
             if request.param == "in process":
                 return in_process(waits, retry, seconds, **laws)
             port = await stack.enter_async_context(
-                serving(ServerConfig(laws=SimulatedBehavior(**laws), port=0))
+                serving(ServerConfig(behavior=SimulatedBehavior(**laws), port=0))
             )
             client = ReplicatedClient(over_http(port, retry, seconds), QuotaClient(), sleep=waits)
             stack.push_async_callback(client.close)
@@ -272,7 +277,7 @@ async def test_in_process_and_over_http_are_the_same(structured) -> None:
         )
     ]
     here = in_process(Waits(), Retry(base=0), 1, **laws)
-    async with serving(ServerConfig(laws=SimulatedBehavior(**laws), port=0)) as port:
+    async with serving(ServerConfig(behavior=SimulatedBehavior(**laws), port=0)) as port:
         there = over_http(port, Retry(base=0), 5.0, structured).connect()
         try:
             replies = await asyncio.gather(*(there.chat(request) for request in requests))

@@ -40,7 +40,7 @@ def test_a_wait_is_stated_in_each_way(
 async def test_a_server_states_it_as_it_is_told(laws: dict[str, Any]) -> None:
     obeyed = SimulatedBehavior(**laws, retry_after_as="garbage")
     body = {"messages": [{"role": "user", "content": "hi"}]}
-    async with serving(ServerConfig(laws=obeyed, port=0)) as port, aiohttp.ClientSession() as session:
+    async with serving(ServerConfig(behavior=obeyed, port=0)) as port, aiohttp.ClientSession() as session:
         for _ in range(2):
             async with session.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body) as answer:
                 status, headers = answer.status, answer.headers

@@ -10,7 +10,7 @@ from test_fuzzed_replies import DIALECTS, body_of, damaged, fuzz
 from peerloom.errors import LLMError
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.hosted.backend import HttpBackend
-from peerloom.services.llm.http.base import Answer
+from peerloom.services.llm.http.base import HttpResponse
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.retry import Retryable
 
@@ -57,16 +57,16 @@ DEEP = b'{"error": {"code": 400, "details": %s}}' % (b"[" * 300 + b"]" * 300)
 class Refusing:
     """A carrier whose server answers the same to every request."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: HttpResponse) -> None:
         self.answer = answer
 
-    async def send(self, method: str, url: Any, body: bytes, headers: Any) -> Answer:
+    async def send(self, method: str, url: Any, body: bytes, headers: Any) -> HttpResponse:
         return self.answer
 
     async def close(self) -> None: ...
 
 
-def refusal(chance: random.Random) -> Answer:
+def refusal(chance: random.Random) -> HttpResponse:
     body = body_of(chance, damaged(chance, chance.choice(REFUSALS)))
     if chance.random() < 0.05:
         body = chance.choice(
@@ -76,13 +76,13 @@ def refusal(chance: random.Random) -> Answer:
     for name in (b"Retry-After", b"retry-after-ms", b"x-ratelimit-reset-requests", b"Location"):
         if chance.random() < 0.3:
             fields.append((name, chance.choice(WAITS)))
-    return Answer(chance.choice(STATUSES), tuple(fields), body)
+    return HttpResponse(chance.choice(STATUSES), tuple(fields), body)
 
 
 async def ask(chance: random.Random, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the error that one damaged refusal becomes."""
     answer = refusal(chance)
-    monkeypatch.setattr(Endpoint, "open_carrier", lambda *_: Refusing(answer))
+    monkeypatch.setattr(Endpoint, "open_transport", lambda *_: Refusing(answer))
     dialect, _ = DIALECTS[chance.choice(list(DIALECTS))]
     backend = HttpBackend(Endpoint(base_url="http://model.example/v1"), dialect, "m")
     try:

@@ -57,7 +57,7 @@ class ServerConfig:
     """The configuration of a simulated server.
 
     Args:
-        laws: the behavior of the model.
+        behavior: the behavior of the model.
         host: the address to listen on.
         port: the port; 0 for a free one.
         model: the name of the model.
@@ -65,7 +65,7 @@ class ServerConfig:
         admin: whether any client may make the server fail; see `admin`.
     """
 
-    laws: SimulatedBehavior = field(default_factory=SimulatedBehavior)
+    behavior: SimulatedBehavior = field(default_factory=SimulatedBehavior)
     host: str = "127.0.0.1"
     port: int = 8000
     model: str = "simulated"
@@ -102,7 +102,7 @@ class SimulatedServer:
         self._log = log
         self._connections: set[ServerConnection] = connections if connections is not None else set()
         self._clock = clock
-        self._provider = SimulatedProvider(config.laws, clock())
+        self._provider = SimulatedProvider(config.behavior, clock())
         self._attempts: dict[tuple[int, ...], int] = {}
         self.admin = Admin(self._provider, self._connections) if config.admin else None
         models = {"object": "list", "data": [{"id": config.model, "object": "model", "owned_by": "peerloom"}]}
@@ -282,7 +282,7 @@ async def serve(config: ServerConfig, *, announce: Callable[[str], None] | None 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with serving(config) as port:
-        behavior = config.laws
+        behavior = config.behavior
         announce(
             f"simulated LLM at http://{config.host}:{port}/v1"
             f" (model {config.model}, latency {behavior.latency:g} s, seed {behavior.seed})"
