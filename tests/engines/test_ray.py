@@ -86,9 +86,10 @@ class Cluster:
 
     def end(self) -> None:
         """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
+        with self._process:  # closes its pipes
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(60)
 
 
 @pytest.fixture(scope="module")

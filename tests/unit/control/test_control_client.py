@@ -14,7 +14,7 @@ import pytest
 from peerloom import FunctionAgent, Sequence, api
 from peerloom.control.client import TOKEN_VARIABLE, Channel, NotRunning, find, last_state
 from peerloom.errors import ConfigError, EngineError, RunDirError
-from peerloom.services.llm.simulated.server.http1 import Connection, Request
+from peerloom.services.llm.simulated.server.http1 import HttpRequest, ServerConnection
 from peerloom.services.secret import Secret
 from peerloom.sink.rundir.directory import RunDir
 from peerloom.sink.rundir.state import Fingerprint, How, State
@@ -48,13 +48,13 @@ def claimed(tmp_path: Path) -> Iterator[RunDir]:
 @contextlib.asynccontextmanager
 async def answering(status: int, body: bytes, headers: bytes = b"") -> AsyncIterator[str]:
     """A server that is no run."""
-    connections: set[Connection] = set()
+    connections: set[ServerConnection] = set()
 
-    def handle(request: Request, connection: Connection) -> None:
+    def handle(request: HttpRequest, connection: ServerConnection) -> None:
         connection.reply(status, body, headers=headers)
 
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(handle, connections), "127.0.0.1", 0
+        lambda: ServerConnection(handle, connections), "127.0.0.1", 0
     )
     yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     for connection in list(connections):

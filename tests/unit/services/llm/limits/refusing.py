@@ -197,8 +197,8 @@ class _Run:
             Budget(),
             run_dir,
             members=lambda: list(self.desks),
-            send=lambda name, data: self.send(self.desks[name].hear, data),
-            tell=lambda notice: None,
+            send=lambda name, data: self.send(self.desks[name].apply_grants, data),
+            notify=lambda notice: None,
             clock=self.loop.time,
         )
         spec = ReplicatedClientSpec(
@@ -212,7 +212,7 @@ class _Run:
 
     async def report(self, name: str) -> None:
         while True:
-            self.send(self.rationing.take, name, await self.desks[name].report())
+            self.send(self.rationing.add_reports, name, await self.desks[name].report())
 
     async def task(self, client: ReplicatedClient, after: float) -> None:
         await asyncio.sleep(after)

@@ -168,7 +168,7 @@ class World:
             run_dir,
             members=lambda: list(self.desks),
             send=self._to_peer,
-            tell=lambda notice: None,
+            notify=lambda notice: None,
             clock=self.loop.time,
         )
         self.spec = spec.with_limits(self.rationing.spending.bounded)
@@ -187,7 +187,7 @@ class World:
 
     async def _report(self, name: str, desk: QuotaClient) -> None:
         while True:
-            self._later(self.rationing.take, name, await desk.report())
+            self._later(self.rationing.add_reports, name, await desk.report())
 
     async def _worker(self, client: ReplicatedClient, role: str) -> None:
         does, loop = self.plan.roles[role], self.loop
