@@ -73,8 +73,8 @@ class TaskId(NamedTuple):
 class Header(NamedTuple):
     """Identity of one copy of a task; of two copies of an id the greater `(attempt, hop)` is newer.
 
-    `attempt` is the number of the view that admitted the task, so a re-admission is newer than
-    whatever it replaces. `hop` counts the agents that have acted.
+    `attempt` is the number of the view that admitted the task, so a re-admission is newer than the copies
+    it replaces. `hop` counts the agents that have acted.
     """
 
     id: TaskId
@@ -83,7 +83,7 @@ class Header(NamedTuple):
 
     @property
     def age(self) -> tuple[int, int]:
-        """What decides which of two copies is newer."""
+        """The order of two copies: the greater one is newer."""
         return self.attempt, self.hop
 
 
@@ -99,8 +99,8 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """One row of input on its way through the agents. Immutable: `with_*` make the next version.
 
     `seed` is this task's own seed, a function of the run's seed and its id. `label` is the row's own
-    key, if the source has one. `started` is when it was admitted, in Unix seconds. `calls` are what an
-    earlier attempt had asked in the turn that comes next.
+    key, if the source has one. `started` is when it was admitted, in Unix seconds. `calls` are the finished
+    calls of an earlier attempt at the next turn.
     """
 
     version: int
@@ -125,7 +125,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return _value_decoder.decode(self.raw_input)
 
     def decode_input(self) -> Any:
-        """The input row as it was read: without what an agent may have changed in `input`."""
+        """Return the input row as it was read, without changes that agents may have made to `input`."""
         if "input" in _decoded(self) and _turn_encoder.encode(self.input) == bytes(self.raw_input):
             return self.input
         return _value_decoder.decode(self.raw_input)
@@ -136,7 +136,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return tuple(_turn_decoder.decode(raw) for raw in self.raw_turns)
 
     def decode_turns(self) -> tuple[Turn, ...]:
-        """The whole history as it was appended: without what an agent may have changed in `turns`."""
+        """Return the history as it was appended, without changes that agents may have made to `turns`."""
         if "turns" in _decoded(self):
             encoded, original = _turn_encoder.encode(self.turns), b"".join(self.raw_turns)
             if encoded.endswith(original) and len(encoded) - len(original) <= _LONGEST_HEAD:
@@ -155,11 +155,11 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return _turn_decoder.decode(self.raw_turns[-1])
 
     def forget_input(self) -> None:
-        """Let go of the decoded row, which whoever waits has no use for; reading it decodes it again."""
+        """Drop the decoded row to save memory; reading `input` decodes it again."""
         _decoded(self).pop("input", None)
 
     def by(self, agent: str) -> tuple[Turn, ...]:
-        """The turns of one role, oldest first.
+        """Return the turns of one role, oldest first.
 
         Raises:
             ValueError: if the workflow has no such role.
@@ -168,7 +168,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return tuple(turn for turn in self.turns if turn.agent == agent)
 
     def value(self, agent: str, default: Any = None) -> Any:
-        """What that role returned last, or `default` if it has not acted.
+        """Return the last value of a role, or `default` if it has not acted.
 
         Raises:
             ValueError: if the workflow has no such role.
@@ -250,7 +250,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
 
 def _decoded(task: Any) -> dict[str, Any]:
-    """What a task's cached properties have decoded so far."""
+    """Return the values of the cached properties that have been decoded."""
     return task.__dict__
 
 
@@ -269,9 +269,9 @@ def new_task(
     raw_turns: Sequence[msgspec.Raw] = (),
     calls: Sequence[SavedCall] = (),
 ) -> Task:
-    """A task around one input row (any JSON value).
+    """Make a task of one input row (any JSON value).
 
-    Nobody has acted on it yet, unless `raw_turns` and `calls` say what an earlier attempt has come to.
+    It has no turns yet, unless `raw_turns` and `calls` hold those of an earlier attempt.
     """
     task = Task(
         version=SCHEMA_VERSION,
@@ -311,7 +311,7 @@ def decode(data: bytes) -> Task:
 
 
 def encode_rest(task: Task, turns: int) -> bytes:
-    """The task without its input and its first turns: for whoever has these."""
+    """Encode a task without its input and its first turns, for a receiver that has these."""
     rest = Task(
         task.version,
         task.header,

@@ -12,7 +12,7 @@ OUTCOMES = (COMPLETED, FILTERED, TRUNCATED, FAILED)
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """Tokens and calls of one turn, and what they cost in dollars, if that is known.
+    """Tokens and calls of one turn, and their cost in dollars, if it is known.
 
     `cached` is the part of `prompt` the server had in its cache.
     """
@@ -44,7 +44,7 @@ class Fault(msgspec.Struct, frozen=True, array_like=True):
 
 
 class End(msgspec.Struct, frozen=True, array_like=True):
-    """How a task ended: one of `OUTCOMES`, why, and what it produced (any JSON value).
+    """How a task ended: one of `OUTCOMES`, the reason, and the result (any JSON value).
 
     `error` is the exception that ended it, filled in by the runtime.
     """
@@ -57,10 +57,10 @@ class End(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Extras(msgspec.Struct, frozen=True, array_like=True):
-    """What came with a reply, beside its words, as far as the server gave it.
+    """Parts of a reply beside its text, as far as the server sent them.
 
-    `reasoning` is what the model thought before it spoke. `logprobs` are OpenAI's, a record for each token;
-    `token_ids` the reply's tokens. `repaired` is whether the answer had to be mended to be read.
+    `reasoning` is the model's reasoning before its answer. `logprobs` are OpenAI's, a record for each token;
+    `token_ids` are the reply's tokens. `repaired` is whether the answer had to be repaired to be parsed.
     """
 
     reasoning: str = ""
@@ -72,10 +72,10 @@ class Extras(msgspec.Struct, frozen=True, array_like=True):
 class Turn(msgspec.Struct, frozen=True, array_like=True):
     """One step of a task's history.
 
-    `agent` is the role that acted. `message` is what it said, as an OpenAI chat message, or None if it
-    said nothing aloud. `value` is what it returned to the workflow (any JSON value). `end` is set by
-    an agent that ends the task. `usage`, `model`, `started` (Unix seconds) and `seconds` are filled in
-    by the runtime. `extras` is what came with the reply beside its words; None if nothing did.
+    `agent` is the role that acted. `message` is its OpenAI chat message, or None for a turn that adds none
+    to the dialogue. `value` is the value for the workflow (any JSON value). `end` is set by an agent that
+    ends the task. `usage`, `model`, `started` (Unix seconds) and `seconds` are filled in by the runtime.
+    `extras` holds further parts of the reply, or is None.
     """
 
     agent: str
@@ -91,7 +91,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def text(self) -> str:
-        """What was said, or the empty string."""
+        """The text of the message, or the empty string."""
         content = (self.message or {}).get("content")
         return content if isinstance(content, str) else ""
 

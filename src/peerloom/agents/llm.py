@@ -127,7 +127,7 @@ class LLMAgent:
             AnswerError: if none of `1 + retries` replies is an answer.
             OutputTruncated: if a reply was cut by the token limit; see `on_length`.
             ContentFiltered: if the provider withheld a reply.
-            LLMError: what the service raises.
+            LLMError: if the service raises it.
         """
         prompt = messages = _nonempty(self.messages(task), task)
         answer = self._answer or self._choice(task)

@@ -1,1 +1,1 @@
-"""Stage 3: what agents call and never own."""
+"""Stage 3: services, which agents call and do not own."""

@@ -7,7 +7,7 @@ from typing import Literal, assert_never
 
 RetryAfterAs = Literal["seconds", "none", "fraction", "date", "garbage", "year"]
 """`seconds`: whole ones, with `retry-after-ms` beside them. `none`: no header. `fraction`: seconds with
-decimals. `date`: an HTTP date. `garbage`: words. `year`: the seconds of a year, whatever the wait."""
+decimals. `date`: an HTTP date. `garbage`: words. `year`: the seconds of a year, for any wait."""
 
 YEAR = 365 * 24 * 3600
 

@@ -26,7 +26,7 @@ _WORDS = {
         "length max_tokens max_length max_output_tokens max_new_tokens token_limit "  # many
         "model_length "  # Mistral, ChatCompletionChoice
         "model_context_window_exceeded context_window_exceeded "  # Anthropic, Bedrock, Zhipu
-        "compaction "  # Anthropic, types/beta/beta_stop_reason.py: paused after summing up what was said
+        "compaction "  # Anthropic, types/beta/beta_stop_reason.py: paused after summing up the dialogue
         "max_predicted_tokens_reached context_length_reached "  # LM Studio
         "error_limit "  # Cohere v1, also on OCI: CohereChatResponse.FinishReasonEnum
         "limit "  # llama.cpp, stop_type
