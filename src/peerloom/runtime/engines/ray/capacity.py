@@ -31,11 +31,17 @@ def check_capacity(settings: RunSettings) -> None:
 def missing_resources(requested: Mapping[str, float]) -> str:
     """Describe why no node can run a process at present; empty if one can. Blocks for milliseconds."""
     named = {OWN_OPTIONS.get(resource, resource): amount for resource, amount in requested.items()}
-    nodes: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     free: dict[str, float] = ray.available_resources()
     wish = ", ".join(f"{resource}={amount:g}" for resource, amount in requested.items())
-    if not any(all(node.get(key, 0.0) >= amount for key, amount in named.items()) for node in nodes):
+    if not some_node_has(requested):
         return f"no node of the cluster has {wish}"
     if any(free.get(key, 0.0) < amount for key, amount in named.items()):
         return f"no node of the cluster has {wish} free"
     return ""
+
+
+def some_node_has(requested: Mapping[str, float]) -> bool:
+    """Return whether a node has all of these resources, free or not. Blocks for milliseconds."""
+    named = {OWN_OPTIONS.get(resource, resource): amount for resource, amount in requested.items()}
+    nodes: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(all(node.get(key, 0.0) >= amount for key, amount in named.items()) for node in nodes)

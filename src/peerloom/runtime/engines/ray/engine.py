@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from peerloom.errors import EngineError
-from peerloom.protocol.view import FEEDER, SINK, Member
+from peerloom.protocol.view import ALONE, FEEDER, SINK, Member
 from peerloom.runtime.engine import death_error
 from peerloom.runtime.engines.ray.actor import Actor
 from peerloom.runtime.engines.ray.api import (
@@ -23,7 +23,12 @@ from peerloom.runtime.engines.ray.api import (
     RayTaskError,
     ray,
 )
-from peerloom.runtime.engines.ray.capacity import OWN_OPTIONS, check_capacity, missing_resources
+from peerloom.runtime.engines.ray.capacity import (
+    OWN_OPTIONS,
+    check_capacity,
+    missing_resources,
+    some_node_has,
+)
 from peerloom.runtime.engines.ray.cluster import (
     cluster_address,
     connect,
@@ -211,7 +216,8 @@ class RayEngine:
         """Return Ray's options for a member's actor, and the resources among them.
 
         Feeders and sinks run on the driver's node, which has the source and the run directory. Peers run on
-        any node with the resources of their roles.
+        any node with the resources of their roles. A peer that runs suspects alone has all roles: if their
+        resources are on different nodes, it runs anywhere, since its tasks would wait for ever otherwise.
         """
         if member.kind in (FEEDER, SINK):
             return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}, {}
@@ -220,6 +226,8 @@ class RayEngine:
             placed = self._settings.roles.get(role, RoleSettings())
             for resource, amount in placed.resources.items():
                 requested[resource] = max(amount, requested.get(resource, 0.0))
+        if member.kind == ALONE and not some_node_has(requested):
+            requested = {}
         options = {key: amount for key, amount in requested.items() if key in OWN_OPTIONS}
         custom = {key: amount for key, amount in requested.items() if key not in OWN_OPTIONS}
         return {"scheduling_strategy": "SPREAD", **options, "resources": custom}, requested
