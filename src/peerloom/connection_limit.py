@@ -24,7 +24,7 @@ class ConnectionLimit:
 
     def __init__(self, most: int = MAX_CONNECTIONS, seconds: float = TIMEOUT_SECONDS) -> None:
         self._most = most
-        self._seconds = seconds
+        self.seconds = seconds
         self._open: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
 
     def admit(self, transport: asyncio.Transport) -> bool:
@@ -32,7 +32,7 @@ class ConnectionLimit:
         if len(self._open) >= self._most:
             transport.abort()
             return False
-        self._open[transport] = asyncio.get_running_loop().call_later(self._seconds, transport.abort)
+        self._open[transport] = asyncio.get_running_loop().call_later(self.seconds, transport.abort)
         return True
 
     def cancel_timeout(self, transport: asyncio.BaseTransport | None) -> None:

@@ -10,7 +10,7 @@ When a connection breaks, it is unknown which of the unanswered messages had arr
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport.base import Unreachable
@@ -60,29 +60,26 @@ class MemberListener:
         self._limit = limit or ConnectionLimit(seconds=HANDSHAKE_SECONDS)
         self._connections: set[ServerProtocol] = set()
         self._servers: list[asyncio.Server] = []
-        self._handshakes: set[asyncio.Task[None]] = set()
-        self._context = credentials.server_context()
 
     async def open(self, host: str) -> Address:
         """Listen on free ports of loopback and, with TLS, of `host`; return the address."""
-        local_port = await self._listen(self._protocol, LOOPBACK)
+        local_port = await self._listen(LOOPBACK)
         if host == LOOPBACK:
             return Address(host, local_port=local_port)
-        return Address(host, await self._listen(lambda: _NewConnection(self._secure), host), local_port)
+        tls = {"ssl": self._credentials.server_context(), "ssl_handshake_timeout": self._limit.seconds}
+        return Address(host, await self._listen(host, **tls), local_port)
 
     def close(self) -> None:
         """Close all connections; messages in transit are lost."""
         for server in self._servers:
             server.close()
-        for handshake in list(self._handshakes):
-            handshake.cancel()
         for connection in list(self._connections):
             connection.abort()
 
-    async def _listen(self, factory: Callable[[], asyncio.Protocol], host: str) -> int:
+    async def _listen(self, host: str, **tls: Any) -> int:
         """Listen on a free port and return it; 0 if that is impossible."""
         try:
-            server = await asyncio.get_running_loop().create_server(factory, host, 0)
+            server = await asyncio.get_running_loop().create_server(self._protocol, host, 0, **tls)
         except OSError:
             return 0
         self._servers.append(server)
@@ -90,42 +87,6 @@ class MemberListener:
 
     def _protocol(self) -> ServerProtocol:
         return ServerProtocol(self._credentials.secret, self._receive, self._limit, self._connections)
-
-    def _secure(self, transport: asyncio.Transport) -> None:
-        """Begin the TLS handshake of a new connection, unless too many are waiting."""
-        if self._limit.admit(transport):
-            transport.pause_reading()  # all further data belongs to the handshake
-            handshake = asyncio.ensure_future(self._handshake(transport))
-            self._handshakes.add(handshake)
-            handshake.add_done_callback(self._handshakes.discard)
-
-    async def _handshake(self, transport: asyncio.Transport) -> None:
-        loop, protocol = asyncio.get_running_loop(), self._protocol()
-        try:
-            secured = await loop.start_tls(
-                transport,
-                protocol,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            )
-        except OSError:  # ssl.SSLError and TimeoutError too
-            transport.abort()
-            return
-        finally:
-            self._limit.release(transport)
-        if secured is not None and not secured.is_closing():
-            protocol.connection_made(secured)
-
-
-class _NewConnection(asyncio.Protocol):
-    """Passes on the transport of a new connection."""
-
-    def __init__(self, made: Callable[[asyncio.Transport], None]) -> None:
-        self._made = made
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._made(cast("asyncio.Transport", transport))
 
 
 class MemberConnection:

@@ -63,11 +63,12 @@ async def load_adapter(fleet: Path, name: str, weights: str, key: Secret | None)
 
     Raises:
         ConfigError: for an invalid name, or a name that is in use.
-        ServiceError: if the fleet takes no adapters, or a server refuses this one; then it is unloaded again.
+        ServiceError: if the fleet takes no adapters, or a server refuses this one; a new one is unloaded.
     """
     check_adapter(name)
     entry = _adaptable(fleet)
-    taken = {entry.model: "the fleet's model", **adapters_of(fleet)}.get(name, weights)
+    listed = adapters_of(fleet)
+    taken = {entry.model: "the fleet's model", **listed}.get(name, weights)
     if taken != weights:
         raise ConfigError(f"{name} is {taken} in fleet {fleet.stem} already: choose another name")
     _list(fleet, name, weights)
@@ -75,8 +76,9 @@ async def load_adapter(fleet: Path, name: str, weights: str, key: Secret | None)
         async with _Servers(key) as servers:
             await _load_into_all(fleet, servers, name, weights)
     except ServiceError:
-        with suppress(ServiceError):
-            await unload_adapter(fleet, name, key)
+        if name not in listed:  # or calls may be using it
+            with suppress(ServiceError):
+                await unload_adapter(fleet, name, key)
         raise
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvloop
 
 from peerloom.connection_limit import ConnectionLimit
 from peerloom.runtime.transport.base import Unreachable
@@ -172,3 +173,8 @@ async def test_members_of_one_host_use_loopback() -> None:
 def test_credentials_are_not_shown() -> None:
     shown = repr(CREDENTIALS)
     assert str(CREDENTIALS.secret) not in shown and "PRIVATE" not in shown
+
+
+def test_ray_members_run_on_uvloop_which_works_too() -> None:
+    uvloop.run(test_messages_between_hosts_are_encrypted())
+    uvloop.run(test_strangers_in_the_handshake_take_no_more_than_their_places_and_their_time())

@@ -119,6 +119,19 @@ async def test_one_that_a_server_refuses_is_on_none(fleet: Path) -> None:
         assert (one.models, adapters_of(fleet)) == ({"base": ""}, {})
 
 
+async def test_one_that_is_in_use_stays_if_a_further_server_refuses_it(fleet: Path) -> None:
+    one, two = Vllm(), Vllm(refuses="out of memory")
+    async with servers(fleet, one):
+        await load_adapter(fleet, "tuned", "/weights/1", KEY)
+        async with two.serving():
+            listed = (Listed(url=one.url), Listed(url=two.url))
+            write(fleet, Entry(model="base", lora=True, endpoints=listed))
+            with pytest.raises(ServiceError, match="out of memory"):
+                await load_adapter(fleet, "tuned", "/weights/1", KEY)
+        assert one.models == {"base": "", "tuned": "/weights/1"}
+        assert adapters_of(fleet) == {"tuned": "/weights/1"}
+
+
 async def test_a_name_stands_for_the_same_weights_for_good(fleet: Path) -> None:
     async with servers(fleet, Vllm()):
         await load_adapter(fleet, "tuned", "/weights/1", KEY)
