@@ -18,6 +18,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 CLIENTS := $(VENV)/.clients-installed
+DOCS := $(VENV)/.docs-installed
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durations 15
 
 # Refuses a Python that cannot work, in words; it is read by that very Python, so it keeps to old syntax.
@@ -56,7 +57,7 @@ endif
 # Without bytecode each of the many processes of a test run compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test test-all test-rest clients check lint types rules format bench sim chaos engines clean
+.PHONY: help install demo test test-all test-rest clients check lint types rules docs format bench sim chaos engines clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,16 +67,17 @@ install: $(DEV)  ## make .venv with everything needed to develop
 
 demo: $(RUNTIME)  ## a dozen Coral dialogues with a small real model, on Ray
 	$(BIN)/peerloom run coral llm=llamacpp limit=12 --run-dir runs/coral-demo --fresh
+	@echo && PAGER=cat $(BIN)/peerloom show runs/coral-demo --limit 1
 
 test: $(DEV)  ## the quick tests: up to 3 minutes on two cores
 	$(PYTEST) -m "not slow" --ignore tests/arch $(ARGS)
 
 test-all test-rest: JOBS = 3
 
-test-all: $(CLIENTS)  ## every test
+test-all: $(CLIENTS) $(DOCS)  ## every test
 	$(PYTEST) $(ARGS)
 
-test-rest: $(CLIENTS)  ## the tests that `test` leaves out
+test-rest: $(CLIENTS) $(DOCS)  ## the tests that `test` leaves out
 	$(PYTEST) -m slow --ignore tests/arch $(ARGS)
 
 clients: $(CLIENTS)  ## the clients of other projects that only tests need
@@ -91,6 +93,9 @@ types: $(DEV)
 
 rules: $(DEV)
 	$(BIN)/python -m pytest tests/arch
+
+docs: $(DOCS)  ## the documentation as a site, in `site`: every page as HTML and as Markdown
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(DEV)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
@@ -111,7 +116,7 @@ engines: $(DEV)  ## real vLLM on this machine's cores, its processes killed in t
 	PEERLOOM_ENGINES=$(ENGINES) $(BIN)/python -m pytest tests/engines --numprocesses 0 --capture no --timeout 1800 $(ARGS)
 
 clean:  ## remove the virtual environment and all caches
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist site .pytest_cache .ruff_cache
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -129,7 +134,12 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV): $(RUNTIME)
 	@echo "installing the developer's tools into $(VENV)"
-	@$(INSTALL) --editable ".[documents,hub,prices]" --group dev || $(UV_FAILED)
+	@$(INSTALL) --editable ".[datasets,documents,hub,pandas,prices]" --group dev || $(UV_FAILED)
+	@touch $@
+
+$(DOCS): $(RUNTIME)
+	@echo "installing the tools for the documentation into $(VENV)"
+	@$(INSTALL) --group docs || $(UV_FAILED)
 	@touch $@
 
 # Their requirements contradict Peerloom's and each other's, so they have environments of their own.

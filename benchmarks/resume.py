@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from peerloom.sink.layout import INDEX, POSITIONS
 from peerloom.sink.rows import Row
 from peerloom.sink.shard import ShardFiles
 from peerloom.sink.totals import AgentTally
@@ -44,15 +45,15 @@ from peerloom.runtime.member.admission import AdmissionQueue
 from peerloom.runtime.settings import RunSettings
 from peerloom.sink.layout import POSITIONS
 from peerloom.sink.shard import ShardFiles
-from peerloom.source.formats.jsonl import JsonlSource
+from peerloom.source.open import open_source
 known = ShardFiles.take(run_dir, 0, 900_002).committed
-offers = AdmissionQueue(JsonlSource(source), 0, RunSettings(), known, run_dir / POSITIONS)
+offers = AdmissionQueue(open_source(source), 0, RunSettings(), known, run_dir / POSITIONS)
 measured(lambda: asyncio.run(offers.read()) or offers.take()[0].row)
 """,
     "count the rows": """
 from peerloom.sink.layout import POSITIONS
-from peerloom.source.formats.jsonl import JsonlSource
-measured(lambda: JsonlSource(source).index(run_dir / POSITIONS))
+from peerloom.source.open import open_source
+measured(lambda: open_source(source).index(run_dir / POSITIONS))
 """,
 }
 HARNESS = """
@@ -199,8 +200,8 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         begin = [f"source.path={source}", "llm=openai", f"llm.base_url={url}", f"in_flight={IN_FLIGHT}"]
         with running([*PEERLOOM, "run", "coral", *begin, "--run-dir", str(run_dir), "--quiet"], log) as run:
             # By then the rows are counted, and some have been committed.
-            parts = run_dir / "index"
-            await_true(lambda: (run_dir / "input.pos").exists() and any(parts.iterdir()), run, log, 900)
+            parts = run_dir / INDEX
+            await_true(lambda: (run_dir / POSITIONS).exists() and any(parts.iterdir()), run, log, 900)
         time.sleep(5)  # Ray's processes outlive the driver for a while
         filler = Filler(run_dir, args.rows, done, row_bytes)
         last = min(done // 2, OPEN_BYTES // row_bytes)

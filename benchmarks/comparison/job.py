@@ -65,9 +65,9 @@ async def measured(program: Program, job: Job) -> Figures:
         log, spec = folder / "calls.jsonl", spec_of(job, folder, rows)
         async with AsyncExitStack() as stack:
             if calls:
-                laws = dict(job.workload.laws)
-                tokens = int(laws.pop("tokens"))
-                model = simulated_llm(log, latency=job.latency, tokens=tokens, **laws)
+                behavior = dict(job.workload.behavior)
+                tokens = int(behavior.pop("tokens"))
+                model = simulated_llm(log, latency=job.latency, tokens=tokens, **behavior)
                 spec["url"], _ = await stack.enter_async_context(model)
             started = time.time()
             enough = partial(_called_for, log, job.enough) if calls and job.enough is not None else None
@@ -106,7 +106,7 @@ def figures(job: Job, seen: Seen, served: Served | None, started: float) -> Figu
         found["calls_per_second"] = rate
         found["tokens_per_second"] = served.tokens / (end - begin)
         found["cpu_seconds_per_1000_calls"] = cpu * 1_000 / served.calls
-        if job.latency and "tokens_per_second" not in job.workload.laws:  # all calls take as long
+        if job.latency and "tokens_per_second" not in job.workload.behavior:  # all calls take as long
             found["share_of_ideal"] = rate / (job.in_flight / job.latency)
     if hops := seen.said.get("hops"):
         found["hops_per_second"] = hops / (end - begin)

@@ -17,6 +17,7 @@ from peerloom.events import Hooks
 from peerloom.runtime.driver.run import Run
 from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
+from peerloom.runtime.services import RunServices
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.client.service import LLMService
 from peerloom.sink.layout import INDEX
@@ -94,7 +95,9 @@ async def perform(
     settings = replace(settings, **(shape or {}))
     run_dir = RunDir.claim(path)
     try:
-        await Run(program, source, llm, settings, Session(run_dir), recipe=name, hooks=hooks).execute()
+        await Run(
+            program, source, RunServices(llm), settings, Session(run_dir), recipe=name, hooks=hooks
+        ).execute()
     finally:
         run_dir.release()
     return work_in(path, setting.tasks)

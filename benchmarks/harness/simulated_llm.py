@@ -48,7 +48,7 @@ class _Call(msgspec.Struct):
 
 @asynccontextmanager
 async def simulated_llm(
-    log: Path, *, latency: float, tokens: int, **laws: float | str
+    log: Path, *, latency: float, tokens: int, **behavior: float | str
 ) -> AsyncGenerator[tuple[str, int]]:
     """Start a simulated model in a process of its own; yield its URL and process id.
 
@@ -56,12 +56,12 @@ async def simulated_llm(
         log: gets a line a call.
         latency: seconds of every call.
         tokens: length of every reply, of four characters each.
-        laws: more of `peerloom.services.llm.simulated.behavior`.
+        behavior: more of `peerloom.services.llm.simulated.behavior`.
 
     Raises:
         BenchError: if it does not start.
     """
-    options = {"port": 0, "latency": latency, "tokens": tokens, "tokens_sigma": 0, "log": log, **laws}
+    options = {"port": 0, "latency": latency, "tokens": tokens, "tokens_sigma": 0, "log": log, **behavior}
     output = log.with_suffix(".out")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     argv = [*PEERLOOM, "simulate-llm", *flags]

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 
 from benchmarks.programs.runner import Spec, carry_out
-from peerloom.recipes.coral.recipe import Params, program
+from peerloom.recipes.coral.recipe import CoralParams, program
 from peerloom.runtime.engines.ray import cluster
 from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.client.client import ReplicatedClientSpec
@@ -39,10 +39,10 @@ class RecordedService(LlamaCppService):
     folder = Path()
 
     async def start(
-        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+        self, name: str, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
         """Start the servers, with a backend_factory that records."""
-        spec = await super().start(spawner, notify, log_dir)
+        spec = await super().start(name, spawner, notify, log_dir)
         return replace(spec, backend_factory=RecordedDial(spec.backend_factory, self.folder, spec.model))
 
 
@@ -95,7 +95,7 @@ async def run(spec: Spec) -> dict[str, Any]:
     folder, slots = Path(spec["folder"]), spec["slots"]
     service = RecordedService(slots=slots)
     service.folder = folder
-    said = await carry_out(program(Params(max_rounds=spec["rounds"])), spec, service)
+    said = await carry_out(program(CoralParams(max_rounds=spec["rounds"])), spec, service)
     calls = await asyncio.to_thread(recorded, folder)
     ours = until_idle([Served(call["sent"], call["answered"], call["tokens"]) for call in calls], slots)
     bare = await replayed([call["body"] for call in calls], slots, len(ours), folder)
@@ -119,7 +119,7 @@ async def replayed(bodies: Sequence[dict[str, Any]], slots: int, count: int, fol
     cluster.connect("local")
     service = LlamaCppService(slots=slots)
     try:
-        spec = await service.start(LocalSpawner(), lambda text: None, folder)
+        spec = await service.start("llm", LocalSpawner(), lambda text: None, folder)
         url = f"{spec.replicas[0]}/chat/completions"
         async with aiohttp.ClientSession() as session:
             return await saturated(session, url, bodies, slots, count)

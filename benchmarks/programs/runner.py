@@ -10,9 +10,9 @@ from peerloom.events import Hooks, MemberJoined
 from peerloom.runtime.program import Program
 from peerloom.runtime.settings import RoleSettings
 from peerloom.services.llm.client.service import LLMService
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 from peerloom.services.llm.simulated.service import SimulatedService
-from peerloom.source.formats.jsonl import JsonlSource
+from peerloom.source.open import open_source
 
 Spec = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ async def carry_out(program: Program, spec: Spec, llm: LLMService | None = None)
     members = Members()
     work = await perform(
         program,
-        JsonlSource(spec["rows"]),
+        open_source(spec["rows"]),
         llm or model(spec),
         Setting(spec.get("placement", "packed"), spec["in_flight"], spec["tasks"]),
         path=run_path(spec),

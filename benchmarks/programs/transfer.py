@@ -16,8 +16,10 @@ import psutil
 from benchmarks.workloads.texts import text
 from peerloom.runtime.engines.ray.api import ray
 from peerloom.runtime.engines.ray.cluster import connect, stop
+from peerloom.runtime.transport import connections
 from peerloom.runtime.transport.compression import Compress
-from peerloom.runtime.transport.connections import Address, MemberConnection, MemberListener
+from peerloom.runtime.transport.connections import Address, MemberListener
+from peerloom.runtime.transport.frames import MemberConnection
 from peerloom.runtime.transport.tls import Credentials
 
 SIZES = (256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20)
@@ -100,7 +102,7 @@ class Giver:
         compress: Compress = "always" if way == "packed" else "never"
         here = ray.util.get_node_ip_address()
         return [
-            await MemberConnection.connect(address, self._credentials, here=here, compress=compress)
+            await connections.connect(address, self._credentials, here=here, compress=compress)
             for address in self._addresses[:fan_out]
         ]
 

@@ -42,10 +42,10 @@ class Routed(LlamaCppService):
         self._affinity: Affinity = affinity
 
     async def start(
-        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+        self, name: str, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
         """Start the servers."""
-        spec = await super().start(spawner, notify, log_dir)
+        spec = await super().start(name, spawner, notify, log_dir)
         return replace(spec, routing=replace(spec.routing, affinity=self._affinity))
 
 

@@ -13,7 +13,7 @@ from benchmarks.harness.points import Bench, CallsPoint, Setting
 from benchmarks.harness.run import common, perform, scratch
 from benchmarks.harness.simulated_llm import served, simulated_llm
 from benchmarks.workloads.mini_coral import CALLS, MINI_CORAL, REPLY_TOKENS, program
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 
 LATENCY = 0.5
 

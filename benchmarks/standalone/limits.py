@@ -23,7 +23,7 @@ from benchmarks.standalone.plain_client import ask_plainly
 from benchmarks.standalone.refusals import NEVER, Case, Engine, chosen
 from benchmarks.workloads.mini_coral import CALLS, MINI_CORAL, program
 from peerloom.errors import PeerloomError
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 
 LATENCY = 0.1
 TASKS = 40
@@ -92,11 +92,16 @@ async def measure(case: Case, seed: int, tasks: int, *, plainly: bool) -> Asked:
     Raises:
         BenchError: if not every call was answered, or not every task completed.
     """
-    laws = {**case.rule.laws, "retry_after": RETRY_AFTER.get(case.retry_after_as, 1.0)}
+    behavior = {**case.rule.behavior, "retry_after": RETRY_AFTER.get(case.retry_after_as, 1.0)}
     with scratch() as folder:
         log, shape = folder / "calls.jsonl", {"engine": case.engine, "peers": case.peers}
         async with simulated_llm(
-            log, latency=LATENCY, tokens=REPLY_TOKENS, seed=seed, retry_after_as=case.retry_after_as, **laws
+            log,
+            latency=LATENCY,
+            tokens=REPLY_TOKENS,
+            seed=seed,
+            retry_after_as=case.retry_after_as,
+            **behavior,
         ) as (url, _):
             if plainly:
                 await ask_plainly(url, CALLS * tasks, seed)

@@ -19,7 +19,7 @@ from benchmarks.harness.run import common, perform, scratch
 from benchmarks.harness.simulated_llm import count_served, simulated_llm
 from benchmarks.workloads.mini_coral import CALLS, MINI_CORAL, REPLY_TOKENS, program
 from peerloom.events import Hooks, MemberJoined, MemberLost, Progress, ViewChanged
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 from peerloom.sink.read import read_rows
 
 CALLS_PER_SECOND = 1_000

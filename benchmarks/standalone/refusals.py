@@ -7,7 +7,7 @@ from math import ceil
 from typing import Literal, get_args
 
 from peerloom.errors import ConfigError
-from peerloom.services.llm.simulated.waits import RetryAfterAs
+from peerloom.services.llm.simulated.behavior import RetryAfterAs
 
 Engine = Literal["local", "ray"]
 PEERS = (1, 2, 4, 8)
@@ -32,14 +32,14 @@ class Rule:
     window: tuple[int, float] | None = None
 
     @property
-    def laws(self) -> dict[str, float]:
+    def behavior(self) -> dict[str, float]:
         """The rule as options of the simulated server."""
-        laws = {"rate_429": self.rate_429}
+        behavior = {"rate_429": self.rate_429}
         if self.storms is not None:
-            laws |= {"storm_every": self.storms[0], "storm_seconds": self.storms[1]}
+            behavior |= {"storm_every": self.storms[0], "storm_seconds": self.storms[1]}
         if self.window is not None:
-            laws |= {"limit_rpm": self.window[0], "limit_window": self.window[1]}
-        return laws
+            behavior |= {"limit_rpm": self.window[0], "limit_window": self.window[1]}
+        return behavior
 
     def ideal(self, calls: int, latency: float) -> float:
         """Return the least seconds that so many calls take under the rule, any number at once."""

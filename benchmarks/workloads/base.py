@@ -24,14 +24,14 @@ class Workload:
         name: of it.
         rows: makes so many rows.
         calls: how many calls of the model these rows take; by default none.
-        laws: of the simulated model, beside its latency.
+        behavior: of the simulated model, beside its latency.
         spec: what else a system has to know: prompts, mostly.
     """
 
     name: str
     rows: Callable[[int], Rows]
     calls: Callable[[list[dict[str, Any]]], int] = _no_calls
-    laws: Mapping[str, float] = field(default_factory=dict[str, float])
+    behavior: Mapping[str, float] = field(default_factory=dict[str, float])
     spec: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def source(self, tasks: int) -> RowsSource:

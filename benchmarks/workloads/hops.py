@@ -35,7 +35,6 @@ def program() -> Program:
         *("student", "extractor", "matcher"),
         until=agreed,
         max_rounds=STATEMENTS // 2,
-        opening=opening,
     )
     agents = {
         "teacher": FunctionAgent(teach),
@@ -96,7 +95,8 @@ def _statement(task: Task, role: str) -> Turn:
     start = draw % (len(WORDS) - 2 * TEXT)
     text = WORDS[start : start + TEXT * 4 // 5 + draw % (TEXT * 2 // 5)]
     usage = Usage(200 + draw % 300, len(text) // 4)
-    return Turn(agent="", message={"role": role, "content": text}, usage=usage)
+    context = opening(task) if task.header.hop == 0 else []
+    return Turn(agent="", message={"role": role, "content": text}, usage=usage, context=context)
 
 
 def _draw(task: Task) -> int:

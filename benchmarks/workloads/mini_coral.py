@@ -42,9 +42,9 @@ STATED = re.compile(rf"answer is \(?([{LETTERS}])\b")
 def program() -> Program:
     """Return three agents that ask the model and one that matches a pattern, in fixed order."""
     agents = {
-        "teacher": LLMAgent(system=SPEAKER, opening=QUESTION, dialogue=True, say="assistant"),
-        "student": LLMAgent(system=SPEAKER, opening=QUESTION, dialogue=True, say="user"),
-        "extractor": LLMAgent("{{ last.text }}", system=EXTRACTOR, say=None),
+        "teacher": LLMAgent(system=SPEAKER, opening=QUESTION, dialogue=True, chat_role="assistant"),
+        "student": LLMAgent(system=SPEAKER, opening=QUESTION, dialogue=True, chat_role="user"),
+        "extractor": LLMAgent("{{ last.text }}", system=EXTRACTOR, chat_role=None),
         "matcher": FunctionAgent(stated),
     }
     read = ("extractor", "matcher")

@@ -89,7 +89,7 @@ def over(task: Task) -> bool:
 def program(system: str, tool: str, count: int) -> Program:
     """Return the model and the tool, in turn."""
     agents = {
-        "assistant": LLMAgent(system=system, opening=REQUEST, dialogue=True, say="assistant"),
+        "assistant": LLMAgent(system=system, opening=REQUEST, dialogue=True, chat_role="assistant"),
         "tool": FunctionAgent(ToolAgent(tool, count).act),
     }
     return Program(Loop("assistant", "tool", until=over, max_rounds=MOST), agents)

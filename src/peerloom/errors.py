@@ -1,31 +1,12 @@
 """Define every error that Peerloom raises, named by the boundary that was crossed.
 
-    PeerloomError
-    ├── UsageError              the user's input is invalid; nothing was started
-    │   ├── ConfigError         a key, value or combination of the configuration
-    │   ├── WorkflowError       a workflow that is inconsistent, or lacks an agent
-    │   ├── SourceError         input that cannot be opened at all
-    │   ├── RunDirError         a run directory that is in use, damaged or not writable
-    │   └── ModelError          model weights that cannot be found, pulled or verified
-    ├── CodecError              bytes that are not a task or message of this version
-    ├── EngineError             processes could not be started or reached
-    ├── ServiceError            a service could not be started or died
-    └── TaskError               ends one task; carries the outcome and reason of its row
-        ├── RowError            the input row is malformed or lacks a field
-        ├── PromptError         a prompt template failed on this task
-        ├── AnswerError         a reply did not parse, after every retry
-        └── LLMError            the language model service failed this call
-            ├── LLMUnavailable  unreachable, overloaded or timed out, after every retry
-            ├── LLMRejected     the request was refused; a retry cannot help
-            ├── LLMDenied       the service refuses the whole run: its key, its quota, its model's name
-            ├── ContextExceeded the prompt is longer than the model's context
-            ├── OutputTruncated the reply was cut by the token limit
-            └── ContentFiltered the provider withheld the reply
-
-Extensions raise plain Python errors; the runtime classifies them in one place.
+A `UsageError` is the user's to correct, and nothing was started; a `TaskError` ends one task, and carries the
+outcome and reason of its row. Extensions raise plain Python errors; the runtime classifies them in one place.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
+
+AnyError = TypeVar("AnyError", bound=BaseException)
 
 
 class PeerloomError(Exception):
@@ -93,6 +74,12 @@ class AnswerError(TaskError):
     reason = "answer"
 
 
+class CallError(TaskError):
+    """A service other than a language model refused or failed a call."""
+
+    reason = "service_call"
+
+
 class LLMError(TaskError):
     """The language model service failed this call.
 
@@ -145,3 +132,11 @@ class ContentFiltered(LLMError):
 
     outcome = "filtered"
     reason = "content_filter"
+
+
+def first_error(group: BaseExceptionGroup[AnyError]) -> AnyError:
+    """Return the first error in nested groups; the others are its consequences."""
+    error = group.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[AnyError]", error).exceptions[0]
+    return error

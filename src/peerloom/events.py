@@ -5,6 +5,7 @@ on their effects.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,11 @@ class RunFinished:
 
 
 class Hooks:
-    """Base of the observers of a run. Every method does nothing until overridden."""
+    """Base of the observers of a run. Every method but `handle` does nothing until overridden."""
+
+    def handle(self, name: str, event: Any) -> None:
+        """Call the method of this name. Override this to handle all events in one place."""
+        getattr(self, name)(event)
 
     def starting(self, event: Starting) -> None:
         """Handle the begin of a startup step, which ends the previous one."""

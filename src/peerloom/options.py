@@ -7,11 +7,12 @@ the class checks the bounds itself.
 """
 
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -36,11 +37,19 @@ FailedShare = Annotated[float, Gt(0), Le(1)]
 Share = Annotated[float, Ge(0), Le(1)]
 Part = Annotated[float, Gt(0), Lt(1)]
 
-_Bound = Ge | Gt | Le | Lt
+_BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
+    Ge: ("ge", operator.ge, "{:g} or more"),
+    Gt: ("gt", operator.gt, "more than {:g}"),
+    Le: ("le", operator.le, "{:g} or less"),
+    Lt: ("lt", operator.lt, "less than {:g}"),
+}
 
 
 class Options:
-    """Base of the options dataclasses; `section` is the configuration section that holds their keys."""
+    """Base of the options dataclasses; `section` is the configuration section that holds their keys.
+
+    Neither the classes nor the configuration accept unknown keys or convert values.
+    """
 
     __slots__ = ()
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -51,7 +60,8 @@ class Options:
             value = getattr(self, name)
             for rule in rules if value is not None else ():
                 if not _satisfies(rule, value):
-                    raise ConfigError(f"{self.section}.{name} is {value!r}: it must be {_describe(rule)}")
+                    key = f"{self.section}.{name}".lstrip(".")
+                    raise ConfigError(f"{key} is {value!r}: it must be {_describe(rule)}")
 
 
 @cache
@@ -67,35 +77,22 @@ def _rules_in(hint: Any) -> Iterator[Any]:
     elif get_origin(hint) is Annotated:
         kind, *notes = get_args(hint)
         yield from _rules_in(kind)
-        yield from (note for note in notes if isinstance(note, _Bound))
+        yield from (note for note in notes if type(note) in _BOUNDS)
     elif get_origin(hint) in (Union, UnionType):
-        for member in get_args(hint):
-            yield from _rules_in(member)
+        bounded = [rules for member in get_args(hint) if (rules := list(_rules_in(member)))]
+        yield from bounded[0] if len(bounded) == 1 else ()
 
 
 def _satisfies(rule: Any, value: Any) -> bool:
-    match rule:
-        case Ge(bound):
-            return value >= bound
-        case Gt(bound):
-            return value > bound
-        case Le(bound):
-            return value <= bound
-        case Lt(bound):
-            return value < bound
-        case _:
-            return value in rule
+    if isinstance(rule, tuple):
+        return value in rule
+    name, compare, _ = _BOUNDS[type(rule)]
+    return compare(value, getattr(rule, name))
 
 
 def _describe(rule: Any) -> str:
-    match rule:
-        case Ge(bound):
-            return f"{bound:g} or more"
-        case Gt(bound):
-            return f"more than {bound:g}"
-        case Le(bound):
-            return f"{bound:g} or less"
-        case Lt(bound):
-            return "finite" if bound == math.inf else f"less than {bound:g}"
-        case _:
-            return f"one of {', '.join(map(str, rule))}"
+    if isinstance(rule, tuple):
+        return f"one of {', '.join(map(str, cast('tuple[Any, ...]', rule)))}"
+    name, _, words = _BOUNDS[type(rule)]
+    bound = getattr(rule, name)
+    return "finite" if bound == math.inf else words.format(bound)

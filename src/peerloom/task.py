@@ -9,11 +9,13 @@ is a history entry, `next_role` and `end` are the result of the routing function
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from peerloom.errors import CodecError
 from peerloom.turn import (
@@ -23,10 +25,16 @@ from peerloom.turn import (
     OUTCOMES,
     TRUNCATED,
     End,
+    Execution,
     Extras,
     Fault,
+    HeldSet,
+    LeaseName,
+    ModelCall,
+    RecordedStep,
     SavedCall,
     Turn,
+    TurnLeases,
     Usage,
 )
 
@@ -38,13 +46,19 @@ __all__ = [
     "SCHEMA_VERSION",
     "TRUNCATED",
     "End",
+    "Execution",
     "Extras",
     "Fault",
     "Header",
+    "HeldSet",
+    "LeaseName",
+    "ModelCall",
+    "RecordedStep",
     "SavedCall",
     "Task",
     "TaskId",
     "Turn",
+    "TurnLeases",
     "Usage",
     "decode",
     "decode_rest",
@@ -53,7 +67,7 @@ __all__ = [
     "new_task",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
 
 
 class TaskId(NamedTuple):
@@ -88,7 +102,6 @@ class Header(NamedTuple):
 
 
 _set = msgspec.structs.force_setattr
-_new_tuple = cast("Any", tuple).__new__
 _turn_encoder = msgspec.msgpack.Encoder()
 _turn_decoder = msgspec.msgpack.Decoder(Turn)
 _value_decoder = msgspec.msgpack.Decoder()
@@ -143,13 +156,9 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
                 return self.turns
         return tuple(_turn_decoder.decode(raw) for raw in self.raw_turns)
 
-    @property
+    @cached_property
     def last(self) -> Turn | None:
         """The newest turn, or None before anyone has acted. Decodes that turn only."""
-        return self._last
-
-    @cached_property
-    def _last(self) -> Turn | None:
         if "turns" in _decoded(self) or not self.raw_turns:
             return self.turns[-1] if self.raw_turns else None
         return _turn_decoder.decode(self.raw_turns[-1])
@@ -210,35 +219,22 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     def _one_hop_further(self, raw: list[msgspec.Raw], turns: tuple[Turn, ...]) -> "Task":
         id, attempt, hop = self.header
-        after = Task(
-            self.version,
-            _new_tuple(Header, (id, attempt, hop + 1)),  # a third of the cost of Header(...)
-            self.seed,
-            self.label,
-            self.started,
-            self.raw_input,
-            self.raw_turns + raw,
-            self.next_role,
-            self.end,
-            [],
-        )
+        header = Header(id, attempt, hop + 1)
+        after = replace(self, header=header, raw_turns=self.raw_turns + raw, calls=[])
         mine, known = _decoded(self), _decoded(after)
-        known["_last"] = turns[-1] if turns else self.last
-        if "roles" in mine:
-            known["roles"] = mine["roles"]
-        if "input" in mine:
-            known["input"] = mine["input"]
+        known["last"] = turns[-1] if turns else self.last
+        for name in ("roles", "input"):
+            if name in mine:
+                known[name] = mine[name]
         if "turns" in mine or not self.raw_turns:
             known["turns"] = self.turns + turns
         return after
 
     def with_next(self, where: "str | End") -> "Task":
         """This task sent to a role, or ended."""
-        end = where if isinstance(where, End) else None
-        role = "" if isinstance(where, End) else where
-        after = msgspec.structs.replace(self, next_role=role, end=end)
+        after = replace(self)
         _decoded(after).update(_decoded(self))
-        return after
+        return after.go_to(where)
 
     def go_to(self, where: "str | End") -> "Task":
         """As `with_next`, but in place: only for a version that nobody else has seen yet."""
@@ -301,30 +297,16 @@ def decode(data: bytes) -> Task:
     try:
         task = _task_decoder.decode(data)
     except msgspec.MsgspecError as error:
-        version = _peek_version(data)
-        if version is not None and version != SCHEMA_VERSION:
-            raise _unknown_version(version) from error
+        with suppress(msgspec.MsgspecError):
+            _check_version(_version_decoder.decode(data).version)
         raise CodecError(f"not an encoded task: {error}") from error
-    if task.version != SCHEMA_VERSION:
-        raise _unknown_version(task.version)
+    _check_version(task.version)
     return task
 
 
 def encode_rest(task: Task, turns: int) -> bytes:
     """Encode a task without its input and its first turns, for a receiver that has these."""
-    rest = Task(
-        task.version,
-        task.header,
-        task.seed,
-        task.label,
-        task.started,
-        _LEFT_OUT,
-        task.raw_turns[turns:],
-        task.next_role,
-        task.end,
-        task.calls,
-    )
-    return _task_encoder.encode(rest)
+    return _task_encoder.encode(replace(task, raw_input=_LEFT_OUT, raw_turns=task.raw_turns[turns:]))
 
 
 def decode_rest(data: bytes, raw_input: msgspec.Raw, raw_turns: list[msgspec.Raw]) -> Task:
@@ -334,33 +316,21 @@ def decode_rest(data: bytes, raw_input: msgspec.Raw, raw_turns: list[msgspec.Raw
         CodecError: as `decode`.
     """
     rest = decode(data)
-    return Task(
-        rest.version,
-        rest.header,
-        rest.seed,
-        rest.label,
-        rest.started,
-        raw_input,
-        [*raw_turns, *rest.raw_turns],
-        rest.next_role,
-        rest.end,
-        rest.calls,
-    )
+    return replace(rest, raw_input=raw_input, raw_turns=[*raw_turns, *rest.raw_turns])
 
 
-def _peek_version(data: bytes) -> int | None:
-    try:
-        fields = _value_decoder.decode(data)
-    except msgspec.MsgspecError:
-        return None
-    if not isinstance(fields, list) or not fields:
-        return None
-    first = cast("list[Any]", fields)[0]
-    return first if isinstance(first, int) else None
+class _Version(msgspec.Struct, array_like=True):
+    """The first field of a task of any schema version."""
+
+    version: int
 
 
-def _unknown_version(version: int) -> CodecError:
-    return CodecError(
-        f"task of schema version {version}, but this release reads version {SCHEMA_VERSION}: "
-        "run all processes of a run with the same Peerloom release"
-    )
+_version_decoder = msgspec.msgpack.Decoder(_Version)
+
+
+def _check_version(version: int) -> None:
+    if version != SCHEMA_VERSION:
+        raise CodecError(
+            f"task of schema version {version}, but this release reads version {SCHEMA_VERSION}: "
+            "run all processes of a run with the same Peerloom release"
+        )

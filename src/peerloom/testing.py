@@ -18,6 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from peerloom.events import Hooks
     from peerloom.runtime.program import Program
+    from peerloom.services.base import Service
     from peerloom.services.llm.client.service import LLMService
     from peerloom.source.base import Source
 
@@ -39,6 +40,7 @@ async def execute(
     llm: "LLMService",
     run_dir: Path,
     *,
+    services: "Mapping[str, Service] | None" = None,
     hooks: "Sequence[Hooks]" = (),
     retry_failed: bool = False,
     **settings: Any,
@@ -49,6 +51,7 @@ async def execute(
     """
     from peerloom.runtime.driver.run import Run
     from peerloom.runtime.driver.session import Session
+    from peerloom.runtime.services import RunServices
     from peerloom.runtime.settings import RunSettings
     from peerloom.sink.read import read_rows
     from peerloom.sink.rundir.directory import RunDir
@@ -65,7 +68,15 @@ async def execute(
     claimed = RunDir.claim(run_dir)
     try:
         session = Session(claimed, Fingerprint(same, limit), retry_failed=retry_failed)
-        run = Run(program, rows_source, llm, run_settings, session, recipe="test", hooks=hooks)
+        run = Run(
+            program,
+            rows_source,
+            RunServices(llm, services),
+            run_settings,
+            session,
+            recipe="test",
+            hooks=hooks,
+        )
         summary = await run.execute()
     finally:
         claimed.release()

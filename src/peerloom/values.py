@@ -69,10 +69,7 @@ def changed_by_parsing(data: bytes, value: object, name: str) -> str:
 
     The parser silently turns integers of more than 64 bits into floats.
 
-    Args:
-        data: the value as JSON.
-        value: the parsed value.
-        name: the name of the value in the message.
+    `name` is the name of the value in the message.
     """
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and too_deep(value):
         return f"{name}: nested more than {MAX_DEPTH} levels deep"

@@ -17,7 +17,6 @@ from peerloom.task import End, Task, Turn
 
 Predicate = Callable[[Task], bool]
 Result = Callable[[Task], Any]
-Opening = Callable[[Task], list[dict[str, Any]]]
 
 END = "<end>"
 """The target of an edge in a `Graph` that completes the task."""
@@ -31,17 +30,14 @@ class Workflow(ABC):
 
     roles: tuple[str, ...]
 
-    def __init__(self, *, result: Result | None = None, opening: Opening | None = None) -> None:
+    def __init__(self, *, result: Result | None = None) -> None:
         """Set the functions that shape the finished row.
 
         Args:
             result: returns the row's `result` for a finished task; by default it is the value of the last
                 turn, or its text if it has no value.
-            opening: returns the chat messages that precede those of the turns in the row's `messages`,
-                normally one user message made from the input.
         """
         self._result = result
-        self._opening = opening
 
     @abstractmethod
     def next(self, task: Task) -> str | End:
@@ -55,10 +51,6 @@ class Workflow(ABC):
         text = last.text or None
         return End(result=text if last.value is None else last.value)
 
-    def opening(self, task: Task) -> list[dict[str, Any]]:
-        """Return the chat messages that precede those of the turns."""
-        return self._opening(task) if self._opening is not None else []
-
 
 class Sequence(Workflow):
     """A workflow that runs each role once, in order.
@@ -66,14 +58,13 @@ class Sequence(Workflow):
     Args:
         roles: the roles in order; a role may appear more than once.
         result: see `Workflow`.
-        opening: see `Workflow`.
 
     Raises:
         WorkflowError: if there is no role.
     """
 
-    def __init__(self, *roles: str, result: Result | None = None, opening: Opening | None = None) -> None:
-        super().__init__(result=result, opening=opening)
+    def __init__(self, *roles: str, result: Result | None = None) -> None:
+        super().__init__(result=result)
         self._steps = _checked_roles("Sequence", roles)
         self.roles = _unique(roles)
 
@@ -92,7 +83,6 @@ class Loop(Workflow):
         max_rounds: the number of rounds, at least 1, after which the task ends as completed even if the
             condition does not hold.
         result: see `Workflow`.
-        opening: see `Workflow`.
 
     Raises:
         WorkflowError: if there is no role, or `max_rounds` is below 1.
@@ -104,9 +94,8 @@ class Loop(Workflow):
         until: Predicate,
         max_rounds: int,
         result: Result | None = None,
-        opening: Opening | None = None,
     ) -> None:
-        super().__init__(result=result, opening=opening)
+        super().__init__(result=result)
         if max_rounds < 1:
             raise _refused(f"Loop has max_rounds={max_rounds}, so it would never begin: use 1 or more")
         self._steps = _checked_roles("Loop", roles)
@@ -142,7 +131,6 @@ class Graph(Workflow):
         max_hops: the number of hops after which the task ends as truncated, reason `max_hops`; a graph may
             have cycles, so it needs a bound.
         result: see `Workflow`.
-        opening: see `Workflow`.
 
     Raises:
         WorkflowError: for a target without edges of its own, a role that cannot be reached, a role
@@ -156,9 +144,8 @@ class Graph(Workflow):
         *,
         max_hops: int = 100,
         result: Result | None = None,
-        opening: Opening | None = None,
     ) -> None:
-        super().__init__(result=result, opening=opening)
+        super().__init__(result=result)
         if max_hops < 1:
             raise _refused(f"Graph has max_hops={max_hops}, so it would never begin: use 1 or more")
         self._edges = {role: _as_edges(role, spec) for role, spec in edges.items()}
@@ -215,11 +202,7 @@ class Graph(Workflow):
 
 
 def check_agents(workflow: Workflow, agents: Iterable[str]) -> None:
-    """Check that every role of the workflow has an agent, and every agent a role.
-
-    Raises:
-        WorkflowError: naming the role, and the most similar name.
-    """
+    """Check that every role of the workflow has an agent, and every agent a role."""
     present = list(agents)
     for role in workflow.roles:
         if role not in present:

@@ -37,6 +37,20 @@ def undescribed(folder: Path) -> list[str]:
     ]
 
 
+def ambiguous(folder: Path) -> list[str]:
+    """Every class name that is defined more than once."""
+    homes: dict[str, list[str]] = {}
+    for module in read_modules(folder):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(f"{module.path}:{node.lineno}")
+    return [
+        f"class {name} is defined in {' and '.join(places)}: give each a name of its own"
+        for name, places in homes.items()
+        if len(places) > 1
+    ]
+
+
 @pytest.mark.parametrize("folder", ["src", "tests", "benchmarks"])
 def test_files_and_functions_are_small(folder: str) -> None:
     expect_none(over_budget(ROOT / folder))
@@ -63,3 +77,16 @@ def test_a_long_function_is_named(tmp_path: Path, keyword: str) -> None:
 def test_a_module_without_docstring_is_named(tmp_path: Path) -> None:
     package = write_package(tmp_path, {"a.py": '"""What."""', "b.py": "x = 1", "c.py": '""" """'})
     assert [line.split(":")[0] for line in undescribed(package)] == ["b.py", "c.py"]
+
+
+def test_class_names_are_unique() -> None:
+    expect_none(ambiguous(PACKAGE))
+
+
+def test_a_class_name_used_twice_is_noticed(tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path, {"one.py": "class Row:\n    pass\n", "two.py": "class Row:\n    pass\n"}
+    )
+    assert ambiguous(package) == [
+        "class Row is defined in one.py:1 and two.py:1: give each a name of its own"
+    ]

@@ -7,12 +7,13 @@ from source_tree import BENCHMARKS, PACKAGE, Import, Module, expect_none, read_m
 
 DOOR = "__init__"
 LAYERS = (
-    {"connection_limit", "errors", "terminal", "values"},
-    {"options", "turn"},
+    {"errors", "stored", "terminal", "values"},
+    {"lookup", "options", "turn"},
     {"task"},
     {"idset"},
     {"workflow", "events"},
-    {"source", "protocol", "services", "sink"},
+    {"protocol"},
+    {"source", "services", "sink"},
     {"agents"},
     {"runtime"},
     {"testing"},

@@ -50,7 +50,8 @@ def test_the_wheel_holds_the_package_and_nothing_else() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     project = _pyproject()
-    requirements = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    groups = project["dependency-groups"].values()
+    requirements = [*project["project"]["dependencies"], *(each for group in groups for each in group)]
     expect_none(badly_pinned((ROOT / "constraints.txt").read_text("utf-8"), requirements))
 
 

@@ -24,11 +24,11 @@ from typing import Any
 
 from chaos_faults import HOST_KILLS, KILLS, plan, strike
 from chaos_hosts import NEAR, TwoHosts
-from chaos_stage import PEERLOOM, STILL_SECONDS, Failed, Shape, StepExecutor, environment
+from chaos_stage import PEERLOOM, STILL_SECONDS, Failed, Shape, Stage, environment
 from checker import Verdict, judge, passed
 
 
-def perform(stage: StepExecutor, given: argparse.Namespace, hosts: TwoHosts | None) -> dict[str, Any]:
+def perform(stage: Stage, given: argparse.Namespace, hosts: TwoHosts | None) -> dict[str, Any]:
     """The whole run with its faults; the seconds from each kind of fault to the next row."""
     rng = Random(given.seed)
     waits: defaultdict[str, list[float]] = defaultdict(list)
@@ -49,7 +49,7 @@ def perform(stage: StepExecutor, given: argparse.Namespace, hosts: TwoHosts | No
     return {kind: round(max(seconds), 2) for kind, seconds in sorted(waits.items())}
 
 
-def ask_from_afar(stage: StepExecutor, hosts: TwoHosts) -> None:
+def ask_from_afar(stage: Stage, hosts: TwoHosts) -> None:
     """Ask the run from the other host how it is going.
 
     Raises:
@@ -130,7 +130,7 @@ def main() -> int:
         if given.hosts == 2:
             hosts = stack.enter_context(TwoHosts())
             shape = on_two(shape, hosts)
-        stage = StepExecutor(folder, shape)
+        stage = Stage(folder, shape)
         try:
             with stage:
                 slowest = perform(stage, given, hosts)

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from chaos_stage import STILL_SECONDS, Failed, Shape, StepExecutor
+from chaos_stage import STILL_SECONDS, Failed, Shape, Stage
 from chaos_watch import LogTail, alive
 from checker import judge, passed
 
@@ -31,7 +31,7 @@ def resize(folder: Path, size: str, *options: str) -> None:
     )
 
 
-def memory(stage: StepExecutor) -> dict[int, int]:
+def memory(stage: Stage) -> dict[int, int]:
     """The resident bytes of the driver and each member."""
     assert stage.driver is not None
     found = {
@@ -43,7 +43,7 @@ def memory(stage: StepExecutor) -> dict[int, int]:
     return {**found, stage.driver.pid: int(status[1]) * os.sysconf("SC_PAGE_SIZE")}
 
 
-def wait_until_still(stage: StepExecutor) -> None:
+def wait_until_still(stage: Stage) -> None:
     stage.wait_for_rows(10)
     seen, since, deadline = stage.rows, time.monotonic(), time.monotonic() + STILL_SECONDS
     while time.monotonic() - since < STILL:
@@ -54,7 +54,7 @@ def wait_until_still(stage: StepExecutor) -> None:
             raise Failed(f"the disk did not fill up{stage.tail()}")
 
 
-def grown_while_full(stage: StepExecutor) -> float:
+def grown_while_full(stage: Stage) -> float:
     """MiB that the process which grew most gained while nothing fits."""
     before, most = memory(stage), 0
     deadline = time.monotonic() + FULL_SECONDS
@@ -75,9 +75,7 @@ def main() -> int:
     run_dir = folder / "run"
     run_dir.mkdir(parents=True)
     resize(run_dir, SMALL)
-    stage = StepExecutor(
-        folder, Shape(tasks=600, in_flight=40, latency=0.1, placement="packed", partitions=1)
-    )
+    stage = Stage(folder, Shape(tasks=600, in_flight=40, latency=0.1, placement="packed", partitions=1))
     try:
         with stage:
             stage.run()

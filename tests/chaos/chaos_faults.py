@@ -1,5 +1,6 @@
 """What goes wrong in a chaos run: which processes are killed or stopped, in which order, at which moments."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import psutil
 from chaos_hosts import TwoHosts
-from chaos_stage import StepExecutor
+from chaos_stage import Stage
 from chaos_watch import Member, send
 
 HOST_KILLS = ("peer", "peers", "sink", "feeder", "driver", "llm", "host", "cut-short", "cut-long")
@@ -45,7 +46,7 @@ def deck(kinds: tuple[str, ...], count: int, rng: Random) -> list[str]:
     return dealt[:count]
 
 
-def strike(stage: StepExecutor, kind: str, rng: Random, hosts: TwoHosts | None = None) -> None:
+def strike(stage: Stage, kind: str, rng: Random, hosts: TwoHosts | None = None) -> None:
     """Let one fault happen; when this returns it is over, and what is to be resumed has been started."""
     stage.look()
     what, _, rest = kind.partition("-")
@@ -58,27 +59,27 @@ def strike(stage: StepExecutor, kind: str, rng: Random, hosts: TwoHosts | None =
         _STRIKES[kind](stage, rng)
 
 
-def _kill_one(kind: str) -> Callable[[StepExecutor, Random], None]:
-    def kill(stage: StepExecutor, rng: Random) -> None:
+def _kill_one(kind: str) -> Callable[[Stage, Random], None]:
+    def kill(stage: Stage, rng: Random) -> None:
         _kill(stage, kind, [rng.choice(_some(stage, kind)).process])
 
     return kill
 
 
-def _kill_peers(stage: StepExecutor, rng: Random) -> None:
+def _kill_peers(stage: Stage, rng: Random) -> None:
     there = _some(stage, "peer")
     chosen = rng.sample(there, rng.randint(min(2, len(there)), len(there)))
     _kill(stage, "peers", [member.process for member in chosen])
 
 
-def _kill_driver(stage: StepExecutor, rng: Random) -> None:
+def _kill_driver(stage: Stage, rng: Random) -> None:
     assert stage.driver is not None
     stage.cluster()  # whoever is below it now is to be gone in the end
     _kill(stage, "driver", [psutil.Process(stage.driver.pid)])
     _resume(stage, rng)
 
 
-def kill_everything(stage: StepExecutor) -> None:
+def kill_everything(stage: Stage) -> None:
     """Kill the driver and all that it has started, at once."""
     assert stage.driver is not None
     everything = [psutil.Process(stage.driver.pid), *stage.cluster()]
@@ -88,12 +89,12 @@ def kill_everything(stage: StepExecutor) -> None:
     stage.look()
 
 
-def _kill_cluster(stage: StepExecutor, rng: Random) -> None:
+def _kill_cluster(stage: Stage, rng: Random) -> None:
     kill_everything(stage)
     _resume(stage, rng)
 
 
-def _resume(stage: StepExecutor, rng: Random) -> None:
+def _resume(stage: Stage, rng: Random) -> None:
     assert stage.driver is not None
     stage.driver.wait()
     stage.pass_time(rng.uniform(0, 1))
@@ -101,7 +102,7 @@ def _resume(stage: StepExecutor, rng: Random) -> None:
     _some(stage, "peer")
 
 
-def _kill_llm(stage: StepExecutor, rng: Random) -> None:
+def _kill_llm(stage: Stage, rng: Random) -> None:
     stage.look()
     after = time.time()
     stage.note(fault="llm", t=after)
@@ -111,11 +112,26 @@ def _kill_llm(stage: StepExecutor, rng: Random) -> None:
     stage.llm.start()
 
 
-def _far(stage: StepExecutor, hosts: TwoHosts) -> list[Member]:
+def _kill_service(stage: Stage, rng: Random) -> None:
+    """Kill a process of the services, which the run starts again."""
+    stage.wait(lambda: bool(_services(stage)), UP_SECONDS, "a process of a service was up")
+    _kill(stage, "service", [rng.choice(_services(stage))])
+
+
+def _services(stage: Stage) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for process in stage.cluster():
+        with contextlib.suppress(psutil.Error):
+            if "peerloom.services.leased.host" in process.cmdline()[:4]:
+                found.append(process)
+    return found
+
+
+def _far(stage: Stage, hosts: TwoHosts) -> list[Member]:
     return [member for member in stage.living("peer") if hosts.is_far(member)]
 
 
-def _kill_host(stage: StepExecutor, hosts: TwoHosts, _: bool, rng: Random) -> None:
+def _kill_host(stage: Stage, hosts: TwoHosts, _: bool, rng: Random) -> None:
     """The far host goes down with all that runs there, and comes up again with a new raylet."""
     stage.wait(lambda: bool(_far(stage, hosts)), UP_SECONDS, "a peer was up on the far host")
     _kill(stage, "host", hosts.processes(hosts.far))
@@ -123,7 +139,7 @@ def _kill_host(stage: StepExecutor, hosts: TwoHosts, _: bool, rng: Random) -> No
     hosts.start_far()
 
 
-def _cut(stage: StepExecutor, hosts: TwoHosts, suspected: bool, rng: Random) -> None:
+def _cut(stage: Stage, hosts: TwoHosts, suspected: bool, rng: Random) -> None:
     """Cut the link, and heal it sooner or later than the far peers are suspected."""
     stage.wait(lambda: bool(_far(stage, hosts)), UP_SECONDS, "a peer was up on the far host")
     seconds = _seconds(stage, suspected, rng)
@@ -137,11 +153,11 @@ def _cut(stage: StepExecutor, hosts: TwoHosts, suspected: bool, rng: Random) -> 
     stage.heard()
 
 
-_ON_HOSTS: dict[str, Callable[[StepExecutor, TwoHosts, bool, Random], None]] = {
+_ON_HOSTS: dict[str, Callable[[Stage, TwoHosts, bool, Random], None]] = {
     "host": _kill_host,
     "cut": _cut,
 }
-_STRIKES: dict[str, Callable[[StepExecutor, Random], None]] = {
+_STRIKES: dict[str, Callable[[Stage, Random], None]] = {
     "peer": _kill_one("peer"),
     "peers": _kill_peers,
     "sink": _kill_one("sink"),
@@ -149,16 +165,17 @@ _STRIKES: dict[str, Callable[[StepExecutor, Random], None]] = {
     "driver": _kill_driver,
     "cluster": _kill_cluster,
     "llm": _kill_llm,
+    "service": _kill_service,
 }
 
 
-def _kill(stage: StepExecutor, kind: str, processes: list[psutil.Process]) -> None:
+def _kill(stage: Stage, kind: str, processes: list[psutil.Process]) -> None:
     stage.note(fault=kind, t=time.time())
     send(processes, signal.SIGKILL)
     stage.look()
 
 
-def _stop(stage: StepExecutor, target: str, suspected: bool, rng: Random) -> None:
+def _stop(stage: Stage, target: str, suspected: bool, rng: Random) -> None:
     """Stop a process and wake it, sooner or later than a member is suspected."""
     seconds = _seconds(stage, suspected, rng)
     members: list[Member] = []
@@ -178,12 +195,12 @@ def _stop(stage: StepExecutor, target: str, suspected: bool, rng: Random) -> Non
     stage.heard()
 
 
-def _seconds(stage: StepExecutor, suspected: bool, rng: Random) -> float:
+def _seconds(stage: Stage, suspected: bool, rng: Random) -> float:
     """How long a silence lasts that is to raise a suspicion, or not to."""
     return stage.shape.suspect_seconds * (rng.uniform(1.5, 2.0) if suspected else rng.uniform(0.1, 0.5))
 
 
-def _some(stage: StepExecutor, kind: str) -> list[Member]:
+def _some(stage: Stage, kind: str) -> list[Member]:
     """The living members of a kind; at least one."""
     stage.wait(lambda: bool(stage.living(kind)), UP_SECONDS, f"a {kind} was up")
     return stage.living(kind)

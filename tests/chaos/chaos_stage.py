@@ -78,7 +78,7 @@ class LLM:
 
 
 @dataclass
-class StepExecutor:
+class Stage:
     """One run and everything around it, in a folder of its own. Use it as a context manager."""
 
     folder: Path
@@ -101,7 +101,7 @@ class StepExecutor:
         self._surveyed = 0.0
         self.driver: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> "StepExecutor":
+    def __enter__(self) -> "Stage":
         self.llm = LLM(self.shape, self.calls)
         return self
 

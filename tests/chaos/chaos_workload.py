@@ -27,10 +27,12 @@ STEPS: dict[str, list[dict[str, int]]] = {
 class Caller:
     """Asks the calls of its role, step by step."""
 
-    def __init__(self, steps: list[dict[str, int]]) -> None:
+    def __init__(self, steps: list[dict[str, int]], store: bool) -> None:
         self.steps = steps
+        self.store = store
 
     async def act(self, task: Task, services: Services) -> Turn:
+        await self._count(task, services, "begun")
         replies: list[ChatReply] = []
         paths: list[str] = []
         for number, step in enumerate(self.steps):
@@ -43,8 +45,16 @@ class Caller:
             async with asyncio.TaskGroup() as group:
                 answers = [group.create_task(services.llm.chat(request)) for request in repeated]
             replies += [answer.result() for answer in answers]
+        await self._count(task, services, "done")
         text = " ".join(reply.text[:80] for reply in replies)
         return Turn("", {"role": "assistant", "content": text}, value={"paths": paths})
+
+    async def _count(self, task: Task, services: Services, name: str) -> None:
+        """Count the turns in the task's store, which no death may lose or repeat."""
+        if self.store:
+            count = await services["store"].call({"add": name, "value": 1})
+            if count != task.header.hop + 1:
+                raise RuntimeError(f"{name}: {count} writes in hop {task.header.hop}")
 
     def _request(self, task: Task, number: int, name: str, equal: int, said: str) -> ChatRequest:
         path = f"{task.id}/{task.next_role}/{name}x{equal}"
@@ -56,11 +66,13 @@ class Caller:
 
 @dataclass(frozen=True)
 class Params:
-    """No options."""
+    """`store`: whether each turn counts in a key-value store, too."""
+
+    store: bool = False
 
 
-def program(_: Params) -> Program:
-    return Program(Sequence(*STEPS), {role: Caller(steps) for role, steps in STEPS.items()})
+def program(params: Params) -> Program:
+    return Program(Sequence(*STEPS), {role: Caller(steps, params.store) for role, steps in STEPS.items()})
 
 
 RECIPE = Recipe("chaos", "calls that can be counted", Params, program)

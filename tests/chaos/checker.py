@@ -250,7 +250,8 @@ def _finished(
     unlogged = 0
     for identity, row in rows.items():
         for turn in row.get("turns", ()):
-            paths = (turn.get("value") or {}).get("paths", [])
+            value = _json_object((turn.get("value") or "").encode()) or {}  # it is JSON text in the files
+            paths = value.get("paths", [])
             begun = turn.get("started", 0.0)
             restarted = any(
                 each.server and begun <= each.before and each.after <= begun + turn.get("seconds", 0.0)

@@ -42,7 +42,7 @@ def row(number: int, outcome: str = "completed") -> dict[str, Any]:
     paths = [f"0-{number}-0/ask/pairx2", f"0-{number}-0/ask/onlyx1"]
     turn = {
         "agent": "ask",
-        "value": {"paths": paths},
+        "value": json.dumps({"paths": paths}),
         "usage": {"calls": 3},
         "started": 980.0,
         "seconds": 15.0,

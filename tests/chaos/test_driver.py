@@ -103,9 +103,9 @@ def test_a_run_whose_driver_is_killed_is_resumed(engine: str, tmp_path: Path) ->
     ended = subprocess.run(resume, capture_output=True, check=True, timeout=90)
     summary = json.loads(ended.stdout)
     parts = [part.read_bytes() for part in run_dir.glob("*/part-*.jsonl")]
-    rows = [json.loads(line) for part in parts for line in part.splitlines()]
-    after = {row["id"]: row for row in rows}
-    assert len(after) == len(rows) == summary["admitted"] == sum(summary["outcomes"].values()) == 1_040
+    lines = [line for part in parts for line in part.splitlines()]
+    after = {row["id"]: row for row in read_rows(run_dir)}
+    assert len(after) == len(lines) == summary["admitted"] == sum(summary["outcomes"].values()) == 1_040
     assert {id: after[id] for id in kept} == kept
     assert summary["sessions"] == 2
-    assert not list((run_dir / "journal").iterdir())
+    assert not list((run_dir / ".peerloom/journal").iterdir())

@@ -14,7 +14,7 @@ from peerloom.errors import LLMUnavailable, RowError, SourceError
 from peerloom.runtime.program import Program
 from peerloom.services.llm.base import ChatRequest
 from peerloom.source.base import SourceRow
-from peerloom.source.formats.jsonl import JsonlSource
+from peerloom.source.combined import PartsSource
 from peerloom.source.memory import RowsSource
 from peerloom.task import End, Task, Turn
 from peerloom.workflow import Loop, Sequence
@@ -111,7 +111,10 @@ def slow(seconds: float = 0.05, hops: int = 4) -> Program:
 
 def stable(row: dict[str, Any]) -> dict[str, Any]:
     """What of a row must not depend on engine, placement or time."""
-    turns = [{k: v for k, v in turn.items() if k not in ("started", "seconds")} for turn in row["turns"]]
+    turns = [
+        {k: v for k, v in turn.items() if k not in ("started", "seconds", "execution")}
+        for turn in row["turns"]
+    ]
     keep = ("id", "trial", "seed", "outcome", "reason", "input", "messages", "result", "usage")
     return {**{key: row[key] for key in keep}, "turns": turns, "hops": row["timing"]["hops"]}
 
@@ -163,6 +166,8 @@ def forgetful(row: Any) -> None:
 class LosesItsFile(RowsSource):
     """A source whose input goes away in the middle."""
 
+    positions = None  # type: ignore[assignment]  # so that its rows are streamed
+
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
         yield from list(super().rows(partition, partitions))[:2]
         raise SourceError("q.jsonl was there and is gone")
@@ -190,7 +195,7 @@ def dull(task: Task) -> Any:
     return Turn("", end=End("filtered", "dull")) if task.input["n"] % 4 == 1 else task.last.text
 
 
-class OneRowThenGone(JsonlSource):
+class OneRowThenGone(PartsSource):
     """A source whose rows can be fetched and counted, but not be read through."""
 
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:

@@ -18,9 +18,9 @@ ROLES = ("solver", "critic", "judge")
 
 
 @contextmanager
-def provider(**laws: Any) -> Iterator[str]:
+def provider(**behavior: Any) -> Iterator[str]:
     """Its address, without `/v1`."""
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in laws.items()]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in behavior.items()]
     command = [sys.executable, "-m", "peerloom", "simulate-llm", "--port=0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:

@@ -15,8 +15,10 @@ from peerloom.observe.log import LogHooks
 from peerloom.runtime.driver.run import Run
 from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
+from peerloom.runtime.services import RunServices
 from peerloom.runtime.settings import RunSettings
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
+from peerloom.services.llm.simulated.responses import Headers, Response
 from peerloom.services.llm.simulated.server.http1 import HttpRequest, ServerConnection
 from peerloom.sink.read import read_rows
 from peerloom.sink.rundir.directory import RunDir
@@ -38,7 +40,7 @@ class HeldModel:
         self.waiting: list[ServerConnection] = []
         self.connections: set[ServerConnection] = set()
         self._open = False
-        self._refusal = b""
+        self._refusal: Headers = ()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._port = 0
@@ -66,14 +68,14 @@ class HeldModel:
 
     def __call__(self, request: HttpRequest, connection: ServerConnection) -> None:
         if request.path.endswith(b"/models"):
-            connection.reply(200, MODELS)
+            connection.reply(Response(200, MODELS))
             return
         self.calls += 1
         if self._refusal:
-            connection.reply(429, LIMIT, headers=self._refusal)
+            connection.reply(Response(429, LIMIT, self._refusal))
             return
         if self._open:
-            connection.reply(200, REPLY)
+            connection.reply(Response(200, REPLY))
             return
         self.waiting.append(connection)
         self.peak = max(self.peak, len(self.waiting))
@@ -88,15 +90,15 @@ class HeldModel:
         """Answer what waits."""
         waiting, self.waiting = self.waiting, []
         for connection in waiting:
-            connection.reply(200, REPLY)
+            connection.reply(Response(200, REPLY))
 
     def refuse(self, retry_after: str) -> None:
         """From now on refuse calls, with that Retry-After."""
-        self._refusal = f"Retry-After: {retry_after}\r\n".encode()
+        self._refusal = ((b"Retry-After", retry_after.encode()),)
 
     def open(self) -> None:
         """From now on nothing waits."""
-        self._open, self._refusal = True, b""
+        self._open, self._refusal = True, ()
         self.release()
 
 
@@ -175,7 +177,7 @@ async def going(
         run = Run(
             program,
             RowsSource(rows),
-            llm,
+            RunServices(llm),
             shape,
             Session(claimed),
             recipe="test",
@@ -183,7 +185,7 @@ async def going(
         )
 
         async def execute() -> dict[str, Any]:
-            async with control.serving(run, claimed):
+            async with control.serving(run.control):
                 return await run.execute()
 
         ending = asyncio.create_task(execute())
@@ -191,7 +193,7 @@ async def going(
             await asyncio.wait(
                 (ending, asyncio.ensure_future(watch.started.wait())), return_when="FIRST_COMPLETED"
             )
-            while not (run_dir / "control.json").exists():  # noqa: ASYNC110 - as another process would
+            while not (run_dir / ".peerloom/control.json").exists():  # noqa: ASYNC110 - as another process would
                 await asyncio.sleep(0.01)
             yield Steered(run_dir, model, watch, ending)
             model.open()

@@ -16,7 +16,7 @@ async def test_a_second_run_costs_nothing_and_has_the_same_rows(engine: str, tmp
     shape = {
         "engine": engine,
         "peers": 2,
-        "cache": CacheSettings(path=tmp_path / "cache.db", size=10**7),
+        "cache": CacheSettings(path=str(tmp_path / "cache.db"), size_gb=0.01),
         "prices": Prices({"simulated": Price(prompt=1.0, completion=1.0)}),
     }
     rows = [{"n": number} for number in range(12)]

@@ -1,4 +1,4 @@
-"""A run is steered while it goes on, over HTTP, on both engines."""
+"""A run is steered while it goes on, from another process, on both engines."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ import pytest
 from programs import Talker
 from steering import Steered, going
 
-from peerloom.connection_limit import ConnectionLimit
 from peerloom.control.client import Channel, NotRunning, find, last_state
+from peerloom.control.protocol import seal
 from peerloom.errors import ConfigError, EngineError
 from peerloom.runtime.program import Program
 from peerloom.services.secret import Secret
@@ -62,11 +62,11 @@ async def test_a_pause_begins_nothing_and_continue_goes_on(
         assert (await run.ask("continue"))["state"] == "running"
         await end(run, 12)
         assert run.model.calls == 36
-        told = [text for text in run.watch.notices if "paus" in text or "going on" in text]
+        told = [text for text in run.watch.notices if "paus" in text or "continuing" in text]
         assert [text.partition(":")[0].partition(" from ")[0] for text in told] == [
             "paused",
             "ctl pause",
-            "going on",
+            "continuing",
             "ctl continue",
         ]
         assert all(" from " in text for text in told if text.startswith("ctl"))
@@ -182,7 +182,7 @@ async def test_cancel_stops_at_once_and_keeps_the_rows(engine: str, tmp_path: Pa
 async def test_the_token_is_in_one_file_for_one_user(tmp_path: Path) -> None:
     async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=3) as run:
         await run.model.until_waiting(3)
-        control = run.run_dir / "control.json"
+        control = run.run_dir / ".peerloom/control.json"
         assert stat.S_IMODE(control.stat().st_mode) == 0o600
         content = json.loads(control.read_text())
         assert content["address"].startswith("127.0.0.1:")
@@ -205,37 +205,58 @@ async def test_the_token_is_in_one_file_for_one_user(tmp_path: Path) -> None:
 async def test_a_malformed_request_does_no_harm(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=3) as run:
         host, _, port = find(run.run_dir).address.partition(":")
-        for data, status in (
-            (b"\x16\x03\x01\x02\x00\x01nonsense\r\n\r\n", b"400"),
-            (b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n", b"401"),
-            (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", b"401"),
-            (b"POST /set HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n" + b"x" * 99999, b"413"),
-            (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        for data, answer in (
+            (b"\x16\x03\x01\x02\x00\x01nonsense\r\n\r\n", b"refused\n"),
+            (b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n", b"refused\n"),
+            (b"\n", b"refused\n"),
+            (b"x" * 100_000 + b"\n", b""),
         ):
             reader, writer = await asyncio.open_connection(host, int(port))
+            nonce = await reader.readline()
+            assert len(nonce) > 16
             writer.write(data)
-            assert status in await reader.readline()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.readline() == answer
             writer.close()
-        with pytest.raises(EngineError, match="there is no command 'dance'"):
+        with pytest.raises(ConfigError, match="there is no command 'dance'"):
             await run.ask("dance")
         await end(run, 12)
     assert capfd.readouterr() == ("", "")
 
 
+async def test_a_recorded_request_is_refused(tmp_path: Path) -> None:
+    async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=3) as run:
+        channel = find(run.run_dir)
+        host, _, port = channel.address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        recorded = seal(channel.token, "request", await reader.readline(), {"verb": "cancel"})
+        writer.close()
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            await reader.readline()
+            writer.write(recorded)
+            assert await reader.readline() == b"refused\n"
+            writer.close()
+        assert (await run.ask("status"))["state"] == "running"
+        await end(run, 12)
+
+
 async def test_idle_connections_are_closed_and_do_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("peerloom.control.server.ConnectionLimit", lambda: ConnectionLimit(8, 0.5))
+    monkeypatch.setattr("peerloom.control.server.MAX_CONNECTIONS", 8)
+    monkeypatch.setattr("peerloom.control.server.REQUEST_SECONDS", 0.5)
     async with going(calls(1), ROWS, tmp_path / "run", engine="local", in_flight=3) as run:
         host, _, port = find(run.run_dir).address.partition(":")
         idle = [await asyncio.open_connection(host, int(port)) for _ in range(30)]
-        half = b"POST /set HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"
         for number, (_, writer) in enumerate(idle):
-            writer.write((b"", b"GET /status HT", half)[number % 3])
+            writer.write((b"", b"0123 {")[number % 2])
+        admitted = 0
         for reader, writer in idle:
             with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b""
+                admitted += (await reader.read()).endswith(b"\n")
             writer.close()
+        assert admitted == 8
         assert (await run.ask("status"))["state"] == "running"
         left = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
         await end(run, 12)

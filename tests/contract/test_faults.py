@@ -14,11 +14,11 @@ from steering import going
 from peerloom.errors import EngineError, ServiceError, SourceError, WorkflowError
 from peerloom.events import Hooks, Notice
 from peerloom.runtime.program import Program
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.read import read_rows
-from peerloom.source.formats.jsonl import JsonlSource
+from peerloom.source.open import open_source
 from peerloom.testing import execute
 
 ROWS = [{"n": number} for number in range(12)]
@@ -35,7 +35,7 @@ async def test_bad_lines_are_rows_of_their_own(engine: str, tmp_path: Path) -> N
         b'{"n": 4, "pad": "%s"}' % (b"x" * 5_000_000),
     ]
     path.write_bytes(b"\n".join(lines))
-    done = await execute(talk(), JsonlSource(str(path)), SimulatedService(), tmp_path / "run", engine=engine)
+    done = await execute(talk(), open_source(str(path)), SimulatedService(), tmp_path / "run", engine=engine)
     assert done.summary["outcomes"] == {"completed": 2, "failed": 3}
     assert done.summary["reasons"] == {"bad_row": 3}
     details = [row["detail"] for row in done.rows if row["outcome"] == "failed"]
@@ -82,7 +82,7 @@ async def test_no_rows_is_refused_before_anything_starts(engine: str, tmp_path: 
     path = tmp_path / "empty.jsonl"
     path.write_bytes(b"\n\n")
     with pytest.raises(SourceError, match=r"no rows.*empty\.jsonl"):
-        await execute(talk(), JsonlSource(str(path)), SimulatedService(), tmp_path / "run", engine=engine)
+        await execute(talk(), open_source(str(path)), SimulatedService(), tmp_path / "run", engine=engine)
 
 
 @pytest.mark.parametrize("engine", ["local"], indirect=True)  # decided before a member starts

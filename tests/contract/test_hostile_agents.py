@@ -223,12 +223,8 @@ class Ends:
 
     roles = ("a",)
 
-    def __init__(self, end: Callable[[Any], Any], opening: Any = ()) -> None:
+    def __init__(self, end: Callable[[Any], Any]) -> None:
         self._end = end
-        self._opening = opening
-
-    def opening(self, task: Task) -> Any:
-        return self._opening(task) if callable(self._opening) else self._opening
 
     def next(self, task: Task) -> Any:
         return self._end(task.last.value) if task.last is not None else "a"
@@ -265,11 +261,13 @@ def test_turns_are_kept_as_they_were_made(tmp_path: Path) -> None:
     def act(task: Task) -> Turn:
         return Turn("", message=flat, value=kept)
 
-    def opening(task: Task) -> list[Any]:
-        task.turns[0].message["content"] = "changed"
-        return []
+    class Tampering(Ends):
+        def next(self, task: Task) -> Any:
+            if task.turns:
+                task.turns[0].message["content"] = "changed"
+            return super().next(task)
 
-    row = only_row(FunctionAgent(act), Ends(tamper, opening), tmp_path)
+    row = only_row(FunctionAgent(act), Tampering(tamper), tmp_path)
     assert (row["outcome"], row["result"]) == ("completed", "fine")
     assert row["turns"][0]["value"] == {"v": [1], "flat": 1}
     assert row["turns"][0]["message"]["content"] == row["messages"][0]["content"] == "said"
@@ -363,6 +361,7 @@ def test_tool_calls_have_ids_of_their_own_whoever_asks(tmp_path: Path) -> None:
     )
     (row,) = done.rows()
     ids = [[call["id"] for call in turn["value"]] for turn in row["turns"]]
-    assert [call["id"] for said in row["messages"] for call in said["tool_calls"]] == [*ids[0], *ids[1]]
+    said = [call["id"] for turn in row["turns"] for call in turn["message"]["tool_calls"]]
+    assert said == [*ids[0], *ids[1]]
     assert len({*ids[0], *ids[1]}) == 10
     assert ids[0][0] == "a"

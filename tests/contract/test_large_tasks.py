@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from programs import debate, stable
 
-from peerloom.protocol.histories import Histories
-from peerloom.protocol.messages import Copy, Deliver, Delivered, Item
+from peerloom.protocol.messages import Deliver, Delivered, Item
 from peerloom.protocol.shard import ShardCommitter
 from peerloom.runtime.engines.local import LocalEngine
+from peerloom.runtime.transport.deltas import DeltaCodec
 from peerloom.services.llm.simulated.service import SimulatedService
-from peerloom.task import TaskId
+from peerloom.task import Header, Task
 from peerloom.testing import execute
 
 ROWS = [{"document": f"{number} " * 20_000} for number in range(12)]
@@ -47,26 +47,30 @@ async def test_rows_are_the_same_with_histories_without_and_with_hardly_any(
 async def test_a_document_crosses_once_to_each_peer_or_again_if_it_was_forgotten(
     forgets: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Any
 ) -> None:
-    whole: list[TaskId] = []
-    missing: list[TaskId] = []
-    unpack = Histories.unpack
+    crossed: list[int] = []
+    missing: list[Header] = []
+    send, unpack = LocalEngine.send, DeltaCodec._unpack
 
-    def noted(histories: Histories, sender: str, item: Item) -> Copy | None:
+    async def noted(engine: LocalEngine, to: str, data: bytes) -> bytes:
+        if to.startswith("peer-"):
+            crossed.append(sum(data.count(row["document"].encode()) for row in ROWS))
+        return await send(engine, to, data)
+
+    def forgetful(codec: DeltaCodec, sender: str, item: Item, delta: Any) -> Task | None:
         if forgets:
-            histories.drop(item.header)
-        copy = unpack(histories, sender, item)
-        if copy is None:
-            missing.append(item.header.id)
-        elif len(item.payload) > 40_000:
-            whole.append(item.header.id)
-        return copy
+            codec.drop(item.header)
+        task = unpack(codec, sender, item, delta)
+        if task is None:
+            missing.append(item.header)
+        return task
 
-    monkeypatch.setattr(Histories, "unpack", noted)
+    monkeypatch.setattr(LocalEngine, "send", noted)
+    monkeypatch.setattr(DeltaCodec, "_unpack", forgetful)
     assert await rows_of(tmp_path / "run") == expected
 
     hops, peers = 12, 3
     assert len(missing) == (hops - peers if forgets else 0) * len(ROWS)
-    assert len(whole) == (hops if forgets else peers) * len(ROWS)
+    assert sum(crossed) == (hops if forgets else peers) * len(ROWS)
 
 
 @pytest.mark.parametrize("forgets", [False, True])
@@ -74,15 +78,15 @@ async def test_the_row_of_a_large_task_is_made_on_its_sinks_host_if_a_peer_there
     forgets: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Any
 ) -> None:
     senders: set[str] = set()
-    deliver, unpack = ShardCommitter.deliver, Histories.unpack
+    deliver, unpack = ShardCommitter.deliver, DeltaCodec._unpack
 
     def noted(shard: ShardCommitter, message: Deliver) -> Delivered:
         senders.add(message.sender)
         return deliver(shard, message)
 
-    def forgetful(histories: Histories, sender: str, item: Item) -> Copy | None:
-        histories.drop(item.header)
-        return unpack(histories, sender, item)
+    def forgetful(codec: DeltaCodec, sender: str, item: Item, delta: Any) -> Task | None:
+        codec.drop(item.header)
+        return unpack(codec, sender, item, delta)
 
     def host_of(engine: LocalEngine, member: str) -> str:
         return "far" if member in last else "near"
@@ -100,7 +104,7 @@ async def test_the_row_of_a_large_task_is_made_on_its_sinks_host_if_a_peer_there
 
     senders.clear()
     if forgets:
-        monkeypatch.setattr(Histories, "unpack", forgetful)
+        monkeypatch.setattr(DeltaCodec, "_unpack", forgetful)
     assert await rows_of(tmp_path / "large") == expected
     assert senders.isdisjoint(last)
     assert senders

@@ -11,6 +11,7 @@ import pytest
 
 import peerloom
 from peerloom.events import Hooks, Notice
+from peerloom.services.secret import Secret
 
 KEY = "sk-this-must-not-be-found-anywhere"
 SAYS = f"you sent Authorization: Bearer {KEY}"
@@ -153,4 +154,19 @@ async def test_a_key_that_an_agent_tells_is_in_no_row(
     assert ran.summary["reasons"]["because of ***"] == 2
     rows = list(ran.rows(rejected=True))
     assert sum(row["turns"][-1].get("value") == {"***": ["***", 1]} for row in rows if row["turns"]) == 6
-    assert holding(KEY, [path for path in (tmp_path / "run").iterdir() if path.name != "journal"]) == []
+    assert [path for path in holding(KEY, [tmp_path / "run"]) if path.parent.name != "journal"] == []
+
+
+def test_a_key_that_is_also_a_number_spoils_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEERLOOM_TEST_KEY", "1234567890")
+    held = Secret.from_env("PEERLOOM_TEST_KEY")
+    ran = peerloom.run(
+        workflow=peerloom.Sequence("echo"),
+        agents={"echo": peerloom.FunctionAgent(lambda task: task.input)},
+        source=[{"number": 1234567890, "text": "the key is 1234567890"}],
+        run_dir=tmp_path / "run",
+        engine="local",
+    )
+    (row,) = ran.rows()
+    assert row["result"] == {"number": 1234567890, "text": "the key is ***"}
+    del held

@@ -11,10 +11,10 @@ from steering import Watch, going
 
 import peerloom
 from peerloom.errors import ServiceError
-from peerloom.runtime.driver import quota as rationing
+from peerloom.runtime.driver import health
 from peerloom.runtime.driver import stats as gathering
 from peerloom.runtime.program import Program
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 from peerloom.services.llm.usage.budget import Budget
@@ -27,7 +27,7 @@ ROWS = [{"n": number} for number in range(12)]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rationing, "OUTAGE_SECONDS", 0.2)
+    monkeypatch.setattr(health, "OUTAGE_SECONDS", 0.2)
 
 
 def calls(turns: int) -> Program:
@@ -44,9 +44,9 @@ async def test_a_dead_service_pauses_the_run_instead_of_failing_its_tasks(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch, rows = Watch(), [{"n": number} for number in range(300)]
-    laws = SimulatedBehavior(latency=0.005)
+    behavior = SimulatedBehavior(latency=0.005)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        async with serving(ServerConfig(behavior=laws, port=0)) as port:
+        async with serving(ServerConfig(behavior=behavior, port=0)) as port:
             llm = OpenAIService(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
             run = execute(
                 talk(), rows, llm, tmp_path / "run", engine=engine, in_flight=12, hooks=[watch], peers=2
@@ -54,6 +54,8 @@ async def test_a_dead_service_pauses_the_run_instead_of_failing_its_tasks(
             running = group.create_task(run)
             await watch.until(lambda snapshot: bool(snapshot.outcomes))
         await watch.until(away)
+        for _ in range(3):  # the last statistics of the members arrive
+            await watch.next()
         monkeypatch.setattr(gathering, "CENSUS_SECONDS", 0.0)  # nobody looks for tasks that only wait
         still, views = watch.latest, len(watch.views)
         for _ in range(3):
@@ -61,7 +63,7 @@ async def test_a_dead_service_pauses_the_run_instead_of_failing_its_tasks(
         assert (watch.latest.outcomes, watch.latest.in_flight) == (still.outcomes, 12)
         assert len(watch.views) == views and watch.lost == []
         monkeypatch.undo()
-        async with serving(ServerConfig(behavior=laws, port=port)):
+        async with serving(ServerConfig(behavior=behavior, port=port)):
             done = await running
     assert done.summary["outcomes"] == {"completed": 300}
     assert len({row["id"] for row in done.rows}) == len(done.rows) == 300
@@ -85,7 +87,7 @@ async def test_a_run_that_waits_for_its_service_can_be_steered(engine: str, tmp_
         await run.model.listen()
         await run.model.until_waiting(4)
         run.model.release()
-        await run.watch.until(lambda snapshot: snapshot.paused.startswith("asked") and not snapshot.turns)
+        await run.watch.until(lambda snapshot: snapshot.paused.startswith("requested") and not snapshot.turns)
         assert run.model.calls == 8, "each of the four was asked again, and nothing new"
         assert (await run.ask("continue"))["state"] == "running"
         run.model.open()
@@ -134,7 +136,7 @@ async def test_a_budget_of_time_ends_a_run_that_waits_for_its_service(tmp_path: 
 def test_a_service_that_refuses_the_run_from_the_start_ends_it(tmp_path: Path) -> None:
     program, run_dir = calls(2), tmp_path / "run"
     with denying(after=0) as model:
-        words = r"llm: HTTP 401: no such key; .* Nothing was answered yet; mend it, then: peerloom resume "
+        words = r"llm: HTTP 401: no such key; .* Nothing was answered yet; fix it, then: peerloom resume "
         with pytest.raises(ServiceError, match=words + str(run_dir)):
             peerloom.run(
                 workflow=program.workflow,

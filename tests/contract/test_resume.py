@@ -19,8 +19,8 @@ from peerloom.sink.errors import ShardLost
 from peerloom.sink.read import read_rows
 from peerloom.sink.rows import Row
 from peerloom.sink.shard import ShardFiles
-from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
+from peerloom.source.open import open_source
 from peerloom.task import TaskId
 from peerloom.testing import execute
 
@@ -106,7 +106,7 @@ async def test_an_aborted_run_goes_on(engine: str, change: dict[str, Any], tmp_p
     assert done.summary["cpu_seconds"] > first["cpu_seconds"]
     assert min(watch.views) == 1_000_001
     assert {name.rpartition(".")[2] for name in watch.members} == {"1000001"}
-    assert f"going on with the run in {tmp_path / 'run'}, session 2" in watch.notices
+    assert f"continuing the run in {tmp_path / 'run'}, session 2" in watch.notices
     assert watch.seen[0].earlier_seconds > 0
     if not change:  # the others may be over before a second snapshot
         assert watch.seen[-1].earlier_rows == len(kept)
@@ -128,17 +128,17 @@ async def test_a_finished_run_has_nothing_to_do(engine: str, tmp_path: Path) -> 
     assert watch.notices == [f"nothing to do: all 5 rows are in {tmp_path / 'run'}"]
     assert not watch.members
     assert {path: path.read_bytes() for path in before} == before
-    assert not list((tmp_path / "run" / "journal").iterdir())
+    assert not list((tmp_path / "run" / ".peerloom/journal").iterdir())
 
 
 @pytest.mark.parametrize("engine", ["local"], indirect=True)  # decided before a member starts
 async def test_a_changed_input_is_refused_and_says_how(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"n": 0}\n{"n": 1}\n')
-    await execute(talk(), JsonlSource(path), SimulatedService(), tmp_path / "run", engine=engine)
+    await execute(talk(), open_source(path), SimulatedService(), tmp_path / "run", engine=engine)
     path.write_text('{"n": 0}\n{"n": 22}\n')
     with pytest.raises(RunDirError) as refused:
-        await execute(talk(), JsonlSource(path), NotToBeStarted(), tmp_path / "run", engine=engine, seed=3)
+        await execute(talk(), open_source(path), NotToBeStarted(), tmp_path / "run", engine=engine, seed=3)
     text = str(refused.value)
     assert "seed: was 0, now 3\n" in text
     assert "source.files[0].bytes: was 18, now 19\n" in text
@@ -151,16 +151,16 @@ async def test_the_input_may_move_and_the_limit_may_grow(engine: str, tmp_path: 
     path, moved = tmp_path / "q.jsonl", tmp_path / "elsewhere.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     run_dir = tmp_path / "run"
-    await execute(talk(), JsonlSource(path, limit=3), SimulatedService(), run_dir, engine=engine)
+    await execute(talk(), open_source(path, limit=3), SimulatedService(), run_dir, engine=engine)
     kept = lines(run_dir)
     path.rename(moved)
     for limit, rows in ((7, 7), (None, 60)):
-        source = JsonlSource(moved, limit=limit)
+        source = open_source(moved, limit=limit)
         done = await execute(talk(), source, SimulatedService(), run_dir, engine=engine)
         assert [row["id"] for row in done.rows] == IDS[:rows]
     assert {id: lines(run_dir)[id] for id in kept} == kept
     with pytest.raises(RunDirError, match="limit: was all, now 7: it may grow, but not shrink"):
-        await execute(talk(), JsonlSource(moved, limit=7), SimulatedService(), run_dir, engine=engine)
+        await execute(talk(), open_source(moved, limit=7), SimulatedService(), run_dir, engine=engine)
 
 
 @pytest.mark.parametrize("engine", ["local"], indirect=True)  # decided before a member starts

@@ -9,7 +9,9 @@ from programs import OneRowThenGone, slow
 
 from peerloom.events import Hooks, Progress
 from peerloom.services.llm.simulated.service import SimulatedService
-from peerloom.source.formats.jsonl import JsonlSource
+from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.open import open_source
+from peerloom.source.storage.files import local_file
 from peerloom.testing import execute
 
 BLANK = {3, 4, 20, 39}
@@ -35,7 +37,7 @@ async def a_broken_run(folder: Path, engine: str) -> tuple[Path, dict[str, str]]
     watch.running = asyncio.create_task(
         execute(
             slow(0.05),
-            JsonlSource(path),
+            open_source(path),
             SimulatedService(),
             folder / "run",
             engine=engine,
@@ -62,7 +64,12 @@ def lines(run_dir: Path) -> dict[str, str]:
 async def test_only_missing_rows_are_read(engine: str, tmp_path: Path) -> None:
     path, kept = await a_broken_run(tmp_path, engine)
     done = await execute(
-        slow(0.01), OneRowThenGone(path), SimulatedService(), tmp_path / "run", engine=engine, **SHAPE
+        slow(0.01),
+        OneRowThenGone([JsonlPart(local_file(str(path)))]),
+        SimulatedService(),
+        tmp_path / "run",
+        engine=engine,
+        **SHAPE,
     )
     assert [row["id"] for row in done.rows] == IDS
     assert [row["input"]["n"] for row in done.rows] == [int(id.split("-")[1]) for id in IDS]
@@ -82,13 +89,13 @@ async def test_only_missing_rows_are_read(engine: str, tmp_path: Path) -> None:
 )
 async def test_bad_positions_are_made_anew(engine: str, tmp_path: Path, damage: str) -> None:
     path, kept = await a_broken_run(tmp_path, engine)
-    positions = tmp_path / "run" / "input.pos"
+    positions = tmp_path / "run" / ".peerloom/input.pos"
     whole = positions.read_bytes()
     positions.write_bytes(whole[:-40] if damage == "cut" else bytes([whole[0] ^ 1]) + whole[1:])
     if damage == "missing":
         positions.unlink()
     done = await execute(
-        slow(0.01), JsonlSource(path), SimulatedService(), tmp_path / "run", engine=engine, **SHAPE
+        slow(0.01), open_source(path), SimulatedService(), tmp_path / "run", engine=engine, **SHAPE
     )
     assert [row["id"] for row in done.rows] == IDS
     after = lines(tmp_path / "run")

@@ -227,11 +227,13 @@ def test_a_lost_node_of_ray_serve_costs_no_row(cluster: Cluster, application: st
     until_gone(lost)
 
 
-def test_a_killed_keeper_of_ray_serve_leaves_what_serve_down_ends(cluster: Cluster, application: str) -> None:
+def test_a_killed_supervisor_of_ray_serve_leaves_what_serve_down_ends(
+    cluster: Cluster, application: str
+) -> None:
     used = cluster.processes("VLLM::EngineCore", "ServeReplica:smol")
     free = psutil.virtual_memory().available
-    os.kill(status(application)["keeper"]["pid"], signal.SIGKILL)
-    assert "its keeper was gone already" in command("serve", "down", application)
+    os.kill(status(application)["supervisor"]["pid"], signal.SIGKILL)
+    assert "its supervisor was gone already" in command("serve", "down", application)
     seconds = until_gone(used)
     freed = psutil.virtual_memory().available - free
     note("down", engine="ray-serve", seconds=round(seconds, 1), freed=round(freed / 2**30, 1))

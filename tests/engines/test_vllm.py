@@ -1,6 +1,6 @@
 """Fleets of real vLLM: recipes on two replicas, and each of their processes killed.
 
-The tests share a fleet and run in their order; the last one ends it by killing its keeper.
+The tests share a fleet and run in their order; the last one ends it by killing its supervisor.
 """
 
 import asyncio
@@ -148,7 +148,7 @@ def test_choices_and_schemas_are_honored(fleets: Path, structured: str, tmp_path
         "additionalProperties": False,
     }
     agents = {
-        "choose": LLMAgent("Is {{ input.n }} even?", choices=["yes", "no"], say=None, retries=0),
+        "choose": LLMAgent("Is {{ input.n }} even?", choices=["yes", "no"], chat_role=None, retries=0),
         "fill": LLMAgent("Name a city and a number.", schema=schema, max_tokens=80, retries=0),
     }
     config = {"llm.name": "v", "llm.structured": structured}
@@ -265,14 +265,14 @@ def test_a_killed_process_costs_no_row(fleets: Path, what: str, tmp_path: Path) 
         assert {model["id"] for model in json.load(answer)["data"]} == {"smollm2", "tuned"}
 
 
-def test_a_killed_keeper_leaves_nothing(fleets: Path) -> None:
+def test_a_killed_supervisor_leaves_nothing(fleets: Path) -> None:
     free = psutil.virtual_memory().available
     left = processes()
     used = sum(psutil.Process(pid).memory_full_info().pss for pid in left)
-    os.kill(status()["keeper"]["pid"], signal.SIGKILL)
+    os.kill(status()["supervisor"]["pid"], signal.SIGKILL)
     seconds = until(lambda: not left_of(left), 60)
-    assert "its keeper is gone, and its servers with it" in peerloom("serve", "status", "v")
-    assert "its keeper was gone already" in peerloom("serve", "down", "v")
+    assert "its supervisor is gone, and its servers with it" in peerloom("serve", "status", "v")
+    assert "its supervisor was gone already" in peerloom("serve", "down", "v")
     freed = psutil.virtual_memory().available - free
-    note("killed", process="keeper", seconds=round(seconds, 1), freed=round(freed / 2**30, 1))
+    note("killed", process="supervisor", seconds=round(seconds, 1), freed=round(freed / 2**30, 1))
     assert freed > used / 2

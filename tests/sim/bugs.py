@@ -169,8 +169,8 @@ def delivery_taken_twice(original: Any, member: Participant, message: Deliver) -
 @bug(Outbox, "failed")
 def uncertain_batch_sent_again(original: Any, outbox: Outbox, destination: str, seq: int) -> bool:
     """A sender does not wait for the census, but tries again."""
-    for target, copy, _ in outbox._finish(destination, seq):
-        outbox.put(target, copy)
+    for target, item in outbox._finish(destination, seq):
+        outbox.put(target, item)
     return True
 
 

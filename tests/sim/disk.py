@@ -107,7 +107,10 @@ class Disk:
         return [record for record in lost if record not in left]
 
     def damage(self, random: Callable[[], float]) -> Record | None:
-        """One record, anywhere, cannot be read any more; it is returned, unless there is a copy."""
+        """One record, anywhere, cannot be read any more; it is returned, unless there is a newer copy.
+
+        An older one may be unlinked, as its copy has been synced.
+        """
         segments = [segment for segment in self.segments.values() if segment.records]
         if not segments:
             return None
@@ -115,7 +118,8 @@ class Disk:
         place = int(random() * len(segment.records))
         segment.synced -= place < segment.synced
         record = segment.records.pop(place)
-        return None if record in self.records() else record
+        newer = segments[segments.index(segment) + 1 :]
+        return None if any(record in each.records for each in newer) else record
 
     def records(self) -> set[Record]:
         """All that can be read."""

@@ -7,7 +7,7 @@ from feeders import FeederProcess
 from peers import PeerProcess
 from processes import DEAD, FROZEN, RUNNING, Process, SinkProcess
 
-from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
+from peerloom.protocol.coordinator import Coordinator, Effect, Kill, Send, Spawn
 from peerloom.protocol.messages import Drain
 from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, Member
 
@@ -110,25 +110,30 @@ class Driver:
     def after(self) -> None:
         """Do what the coordinator asks for."""
         world = self.world
-        for effect in self.coordinator.effects():
-            match effect:
-                case Send(to, message):
-                    world.send(self, world.processes[to], message)
-                case Spawn(member) if self._lacks_room(member):
-                    self.coordinator.no_room(member.name)
-                case Spawn(member):
-                    world.put(self, self.start, member)
-                    if world.scenario.hasty and world.random() < 0.3:
-                        world.put(self, self.died, member.name)
-                case Kill(name):
-                    world.losses += 1
-                    world.poison.lost(name)
-                    self._kill(name)
+        while effects := self.coordinator.effects():  # no room for a member may lead to more
+            for effect in effects:
+                self._do(effect)
         if self._view != self.coordinator.view.number:
             self._view = self.coordinator.view.number
             world.views += 1
         if self.coordinator.finished:
             world.check_finished()
+
+    def _do(self, effect: Effect) -> None:
+        world = self.world
+        match effect:
+            case Send(to, message):
+                world.send(self, world.processes[to], message)
+            case Spawn(member) if self._lacks_room(member):
+                self.coordinator.no_room(member.name)
+            case Spawn(member):
+                world.put(self, self.start, member)
+                if world.scenario.hasty and world.random() < 0.3:
+                    world.put(self, self.died, member.name)
+            case Kill(name):
+                world.losses += 1
+                world.poison.lost(name)
+                self._kill(name)
 
     def _lacks_room(self, member: Member) -> bool:
         """Whether there is no room for a member, and never will be: once, it may have been there."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import bugs_histories  # noqa: F401 - registers its bugs
 import bugs_journal  # noqa: F401 - registers its bugs
+import bugs_leases  # noqa: F401 - registers its bugs
 from bugs import BUGS, planted
 from world import Violation, World
 
@@ -31,8 +32,7 @@ class Findings:
 
     `repaid` calls and turns were excused (see ledger.py), `recalled` ones were not paid for again, and
     `dropped` segments of the journal were let go. `chained` records are of several hops, `finished` rows were
-    made by another peer than the last one that acted. `shortened` tasks travelled without their past, and
-    `missing` ones were left to their sender.
+    made by another peer than the last one that acted, and `leased` are steps on leases.
     """
 
     histories: int = 0
@@ -48,8 +48,7 @@ class Findings:
     dropped: int = 0
     chained: int = 0
     finished: int = 0
-    shortened: int = 0
-    missing: int = 0
+    leased: int = 0
     violations: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, other: "Findings") -> None:
@@ -80,8 +79,7 @@ def live_through(seed: int, findings: Findings) -> None:
     findings.dropped += world.disk.dropped
     findings.chained += world.chained
     findings.finished += world.finished
-    findings.shortened += world.shortened
-    findings.missing += world.missing
+    findings.leased += world.steps_executed
 
 
 def trace(seed: int) -> list[str]:
@@ -150,8 +148,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{findings.rows:,} rows, {findings.hops:,} hops, {findings.redone:,} of them redone, "
         f"{findings.calls:,} calls; {findings.sessions:,} sessions, {findings.recalled:,} recalled, "
         f"{findings.repaid:,} repaid, {findings.dropped:,} segments dropped; "
-        f"{findings.chained:,} records of several hops, {findings.finished:,} rows made elsewhere; "
-        f"{findings.shortened:,} tasks shortened, {findings.missing:,} of them missing"
+        f"{findings.chained:,} records of several hops, {findings.finished:,} rows made elsewhere, "
+        f"{findings.leased:,} steps on leases"
     )
     return 1 if findings.violations else 0
 

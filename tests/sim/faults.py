@@ -123,6 +123,7 @@ OF_THE_RUN: dict[str, Callable[["World"], None]] = {
     "blackout": _black_out,
     "cut": lambda world: world.network.cut(),
     "heirs": _leave_to_heirs,
+    "service": lambda world: world.supplies.kill(),
 }
 OF_THE_DRIVER: dict[str, Callable[["Driver"], None]] = {
     "census": lambda driver: driver.ask_census(),

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from chains import NOTHING, Known
 from copies import fresh
 from disk import BASE, Record
+from leases import Held
 from poison import POISONED
 from processes import Process, pack
 from reading import JournalScan
 
 from peerloom.protocol.feeder import Feeder
+from peerloom.protocol.leases.messages import Control
 from peerloom.protocol.messages import Ack, DoneQuery, Drain, Item, Message, Passed, ViewCommit
 from peerloom.protocol.view import TO_SINK, Member
 from peerloom.task import Header, TaskId
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from driver import Driver
     from world import World
 
-FIRST_ROLE = "first"
-
 
 class FeederProcess(Process):
     """A feeder over its partition of the rows; rows are fetched again, and the journal read, in any time."""
@@ -28,7 +28,7 @@ class FeederProcess(Process):
     def __init__(self, world: "World", member: Member) -> None:
         super().__init__(world, member)
         self._in_flight = world.scenario.in_flight
-        self.core: Feeder = Feeder(member.name, self._in_flight, FIRST_ROLE)
+        self.core: Feeder = Feeder(member.name, self._in_flight, leases=bool(self.writer))
         self._rows = world.rows_of(member.index)
         self._position = 0
         self._fetching: set[TaskId] = set()
@@ -53,6 +53,11 @@ class FeederProcess(Process):
         else:
             super().hear(sender, message)
 
+    def pass_on(self, control: Control) -> None:
+        """The driver passes a message on to the services, unless it has given this feeder up."""
+        if self.driver is self.world.driver and self.world.is_member(self):
+            self.world.supplies.tell(control)
+
     def remember(self) -> None:
         """After the first census, before anything is admitted: what does the journal know?"""
         if self._memory is None and not self._remembering:
@@ -67,11 +72,11 @@ class FeederProcess(Process):
         """The rows of lost tasks have been read again, and what the journal knows of them."""
         self._fetching.difference_update(ids)
         for id in ids:
-            self._admit(id, known.get(id, NOTHING))
+            self._admit(id, known.get(id, NOTHING), again=True)
 
     def act_on_state(self) -> None:
         """Admit what there is room for."""
-        core = self.core
+        core, world = self.core, self.world
         lost = [id for id in core.lost() if id not in self._fetching]
         if lost:
             self._fetching.update(lost)
@@ -81,6 +86,8 @@ class FeederProcess(Process):
         if self._position == len(self._rows):
             core.source_ended()
         super().act_on_state()
+        for control in core.controls():
+            world.put(self, self.pass_on, control)
         isolate = core.isolate()
         if isolate is not None:
             self.tell(isolate)
@@ -105,7 +112,7 @@ class FeederProcess(Process):
                 if core.permits > self._in_flight:
                     self.world.violated(f"{self.name} has {core.permits} tasks in flight")
 
-    def _admit(self, id: TaskId, known: Known) -> None:
+    def _admit(self, id: TaskId, known: Known, *, again: bool = False) -> None:
         way, (turns, calls) = self.world.scenario.tasks[id], known
         self.world.recalled += len(turns) + len(calls)
         header = Header(id, self.core.attempt(), len(turns))
@@ -113,10 +120,13 @@ class FeederProcess(Process):
             self.writer.add(Record(BASE, id, header.attempt, header.hop, turns=turns, calls=calls))
         self.world.admitted(self, id)
         target = way[len(turns)] if len(turns) < len(way) else TO_SINK
+        if turns or calls or again:
+            sets = self.world.ledger.held.get(turns[-1], Held()).held if turns else ()
+            self.core.resumed(header, [held.name for held in sets if held is not None])
         if self.core.deaths(id, header.hop):
             self.world.poison.condemned(id)
-            self.core.admit([Item(header, POISONED)], TO_SINK)
+            self.core.admit(Item(header, POISONED), TO_SINK)
         elif target is TO_SINK:
-            self.core.admit([Item(header, pack(turns))], target)
+            self.core.admit(Item(header, pack(turns)), target)
         else:
-            self.core.admit([fresh(header, turns, calls)], target)
+            self.core.admit(fresh(header, turns, calls), target)

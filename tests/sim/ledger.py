@@ -19,13 +19,18 @@ be one chain, each turn made upon the very turns before it; so must its saved ca
 from typing import TYPE_CHECKING, NamedTuple
 
 from disk import BASE, TURN, Record
+from leases import Held
 
-from peerloom.task import TaskId
+from peerloom.task import Header, TaskId
+from peerloom.turn import RecordedStep
 
 if TYPE_CHECKING:
     from processes import Process
     from world import World
 
+
+STEP = 1_000_000
+"""As the number of a call: a step on a lease."""
 
 Path = tuple[TaskId, int, int]
 """Of a call: the task, its hop, and the call's number; of a turn, -1 in the place of the number."""
@@ -57,6 +62,8 @@ class Ledger:
         self._world = world
         self.requests: list[Request] = [Request(TaskId(-1, -1, -1), -1, 0, 0, 0)]
         self.turns: list[Made] = [Made(TaskId(-1, -1, -1), -1, 0, ())]
+        self.steps: dict[int, RecordedStep] = {}  # on leases, by token; they cost nothing
+        self.held: dict[int, Held] = {}  # by turn
         self._secured: dict[Path, dict[int, int]] = {}  # tokens, and the attempt each was paid in
         self._unwritten: dict[str, list[tuple[Path, int, int]]] = {}
         self._excused: set[TaskId] = set()
@@ -69,6 +76,13 @@ class Ledger:
         self.requests.append(request)
         token = len(self.requests) - 1
         self._charge(process, (request.id, request.hop, request.number), attempt, token, used)
+        return token
+
+    def step(self, header: Header, parent: int, step: RecordedStep) -> int:
+        """A step on a lease is recorded; its token."""
+        self.requests.append(Request(header.id, header.hop, parent, STEP, 0))
+        token = len(self.requests) - 1
+        self.steps[token] = step
         return token
 
     def turn(self, process: "Process", made: Made, attempt: int) -> int:

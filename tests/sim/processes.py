@@ -173,7 +173,7 @@ class SinkProcess(Process):
 
     def take(self, message: Deliver) -> Delivered:
         """Take finished tasks in."""
-        for header, payload, _ in message.items:
+        for header, payload in message.items:
             if payload == POISONED:
                 continue
             turns = unpack(payload)
@@ -184,7 +184,7 @@ class SinkProcess(Process):
         overtaken = message.seq <= self.core._last_seq.get(message.sender, 0)
         answer = self.core.deliver(message)
         if answer.accepted and not overtaken:
-            for header, _, _ in message.items:
+            for header, _ in message.items:
                 self.world.advanced(answer.view, header.id, header.hop)
         return answer
 

@@ -46,13 +46,23 @@ FAULTS = (
     ("cut", "crash", "stop"),
     ("heirs", "kill"),
     ("heirs", "compact"),
+    ("service",),
+    ("service", "kill", "suspect", "stop"),
+    ("service", "crash", "heirs", "damage"),
 )
 """Few kinds in each history: so each of them comes often, with all the others absent."""
 
-NEEDS_JOURNAL = ("crash", "power", "blackout", "damage", "full", "compact", "heirs")
+LEASES = "service"
+
+NEEDS_JOURNAL = (LEASES, "crash", "power", "blackout", "damage", "full", "compact", "heirs")
 
 EQUAL = -2
 """As the number of calls of a turn: two equal ones, asked at once."""
+
+ACQUIRE, STEP, RELEASE = "acquire", "step", "release"
+SERVICES = ("annex", "store")
+Plan = tuple[tuple[str, tuple[int, ...]], ...]
+"""What an agent does with the services in one turn: acquire so many of each, a step on one, release all."""
 
 AGENT, DISK = "agent", "disk"
 SLOW = (
@@ -103,11 +113,10 @@ class Scenario:
     they could do now; `wire` encodes every message. A `hasty` driver does not wait long for a member to
     start. Where room is `scarce`, a peer that others can stand in for may never come, or not again.
     `faults` are pairs (step, kind), last first; they hit members of the kind `target`, if it names one.
-    `calls` are the calls of each turn on a task's way, one after the other, or EQUAL. With a `journal`,
+    `calls` are the calls of each turn on a task's way, one after the other, or EQUAL. `plans` are what each
+    turn does with services of which there are `capacity` leases each. With a `journal`,
     what was done is written down; `power` may fail; `sweep` has the journal emptied in the end. `poison`
-    tasks kill their process at that hop. A peer remembers tasks in `histories` bytes, of which one or two
-    take a thousand; it forgets one, or believes something wrong, before a share `forgets` of what it
-    sends and receives.
+    tasks kill their process at that hop.
     """
 
     roles: tuple[str, ...]
@@ -117,6 +126,8 @@ class Scenario:
     in_flight: int
     tasks: dict[TaskId, tuple[str, ...]]
     calls: dict[TaskId, tuple[int, ...]]
+    plans: dict[TaskId, tuple[Plan, ...]]
+    capacity: int
     journal: bool
     power: bool
     sweep: bool
@@ -130,8 +141,6 @@ class Scenario:
     twice: float
     faults: list[tuple[int, str]]
     poison: dict[TaskId, int]
-    histories: int
-    forgets: float
 
 
 def draw(random: Callable[[], float]) -> Scenario:
@@ -150,12 +159,15 @@ def draw(random: Callable[[], float]) -> Scenario:
         faults.append((int(random() * 3 * FAULT_GAP), "drain"))
     journal = random() < (0.9 if set(kinds) & set(NEEDS_JOURNAL) else 0.6)
     tasks = _tasks(random, roles)
+    leases, capacity = journal and (LEASES in kinds or random() < 0.3), 1 + int(random() * 3)
     return Scenario(
         roles=roles,
         **members(random, roles, shards),
         shards=shards,
         tasks=tasks,
         calls=_calls(random, tasks) if journal else {id: (0,) * len(way) for id, way in tasks.items()},
+        plans={id: _plans(random, len(way), capacity if leases else 0) for id, way in tasks.items()},
+        capacity=capacity,
         journal=journal,
         power="power" in kinds or "blackout" in kinds,
         sweep=journal and random() < 0.15,
@@ -169,8 +181,6 @@ def draw(random: Callable[[], float]) -> Scenario:
         twice=_pick(random, (0.0, 0.0, 0.03, 0.1)),
         faults=sorted(faults, reverse=True),
         poison=_poison(random, tasks) if random() < 0.2 else {},
-        histories=_pick(random, (0, 1_000_000, 1_000_000, 2_500)),
-        forgets=_pick(random, (0.0, 0.1, 0.5)),
     )
 
 
@@ -218,6 +228,27 @@ def _calls(
     random: Callable[[], float], tasks: dict[TaskId, tuple[str, ...]]
 ) -> dict[TaskId, tuple[int, ...]]:
     return {id: tuple(_pick(random, (0, 1, 1, 2, EQUAL)) for _ in way) for id, way in tasks.items()}
+
+
+def _plans(random: Callable[[], float], hops: int, capacity: int) -> tuple[Plan, ...]:
+    """What a task does with the services on its way; it may keep its leases to the end."""
+    held: list[tuple[int, int]] = []
+    way: list[Plan] = []
+    for _ in range(hops):
+        plan: list[tuple[str, tuple[int, ...]]] = []
+        for _ in range(int(random() * 5) if capacity else 0):
+            if not held:
+                which = 1 + int(random() * 3)
+                counts = tuple(1 + int(random() * capacity) if which & 1 << each else 0 for each in (0, 1))
+                held = [(service, slot) for service, count in enumerate(counts) for slot in range(count)]
+                plan.append((ACQUIRE, counts))
+            elif random() < 0.25:
+                held = []
+                plan.append((RELEASE, ()))
+            else:
+                plan.append((STEP, _pick(random, held)))
+        way.append(tuple(plan))
+    return tuple(way)
 
 
 def _pick(random: Callable[[], float], choices: Sequence[Any]) -> Any:

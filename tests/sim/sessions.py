@@ -65,6 +65,7 @@ class Sessions:
                     world.put_late(world.nature, world.nature.end, process)
                 else:
                     world.kill(process)
+        world.supplies.end_session()
         again = world.put_late if world.random() < 0.3 else world.put
         again(world.nature, world.nature.resume, None)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from peerloom.protocol.leases.table import Lease
 from peerloom.protocol.messages import Item
 from peerloom.protocol.view import Member, View
 from peerloom.task import Header, Task, TaskId
@@ -23,6 +24,8 @@ def brief(value: Any) -> str:
         case msgspec.Struct() if not isinstance(value, Member):
             fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
             text = f"{type(value).__name__}({', '.join(f'{n}={brief(v)}' for n, v in fields if v != [])})"
+        case Lease():
+            text = f"lease of {value.id} with {value.resource}"
         case list():
             text = f"[{' '.join(map(brief, value))}]"
         case (first, second) if not isinstance(value, TaskId):

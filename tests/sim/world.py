@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from disk import Disk, SegmentName
 from driver import Driver
 from faults import strike
+from leases import LeaseService, Supplies
 from ledger import Ledger
 from network import Nature, Network
 from poison import Poison
@@ -29,7 +30,7 @@ from peerloom.protocol.messages import Item, Message
 from peerloom.protocol.view import ALONE, FEEDER, PEER, SINK, Member, hash_id
 from peerloom.task import TaskId
 
-Event = tuple[Process | Driver | Nature, Callable[[Any], None], Any]
+Event = tuple[Process | Driver | Nature | LeaseService, Callable[[Any], None], Any]
 
 MAX_STEPS = 20_000
 MOST_SWEEPS = 30
@@ -63,13 +64,13 @@ class World:
         self.recalled = 0
         self.chained = 0
         self.finished = 0
-        self.shortened = 0
-        self.missing = 0
         self.disk = Disk()
         self.ledger = Ledger(self)
         self.network = Network(self)
         self.nature = Nature(self)
         self.sessions = Sessions(self)
+        self.supplies = Supplies(self)
+        self.steps_executed = 0
         self._advanced: dict[tuple[int, TaskId], int] = {}
         self._admitted: dict[str, set[TaskId]] = {}
         self._bag: list[Event] = []
@@ -155,7 +156,7 @@ class World:
 
     def put(
         self,
-        owner: Process | Driver | Nature,
+        owner: Process | Driver | Nature | LeaseService,
         handler: Callable[[Any], None],
         argument: Any,
         kind: object = None,
@@ -166,7 +167,7 @@ class World:
         bag.append((owner, handler, argument))
 
     def put_late(
-        self, owner: Process | Driver | Nature, handler: Callable[[Any], None], argument: Any
+        self, owner: Process | Driver | Nature | LeaseService, handler: Callable[[Any], None], argument: Any
     ) -> None:
         """Let something happen a good while later."""
         self._late.append((owner, handler, argument))
@@ -278,6 +279,7 @@ class World:
             self.violated("nothing can happen any more, and the run is not finished")
         for process in self.living():
             self._check_empty(process)
+        self.supplies.check_empty()
         if self.redone and not self.losses:
             self.violated(f"{self.redone} hops redone, though no member was lost")
 

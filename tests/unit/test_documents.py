@@ -1,9 +1,10 @@
-"""Run the code blocks of README and docs, and check their links and lists.
+"""Run the code blocks of README and docs.
 
-Python blocks run unchanged, shell blocks line by line. Servers at ports 8000 and 8001 are replaced by
-simulated ones at other ports. A command that ends with `&` runs until the end of its block. If the comment of
-a command names what it `needs`, only its configuration is checked. A command that fails has `exit code N` in
-its comment.
+Python blocks run unchanged, shell blocks line by line. A Python block that begins with the name of a file,
+as in `# lab.py`, is that file for the shell blocks. Servers at ports 8000 and 8001 are replaced by
+simulated ones at other ports. A command that ends with `&` runs until the end of its block. If the comment
+of a command names what it `needs`, only its configuration is checked. A command that fails has `exit code
+N` in its comment.
 """
 
 import asyncio
@@ -23,23 +24,26 @@ import pytest
 
 import peerloom
 from peerloom.api import make_plan
-from peerloom.config.schema import Config
-from peerloom.config.sections.base import fields_of
-from peerloom.config.sections.llm import LLM_GROUPS
-from peerloom.config.serve import ENGINES, parse_serve_options
+from peerloom.config.composition.overrides import keys
+from peerloom.config.serve import check_serve_options
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINKING = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", ROOT / "llms.txt"]
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MAKE_TARGETS = re.compile(r"^([a-z-]+):", re.MULTILINE)
+FILE = re.compile(r"# (\w+\.py)\n")
 PORT = re.compile(r"(127\.0\.0\.1:|--port )(800[01])\b")
 EXIT_CODE = re.compile(r"exit code (\d+)")
 MADE = re.compile(r"(?:--run-dir |--to |new |serve up |cache\.path=)(\S+)")
 """What a command makes that later ones in its block may use."""
 QUICK = re.compile(r"make |.* # needs |peerloom recipes ")
+
+
+def named_files() -> dict[str, str]:
+    """The Python blocks that begin with the name of a file, for the commands that use it."""
+    codes = [block.values[0] for block in blocks("python")]
+    return {match[1]: code for code in codes if (match := FILE.match(code))}
 
 
 def blocks(language: str) -> list[Any]:
@@ -116,6 +120,8 @@ def no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_runs(code: str, ports: dict[str, int], no_model: None, run_workflow: Any) -> None:
+    for name, named in named_files().items():
+        Path(name).write_text(named)
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(_moved(code, ports), "<document>", "exec"), names)
     if "result" in names:
@@ -132,6 +138,8 @@ def test_commands_work(
 ) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}\n')
     (tmp_path / "pages").mkdir()
+    for name, code in named_files().items():
+        (tmp_path / name).write_text(code)
     text = "Water is densest at 4 degrees, so a lake freezes from the top. "
     (tmp_path / "pages" / "lake.txt").write_text(9 * text)
     bin_dir = Path(sys.executable).parent
@@ -208,7 +216,7 @@ def _check(words: list[str]) -> None:
     else:
         assert words[1] == "serve" and words[2] in ("up", "load", "unload"), words
         if words[2] == "up":
-            parse_serve_options([word for word in words[4:] if "=" in word])
+            check_serve_options(keys([word for word in words[4:] if "=" in word]))
 
 
 def _in_background(words: list[str], where: Path, environment: dict[str, str], stack: ExitStack) -> None:
@@ -218,36 +226,3 @@ def _in_background(words: list[str], where: Path, environment: dict[str, str], s
     stack.callback(started.terminate)
     assert started.stdout is not None
     assert started.stdout.readline()
-
-
-def keys_of(section: type[Any]) -> set[str]:
-    return set(fields_of(section)) - {"kind", "engine"}
-
-
-def test_every_key_is_in_the_documents() -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text()
-    marked = set(re.findall(r"[\w]+", " ".join(re.findall(r"`([^`\n]+)`", page))))
-    keys = {key for section in (Config, *LLM_GROUPS.values(), *ENGINES.values()) for key in keys_of(section)}
-    assert keys - marked == set()
-
-
-@pytest.mark.parametrize("index", ["README.md", "llms.txt"])
-def test_every_page_is_listed(index: str) -> None:
-    listed = set(LINK.findall((ROOT / index).read_text()))
-    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - listed == set()
-
-
-@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for link in LINK.findall(page.read_text()):
-        path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        if "://" not in link:
-            assert target.exists(), link
-            assert not anchor or anchor in _anchors(target), link
-
-
-def _anchors(page: Path) -> set[str]:
-    """The names by which the headings of a page can be linked to."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

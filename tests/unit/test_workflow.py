@@ -55,16 +55,6 @@ def test_an_agent_that_adds_several_turns_makes_one_step():
     assert Sequence("a", "b").next(task) == "b"
 
 
-def test_the_opening_comes_from_the_workflow():
-    task = new_task(Header(TaskId(0, 0, 0)), {"q": "Why?"}, seed=1)
-    opening = [{"role": "user", "content": "Why?"}]
-    assert Sequence("a").opening(task) == []
-    assert (
-        Sequence("a", opening=lambda task: [{"role": "user", "content": task.input["q"]}]).opening(task)
-        == opening
-    )
-
-
 def test_a_loop_goes_round_until_its_rounds_are_used_up():
     assert walk(Loop("a", "b", until=never, max_rounds=2)) == (["a", "b", "a", "b"], End(result=3))
 

@@ -35,7 +35,7 @@ class Answer:
         Raises:
             ValueError: if the reply cannot be repaired.
         """
-        raise ValueError("it cannot be mended")
+        raise ValueError("it cannot be repaired")
 
 
 class FreeText(Answer):
@@ -44,7 +44,7 @@ class FreeText(Answer):
     def read(self, text: str) -> None:
         """Raise ValueError for an empty reply."""
         if is_blank(text):
-            raise ValueError("it is empty: reply in words")
+            raise ValueError("it is empty: reply with text")
 
 
 class Parsed(Answer):

@@ -5,19 +5,57 @@ only through services. It may be called for thousands of tasks concurrently, and
 on.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from peerloom.errors import CallError
 from peerloom.services.llm.base import LLM
 from peerloom.task import Task, Turn
 
 
+class OpenServices(Protocol):
+    """The services of a run besides the language model, as used in one turn."""
+
+    def service(self, name: str) -> Any:
+        """Return a service."""
+        ...
+
+    async def acquire(self, specs: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+        """Acquire leases of several services."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services that an agent may call for one task. `llm` adds its calls to the turn's usage."""
+    """The services that an agent may call for one task.
+
+    `llm` is the language model, whose calls are added to the turn's usage. `services["name"]` is another
+    service of the run: `await services["name"].call(request)`, and for one whose resources tasks hold,
+    `acquire`, `leases`, and `release` (see `docs/services.md`).
+    """
 
     llm: LLM
+    _others: OpenServices | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._opened().service(name)
+
+    async def acquire(self, specs: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+        """Acquire leases of several services, a lease for each spec; wait until all are free.
+
+        Returns:
+            The leases of each service, in the order of its specs.
+
+        Raises:
+            CallError: if the task holds leases already, or a service never has this number of them.
+        """
+        return await self._opened().acquire(specs)
+
+    def _opened(self) -> OpenServices:
+        if self._others is None:
+            raise CallError("there is no service besides the model here")
+        return self._others
 
 
 class Agent(Protocol):

@@ -16,12 +16,15 @@ class FunctionAgent:
 
     Args:
         fn: the function; a lambda is allowed. It is pickled to the peers once, with the objects it refers to.
-        say: the chat role of a returned string among the row's messages, or None to leave it out.
+        chat_role: whose a returned string is in the row's conversation, `assistant` or `user`; None leaves it
+            out.
     """
 
-    def __init__(self, fn: Callable[[Task], Any], *, say: Literal["assistant", "user"] | None = None) -> None:
+    def __init__(
+        self, fn: Callable[[Task], Any], *, chat_role: Literal["assistant", "user"] | None = None
+    ) -> None:
         self._fn = fn
-        self._say = say
+        self._chat_role = chat_role
 
     async def act(self, task: Task, services: Services) -> Turn | list[Turn]:
         """Call the function, and return its turn or turns."""
@@ -39,7 +42,9 @@ class FunctionAgent:
     def _as_turns(self, value: Any) -> Turn | list[Turn]:
         if isinstance(value, Turn) or _is_turns(value):
             return cast("Turn | list[Turn]", value)
-        message = {"role": self._say, "content": value} if self._say and isinstance(value, str) else None
+        message = None
+        if self._chat_role and isinstance(value, str):
+            message = {"role": self._chat_role, "content": value}
         return Turn(agent="", message=message, value=value)
 
 

@@ -21,11 +21,7 @@ MAX_STEPS = 500_000
 
 
 def read_json(text: str) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: if it is not JSON, too long or too deep; the text is feedback for the model.
-    """
+    """Return the value of a JSON text."""
     if len(text) > MAX_LENGTH:
         raise ValueError(f"it has {len(text)} characters, more than {MAX_LENGTH}: reply with less")
     try:
@@ -38,13 +34,9 @@ def read_json(text: str) -> Any:
 
 
 def repair_json(text: str) -> Any:
-    """Return the object or list that a malformed JSON text was meant to be.
-
-    Raises:
-        ValueError: if the text cannot be repaired.
-    """
+    """Return the object or list that a malformed JSON text was meant to be."""
     if len(text) > MAX_REPAIR_LENGTH or _depth_of(text) > MAX_DEPTH:
-        raise ValueError("it is too long or too deep to be mended")
+        raise ValueError("it is too long or too deep to be repaired")
     with suppress(ValueError, RecursionError):
         value = mended(text)
         if value and isinstance(value, dict | list):
@@ -56,9 +48,9 @@ def repair_json(text: str) -> Any:
         repaired = loads(_CountedText.of(text, [MAX_STEPS]), skip_json_loads=True)
         value = orjson.loads(orjson.dumps(repaired, option=orjson.OPT_NON_STR_KEYS))
     except (_NoStepsLeft, ValueError, TypeError, RecursionError, LookupError, AttributeError) as error:
-        raise ValueError("it cannot be mended") from error
+        raise ValueError("it cannot be repaired") from error
     if not isinstance(value, dict | list) or not value:
-        raise ValueError("it is no object or list")
+        raise ValueError("it is not an object or a list")
     return _checked(cast("Any", value))
 
 

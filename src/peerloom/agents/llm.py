@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import orjson
 
 from peerloom.agents.answers import Answer, Choice, FreeText, Json, Parsed, whole_sentences
@@ -26,6 +27,14 @@ from peerloom.task import Extras, Task, Turn
 from peerloom.terminal.printable import is_blank
 
 Template = str | Path | Prompt
+
+
+class _Rendered(NamedTuple):
+    """The rendered templates of an agent, each as a list of at most one message."""
+
+    system: list[Message]
+    opening: list[Message]
+    prompt: list[Message]
 
 
 @dataclass(eq=False)
@@ -50,8 +59,9 @@ class LLMAgent:
     """Worked examples: pairs of a prompt and its reply, used literally."""
     dialogue: bool = False
     """Whether the turns so far are put before the prompt, from the point of view of this role."""
-    say: Literal["assistant", "user"] | None = "assistant"
-    """The chat role of the reply among the row's messages; None leaves it out."""
+    chat_role: Literal["assistant", "user"] | None = "assistant"
+    """Whose the replies are in the row's conversation: those of the model to be trained, or of its user. None
+    leaves them out of the dialogue."""
     choices: Sequence[str] | Callable[[Task], Sequence[str]] | None = None
     """The allowed answers, or a function of the task that returns them."""
     schema: dict[str, Any] | None = None
@@ -105,19 +115,38 @@ class LLMAgent:
         Raises:
             PromptError: if a template fails on this task.
         """
-        messages: list[Message] = []
-        if self._system:
-            messages.append({"role": "system", "content": self._system.render(task)})
-        if self._opening:
-            messages.append({"role": "user", "content": self._opening.render(task)})
-        messages += self._examples
+        return self._assemble(task, self._render(task))
+
+    def _render(self, task: Task) -> _Rendered:
+        return _Rendered(
+            _system_message(self._system, task),
+            _user_message(self._opening, task),
+            _user_message(self._prompt, task),
+        )
+
+    def _assemble(self, task: Task, rendered: _Rendered) -> list[Message]:
+        messages = [*rendered.system, *rendered.opening, *self._examples]
         if self.dialogue:
             messages += dialogue(task)
-        if self._prompt:
-            messages.append({"role": "user", "content": self._prompt.render(task)})
+        messages += rendered.prompt
         if self.parts is not None and (parts := list(self.parts(task))):
             messages.append({"role": "user", "content": parts})
         return merge(messages)
+
+    def _context(self, task: Task, rendered: _Rendered) -> list[Message]:
+        """Return the messages that precede the reply in a conversation, besides those of other roles."""
+        is_first, is_addressed = True, False
+        for turn in reversed(task.turns):
+            if turn.agent == task.next_role and turn.message is not None:
+                is_first = False
+                break
+            is_addressed = is_addressed or turn.message is not None
+        context = [*rendered.system, *rendered.opening] if is_first else []
+        if not self.dialogue:
+            context += rendered.prompt or ([] if is_first else rendered.opening)
+        elif not is_addressed and not (is_first and rendered.opening):
+            context += rendered.prompt
+        return merge(context)
 
     async def act(self, task: Task, services: Services) -> Turn:
         """Call the model until a reply is an answer.
@@ -129,17 +158,28 @@ class LLMAgent:
             ContentFiltered: if the provider withheld a reply.
             LLMError: if the service raises it.
         """
-        prompt = messages = _nonempty(self.messages(task), task)
+        rendered = None
+        if type(self).messages is LLMAgent.messages:
+            rendered = self._render(task)
+            prompt = self._assemble(task, rendered)
+        else:
+            prompt = self.messages(task)
+        messages = prompt = _nonempty(prompt, task)
         answer = self._answer or self._choice(task)
         problem, text = "", ""
         for call in range(1 + self.retries):
             reply = await services.llm.chat(self._request(task, messages, answer, call))
             try:
-                return self._turn(reply, answer)
+                turn = self._turn(reply, answer)
             except ValueError as error:
                 problem, text = str(error), _shown(reply)
                 feedback = {"role": "user", "content": f"That reply cannot be used: {problem}."}
                 messages = merge([*prompt, {"role": "assistant", "content": text}, feedback])
+            else:
+                if turn.message is None or rendered is None:
+                    return turn
+                context = self._context(task, rendered)
+                return msgspec.structs.replace(turn, context=context, context_only=not self.dialogue)
         raise AnswerError(f"{1 + self.retries} replies, none usable; the last one, {text!r}: {problem}")
 
     def _request(self, task: Task, messages: list[Message], answer: Answer, call: int) -> ChatRequest:
@@ -176,7 +216,7 @@ class LLMAgent:
             if reply.finish_reason == "length":
                 raise
             value, repaired = _repaired(answer, text, error), True
-        message = {"role": self.say, "content": text} if self.say else None
+        message = {"role": self.chat_role, "content": text} if self.chat_role else None
         return Turn(
             agent="",
             message=message,
@@ -194,10 +234,10 @@ class LLMAgent:
             if complete:
                 raise
             raise self._truncated(reply) from None
-        message = {"role": self.say, "content": reply.text.strip() or None, "tool_calls": calls.message}
+        message = {"role": self.chat_role, "content": reply.text.strip() or None, "tool_calls": calls.message}
         return Turn(
             agent="",
-            message=message if self.say else None,
+            message=message if self.chat_role else None,
             value=calls.value,
             finish_reason=reply.finish_reason,
             extras=_extras(reply, calls.repaired),
@@ -233,6 +273,14 @@ class LLMAgent:
         if not choices:
             raise PromptError(f"the choices of {task.next_role!r} are empty for this row")
         return Choice(choices)
+
+
+def _system_message(template: Prompt | None, task: Task) -> list[Message]:
+    return [{"role": "system", "content": template.render(task)}] if template else []
+
+
+def _user_message(template: Prompt | None, task: Task) -> list[Message]:
+    return [{"role": "user", "content": template.render(task)}] if template else []
 
 
 def _nonempty(messages: list[Message], task: Task) -> list[Message]:

@@ -53,11 +53,7 @@ class Prompt:
 
     @classmethod
     def load(cls, path: Path) -> "Prompt":
-        """Read a template from a file.
-
-        Raises:
-            ConfigError: if the file cannot be read, or see the constructor.
-        """
+        """Read a template from a file."""
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -130,11 +126,7 @@ class Prompt:
 
 
 def as_prompt(template: "str | Path | Prompt", name: str) -> Prompt:
-    """Return a prompt from the text of a template, or the `Path` of its file.
-
-    Raises:
-        ConfigError: see `Prompt`.
-    """
+    """Return a prompt from the text of a template, or the `Path` of its file."""
     if isinstance(template, Prompt):
         return template
     return Prompt.load(template) if isinstance(template, Path) else Prompt(template, f"<{name}>")
@@ -180,11 +172,7 @@ _PAIRS = ("items", "keys", "values")
 
 
 def _written(value: Any) -> Any:
-    """Return the value of an expression if it is data.
-
-    Raises:
-        UndefinedError: if it is null or not data, or a list or object contains a missing field.
-    """
+    """Return the value of an expression if it is data."""
     if value is None:
         raise UndefinedError("an expression is null: test for it, or write |default('...', true)")
     if isinstance(value, dict):

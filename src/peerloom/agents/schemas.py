@@ -1,6 +1,7 @@
 """Check JSON schemas when an agent is created, so that no call is made with an invalid one."""
 
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, cast
 
 from peerloom.errors import ConfigError
@@ -52,7 +53,12 @@ def _check_parts(schema: Any) -> None:
         pending += [(inner, resolver) for inner in part.subresources()]
         applied = [*(target.contents for target in targets), *_applied(contents)]
         seen[id(contents)] = [id(each) for each in applied]
-    _check_cycles(seen)
+    try:  # a part that applies itself to the same value, directly or through other parts
+        TopologicalSorter(seen).prepare()
+    except CycleError as error:
+        raise ConfigError(
+            "schema: a $ref leads back to itself, so that checking a value never ends"
+        ) from error
 
 
 def _resolve(resolver: Any, reference: Any, name: str) -> Any:
@@ -72,20 +78,3 @@ def _applied(contents: Mapping[str, Any]) -> Iterator[Any]:
         yield from contents.get(name, ())
     yield from (contents[name] for name in _EACH_APPLIES if name in contents)
     yield from contents.get("dependentSchemas", {}).values()
-
-
-def _check_cycles(leads_to: Mapping[int, list[int]]) -> None:
-    """Raise ConfigError if a part applies itself to the same value, directly or through other parts."""
-    done: set[int] = set()
-    for start in leads_to:
-        path: dict[int, Iterator[int]] = {} if start in done else {start: iter(leads_to[start])}
-        while path:
-            here = next(reversed(path))
-            following = next(path[here], None)
-            if following is None:
-                done.add(here)
-                del path[here]
-            elif following in path:
-                raise ConfigError("schema: a $ref leads back to itself, so that checking a value never ends")
-            elif following not in done:
-                path[following] = iter(leads_to.get(following, ()))

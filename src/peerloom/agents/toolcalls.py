@@ -41,7 +41,7 @@ class Tools:
             name = function.get("name")
             if not isinstance(name, str):
                 raise ConfigError(
-                    f"tools[{number}] is no function tool: it needs type=function and function.name"
+                    f"tools[{number}] is not a function tool: it needs type=function and function.name"
                 )
             try:
                 self._schemas[name] = Json(function.get("parameters") or _ANY_OBJECT)
@@ -67,15 +67,7 @@ class Tools:
         )
 
     def read(self, calls: Sequence[dict[str, Any]], *, repair: bool) -> Calls:
-        """Check the calls of a reply.
-
-        Args:
-            calls: the calls in OpenAI's form, each with a unique id.
-            repair: whether to repair arguments that are not valid JSON.
-
-        Raises:
-            ValueError: if a call is invalid; the text says how to call the tool.
-        """
+        """Check the calls of a reply."""
         value: list[dict[str, Any]] = []
         message: list[dict[str, Any]] = []
         repaired = False
@@ -84,7 +76,7 @@ class Tools:
             schema = self._schemas.get(name)
             if schema is None:
                 shown = name[:_MAX_NAME]
-                raise ValueError(f"it calls {shown!r}, which is no tool: there are {self._names()}")
+                raise ValueError(f"it calls {shown!r}, which is not a tool: there are {self._names()}")
             arguments, was_repaired = _arguments(schema, name, text, repair)
             repaired |= was_repaired
             call_id = call.get("id")
@@ -99,13 +91,7 @@ class Tools:
 
 
 def with_ids(calls: Sequence[dict[str, Any]], hop: int, taken: set[str]) -> list[dict[str, Any]]:
-    """Return calls with a unique id each; a generated id is the same if the turn is repeated.
-
-    Args:
-        calls: the calls in OpenAI's form.
-        hop: the number of the turn in its task.
-        taken: the ids of earlier calls of the task; the ids of these calls are added.
-    """
+    """Return calls with a unique id each; a generated id is the same if the turn is repeated."""
     return [{**call, "id": _unique_id(call.get("id"), taken, hop)} for call in calls]
 
 

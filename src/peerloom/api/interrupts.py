@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
-from peerloom.events import Hooks, ViewChanged
-from peerloom.runtime.driver.run import Run
+from peerloom.events import Hooks, Notice, ViewChanged
+from peerloom.runtime.driver.control import RunControl
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -29,17 +29,16 @@ class Interrupts(Hooks):
         self.count = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._run: Run | None = None
-        self._notify: Callable[[str], None] | None = None
+        self._control: RunControl | None = None
         self._admitting = False
 
-    def attach(self, run: Run, notify: Callable[[str], None]) -> None:
-        """Drain and stop `run` on interruptions from now on, and report that with `notify`."""
-        self._run, self._notify = run, notify
+    def attach(self, control: RunControl) -> None:
+        """Drain and stop the run on interruptions from now on, and notify the user."""
+        self._control = control
 
     def detach(self) -> None:
         """Cancel everything on interruptions from now on: the run is over."""
-        self._run = None
+        self._control = None
 
     def view_changed(self, event: ViewChanged) -> None:
         """Note that the members are ready, and tasks are admitted."""
@@ -69,12 +68,13 @@ class Interrupts(Hooks):
 
     def _interrupt(self) -> None:
         self.count += 1
-        if self._run is None or self._notify is None or not self._admitting or self.count > 2:
+        if self._control is None or not self._admitting or self.count > 2:
             assert self._task is not None
             self._task.cancel()
         elif self.count == 1:
-            self._run.drain()
-            self._notify("interrupted: finishing the tasks in flight; press Ctrl-C again to stop at once")
+            self._control.drain()
+            text = "interrupted: finishing the tasks in flight; press Ctrl-C again to stop at once"
+            self._control.notify(Notice("warning", text))
         else:
-            self._run.abort()
-            self._notify("stopping; rows written so far are kept")
+            self._control.abort()
+            self._control.notify(Notice("warning", "stopping; rows written so far are kept"))

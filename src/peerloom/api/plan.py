@@ -1,19 +1,20 @@
 """Plan a run: check its configuration, program, source, model and settings without starting anything."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
 
 from peerloom import recipes
 from peerloom.config import Config, check, compose, to_yaml
-from peerloom.config.build import make_settings, make_source, resolve
+from peerloom.config.build import make_router, make_services, make_settings, make_source, resolve
 from peerloom.config.resume import resume_values
 from peerloom.config.secrets import refuse_secrets
-from peerloom.config.services import make_router
 from peerloom.errors import ConfigError, UsageError, WorkflowError
 from peerloom.runtime.program import Program
+from peerloom.runtime.services import RunServices
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.scripted import Script, ScriptedService
@@ -41,7 +42,7 @@ class Plan:
     config: Config
     program: Program
     source: Source
-    llm: LLMService
+    services: RunServices
     settings: RunSettings
 
     @property
@@ -62,7 +63,7 @@ class Plan:
             config.grows["limit"] = source.pop("limit")
         same = {**config.same, **{f"source.{key}": value for key, value in source.items()}}
         if self.config.llm is None:
-            same["llm"] = type(self.llm).__name__
+            same["llm"] = type(self.services.llm).__name__
         same["workflow.roles"] = list(self.program.workflow.roles)
         refuse_secrets(same)
         return Fingerprint(same, config.grows)
@@ -92,8 +93,37 @@ def make_plan(
     Raises:
         UsageError: naming the error and its place; the message is cut after `MAX_MESSAGE` characters.
     """
+    with _short_errors():
+        given = dict(values or {})
+        rows = _rows(source, given)
+        service = _service(llm, given)
+        composed = compose(recipe, overrides, values=given, config_dir=config_dir)
+        found_recipe = _recipe(composed, program)
+        config = check(composed, found_recipe.params if found_recipe else None)
+        config = resolve(config, found_recipe.sample if found_recipe and rows is None else None)
+        if found_recipe is not None:
+            options = config.plain()["recipe"]
+            del options["name"]
+            program = found_recipe.build(options)
+        program = _checked(cast("Program", program))
+        if config.engine == "ray" and isinstance(llm, list | tuple):
+            raise ConfigError("a list of replies is used up in order, by one process: it needs engine=local")
+        settings = make_settings(config, program.workflow.roles)
+        return Plan(
+            name=found_recipe.name if found_recipe else "workflow",
+            config=config,
+            program=program,
+            source=make_source(config) if rows is None else _source(rows, config),
+            services=RunServices(service or make_router(config), make_services(config)),
+            settings=settings,
+        )
+
+
+@contextmanager
+def _short_errors() -> Generator[None]:
+    """Escape and shorten the messages of the user's errors."""
     try:
-        return _plan(recipe, overrides, program, source, llm, dict(values or {}), config_dir)
+        yield
     except UsageError as error:
         text = escaped(str(error))
         if text == str(error) and len(text) <= MAX_MESSAGE:
@@ -101,46 +131,11 @@ def make_plan(
         raise type(error)(f"{text[:MAX_MESSAGE]}{'...' * (len(text) > MAX_MESSAGE)}") from None
 
 
-def _plan(
-    recipe: str | None,
-    overrides: Sequence[str],
-    program: Program | None,
-    source: Rows | None,
-    llm: Model | None,
-    given: dict[str, Any],
-    config_dir: str | os.PathLike[str] | None,
-) -> Plan:
-    rows = _rows(source, given)
-    service = _service(llm, given)
-    composed = compose(recipe, overrides, values=given, config_dir=config_dir)
-    found_recipe = _recipe(_recipe_name(composed), program)
-    config = check(composed, found_recipe.params if found_recipe else None)
-    config = resolve(config, found_recipe.sample if found_recipe and rows is None else None)
-    if found_recipe is not None:
-        program = found_recipe.build(config.recipe.model_dump(mode="json", exclude={"name"}))
-    program = _checked(cast("Program", program))
-    if config.engine == "ray" and isinstance(llm, list | tuple):
-        raise ConfigError("a list of replies is used up in order, by one process: it needs engine=local")
-    settings = make_settings(config, program.workflow.roles)
-    return Plan(
-        name=found_recipe.name if found_recipe else "workflow",
-        config=config,
-        program=program,
-        source=make_source(config) if rows is None else _source(rows, config),
-        llm=service or make_router(config),
-        settings=settings,
-    )
-
-
-def _recipe_name(composed: Mapping[str, Any]) -> str | None:
+def _recipe(composed: Mapping[str, Any], program: Program | None) -> "recipes.Recipe[Any] | None":
     section: Any = composed.get("recipe", {})
     name: Any = cast("dict[str, Any]", section).get("name") if isinstance(section, Mapping) else section
     if not isinstance(section, Mapping) or not isinstance(name, str | None):
         raise ConfigError(f"recipe.name is {name!r}: it must be the name of a recipe, in quotes if need be")
-    return name
-
-
-def _recipe(name: str | None, program: Program | None) -> "recipes.Recipe[Any] | None":
     if program is not None:
         if name is not None:
             raise ConfigError(f"recipe {name!r} and workflow= were both given: a run has one of them")

@@ -3,13 +3,20 @@
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from peerloom.sink.export.writer import export
+from peerloom.api.frames import to_dataset, to_pandas
+from peerloom.errors import RunDirError
+from peerloom.observe.notebook import result_html
+from peerloom.sink.export.writer import Exported, Selection, export
 from peerloom.sink.read import read_rows
 
 Ended = Literal["finished", "drained", "suspended", "failed"]
+
+SHOWN_ROWS = 3
+"""The number of rows that a notebook shows."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -19,8 +26,7 @@ class RunResult:
     Attributes:
         run_dir: the directory with its rows, log and summary.
         how: `finished`; `failed` if every row failed, or more rows than `max_failed` allows, with the reason
-        in
-            `summary["error"]`; `drained` if it was interrupted, and finished only the tasks in flight; or
+            in `summary["error"]`; `drained` if it was interrupted, and finished only the tasks in flight; or
             `suspended` if its budget was used up, so that the tasks in flight wait for a larger one.
         summary: the content of `summary.json`.
     """
@@ -43,16 +49,63 @@ class RunResult:
         """Yield the completed rows; with `rejected` also the filtered, truncated and failed ones."""
         return read_rows(self.run_dir, rejected=rejected)
 
-    def export(self, path: str | os.PathLike[str], *, rejected: bool = False) -> Path:
-        """Write the completed rows, or with `rejected` the others instead, to a `.parquet` or `.jsonl` file.
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        rejected: bool = False,
+        where: str | None = None,
+        test_fraction: float | None = None,
+        force: bool = False,
+        **options: Any,
+    ) -> list[Exported]:
+        """Write the completed rows, or with `rejected` the others instead, to a file.
 
-        In a Parquet file nested values stay nested; values whose type differs between rows become JSON text.
+        Args:
+            path: the file.
+            format: a format's name or an exporter's import path; by default that of the file's suffix.
+            rejected: write the rows that did not complete.
+            where: an expression over a row's fields, such as `result.score >= 4`; only rows for which it is
+                true are written.
+            test_fraction: write two files, `-train` and `-test`, the second with about this share of the
+                input rows.
+            force: replace the file if it exists.
+            options: options of the format, such as `assistant="teacher"` or `score="result.score"`.
+
+        Returns:
+            For each file its path, the number of its rows, and how many were skipped for which reason.
 
         Raises:
-            ConfigError: if the file has another suffix, or is among the run's own files.
+            ConfigError: if there is no such exporter, option, field, or role, nothing is left to write, the
+                file exists already, or it is among the run's own files.
             SinkError: if it cannot be written.
         """
-        return export(self.run_dir, Path(path).expanduser(), rejected=rejected).path
+        select = Selection(rejected, where, test_fraction, force)
+        target = Path(path).expanduser()
+        return export(self.run_dir, target, format=format, options=options, select=select)
+
+    def to_pandas(self, *, rejected: bool = False) -> Any:
+        """Return the completed rows, or with `rejected` the others instead, as a `pandas.DataFrame`.
+
+        The columns are those of the Parquet export: values whose type differs between rows are JSON text.
+        Needs the extra `pandas`.
+
+        Raises:
+            ConfigError: if pandas is not installed, or there is no such row.
+        """
+        return to_pandas(self.run_dir, rejected=rejected)
+
+    def to_dataset(self, *, rejected: bool = False) -> Any:
+        """Return the completed rows, or with `rejected` the others instead, as a `datasets.Dataset`.
+
+        The columns are those of the Parquet export: values whose type differs between rows are JSON text.
+        Needs the extra `datasets`.
+
+        Raises:
+            ConfigError: if `datasets` is not installed, or there is no such row.
+        """
+        return to_dataset(self.run_dir, rejected=rejected)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.rows()
@@ -60,6 +113,13 @@ class RunResult:
     def __repr__(self) -> str:
         outcomes = ", ".join(f"{outcome} {count}" for outcome, count in self.summary["outcomes"].items())
         return f"RunResult({self.how}: {outcomes or 'no rows'}; {self.run_dir})"
+
+    def _repr_html_(self) -> str:
+        try:
+            rows = list(islice(self.rows(rejected=True), SHOWN_ROWS))
+        except RunDirError:  # it was moved or deleted
+            rows = []
+        return result_html(f"{self.how}: {self.run_dir}", self.summary["outcomes"], rows)
 
     def __len__(self) -> int:
         return self.summary["outcomes"].get("completed", 0)

@@ -17,18 +17,17 @@ from peerloom.agents.base import Agent
 from peerloom.api.interrupts import Interrupts
 from peerloom.api.plan import Model, Plan, Rows, make_plan
 from peerloom.api.result import Ended, RunResult
-from peerloom.config.nearest import did_you_mean
 from peerloom.control.server import Control
-from peerloom.errors import ConfigError, EngineError
-from peerloom.events import Hooks, Notice, RunFinished
+from peerloom.errors import ConfigError, EngineError, first_error
+from peerloom.events import Hooks, RunFinished
+from peerloom.lookup.nearest import did_you_mean
 from peerloom.observe import LogHooks, open_display
 from peerloom.observe.console import open_console
-from peerloom.runtime.driver.conclusion import first_error
 from peerloom.runtime.driver.run import Run
 from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
 from peerloom.runtime.threads import to_its_end
-from peerloom.sink.export.writer import export_parquet
+from peerloom.sink.export.writer import export_all
 from peerloom.sink.rundir.directory import RunDir
 from peerloom.terminal.streams import reopen_closed
 from peerloom.workflow import Workflow
@@ -70,6 +69,7 @@ class RunOptions(TypedDict, total=False):
 
 
 _KEYS = ("engine", "placement", "peers", "in_flight", "limit", "trials", "seed", "max_failed")
+_EXECUTION = ("run_dir", "fresh", "retry_failed", "progress", "hooks")
 
 
 def run(
@@ -96,8 +96,8 @@ def run(
         ServiceError: if the model cannot be started or dies; rows written so far are kept.
         EngineError: if processes cannot be started.
     """
-    plan = _plan(recipe, workflow, agents, options)
-    return drive(plan, **_execution(options))
+    plan, execution = _planned(recipe, workflow, agents, options)
+    return drive(plan, **execution)
 
 
 async def arun(
@@ -108,8 +108,8 @@ async def arun(
     **options: Unpack[RunOptions],
 ) -> RunResult:
     """Run like `run`, but in the running event loop; the caller handles interruptions."""
-    plan = await asyncio.to_thread(_plan, recipe, workflow, agents, options)
-    return await execute(plan, **_execution(options))
+    plan, execution = await asyncio.to_thread(_planned, recipe, workflow, agents, options)
+    return await execute(plan, **execution)
 
 
 def drive(plan: Plan, **execution: Any) -> RunResult:
@@ -180,7 +180,7 @@ async def execute(
 
     Raises:
         RunDirError: if the directory is in use, or holds another run.
-        SinkError: if `sink.format=parquet` is set and the file cannot be written; the rows are still there.
+        SinkError: if `sink.format` is set and the file cannot be written; the rows are still there.
         PeerloomError: see `Run.execute`.
     """
     claimed = RunDir.claim(run_dir or default_run_dir(plan.name), fresh=fresh)
@@ -197,7 +197,7 @@ async def execute(
         run = Run(
             plan.program,
             plan.source,
-            plan.llm,
+            plan.services,
             plan.settings,
             session,
             recipe=plan.name,
@@ -205,13 +205,13 @@ async def execute(
             config_yaml=plan.yaml,
         )
         if interrupts is not None:
-            interrupts.attach(run, lambda text: _warn(observers, text))
-        async with control.serving(run, claimed):
+            interrupts.attach(run.control)
+        async with control.serving(run.control):
             summary = await _execute(run)
-        if plan.config.sink.format == "parquet":
+        if plan.config.sink.format != "jsonl":
             if interrupts is not None:
                 interrupts.detach()
-            await _to_parquet(claimed.path)
+            await _export(claimed.path, plan.config.sink.format)
     return RunResult(claimed.path, ending.how, summary)
 
 
@@ -229,7 +229,7 @@ def default_run_dir(name: str) -> Path:
     return Path("runs") / f"{safe}-{time.strftime('%Y%m%d')}-{secrets.token_hex(3)}"
 
 
-async def _to_parquet(run_dir: Path) -> None:
+async def _export(run_dir: Path, format: str) -> None:
     """Export in a thread; a cancellation of this task ends the export, and waits for the thread."""
     task = asyncio.current_task()
 
@@ -237,7 +237,7 @@ async def _to_parquet(run_dir: Path) -> None:
         if task is not None and task.cancelling():
             raise _Cancelled
 
-    await to_its_end(export_parquet, run_dir, check_cancelled)
+    await to_its_end(export_all, run_dir, format, check_cancelled)
 
 
 class _Cancelled(Exception):
@@ -254,9 +254,10 @@ class _EndingRecorder(Hooks):
             self.how = event.how
 
 
-def _plan(
+def _planned(
     recipe: str | None, workflow: Workflow | None, agents: Mapping[str, Agent] | None, options: RunOptions
-) -> Plan:
+) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan, and the options of its execution."""
     for name in options:
         if name not in RunOptions.__annotations__:
             known = list(RunOptions.__annotations__)
@@ -265,30 +266,19 @@ def _plan(
             )
     if (workflow is None) != (agents is None):
         raise ConfigError("workflow= and agents= belong together: one of them is missing")
+    given = cast("dict[str, Any]", options)
     program = None
     if workflow is not None and agents is not None:
-        program = Program(workflow, agents, options.get("check_row"))
-    given = cast("dict[str, Any]", options)
-    return make_plan(
+        program = Program(workflow, agents, given.get("check_row"))
+    plan = make_plan(
         recipe,
         program=program,
-        source=options.get("source"),
-        llm=options.get("llm"),
-        values={**options.get("config", {}), **{key: given[key] for key in _KEYS if key in given}},
-        config_dir=options.get("config_dir"),
+        source=given.get("source"),
+        llm=given.get("llm"),
+        values={**given.get("config", {}), **{key: given[key] for key in _KEYS if key in given}},
+        config_dir=given.get("config_dir"),
     )
-
-
-def _execution(options: RunOptions) -> dict[str, Any]:
-    given = cast("dict[str, Any]", options)
-    return {
-        key: given[key] for key in ("run_dir", "fresh", "retry_failed", "progress", "hooks") if key in given
-    }
-
-
-def _warn(observers: Sequence[Hooks], text: str) -> None:
-    for hooks in observers:
-        hooks.notice(Notice("warning", text))
+    return plan, {key: given[key] for key in _EXECUTION if key in given}
 
 
 def _in_event_loop() -> bool:

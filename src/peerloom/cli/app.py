@@ -1,16 +1,17 @@
 """Dispatch the verbs of the command line, and report their errors.
 
-Only the module of the given verb is imported, so that `peerloom --help` is fast. A verb's module has a
-function `add_to(app)`. The exit codes are 0 for success; 1 for a failure while running; 2 for invalid input
-of the user; 3 if the budget is used up and tasks are suspended; 130 if interrupted, even if the run finished
-its tasks in flight after the first Ctrl-C.
+Only the module of the given verb is imported, so that `peerloom --help` is fast. It has a function of the
+verb's name, or `COMMANDS`, the functions and summaries of its subcommands; those without a summary are
+hidden. The exit codes are 0 for success; 1 for a failure
+while running; 2 for invalid input of the user; 3 if the budget is used up and tasks are suspended; 130 if
+interrupted, even if the run finished its tasks in flight after the first Ctrl-C.
 """
 
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -25,19 +26,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 VERBS = {
-    "new": "Begin a recipe of your own: a directory that runs at once.",
+    "new": "Create a recipe of your own, ready to run.",
     "preview": "Run a few rows, and show the dialogues.",
     "run": "Run a recipe over a source, and write its rows.",
-    "resume": "Go on with a run where it was.",
+    "resume": "Resume a run.",
     "check": "Check configuration and workflow; nothing is started.",
-    "estimate": "Say what a run will cost and how long it takes, from a few rows.",
+    "estimate": "Estimate a run's cost and duration from a few rows.",
+    "show": "Show a run's rows as dialogues.",
     "export": "Write a run's rows to one Parquet or JSONL file.",
-    "ctl": "Ask or steer a run that goes on.",
-    "recipes": "List the recipes there are.",
+    "ctl": "Query or control an active run.",
+    "recipes": "List the available recipes.",
     "models": "List models for the embedded engine, or pull one.",
-    "serve": "Start, watch and end fleets of model servers.",
+    "serve": "Start, inspect and stop fleets of model servers.",
     "simulate-llm": "Serve a simulated model over OpenAI's protocol.",
 }
+
+SERVERS = ("serve", "simulate-llm")
+"""The verbs whose modules are in `cli/serve/`; those of the others are in `cli/commands/`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,10 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app.callback()(_common)
     given_verb = next((word for word in given if not word.startswith("-")), None)
     for verb, summary in VERBS.items():
-        if verb == given_verb:
-            importlib.import_module(f"peerloom.cli.commands.{verb.replace('-', '_')}").add_to(app)
-        else:
+        if verb != given_verb:
             app.command(verb, help=summary)(_placeholder)
+            continue
+        folder = "serve" if verb in SERVERS else "commands"
+        module = importlib.import_module(f"peerloom.cli.{folder}.{verb.replace('-', '_')}")
+        if hasattr(module, "COMMANDS"):
+            app.add_typer(_subcommands(summary, module.COMMANDS), name=verb)
+        else:
+            function = getattr(module, verb.replace("-", "_"))
+            app.command(verb, help=summary)(handle_errors(function))
     try:
         _check_encoding(given)
         app(args=given, prog_name="peerloom")
@@ -89,6 +100,13 @@ def handle_errors(verb: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(INTERRUPTED) from error
 
     return call
+
+
+def _subcommands(summary: str, commands: Mapping[str, tuple[Callable[..., None], str]]) -> typer.Typer:
+    app = typer.Typer(help=summary, no_args_is_help=True, rich_markup_mode=None)
+    for name, (function, help) in commands.items():
+        app.command(name, help=help, hidden=not help)(handle_errors(function))
+    return app
 
 
 def _flush() -> None:

@@ -26,12 +26,20 @@ Overrides = Annotated[
 ConfigDir = Annotated[
     Path | None,
     typer.Option(
-        help="Your own groups: llm/NAME.yaml is chosen by llm=NAME, recipe/NAME.yaml taken with that recipe.",
+        help="A folder of your own groups: llm/NAME.yaml for llm=NAME, recipe/NAME.yaml for that recipe.",
         show_default=False,
     ),
 ]
+KeptRunDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep the run there. [default: it is removed, if no row failed]",
+        show_default=False,
+        callback=expanded,
+    ),
+]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Do the failed rows of an earlier session again.")
+    bool, typer.Option("--retry-failed", help="Process the failed rows of earlier sessions again.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout; all else is on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout, and messages on stderr.")]

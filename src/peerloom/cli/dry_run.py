@@ -10,7 +10,7 @@ from typing import Any
 
 from peerloom.api import Plan, default_run_dir
 from peerloom.cli.output import echo, echo_json
-from peerloom.config.services import embedded_models
+from peerloom.config.build import embedded_models
 from peerloom.errors import SourceError
 from peerloom.observe.words import count
 from peerloom.protocol.view import PEER
@@ -23,14 +23,10 @@ from peerloom.sink.rundir.directory import RunDir
 def print_dry_run(
     plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool, as_json: bool
 ) -> None:
-    """Check the plan as far as possible, and print it.
-
-    Raises:
-        UsageError: as for the run itself.
-    """
+    """Check the plan as far as possible, and print it."""
     found = _findings(plan, run_dir, fresh=fresh, retry_failed=retry_failed)
     if as_json:
-        shown = {**found, "config": plan.config.model_dump(mode="json")}
+        shown = {**found, "config": plan.config.plain()}
         echo_json(shown, indent=True)
         return
     echo(plan.yaml, end="")
@@ -88,13 +84,13 @@ def _lines(found: dict[str, Any]) -> dict[str, str]:
     model = {key: value for key, value in found["model"].items() if value is not None}
     missing = model.pop("missing_bytes", 0)
     description = " ".join(str(value) for value in model.values())
-    session = "nothing left to do" if found["done"] else f"session {found['session']}"
+    session = "finished" if found["done"] else f"session {found['session']}"
     return {
         "recipe": f"{found['recipe']}, roles {', '.join(found['roles'])}",
         "tasks": f"{count(found['tasks'])} ({count(found['rows'])} rows x {found['trials']} trials), "
         f"{count(found['in_flight'])} in flight",
         "engine": f"{found['engine']}, {found['peers']} peers, {found['placement']}",
-        "model": description + (f", {missing / 1e6:,.0f} MB to be fetched first" if missing else ""),
+        "model": description + (f", {missing / 1e6:,.0f} MB to be downloaded first" if missing else ""),
         "output": f"{found['run_dir']}, {session}",
         "dry run": "nothing was called or written",
     }

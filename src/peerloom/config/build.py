@@ -1,29 +1,29 @@
-"""Build the source and the settings of a run from a checked `Config`."""
+"""Build the source, the services, and the settings of a run from a checked `Config`."""
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from peerloom.config.resume import resume_values
 from peerloom.config.rules import unknown_roles
 from peerloom.config.schema import Config
 from peerloom.config.secrets import refuse_secrets
+from peerloom.config.sections.base import own_options
 from peerloom.config.sections.llm import Hosted, LlamaCpp, ServiceSection
-from peerloom.config.sections.money import absolute, make_cache, resolve_cache, resolve_prices
+from peerloom.config.sections.services import service_of
 from peerloom.errors import ConfigError
-from peerloom.runtime.settings import RoleSettings, RunSettings
+from peerloom.runtime.settings import RoleSettings, RunKeys, RunSettings
+from peerloom.services.base import Service
+from peerloom.services.llm.cache.client import CacheSettings
+from peerloom.services.llm.client.router import DEFAULT, ServiceRouter
+from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.llamacpp.weights import canonical
-from peerloom.services.llm.usage.prices import read_prices
+from peerloom.services.llm.usage.prices import GENAI, read_prices
+from peerloom.source.combined import PartsSource
+from peerloom.source.formats.format import find_format
 from peerloom.source.open import open_source
-from peerloom.source.parts.combined import PartsSource
 from peerloom.source.storage.urls import is_url
-
-_NOT_SETTINGS = {
-    *("recipe", "source", "sink", "limit", "llm", "llms", "roles", "ray", "journal"),
-    *("agents", "budget", "prices", "cache"),
-}
-
 
 _MODELS = ("llm.", "llms.", "roles.")  # keys that say which model answers
 
@@ -40,19 +40,23 @@ def resolve(config: Config, sample: Path | None = None) -> Config:
         ModelError: if the weights do not exist.
     """
     llm = _resolve_llm(config.llm) if config.llm is not None else None
+    default = sample if config.source.format in ("auto", "jsonl") else None
+    path, prices = config.source.path or default, config.prices
     # A slot caches the prompt of one conversation: with more in flight they would evict each other.
     in_flight = llm.slots * llm.replicas if isinstance(llm, LlamaCpp) else RunSettings.in_flight
-    resolved = config.model_copy(
-        update={
-            "source": config.source.model_copy(update={"path": _absolute(config.source.path or sample)}),
-            "llm": llm,
-            "llms": {name: _resolve_llm(each) for name, each in config.llms.items()},
-            "in_flight": config.in_flight or in_flight,
-            "prices": resolve_prices(config.prices),
-            "cache": resolve_cache(config.cache),
-        }
+    resolved = replace(
+        config,
+        source=replace(
+            config.source,
+            path=tuple(map(_absolute, path)) if isinstance(path, tuple) else path and _absolute(path),
+        ),
+        llm=llm,
+        llms={name: _resolve_llm(each) for name, each in config.llms.items()},
+        in_flight=config.in_flight or in_flight,
+        prices=_absolute(prices) if isinstance(prices, str) and prices != GENAI else prices,
+        cache=replace(config.cache, path=config.cache.path and _absolute(config.cache.path)),
     )
-    refuse_secrets(resolved.model_dump(mode="json"))
+    refuse_secrets(resolved.plain())
     return resolved
 
 
@@ -66,19 +70,54 @@ def _resolve_llm(llm: ServiceSection) -> ServiceSection:
     return llm
 
 
+def _absolute(path: str | Path) -> str:
+    """Return an absolute path, with `~` expanded; URLs stay as they are."""
+    text = os.fspath(path)
+    return text if is_url(text) else os.path.abspath(os.path.expanduser(text))
+
+
 def make_source(config: Config) -> PartsSource:
-    """Return the source of `source.path`, and download its files if necessary.
+    """Return the source, and download its files if necessary.
 
     Raises:
         ConfigError: if there is no path.
         SourceError: if it cannot be read.
     """
     source = config.source
-    if source.path is None:
+    found = find_format(source.format)
+    if source.path is None and found.needs_path:
         raise ConfigError("source.path is needed: the rows to work on, e.g. source.path=questions.jsonl")
+    chosen = found(**{name: getattr(source, name) for name in own_options(found)})
     return open_source(
-        source.path, key=source.key, field=source.field, format=source.format, limit=config.limit
+        source.path or "", key=source.key, field=source.field, format=chosen, limit=config.limit
     )
+
+
+def make_router(config: Config) -> LLMService:
+    """Return the router over the services of a run.
+
+    Raises:
+        ConfigError: if no model is chosen, or a service cannot work here, e.g. because a key is not set.
+    """
+    if config.llm is None:
+        raise ConfigError("llm=null: no model is chosen: write llm=llamacpp, openai, fleet or simulated")
+    sections = {DEFAULT: config.llm, **config.llms}
+    return ServiceRouter(
+        {name: section.service(config.seed) for name, section in sections.items()},
+        {name: role.llm for name, role in config.roles.items() if role.llm is not None},
+        sections,
+    )
+
+
+def make_services(config: Config) -> dict[str, Service]:
+    """Return the services besides language models, by name."""
+    return {name: service_of(section) for name, section in config.services.items()}
+
+
+def embedded_models(config: Config) -> list[str]:
+    """Return the models whose weights the run's own llama.cpp servers need, each once."""
+    sections = (config.llm, *config.llms.values())
+    return list(dict.fromkeys(section.model for section in sections if isinstance(section, LlamaCpp)))
 
 
 def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
@@ -91,30 +130,22 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
     problems = unknown_roles(config, roles)
     if problems:
         raise ConfigError("\n".join(problems))
-    placed = {
-        name: RoleSettings(role.replicas or config.peers or 1, role.resources)
-        for name, role in config.roles.items()
-        if role.placed
-    }
-    same = resume_values(config).same
+    cache = None
+    if config.cache.path is not None:
+        same = resume_values(config).same
+        model = {key: value for key, value in same.items() if key.startswith(_MODELS)}
+        cache = CacheSettings(path=config.cache.path, size_gb=config.cache.size_gb, model=model)
     return RunSettings(
-        **config.model_dump(exclude=_NOT_SETTINGS),
-        roles=placed,
-        address=config.ray.address,
-        timeouts={name: agent.timeout for name, agent in config.agents.items() if agent.timeout},
+        **{each.name: getattr(config, each.name) for each in fields(RunKeys)},
+        in_flight=config.in_flight or RunSettings.in_flight,
+        roles={
+            name: RoleSettings(role.replicas, role.resources)
+            for name, role in config.roles.items()
+            if role.placed
+        },
         journal=config.journal == "on",
-        budget=config.budget,
         prices=read_prices(config.prices),
-        cache=make_cache(config.cache, {key: same[key] for key in same if key.startswith(_MODELS)}),
+        cache=cache,
+        timeouts={name: agent.timeout for name, agent in config.agents.items() if agent.timeout},
+        address=config.ray.address,
     )
-
-
-def _absolute(path: str | Path | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-    if isinstance(path, tuple):
-        return tuple(_absolute_one(each) for each in path)
-    return _absolute_one(path) if path is not None else None
-
-
-def _absolute_one(path: str | Path) -> str:
-    text = os.fspath(path)
-    return text if is_url(text) else absolute(text)

@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, cast, get_args, get_origin
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from peerloom.config.nearest import did_you_mean
-from peerloom.config.providers import find_group, known_kinds
 from peerloom.config.sections.base import fields_of, is_section
-from peerloom.config.sections.llm import LLM_GROUPS
+from peerloom.config.sections.llm import LLM_GROUPS, find_group, known_kinds
+from peerloom.lookup.nearest import did_you_mean
+from peerloom.services.kinds import SERVICES
 
 _ALLOWED = {
     "int_type": "a whole number",
@@ -29,9 +29,7 @@ _ALLOWED = {
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "a group of keys",
-    "model_type": "a group of keys",
     "dataclass_type": "a group of keys",
-    "model_attributes_type": "a group of keys",
     "literal_error": "{expected}",
     "greater_than_equal": "{ge:g} or more",
     "greater_than": "more than {gt:g}",
@@ -42,13 +40,13 @@ _MEMBER_OF_UNION = re.compile(r"str|int|float|bool|constrained-.*|.*\[.*")
 _LONGEST = 80
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> list[str]:
+def explain(error: ValidationError, root: type[Any]) -> list[str]:
     """Return one line for each invalid key of the configuration `root`."""
     unknown: list[str] = []
     wrong: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         key = _dotted(detail["loc"])
-        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if detail["type"] == "unexpected_keyword_argument":
             kind = _kind(detail["loc"])
             unknown += [_unknown(leaf, value, root, kind) for leaf, value in _leaves(key, detail["input"])]
         else:
@@ -94,7 +92,7 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
 
 def _is_kind(loc: tuple[int | str, ...], index: int) -> bool:
     """Return whether this part of a location is pydantic's tag for the group of a service."""
-    return index == {"llm": 1, "llms": 2}.get(str(loc[0]))
+    return index == {"llm": 1, "llms": 2, "services": 2}.get(str(loc[0]))
 
 
 def _kind(loc: tuple[int | str, ...]) -> str:
@@ -109,7 +107,7 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _unknown(key: str, value: Any, root: type[BaseModel], kind: str) -> str:
+def _unknown(key: str, value: Any, root: type[Any], kind: str) -> str:
     parts = key.split(".")
     known: Collection[str] = dict.fromkeys(
         each.replace(f"{parts[0]}.<name>", ".".join(parts[:2])) for each in known_keys(root)
@@ -120,6 +118,8 @@ def _unknown(key: str, value: Any, root: type[BaseModel], kind: str) -> str:
         service = ".".join(parts[: 1 if parts[0] == "llm" else 2])
         leaf = key.removeprefix(f"{service}.")
         line = f"{key}={shown(value)}: {service}={kind} has no key {key!r}."
+        if parts[0] == "services":
+            return line + did_you_mean(key, [each for each in known if each.startswith(f"{service}.")])
         elsewhere = [f"llm={name}" for name, group in LLM_GROUPS.items() if leaf in known_keys(group)]
         if elsewhere:
             return f"{line} It belongs to {' and '.join(elsewhere)}"
@@ -146,19 +146,22 @@ def _below(section: str, known: Collection[str]) -> Iterable[str]:
     return dict.fromkeys(f"{prefix}{head}" for head, _, _ in inside)
 
 
-def _wrong(key: str, details: list[ErrorDetails], root: type[BaseModel]) -> str:
+def _wrong(key: str, details: list[ErrorDetails], root: type[Any]) -> str:
     first = details[0]
     if first["type"] == "missing":
         return f"{key} is needed: write {key}=..."
     if first["type"].startswith("union_tag"):
+        kinds = ", ".join(SERVICES.names() if key.startswith("services.") else known_kinds())
+        if not isinstance(first["input"], dict):
+            return f"{key}={shown(first['input'])}: must be a section: write {key}.kind= one of {kinds}"
         kind = cast("dict[str, Any]", first["input"]).get("kind")
-        return f"{key}.kind={shown(kind)}: must be one of {', '.join(known_kinds())}"
+        return f"{key}.kind={shown(kind)}: must be one of {kinds}"
     allowed = dict.fromkeys(
         _ALLOWED[each["type"]].format(**each.get("ctx", {})) if each["type"] in _ALLOWED else each["msg"]
         for each in details
     )
     line = f"{key}={shown(first['input'])}: must be {' or '.join(allowed)}."
-    if first["type"] in ("model_type", "model_attributes_type", "dataclass_type"):
+    if first["type"] == "dataclass_type":
         return line + did_you_mean(key, (), all_of=_below(key, list(known_keys(root))))
     if first["type"] != "literal_error":
         return line

@@ -2,21 +2,26 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, TypeAdapter, ValidationError
 
+from peerloom.config.composition.compose import mappings_in, models_of
 from peerloom.config.composition.overrides import literal
 from peerloom.config.explain import explain
-from peerloom.config.providers import find_group, known_kinds
 from peerloom.config.rules import broken_rules
-from peerloom.config.schema import Config, RecipeSection, llm_of
+from peerloom.config.schema import Config, RecipeSection, SourceSection, one_of
 from peerloom.config.secrets import refuse_secrets
-from peerloom.config.sections.llm import LLM_GROUPS
+from peerloom.config.sections.base import own_options, redeclared
+from peerloom.config.sections.llm import LLM_GROUPS, find_group, known_kinds
+from peerloom.config.sections.services import service_section
 from peerloom.errors import ConfigError
+from peerloom.options import Options
+from peerloom.sink.export.exporter import find_exporter
+from peerloom.source.formats.format import find_format
 from peerloom.values import check as check_value
 
 _BOUNDS = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length")
@@ -33,11 +38,12 @@ def check(composed: Mapping[str, Any], options: type | None = None) -> Config:
         ConfigError: with a line for each invalid key, value or combination.
     """
     refuse_secrets(composed)
-    model = _with_options(options, _kinds(composed))
+    model = _with_options(options, composed)
     try:
-        config = model.model_validate_json(_as_json(composed))
+        config = TypeAdapter(model).validate_json(_as_json({"source": {}, **composed}))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, model))) from error
+    find_exporter(config.sink.format)
     problems = broken_rules(config)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -47,7 +53,7 @@ def check(composed: Mapping[str, Any], options: type | None = None) -> Config:
 def to_yaml(config: Config, comment: str = "") -> str:
     """Return the text of `run.yaml`: every key with its value, loadable as a run file."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    plain = literal(config.model_dump(mode="json"))
+    plain = literal(config.plain())
     return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -61,36 +67,40 @@ def _as_json(composed: Mapping[str, Any]) -> str:
     return text
 
 
-def _kinds(composed: Mapping[str, Any]) -> set[str]:
-    """Return the kinds of services in the configuration that are not built in.
-
-    They are import paths, or declared by other packages.
-    """
-    named = composed.get("llms")
-    others = cast("dict[str, Any]", named).values() if isinstance(named, dict) else ()
-    kinds = {
-        str(cast("dict[str, Any]", each).get("kind"))
-        for each in (composed.get("llm"), *others)
-        if isinstance(each, dict)
-    }
-    return {kind for kind in kinds if ":" in kind or kind in known_kinds()} - LLM_GROUPS.keys()
+def _format(composed: Mapping[str, Any]) -> str:
+    """Return the format of the source; a value of another type is reported with all other errors."""
+    section = composed.get("source")
+    name = cast("dict[str, Any]", section).get("format") if isinstance(section, dict) else None
+    return name if isinstance(name, str) else "auto"
 
 
-def _with_options(options: type | None, kinds: Iterable[str]) -> type[Config]:
-    """Return `Config` with the options of one recipe under `recipe`, and additional kinds of services."""
-    fields: dict[str, Any] = {}
-    if options is not None:
-        hints = get_type_hints(options, include_extras=True)
-        for field in dataclasses.fields(options):
-            fields[field.name] = (_bounded(hints[field.name]), _default(field))
-    recipe = create_model("RecipeSection", __base__=RecipeSection, **fields)
-    llm: Any = llm_of(LLM_GROUPS | {kind: find_group(kind) for kind in kinds})
-    sections: dict[str, Any] = {
-        "recipe": (recipe, Field(default_factory=recipe)),
-        "llm": (llm | None, None),
-        "llms": (dict[str, llm], Field(default_factory=dict)),
-    }
-    return create_model("Config", __base__=Config, **sections)
+def _with_options(recipe_options: type | None, composed: Mapping[str, Any]) -> type[Config]:
+    """Return `Config` with the options of its recipe, its source, and its kinds of services."""
+    source_format = find_format(_format(composed))
+    hints = get_type_hints(recipe_options, include_extras=True) if recipe_options is not None else {}
+    recipe = _extended(RecipeSection, recipe_options, {name: _bounded(hint) for name, hint in hints.items()})
+    source = _extended(SourceSection, source_format, own_options(source_format))
+    # Kinds that are import paths, or declared by other packages; the schema reports unknown ones.
+    kinds = {str(each.get("kind")) for each in models_of(composed)}
+    others = {kind for kind in kinds if ":" in kind or kind in known_kinds()} - LLM_GROUPS.keys()
+    llm: Any = one_of(LLM_GROUPS | {kind: find_group(kind) for kind in others})
+    named = [each.get("kind") for each in mappings_in(composed.get("services"))]
+    service: Any = one_of({kind: service_section(kind) for kind in ("kv", *named) if isinstance(kind, str)})
+    sections: list[Any] = [
+        ("recipe", recipe, dataclasses.field(default_factory=recipe)),
+        ("source", source),
+        ("llm", llm | None, None),
+        ("llms", dict[str, llm], dataclasses.field(default_factory=dict)),
+        ("services", dict[str, service], dataclasses.field(default_factory=dict)),
+    ]
+    return dataclasses.make_dataclass("Config", sections, bases=(Config,), frozen=True, kw_only=True)
+
+
+def _extended(section: type[Options], options: Any, hints: Mapping[str, Any]) -> type[Options]:
+    """Return a section with further keys, which are fields of the dataclass `options`."""
+    declared = {each.name: redeclared(each) for each in dataclasses.fields(options)} if hints else {}
+    keys = [(name, hint, declared[name]) for name, hint in hints.items()]
+    return dataclasses.make_dataclass(section.__name__, keys, bases=(section,), frozen=True, kw_only=True)
 
 
 def _bounded(hint: Any) -> Any:
@@ -106,9 +116,3 @@ def _bounded(hint: Any) -> Any:
         if (value := getattr(note, name)) is not None
     }
     return Annotated[kind, Field(**bounds)]
-
-
-def _default(field: "dataclasses.Field[Any]") -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return ... if field.default is dataclasses.MISSING else field.default

@@ -18,7 +18,7 @@ class ResumeValues(NamedTuple):
 def resume_values(config: Config) -> ResumeValues:
     """Return the JSON values by which the configuration of a resumed run is compared."""
     values = ResumeValues({}, {})
-    for key, value, rule in _keys(config, config.model_dump(mode="json"), ""):
+    for key, value, rule in _keys(config, config.plain(), ""):
         if rule is SAME:
             values.same[key] = value
         elif rule is MAY_GROW:

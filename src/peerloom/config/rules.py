@@ -1,16 +1,18 @@
 """Check combinations of keys: each is valid by itself, but they cannot work together."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from peerloom.config.nearest import did_you_mean
 from peerloom.config.schema import Config
 from peerloom.config.sections.llm import LlamaCpp, Scripted
+from peerloom.lookup.nearest import did_you_mean
+from peerloom.services.leased.service import StatefulOptions
 from peerloom.services.llm.client.router import DEFAULT, routing_problems
 
 
 def broken_rules(config: Config) -> list[str]:
     """Return a line for each impossible combination."""
-    return [*_broken_keys(config), *_broken_services(config)]
+    return [*_broken_keys(config), *_broken_services(config), *_broken_other_services(config)]
 
 
 def unknown_roles(config: Config, roles: Iterable[str]) -> list[str]:
@@ -57,6 +59,18 @@ def _broken_services(config: Config) -> Iterator[str]:
             yield f"{key}.placement=nodes needs engine=ray: engine=local knows no other machine"
         if isinstance(each, Scripted) and not each.replies:
             yield _no_script(key)
+
+
+def _broken_other_services(config: Config) -> Iterator[str]:
+    services: dict[str, Any] = {**config.services}  # also of kinds without leases
+    for name, each in services.items():
+        if name == DEFAULT:
+            yield f"services.{name}: that is the name of the language model: give this service another"
+        if isinstance(each, StatefulOptions):
+            if config.journal == "off":
+                yield f"services.{name} needs journal=on: its steps are recorded there"
+            if config.engine == "local" and each.nodes:
+                yield f"services.{name}.nodes=true needs engine=ray: engine=local knows no other machine"
 
 
 def _no_script(key: str) -> str:

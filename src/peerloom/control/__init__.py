@@ -1,5 +1,5 @@
 """Control a run from other processes: the driver runs a server, and `peerloom ctl` is its client.
 
-`signing` authenticates requests and answers, `server` executes requests, `status` collects the status, and
-`client` sends requests.
+`protocol` signs requests and answers, `server` executes requests, `status` collects the status, and `client`
+sends requests.
 """

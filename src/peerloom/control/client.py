@@ -1,29 +1,27 @@
 """Send requests to an active run, and read the last state of an ended one."""
 
-import http.client
 import re
+import secrets
 import socket
-import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
-from peerloom.control.signing import NONCE, SIGNATURE, WINDOW_SECONDS, is_signed_answer, sign_request
+from peerloom.control.protocol import REFUSED, WrongSignature, seal, unseal
 from peerloom.errors import ConfigError, EngineError, RunDirError
 from peerloom.services.secret import Secret
-from peerloom.sink.layout import CONTROL, RUN_LOCK, SUMMARY
+from peerloom.sink.layout import CONTROL, RUN_LOCK
 from peerloom.sink.read import read_totals
 from peerloom.sink.rundir.directory import in_use
-from peerloom.sink.rundir.state import read_state
+from peerloom.sink.rundir.state import read_state, read_summary
 
 TOKEN_VARIABLE = "PEERLOOM_CONTROL_TOKEN"
 TIMEOUT_SECONDS = 10.0
 _HOST_AND_PORT = re.compile(r"[\w.:\[\]-]+")
-_MAX_ANSWER = 64 << 20
+_MAX_NONCE, _MAX_ANSWER = 1024, 64 << 20
 
 
 class NotRunning(EngineError):
@@ -46,37 +44,35 @@ class Channel:
             ConfigError: if the run rejects the command; the message has the reason.
             EngineError: if the run does not answer, or the answer is not signed with the token.
         """
-        method, path = "GET" if verb == "status" else "POST", f"/{verb}"
-        body = b"" if content is None else orjson.dumps(content)
-        headers = sign_request(self.token, method, path, body)
+        request = {"verb": verb, "nonce": secrets.token_hex(16), **(content or {})}
         try:
-            status, answer, given = self._exchange(method, path, body, headers)
+            with (
+                socket.create_connection(_parse(self.address), TIMEOUT_SECONDS) as connection,
+                connection.makefile("rwb") as stream,
+            ):
+                line = seal(self.token, "request", stream.readline(_MAX_NONCE), request)
+                stream.write(line)
+                stream.flush()
+                answer = stream.readline(_MAX_ANSWER)
         except ConnectionRefusedError as error:
             raise NotRunning(_not_running(self.run_dir, self.address)) from error
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             raise EngineError(f"the run does not answer at {self.address}: {error!r}") from error
-        if status == 401:
-            raise EngineError(f"the run at {self.address} refuses: {_refusal(given.get('Date', ''))}")
-        if not is_signed_answer(self.token, headers[NONCE], status, answer, given.get(SIGNATURE, "")):
-            raise EngineError(f"what answers at {self.address} is not this run: it does not know the token")
-        content = cast("dict[str, Any]", orjson.loads(answer))
-        if status == 400:
-            raise ConfigError(content["error"])
-        if status != 200:
-            raise EngineError(f"the run at {self.address} failed to {verb}: {content['error']}")
-        return content
-
-    def _exchange(
-        self, method: str, path: str, body: bytes, headers: dict[str, str]
-    ) -> tuple[int, bytes, http.client.HTTPMessage]:
-        host, port = _parse(self.address)
-        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+        if not answer:
+            raise EngineError(f"the run does not answer at {self.address}: it closed the connection")
+        if answer == REFUSED:
+            raise EngineError(f"the run at {self.address} refuses: the token is not this run's")
         try:
-            connection.request(method, path, body, {**headers, "Connection": "close"})
-            response = connection.getresponse()
-            return response.status, response.read(_MAX_ANSWER), response.headers
-        finally:
-            connection.close()
+            result: dict[str, Any] = unseal(self.token, "answer", line, answer)
+        except WrongSignature as error:
+            raise EngineError(
+                f"the server at {self.address} is not this run: it does not know the token"
+            ) from error
+        if "refused" in result:
+            raise ConfigError(result["refused"])
+        if "failed" in result:
+            raise EngineError(f"the run at {self.address} failed to {verb}: {result['failed']}")
+        return result
 
 
 def find(run_dir: Path | None = None, address: str | None = None) -> Channel:
@@ -85,9 +81,11 @@ def find(run_dir: Path | None = None, address: str | None = None) -> Channel:
     Raises:
         NotRunning: if the directory's run is not active, or not reachable at present.
         RunDirError: if the directory holds no run, or one of another user.
-        ConfigError: if the address is invalid, or the token is not set.
+        ConfigError: if not exactly one of them is given, the address is invalid, or the token is not set.
         EngineError: if the run is only reachable on another host.
     """
+    if (run_dir is None) == (address is None):
+        raise ConfigError("give either the run's directory or --address HOST:PORT")
     if address is not None:
         _parse(address)
         token = Secret.from_env(TOKEN_VARIABLE)
@@ -109,10 +107,10 @@ def find(run_dir: Path | None = None, address: str | None = None) -> Channel:
         raise NotRunning(_not_running(run_dir, "")) from None
     except (OSError, orjson.JSONDecodeError, KeyError) as error:
         raise RunDirError(
-            f"{run_dir / CONTROL} cannot be read: {error}. Only who started the run can"
+            f"{run_dir / CONTROL} cannot be read: {error}. Only the user who started the run can read it"
         ) from error
     if channel.address.startswith("127.") and host != socket.gethostname():
-        raise EngineError(f"the run in {run_dir} has no other hosts than {host}: ask it there")
+        raise EngineError(f"the run in {run_dir} is only reachable on {host}: use peerloom ctl there")
     return channel
 
 
@@ -132,41 +130,24 @@ def last_state(run_dir: Path) -> dict[str, Any]:
     if state is None or state.how == "running":
         totals = read_totals(run_dir)
         return {"state": "not running", "outcomes": dict(totals.outcomes), "reasons": dict(totals.reasons)}
-    try:
-        summary: dict[str, Any] = orjson.loads((run_dir / SUMMARY).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        summary = {}
-    return {"state": state.how, **summary}
+    return {"state": state.how, **(read_summary(run_dir) or {})}
 
 
 def _check_run(run_dir: Path) -> None:
     if not (run_dir / RUN_LOCK).is_file():
-        raise RunDirError(f"{run_dir} holds no run of Peerloom")
+        raise RunDirError(f"{run_dir} contains no run of Peerloom")
 
 
 def _not_running(run_dir: Path | None, address: str) -> str:
     """Return why the run does not answer, and a remedy."""
     if run_dir is None:
-        return f"nobody answers at {address}: the run is not running"
+        return f"nothing answers at {address}: the run is not running"
     state = last_state(run_dir)["state"]
     if state == "starting":
-        return f"the run in {run_dir} is starting or ending: ask again in a moment"
+        return f"the run in {run_dir} is starting or ending: try again in a moment"
     if state == "finished":
         return f"the run in {run_dir} is finished"
-    return f"the run in {run_dir} is not running; `peerloom resume {run_dir}` goes on with it"
-
-
-def _refusal(date: str) -> str:
-    """Return the likely reason of a refusal, which the run does not send, from its clock."""
-    try:
-        skew = abs(parsedate_to_datetime(date).timestamp() - time.time())
-    except ValueError:
-        skew = 0.0
-    if skew > WINDOW_SECONDS:
-        return (
-            f"the clocks of the two hosts are {skew:.0f} s apart, at most {WINDOW_SECONDS:.0f} s are allowed"
-        )
-    return "the token is not this run's"
+    return f"the run in {run_dir} is not running; resume it with `peerloom resume {run_dir}`"
 
 
 def _parse(address: str) -> tuple[str, int]:

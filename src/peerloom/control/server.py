@@ -1,42 +1,34 @@
-"""Serve the control of an active run over HTTP.
+"""Serve the control of an active run to clients that know its token (`protocol`).
 
-The requests are `GET /status` and `POST /pause|continue|drain|cancel|set`; they and their answers are signed
-(`signing`). The address and the run's token are in `control.json`, which only its user can read. A failure
-here causes a notice, and never affects the run.
+The commands are `status`, `pause`, `continue`, `drain`, `cancel`, and `set`. The address and the token are in
+`.peerloom/control.json`, which only its user can read. A failure here causes a notice, and never affects the
+run.
 """
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import socket
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-import orjson
-from aiohttp import web
-
-from peerloom.connection_limit import ConnectionLimit
-from peerloom.control.signing import SIGNATURE, Refused, RequestVerifier, sign_answer
+from peerloom.control.protocol import REFUSED, WrongSignature, seal, unseal
 from peerloom.control.status import StatusCollector
 from peerloom.errors import ConfigError
 from peerloom.events import Notice, RunStarted
-from peerloom.runtime.driver.run import Run
+from peerloom.runtime.driver.control import RunControl
 from peerloom.services.secret import Secret
 from peerloom.sink.errors import SinkError
-from peerloom.sink.rundir.directory import RunDir
+from peerloom.sink.layout import CONTROL
 
-MAX_BODY = 16 * 1024
-
-
-class _BadRequest(Exception):
-    """A request that cannot be executed, with the status and the message of the answer."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
+MAX_REQUEST = 16 * 1024
+MAX_CONNECTIONS = 64
+"""The number of connections at once; anyone who reaches the server can open one."""
+REQUEST_SECONDS = 5.0
+"""The time a connection may take until its request is complete."""
+_CLOSE_SECONDS = 1.0  # for answers under way at the end of the run
 
 
 class Control(StatusCollector):
@@ -46,7 +38,7 @@ class Control(StatusCollector):
         super().__init__()
         self._started = asyncio.Event()
         self._token = Secret(secrets.token_hex(32))
-        self._verifier = RequestVerifier(self._token)
+        self._connections: set[asyncio.Task[None] | None] = set()
 
     def run_started(self, event: RunStarted) -> None:
         """Start serving: the run's address is known now."""
@@ -54,10 +46,10 @@ class Control(StatusCollector):
         self._started.set()
 
     @contextlib.asynccontextmanager
-    async def serving(self, run: Run, run_dir: RunDir) -> AsyncGenerator[None]:
+    async def serving(self, run: RunControl) -> AsyncGenerator[None]:
         """Serve inside the block, from the start of the run."""
-        run_dir.remove_control()
-        served = asyncio.create_task(self._serve(run, run_dir))
+        (run.session.run_dir.path / CONTROL).unlink(missing_ok=True)
+        served = asyncio.create_task(self._serve(run))
         try:
             yield
         finally:
@@ -65,137 +57,110 @@ class Control(StatusCollector):
             await asyncio.wait((served,))
             error = None if served.cancelled() else served.exception()
             if error is not None:  # a failure of the control must not affect the run
-                run.tell(Notice("error", f"control from elsewhere failed: {error!r}"))
+                run.notify(Notice("error", f"the control server failed: {error!r}"))
 
-    async def _serve(self, run: Run, run_dir: RunDir) -> None:
+    async def _serve(self, run: RunControl) -> None:
         await self._started.wait()
-        app = web.Application(client_max_size=MAX_BODY)
-        limit = ConnectionLimit()
-        app.router.add_route("*", "/{path:.*}", _Handler(self, run, limit).handle)
-        runner = web.AppRunner(
-            app, access_log=None, logger=_silent(), handle_signals=False, shutdown_timeout=1
-        )
+        run_dir = run.session.run_dir
         server: asyncio.Server | None = None
         try:
-            await runner.setup()
-            assert runner.server is not None
-            protocol = partial(limit.protocol, runner.server)
-            server = await asyncio.get_running_loop().create_server(protocol, run.address(), 0)
-            run_dir.write_control(self._document(server.sockets[0].getsockname()))
+            server = await asyncio.start_server(partial(self._handle, run), run.address, 0, limit=MAX_REQUEST)
+            run_dir.write(CONTROL, self._document(server.sockets[0].getsockname()), 0o600)
             await asyncio.Event().wait()
         except (OSError, SinkError) as error:
-            run.tell(Notice("warning", f"the run cannot be controlled from elsewhere: {error}"))
+            run.notify(Notice("warning", f"peerloom ctl is not available for this run: {error}"))
         finally:
-            run_dir.remove_control()
+            (run_dir.path / CONTROL).unlink(missing_ok=True)
             if server is not None:
                 server.close()
-            await runner.cleanup()
+            if open_ones := [task for task in self._connections if task is not None]:
+                _, late = await asyncio.wait(open_ones, timeout=_CLOSE_SECONDS)
+                for task in late:
+                    task.cancel()
 
-    def admit(self, request: web.Request, body: bytes) -> str:
-        """Return the nonce of a valid request. Raises `Refused`."""
-        return self._verifier.admit(request.method, request.raw_path, body, request.headers)
-
-    def answer(self, nonce: str, status: int, content: Any) -> web.Response:
-        """Return a signed answer."""
-        body = orjson.dumps(content)
-        headers = {SIGNATURE: sign_answer(self._token, nonce, status, body)}
-        response = web.Response(status=status, body=body, headers=headers, content_type="application/json")
-        response.force_close()
-        return response
-
-    def _document(self, address: tuple[Any, ...]) -> bytes:
+    def _document(self, address: tuple[Any, ...]) -> dict[str, Any]:
         host, port = address[:2]
-        content = {
+        return {
             "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "token": self._token.reveal(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
-
-class _Handler:
-    """Handler of the requests to one run."""
-
-    def __init__(self, control: Control, run: Run, limit: ConnectionLimit) -> None:
-        self._control = control
-        self._run = run
-        self._limit = limit
-
-    async def handle(self, request: web.Request) -> web.Response:
-        """Answer one request."""
+    async def _handle(
+        self, run: RunControl, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answer the request of one connection."""
+        if len(self._connections) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        self._connections.add(task)
         try:
-            body = await request.read()
-            nonce = self._control.admit(request, body)
-        except Refused:
-            return web.Response(status=401)
-        self._limit.cancel_timeout(request.transport)
+            with contextlib.suppress(OSError, ValueError):  # timeouts too; ValueError: a request is too long
+                await self._converse(run, reader, writer)
+                writer.close()
+                await writer.wait_closed()
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _converse(
+        self, run: RunControl, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        nonce = secrets.token_hex(16).encode() + b"\n"
+        writer.write(nonce)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            line = await reader.readline()
         try:
-            status, content = 200, await self._result(request, body)
+            request = unseal(self._token, "request", nonce, line)
+        except WrongSignature:
+            writer.write(REFUSED)
+            return
+        answer = await self._answer(run, request, str(writer.get_extra_info("peername")[0]))
+        writer.write(seal(self._token, "answer", line, answer))
+
+    async def _answer(self, run: RunControl, request: dict[str, Any], client: str) -> dict[str, Any]:
+        verb = request["verb"]
+        try:
+            if verb == "status":
+                return self.document(run)
+            if run.state == "stopping":
+                return {"told": "the run is already ending", "state": "stopping"}
+            result = _execute(run, request, client)
+            await run.wait_delivered()
         except ConfigError as error:
-            status, content = 400, {"error": str(error)}
-        except _BadRequest as error:
-            status, content = error.status, {"error": str(error)}
+            return {"refused": str(error)}
         except Exception as error:
             # A request must not harm the run, not even if it triggers a bug.
-            self._run.tell(Notice("error", f"ctl {request.path} failed: {error!r}"))
-            status, content = 500, {"error": repr(error)}
-        return self._control.answer(nonce, status, content)
-
-    async def _result(self, request: web.Request, body: bytes) -> dict[str, Any]:
-        verb = request.path.removeprefix("/")
-        if request.method == "GET" and verb == "status":
-            return self._control.document(self._run)
-        if request.method != "POST":
-            raise _BadRequest(404, "no such request")
-        if self._run.state == "stopping":
-            return {"told": "the run is ending already", "state": "stopping"}
-        result = self._execute(verb, body, request.remote or "elsewhere")
-        await self._run.heard()
-        return {"told": result, "state": self._run.state}
-
-    def _execute(self, verb: str, body: bytes, client: str) -> str:
-        """Execute a command, and return a description of its effect.
-
-        The run itself issues a notice of a change; for other commands this method does.
-        """
-        run = self._run
-        match verb:
-            case "pause":
-                changed, result = run.pause("asked for by peerloom ctl"), "paused; turns under way finish"
-            case "continue":
-                changed, result = run.unpause(), "going on"
-            case "set":
-                key, value = _setting(body)
-                changed, result = run.adjust(key, value), f"{key} is {value}"
-            case "drain":
-                run.drain()
-                changed, result = False, "finishing the tasks in flight; no more are admitted"
-            case "cancel":
-                run.abort()
-                changed, result = False, "stopping at once; rows written so far are kept"
-            case _:
-                raise _BadRequest(404, f"there is no command {verb!r}")
-        if not changed:
-            level = "warning" if verb in ("drain", "cancel") else "info"
-            self._run.tell(Notice(level, f"ctl {verb} from {client}: {result}"))
-        return result
+            run.notify(Notice("error", f"ctl {verb} failed: {error!r}"))
+            return {"failed": repr(error)}
+        return {"told": result, "state": run.state}
 
 
-def _setting(body: bytes) -> tuple[str, str]:
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise _BadRequest(400, f"the request is no JSON: {error}") from error
-    given = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-    key, value = given.get("key"), given.get("value")
-    if not isinstance(key, str) or not isinstance(value, str):
-        raise _BadRequest(400, 'the request must be {"key": text, "value": text}')
-    return key, value
+def _execute(run: RunControl, request: dict[str, Any], client: str) -> str:
+    """Execute a command, and return a description of its effect.
 
-
-def _silent() -> logging.Logger:
-    """Return a logger that drops the server's messages on malformed requests, which any client can send."""
-    logger = logging.Logger("peerloom.control")
-    logger.addHandler(logging.NullHandler())
-    return logger
+    The run itself issues a notice of a change; for other commands this function does.
+    """
+    changed, level = False, "info"
+    match request:
+        case {"verb": "pause"}:
+            changed, result = run.pause("requested by peerloom ctl"), "paused; running turns finish"
+        case {"verb": "continue"}:
+            changed, result = run.unpause(), "continuing"
+        case {"verb": "set", "key": str(key), "value": str(value)}:
+            changed, result = run.adjust(key, value), f"{key} is {value}"
+        case {"verb": "set"}:
+            raise ConfigError('the request must be {"key": text, "value": text}')
+        case {"verb": "drain"}:
+            run.drain()
+            level, result = "warning", "finishing the tasks in flight; no more are admitted"
+        case {"verb": "cancel"}:
+            run.abort()
+            level, result = "warning", "stopping at once; rows written so far are kept"
+        case _:
+            raise ConfigError(f"there is no command {request['verb']!r}")
+    if not changed:
+        run.notify(Notice(level, f"ctl {request['verb']} from {client}: {result}"))
+    return result

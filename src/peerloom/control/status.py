@@ -14,7 +14,7 @@ from peerloom.events import (
     ViewChanged,
 )
 from peerloom.observe.rates import ProgressRates
-from peerloom.runtime.driver.run import Run
+from peerloom.runtime.driver.control import RunControl
 from peerloom.runtime.settings import ADJUSTABLE
 
 NOTICES = 10  # the number of last notices in a status
@@ -57,16 +57,21 @@ class StatusCollector(Hooks):
         """Add the notice; only the last ones are kept."""
         self._notices.append({"time": round(time.time(), 3), "level": event.level, "text": event.text})
 
-    def document(self, run: Run) -> dict[str, Any]:
+    def document(self, run: RunControl) -> dict[str, Any]:
         """Return the status."""
         progress, rates = self._progress, self._rates
-        left = rates.seconds_left
+        left, waiting = rates.seconds_left, run.waiting
         return {
             "state": "starting" if run.state == "running" and not self._view else run.state,
-            "why": run.standing_still,
-            "waiting": _waiting(run),
+            "why": run.stalled,
+            "waiting": waiting
+            and {
+                "service": waiting.service,
+                "why": waiting.why,
+                "until": round(waiting.until, 3),  # the Unix time of the next attempt
+            },
             "recipe": self._recipe,
-            "session": run.session,
+            "session": run.session.number,
             "seconds": round(progress.seconds, 3),
             "total": progress.total,
             "committed": rates.rows,
@@ -74,10 +79,8 @@ class StatusCollector(Hooks):
             "turns": progress.turns,
             "outcomes": progress.outcomes,
             "rates": {
-                "rows_per_second": round(rates.rows_per_second, 3),
-                "calls_per_second": round(rates.calls_per_second, 3),
-                "tokens_per_second": round(rates.tokens_per_second, 3),
-                "seconds_left": None if left is None or run.standing_still else round(left),
+                **{f"{name}_per_second": round(rate, 3) for name, rate in rates.per_second._asdict().items()},
+                "seconds_left": None if left is None or run.stalled else round(left),
             },
             "view": self._view,
             "members": [
@@ -86,11 +89,3 @@ class StatusCollector(Hooks):
             "settings": {key: getattr(run.settings, key) for key in ADJUSTABLE},
             "notices": list(self._notices),
         }
-
-
-def _waiting(run: Run) -> dict[str, Any] | None:
-    """Return the service that refuses calls and the Unix time of the next attempt, if the run waits."""
-    waiting = run.waiting
-    if waiting is None:
-        return None
-    return {"service": waiting.service, "why": waiting.why, "until": round(waiting.until, 3)}

@@ -1,5 +1,9 @@
-"""Open consoles that tolerate closed and full standard streams."""
+"""Open consoles that tolerate closed and full standard streams, and page their output."""
 
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -25,3 +29,14 @@ def open_console(*, stderr: bool = False) -> Console:
     In a notebook it prints plain text, because the run is in a different thread from the cell.
     """
     return _Console(stderr=stderr, force_jupyter=False)
+
+
+@contextmanager
+def paged(console: Console) -> Generator[None]:
+    """Send the output of the console to the user's pager, in colors, if it is a terminal."""
+    if not console.is_terminal or not sys.stdin.isatty():
+        yield
+        return
+    os.environ.setdefault("LESS", "-FRX")  # as git does: keep colors, and exit if all fits on the screen
+    with console.pager(styles=True):
+        yield

@@ -1,8 +1,7 @@
 """Display the progress of a run: a live panel on a terminal, a line every few seconds elsewhere."""
 
-from contextlib import suppress
-from types import TracebackType
-from typing import Self
+from collections.abc import Generator
+from contextlib import closing, contextmanager, suppress
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -38,18 +37,7 @@ class _Display(Hooks):
 
     def member_lost(self, event: MemberLost) -> None:
         """Print a warning that the member was lost."""
-        self.notice(Notice("warning", f"{event.member} was lost ({event.why}); another takes its place"))
-
-    def close(self) -> None:
-        """Restore the terminal. May be called twice."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self.notice(Notice("warning", f"{event.member} was lost ({event.why}); it is being replaced"))
 
 
 class LineDisplay(_Display):
@@ -93,7 +81,7 @@ class LiveDisplay(_Display):
         self.close()
 
     def close(self) -> None:
-        """Remove the panel."""
+        """Remove the panel, and restore the terminal. May be called twice."""
         with suppress(OSError, ValueError):  # the terminal is gone
             self._live.stop()
 
@@ -102,9 +90,14 @@ class LiveDisplay(_Display):
         self._live.update(content, refresh=True)
 
 
-def open_display(console: Console) -> LineDisplay | LiveDisplay:
-    """Return the display for a console; use it in a `with` statement, which restores the terminal."""
-    return LiveDisplay(console) if console.is_terminal else LineDisplay(console)
+@contextmanager
+def open_display(console: Console) -> Generator[LineDisplay | LiveDisplay]:
+    """Yield the display for a console, and restore the terminal at the end."""
+    if not console.is_terminal:
+        yield LineDisplay(console)
+        return
+    with closing(LiveDisplay(console)) as display:
+        yield display
 
 
 def _done(event: Progress, rates: ProgressRates) -> str:
@@ -117,7 +110,7 @@ def _figures(event: Progress, rates: ProgressRates) -> str:
     turns = sum(agent.turns for agent in event.agents.values())
     return (
         f"{count(turns)} turns, in flight {count(event.in_flight)}, "
-        f"{count(rates.tokens_per_second)} tokens/s, {rates.calls_per_second:,.1f} calls/s; "
+        f"{count(rates.per_second.tokens)} tokens/s, {rates.per_second.calls:,.1f} calls/s; "
         f"{outcomes(event.outcomes)}"
     )
 

@@ -1,7 +1,7 @@
 """Format figures and untrusted text for a terminal."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 from rich.text import Text
@@ -39,13 +39,20 @@ def outcomes(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count(number)}" for name, number in counts.items() if number) or "none"
 
 
+def headed_table(*texts: str, numbers: Iterable[str] = ()) -> Table:
+    """Return a table with these columns, of texts and of numbers."""
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in texts:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
 def agents_table(agents: Mapping[str, AgentTotals], usd: Mapping[str, float] | None = None) -> Table:
     """Return a table with a line for each role, and its cost if `usd` is given."""
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    table.add_column("agent")
     names = ["turns", "calls", "prompt", "completion", "cached", "hits", "s/turn"]
-    for name in [*names, "USD"] if usd else names:
-        table.add_column(name, justify="right")
+    table = headed_table("agent", numbers=[*names, "USD"] if usd else names)
     for role, agent in agents.items():
         figures = (
             agent.turns,

@@ -9,23 +9,10 @@ its turns. The feeder then continues from the journal.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from peerloom.protocol.messages import CommittedReply, Report, ViewCommit
 from peerloom.protocol.view import FEEDER, View
 from peerloom.task import Header, TaskId
-
-
-@dataclass(slots=True)
-class Verdict:
-    """The decisions for one member, as they accumulate."""
-
-    discard: list[TaskId] = field(default_factory=list[TaskId])
-    done: list[TaskId] = field(default_factory=list[TaskId])
-    lost: list[TaskId] = field(default_factory=list[TaskId])
-    adopt: list[TaskId] = field(default_factory=list[TaskId])
-    past: list[bytes] = field(default_factory=list[bytes])
-    alone: list[Header] = field(default_factory=list[Header])
 
 
 def reported_ids(reports: Iterable[Report]) -> set[TaskId]:
@@ -49,7 +36,7 @@ def judge(
         replies: the sinks' replies, by name.
         journal: whether uncertain copies are given up.
     """
-    verdicts = {name: Verdict() for name in reports}
+    verdicts = {name: ViewCommit(view.number) for name in reports}
     committed = {id for reply in replies.values() for id in reply.committed}
     queued = {id for reply in replies.values() for id in reply.queued}
     permits = {id for report in reports.values() for id in report.permits}
@@ -71,19 +58,16 @@ def judge(
             _judge_permit(view, id, id in winners, False, id in queued, verdicts)
     for member in view.of(FEEDER):
         if member.name in fresh:
-            verdicts[member.name].past = [reply.past for reply in replies.values() if reply.past]
+            verdicts[member.name].past.extend(reply.past for reply in replies.values() if reply.past)
     _assign_suspects(view, reports, winners, verdicts)
-    return {
-        name: ViewCommit(view.number, v.discard, v.done, v.lost, v.adopt, v.past, v.alone)
-        for name, v in verdicts.items()
-    }
+    return verdicts
 
 
 def _assign_suspects(
     view: View,
     reports: Mapping[str, Report],
     winners: Mapping[TaskId, str],
-    verdicts: Mapping[str, Verdict],
+    verdicts: Mapping[str, ViewCommit],
 ) -> None:
     """Send each feeder its suspects in quarantine, which only the quarantine peer knows."""
     for name, report in reports.items():
@@ -94,7 +78,7 @@ def _assign_suspects(
 
 
 def _newest(
-    reports: Mapping[str, Report], verdicts: Mapping[str, Verdict], journal: bool
+    reports: Mapping[str, Report], verdicts: Mapping[str, ViewCommit], journal: bool
 ) -> dict[TaskId, str]:
     """Return the holder of the newest copy of each id; the other holders must discard theirs."""
     winners: dict[TaskId, tuple[tuple[tuple[int, int], bool], str]] = {}
@@ -111,13 +95,13 @@ def _newest(
 
 
 def _given_up(
-    reports: Mapping[str, Report], winners: Mapping[TaskId, str], verdicts: Mapping[str, Verdict]
+    reports: Mapping[str, Report], winners: Mapping[TaskId, str], verdicts: Mapping[str, ViewCommit]
 ) -> set[TaskId]:
     """Return the ids of uncertain copies, which their holders must discard."""
     ids: set[TaskId] = set()
     for name, report in reports.items():
         gone = [header.id for header in report.uncertain if winners.get(header.id) != name]
-        verdicts[name].discard += gone
+        verdicts[name].discard.extend(gone)
         ids.update(gone)
     return ids
 
@@ -131,7 +115,7 @@ def _ranked(report: Report, journal: bool) -> list[tuple[Header, tuple[tuple[int
 
 
 def _judge_permit(
-    view: View, id: TaskId, held: bool, committed: bool, queued: bool, verdicts: Mapping[str, Verdict]
+    view: View, id: TaskId, held: bool, committed: bool, queued: bool, verdicts: Mapping[str, ViewCommit]
 ) -> None:
     feeder = view.feeder(id)
     if feeder is None or feeder not in verdicts:

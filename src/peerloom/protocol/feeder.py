@@ -9,8 +9,10 @@ empty counts of deaths.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from peerloom.idset import IdSet
+from peerloom.protocol.leases.messages import Control, LeaseName, TaskResumed, TasksEnded, TasksInFlight
 from peerloom.protocol.messages import (
     Ack,
     DoneQuery,
@@ -36,14 +38,13 @@ class Feeder(Participant):
     Args:
         name: the member's name.
         in_flight: the maximum number of permits; lowering it revokes none.
-        role: the first role of new tasks.
+        leases: whether tasks may hold leases, so that services must be told which of them have ended.
     """
 
-    def __init__(self, name: str, in_flight: int, role: str) -> None:
+    def __init__(self, name: str, in_flight: int, *, leases: bool = False) -> None:
         super().__init__(name)
         self.past = IdSet()
         self.in_flight = in_flight
-        self._role = role
         self._permits: dict[TaskId, str | None] = {}  # with the peer that each task was sent to
         self._load: Counter[str] = Counter()
         self._lost: dict[TaskId, None] = {}
@@ -53,6 +54,8 @@ class Feeder(Participant):
         self._source_ended = False
         self._exhausted_sent = False
         self._isolate_sent = False
+        self._leases = leases
+        self._controls: list[Control] = []
 
     @property
     def room(self) -> int:
@@ -66,19 +69,18 @@ class Feeder(Participant):
         """The number of tasks in flight."""
         return len(self._permits)
 
-    def admit(self, items: list[Item], target: str | None = None) -> None:
-        """Admit tasks, new or lost ones, and send them to `target` or the first role."""
-        for item in items:
-            id = item.header.id
-            if id in self._permits and id not in self._lost:
-                continue  # a census has found another copy meanwhile
-            self._lost.pop(id, None)
-            self._permits.setdefault(id, None)
-            if target != TO_SINK and self._quarantine.suspects(id):
-                self._quarantine.add(item)
-            else:
-                self.outbox.put(target or self._role, item)
-        self._admit_suspects()
+    def admit(self, item: Item, target: str) -> None:
+        """Admit a task, new or lost, and send it to its target."""
+        id = item.header.id
+        if id in self._permits and id not in self._lost:
+            return  # a census has found another copy meanwhile
+        self._lost.pop(id, None)
+        self._permits.setdefault(id, None)
+        if target != TO_SINK and self._quarantine.suspects(id):
+            self._quarantine.add(item)
+            self._admit_suspects()
+        else:
+            self.outbox.put(target, item)
 
     def deaths(self, id: TaskId, hop: int) -> int:
         """Return the deaths that a lost task has caused if it is poison, or 0. Call it before `admit`.
@@ -99,6 +101,20 @@ class Feeder(Participant):
             return None
         self._isolate_sent = True
         return Isolate(self.view.number, self.name)
+
+    def resumed(self, header: Header, names: Iterable[LeaseName]) -> None:
+        """Note that a lost task is admitted again, and which leases its copy names.
+
+        A suspect gives its leases up: it may wait behind another one that waits for them.
+        """
+        if self._leases:
+            kept = [] if self._quarantine.suspects(header.id) else list(names)
+            self._controls.append(TaskResumed(header.id, header.attempt, kept))
+
+    def controls(self) -> list[Control]:
+        """Return the messages to the services whose leases tasks hold, in any order."""
+        controls, self._controls = self._controls, []
+        return controls
 
     def attempt(self) -> int:
         """Return the attempt number of tasks admitted now."""
@@ -122,7 +138,7 @@ class Feeder(Participant):
         return [] if self.held else list(self._lost)
 
     def ack(self, message: Ack) -> list[TaskId]:
-        """Free permits, and return the freed ids. Acknowledgements of another view are ignored."""
+        """Take back the permits of durable rows, and return their ids; ignore another view's message."""
         if message.view != self.view.number or message.sender not in self.view.names:
             return []
         self.past.update(message.ids)
@@ -171,6 +187,11 @@ class Feeder(Participant):
         self._fresh = self._fresh and len(message.past) < self.view.shards
         self._exhausted_sent = self._isolate_sent = False
         self._update_quarantine(message)
+        if self._leases and not self._fresh:
+            permits = list(self._permits)
+            self._controls.append(
+                TasksInFlight(self.view.number, self._partition, self.view.partitions, permits)
+            )
         return True
 
     def _update_quarantine(self, message: ViewCommit) -> None:
@@ -185,8 +206,12 @@ class Feeder(Participant):
     @property
     def _alone(self) -> tuple[str, int]:
         """The slot of this feeder's quarantine peer."""
+        return ALONE, self._partition
+
+    @property
+    def _partition(self) -> int:
         [index] = [member.index for member in self.view.members if member.name == self.name]
-        return ALONE, index
+        return index
 
     def _admit_suspects(self) -> None:
         for item in self._quarantine.release():
@@ -201,6 +226,8 @@ class Feeder(Participant):
                     self._load[peer] -= 1
                 self._quarantine.forget(id)
                 freed.append(id)
+        if self._leases and freed:
+            self._controls.append(TasksEnded(freed))
         return freed
 
     def _route(self, target: str, id: TaskId) -> str | None:

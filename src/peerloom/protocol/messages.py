@@ -13,29 +13,19 @@ from peerloom.protocol.view import View
 from peerloom.task import Header, Task, TaskId
 
 
-class DeltaInfo(NamedTuple):
-    """The history information sent with a copy of a large task.
-
-    `seen` maps each peer to the number of turns it has. With a `digest`, the payload omits the input and the
-    first `turns` turns: the receiver restores them from its own history if that has the same digest at that
-    length.
-    """
-
-    seen: dict[str, int]
-    turns: int = 0
-    digest: bytes = b""
-
-
 class Item(NamedTuple):
-    """One copy of a task in transit: its identity, and the encoded task or row."""
+    """One copy of a task: its identity, and the task, encoded or not, or its encoded row."""
 
     header: Header
-    payload: bytes
-    delta: DeltaInfo | None = None
+    payload: bytes | Task
 
-
-Copy = Item | Task
-"""One copy of a task at a member, encoded or decoded. The protocol reads only its `header`."""
+    @property
+    def size(self) -> int:
+        """The approximate size of the encoded payload, in bytes."""
+        payload = self.payload
+        if isinstance(payload, bytes):
+            return len(payload)
+        return len(payload.raw_input) + sum(map(len, payload.raw_turns))
 
 
 class Deliver(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -48,16 +38,11 @@ class Deliver(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Answer a `Deliver`: the receiver now owns the batch, or has refused it. `view` is the receiver's.
-
-    In an accepted batch, the items at the indices in `missing` stay with the sender, because the receiver
-    lacks the history that their payloads omit.
-    """
+    """Answer a `Deliver`: the receiver now owns the batch, or has refused it. `view` is the receiver's."""
 
     view: int
     seq: int
     accepted: bool
-    missing: list[int] = []
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -198,8 +183,39 @@ class QuotaGrants(msgspec.Struct, frozen=True, array_like=True, tag=18):
     data: bytes
 
 
+class HealthReport(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Tell the driver the health of a service, as a member sees it.
+
+    `down` is the reason why it does not answer, empty if it does; `denied` is whether it denies all requests
+    of this run, and `answered` whether it has ever answered a call of the member.
+    """
+
+    service: str
+    down: str
+    denied: bool
+    answered: bool
+
+
+class EndpointUpdate(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """Tell a member the base URLs of all replicas of a service; `number` orders the updates."""
+
+    service: str
+    number: int
+    urls: list[str]
+
+
 ToMember = (
-    Deliver | Ack | Prepare | CommittedQuery | ViewCommit | Drain | DoneQuery | Pace | Passed | QuotaGrants
+    Deliver
+    | Ack
+    | Prepare
+    | CommittedQuery
+    | ViewCommit
+    | Drain
+    | DoneQuery
+    | Pace
+    | Passed
+    | QuotaGrants
+    | EndpointUpdate
 )
 ToCoordinator = Report | CommittedReply | Suspect | Exhausted | Isolate
 Message = ToMember | ToCoordinator | Delivered | DoneReply | UsageReports

@@ -3,59 +3,20 @@
 Tasks that arrive meanwhile form the next batch, so batches grow with load, and a slow receiver costs its
 sender one call. A batch that the receiver may or may not have accepted becomes uncertain: it is kept here,
 and never sent again before a census has decided it.
-
-Queued tasks are complete. They are packed when they are sent, for one destination, and may then omit the
-turns that it has. If it lacks them, the task stays here, and is sent next, in full.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Set
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
-from peerloom.protocol.messages import Copy, Deliver, Delivered, Item
+from peerloom.protocol.messages import Deliver, Delivered, Item
 from peerloom.protocol.view import View
 from peerloom.task import Header, TaskId
 
 Route = Callable[[str, TaskId], str | None]
-Pending = tuple[str, Copy, bool]  # target (see `View.route`), task, and whether it must be sent in full
+Pending = tuple[str, Item]  # target (see `View.route`) and task
 
 MAX_ITEMS = 2_000
 MAX_BYTES = 4 << 20
-
-
-class Packing(Protocol):
-    """Encodes tasks for a destination, and decodes received items."""
-
-    def pack(self, destination: str, copy: Copy, full: bool) -> Item:
-        """Encode a copy for a member, in `full` if it lacks the history of the task."""
-        ...
-
-    def unpack(self, sender: str, item: Item) -> Copy | None:
-        """Decode an item of a sender; None if the history that it omits is not here."""
-        ...
-
-    def retain(self, members: Set[str]) -> None:
-        """Forget all peers that are not among `members`."""
-        ...
-
-
-class Plain:
-    """Sends items unchanged."""
-
-    def pack(self, destination: str, copy: Copy, full: bool) -> Item:
-        """Return the copy, which is an item already."""
-        assert isinstance(copy, Item)
-        return copy
-
-    def unpack(self, sender: str, item: Item) -> Copy | None:
-        """Return the item."""
-        return item
-
-    def retain(self, members: Set[str]) -> None:
-        """Do nothing: there is no state of peers."""
-
-
-PLAIN = Plain()
 
 
 class Outbox:
@@ -64,13 +25,11 @@ class Outbox:
     Args:
         sender: the member's name.
         route: returns the destination for a target and id in the present view, or None.
-        packing: encodes tasks for their destination.
     """
 
-    def __init__(self, sender: str, route: Route, packing: Packing = PLAIN) -> None:
+    def __init__(self, sender: str, route: Route) -> None:
         self._sender = sender
         self._route = route
-        self._packing = packing
         self._seq = 0
         self._queues: dict[str, deque[Pending]] = {}
         self._idle: dict[str, None] = {}  # destinations with a queue and no delivery in flight
@@ -78,16 +37,16 @@ class Outbox:
         self._uncertain: dict[TaskId, Pending] = {}
         self._unroutable: list[Pending] = []  # their target has no member at present
 
-    def put(self, target: str, copy: Copy) -> None:
+    def put(self, target: str, item: Item) -> None:
         """Queue a task for a target."""
-        destination = self._route(target, copy.header.id)
+        destination = self._route(target, item.header.id)
         if destination is None:
-            self._unroutable.append((target, copy, False))
+            self._unroutable.append((target, item))
             return
         queue = self._queues.get(destination)
         if queue is None:
             queue = self._queues[destination] = deque()
-        queue.append((target, copy, False))
+        queue.append((target, item))
         if destination not in self._in_flight:
             self._idle[destination] = None
 
@@ -95,10 +54,11 @@ class Outbox:
         """Return the deliveries to send now, by destination, and mark them as in flight."""
         out: list[tuple[str, Deliver]] = []
         for destination in self._idle:
-            batch, items = self._batch(destination)
+            batch = self._batch(destination)
             if batch:
                 self._seq += 1
                 self._in_flight[destination] = (self._seq, batch)
+                items = [item for _, item in batch]
                 out.append((destination, Deliver(view, self._sender, self._seq, items)))
         self._idle.clear()
         return out
@@ -108,9 +68,6 @@ class Outbox:
         batch = self._finish(destination, answer.seq)
         if not answer.accepted:
             self._requeue(destination, batch)
-        elif answer.missing and batch:
-            missing = [batch[place] for place in answer.missing]
-            self._requeue(destination, [(target, copy, True) for target, copy, _ in missing])
 
     def failed(self, destination: str, seq: int) -> bool:
         """Mark a delivery without an answer as uncertain. Return False if it was answered already."""
@@ -139,12 +96,12 @@ class Outbox:
 
     def waiting(self) -> list[Header]:
         """Return the headers of copies that are certainly here."""
-        queued = (copy.header for queue in self._queues.values() for _, copy, _ in queue)
-        return [*queued, *(copy.header for _, copy, _ in self._unroutable)]
+        queued = (item.header for queue in self._queues.values() for _, item in queue)
+        return [*queued, *(item.header for _, item in self._unroutable)]
 
     def uncertain(self) -> list[Header]:
         """Return the headers of copies that a lost receiver may have accepted."""
-        return [copy.header for _, copy, _ in self._uncertain.values()]
+        return [item.header for _, item in self._uncertain.values()]
 
     def confirm_taken(self, ids: Iterable[TaskId]) -> None:
         """Drop uncertain copies of tasks that have come back, so the receiver had accepted them."""
@@ -171,8 +128,8 @@ class Outbox:
         self._unroutable = []
         self._queues.clear()
         self._idle.clear()
-        for target, copy, _ in batch:
-            self.put(target, copy)
+        for target, item in batch:
+            self.put(target, item)
 
     def _finish(self, destination: str, seq: int) -> list[Pending]:
         in_flight = self._in_flight.get(destination)
@@ -189,16 +146,13 @@ class Outbox:
             self._queues[destination].extendleft(reversed(batch))
             self._idle[destination] = None
 
-    def _batch(self, destination: str) -> tuple[list[Pending], list[Item]]:
-        """Remove the next batch from a queue, and return it with its packed items."""
-        queue, pack = self._queues[destination], self._packing.pack
+    def _batch(self, destination: str) -> list[Pending]:
+        """Remove and return the next batch of a queue."""
+        queue = self._queues[destination]
         batch: list[Pending] = []
-        items: list[Item] = []
         size = 0
         while queue and len(batch) < MAX_ITEMS and size < MAX_BYTES:
             pending = queue.popleft()
-            item = pack(destination, pending[1], pending[2])
             batch.append(pending)
-            items.append(item)
-            size += len(item.payload)
-        return batch, items
+            size += pending[1].size
+        return batch

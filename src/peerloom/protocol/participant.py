@@ -5,7 +5,7 @@ answered, and reports. It refuses messages of other views, so a fenced process t
 """
 
 from peerloom.protocol.messages import Deliver, Delivered, Pace, Prepare, Report, ViewCommit
-from peerloom.protocol.outbox import PLAIN, Outbox, Packing
+from peerloom.protocol.outbox import Outbox
 from peerloom.protocol.view import View
 from peerloom.task import TaskId
 
@@ -15,20 +15,18 @@ class Participant:
 
     Args:
         name: the member's name.
-        packing: encodes tasks for their destination.
     """
 
-    def __init__(self, name: str, packing: Packing = PLAIN) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.view = View(0, ())
-        self.outbox = Outbox(name, self._route, packing)
+        self.outbox = Outbox(name, self._route)
         self.paused = False
         self._pace = 0
         self._census = True  # from a `Prepare` until its `ViewCommit`, and before the first one
         self._behind = False  # a member of a newer view refused a delivery; the `Prepare` is on its way
         self._report_due = False
         self._last_seq: dict[str, int] = {}
-        self._missing: dict[str, list[int]] = {}  # missing items of each sender's last delivery
 
     @property
     def held(self) -> bool:
@@ -43,7 +41,6 @@ class Participant:
         self._census, self._behind = True, False
         self._report_due = True
         self._last_seq = {k: seq for k, seq in self._last_seq.items() if k in self.view.names}
-        self._missing = {k: places for k, places in self._missing.items() if k in self.view.names}
         self.outbox.mark_lost(self.view)
         return True
 
@@ -92,14 +89,11 @@ class Participant:
     def _refusal(self, message: Deliver) -> Delivered | None:
         """Return the answer to a repeated or refused batch, or None for a new batch of this view."""
         here = self.view.number
-        last = self._last_seq.get(message.sender, 0)
-        if message.seq <= last:
-            again = self._missing.get(message.sender, []) if message.seq == last else []
-            return Delivered(here, message.seq, True, again)
+        if message.seq <= self._last_seq.get(message.sender, 0):
+            return Delivered(here, message.seq, True)
         if message.view != here or message.sender not in self.view.names:
             return Delivered(here, message.seq, False)
         self._last_seq[message.sender] = message.seq
-        self._missing.pop(message.sender, None)
         return None
 
     def _route(self, target: str, id: TaskId) -> str | None:

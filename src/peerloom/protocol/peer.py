@@ -10,11 +10,17 @@ of them have completed a turn.
 
 from enum import Enum
 
-from peerloom.protocol.messages import Copy, Deliver, Delivered, Passed, Prepare, Report
-from peerloom.protocol.outbox import PLAIN, Packing
+from peerloom.protocol.messages import Deliver, Delivered, Item, Passed, Report
 from peerloom.protocol.participant import Participant
-from peerloom.protocol.view import TO_SINK, is_to_renderer
+from peerloom.protocol.view import TO_SINK
 from peerloom.task import Header, TaskId
+
+_RENDERER = "<renderer>"
+
+
+def to_renderer(name: str) -> str:
+    """Return the target of a task that has ended and whose row the peer `name` renders."""
+    return _RENDERER + name
 
 
 class Move(Enum):
@@ -32,48 +38,27 @@ class Peer(Participant):
         name: the member's name.
         alone: whether this is a quarantine peer.
         keep_to_end: whether suspects stay here until they end, instead of for one turn.
-        packing: encodes tasks for their destination.
     """
 
-    def __init__(
-        self, name: str, *, alone: bool = False, keep_to_end: bool = False, packing: Packing = PLAIN
-    ) -> None:
-        super().__init__(name, packing)
-        self._packing = packing
+    def __init__(self, name: str, *, alone: bool = False, keep_to_end: bool = False) -> None:
+        super().__init__(name)
         self._alone = alone
         self._keep_to_end = keep_to_end
         self._passed: list[Header] = []
         self._acting: dict[TaskId, Header] = {}
-        self._arrived: list[Copy] = []
+        self._arrived: list[Item] = []
         self._reported: set[TaskId] = set()
 
     def deliver(self, message: Deliver) -> Delivered:
-        """Accept a batch, or refuse it; accepted tasks are in `arrivals`.
-
-        Items that cannot be unpacked stay with the sender. A repeated delivery gets the same answer.
-        """
+        """Accept a batch, or refuse it; accepted tasks are in `arrivals`."""
         refusal = self._refusal(message)
         if refusal is not None:
             return refusal
-        missing: list[int] = []
-        for place, item in enumerate(message.items):
-            copy = self._packing.unpack(message.sender, item)
-            if copy is None:
-                missing.append(place)
-            else:
-                self._accept(copy)
-        if missing:
-            self._missing[message.sender] = missing
-        return Delivered(self.view.number, message.seq, True, missing)
+        for item in message.items:
+            self._accept(item)
+        return Delivered(self.view.number, message.seq, True)
 
-    def prepare(self, message: Prepare) -> bool:
-        """Adopt a newer view, and forget the members that are not in it."""
-        adopted = super().prepare(message)
-        if adopted:
-            self._packing.retain(self.view.names)
-        return adopted
-
-    def arrivals(self) -> list[Copy]:
+    def arrivals(self) -> list[Item]:
         """Return the tasks that have arrived since the last call."""
         arrived, self._arrived = self._arrived, []
         return arrived
@@ -98,11 +83,11 @@ class Peer(Participant):
         """Return whether a copy is current: not discarded by a census or superseded."""
         return self._acting.get(header.id) == header
 
-    def send(self, before: Header, target: str, copy: Copy) -> None:
+    def send(self, before: Header, target: str, item: Item) -> None:
         """Queue a task for its target, if the copy `before` is current."""
         if self._acting.get(before.id) == before:
             del self._acting[before.id]
-            self.outbox.put(target, copy)
+            self.outbox.put(target, item)
             if self._alone:
                 self._passed.append(before)
 
@@ -120,10 +105,13 @@ class Peer(Participant):
         return len(self._acting)
 
     def _route(self, target: str, id: TaskId) -> str | None:
-        return super()._route(target, id) or (self.name if is_to_renderer(target) else None)
+        if target.startswith(_RENDERER):
+            renderer = target.removeprefix(_RENDERER)
+            return renderer if renderer in self.view.names else self.name
+        return super()._route(target, id)
 
-    def _accept(self, copy: Copy) -> None:
-        header = copy.header
+    def _accept(self, item: Item) -> None:
+        header = item.header
         id = header.id
         known = self._acting.get(id)
         if id in self._reported:
@@ -133,7 +121,7 @@ class Peer(Participant):
         elif known is not None and known.age >= header.age:
             return
         self._acting[id] = header
-        self._arrived.append(copy)
+        self._arrived.append(item)
 
     def _make_report(self) -> Report:
         holding = [*self._acting.values(), *self.outbox.waiting()]
@@ -150,4 +138,4 @@ class Peer(Participant):
         for id in gone:
             self._acting.pop(id, None)
         lost = set(gone)
-        self._arrived = [copy for copy in self._arrived if copy.header.id not in lost]
+        self._arrived = [item for item in self._arrived if item.header.id not in lost]

@@ -25,16 +25,6 @@ TO_ALONE = "<alone>"
 """The target of a suspect: the quarantine peer of its partition."""
 
 
-def to_renderer(name: str) -> str:
-    """Return the target of a task that has ended and whose row the peer `name` renders."""
-    return f"<{name}>"
-
-
-def is_to_renderer(target: str) -> bool:
-    """Return whether a target was made by `to_renderer`."""
-    return target.startswith(f"<{PEER}-")
-
-
 class Member(msgspec.Struct, frozen=True, array_like=True):
     """One incarnation of a member. `roles` are the workflow roles that it hosts."""
 
@@ -80,10 +70,6 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return hosts
 
     @cached_property
-    def _renderers(self) -> dict[str, str]:
-        return {to_renderer(member.name): member.name for member in self.of(PEER)}
-
-    @cached_property
     def _by_slot(self) -> dict[tuple[str, int], str]:
         return {member.slot: member.name for member in self.members}
 
@@ -114,7 +100,7 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         if target == TO_ALONE:
             return self._by_slot.get((ALONE, partition_of(id, self.partitions)))
         hosts = self._hosts.get(target)
-        return hosts[hash_id(id) % len(hosts)] if hosts else self._renderers.get(target)
+        return hosts[hash_id(id) % len(hosts)] if hosts else None
 
 
 def hash_id(id: TaskId) -> int:

@@ -1,5 +1,5 @@
 """Recipes: workflows with their agents, prompts and defaults, ready to run."""
 
-from peerloom.recipes.base import Recipe, find, names
+from peerloom.recipes.base import RECIPES, Recipe, find
 
-__all__ = ["Recipe", "find", "names"]
+__all__ = ["RECIPES", "Recipe", "find"]

@@ -1,28 +1,25 @@
 """Define recipes, and find them by name.
 
 A recipe is a `Recipe` object: `RECIPE` of a package below `peerloom/recipes`, an entry point of an installed
-package in the group `peerloom.recipes`, or any object at an import path `package.module:name`. There is no
-central list of recipes.
+package in the group `peerloom.recipes`, or any object at an import path.
 """
 
 import dataclasses
-import difflib
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
 from peerloom.errors import ConfigError
+from peerloom.lookup.nearest import did_you_mean
+from peerloom.lookup.plugins import Plugins
 from peerloom.runtime.program import Program
 
 RecipeParams = TypeVar("RecipeParams")
 
-_GROUP = "peerloom.recipes"
+RECIPES = Plugins("recipe", "peerloom.recipes", "peerloom.recipes", "RECIPE")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,8 @@ class Recipe(Generic[RecipeParams]):
         known = [field.name for field in dataclasses.fields(self.params)]  # pyright: ignore[reportArgumentType] - a dataclass
         for key in params:
             if key not in known:
-                raise ConfigError(f"recipe {self.name} has no option {key!r}.{_nearest(key, known)}")
+                nearest = did_you_mean(key, known, all_of=known)
+                raise ConfigError(f"recipe {self.name} has no option {key!r}.{nearest}")
         try:
             options = msgspec.convert(dict(params), self.params)
         except msgspec.ValidationError as error:
@@ -58,44 +56,13 @@ class Recipe(Generic[RecipeParams]):
         return self.program(options)
 
 
-def names() -> list[str]:
-    """Return the names of all recipes that are built in or declared by installed packages."""
-    return sorted({*_built_in(), *(point.name for point in entry_points(group=_GROUP))})
-
-
 def find(name: str) -> Recipe[Any]:
-    """Return the recipe with a name, or at an import path (`package.module:name`).
+    """Return the recipe with a name, or at an import path.
 
     Raises:
         ConfigError: if there is none, with the nearest name, or if the object is not a recipe.
     """
-    if ":" in name:
-        return _imported(name)
-    if name in _built_in():
-        return _imported(f"peerloom.recipes.{name}:RECIPE")
-    for point in entry_points(group=_GROUP, name=name):
-        return _imported(point.value)
-    raise ConfigError(f"there is no recipe {name!r}.{_nearest(name, names())}")
-
-
-def _built_in() -> list[str]:
-    package = Path(__file__).parent
-    return [module.name for module in pkgutil.iter_modules([str(package)]) if module.ispkg]
-
-
-def _imported(path: str) -> Recipe[Any]:
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"recipe {path!r} cannot be imported: {error}. An import path is package.module:name"
-        ) from error
+    found = RECIPES.find(name)
     if not isinstance(found, Recipe):
-        raise ConfigError(f"{path!r} is no recipe but {type(found).__name__}: it must be a peerloom Recipe")
+        raise ConfigError(f"{name!r} is no recipe but {type(found).__name__}: it must be a peerloom Recipe")
     return cast("Recipe[Any]", found)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(known) or 'none'}."

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from peerloom.errors import EngineError, UsageError
-from peerloom.protocol.view import ALONE, FEEDER, PEER
-from peerloom.runtime.member.feeder import FeederHost
-from peerloom.runtime.member.host import Host
-from peerloom.runtime.member.peer import PeerHost
-from peerloom.runtime.member.sink import SinkHost
+from peerloom.protocol.view import FEEDER, SINK
+from peerloom.runtime.member.feeder import open_feeder
+from peerloom.runtime.member.peer import open_peer
+from peerloom.runtime.member.runtime import MemberRuntime
+from peerloom.runtime.member.sink import open_sink
 from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.transport.base import Link, NoRoom, Unreachable
 from peerloom.services.processes.spawn import Spawner
@@ -60,8 +60,14 @@ class Engine(Protocol):
         """Tell a member how to reach all other members."""
         ...
 
-    async def wait(self, name: str) -> bytes:
-        """Wait until a member has stopped as requested, and return its final statistics, encoded.
+    async def notify(self, name: str, data: bytes) -> None:
+        """Send a member an encoded message from the driver."""
+        ...
+
+    async def poll_events(self, name: str, received: int) -> list[bytes]:
+        """Wait for a member's encoded events after the first `received` ones, and return them.
+
+        The list is empty once the member has stopped as requested.
 
         Raises:
             Unreachable: if it dies for a reason that a replacement may not meet.
@@ -69,20 +75,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def notify(self, name: str, data: bytes) -> None:
-        """Send a member an encoded message from the driver."""
-        ...
-
-    async def poll_events(self, name: str) -> list[bytes]:
-        """Wait for a member's encoded messages to the driver, and return them."""
-        ...
-
     async def ping(self, name: str) -> None:
-        """Wait for a heartbeat, independent of the load of the member."""
-        ...
+        """Wait for a heartbeat.
 
-    async def stats(self, name: str) -> bytes:
-        """Return a member's statistics, encoded."""
+        It is no event, since those of a busy member may be late: only a process that does not run misses it.
+        """
         ...
 
     async def stop(self, name: str) -> None:
@@ -113,11 +110,7 @@ def death_error(name: str, error: BaseException | None, *, starting: bool) -> En
     return Unreachable(f"{name} has died: {f'{type(error).__name__}: {error}' if error else 'killed'}")
 
 
-def build(spec: MemberSpec, link: Link) -> Host:
-    """Create the host of a member, in the process where the member runs."""
-    kind = spec.member.kind
-    if kind in (PEER, ALONE):
-        return PeerHost(spec, link)
-    if kind == FEEDER:
-        return FeederHost(spec, link)
-    return SinkHost(spec, link)
+def build(spec: MemberSpec, link: Link) -> MemberRuntime:
+    """Create a member, in the process where it runs."""
+    open_work = {FEEDER: open_feeder, SINK: open_sink}.get(spec.member.kind, open_peer)
+    return MemberRuntime(spec, link, open_work)

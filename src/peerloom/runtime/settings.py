@@ -4,9 +4,10 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from peerloom.errors import ConfigError
+from peerloom.options import FREE, SAME, Count, FailedShare, NotNegative, Options, Positive, Whole
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member
 from peerloom.runtime.transport.compression import Compress
 from peerloom.services.llm.cache.client import CacheSettings
@@ -17,66 +18,91 @@ PACKED_PEERS = 2
 
 
 @dataclass(frozen=True)
-class RoleSettings:
-    """The placement of one role's agents in placement `spread`.
+class RoleSettings(Options):
+    """The placement of one role's agents."""
 
-    `replicas` is the number of peers that host the role. `resources` are the Ray resources of each, by
-    Ray's names (`num_cpus`, `num_gpus`, or a custom one).
-    """
+    section: ClassVar[str] = "roles"
 
-    replicas: int = 1
-    resources: Mapping[str, float] = field(default_factory=dict[str, float])
+    replicas: Annotated[Count | None, FREE] = None
+    """With `placement=spread`, the number of peers with this role; by default `peers`, else 1."""
+    resources: Annotated[dict[str, NotNegative], FREE] = field(default_factory=dict[str, float])
+    """With `placement=spread`, Ray resources that each of those peers needs, e.g. `num_gpus: 1`."""
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """The settings of a run that do not change its rows.
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions(Options):
+    """The parts of a run that its rows record."""
+
+    section: ClassVar[str] = "record"
+
+    requests: Annotated[Literal["full", "delta", "off"], FREE] = "delta"
+    """Write the requests sent to models to the rows: in full, as differences from earlier texts of the row,
+    which readers restore, or not at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunKeys(Options):
+    """The keys of a configuration that the runtime reads as they are."""
+
+    section: ClassVar[str] = ""
+
+    trials: Annotated[Count, SAME] = 1
+    """The number of times each row is run."""
+    seed: Annotated[Whole, SAME] = 0
+    """The seed that makes the run's choices reproducible, and sampling too if the server supports it."""
+    budget: Budget = field(default_factory=Budget)
+    record: RecordOptions = field(default_factory=RecordOptions)
+    engine: Annotated[Literal["ray", "local"], FREE] = "ray"
+    """Peers are Ray actors, or tasks of this one process."""
+    placement: Annotated[Literal["packed", "spread"], FREE] = "packed"
+    """Every peer hosts all roles, or each role has its own peers."""
+    peers: Annotated[Count | None, FREE] = None
+    """The number of peers in all (packed), or for each role (spread); the default depends on the machine."""
+    partitions: Annotated[Count, FREE] = 1
+    """The number of feeders that read the input in parallel."""
+    shards: Annotated[Count, SAME] = 1
+    """The number of sinks that write rows in parallel."""
+    max_failed: Annotated[Whole | FailedShare | None, FREE] = None
+    """Number (a whole number) or share (0.2) of failed rows above which a run stops; by default it stops if
+    its first 20 rows all failed. With 1.0 it never stops."""
+    heartbeat_seconds: Annotated[Positive, FREE] = 1.0
+    """The interval at which a process is asked for a heartbeat."""
+    suspect_seconds: Annotated[Positive, FREE] = 10.0
+    """Silence after which a process is considered dead, and killed."""
+    deliver_seconds: Annotated[Positive, FREE] = 30.0
+    """Time that a delivery may stay unanswered before its receiver is suspected."""
+    compress: Annotated[Compress, FREE] = "auto"
+    """Compress messages between processes: only to other hosts (`auto`), `always`, or `never`."""
+    histories: Annotated[NotNegative, FREE] = 128
+    """Megabytes of large tasks that each peer caches, so that it is sent only new turns; 0 disables it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(RunKeys):
+    """The settings of a run: its keys, and values that other keys resolve to.
 
     Args:
-        engine: the engine that runs the members.
-        placement: `packed` peers host all roles, `spread` peers host one role each.
-        peers: the number of peers if `packed`, or the default replicas of each role if `spread`.
-        roles: the placement of individual roles, if `spread`.
         in_flight: the maximum number of tasks in flight, over all feeders.
-        trials: the number of tasks for each input row.
-        seed: the seed of the run.
-        partitions: the number of feeders.
-        shards: the number of sinks.
-        heartbeat_seconds: the interval between two heartbeats of a member.
-        suspect_seconds: the time a member has to answer a heartbeat.
-        deliver_seconds: the time a member has to answer a delivery.
+        roles: the placement of individual roles, if `spread`.
         journal: whether finished turns and calls are logged, so that the loss of a process repeats none.
-        compress: which connections between members are compressed.
-        histories: the megabytes in which each peer caches the histories of large tasks; 0 disables it.
-        budget: the maximum usage of all sessions together.
         prices: the known prices of models.
-        cache: where replies are stored for later runs.
-        max_failed: the number or share of rows that may fail; see `FailureLimit`.
+        cache: where replies are stored for later runs; None for nowhere.
         timeouts: the seconds that a turn of a role may take, not counting its calls.
         address: the address of the Ray cluster.
     """
 
-    engine: Literal["ray", "local"] = "ray"
-    placement: Literal["spread", "packed"] = "packed"
-    peers: int | None = None
-    roles: Mapping[str, RoleSettings] = field(default_factory=dict[str, RoleSettings])
     in_flight: int = 64
-    trials: int = 1
-    seed: int = 0
-    partitions: int = 1
-    shards: int = 1
-    heartbeat_seconds: float = 1.0
-    suspect_seconds: float = 10.0
-    deliver_seconds: float = 30.0
+    roles: Mapping[str, RoleSettings] = field(default_factory=dict[str, RoleSettings])
     journal: bool = True
-    compress: Compress = "auto"
-    histories: float = 128
-    budget: Budget = field(default_factory=Budget)
     prices: Prices = UNKNOWN
     cache: CacheSettings | None = None
-    max_failed: float | None = None
     timeouts: Mapping[str, float] = field(default_factory=dict[str, float])
     address: str | None = None
+
+    def replicas(self, role: str) -> int:
+        """Return the number of peers with a role, if `spread`."""
+        placed = self.roles.get(role)
+        return (placed and placed.replicas) or self.peers or 1
 
 
 MAX_IN_FLIGHT = 1_000_000
@@ -139,5 +165,4 @@ def _placed(settings: RunSettings, roles: tuple[str, ...]) -> list[tuple[str, ..
     if settings.placement == "packed":
         count = settings.peers or min(PACKED_PEERS, os.cpu_count() or 1)
         return [roles] * count
-    default = RoleSettings(replicas=settings.peers or 1)
-    return [(role,) for role in roles for _ in range(settings.roles.get(role, default).replicas)]
+    return [(role,) for role in roles for _ in range(settings.replicas(role))]

@@ -5,17 +5,13 @@ import os
 from pathlib import Path
 
 from peerloom.sink.errors import DiskFull, SinkError
+from peerloom.sink.layout import temporary
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class AppendFile:
-    """A new file that is only appended to, and can be rolled back to its last checkpoint.
-
-    Raises:
-        DiskFull: if there is no room for it.
-        SinkError: if it cannot be created, or exists.
-    """
+    """A new file that is only appended to, and can be rolled back to its last checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,11 +55,7 @@ class AppendFile:
         self._checkpoint = self.end
 
     def roll_back(self) -> None:
-        """Remove the bytes appended since the last `checkpoint`.
-
-        Raises:
-            SinkError: if that failed.
-        """
+        """Remove the bytes appended since the last `checkpoint`."""
         try:
             os.ftruncate(self._fd, self._checkpoint)
         except OSError as error:
@@ -76,32 +68,23 @@ class AppendFile:
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Create or replace a file durably; at every moment the name refers to the old file or the new one.
-
-    Raises:
-        DiskFull: if there is no room; the old file is still there.
-        SinkError: if the file could not be written or made durable.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Create or replace a file durably; at every moment the name refers to the old file or the new one."""
+    scratch = temporary(path)
     try:
-        temporary.unlink(missing_ok=True)  # an existing file would keep its old mode
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        scratch.unlink(missing_ok=True)  # an existing file would keep its old mode
+        with open(scratch, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
+        scratch.rename(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise write_failed(path, error) from error
     sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Make the entries of a folder durable.
-
-    Raises:
-        SinkError: if that failed.
-    """
+    """Make the entries of a folder durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -128,6 +111,6 @@ def write_failed(path: Path, error: OSError) -> SinkError:
 
 def _sync_failed(path: Path, error: OSError) -> SinkError:
     return SinkError(
-        f"{path} could not be made durable: {error.strerror}. What was written last may be lost, "
+        f"{path} could not be made durable: {error.strerror}. The last writes may be lost, "
         "so the shard has to be taken over"
     )

@@ -24,7 +24,6 @@ VERSION = 2
 _frame = struct.Struct("<II")
 _trailer = struct.Struct("<4sII")  # mark, version, length of the framed record before it
 _MARK = b"\nend"
-_TAIL_BYTES = 16 * 1024  # read at once; most closing records are shorter
 
 Ends = tuple[int, int]
 """The lengths in bytes of a part's data and rejected files."""
@@ -45,7 +44,7 @@ class CommittedGroup(msgspec.Struct, frozen=True, array_like=True, tag="group"):
     totals: Totals
 
 
-class Closed(msgspec.Struct, frozen=True, array_like=True, tag="closed"):
+class Closed(msgspec.Struct, frozen=True, array_like=True, tag="closed-2"):
     """The last record of a part that is complete: all its ids, the lengths of its files, and its totals.
 
     `ids` is an encoded `IdSet`.
@@ -86,29 +85,20 @@ def sum_up(groups: Iterable[CommittedGroup], ends: Ends) -> Closed:
 
 
 def read_closed(path: Path, sizes: Ends) -> Closed | None:
-    """Return the closing record of an index if the part is closed and its files have the recorded sizes.
-
-    Raises:
-        FileNotFoundError: if there is no index.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size = os.fstat(fd).st_size
-        tail = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-        if len(tail) < _trailer.size:
+    """Return the closing record of an index if the part is closed and its files have the recorded sizes."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size < _trailer.size:
             return None
-        mark, version, length = _trailer.unpack_from(tail, len(tail) - _trailer.size)
-        wanted = length + _trailer.size
-        if (mark, version) != (_MARK, VERSION) or wanted > size:
+        file.seek(size - _trailer.size)
+        mark, version, length = _trailer.unpack(file.read(_trailer.size))
+        start = size - _trailer.size - length
+        if (mark, version) != (_MARK, VERSION) or start < 0:
             return None
-        if wanted > len(tail):
-            tail = os.pread(fd, wanted, size - wanted)
-    finally:
-        os.close(fd)
-    record, end = _read_record(tail, len(tail) - wanted)
-    if isinstance(record, Closed) and record.ends == sizes and end == len(tail) - _trailer.size:
-        return record
-    return None
+        file.seek(start)
+        data = file.read(length)
+    record, end = _read_record(data, 0)
+    return record if isinstance(record, Closed) and (record.ends, end) == (sizes, length) else None
 
 
 class Prefix(msgspec.Struct, frozen=True):
@@ -139,7 +129,7 @@ def read_prefix(data: bytes, sizes: Ends, name: str) -> Prefix:
             if record.version != VERSION:
                 raise RunDirError(
                     f"{name} is of index version {record.version}, but this release reads {VERSION}: "
-                    "go on with the release that began the run, or use another --run-dir"
+                    "resume it with the release that started the run, or use another --run-dir"
                 )
         elif (
             not isinstance(record, CommittedGroup)

@@ -18,11 +18,7 @@ _REVOKED = "revoked"
 
 
 class ShardLock:
-    """The lock file of one shard, taken by one incarnation. May wait for another take-over to end.
-
-    Raises:
-        ShardLost: if this incarnation, or a later one, has taken the shard before.
-    """
+    """The lock file of one shard, taken by one incarnation. May wait for another take-over to end."""
 
     def __init__(self, path: Path, incarnation: int) -> None:
         self._path = path
@@ -43,11 +39,7 @@ class ShardLock:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def check(self) -> None:
-        """Check that this incarnation still owns the shard.
-
-        Raises:
-            ShardLost: if another one has taken it.
-        """
+        """Check that this incarnation still owns the shard."""
         owner = self._owner()
         if owner != str(self._incarnation):
             raise self._lost(owner)

@@ -21,10 +21,7 @@ from peerloom.task import COMPLETED
 class PartWriter:
     """A part that is being written. Its files are created when the first row needs them.
 
-    Args:
-        run_dir: the run directory.
-        name: the name of the part; none of its files may exist.
-        check_owner: called after each step that other processes can see; may raise `ShardLost`.
+    `check_owner` is called after each step that other processes can see; it may raise `ShardLost`.
     """
 
     def __init__(self, run_dir: Path, name: PartName, check_owner: Callable[[], None]) -> None:

@@ -8,17 +8,20 @@ from typing import Any, NamedTuple
 import orjson
 
 from peerloom.errors import RunDirError
+from peerloom.sink.calls.stored import restore_calls
 from peerloom.sink.files import size_of
-from peerloom.sink.index import Prefix, read_closed, read_prefix, sum_up
+from peerloom.sink.index import Closed, read_closed, read_prefix, sum_up
 from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
 from peerloom.sink.totals import Totals
+from peerloom.stored import from_stored
 
 
 class Extent(NamedTuple):
-    """A part's file, and the end of its committed bytes; rows that are appended later are not included."""
+    """A part's file, and the range of its committed bytes; rows that are appended later are not included."""
 
     path: Path
     end: float
+    start: int = 0
 
 
 def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iterator[dict[str, Any]]:
@@ -41,19 +44,10 @@ def read_rows(run_dir: str | os.PathLike[str], *, rejected: bool = True) -> Iter
 
 
 def read_totals(run_dir: Path) -> Totals:
-    """Return the totals of all committed rows.
-
-    Raises:
-        RunDirError: if an index is of another version.
-    """
+    """Return the totals of all committed rows."""
     totals = Totals()
     for name in list_parts(run_dir, INDEX):
-        data, rejected, index = name.paths(run_dir)
-        closed = read_closed(index, (size_of(data), size_of(rejected)))
-        if closed is None:
-            prefix = _read_open(run_dir, name)
-            closed = sum_up(prefix.groups, prefix.ends)
-        totals.add(closed.totals)
+        totals.add(_read_index(run_dir, name).totals)
     return totals
 
 
@@ -68,17 +62,18 @@ def list_extents(run_dir: Path, folder: str) -> list[Extent]:
     if not run_dir.is_dir():
         raise RunDirError(f"there is no run directory {run_dir}")
     extents = (_extent(run_dir, folder, name) for name in list_parts(run_dir, folder))
-    return [Extent(path, min(end, size_of(path))) for path, end in extents]
+    return [extent._replace(end=min(extent.end, size_of(extent.path))) for extent in extents]
 
 
 def read_lines(extent: Extent) -> Iterator[bytes]:
-    """Yield the committed lines of a part, each with its newline."""
+    """Yield the lines in an extent, each with its newline."""
     try:
         file = extent.path.open("rb")
     except FileNotFoundError:
         return  # an empty part that was removed by a take-over
     with file:
-        position = 0
+        file.seek(extent.start)
+        position = extent.start
         for line in file:
             position += len(line)
             if position > extent.end or not line.endswith(b"\n"):
@@ -87,16 +82,31 @@ def read_lines(extent: Extent) -> Iterator[bytes]:
 
 
 def parse_lines(extent: Extent) -> Iterator[dict[str, Any]]:
-    """Yield the committed rows of a part.
+    """Yield the committed rows of a part."""
+    return (row for row, _ in parse_sized(extent))
 
-    Raises:
-        RunDirError: if a line is damaged.
-    """
+
+def parse_sized(extent: Extent) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the committed rows of a part, each with the size of its line in bytes."""
     for number, line in enumerate(read_lines(extent), 1):
         try:
-            yield orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise RunDirError(f"{extent.path}:{number} is damaged: {error.msg}") from error
+            yield parse_row(line), len(line)
+        except ValueError as error:
+            raise RunDirError(f"{extent.path}:{number} is damaged: {error}") from error
+
+
+def parse_row(line: bytes) -> dict[str, Any]:
+    """Return the row in a line, with full requests.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    row = from_stored(orjson.loads(line))
+    try:
+        restore_calls(row)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError("its calls cannot be read") from error
+    return row
 
 
 def _read_all(directory: Path, folders: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -106,23 +116,20 @@ def _read_all(directory: Path, folders: tuple[str, ...]) -> Iterator[dict[str, A
 
 
 def _extent(directory: Path, folder: str, name: PartName) -> Extent:
-    return Extent(name.path(directory, folder), _committed_end(directory, folder, name))
-
-
-def _committed_end(directory: Path, folder: str, name: PartName) -> float:
-    """Return the committed length of the part's file."""
-    data, rejected, index = name.paths(directory)
+    path = name.path(directory, folder)
     try:
-        closed = read_closed(index, (size_of(data), size_of(rejected)))
-        ends = closed.ends if closed is not None else _read_open(directory, name).ends
+        return Extent(path, _read_index(directory, name).ends[0 if folder == DATA else 1])
     except FileNotFoundError:
-        return float("inf")
-    return ends[0 if folder == DATA else 1]
+        return Extent(path, float("inf"))
 
 
-def _read_open(directory: Path, name: PartName) -> Prefix:
-    """Return the valid prefix of the index of a part that is not closed."""
+def _read_index(directory: Path, name: PartName) -> Closed:
+    """Return the closing record of a part; for an open part, the one that it would have now."""
     data, rejected, index = name.paths(directory)
+    closed = read_closed(index, (size_of(data), size_of(rejected)))
+    if closed is not None:
+        return closed
     records = index.read_bytes()
     sizes = size_of(data), size_of(rejected)  # read after the index, so that its groups fit in
-    return read_prefix(records, sizes, str(index))
+    prefix = read_prefix(records, sizes, str(index))
+    return sum_up(prefix.groups, prefix.ends)

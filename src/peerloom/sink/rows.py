@@ -3,14 +3,16 @@
 A peer renders a row once, when the task ends; the sink writes its bytes and never parses them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import orjson
 
 from peerloom.errors import CodecError
+from peerloom.sink.calls.stored import call_objects, restore_calls, usage_object
 from peerloom.sink.totals import AgentTally
+from peerloom.stored import to_stored
 from peerloom.task import FAILED, End, Task, TaskId, Turn, Usage
 
 
@@ -39,11 +41,7 @@ def encode(row: Row) -> bytes:
 
 
 def decode(data: bytes) -> Row:
-    """Return the row that `encode` wrote.
-
-    Raises:
-        CodecError: if `data` is not an encoded row.
-    """
+    """Return the row that `encode` wrote."""
     try:
         return _decoder.decode(data)
     except msgspec.MsgspecError as error:
@@ -51,7 +49,14 @@ def decode(data: bytes) -> Row:
 
 
 def render(
-    task: Task, opening: Sequence[dict[str, Any]], provenance: dict[str, Any], *, finished: float
+    task: Task,
+    turns: Sequence[Turn],
+    conversations: Mapping[str, list[dict[str, Any]]],
+    tools: Sequence[dict[str, Any]],
+    provenance: dict[str, Any],
+    *,
+    finished: float,
+    full_requests: bool = False,
 ) -> Row:
     """Return the row of a task that has ended.
 
@@ -60,9 +65,13 @@ def render(
 
     Args:
         task: the finished task.
-        opening: the messages that precede those of the turns.
+        turns: its turns.
+        conversations: the conversation of each role that speaks as the assistant; the first one becomes the
+            row's `messages`.
+        tools: the tools that were offered to models.
         provenance: the origin of the row (recipe, versions, ...); the task's label and attempt are added.
         finished: the Unix time at which the task ended.
+        full_requests: write the requests in full.
 
     Raises:
         ValueError: if the task has not ended.
@@ -70,14 +79,17 @@ def render(
     end = task.end
     if end is None:
         raise ValueError(f"task {task.id} has not ended, so it has no row yet")
-    turns = task.decode_turns()
     tally = _tally(turns)
     frame = _frame(task, tally, provenance, finished)
     try:
-        line = orjson.dumps(_as_object(task, turns, end, opening, frame))
+        row = frame | _content(task, turns, end, conversations, tools)
+        if full_requests:
+            restore_calls(row)
+        line = orjson.dumps(to_stored(row))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         end = End(FAILED, "not_json", detail=f"the task's values cannot be written as JSON: {error}")
-        line = orjson.dumps({**frame, "outcome": end.outcome, "reason": end.reason, "detail": end.detail})
+        row = {**frame, "outcome": end.outcome, "reason": end.reason, "detail": end.detail}
+        line = orjson.dumps(to_stored(row))
     return Row(task.id, end.outcome, end.reason, line, tally)
 
 
@@ -90,24 +102,30 @@ def tally_of(row: dict[str, Any]) -> dict[str, AgentTally]:
     return tally
 
 
-def _as_object(
-    task: Task, turns: tuple[Turn, ...], end: End, opening: Sequence[dict[str, Any]], frame: dict[str, Any]
+def _content(
+    task: Task,
+    turns: Sequence[Turn],
+    end: End,
+    conversations: Mapping[str, list[dict[str, Any]]],
+    tools: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    messages = [turn.message for turn in turns if turn.message is not None]
-    row = {
-        **frame,
+    content: dict[str, Any] = {
         "outcome": end.outcome,
         "reason": end.reason,
         "input": task.decode_input(),
-        "messages": [*opening, *messages],
-        "turns": [_turn_object(turn) for turn in turns],
+        "messages": next(iter(conversations.values()), ()),
+        "turns": [_turn_object(turn, calls) for turn, calls in zip(turns, call_objects(turns), strict=True)],
         "result": end.result,
     }
+    if len(conversations) > 1:
+        content["conversations"] = conversations
+    if tools:
+        content["tools"] = tools
     if end.detail:
-        row["detail"] = end.detail
+        content["detail"] = end.detail
     if end.error is not None:
-        row["error"] = msgspec.structs.asdict(end.error)
-    return row
+        content["error"] = msgspec.structs.asdict(end.error)
+    return content
 
 
 def _frame(
@@ -128,7 +146,7 @@ def _frame(
         "messages": [],
         "turns": [],
         "result": None,
-        "usage": _usage_object(Usage(used.prompt, used.completion, used.cached, used.calls, used.usd)),
+        "usage": usage_object(Usage(used.prompt, used.completion, used.cached, used.calls, used.usd)),
         "timing": {
             "started": task.started,
             "finished": finished,
@@ -139,7 +157,22 @@ def _frame(
     }
 
 
-def _turn_object(turn: Turn) -> dict[str, Any]:
+def _turn_object(turn: Turn, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    item = _said(turn)
+    if turn.started:
+        item["started"] = turn.started
+    if turn.seconds:
+        item["seconds"] = turn.seconds
+    if turn.execution is not None:
+        item["execution"] = _filled_in(turn.execution)
+    if turn.extras is not None:
+        item |= _filled_in(turn.extras)
+    if calls:
+        item["calls"] = calls
+    return item
+
+
+def _said(turn: Turn) -> dict[str, Any]:
     item: dict[str, Any] = {"agent": turn.agent}
     if turn.message is not None:
         item["message"] = turn.message
@@ -147,41 +180,22 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
         item["value"] = turn.value
     usage = turn.usage
     if usage is not _no_usage and usage != _no_usage:
-        item["usage"] = _usage_object(usage)
+        item["usage"] = usage_object(usage)
     if turn.model:
         item["model"] = turn.model
     if turn.finish_reason:
         item["finish_reason"] = turn.finish_reason
-    if turn.started:
-        item["started"] = turn.started
-    if turn.seconds:
-        item["seconds"] = turn.seconds
-    if turn.extras is not None:
-        item |= {name: value for name, value in msgspec.structs.asdict(turn.extras).items() if value}
     return item
 
 
-def _usage_object(usage: Usage) -> dict[str, Any]:
-    item = msgspec.structs.asdict(usage)
-    usd = item.pop("usd")
-    if usd:
-        item["usd"] = float(f"{usd:.12g}")  # drop the rounding errors of the sum
-    return item
+def _filled_in(part: msgspec.Struct) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(part).items() if value}
 
 
-def _tally(turns: tuple[Turn, ...]) -> dict[str, AgentTally]:
+def _tally(turns: Sequence[Turn]) -> dict[str, AgentTally]:
     tally: dict[str, AgentTally] = {}
     for turn in turns:
-        role = tally.get(turn.agent)
-        if role is None:
-            role = tally[turn.agent] = AgentTally()
-        role.turns += 1
-        role.seconds += turn.seconds
-        usage = turn.usage
-        if usage is not _no_usage and usage != _no_usage:
-            role.calls += usage.calls
-            role.prompt += usage.prompt
-            role.completion += usage.completion
-            role.cached += usage.cached
-            role.usd += usage.usd
+        used = turn.usage
+        counts = (used.calls, used.prompt, used.completion, used.cached)
+        tally.setdefault(turn.agent, AgentTally()).add(AgentTally(1, *counts, turn.seconds, used.usd))
     return tally

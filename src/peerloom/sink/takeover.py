@@ -13,7 +13,7 @@ from peerloom.errors import RunDirError
 from peerloom.idset import IdSet
 from peerloom.sink.files import size_of, sync_folder, write_failed
 from peerloom.sink.index import Closed, closing, read_closed, read_prefix, sum_up
-from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts
+from peerloom.sink.layout import DATA, INDEX, REJECTED, PartName, list_parts, temporary
 from peerloom.sink.totals import Totals
 
 
@@ -50,8 +50,8 @@ def _recover_part(run_dir: Path, name: PartName) -> Closed | None:
     sizes = size_of(data), size_of(rejected)  # read after the index, so that its groups fit in
     if records is None and any(sizes):
         raise RunDirError(
-            f"{index} is missing, so nobody can tell which rows of {data.name} count: "
-            "bring it back, or use another --run-dir"
+            f"{index} is missing, so it is unknown which rows of {data.name} are committed: "
+            "restore it, or use another --run-dir"
         )
     prefix = read_prefix(records or b"", sizes, str(index))
     if not prefix.groups:
@@ -71,18 +71,18 @@ def _replace(lengths: dict[Path, int], index: Path, new_index: bytes) -> None:
         for path, length in lengths.items():
             if length:
                 copied.append(path)
-                _copy(path, _temporary(path), length)
+                _copy(path, temporary(path), length)
         copied.append(index)
-        _write(_temporary(index), new_index)
+        _write(temporary(index), new_index)
         for path, length in lengths.items():
             if length:
-                _temporary(path).rename(path)
+                temporary(path).rename(path)
             else:
                 path.unlink(missing_ok=True)
-        _temporary(index).rename(index)
+        temporary(index).rename(index)
     except OSError as error:
         for path in copied:
-            _temporary(path).unlink(missing_ok=True)
+            temporary(path).unlink(missing_ok=True)
         raise write_failed(copied[-1], error) from error
     for path in (*lengths, index):
         sync_folder(path.parent)
@@ -104,8 +104,3 @@ def _write(target: Path, content: bytes) -> None:
         new.write(content)
         new.flush()
         os.fdatasync(new.fileno())
-
-
-def _temporary(path: Path) -> Path:
-    """Return a name that readers ignore; a file left there by an interrupted take-over is overwritten."""
-    return path.with_name(f".{path.name}.tmp")

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol, cast
 
-from peerloom.errors import SourceError
-
 Position = tuple[int, int, int]
 """The file index, row index and offset of a row, as in `SourceRow`."""
 
@@ -62,17 +60,6 @@ class Source(Protocol):
     def describe(self) -> dict[str, Any]:
         """Describe the input for the run's record, in JSON values."""
         ...
-
-
-def checked_limit(limit: int | None) -> int | None:
-    """Return a valid limit.
-
-    Raises:
-        SourceError: if it is negative.
-    """
-    if limit is not None and limit < 0:
-        raise SourceError(f"limit={limit}: must be 0 or more, or left out for all rows")
-    return limit
 
 
 def finish_row(position: Position, where: str, data: Any, key: str | None) -> SourceRow:

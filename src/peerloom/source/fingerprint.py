@@ -29,9 +29,6 @@ def fingerprint(source: Source) -> dict[str, Any]:
 
     They are the result of the source's `fingerprint()`, if it has this method, else of `describe()`. A key
     `limit` is the number of rows to read (None: all), and may grow.
-
-    Raises:
-        SourceError: if a file can no longer be read.
     """
     method = getattr(source, "fingerprint", None)
     values = cast("Mapping[str, Any]", method() if callable(method) else source.describe())
@@ -53,8 +50,9 @@ def file_fingerprint(file: SourceFile) -> dict[str, Any]:
             while data := stream.read(_CHUNK):
                 digest.update(data)
         else:
-            for offset in _offsets(size, REMOTE_SAMPLES if file.remote else SAMPLES):
-                stream.seek(offset)
+            samples = REMOTE_SAMPLES if file.remote else SAMPLES
+            for number in range(samples):
+                stream.seek((size - SAMPLE_BYTES) * number // (samples - 1))
                 digest.update(stream.read(SAMPLE_BYTES))
     return {"bytes": size, "digest": digest.hexdigest()}
 
@@ -69,8 +67,3 @@ def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
             line = type(row).__name__.encode()  # a bad row, whose content does not matter
         digest.update(line + b"\n")
     return digest.hexdigest()
-
-
-def _offsets(size: int, samples: int) -> Sequence[int]:
-    last = size - SAMPLE_BYTES
-    return [last * number // (samples - 1) for number in range(samples)]

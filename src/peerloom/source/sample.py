@@ -13,12 +13,7 @@ from peerloom.source.base import Position, Source, SourceRow
 
 
 class SampledSource:
-    """A source of the rows sampled by `take_sample`.
-
-    Args:
-        rows: the rows, in their order.
-        of: the description of their source.
-    """
+    """A source of the rows sampled by `take_sample`, given the description of their source."""
 
     def __init__(self, rows: Sequence[SourceRow], of: dict[str, Any]) -> None:
         self._rows = {(row.file, row.row): row for row in rows}

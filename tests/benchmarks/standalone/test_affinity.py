@@ -32,7 +32,7 @@ async def test_calls_are_routed_as_the_setting_says(
         from benchmarks.harness.run import work_in
         from peerloom.testing import execute
 
-        seen.append(await llm.start(None, print, tmp_path))
+        seen.append(await llm.start("llm", None, print, tmp_path))
         done = await execute(program, source, SimulatedService(prefix_cache=100_000), path)
         assert done.summary["llm_calls"] == 12 * setting.tasks
         return work_in(path, setting.tasks)

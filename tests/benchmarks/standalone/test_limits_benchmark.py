@@ -107,9 +107,9 @@ async def test_calls_are_counted_by_the_server_until_all_are_answered(
     """The server is in this process, and asks for hardly any wait."""
 
     @asynccontextmanager
-    async def simulated_llm(log: Path, *, latency: float, **laws: Any) -> AsyncIterator[tuple[str, int]]:
+    async def simulated_llm(log: Path, *, latency: float, **behavior: Any) -> AsyncIterator[tuple[str, int]]:
         async with serving(
-            ServerConfig(behavior=SimulatedBehavior(**laws, tokens_sigma=0), port=0, log=log)
+            ServerConfig(behavior=SimulatedBehavior(**behavior, tokens_sigma=0), port=0, log=log)
         ) as port:
             yield f"http://127.0.0.1:{port}/v1", 0
 

@@ -3,9 +3,8 @@ from random import Random
 import pytest
 
 from benchmarks.standalone.plain_client import ask_plainly, own_wait
-from peerloom.services.llm.simulated.behavior import SimulatedBehavior
+from peerloom.services.llm.simulated.behavior import RetryAfterAs, SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
-from peerloom.services.llm.simulated.waits import RetryAfterAs
 
 
 @pytest.mark.parametrize(("stated_as", "asked"), [("fraction", 7.5), ("none", None), ("year", None)])
@@ -17,8 +16,8 @@ async def test_it_waits_as_it_is_asked_or_longer_each_time(
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    laws = SimulatedBehavior(rate_429=0.5, retry_after=7.5, retry_after_as=stated_as)
-    async with serving(ServerConfig(behavior=laws, port=0)) as port:
+    behavior = SimulatedBehavior(rate_429=0.5, retry_after=7.5, retry_after_as=stated_as)
+    async with serving(ServerConfig(behavior=behavior, port=0)) as port:
         await ask_plainly(f"http://127.0.0.1:{port}/v1", 40, 1, sleep=sleep)
     assert len(waits) > 10
     if asked is not None:

@@ -10,6 +10,7 @@ from benchmarks.workloads import HOPS, MINI_CORAL, hops, mini_coral, plain
 from peerloom.runtime.driver.run import Run
 from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
+from peerloom.runtime.services import RunServices
 from peerloom.runtime.settings import RunSettings
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.read import read_rows
@@ -23,7 +24,7 @@ async def rows_of(program: Program, source: RowsSource, path: Path) -> list[dict
     run_dir = RunDir.claim(path)
     settings = RunSettings(engine="local", in_flight=50)
     await Run(
-        program, source, SimulatedService(tokens=50), settings, Session(run_dir), recipe="bench"
+        program, source, RunServices(SimulatedService(tokens=50)), settings, Session(run_dir), recipe="bench"
     ).execute()
     run_dir.release()
     return list(read_rows(path))

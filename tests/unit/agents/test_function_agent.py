@@ -25,9 +25,11 @@ async def test_it_is_given_the_task_and_may_be_async():
 
 
 async def test_a_string_may_be_said_aloud():
-    turn = await FunctionAgent(lambda task: "hello", say="user").act(TASK, SERVICES)
+    turn = await FunctionAgent(lambda task: "hello", chat_role="user").act(TASK, SERVICES)
     assert turn == Turn(agent="", message={"role": "user", "content": "hello"}, value="hello")
-    assert await FunctionAgent(lambda task: 3, say="user").act(TASK, SERVICES) == Turn(agent="", value=3)
+    assert await FunctionAgent(lambda task: 3, chat_role="user").act(TASK, SERVICES) == Turn(
+        agent="", value=3
+    )
 
 
 async def test_turns_are_taken_as_they_are():

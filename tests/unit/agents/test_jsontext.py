@@ -96,7 +96,7 @@ def test_a_fence_of_blanks_takes_no_time() -> None:
 def test_big_integers_in_an_answer_are_not_rounded():
     with pytest.raises(ValueError, match=r"it\.n: an integer of more than 64 bits: reply with another value"):
         read_json('{"n": 340282366920938463463374607431768211455}')
-    with pytest.raises(ValueError, match="it cannot be mended"):
+    with pytest.raises(ValueError, match="it cannot be repaired"):
         repair_json('{"n": 340282366920938463463374607431768211455, "x": NaN}')
 
 

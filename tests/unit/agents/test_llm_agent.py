@@ -53,7 +53,7 @@ async def test_a_reply_becomes_what_the_role_says():
 
 
 async def test_what_is_not_said_aloud_is_returned():
-    turn, _ = await acted(LLMAgent("Q", say=None), "Because.")
+    turn, _ = await acted(LLMAgent("Q", chat_role=None), "Because.")
     assert (turn.message, turn.value) == (None, "Because.")
 
 
@@ -103,7 +103,7 @@ async def test_a_subclass_may_write_its_messages_in_python():
 
 
 async def test_a_choice_goes_into_the_request_and_is_read():
-    turn, (request,) = await acted(LLMAgent("Q", choices=["yes", "no"], say=None), "Yes.")
+    turn, (request,) = await acted(LLMAgent("Q", choices=["yes", "no"], chat_role=None), "Yes.")
     assert turn.value == "yes"
     assert request.choices == ("yes", "no")
 
@@ -112,7 +112,7 @@ async def test_choices_may_depend_on_the_task():
     def letters(task: Task) -> str:
         return "ABCDEF"[: len(task.input["options"])]
 
-    turn, (request,) = await acted(LLMAgent("Q", choices=letters, say=None), "C")
+    turn, (request,) = await acted(LLMAgent("Q", choices=letters, chat_role=None), "C")
     assert (turn.value, request.choices) == ("C", ("A", "B", "C"))
 
 
@@ -141,7 +141,7 @@ async def test_a_schema_goes_into_the_request_and_is_checked():
 
 
 async def test_what_is_no_answer_is_asked_again_with_the_error_shown():
-    turn, requests = await acted(LLMAgent("Q", parse=int, say=None), "many", "some", "12")
+    turn, requests = await acted(LLMAgent("Q", parse=int, chat_role=None), "many", "some", "12")
     assert turn.value == 12
     assert [message["role"] for message in requests[1].messages] == ["user", "assistant", "user"]
     assert requests[1].messages[1]["content"] == "many"

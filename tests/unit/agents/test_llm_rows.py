@@ -84,7 +84,7 @@ def test_tools_are_asked_for_and_calls_are_checked(tmp_path: Path) -> None:
     asked = service.requests
     assert (asked[0].tools, asked[0].tool_choice, asked[0].top_logprobs) == ((WEATHER,), "required", 2)
     assert "it calls no tool: call weather" in asked[1].messages[-1]["content"]
-    assert "it calls 'wether', which is no tool: there are weather" in asked[2].messages[-1]["content"]
+    assert "it calls 'wether', which is not a tool: there are weather" in asked[2].messages[-1]["content"]
     assert '"name":"wether"' in asked[2].messages[-2]["content"]
 
 
@@ -146,7 +146,7 @@ def test_a_row_has_thoughts_apart_from_the_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tools": [{"name": "weather"}]}, r"tools\[0\] is no function tool"),
+        ({"tools": [{"name": "weather"}]}, r"tools\[0\] is not a function tool"),
         ({"tools": [WEATHER], "tool_choice": "wether"}, "tool_choice is 'wether': use auto.* one of weather"),
         ({"tool_choice": "required"}, "but there are no tools"),
         (

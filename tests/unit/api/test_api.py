@@ -79,7 +79,7 @@ def test_a_script_is_a_list_or_a_function(tmp_path: Path) -> None:
 def test_a_source_by_path_and_as_an_object(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     file.write_text('{"n": 1}\n{"n": 2}\n')
-    for number, source in enumerate([file, [file], peerloom.JsonlSource(file), (row for row in ROWS[:2])]):
+    for number, source in enumerate([file, [file], peerloom.open_source(file), (row for row in ROWS[:2])]):
         result = peerloom.run(**pipeline(tmp_path, source=source, run_dir=tmp_path / str(number)))
         assert len(result) == 2
 
@@ -247,7 +247,7 @@ def test_the_run_in_a_notebook_has_a_thread_of_its_own(tmp_path: Path) -> None:
 async def test_a_cancellation_ends_the_export_and_waits_for_it(tmp_path: Path, monkeypatch) -> None:
     began, ended = threading.Event(), threading.Event()
 
-    def export(run_dir: Path, on_row: Callable[[], None]) -> None:
+    def export(run_dir: Path, format: str, on_row: Callable[[], None]) -> None:
         began.set()
         try:
             while True:
@@ -255,7 +255,7 @@ async def test_a_cancellation_ends_the_export_and_waits_for_it(tmp_path: Path, m
         finally:
             ended.set()
 
-    monkeypatch.setattr("peerloom.api.runner.export_parquet", export)
+    monkeypatch.setattr("peerloom.api.runner.export_all", export)
     run = asyncio.create_task(peerloom.arun(**pipeline(tmp_path, config={"sink.format": "parquet"})))
     await asyncio.to_thread(began.wait)
     run.cancel()

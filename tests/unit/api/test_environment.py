@@ -12,7 +12,7 @@ import peerloom
 from peerloom import FunctionAgent, Sequence
 from peerloom.errors import EngineError, RunDirError, ServiceError, SourceError
 from peerloom.events import Hooks, Starting
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 from peerloom.task import Task
 
 ROWS = [{"n": number} for number in range(3)]

@@ -116,12 +116,11 @@ def test_a_member_counts_a_hundred_errors_and_sends_no_traceback_twice() -> None
     counts = ErrorCounts()
     for number in range(150):
         count(counts, type(f"Error{number}", (Exception,), {})("x"))
-    assert len(counts.read(last=False)) == 100
+    assert len(counts.read()) == 100
     count(counts, type("Error7", (Exception,), {})("x"))
-    (again,) = counts.read(last=False)
+    (again,) = counts.read()
     assert (again.type, again.count, again.traceback) == ("Error7", 2, "")
-    assert counts.read(last=False) == []
-    assert all(error.traceback for error in counts.read(last=True))
+    assert counts.read() == []
 
 
 def test_the_errors_of_all_members_add_up_and_keep_their_traceback() -> None:
@@ -130,7 +129,7 @@ def test_the_errors_of_all_members_add_up_and_keep_their_traceback() -> None:
         counts = ErrorCounts()
         for _ in range(2):
             count(counts, ValueError("broken"))
-            session.update(name, counts.read(last=False))
+            session.update(name, counts.read())
     (error,) = session.report(lambda level, event, **fields: lines.append(fields))
     (line,) = lines
     assert error["count"] == line["count"] == 4

@@ -8,6 +8,7 @@ from peerloom.api import drive, make_plan
 from peerloom.api.estimate import RunShape, Work, predict, work_of
 from peerloom.api.pilot import forecast
 from peerloom.errors import ConfigError
+from peerloom.runtime.services import RunServices
 from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.simulated.service import SimulatedService
 from peerloom.sink.read import read_rows
@@ -151,7 +152,7 @@ def test_limits_of_the_service_are_heeded(tmp_path: Path) -> None:
         def spec(self):
             return replace(super().spec(), limits=Limits(requests_per_minute=6_000, adaptive=False))
 
-    plan = replace(make_plan("coral", (*KEYS, "trials=100")), llm=Limited())
+    plan = replace(make_plan("coral", (*KEYS, "trials=100")), services=RunServices(Limited()))
     found = forecast(plan, 10, progress=False)
     assert found.estimate["seconds"].low >= 0.99 * found.estimate["calls"].low / 100
 

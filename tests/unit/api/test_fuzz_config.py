@@ -31,7 +31,7 @@ VALUES = (
 )
 RECIPES = ("coral", "natural_reasoning", "nope", "a.b:c", "", "os:getcwd", "/etc/passwd", "x.yaml", "..")
 MORE = (
-    *("llm.model", "llm.base_url", "llm.limits.concurrency", "llm.hedge.share", "llm.extra_body.x", "llms"),
+    *("llm.model", "llm.base_url", "llm.limits.concurrency", "llm.extra_body.x", "llms"),
     *(
         "llm.replies",
         "llm.structured",
@@ -115,8 +115,10 @@ def test_random_configurations(seed: int, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_random_configurations_for_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_configurations_for_a_quarter_of_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    dice, end = random.Random(1), time.monotonic() + 60.0
+    dice, end = random.Random(1), time.monotonic() + 15.0
     while time.monotonic() < end:
         try_one(dice)

@@ -6,13 +6,14 @@ from typing import Any, cast
 import pytest
 
 from peerloom.api.interrupts import Interrupts
-from peerloom.events import ViewChanged
-from peerloom.runtime.driver.run import Run
+from peerloom.events import Notice, ViewChanged
+from peerloom.runtime.driver.control import RunControl
 
 
 class FakeRun:
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.said: list[str] = []
         self.changed = asyncio.Event()
 
     def drain(self) -> None:
@@ -23,13 +24,16 @@ class FakeRun:
         self.calls.append("abort")
         self.changed.set()
 
+    def notify(self, notice: Notice) -> None:
+        self.said.append(notice.text)
+
 
 async def attached(*, admitting: bool = True) -> tuple[Interrupts, FakeRun, list[str]]:
-    interrupts, run, said = Interrupts(), FakeRun(), cast("list[str]", [])
-    interrupts.attach(cast("Run", run), said.append)
+    interrupts, run = Interrupts(), FakeRun()
+    interrupts.attach(cast("RunControl", run))
     if admitting:
         interrupts.view_changed(ViewChanged(1, ("peer-0.1",)))
-    return interrupts, run, said
+    return interrupts, run, run.said
 
 
 async def hit(run: FakeRun) -> None:

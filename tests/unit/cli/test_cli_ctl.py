@@ -42,10 +42,10 @@ def test_a_run_is_steered_from_another_process(peerloom, started, monkeypatch: p
     def status() -> dict[str, Any]:
         return json.loads(peerloom("ctl", "status", run_dir, "--json").out)
 
-    assert peerloom("ctl", "pause", run_dir).out == "paused; turns under way finish\n"
+    assert peerloom("ctl", "pause", run_dir).out == "paused; running turns finish\n"
     until(lambda: status()["turns"] == 0)
     shown = peerloom("ctl", "status", run_dir).out
-    assert "paused: asked for by peerloom ctl" in shown
+    assert "paused: requested by peerloom ctl" in shown
     assert "in_flight=4" in shown
     assert "peer-0.1 (process" in shown
     before = status()["committed"]
@@ -54,7 +54,7 @@ def test_a_run_is_steered_from_another_process(peerloom, started, monkeypatch: p
 
     channel = find(run_dir)
     monkeypatch.setenv(TOKEN_VARIABLE, channel.token.reveal())
-    assert peerloom("ctl", "continue", "--address", channel.address).out == "going on\n"
+    assert peerloom("ctl", "continue", "--address", channel.address).out == "continuing\n"
     until(lambda: status()["in_flight"] == 8)
     refused = peerloom("ctl", "set", "limit=3", run_dir)
     assert refused.code == 2
@@ -63,29 +63,29 @@ def test_a_run_is_steered_from_another_process(peerloom, started, monkeypatch: p
     assert peerloom("ctl", "drain", run_dir).code == 0
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert "paused: asked for by peerloom ctl" in err
+    assert "paused: requested by peerloom ctl" in err
     assert "ctl drain from 127.0.0.1: finishing the tasks in flight" in err
     assert channel.token.reveal() not in err
     log = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
-    assert [line["level"] for line in log if "paused: asked" in line.get("text", "")] == ["warning"]
+    assert [line["level"] for line in log if "paused: requested" in line.get("text", "")] == ["warning"]
     ended = peerloom("ctl", "status", run_dir)
     assert (ended.code, ended.out.split()[:2]) == (0, ["state", "drained;"])
     late = peerloom("ctl", "pause", run_dir)
     assert late.code == 1
-    assert f"`peerloom resume {run_dir}` goes on with it" in late.err
+    assert f"resume it with `peerloom resume {run_dir}`" in late.err
 
 
 def test_a_killed_run_is_not_running(peerloom, started) -> None:
     run_dir, run = started
-    assert (run_dir / "control.json").exists()
+    assert (run_dir / ".peerloom/control.json").exists()
     run.kill()
     run.wait()
     ended = peerloom("ctl", "status", run_dir)
     assert ended.code == 0
-    assert f"not running; `peerloom resume {run_dir}` goes on with it" in ended.out
+    assert f"not running; resume it with `peerloom resume {run_dir}`" in ended.out
     late = peerloom("ctl", "cancel", run_dir)
     assert late.code == 1
-    assert late.err.startswith(f"error: the run in {run_dir} is not running; `peerloom resume")
+    assert late.err.startswith(f"error: the run in {run_dir} is not running; resume it with `peerloom resume")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_killed_run_is_not_running(peerloom, started) -> None:
     [
         (["status"], "give either the run's directory or --address"),
         (["pause", "runs/x", "--address", "a:1"], "give either the run's directory or --address"),
-        (["status", "runs/none"], "runs/none holds no run of Peerloom"),
+        (["status", "runs/none"], "runs/none contains no run of Peerloom"),
         (["status", "--address", "a:1"], TOKEN_VARIABLE),
         (["set", "in_flight", "runs/x"], "in_flight: must be KEY=VALUE"),
     ],
@@ -107,7 +107,7 @@ def test_what_the_user_got_wrong(peerloom, arguments: list[str], message: str) -
 def test_a_run_that_is_over_tells_its_figures(peerloom, tmp_path: Path) -> None:
     run_dir = RunDir.claim(tmp_path / "run")
     run_dir.write_state(State(session=1, peerloom="0.1.0", how="finished", fingerprint=Fingerprint()))
-    run_dir.write_summary({"outcomes": {"completed": 3}})
+    run_dir.write("summary.json", {"outcomes": {"completed": 3}})
     run_dir.release()
     shown = peerloom("ctl", "status", tmp_path / "run")
     assert shown.out.split() == ["state", "finished", "outcomes", "completed", "3"]

@@ -42,7 +42,7 @@ def test_no_model_is_asked_or_fetched(peerloom, tmp_path: Path) -> None:
     assert shown["model"] == {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
     embedded = json.loads(peerloom("run", "coral", "--dry-run", "--json").out)["model"]
     assert embedded["missing_bytes"] == missing_bytes("smollm2-135m") > 10_000_000
-    assert "MB to be fetched first" in peerloom("run", "coral", "--dry-run").out
+    assert "MB to be downloaded first" in peerloom("run", "coral", "--dry-run").out
     beside = ("llms.small.kind=llamacpp", "roles.teacher.llm=small")
     more = json.loads(peerloom("run", "coral", *given, *beside, "--dry-run", "--json").out)["model"]
     assert more["missing_bytes"] == embedded["missing_bytes"]
@@ -59,7 +59,7 @@ def test_no_model_is_asked_or_fetched(peerloom, tmp_path: Path) -> None:
         (["llm=llamacpp", "llm.model=none.gguf"], "cannot read the model none.gguf"),
         (["--run-dir", "empty.jsonl"], "empty.jsonl cannot be used for a run: Not a directory"),
         (["--run-dir", "empty.jsonl/below"], "empty.jsonl cannot be used for a run: Not a directory"),
-        (["--run-dir", "full"], "full is not empty and holds no run of Peerloom"),
+        (["--run-dir", "full"], "full is not empty and contains no run of Peerloom"),
     ],
 )
 def test_what_the_run_would_refuse(peerloom, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -78,7 +78,7 @@ def test_a_directory_that_holds_a_run(peerloom, tmp_path: Path) -> None:
     given: tuple[Any, ...] = ("run", "coral", *SIMULATED, "engine=local", "--run-dir", run_dir)
     assert peerloom(*given, "-q").code == 0
     before = snapshot(tmp_path)
-    assert "run, nothing left to do\n" in peerloom(*given, "--dry-run").out
+    assert "run, finished\n" in peerloom(*given, "--dry-run").out
     assert "run, session 2\n" in peerloom(*given, "limit=5", "--dry-run").out
     refused = peerloom(*given, "seed=1", "--dry-run")
     assert (refused.code, "seed: was 0, now 1" in refused.err) == (2, True)

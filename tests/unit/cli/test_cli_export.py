@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import peerloom as api
+from peerloom.sink.read import read_rows
 
 LOCAL = ("engine=local", "llm=simulated")
 
@@ -20,7 +21,8 @@ def test_parquet_is_what_the_jsonl_is(peerloom, run_dir: Path, tmp_path: Path) -
     ended = peerloom("export", run_dir, "--to", tmp_path / "rows.parquet")
     assert ended.code == 0
     assert ended.out == (
-        f"3 rows in {tmp_path}/rows.parquet\nas JSON text, for the rows differ there: turns[].value\n"
+        f"3 rows in {tmp_path}/rows.parquet\n"
+        "as JSON text, because their types differ between rows: turns[].value\n"
     )
     rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
     for made, row in zip(rows, api.read_rows(run_dir, rejected=False), strict=True):
@@ -30,11 +32,17 @@ def test_parquet_is_what_the_jsonl_is(peerloom, run_dir: Path, tmp_path: Path) -
         assert values == [turn["value"] for turn in row["turns"] if "value" in turn]
 
 
-def test_jsonl_is_the_committed_lines(peerloom, run_dir: Path, tmp_path: Path) -> None:
+def test_jsonl_has_the_committed_rows(peerloom, run_dir: Path, tmp_path: Path) -> None:
     ended = peerloom("export", run_dir, "--to", tmp_path / "rows.jsonl", "--json")
-    assert json.loads(ended.out) == {"path": str(tmp_path / "rows.jsonl"), "rows": 3, "json": []}
-    (part,) = (run_dir / "data").iterdir()
-    assert (tmp_path / "rows.jsonl").read_bytes() == part.read_bytes()
+    assert json.loads(ended.out) == {
+        "path": str(tmp_path / "rows.jsonl"),
+        "rows": 3,
+        "json": [],
+        "skipped": {},
+    }
+    exported = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert exported == list(read_rows(run_dir, rejected=False))
+    assert exported[0]["turns"][0]["calls"][0]["request"]["messages"], "requests in full"
 
 
 def test_without_a_file_it_goes_to_the_run_directory(peerloom, run_dir: Path) -> None:
@@ -50,7 +58,7 @@ def test_without_a_file_it_goes_to_the_run_directory(peerloom, run_dir: Path) ->
     ("arguments", "message"),
     [
         (["nowhere"], "there is no run directory nowhere"),
-        (["run", "--to", "rows.csv"], "rows.csv: rows are written as .parquet or .jsonl"),
+        (["run", "--to", "rows.csv"], "rows.csv: rows are written as .jsonl or .parquet"),
         (["run", "--to", "run/mine.jsonl"], "run/mine.jsonl is in the run directory"),
     ],
 )
@@ -67,7 +75,7 @@ def test_what_cannot_be_exported(
 def test_a_run_with_parquet_output_leaves_both(peerloom, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     ended = peerloom("run", "coral", *LOCAL, "limit=2", "sink.format=parquet", "--run-dir", directory)
-    assert f"the same in {directory}/*.parquet" in ended.out
+    assert f"also in {directory}/*.parquet" in ended.out
     assert pq.read_table(directory / "data.parquet").num_rows == 2
     assert not (directory / "rejected.parquet").exists()
     assert len(list(api.read_rows(directory))) == 2
@@ -94,7 +102,7 @@ def test_rejected_rows_have_a_file_of_their_own(peerloom, tmp_path: Path) -> Non
 def test_another_format_is_refused(peerloom, tmp_path: Path) -> None:
     ended = peerloom("run", "coral", *LOCAL, "sink.format=parket", "--run-dir", tmp_path / "run")
     assert ended.code == 2
-    assert "must be 'jsonl' or 'parquet'. Did you mean 'parquet'?" in ended.err
+    assert "sink.format=parket: there is no such format. Did you mean 'parquet'?" in ended.err
 
 
 def test_a_parquet_file_that_cannot_be_written_says_so_and_keeps_the_rows(
@@ -103,7 +111,7 @@ def test_a_parquet_file_that_cannot_be_written_says_so_and_keeps_the_rows(
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("peerloom.sink.export.writer.write_parquet", full)
+    monkeypatch.setattr("peerloom.sink.export.formats.parquet.ParquetExporter.write", full)
     directory = tmp_path / "run"
     given = ("run", "coral", *LOCAL, "limit=1", "-q", "sink.format=parquet", "--run-dir", directory)
     ended = peerloom(*given)
@@ -120,5 +128,7 @@ def test_the_same_in_python(run_dir: Path, tmp_path: Path) -> None:
     config = {"sink.format": "parquet", "limit": 3}
     result = api.run("coral", llm="simulated", engine="local", config=config, run_dir=run_dir)
     assert pq.read_table(run_dir / "data.parquet").num_rows == len(result) == 3
-    assert pq.read_table(result.export(tmp_path / "rows.parquet")).num_rows == 3
-    assert result.export(tmp_path / "others.jsonl", rejected=True).read_bytes() == b""
+    assert [each.rows for each in result.export(tmp_path / "rows.parquet")] == [3]
+    assert pq.read_table(tmp_path / "rows.parquet").num_rows == 3
+    (others,) = result.export(tmp_path / "others.jsonl", rejected=True)
+    assert others.path.read_bytes() == b""

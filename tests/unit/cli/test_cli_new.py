@@ -68,7 +68,7 @@ def test_the_workflow_is_short(peerloom, here: Path) -> None:
 def test_a_name_that_python_cannot_import(peerloom, here: Path, name: str) -> None:
     ended = peerloom("new", name)
     assert ended.code == 2
-    assert ended.err.startswith(f"error: {name!r} is no name for a recipe")
+    assert ended.err.startswith(f"error: {name!r} is not a valid recipe name")
     assert list(here.iterdir()) == []
 
 
@@ -81,6 +81,6 @@ def test_a_name_that_is_taken(peerloom, here: Path, name: str) -> None:
 def test_what_is_there_stays(peerloom, here: Path) -> None:
     (here / "my_recipe").mkdir()
     (here / "file").touch()
-    assert "my_recipe is there already" in peerloom("new", "my_recipe").err
-    assert "file cannot be made: File exists" in peerloom("new", "my_recipe", "--dir", "file").err
+    assert "my_recipe exists already" in peerloom("new", "my_recipe").err
+    assert "file cannot be created: File exists" in peerloom("new", "my_recipe", "--dir", "file").err
     assert list((here / "my_recipe").iterdir()) == []

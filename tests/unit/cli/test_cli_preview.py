@@ -1,4 +1,5 @@
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -57,9 +58,27 @@ def test_rejected_rows_say_why(peerloom, scratch: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "code"), [(["source.path=bad.jsonl"], 1), (["budget.tokens=1"], 3), (["max_failed=0"], 1)]
+)
+def test_a_directory_that_messages_refer_to_is_kept(
+    peerloom, scratch: Path, options: list[str], code: int
+) -> None:
+    good = '{"question": "?", "options": ["a", "b"], "answer": "A"}\n'
+    (scratch / "bad.jsonl").write_text('{"bad": 1}\n')
+    (scratch / "mixed.jsonl").write_text(f'{{"bad": 1}}\n{good}')
+    ended = peerloom("preview", "coral", LLM, "source.path=mixed.jsonl", *options)
+    assert ended.code == code
+    mentioned = re.findall(rf"{scratch}/peerloom-[\w/]+", ended.err)
+    assert len(mentioned) > 1
+    assert all(Path(path).exists() for path in mentioned), mentioned
+    assert f"the run is kept in {mentioned[-1]}" in ended.err
+    assert peerloom("show", mentioned[-1], "--failed").code == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["corl", LLM], 2, "there is no recipe 'corl'"),
+        (["corl", LLM], 2, "recipe=corl: there is no such recipe"),
         (["coral", "llm=simulatd"], 2, "there is no such llm. Did you mean 'simulated'?"),
         (["coral", "llm=openai", "llm.base_url=http://127.0.0.1:9/v1", "llm.model=m"], 1, "no LLM server"),
     ],

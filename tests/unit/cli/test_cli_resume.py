@@ -48,7 +48,7 @@ def test_what_is_no_run_is_refused_and_left_alone(peerloom, tmp_path: Path) -> N
     for path in (tmp_path / "none", tmp_path):
         ended = peerloom("resume", path)
         assert ended.code == 2
-        assert f"error: {path} holds no run to go on with: it has no run.yaml and no state.json" in ended.err
+        assert f"error: {path} has no run to resume: it lacks run.yaml and .peerloom/state.json" in ended.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,11 +67,11 @@ def test_a_run_that_has_done_nothing_is_not_replaced_by_another(peerloom, tmp_pa
     (tmp_path / "run").mkdir()  # or it would be removed
     nobody = ("engine=local", "llm=openai", "llm.base_url=http://127.0.0.1:9/v1", "llm.model=m")
     assert peerloom("run", "coral", *nobody, "-q", "--run-dir", tmp_path / "run").code == 1
-    before = (tmp_path / "run" / "state.json").read_text()
+    before = (tmp_path / "run" / ".peerloom/state.json").read_text()
     ended = peerloom("resume", tmp_path / "run", "seed=4")
     assert ended.code == 2
     assert "seed: was 0, now 4" in ended.err
-    assert (tmp_path / "run" / "state.json").read_text() == before
+    assert (tmp_path / "run" / ".peerloom/state.json").read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_what_was_started_from_python_goes_on_there(
 ) -> None:
     run_dir = tmp_path / "run"
     api.run("coral", engine="local", limit=1, run_dir=run_dir, progress=False, **given)
-    before = (run_dir / "state.json").read_text()
+    before = (run_dir / ".peerloom/state.json").read_text()
     ended = peerloom("resume", run_dir)
     assert ended.code == 2
-    assert f"was started from Python, {named} run.yaml cannot hold: the same peerloom.run(..., " in ended.err
-    assert (run_dir / "state.json").read_text() == before
+    assert f"was started from Python, {named} run.yaml cannot hold: to resume it, call the same " in ended.err
+    assert (run_dir / ".peerloom/state.json").read_text() == before
 
 
 def test_no_weights_are_fetched_for_a_run_that_is_done_or_refused(

@@ -77,7 +77,7 @@ def test_what_the_user_got_wrong_is_one_line_and_nothing_starts(
 def test_an_unknown_recipe(peerloom) -> None:
     ended = peerloom("run", "corl")
     assert ended.code == 2
-    assert "there is no recipe 'corl'. Did you mean 'coral'?" in ended.err
+    assert "recipe=corl: there is no such recipe. Did you mean 'coral'?" in ended.err
 
 
 def test_the_same_command_again_goes_on_and_another_one_is_refused(peerloom, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_service_that_dies_says_where_the_finished_rows_are(peerloom, tmp_path
     assert ended.code == 1
     assert ended.err == (
         f"rows written before the error are in {tmp_path / 'run'}\n"
-        f"to go on: peerloom resume {tmp_path / 'run'}\nerror: the model died\n"
+        f"to resume: peerloom resume {tmp_path / 'run'}\nerror: the model died\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""`peerloom serve` with real keepers; in vLLM's place stands a program that serves the simulated model."""
+"""`peerloom serve` with real supervisors; a program that serves the simulated model stands in for vLLM."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from peerloom.services.fleets.directory import Entry, KeeperProcess, Listed, read, this_process, write
+from peerloom.services.fleets.directory import Entry, Listed, SupervisorProcess, read, this_process, write
 
 PATIENCE = 60.0  # seconds, for a busy machine
 VLLM = f"""#!{sys.executable}
@@ -67,8 +67,8 @@ def fleets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield directory
     for file in directory.glob("*.json"):
         entry = read(file)
-        if entry.keeper is not None and entry.life == "alive" and entry.keeper.pid != os.getpid():
-            os.kill(entry.keeper.pid, signal.SIGKILL)
+        if entry.supervisor is not None and entry.life == "alive" and entry.supervisor.pid != os.getpid():
+            os.kill(entry.supervisor.pid, signal.SIGKILL)
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -105,13 +105,13 @@ def test_a_fleet_from_up_to_down(peerloom, fleets: Path, monkeypatch: pytest.Mon
 
     assert "2 of 2" in peerloom("serve", "status").out
     status = json.loads(peerloom("serve", "status", "mine", "--json").out)
-    assert (status["state"], status["keeper_is"], len(status["endpoints"])) == ("up", "alive", 2)
+    assert (status["state"], status["supervisor_is"], len(status["endpoints"])) == ("up", "alive", 2)
     again = peerloom("serve", "up", "mine", *OPTIONS, "model=org/m")
     assert again.code == 1
     assert "there is a fleet mine already" in again.err
 
-    assert first.pid is not None and second.pid is not None and entry.keeper is not None
-    assert len(tree(fleets)) == 4
+    assert first.pid is not None and second.pid is not None and entry.supervisor is not None
+    until(lambda: len(tree(fleets)) == 4)
     os.kill(first.pid, signal.SIGKILL)
     until(lambda: [each.restarts for each in read(fleets / "mine.json").endpoints] == [1, 0])
     until(lambda: len(read(fleets / "mine.json").urls) == 2)
@@ -126,21 +126,21 @@ def test_a_fleet_from_up_to_down(peerloom, fleets: Path, monkeypatch: pytest.Mon
     assert "hush-hush" not in written
     servers = [each.pid for each in read(fleets / "mine.json").endpoints]
     assert peerloom("serve", "down", "mine").out == "fleet mine is down\n"
-    assert gone(entry.keeper.pid, *filter(None, servers), *tree(fleets))
+    assert gone(entry.supervisor.pid, *filter(None, servers), *tree(fleets))
     assert "there are no fleets" in peerloom("serve", "status").out
     missing = peerloom("serve", "status", "mine")
     assert (missing.code, "there is no fleet mine" in missing.err) == (1, True)
 
 
 @pytest.mark.slow
-def test_a_keeper_that_was_killed_is_noticed(peerloom, fleets: Path) -> None:
+def test_a_supervisor_that_was_killed_is_noticed(peerloom, fleets: Path) -> None:
     assert peerloom("serve", "up", "mine", *OPTIONS, "model=org/m").code == 0
     entry = read(fleets / "mine.json")
-    assert entry.keeper is not None and entry.endpoints[0].pid is not None
-    os.kill(entry.keeper.pid, signal.SIGKILL)
-    until(lambda: gone(entry.keeper.pid))
-    assert "its keeper is gone, and its servers with it" in peerloom("serve", "status", "mine").out
-    assert peerloom("serve", "down", "mine").out == "fleet mine is down; its keeper was gone already\n"
+    assert entry.supervisor is not None and entry.endpoints[0].pid is not None
+    os.kill(entry.supervisor.pid, signal.SIGKILL)
+    until(lambda: gone(entry.supervisor.pid))
+    assert "its supervisor is gone, and its servers with it" in peerloom("serve", "status", "mine").out
+    assert peerloom("serve", "down", "mine").out == "fleet mine is down; its supervisor was gone already\n"
     assert gone(entry.endpoints[0].pid, *tree(fleets))
     assert not (fleets / "mine.json").exists()
 
@@ -190,20 +190,20 @@ def entry(**more) -> Entry:
 
 def test_a_rebooted_machine(peerloom, fleets: Path) -> None:
     ours = this_process()
-    write(fleets / "old.json", entry(keeper=KeeperProcess(host=ours.host, boot="before", pid=1, began=0.0)))
+    write(fleets / "old.json", entry(supervisor=SupervisorProcess(host=ours.host, pid=1, began=0.0)))
     assert "dead" in peerloom("serve", "status").out
     assert peerloom("serve", "down", "old").code == 0
     assert os.listdir(fleets) == []
 
 
 def test_a_fleet_of_another_machine_is_left_alone(peerloom, fleets: Path) -> None:
-    keeper = KeeperProcess(host="elsewhere", boot="b", pid=os.getpid(), began=this_process().began)
-    write(fleets / "far.json", entry(keeper=keeper, beat=time.time()))
+    supervisor = SupervisorProcess(host="elsewhere", pid=os.getpid(), began=this_process().began)
+    write(fleets / "far.json", entry(supervisor=supervisor, beat=time.time()))
     ended = peerloom("serve", "down", "far")
     assert ended.code == 1
     assert "runs on elsewhere: `peerloom serve down far` has to be called there" in ended.err
-    write(fleets / "far.json", entry(keeper=keeper, beat=time.time() - 1000))
-    assert "its keeper on elsewhere has not been heard of" in peerloom("serve", "status", "far").out
+    write(fleets / "far.json", entry(supervisor=supervisor, beat=time.time() - 1000))
+    assert "its supervisor on elsewhere has not been heard of" in peerloom("serve", "status", "far").out
     assert peerloom("serve", "down", "far").code == 0
 
 

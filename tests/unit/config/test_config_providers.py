@@ -1,17 +1,18 @@
 """A provider of someone else's: one class, found by its import path or by its entry point."""
 
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from peerloom.config import Config, check, compose, to_yaml
-from peerloom.config import providers as config_providers
 from peerloom.config.build import resolve
 from peerloom.config.resume import resume_values
+from peerloom.config.sections.llm import find_group
 from peerloom.errors import ConfigError
+from peerloom.lookup import plugins
 
 SOURCE = """
 from dataclasses import dataclass
@@ -26,10 +27,7 @@ from peerloom.services.llm.providers.openai import OpenAIDialect
 class Lab(OpenAIDialect):
     width: Annotated[Count, SAME] = 2
     region: Annotated[str, FREE] = "north"
-
-    @property
-    def provider(self):
-        return Provider("http://lab/v1", "LAB_URL", "LAB_KEY")
+    provider = Provider("http://lab/v1", "LAB_URL", "LAB_KEY")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +45,14 @@ def a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "a_lab_of_mine.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "a_lab_of_mine", raising=False)
-    config_providers.find_group.cache_clear()
+    find_group.cache_clear()
 
 
 @pytest.fixture
 def declared(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("lab", PATH, "peerloom.providers")
 
-    def entry_points(*, group: str, name: str = "lab") -> list[EntryPoint]:
-        return [point] if (group, name) == ("peerloom.providers", "lab") else []
-
-    monkeypatch.setattr(config_providers, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", EntryPoints([point]).select)
 
 
 def checked(*overrides: str) -> Config:
@@ -73,7 +68,7 @@ def test_a_provider_is_found_by_its_import_path(tmp_path: Path) -> None:
     assert kept["llm.width"] == 3
     assert "llm.region" not in kept
     (tmp_path / "run.yaml").write_text(to_yaml(config))
-    assert check(compose(str(tmp_path / "run.yaml"))).model_dump() == config.model_dump()
+    assert check(compose(str(tmp_path / "run.yaml"))).plain() == config.plain()
 
 
 def test_a_provider_makes_its_service(monkeypatch: pytest.MonkeyPatch) -> None:

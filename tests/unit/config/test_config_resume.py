@@ -4,7 +4,7 @@ from typing import Any, get_args
 from peerloom.config import Config, check, compose
 from peerloom.config.build import resolve
 from peerloom.config.resume import resume_values, rule_of
-from peerloom.config.sections.base import Section, fields_of, is_section
+from peerloom.config.sections.base import fields_of, is_section
 from peerloom.config.sections.llm import LLM_GROUPS
 from peerloom.options import FREE, MAY_GROW, SAME, OnResume, Options
 from peerloom.recipes import find
@@ -13,7 +13,7 @@ from peerloom.recipes import find
 def sections(kind: Any) -> Iterator[type[Any]]:
     """The sections in a field's type."""
     if is_section(kind):
-        assert issubclass(kind, Section | Options)
+        assert issubclass(kind, Options)
         yield kind
     for inner in get_args(kind):
         yield from sections(inner)

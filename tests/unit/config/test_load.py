@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,13 +24,13 @@ def checked(*overrides: str):
 
 def test_a_recipe_adds_its_own_options() -> None:
     config = checked("recipe.max_rounds=5", "recipe.hints=[a,b]")
-    assert config.recipe.model_dump() == {
-        "name": "coral", "max_rounds": 5, "style": "short", "hints": ("a", "b"), "weights": {}
+    assert config.plain()["recipe"] == {
+        "name": "coral", "max_rounds": 5, "style": "short", "hints": ["a", "b"], "weights": {}
     }  # fmt: skip
 
 
 def test_a_config_is_frozen() -> None:
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(FrozenInstanceError):
         checked().limit = 3
 
 
@@ -46,8 +46,8 @@ def test_a_config_is_frozen() -> None:
         (["sorce.path=q"], "sorce.path=q: there is no key 'sorce.path'. Did you mean 'source.path'?"),
         (
             ["source=q.jsonl"],
-            "source=q.jsonl: must be a group of keys. "
-            "There are: source.path, source.key, source.field, source.format.",
+            "source.format=q.jsonl: there is no such format. Did you mean 'jsonl'? There are: auto, "
+            "documents, hf, html, jsonl, parquet, run, text. A file is named by source.path=q.jsonl",
         ),
         (["source.path=3"], "source.path=3: must be text or a list."),
         (["source.path=[a,3]"], 'source.path=["a",3]: must be text.'),
@@ -79,8 +79,8 @@ def test_a_config_is_frozen() -> None:
         ),
         (
             ["llm.zzz=1"],
-            "There are: llm.kind, llm.fallback, llm.model, llm.replicas, llm.slots, llm.context, "
-            "llm.threads, llm.placement, llm.host, llm.limits, llm.routing, llm.hedge.",
+            "There are: llm.kind, llm.fallback, llm.model, llm.slots, llm.context, "
+            "llm.threads, llm.replicas, llm.placement, llm.host, llm.limits, llm.routing.",
         ),
         (["llm=fleet"], "llm.name is needed: write llm.name=..."),
         (["llm.limits.requests=9"], "Did you mean 'llm.limits.requests_per_minute'?"),
@@ -130,4 +130,4 @@ def test_run_yaml_says_everything_and_loads_again(tmp_path: Path) -> None:
     file.write_text(to_yaml(config, "a comment\nof two lines"))
     assert file.read_text().startswith("# a comment\n# of two lines\nrecipe:\n  name: coral\n")
     again = check(compose(str(file)), Options)
-    assert again.model_dump() == config.model_dump()
+    assert again.plain() == config.plain()

@@ -6,12 +6,12 @@ from peerloom.config import Config, check, compose
 from peerloom.config.build import make_settings, resolve
 from peerloom.config.resume import rule_of
 from peerloom.config.sections.base import fields_of
-from peerloom.config.sections.money import Cache
 from peerloom.errors import ConfigError
 from peerloom.options import FREE
 from peerloom.recipes import find
-from peerloom.runtime.driver.client import prepared
+from peerloom.runtime.driver.run import prepare_client
 from peerloom.runtime.settings import RunSettings
+from peerloom.services.llm.cache.client import Cache
 from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.usage.budget import Budget
 from peerloom.services.llm.usage.budget import Budget as RunBudget
@@ -71,7 +71,7 @@ def test_the_cache_knows_which_model_it_is_for(tmp_path: Path, monkeypatch: pyte
         "cache.path=c.db", "cache.size_gb=0.5", "llm=openai", "llm.model=m", "llm.timeout=5"
     ).cache
     assert cache is not None
-    assert (cache.path, cache.size, cache.lookup) == (tmp_path / "c.db", 500_000_000, True)
+    assert (cache.path, cache.size_gb, cache.lookup) == (str(tmp_path / "c.db"), 0.5, True)
     assert (cache.model["llm.kind"], cache.model["llm.model"]) == ("openai", "m")
     assert "llm.timeout" not in cache.model and "llm.base_url" not in cache.model
 
@@ -86,7 +86,7 @@ def test_a_budget_in_dollars_needs_prices() -> None:
     settings = settings_of("budget.usd=1")
     spec = ReplicatedClientSpec(model="mine", replicas=("http://127.0.0.1:1/v1",), backend_factory=print)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"budget\.usd needs the price of mine"):
-        prepared(spec, settings, everything=True)
+        prepare_client(spec, settings, metered=True)
     priced = settings_of("budget.usd=1", "prices={mine: {prompt: 1, completion: 1}}")
-    (fleet,) = prepared(spec, priced, everything=True).fleets
+    (fleet,) = prepare_client(spec, priced, metered=True).fleets
     assert (fleet.price, fleet.limited) == (Price(prompt=1.0, completion=1.0), True)

@@ -1,11 +1,8 @@
 import asyncio
 import contextlib
-import json
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,8 @@ import pytest
 
 from peerloom import FunctionAgent, Sequence, api
 from peerloom.control.client import TOKEN_VARIABLE, Channel, NotRunning, find, last_state
+from peerloom.control.protocol import REFUSED, seal
 from peerloom.errors import ConfigError, EngineError, RunDirError
-from peerloom.services.llm.simulated.server.http1 import HttpRequest, ServerConnection
 from peerloom.services.secret import Secret
 from peerloom.sink.rundir.directory import RunDir
 from peerloom.sink.rundir.state import Fingerprint, How, State
@@ -27,7 +24,7 @@ def answers_at(run_dir: RunDir, **changes: str) -> None:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     content = {"address": address, "token": "secret", "host": socket.gethostname(), "pid": 1}
-    run_dir.write_control(json.dumps({**content, **changes}).encode())
+    run_dir.write(".peerloom/control.json", {**content, **changes})
 
 
 def ended(path: Path, how: How) -> Path:
@@ -46,21 +43,17 @@ def claimed(tmp_path: Path) -> Iterator[RunDir]:
 
 
 @contextlib.asynccontextmanager
-async def answering(status: int, body: bytes, headers: bytes = b"") -> AsyncIterator[str]:
-    """A server that is no run."""
-    connections: set[ServerConnection] = set()
+async def answering(*lines: bytes) -> AsyncIterator[str]:
+    """A server that is no run: it says the first line, and answers a request with the second."""
 
-    def handle(request: HttpRequest, connection: ServerConnection) -> None:
-        connection.reply(status, body, headers=headers)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for line in lines:
+            writer.write(line)
+            await reader.readline()
+        writer.close()
 
-    server = await asyncio.get_running_loop().create_server(
-        lambda: ServerConnection(handle, connections), "127.0.0.1", 0
-    )
-    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    for connection in list(connections):
-        connection.close()
-    server.close()
-    await server.wait_closed()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def ask(address: str) -> Any:
@@ -72,7 +65,7 @@ def test_a_killed_driver_has_left_its_file(claimed: RunDir, changes: dict[str, s
     answers_at(claimed, **changes)
     claimed.release()
     run_dir = ended(claimed.path, "running")
-    with pytest.raises(NotRunning, match=rf"not running; `peerloom resume {run_dir}` goes on with it"):
+    with pytest.raises(NotRunning, match=rf"not running; resume it with `peerloom resume {run_dir}`"):
         find(run_dir)
     assert last_state(run_dir) == {"state": "not running", "outcomes": {}, "reasons": {}}
 
@@ -81,12 +74,12 @@ def test_a_driver_is_killed_while_it_is_asked(claimed: RunDir) -> None:
     answers_at(claimed)
     channel = find(claimed.path)
     claimed.release()
-    with pytest.raises(NotRunning, match=r"not running; `peerloom resume "):
+    with pytest.raises(NotRunning, match="not running; resume it with `peerloom resume "):
         channel.request("pause")
 
 
 def test_a_run_that_has_not_answered_yet(claimed: RunDir) -> None:
-    with pytest.raises(NotRunning, match="starting or ending: ask again"):
+    with pytest.raises(NotRunning, match="starting or ending: try again"):
         find(claimed.path)
     assert last_state(claimed.path) == {"state": "starting"}
 
@@ -103,18 +96,18 @@ def test_what_a_run_that_is_over_tells(tmp_path: Path, how: How) -> None:
 
 def test_no_run_at_all(tmp_path: Path) -> None:
     for call in (find, last_state):
-        with pytest.raises(RunDirError, match="holds no run"):
+        with pytest.raises(RunDirError, match="contains no run"):
             call(tmp_path)
 
 
 def test_a_run_that_listens_on_another_host_only(claimed: RunDir) -> None:
     answers_at(claimed, host="node-7")
-    with pytest.raises(EngineError, match="no other hosts than node-7: ask it there"):
+    with pytest.raises(EngineError, match="only reachable on node-7: use peerloom ctl there"):
         find(claimed.path)
 
 
 def test_a_file_that_cannot_be_read(claimed: RunDir) -> None:
-    (claimed.path / "control.json").write_text("{")
+    (claimed.path / ".peerloom/control.json").write_text("{")
     with pytest.raises(RunDirError, match=r"control\.json cannot be read"):
         find(claimed.path)
 
@@ -137,37 +130,57 @@ def test_what_is_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_a_server_that_has_taken_the_port_is_not_believed() -> None:
-    async with answering(200, b'{"state": "running"}') as address:
-        with pytest.raises(EngineError, match="is not this run: it does not know the token"):
-            await ask(address)
-    async with answering(200, b"{}", b"X-Peerloom-Signature: 00\r\n") as address:
+    unsigned = b'00 {"state": "running"}\n'
+    of_another_request = seal(TOKEN, "answer", b"another request\n", {"state": "running"})
+    for answer in (unsigned, of_another_request, b"HTTP/1.1 200 OK\r\n"):
+        async with answering(b"nonce\n", answer) as address:
+            with pytest.raises(EngineError, match="is not this run: it does not know the token"):
+                await ask(address)
+
+
+async def test_equal_requests_differ_so_that_no_answer_can_be_used_twice() -> None:
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"always the same nonce\n")
+        requests.append(await reader.readline())
+        writer.write(seal(TOKEN, "answer", requests[0], {"state": "running"}))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await ask(address) == {"state": "running"}
         with pytest.raises(EngineError, match="is not this run"):
             await ask(address)
 
 
-async def test_clocks_that_are_apart_are_seen() -> None:
-    async with answering(401, b"") as address:
-        with pytest.raises(EngineError, match="the token is not this run's"):
+async def test_a_refusal_and_a_closed_connection_are_told_apart() -> None:
+    async with answering(b"nonce\n", REFUSED) as address:
+        with pytest.raises(EngineError, match="refuses: the token is not this run's"):
             await ask(address)
-    date = formatdate(time.time() + 3600, usegmt=True).encode()
-    async with answering(401, b"", b"Date: " + date + b"\r\n") as address:
-        with pytest.raises(EngineError, match=r"clocks of the two hosts are 3[56]\d\d s apart, at most 30 s"):
-            await ask(address)
+    for lines in ((), (b"nonce\n",)):
+        async with answering(*lines) as address:
+            with pytest.raises(EngineError, match="does not answer at"):
+                await ask(address)
 
 
-async def test_what_speaks_no_http_is_an_error() -> None:
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-    async with server:
-        with pytest.raises(EngineError, match="does not answer at"):
+async def test_a_failure_in_the_run_is_no_mistake_of_the_user() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"nonce\n")
+        writer.write(seal(TOKEN, "answer", await reader.readline(), {"failed": "KeyError(3)"}))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        with pytest.raises(EngineError, match=r"failed to status: KeyError\(3\)"):
             await ask(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
 def test_an_unreadable_token_is_another_users(claimed: RunDir) -> None:
     answers_at(claimed)
-    (claimed.path / "control.json").chmod(0)
+    (claimed.path / ".peerloom/control.json").chmod(0)
     if os.geteuid() == 0:
         pytest.skip("root reads everything")
-    with pytest.raises(RunDirError, match="Only who started the run can"):
+    with pytest.raises(RunDirError, match="Only the user who started the run can read it"):
         find(claimed.path)
 
 

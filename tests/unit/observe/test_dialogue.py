@@ -13,6 +13,7 @@ def printed(*turns: dict[str, Any], opening: tuple[str, ...] = (), **row: Any) -
         "id": "0-1-0",
         "outcome": "completed",
         "reason": "",
+        "input": None,
         "messages": messages,
         "turns": list(turns),
         "result": None,

@@ -24,8 +24,9 @@ def snapshot(seconds: float, rows: int = 20) -> Progress:
 
 
 def test_a_terminal_gets_the_panel_and_a_pipe_gets_lines() -> None:
-    assert isinstance(open_display(console(terminal=True)), LiveDisplay)
-    assert isinstance(open_display(console(terminal=False)), LineDisplay)
+    for terminal, kind in ((True, LiveDisplay), (False, LineDisplay)):
+        with open_display(console(terminal=terminal)) as display:
+            assert isinstance(display, kind)
 
 
 def test_a_line_every_few_seconds() -> None:

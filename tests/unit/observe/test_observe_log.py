@@ -7,11 +7,11 @@ from peerloom.observe import LogHooks
 def test_events_are_logged_with_their_fields() -> None:
     written: list[tuple[str, str, dict[str, Any]]] = []
     log = LogHooks(lambda level, event, **fields: written.append((level, event, fields)))
-    log.starting(Starting("starting Ray"))
-    log.run_started(RunStarted("d", "coral"))
-    log.member_lost(MemberLost("peer-1.1", "killed"))
-    log.notice(Notice("error", "text"))
-    log.run_finished(RunFinished("failed", "d"))
+    log.handle("starting", Starting("starting Ray"))
+    log.handle("run_started", RunStarted("d", "coral"))
+    log.handle("member_lost", MemberLost("peer-1.1", "killed"))
+    log.handle("notice", Notice("error", "text"))
+    log.handle("run_finished", RunFinished("failed", "d"))
     assert written == [
         ("info", "starting", {"step": "starting Ray"}),
         ("info", "run_started", {"run_dir": "d", "recipe": "coral"}),
@@ -25,5 +25,5 @@ def test_progress_is_logged_now_and_then() -> None:
     written: list[float] = []
     log = LogHooks(lambda level, event, **fields: written.append(fields["seconds"]))
     for second in range(100):
-        log.progress(Progress(second, None, 0, 0))
+        log.handle("progress", Progress(second, None, 0, 0))
     assert written == [0, 30, 60, 90]

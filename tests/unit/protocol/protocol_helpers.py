@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from peerloom.protocol.messages import Copy, Deliver, Item, Prepare, Report, ViewCommit
+from peerloom.protocol.feeder import Feeder
+from peerloom.protocol.messages import Deliver, Item, Prepare, Report, ViewCommit
 from peerloom.protocol.participant import Participant
 from peerloom.protocol.view import FEEDER, PEER, SINK, Member, View
 from peerloom.task import Header, TaskId
@@ -30,12 +31,17 @@ def item(row: int, hop: int = 0, attempt: int = 1) -> Item:
     return Item(Header(task(row), attempt, hop), b"task")
 
 
-def rows(items: Sequence[Copy]) -> list[int]:
+def rows(items: Sequence[Item]) -> list[int]:
     return [item.header.id.row for item in items]
 
 
 def deliver(seq: int, *items: Item, sender: str = ANN, view: int = 1) -> Deliver:
     return Deliver(view, sender, seq, list(items))
+
+
+def admit(machine: Feeder, *items: Item, target: str = "ask") -> None:
+    for each in items:
+        machine.admit(each, target)
 
 
 def enter(member: Participant, at: View, resolve: ViewCommit | None = None) -> Report:

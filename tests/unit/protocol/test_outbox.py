@@ -1,8 +1,8 @@
 from protocol_helpers import ANN, BEN, ask, item, rows, task, view
 
 from peerloom.protocol import outbox as module
-from peerloom.protocol.messages import Copy, Deliver, Delivered, Item
-from peerloom.protocol.outbox import Outbox, Plain
+from peerloom.protocol.messages import Deliver, Delivered
+from peerloom.protocol.outbox import Outbox
 from peerloom.task import TaskId
 
 
@@ -149,61 +149,3 @@ def test_dropped_tasks_are_forgotten_wherever_they_are():
 
     assert outbox.uncertain() == []
     assert outbox.waiting() == [item(3).header]
-
-
-class Short(Plain):
-    """Notes what is packed how."""
-
-    def __init__(self) -> None:
-        self.packed: list[tuple[str, int, bool]] = []
-
-    def pack(self, destination: str, copy: Copy, full: bool) -> Item:
-        self.packed.append((destination, copy.header.id.row, full))
-        return super().pack(destination, copy, full)
-
-
-def test_what_the_receiver_has_left_here_goes_first_and_whole():
-    packing = Short()
-    outbox = Outbox(ANN, Places({"tell": BEN}).choose, packing)
-    for row in range(4):
-        outbox.put("tell", item(row))
-    sent = only(outbox.next_deliveries(1))
-    outbox.put("tell", item(4))
-    assert outbox.waiting() == [item(4).header]
-
-    outbox.answered(BEN, Delivered(1, sent.seq, True, [1, 3]))
-
-    assert outbox.waiting() == [item(row).header for row in (1, 3, 4)]
-    packing.packed.clear()
-    assert rows(only(outbox.next_deliveries(1)).items) == [1, 3, 4]
-    assert packing.packed == [(BEN, 1, True), (BEN, 3, True), (BEN, 4, False)]
-
-
-def test_what_is_missing_is_told_once():
-    outbox, _ = make()
-    outbox.put("tell", item(0))
-    sent = only(outbox.next_deliveries(1))
-    outbox.answered(BEN, Delivered(1, sent.seq, True, [0]))
-    outbox.answered(BEN, Delivered(1, sent.seq, True, [0]))
-    assert outbox.waiting() == [item(0).header]
-
-
-def test_a_batch_that_nobody_answered_for_is_uncertain_whatever_was_missing():
-    outbox, _ = make()
-    outbox.put("tell", item(0))
-    sent = only(outbox.next_deliveries(1))
-    outbox.failed(BEN, sent.seq)
-    outbox.answered(BEN, Delivered(1, sent.seq, True, [0]))
-    assert outbox.uncertain() == [item(0).header]
-    assert outbox.waiting() == []
-
-
-def test_a_task_is_packed_for_whom_it_goes_to_after_a_census():
-    packing, places = Short(), Places({"tell": BEN})
-    outbox = Outbox(ANN, places.choose, packing)
-    outbox.put("tell", item(0))
-    outbox.answered(BEN, Delivered(1, only(outbox.next_deliveries(1)).seq, True, [0]))
-    places["tell"] = "peer-1.1"
-    outbox.reroute()
-    outbox.next_deliveries(2)
-    assert packing.packed == [(BEN, 0, False), ("peer-1.1", 0, False)]

@@ -1,11 +1,8 @@
-from collections.abc import Set
-
 from protocol_helpers import ANN, BEN, ask, deliver, enter, feeder, item, rows, sink, task, tell, view
 
-from peerloom.protocol.messages import Copy, Delivered, Item, Prepare, ViewCommit
-from peerloom.protocol.outbox import Plain
-from peerloom.protocol.peer import Move, Peer
-from peerloom.protocol.view import TO_SINK, to_renderer
+from peerloom.protocol.messages import Delivered, Prepare, ViewCommit
+from peerloom.protocol.peer import Move, Peer, to_renderer
+from peerloom.protocol.view import TO_SINK
 
 
 def make() -> Peer:
@@ -214,50 +211,3 @@ def test_a_copy_that_a_census_discards_no_longer_counts():
     assert machine.is_current(header)
     enter(machine, view(2), ViewCommit(2, discard=[header.id]))
     assert not machine.is_current(header)
-
-
-class Lacking(Plain):
-    """Has nothing of the rows named."""
-
-    def __init__(self, *rows: int) -> None:
-        self.rows = rows
-        self.members: Set[str] = set()
-
-    def unpack(self, sender: str, item: Item) -> Copy | None:
-        return None if item.header.id.row in self.rows else item
-
-    def retain(self, members: Set[str]) -> None:
-        self.members = members
-
-
-def test_what_it_cannot_unpack_is_not_taken_in():
-    peer = Peer(BEN, packing=Lacking(1))
-    enter(peer, view(1))
-
-    assert peer.deliver(deliver(1, item(0), item(1), item(2))) == Delivered(1, 1, True, [1])
-
-    assert rows(peer.arrivals()) == [0, 2]
-    assert peer.acting == 2
-    assert [header.id.row for header in enter(peer, view(2)).holding] == [0, 2]
-
-
-def test_whoever_asks_again_hears_the_same_of_what_is_missing():
-    packing = Lacking(1)
-    peer = Peer(BEN, packing=packing)
-    enter(peer, view(1))
-    first = deliver(1, item(0), item(1))
-    answer = peer.deliver(first)
-    packing.rows = ()
-    assert peer.deliver(first) == answer == Delivered(1, 1, True, [1])
-    assert peer.deliver(deliver(2, item(1))) == Delivered(1, 2, True)
-    assert peer.deliver(deliver(2, item(1))) == Delivered(1, 2, True)
-    assert rows(peer.arrivals()) == [0, 1]
-
-
-def test_its_packing_hears_who_the_members_are():
-    packing = Lacking()
-    peer = Peer(BEN, packing=packing)
-    enter(peer, view(1))
-    assert packing.members == view(1).names
-    enter(peer, view(2, feeder, tell, sink))
-    assert packing.members == {"feeder-0.0", BEN, "sink-0.0"}

@@ -1,6 +1,7 @@
 from protocol_helpers import (
     FEED,
     STORE,
+    admit,
     ask,
     deliver,
     enter,
@@ -36,9 +37,9 @@ def gathering(number: int, peer: int = 0, cell: int | None = None) -> View:
 
 def make(*numbers: int) -> Feeder:
     """A feeder with these tasks in flight, in view 1."""
-    machine = Feeder(FEED, 10, "ask")
+    machine = Feeder(FEED, 10)
     enter(machine, gathering(1), ViewCommit(1, past=[EMPTY]))
-    machine.admit([item(number) for number in numbers])
+    admit(machine, *(item(number) for number in numbers))
     answer(machine)
     return machine
 
@@ -56,7 +57,7 @@ def lose(machine: Feeder, at: View, *numbers: int, hop: int = 0, aboard: list[He
     enter(machine, at, ViewCommit(at.number, lost=[task(number) for number in numbers], alone=aboard or []))
     for number in numbers:
         poison = machine.deaths(task(number), hop)
-        machine.admit([item(number, hop, at.number)], TO_SINK if poison else None)
+        admit(machine, item(number, hop, at.number), target=TO_SINK if poison else "ask")
 
 
 def suspected(*numbers: int) -> Feeder:
@@ -177,10 +178,10 @@ def test_a_census_tells_who_is_still_aboard():
 
 
 def test_another_feeder_learns_who_is_aboard():
-    machine = Feeder(FEED, 10, "ask")
+    machine = Feeder(FEED, 10)
     there = Header(task(7), 3)
     enter(machine, gathering(5, 2, cell=1), ViewCommit(5, adopt=[task(7)], past=[EMPTY], alone=[there]))
-    machine.admit([item(0)])
+    admit(machine, item(0))
     answer(machine)
     lose(machine, gathering(6, 3, cell=1), 0, aboard=[there])
     answer(machine)

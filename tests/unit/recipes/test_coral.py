@@ -9,6 +9,7 @@ import pytest
 from peerloom import recipes
 from peerloom.errors import ConfigError, RowError
 from peerloom.recipes.coral.rows import check_row, read_row
+from peerloom.runtime.member.conversations import conversations
 from peerloom.runtime.steps.executor import StepExecutor
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.services.llm.scripted import ScriptedService
@@ -94,17 +95,17 @@ def test_an_extractor_that_gives_no_letter_fails_the_row():
     assert (ended(task).outcome, ended(task).reason) == ("failed", "answer")
 
 
-def test_the_rows_messages_are_question_teacher_student():
+def test_the_rows_messages_are_question_and_teacher():
     task, _ = discuss("It is B.", "B", "Yes, B.", "B")
-    opening = CORAL.build({}).workflow.opening(task)
-    said = [turn.message for turn in task.turns if turn.message]
-    assert [message["role"] for message in (*opening, *said)] == ["user", "assistant", "user"]
-    assert opening[0]["content"] == "Question: Which metal rusts?\nOptions:\nA. Gold\nB. Iron\nC. Tin"
+    [(role, messages)] = conversations(task, task.turns).items()
+    assert role == "teacher"
+    assert [message["role"] for message in messages] == ["user", "assistant"], "it ends with the teacher"
+    assert messages[0]["content"] == "Question: Which metal rusts?\nOptions:\nA. Gold\nB. Iron\nC. Tin"
 
 
 def test_every_call_begins_with_the_question_and_ends_with_the_roles_task():
     task, requests = discuss("It is A.", "A", "No, B.", "B", "B.", "B")
-    question = CORAL.build({}).workflow.opening(task)[0]["content"]
+    question = conversations(task, task.turns)["teacher"][0]["content"]
     assert all(request.messages[0]["content"].startswith(question) for request in requests)
     assert requests[1].choices == ("A", "B", "C", "none")
     assert requests[1].messages[-1]["content"] == "Statement: It is A."

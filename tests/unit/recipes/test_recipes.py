@@ -10,7 +10,8 @@ from msgspec import Meta
 from peerloom import recipes
 from peerloom.agents.function import FunctionAgent
 from peerloom.errors import ConfigError
-from peerloom.recipes import Recipe, base
+from peerloom.lookup import plugins
+from peerloom.recipes import Recipe
 from peerloom.runtime.program import Program
 from peerloom.workflow import Sequence
 
@@ -51,12 +52,12 @@ def test_a_wrong_option_is_named(params: dict[str, object], message: str):
 
 
 def test_built_in_recipes_are_found_by_name():
-    assert "coral" in recipes.names()
+    assert "coral" in recipes.RECIPES.names()
     assert recipes.find("coral").name == "coral"
 
 
 def test_an_unknown_name_gives_the_nearest():
-    with pytest.raises(ConfigError, match=r"there is no recipe 'corral'\. Did you mean 'coral'\?"):
+    with pytest.raises(ConfigError, match=r"recipe=corral: there is no such recipe\. Did you mean 'coral'\?"):
         recipes.find("corral")
 
 
@@ -77,8 +78,8 @@ def test_an_import_path_is_a_recipe(own_module: str):
 
 def test_an_installed_package_may_declare_one(own_module: str, monkeypatch: pytest.MonkeyPatch):
     declared = EntryPoints([EntryPoint("own", f"{own_module}:OWN", "peerloom.recipes")])
-    monkeypatch.setattr(base, "entry_points", declared.select)
-    assert recipes.names() == sorted(["own", *base._built_in()])
+    monkeypatch.setattr(plugins, "entry_points", declared.select)
+    assert recipes.RECIPES.names() == ["coral", "natural_reasoning", "own"]
     assert recipes.find("own") is recipes.find("coral")
 
 
@@ -96,7 +97,7 @@ def test_what_is_no_recipe_is_refused(own_module: str, attribute: str, message: 
 
 
 def test_a_module_that_is_not_there_is_named():
-    with pytest.raises(ConfigError, match=r"'no_such_module:R' cannot be imported: .*package\.module:name"):
+    with pytest.raises(ConfigError, match=r"recipe=no_such_module:R cannot be imported: .*module:Name"):
         recipes.find("no_such_module:R")
     with pytest.raises(ConfigError, match="cannot be imported"):
         recipes.find(":R")

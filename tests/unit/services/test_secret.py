@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.secret import Secret, known, mask, mask_bytes, mask_json
 

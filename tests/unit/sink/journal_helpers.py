@@ -54,7 +54,7 @@ def put_turns(writer: JournalWriter, rows: Iterable[int], hop: int = 1) -> None:
 
 
 def segments(run_dir: Path) -> list[str]:
-    return sorted(path.name for path in (run_dir / "journal").iterdir())
+    return sorted(path.name for path in (run_dir / ".peerloom/journal").iterdir())
 
 
 @contextmanager
@@ -77,4 +77,4 @@ def known(run_dir: Path) -> dict[int, list[str]]:
 def open_files(run_dir: Path) -> int:
     """How many files of the journal this process has open."""
     links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    return sum(str(link.readlink()).startswith(str(run_dir / "journal")) for link in links)
+    return sum(str(link.readlink()).startswith(str(run_dir / ".peerloom/journal")) for link in links)

@@ -39,7 +39,7 @@ def test_a_row_that_was_never_committed_is_left_out(run_dir: Path, tail: bytes, 
 
 def test_without_an_index_complete_lines_count(run_dir: Path):
     open_shard(run_dir).close()
-    for path in run_dir.glob("index/*"):
+    for path in run_dir.glob(".peerloom/index/*"):
         path.unlink()
     with max(run_dir.glob("data/*")).open("ab") as file:
         file.write(b'{"torn')

@@ -7,6 +7,7 @@ from peerloom.errors import CodecError
 from peerloom.sink import rows
 from peerloom.sink.rows import Row, render
 from peerloom.sink.totals import AgentTally, Totals
+from peerloom.stored import from_stored
 from peerloom.task import End, Header, Task, TaskId, Turn, Usage, decode, encode, new_task
 
 KEYS = ["id", "trial", "seed", "outcome", "reason", "input", "messages", "turns", "result", "usage", "timing"]
@@ -20,11 +21,16 @@ def finished_task(*turns: Turn, end: End | None = None, row: Any = None) -> Task
     return task.with_next(end or End(result={"agreed": True}))
 
 
+def bare(task: Task, *, finished: float) -> Row:
+    return render(task, task.decode_turns(), {}, [], {}, finished=finished)
+
+
 def rendered(task: Task) -> dict[str, Any]:
-    opening = [{"role": "user", "content": "why?"}]
-    row = render(task, opening, {"recipe": "coral"}, finished=102.5)
+    turns = task.decode_turns()
+    messages = [{"role": "user", "content": "why?"}, *(turn.message for turn in turns if turn.message)]
+    row = render(task, turns, {"teacher": messages}, [], {"recipe": "coral"}, finished=102.5)
     assert b"\n" not in row.line
-    return orjson.loads(row.line)
+    return from_stored(orjson.loads(row.line))
 
 
 def teacher_and_extractor() -> tuple[Turn, Turn]:
@@ -75,7 +81,7 @@ def test_turns_leave_out_what_is_empty():
 def test_a_task_that_came_over_the_wire_gives_the_same_row():
     task = finished_task(*teacher_and_extractor(), Turn("x", value={"pair": (1, 2)}))
     again = decode(encode(task))
-    assert render(task, (), {}, finished=1.0) == render(again, (), {}, finished=1.0)
+    assert bare(task, finished=1.0) == bare(again, finished=1.0)
 
 
 def test_detail_is_there_if_there_is_any():
@@ -91,7 +97,7 @@ def test_detail_is_there_if_there_is_any():
 
 def test_the_tally_is_by_role():
     first, second = teacher_and_extractor()
-    row = render(finished_task(first, second, first), (), {}, finished=1.0)
+    row = bare(finished_task(first, second, first), finished=1.0)
     assert (row.id, row.outcome, row.reason) == (TaskId(2, 17, 1), "completed", "")
     assert row.tally == {
         "teacher": AgentTally(turns=2, calls=2, prompt=100, completion=40, cached=20, seconds=3.0),
@@ -119,17 +125,17 @@ def test_a_value_that_cannot_be_written_is_a_recorded_failure():
     assert (row["id"], row["outcome"], row["reason"]) == ("2-17-1", "failed", "not_json")
     assert row["detail"].startswith("the task's values cannot be written as JSON")
     assert (row["turns"], row["result"], row["usage"]["calls"]) == ([], None, 1)
-    assert render(task, (), {}, finished=1.0).outcome == "failed"
+    assert bare(task, finished=1.0).outcome == "failed"
 
 
 def test_a_task_that_has_not_ended_has_no_row():
     task = new_task(Header(TaskId(0, 0, 0)), {}, seed=0)
     with pytest.raises(ValueError, match="task 0-0-0 has not ended"):
-        render(task, (), {}, finished=1.0)
+        bare(task, finished=1.0)
 
 
 def test_rows_travel_as_messagepack():
-    row = render(finished_task(*teacher_and_extractor()), (), {}, finished=1.0)
+    row = bare(finished_task(*teacher_and_extractor()), finished=1.0)
     assert rows.decode(rows.encode(row)) == row
     for damaged in (b"", b"\x01", rows.encode(row)[:-1]):
         with pytest.raises(CodecError, match="not an encoded row"):

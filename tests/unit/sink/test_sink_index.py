@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from peerloom.errors import RunDirError
@@ -47,6 +48,17 @@ def test_groups_are_read_back():
     prefix = read_prefix(data, LARGE, "x.idx")
     assert (prefix.groups, prefix.length, prefix.ends) == (groups, len(data), ENDS)
     assert read_prefix(closed_index(), LARGE, "x.idx") == prefix
+
+
+def test_a_closing_record_in_another_encoding_leaves_the_groups_to_be_read(tmp_path: Path):
+    path = tmp_path / "x.idx"
+    path.write_bytes(closed_index())
+    assert read_closed(path, ENDS) == closing_record()
+    earlier = msgspec.defstruct("Closed", [], bases=(Closed,), array_like=True, frozen=True, tag="closed")
+    record = earlier(*msgspec.structs.astuple(closing_record()))
+    path.write_bytes(OPENING + b"".join(map(frame, some_groups())) + closing(record))
+    assert read_closed(path, ENDS) is None
+    assert read_prefix(path.read_bytes(), LARGE, "x.idx").groups == some_groups()
 
 
 def test_an_empty_index_has_nothing():
@@ -133,7 +145,7 @@ def test_what_follows_the_closing_record_is_not_read():
 
 def test_another_version_says_what_to_do():
     with pytest.raises(
-        RunDirError, match=r"x\.idx is of index version 3, but this release reads 2: go on with"
+        RunDirError, match=r"x\.idx is of index version 3, but this release reads 2: resume it with"
     ):
         read_prefix(frame(Opened(VERSION + 1)), LARGE, "x.idx")
 

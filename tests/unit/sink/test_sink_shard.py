@@ -18,7 +18,7 @@ def test_rows_go_where_their_outcome_says(run_dir: Path):
     shard.commit(rows(range(10, 15)))
     assert [path.name for path in run_dir.glob("data/*")] == ["part-003-0001-0000.jsonl"]
     assert [path.name for path in run_dir.glob("rejected/*")] == ["part-003-0001-0000.jsonl"]
-    assert [path.name for path in run_dir.glob("index/*")] == ["part-003-0001-0000.idx"]
+    assert [path.name for path in run_dir.glob(".peerloom/index/*")] == ["part-003-0001-0000.idx"]
     assert_holds(run_dir, shard, range(15))
     shard.close()
 
@@ -27,7 +27,7 @@ def test_a_shard_without_rows_leaves_no_part(run_dir: Path):
     shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit([])
     shard.close()
-    assert not [*run_dir.glob("data/*"), *run_dir.glob("rejected/*"), *run_dir.glob("index/*")]
+    assert not [*run_dir.glob("data/*"), *run_dir.glob("rejected/*"), *run_dir.glob(".peerloom/index/*")]
 
 
 def test_only_completed_rows_make_no_rejected_file(run_dir: Path):
@@ -113,7 +113,7 @@ def test_a_large_group_in_short_writes(run_dir: Path, monkeypatch: pytest.Monkey
     shard.close()
 
 
-@pytest.mark.parametrize("failing", ["data", "rejected", "index"])
+@pytest.mark.parametrize("failing", ["data", "rejected", ".peerloom/index"])
 def test_a_failed_sync_ends_the_incarnation_and_is_not_tried_again(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ):
@@ -212,7 +212,7 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(small_disk: Path):
     again.close()
 
 
-@pytest.mark.parametrize("folder", ["data", "rejected", "index"])
+@pytest.mark.parametrize("folder", ["data", "rejected", ".peerloom/index"])
 @pytest.mark.parametrize("begun", [True, False])
 def test_no_room_at_any_step_cuts_back_to_the_last_good_rows(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, folder: str, begun: bool

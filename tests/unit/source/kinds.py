@@ -11,6 +11,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peerloom import SourceFormat
+from peerloom.stored import to_stored
+
 COUNT = 23
 ROWS = [{"n": n, "text": f"row {n} é"} for n in range(COUNT)]
 
@@ -29,7 +32,7 @@ class Kind(ABC):
 
     counted: ClassVar[bool] = True
     """Whether its rows are counted without reading them."""
-    options: ClassVar[dict[str, Any]] = {}
+    format: str = "auto"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -157,10 +160,13 @@ class Run(Kind):
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         data = Path(self.path, "data")
         data.mkdir(parents=True, exist_ok=True)
-        for name in ("run.lock", "run.yaml"):
-            Path(self.path, name).touch()
-        Path(self.path, "state.json").write_text('{"how": "finished"}')
-        kept = [{"id": f"0-{n}-0", "input": {"n": row["n"]}, "result": row} for n, row in enumerate(rows)]
+        internal = Path(self.path, ".peerloom")
+        internal.mkdir(exist_ok=True)
+        Path(internal, "state.json").write_text('{"how": "finished"}')
+        kept = [
+            to_stored({"id": f"0-{n}-0", "input": {"n": row["n"]}, "result": row})
+            for n, row in enumerate(rows)
+        ]
         (data / "part-000-0001-0000.jsonl").write_bytes(jsonl(kept[:9]))
         (data / "part-000-0001-0001.jsonl").write_bytes(jsonl(kept[9:]))
 
@@ -214,4 +220,39 @@ class Mixed(Kind):
         (self.folder / "a.jsonl").write_bytes(b"".join(rows[:2]) + b"\n" + b"".join(rows[2:]))
 
 
-KINDS: list[type[Kind]] = [Jsonl, Parquet, Texts, Pages, Saved, Run, Bucket, Mixed]
+class Array(SourceFormat):
+    """A user's own format: a JSON array."""
+
+    def rows(self, path: str) -> list[dict[str, Any]]:
+        return json.loads(Path(path).read_text())
+
+
+class Own(Kind):
+    """An input of that format."""
+
+    @property
+    def path(self) -> str:
+        return str(self.folder / "rows.json")
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        Path(self.path).write_text(json.dumps(rows))
+
+    def spoil(self, number: int) -> None:
+        rows = [dict(row) for row in ROWS]
+        rows[number]["n"] = float("nan")
+        self.write(rows)
+
+
+KINDS: list[tuple[str, type[Kind]]] = [
+    ("jsonl", Jsonl),
+    ("parquet", Parquet),
+    ("text", Texts),
+    ("html", Pages),
+    ("documents", Texts),
+    ("hf", Saved),
+    ("run", Run),
+    ("auto", Bucket),
+    ("auto", Mixed),
+    ("kinds:Array", Own),
+]
+"""Every format with an input of it; a new one is a line here."""

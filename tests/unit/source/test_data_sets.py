@@ -10,7 +10,7 @@ from huggingface_hub import close_session
 from kinds import parquet
 
 from peerloom.errors import SourceError
-from peerloom.source.formats.hub import DataSet, is_data_set, parse_data_set
+from peerloom.source.formats.hf import DataSet, is_data_set, parse_data_set
 from peerloom.source.open import open_source
 
 TRAIN = [{"n": n, "text": f"row {n}"} for n in range(300)]

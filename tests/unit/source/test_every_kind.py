@@ -7,23 +7,36 @@ from pathlib import Path
 import pytest
 from kinds import COUNT, KINDS, ROWS, Kind
 
+from peerloom.source.combined import PartsSource
 from peerloom.source.fingerprint import fingerprint
+from peerloom.source.formats.format import FORMATS
 from peerloom.source.open import open_source
-from peerloom.source.parts.combined import PartsSource
-from peerloom.source.parts.positions import Positioned, Positions
+from peerloom.source.positions import Positioned, Positions
 
 pytestmark = pytest.mark.usefixtures("bucket")
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+@pytest.fixture(params=KINDS, ids=lambda row: f"{row[0]}-{row[1].__name__}")
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     folder = tmp_path / "input"
     folder.mkdir()
-    return request.param(folder)
+    name, kind = request.param
+    made = kind(folder)
+    made.format = name
+    return made
 
 
 def opened(kind: Kind, limit: int | None = None) -> PartsSource:
-    return open_source(kind.path, limit=limit)
+    return open_source(kind.path, format=kind.format, limit=limit)
+
+
+def test_every_format_is_tested() -> None:
+    assert set(FORMATS.names()) <= {name for name, _ in KINDS}
+
+
+def test_a_built_in_format_is_detected(kind: Kind) -> None:
+    if ":" not in kind.format:
+        assert fingerprint(open_source(kind.path)) == fingerprint(opened(kind))
 
 
 def test_all_rows_are_read_in_order(kind: Kind) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from peerloom.source.formats.jsonl import JsonlSource
+from peerloom.source.open import open_source
 
 GOOD = '{"id": 7, "q": "0.12345678901234567890", "n": 18446744073709551615, "pi": 3.14159265358979323846}'
 
@@ -26,7 +26,7 @@ GOOD = '{"id": 7, "q": "0.12345678901234567890", "n": 18446744073709551615, "pi"
 def test_a_row_that_would_be_changed_is_a_bad_row(line: str, problem: str, tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text(f"{line}\n{GOOD}\n")
-    bad, good = JsonlSource(file).rows(0, 1)
+    bad, good = open_source(file).rows(0, 1)
     assert bad.data is None
     assert "in.jsonl:1" in bad.error and problem in bad.error
     assert good.data is not None and good.data["n"] == 2**64 - 1

@@ -9,8 +9,8 @@ import pytest
 from peerloom.errors import SourceError
 from peerloom.source.base import Position, SourceRow
 from peerloom.source.fingerprint import file_fingerprint, fingerprint
-from peerloom.source.formats.jsonl import JsonlSource
 from peerloom.source.memory import RowsSource
+from peerloom.source.open import open_source
 from peerloom.source.storage.files import local_file
 
 LINES = b'{"n": 1}\n{"n": 2}\n'
@@ -24,27 +24,27 @@ def write(path: Path, content: bytes = LINES) -> Path:
 def test_the_same_content_elsewhere_and_later_is_the_same(tmp_path: Path) -> None:
     here, there = write(tmp_path / "a.jsonl"), write(tmp_path / "b.jsonl")
     os.utime(there, (1, 1))
-    assert fingerprint(JsonlSource(here)) == fingerprint(JsonlSource(there))
+    assert fingerprint(open_source(here)) == fingerprint(open_source(there))
 
 
 @pytest.mark.parametrize("content", [LINES + b"\n", LINES.replace(b"2", b"3"), b""])
 def test_other_content_is_another_input(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "a.jsonl")
-    before = fingerprint(JsonlSource(path))
-    assert fingerprint(JsonlSource(write(path, content))) != before
+    before = fingerprint(open_source(path))
+    assert fingerprint(open_source(write(path, content))) != before
 
 
 def test_the_order_of_files_counts(tmp_path: Path) -> None:
     paths = [write(tmp_path / "a.jsonl"), write(tmp_path / "b.jsonl", b"{}\n")]
-    assert fingerprint(JsonlSource(paths)) != fingerprint(JsonlSource(paths[::-1]))
+    assert fingerprint(open_source(paths)) != fingerprint(open_source(paths[::-1]))
 
 
 def test_the_label_counts_and_the_limit_is_told_apart(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl")
-    plain, limited = fingerprint(JsonlSource(path)), fingerprint(JsonlSource(path, limit=1))
+    plain, limited = fingerprint(open_source(path)), fingerprint(open_source(path, limit=1))
     assert (plain.pop("limit"), limited.pop("limit")) == (None, 1)
     assert plain == limited
-    assert fingerprint(JsonlSource(path, key="n"))["key"] == "n"
+    assert fingerprint(open_source(path, key="n"))["key"] == "n"
 
 
 @pytest.mark.parametrize("at", [0, 500_000, 2_100_000, 3_145_727, -1])
@@ -80,7 +80,7 @@ def test_of_a_large_file_both_ends_are_read_and_little_else(tmp_path: Path) -> N
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
-    source = JsonlSource(write(tmp_path / "a.jsonl"))
+    source = open_source(write(tmp_path / "a.jsonl"))
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(SourceError, match=r"a\.jsonl cannot be read any more"):
         fingerprint(source)

@@ -116,14 +116,14 @@ def test_one_run_after_another_leaves_out_what_failed(tmp_path: Path) -> None:
 
 def test_a_run_that_has_not_finished_is_refused(tmp_path: Path) -> None:
     folder = first_run(tmp_path, twice)
-    state = json.loads((folder / "state.json").read_text())
-    (folder / "state.json").write_text(json.dumps(state | {"how": "drained"}))
+    state = json.loads((folder / ".peerloom/state.json").read_text())
+    (folder / ".peerloom/state.json").write_text(json.dumps(state | {"how": "drained"}))
     with pytest.raises(
         SourceError, match=r"has not finished \(its state is drained\).*peerloom resume .*first"
     ):
         open_source(folder)
     assert len(list(open_source(f"{folder}/data/*.jsonl").rows(0, 1))) == 12
-    (folder / "state.json").write_text("{")
+    (folder / ".peerloom/state.json").write_text("{")
     with pytest.raises(SourceError, match=r"state\.json cannot be read"):
         open_source(folder)
 
@@ -135,5 +135,5 @@ def test_a_run_without_a_completed_row_is_refused(tmp_path: Path) -> None:
     folder = first_run(tmp_path, fail)
     with pytest.raises(SourceError, match="that run completed no row"):
         open_source(folder)
-    with pytest.raises(SourceError, match=r"there is no state\.json"):
+    with pytest.raises(SourceError, match=r"there is no \.peerloom/state\.json"):
         open_source(tmp_path, format="run")

@@ -9,8 +9,8 @@ import pytest
 from peerloom.errors import SourceError
 from peerloom.source.fingerprint import fingerprint
 from peerloom.source.formats import documents
-from peerloom.source.formats.html import NoText, decode_page, main_text
 from peerloom.source.open import open_source
+from peerloom.source.pages import NoText, decode_page, main_text
 
 PAGE = """<!doctype html><html><head><title>  How tides
  work </title></head><body><nav><a href="/">Home</a><a href="/a">About us</a></nav>
@@ -55,8 +55,8 @@ def test_a_page_is_its_main_text_and_its_title(tmp_path: Path) -> None:
         ("a.txt", b"PK\0\0binary", "NUL character"),
         ("a.html", b"", "the file is empty"),
         ("a.html", b"<html><body><script>alert(1)</script></body></html>", "no main text"),
-        ("a.html", b"<p>caf\xe9</p>", "not UTF-8 at byte 6, and it names no other character set"),
-        ("a.html", b"<meta charset=klingon><p>caf\xe9</p>", "not klingon, which it says that it is"),
+        ("a.html", b"<p>caf\xe9</p>", "not UTF-8 at byte 6, and no other character set is named"),
+        ("a.html", b"<meta charset=klingon><p>caf\xe9</p>", "not klingon, the character set that it names"),
         ("a.html", b"<meta charset=rot13><p>caf\xe9</p>", "not rot13"),
         ("a.html", b"just words", "no main text"),
         ("a.html", b"<div>" * 20_000, "no main text"),

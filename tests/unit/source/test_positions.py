@@ -9,9 +9,10 @@ import pytest
 
 from peerloom.errors import SourceError
 from peerloom.source.base import Source, SourceRow
-from peerloom.source.formats.jsonl import JsonlSource
-from peerloom.source.memory import RowsSource
-from peerloom.source.parts.positions import Positioned, Positions
+from peerloom.source.combined import PartsSource
+from peerloom.source.open import open_source
+from peerloom.source.positions import Positioned, Positions
+from peerloom.source.sample import SampledSource
 
 
 def write(path: Path, data: bytes) -> str:
@@ -33,7 +34,7 @@ def some_files(folder: Path, seed: int) -> list[str]:
     return paths
 
 
-def rows_by(positions: Positions, source: JsonlSource) -> list[SourceRow]:
+def rows_by(positions: Positions, source: PartsSource) -> list[SourceRow]:
     """All rows that the positions name, as the source fetches them."""
     found = [
         (file, row, *positions.find(file, row))
@@ -43,7 +44,7 @@ def rows_by(positions: Positions, source: JsonlSource) -> list[SourceRow]:
     return source.fetch([(file, row, offset) for file, row, offset, length in found if length])
 
 
-def opened(source: JsonlSource, path: Path) -> Positions:
+def opened(source: PartsSource, path: Path) -> Positions:
     positions = source.positions(path)
     assert positions is not None
     return positions
@@ -64,7 +65,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 @pytest.mark.parametrize("seed", range(40))
 def test_positions_name_the_rows_that_reading_gives(tmp_path: Path, seed: int):
     limit = random.Random(seed).choice([None, None, 0, 1, 20])
-    source = JsonlSource(some_files(tmp_path, seed), limit=limit)
+    source = open_source(some_files(tmp_path, seed), limit=limit)
     read = list(source.rows(0, 1))
     assert source.index(tmp_path / "input.pos") == len(read)
     positions = opened(source, tmp_path / "input.pos")
@@ -73,7 +74,7 @@ def test_positions_name_the_rows_that_reading_gives(tmp_path: Path, seed: int):
 
 
 def test_lengths_are_those_of_the_rows(tmp_path: Path):
-    source = JsonlSource(write(tmp_path / "q.jsonl", b'{"n": 0}\n\n\n{"n": 333}'))
+    source = open_source(write(tmp_path / "q.jsonl", b'{"n": 0}\n\n\n{"n": 333}'))
     source.index(tmp_path / "input.pos")
     positions = opened(source, tmp_path / "input.pos")
     assert [positions.find(0, row) for row in range(4)] == [(0, 11), (11, 0), (11, 0), (11, 11)]
@@ -81,14 +82,14 @@ def test_lengths_are_those_of_the_rows(tmp_path: Path):
 
 def test_many_rows_are_written_in_pieces(tmp_path: Path):
     data = b"".join(b'{"n": %d}\n' % number for number in range(20_000)) + b"\n" * 10_000 + b'{"n": 1}\n'
-    source = JsonlSource(write(tmp_path / "q.jsonl", data))
+    source = open_source(write(tmp_path / "q.jsonl", data))
     assert source.index(tmp_path / "input.pos") == 20_001
     assert (tmp_path / "input.pos").stat().st_size < 8 * 30_002 + 100
     assert rows_by(opened(source, tmp_path / "input.pos"), source) == list(source.rows(0, 1))
 
 
 def test_the_second_count_reads_nothing(tmp_path: Path, request: pytest.FixtureRequest):
-    source = JsonlSource(some_files(tmp_path, 3))
+    source = open_source(some_files(tmp_path, 3))
     total = source.index(tmp_path / "input.pos")
     request.getfixturevalue("no_reading")
     assert source.index(tmp_path / "input.pos") == total
@@ -97,18 +98,18 @@ def test_the_second_count_reads_nothing(tmp_path: Path, request: pytest.FixtureR
 @pytest.mark.parametrize("change", ["longer", "another file", "limit"])
 def test_positions_hold_for_their_input_only(tmp_path: Path, change: str):
     path = write(tmp_path / "q.jsonl", b'{"n": 0}\n{"n": 1}\n')
-    JsonlSource(path).index(tmp_path / "input.pos")
-    other = JsonlSource(path, limit=1)
+    open_source(path).index(tmp_path / "input.pos")
+    other = open_source(path, limit=1)
     if change != "limit":
         more = write(tmp_path / ("q.jsonl" if change == "longer" else "r.jsonl"), b'{"n": 0}\n' * 3)
-        other = JsonlSource([path] if change == "longer" else [path, more])
+        other = open_source([path] if change == "longer" else [path, more])
     assert other.positions(tmp_path / "input.pos") is None
     assert other.index(tmp_path / "input.pos") == {"longer": 3, "another file": 5, "limit": 1}[change]
     assert rows_by(opened(other, tmp_path / "input.pos"), other) == list(other.rows(0, 1))
 
 
 def test_cut_or_damaged_anywhere_they_are_as_good_as_none(tmp_path: Path):
-    source = JsonlSource([write(tmp_path / f"{name}.jsonl", b'{"n": 0}\n\n{"n": 1}\n') for name in "ab"])
+    source = open_source([write(tmp_path / f"{name}.jsonl", b'{"n": 0}\n\n{"n": 1}\n') for name in "ab"])
     path = tmp_path / "input.pos"
     source.index(path)
     whole = path.read_bytes()
@@ -127,7 +128,7 @@ def test_cut_or_damaged_anywhere_they_are_as_good_as_none(tmp_path: Path):
 
 def test_a_count_that_breaks_off_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     paths = [write(tmp_path / f"{name}.jsonl", b'{"n": 0}\n') for name in "ab"]
-    source = JsonlSource(paths)
+    source = open_source(paths)
     (tmp_path / "b.jsonl").unlink()
     with pytest.raises(SourceError, match="cannot be read any more"):
         source.index(tmp_path / "input.pos")
@@ -137,7 +138,7 @@ def test_a_count_that_breaks_off_leaves_none(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("failing", ["open", "write", "flush", "fdatasync"])
 def test_no_room_for_positions_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str):
     rows = 100_000 if failing == "write" else 3  # so many that they are written before the end
-    source = JsonlSource(write(tmp_path / "q.jsonl", b"1\n" * rows))
+    source = open_source(write(tmp_path / "q.jsonl", b"{}\n" * rows))
     path = tmp_path / "input.pos"
 
     def fail(*_: object) -> None:
@@ -155,20 +156,20 @@ def test_no_room_for_positions_is_no_error(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_compressed_files_are_counted_only(tmp_path: Path):
-    source = JsonlSource(write(tmp_path / "q.jsonl.gz", gzip.compress(b'{"n": 0}\n{"n": 1}\n')))
+    source = open_source(write(tmp_path / "q.jsonl.gz", gzip.compress(b'{"n": 0}\n{"n": 1}\n')))
     assert source.index(tmp_path / "input.pos") == 2
     assert source.positions(tmp_path / "input.pos") is None
     assert not (tmp_path / "input.pos").exists()
 
 
-def test_a_source_need_not_have_positions():
-    source: Source = RowsSource([{"n": 0}])
+def test_a_source_need_not_have_positions(tmp_path: Path):
+    source: Source = SampledSource([], {})
     assert not isinstance(source, Positioned)
-    assert isinstance(JsonlSource(__file__), Positioned)
+    assert isinstance(open_source(write(tmp_path / "q.jsonl", b"{}\n")), Positioned)
 
 
 def test_a_position_where_no_line_begins_is_a_bad_row(tmp_path: Path):
-    source = JsonlSource(write(tmp_path / "q.jsonl", b'{"n": 0}\n{"n": 1}\n'))
+    source = open_source(write(tmp_path / "q.jsonl", b'{"n": 0}\n{"n": 1}\n'))
     good, inside, beyond = source.fetch([(0, 1, 9), (0, 2, 10), (0, 3, 700)])
     assert good.data == {"n": 1}
     assert "q.jsonl:3: no such row any more: the file has changed" in inside.error

@@ -1,16 +1,8 @@
 """Implement `peerloom check`: report every error that can be found without starting anything."""
 
-import typer
-
 from peerloom.api import make_plan
-from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, RecipeName
 from peerloom.cli.output import echo, echo_json
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("check", help=VERBS["check"])(handle_errors(check))
 
 
 def check(
@@ -25,7 +17,7 @@ def check(
             "roles": plan.program.workflow.roles,
             "rows": rows,
             "tasks": rows * plan.settings.trials,
-            "config": plan.config.model_dump(mode="json"),
+            "config": plan.config.plain(),
         }
         echo_json(shown, indent=True)
         return

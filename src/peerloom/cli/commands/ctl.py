@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json, expanded
 from peerloom.cli.output import echo, echo_json
 from peerloom.control.client import TOKEN_VARIABLE, NotRunning, find, last_state
@@ -23,31 +22,14 @@ Address = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help=f"Instead of RUN, where its directory is not; the token is taken from {TOKEN_VARIABLE}.",
+        help=f"Instead of RUN, on a host without the directory; the token is read from {TOKEN_VARIABLE}.",
         show_default=False,
     ),
 ]
-_COMMANDS = {
-    "pause": "Admit nothing and begin no turn; turns under way finish.",
-    "continue": "Go on after a pause.",
-    "drain": "Finish the tasks in flight, admit no more; like the first Ctrl-C.",
-    "cancel": "Stop at once; rows written so far are kept, and the run can be resumed.",
-}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb and its subcommands."""
-    ctl = typer.Typer(help=VERBS["ctl"], no_args_is_help=True, rich_markup_mode=None)
-    ctl.command("status", help="Tell how the run is going.")(handle_errors(status))
-    for name, summary in _COMMANDS.items():
-        ctl.command(name, help=summary)(handle_errors(_command(name)))
-    ctl.command("set", help="Change a setting while the run goes on.")(handle_errors(set_value))
-    app.add_typer(ctl, name="ctl")
 
 
 def status(run: RunDirectory = None, address: Address = None, as_json: Json = False) -> None:
     """Print the status."""
-    _check_given(run, address)
     try:
         channel = find(run, address)
         document = {**channel.request("status"), "address": channel.address}
@@ -81,17 +63,21 @@ def _command(name: str) -> Callable[..., None]:
     return command
 
 
+COMMANDS = {
+    "status": (status, "Show the state of the run."),
+    "pause": (_command("pause"), "Admit nothing and begin no turn; running turns finish."),
+    "continue": (_command("continue"), "Continue after a pause."),
+    "drain": (_command("drain"), "Finish the tasks in flight, admit no more; like the first Ctrl-C."),
+    "cancel": (_command("cancel"), "Stop at once; rows written so far are kept, and the run can be resumed."),
+    "set": (set_value, "Change a setting of the run."),
+}
+
+
 def _send(
     run: Path | None, address: str | None, as_json: bool, verb: str, content: dict[str, Any] | None = None
 ) -> None:
-    _check_given(run, address)
     answer = find(run, address).request(verb, content)
     echo_json(answer) if as_json else echo(answer["told"])
-
-
-def _check_given(run: Path | None, address: str | None) -> None:
-    if (run is None) == (address is None):
-        raise ConfigError("give either the run's directory or --address HOST:PORT")
 
 
 def _print(document: dict[str, Any], run: Path | None) -> None:
@@ -104,7 +90,7 @@ def _print(document: dict[str, Any], run: Path | None) -> None:
     if run is not None and address and not address.startswith("127."):
         console.print(
             plain(
-                f"from a host without this directory: {TOKEN_VARIABLE}=(the token in {run / CONTROL}) "
+                f"on a host without this directory: {TOKEN_VARIABLE}=(the token in {run / CONTROL}) "
                 f"peerloom ctl status --address {address}"
             ),
             soft_wrap=True,
@@ -115,7 +101,7 @@ def _lines(document: dict[str, Any], run: Path | None) -> list[tuple[str, str]]:
     state = document["state"]
     if "view" not in document:
         hint = (
-            f"; `peerloom resume {run}` goes on with it"
+            f"; resume it with `peerloom resume {run}`"
             if state in ("not running", "drained", "failed")
             else ""
         )
@@ -128,16 +114,16 @@ def _lines(document: dict[str, Any], run: Path | None) -> list[tuple[str, str]]:
     return [
         ("state", _state(state, document)),
         ("rows", rows + (f", {duration(left)} left" if left is not None else "")),
-        ("in flight", f"{count(document['in_flight'])}, {count(document['turns'])} turns under way"),
+        ("in flight", f"{count(document['in_flight'])}, {count(document['turns'])} running turns"),
         ("outcomes", outcomes(document["outcomes"])),
         (
-            "a second",
+            "per second",
             f"{rates['rows_per_second']:,.1f} rows, {rates['calls_per_second']:,.1f} calls, "
             f"{rates['tokens_per_second']:,.0f} tokens",
         ),
         ("members", ", ".join(members)),
         ("view", count(document["view"])),
-        ("can be set", " ".join(f"{key}={value:g}" for key, value in document["settings"].items())),
+        ("settings", " ".join(f"{key}={value:g}" for key, value in document["settings"].items())),
     ]
 
 

@@ -1,40 +1,27 @@
 """Implement `peerloom estimate`: estimate the cost and duration of a run before running it."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from peerloom.api import make_plan
-from peerloom.api.estimate import CONFIDENCE, Interval
+from peerloom.api.estimate import CONFIDENCE
 from peerloom.api.pilot import Forecast, forecast
-from peerloom.cli.app import VERBS, handle_errors
-from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
+from peerloom.cli.arguments import ConfigDir, Json, KeptRunDir, Overrides, Quiet, RecipeName
 from peerloom.cli.commands.models import pull_embedded
 from peerloom.cli.output import echo_json
 from peerloom.observe.console import open_console
-from peerloom.observe.words import count, duration, outcomes, plain
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("estimate", help=VERBS["estimate"])(handle_errors(estimate))
+from peerloom.observe.words import count, duration, headed_table, outcomes, plain
 
 
 def estimate(
     recipe: RecipeName,
     overrides: Overrides = None,
     sample: Annotated[
-        int, typer.Option(min=2, help="Rows to try it on; as many as in_flight, to measure time well.")
+        int, typer.Option(min=2, help="The number of rows; in_flight or more, to measure the time well.")
     ] = 20,
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Keep the pilot's run there. [default: it is removed]", show_default=False, callback=expanded
-        ),
-    ] = None,
+    run_dir: KeptRunDir = None,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -64,10 +51,7 @@ def _plain(recipe: str, result: Forecast) -> dict[str, Any]:
 
 
 def _print(console: Console, result: Forecast) -> None:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    table.add_column("")
-    for name in ("expected", f"{CONFIDENCE:.0%} from", "to"):
-        table.add_column(name, justify="right")
+    table = headed_table("", numbers=("expected", f"{CONFIDENCE:.0%} from", "to"))
     estimate = result.estimate
     for label, interval, format in (
         ("prompt tokens", estimate["prompt"], count),
@@ -76,16 +60,12 @@ def _print(console: Console, result: Forecast) -> None:
         *((("cost, USD", estimate["usd"], _dollars),) if result.priced else ()),
         ("time", estimate["seconds"], duration),
     ):
-        table.add_row(label, *(format(value) for value in _ordered(interval)))
+        table.add_row(label, *map(format, (interval.expected, interval.low, interval.high)))
     console.print(table)
     if not result.priced:
-        console.print(plain("cost: no price is known; prices=genai or prices=FILE.yaml tells one"))
+        console.print(plain("cost: unknown, for lack of prices; set prices=genai or prices=FILE.yaml"))
     about = f"{count(result.rows)} rows, {count(result.tasks)} tasks, from a pilot of {count(result.sampled)}"
     console.print(plain(f"{about}: {outcomes(result.summary['outcomes'])}"))
-
-
-def _ordered(interval: Interval) -> tuple[float, float, float]:
-    return interval.expected, interval.low, interval.high
 
 
 def _dollars(amount: float) -> str:

@@ -5,25 +5,14 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json
 from peerloom.cli.output import echo, echo_json
+from peerloom.config.build import embedded_models
 from peerloom.config.schema import Config
-from peerloom.config.services import embedded_models
 from peerloom.observe.console import open_console
+from peerloom.observe.words import headed_table
 from peerloom.services.llm.llamacpp.weights import Step, listing, pull
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb and its subcommands."""
-    models = typer.Typer(help=VERBS["models"], no_args_is_help=True, rich_markup_mode=None)
-    models.command("list", help="List the models that can be pulled.")(handle_errors(list_models))
-    models.command("pull", help="Fetch a model into your cache, if it is not there.")(
-        handle_errors(pull_model)
-    )
-    app.add_typer(models, name="models")
 
 
 def list_models(as_json: Json = False) -> None:
@@ -32,9 +21,7 @@ def list_models(as_json: Json = False) -> None:
         listed = [model._asdict() for model in listing()]
         echo_json(listed, indent=True)
         return
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("model", "size", "licence", "weights", "pulled"):
-        table.add_column(column)
+    table = headed_table("model", "size", "licence", "weights", "pulled")
     for model in listing():
         pulled = "yes" if model.path else "no"
         table.add_row(model.name, f"{model.size / 1e6:.0f} MB", model.licence, model.file, pulled)
@@ -50,6 +37,12 @@ def pull_model(
     """Pull a model, and print its path."""
     path = pull_with_bar(name)
     echo_json({"name": name, "path": str(path)}) if as_json else echo(str(path))
+
+
+COMMANDS = {
+    "list": (list_models, "List the models that can be pulled."),
+    "pull": (pull_model, "Fetch a model into your cache, if it is not there."),
+}
 
 
 def pull_embedded(config: Config, *, quiet: bool) -> None:

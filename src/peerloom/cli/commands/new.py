@@ -16,17 +16,11 @@ from typing import Annotated
 
 import typer
 
-from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json, expanded
 from peerloom.cli.output import echo, echo_json
 from peerloom.errors import ConfigError
 
 _SCAFFOLD = Path(__file__).parent / "scaffold"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("new", help=VERBS["new"])(handle_errors(new))
 
 
 def new(
@@ -46,12 +40,12 @@ def new(
         directory.mkdir(parents=True, exist_ok=True)
         _write(name, target)
     except OSError as error:
-        raise ConfigError(f"{error.filename or target} cannot be made: {error.strerror}") from error
+        raise ConfigError(f"{error.filename or target} cannot be created: {error.strerror}") from error
     recipe = f"{name}:RECIPE"
     if as_json:
         echo_json({"path": str(target), "recipe": recipe})
         return
-    echo(f"{target} is made: begin with its recipe.py and prompts")
+    echo(f"{target} was created: start with its recipe.py and prompts")
     if directory != Path():
         echo(f"cd {shlex.quote(str(directory))}")
     echo(f"peerloom preview {recipe} llm=simulated   # without a model")
@@ -63,11 +57,11 @@ def new(
 def _check(name: str, target: Path) -> None:
     if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name) or name.startswith("_"):
         raise ConfigError(
-            f"{name!r} is no name for a recipe: it becomes a Python package, so it begins with a letter and "
-            "has only letters, digits and _"
+            f"{name!r} is not a valid recipe name: it becomes a Python package, so it must begin with a "
+            "letter and consist of letters, digits and _"
         )
     if target.exists():
-        raise ConfigError(f"{target} is there already: choose another name, or another --dir")
+        raise ConfigError(f"{target} exists already: choose another name, or another --dir")
     if _is_installed(name):
         raise ConfigError(f"{name!r} is an installed Python package, which would hide yours: choose another")
 

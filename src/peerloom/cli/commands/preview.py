@@ -1,45 +1,30 @@
 """Implement `peerloom preview`: run a few rows of a recipe, and show them as dialogues.
 
-A preview is an ordinary run, in a directory that is removed at the end. Its own overrides (a few rows, one
-trial of each, `engine=local`) come first, so that the user's take precedence.
+A preview is an ordinary run, in a directory that is removed at the end if no row failed. Its own overrides
+(a few rows, one trial of each, `engine=local`) come first, so that the user's take precedence.
 """
 
-import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from peerloom.api import RunResult, drive, make_plan
-from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED, VERBS, handle_errors
-from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, expanded
+from peerloom.api.pilot import kept_or_temporary
+from peerloom.cli.arguments import ConfigDir, Json, KeptRunDir, Overrides, Quiet, RecipeName
 from peerloom.cli.commands.models import pull_embedded
-from peerloom.cli.commands.run import print_failure
-from peerloom.cli.output import echo_json
+from peerloom.cli.commands.run import exit_as
+from peerloom.cli.output import echo, echo_json
 from peerloom.observe.console import open_console
 from peerloom.observe.dialogue import print_row
 from peerloom.observe.words import outcomes, plain
-
-_CODES = {"drained": INTERRUPTED, "failed": FAILED, "suspended": SUSPENDED}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("preview", help=VERBS["preview"])(handle_errors(preview))
 
 
 def preview(
     recipe: RecipeName,
     overrides: Overrides = None,
-    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="How many, from the first.")] = 3,
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Keep the run there; otherwise nothing is left of it.", show_default=False, callback=expanded
-        ),
-    ] = None,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="The number of rows, from the first.")] = 3,
+    run_dir: KeptRunDir = None,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -48,21 +33,15 @@ def preview(
     defaults = ("engine=local", "trials=1", f"limit={rows}")
     plan = make_plan(recipe, (*defaults, *(overrides or ())), config_dir=config_dir)
     pull_embedded(plan.config, quiet=quiet)
-    with _directory(run_dir) as directory:
-        result = drive(plan, run_dir=directory, progress=not quiet)
-        _print(result, as_json=as_json)
-    print_failure(result, quiet=quiet)
-    if result.how in _CODES:
-        raise typer.Exit(_CODES[result.how])
-
-
-@contextmanager
-def _directory(run_dir: Path | None) -> Generator[Path]:
-    if run_dir is not None:
-        yield run_dir
-        return
-    with tempfile.TemporaryDirectory(prefix="peerloom-preview-") as scratch:
-        yield Path(scratch) / "run"
+    directory: Path | None = None
+    try:
+        with kept_or_temporary(run_dir) as directory:
+            result = drive(plan, run_dir=directory, progress=not quiet)
+            _print(result, as_json=as_json)
+    finally:
+        if directory is not None and run_dir is None and directory.exists():
+            echo(f"the run is kept in {directory}", stderr=True)
+    exit_as(result, quiet=quiet)
 
 
 def _print(result: RunResult, *, as_json: bool) -> None:

@@ -3,33 +3,22 @@
 import dataclasses
 from typing import Any
 
-import typer
-from rich.table import Table
-
 from peerloom import recipes as registry
-from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import Json
 from peerloom.cli.output import echo_json
 from peerloom.config.explain import shown
 from peerloom.errors import ConfigError
 from peerloom.observe.console import open_console
-from peerloom.observe.words import plain
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("recipes", help=VERBS["recipes"])(handle_errors(recipes))
+from peerloom.observe.words import headed_table, plain
 
 
 def recipes(as_json: Json = False) -> None:
     """List all recipes with their options."""
-    listed = [_describe(name) for name in registry.names()]
+    listed = [_describe(name) for name in registry.RECIPES.names()]
     if as_json:
         echo_json(listed, indent=True)
         return
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("recipe", "what it makes", "options and their defaults"):
-        table.add_column(column)
+    table = headed_table("recipe", "description", "options")
     for recipe in listed:
         options = "\n".join(f"recipe.{name}={shown(value)}" for name, value in recipe["options"].items())
         table.add_row(plain(recipe["name"], "bold"), plain(recipe["summary"]), plain(options))

@@ -7,16 +7,10 @@ import typer
 import yaml
 
 from peerloom.api import make_plan
-from peerloom.cli.app import VERBS, handle_errors
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RetryFailed, expanded
 from peerloom.cli.commands.run import execute_plan
 from peerloom.errors import RunDirError
 from peerloom.sink.layout import RUN_YAML, STATE
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("resume", help=VERBS["resume"])(handle_errors(resume))
 
 
 def resume(
@@ -32,7 +26,7 @@ def resume(
     """Plan the run from its directory, execute it, and print the summary."""
     missing = [name for name in (RUN_YAML, STATE) if not (run_dir / name).is_file()]
     if missing:
-        raise RunDirError(f"{run_dir} holds no run to go on with: it has no {' and no '.join(missing)}")
+        raise RunDirError(f"{run_dir} has no run to resume: it lacks {' and '.join(missing)}")
     _refuse_python(run_dir)
     plan = make_plan(str(run_dir / RUN_YAML), overrides or (), config_dir=config_dir)
     execute_plan(plan, run_dir, as_json=as_json, quiet=quiet, retry_failed=retry_failed, start_over=False)
@@ -49,5 +43,5 @@ def _refuse_python(run_dir: Path) -> None:
     if missing:
         raise RunDirError(
             f"the run in {run_dir} was started from Python, with {' and '.join(missing)} that {RUN_YAML} "
-            f"cannot hold: the same peerloom.run(..., run_dir={str(run_dir)!r}) again goes on with it"
+            f"cannot hold: to resume it, call the same peerloom.run(..., run_dir={str(run_dir)!r}) again"
         )

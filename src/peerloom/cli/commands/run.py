@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from peerloom.api import Plan, RunResult, default_run_dir, drive, make_plan
-from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED, VERBS, handle_errors
+from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED
 from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed, expanded
 from peerloom.cli.commands.models import pull_embedded
 from peerloom.cli.dry_run import print_dry_run
 from peerloom.cli.output import echo, echo_json
-from peerloom.config.services import embedded_models
+from peerloom.config.build import embedded_models
 from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
 from peerloom.observe.console import open_console
@@ -22,12 +22,8 @@ from peerloom.runtime.driver.session import Session
 from peerloom.sink.layout import STATE
 from peerloom.sink.read import read_rows
 from peerloom.sink.rundir.directory import RunDir
-from peerloom.terminal.printable import printable
 
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("run", help=VERBS["run"])(handle_errors(run))
+_CODES = {"drained": INTERRUPTED, "failed": FAILED, "suspended": SUSPENDED}
 
 
 def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
@@ -36,7 +32,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     run_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Where to write; a run that is there already is gone on with. "
+            help="Where to write; an unfinished run in it is resumed. "
             "[default: runs/<recipe>-<date>-<short id>]",
             show_default=False,
             callback=expanded,
@@ -46,7 +42,9 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     retry_failed: RetryFailed = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check all, print what would run, call no model and write nothing."),
+        typer.Option(
+            "--dry-run", help="Check everything and print the plan; call no model and write nothing."
+        ),
     ] = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
@@ -81,22 +79,18 @@ def execute_plan(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **o
         console = open_console()
         print_summary(console, result.summary, directory)
         if plan.config.sink.format == "parquet":
-            console.print(plain(f"the same in {directory / '*.parquet'}"), soft_wrap=True)
+            console.print(plain(f"also in {directory / '*.parquet'}"), soft_wrap=True)
     if result.how == "drained":
         _print_resume_hint(directory)
-        raise typer.Exit(INTERRUPTED)
-    if result.how == "failed":
-        print_failure(result, quiet=quiet)
-        raise typer.Exit(FAILED)
-    if result.how == "suspended":
-        raise typer.Exit(SUSPENDED)
+    exit_as(result, quiet=quiet)
 
 
-def print_failure(result: RunResult, *, quiet: bool) -> None:
-    """Print why a run failed, unless the display has shown it."""
+def exit_as(result: RunResult, *, quiet: bool) -> None:
+    """Exit with the code of an unfinished run; print why it failed, unless the display has shown it."""
     if quiet and result.how == "failed":
-        reason = printable(str(result.summary.get("error", "every row failed")))
-        echo(f"error: {reason}", stderr=True)
+        echo(f"error: {result.summary.get('error', 'every row failed')}", stderr=True)
+    if result.how in _CODES:
+        raise typer.Exit(_CODES[result.how])
 
 
 def _has_rows(directory: Path) -> bool:
@@ -107,11 +101,7 @@ def _has_rows(directory: Path) -> bool:
 
 
 def _is_done(plan: Plan, directory: Path, *, fresh: bool = False, **options: Any) -> bool:
-    """Return whether the run is finished already, so that no model is needed.
-
-    Raises:
-        RunDirError: if the directory is in use, or holds another run.
-    """
+    """Return whether the run is finished already, so that no model is needed."""
     if fresh or not (directory / STATE).exists():
         return False
     claimed = RunDir.claim(directory)
@@ -122,4 +112,4 @@ def _is_done(plan: Plan, directory: Path, *, fresh: bool = False, **options: Any
 
 
 def _print_resume_hint(directory: Path) -> None:
-    echo(f"to go on: peerloom resume {shlex.quote(str(directory))}", stderr=True)
+    echo(f"to resume: peerloom resume {shlex.quote(str(directory))}", stderr=True)

@@ -1,1 +1,1 @@
-"""Implement the subcommands of `peerloom serve`."""
+"""Implement the verbs that start servers: `serve` for fleets, and `simulate-llm`."""

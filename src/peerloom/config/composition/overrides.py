@@ -7,7 +7,7 @@ interpolated after everything is merged.
 
 import re
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError
@@ -28,23 +28,14 @@ _TOKENS = {
 """The names of OmegaConf's tokens in messages to the user."""
 
 
-class Override(NamedTuple):
-    """One override: a key with its value, or a key to remove (`~key`)."""
-
-    key: str
-    value: Any = None
-    deletes: bool = False
-
-
-def parse_override(text: str) -> Override:
-    """Parse `key=value`, `+key=value` (the same) or `~key`.
+def parse_override(text: str) -> tuple[str, Any]:
+    """Return the key and the value of `key=value`.
 
     Raises:
-        ConfigError: if the text has none of these forms, or the value is a secret, or more than one value.
+        ConfigError: if the text has another form, or the value is a secret, or more than one value.
     """
-    typed, equals, value = text.partition("=")
-    key, deletes = typed.lstrip("+~"), text.startswith("~")
-    if not (equals or deletes) or not all(map(str.isidentifier, key.split("."))):
+    key, equals, value = text.partition("=")
+    if not equals or not all(map(str.isidentifier, key.split("."))):
         raise ConfigError(f"{text}: not an override: write key=value, e.g. limit=20 or source.path=q.jsonl")
     refuse_secrets({key: value})
     values: list[Any]
@@ -56,7 +47,7 @@ def parse_override(text: str) -> Override:
         values = [value]
     if len(values) > 1:
         raise ConfigError(f"{text}: {key} takes one value: a list is written [a,b], a comma in a name quoted")
-    return Override(key, values[0] if values else "", deletes)
+    return key, values[0] if values else ""
 
 
 def keys(texts: Sequence[str]) -> dict[str, Any]:
@@ -67,8 +58,8 @@ def keys(texts: Sequence[str]) -> dict[str, Any]:
     """
     nested: DictConfig = OmegaConf.create()
     for text in texts:
-        override = parse_override(text)
-        OmegaConf.update(nested, override.key, literal(override.value), force_add=True)
+        key, value = parse_override(text)
+        OmegaConf.update(nested, key, literal(value), force_add=True)
     return cast("dict[str, Any]", OmegaConf.to_container(nested, resolve=True))
 
 

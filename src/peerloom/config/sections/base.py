@@ -1,38 +1,28 @@
-"""Define the base of configuration sections, and inspect their keys.
+"""Inspect the keys of options classes, which are the sections of the configuration.
 
-Sections are pydantic models, or options classes that are defined beside their readers. Neither accepts
-unknown keys or converts values silently. Each key declares how it may change when a run is resumed, as in
-`Annotated[Count, SAME]`; for a key that holds a section, the keys of that section declare it.
+Each key declares how it may change when a run is resumed, as in `Annotated[Count, SAME]`; for a key that
+holds a section, the keys of that section declare it.
 """
 
 import ast
-from dataclasses import fields, is_dataclass, make_dataclass
+from dataclasses import Field, field, fields, make_dataclass
 from inspect import cleandoc, getsource
 from itertools import pairwise
 from textwrap import dedent
-from typing import Annotated, Any, cast, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
 from peerloom.options import OnResume, Options
 
 
-class Section(BaseModel):
-    """A frozen group of keys; the string below a key documents it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
 def is_section(kind: Any) -> bool:
     """Return whether a type is a section with keys."""
-    return isinstance(kind, type) and (is_dataclass(cast("Any", kind)) or issubclass(kind, BaseModel))
+    return isinstance(kind, type) and issubclass(kind, Options)
 
 
 def fields_of(section: Any) -> dict[str, FieldInfo]:
     """Return the keys of a section, with their types, bounds and resume rules."""
-    if issubclass(section, BaseModel):
-        return section.model_fields
     hints = get_type_hints(section, include_extras=True)
     return {each.name: FieldInfo.from_annotation(hints[each.name]) for each in fields(section)}
 
@@ -68,3 +58,8 @@ def optional(options: type[Options]) -> type[Options]:
         for name, hint in own_options(options).items()
     ]
     return make_dataclass(options.__name__, keys, bases=(Options,), frozen=True, kw_only=True)
+
+
+def redeclared(declared: "Field[Any]") -> Any:
+    """Return a field with the same default, to declare it in another class."""
+    return field(default=declared.default, default_factory=declared.default_factory)  # pyright: ignore

@@ -27,7 +27,7 @@ from peerloom.workflow import Loop
 
 HERE = Path(__file__).parent
 PROMPTS = HERE / "prompts"
-QUESTION = Prompt.load(PROMPTS / "question.j2")  # the first message of every agent and of the finished row
+QUESTION = Prompt.load(PROMPTS / "question.j2")  # the first message of every agent
 NONE = "none"
 EXAMPLES = (
     (
@@ -42,7 +42,7 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Params:
+class CoralParams:
     """The options of the recipe, set by `recipe.max_rounds=5` on the command line."""
 
     max_rounds: Annotated[int, Meta(ge=1)] = 3
@@ -53,7 +53,7 @@ class Params:
     """The sampling temperature of both speakers."""
 
 
-def program(params: Params) -> Program:
+def program(params: CoralParams) -> Program:
     """Return the agents, S' = F(S, M), and the workflow that picks the next agent, M' = G(S)."""
     speaker = partial(
         LLMAgent,
@@ -69,14 +69,14 @@ def program(params: Params) -> Program:
         opening=QUESTION,
         examples=EXAMPLES,
         choices=lambda task: (*read_row(task.input).letters, NONE),
-        say=None,
+        chat_role=None,
         max_tokens=8,
         temperature=0,
         on_length="trim",
     )
     agents = {
-        "teacher": speaker(PROMPTS / "teacher.j2", say="assistant"),
-        "student": speaker(PROMPTS / "student.j2", say="user"),
+        "teacher": speaker(PROMPTS / "teacher.j2", chat_role="assistant"),
+        "student": speaker(PROMPTS / "student.j2", chat_role="user"),
         "extractor": reader,
         "matcher": FunctionAgent(agree),
     }
@@ -86,7 +86,6 @@ def program(params: Params) -> Program:
         until=lambda task: task.value("matcher", False),
         max_rounds=params.max_rounds,
         result=result,
-        opening=lambda task: [{"role": "user", "content": QUESTION.render(task)}],
     )
     return Program(workflow, agents, check_row)
 
@@ -125,7 +124,7 @@ def result(task: Task) -> dict[str, Any]:
 RECIPE = Recipe(
     name="coral",
     summary="a teacher and a student discuss a multiple-choice question until they agree",
-    params=Params,
+    params=CoralParams,
     program=program,
     sample=HERE / "questions.jsonl",
 )

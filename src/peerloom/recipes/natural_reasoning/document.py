@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from peerloom.recipes.natural_reasoning.params import Params
+from peerloom.recipes.natural_reasoning.params import ReasoningParams
 from peerloom.recipes.natural_reasoning.rows import read_row
 from peerloom.services.llm.usage.tokens import ASCII_BYTES, cut_tokens, estimate_tokens
-from peerloom.source.formats.html import NoText, main_text
+from peerloom.source.pages import NoText, main_text
 from peerloom.task import Task
 
 TITLE = 200  # characters
@@ -46,7 +46,7 @@ class Document:
         return replace(self, limit=max(1, min(self.limit, self.size) // 2))
 
 
-def open_document(row: Any, params: Params) -> Document:
+def open_document(row: Any, params: ReasoningParams) -> Document:
     """Return the document of an input row, extracted from HTML if necessary.
 
     Raises:
@@ -66,7 +66,7 @@ def _main_text(page: str) -> tuple[str, str]:
         return "", ""
 
 
-def reopen_document(task: Task, params: Params) -> Document:
+def reopen_document(task: Task, params: ReasoningParams) -> Document:
     """Return the document with the cut of the previous role; the text of HTML is in the turn of `filter`."""
     kept = task.value("filter")
     limit = next((turn.value["cut"]["tokens"] for turn in reversed(task.turns) if "cut" in turn.value), None)

@@ -20,7 +20,7 @@ def _criteria() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Params:
+class ReasoningParams:
     """The options, with their defaults."""
 
     field: str = ""

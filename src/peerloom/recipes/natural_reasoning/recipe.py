@@ -18,7 +18,7 @@ from peerloom.agents.prompts import Prompt
 from peerloom.errors import ConfigError
 from peerloom.recipes.base import Recipe
 from peerloom.recipes.natural_reasoning.language import check_languages
-from peerloom.recipes.natural_reasoning.params import BEST, Params
+from peerloom.recipes.natural_reasoning.params import BEST, ReasoningParams
 from peerloom.recipes.natural_reasoning.roles import (
     NO,
     YES,
@@ -44,7 +44,7 @@ CATEGORIES = (
 CHARACTERS = 3  # at least, for a token of English: the JSON ends before the token limit
 
 
-def program(params: Params) -> Program:
+def program(params: ReasoningParams) -> Program:
     """Return the agents, S' = F(S, M), and the workflow that picks the next agent, M' = G(S).
 
     Raises:
@@ -54,7 +54,7 @@ def program(params: Params) -> Program:
         check_languages(params.languages)
     if not params.criteria:
         raise ConfigError("recipe.criteria is empty: name at least one, e.g. recipe.criteria.depth='...'")
-    reader = partial(LLMAgent, system=PROMPTS / "system.j2", opening=DOCUMENT, say=None)
+    reader = partial(LLMAgent, system=PROMPTS / "system.j2", opening=DOCUMENT, chat_role=None)
     agents = {
         "filter": FilterRole(
             reader(PROMPTS / "filter.j2", choices=(YES, NO), max_tokens=8, temperature=0, on_length="trim"),
@@ -87,11 +87,11 @@ def program(params: Params) -> Program:
                 schema=answer_schema(params.answer_tokens),
                 max_tokens=params.answer_tokens,
                 temperature=params.temperature,
-                say=None,
+                chat_role=None,
             )
         ),
     }
-    workflow = Sequence(*agents, result=partial(result, field=params.field), opening=opening)
+    workflow = Sequence(*agents, result=partial(result, field=params.field))
     return Program(workflow, agents, partial(check_row, field=params.field))
 
 
@@ -116,12 +116,6 @@ def answer_schema(tokens: int) -> dict[str, Any]:
             "answer": {"type": "string", "maxLength": characters // 4},
         }
     )
-
-
-def opening(task: Task) -> list[dict[str, Any]]:
-    """Return the first of the row's messages: the question, if there is one."""
-    value = task.value("question")
-    return [{"role": "user", "content": value["question"]}] if value and value["question"] else []
 
 
 def result(task: Task, field: str = "") -> dict[str, Any]:
@@ -166,7 +160,7 @@ _SCORE = {"type": "integer", "minimum": 0, "maximum": BEST}
 RECIPE = Recipe(
     name="natural_reasoning",
     summary="web documents become questions that take reasoning, with answers",
-    params=Params,
+    params=ReasoningParams,
     program=program,
     sample=HERE / "documents.jsonl",
 )

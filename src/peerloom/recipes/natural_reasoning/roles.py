@@ -33,7 +33,7 @@ from peerloom.recipes.natural_reasoning.document import (
     with_input,
 )
 from peerloom.recipes.natural_reasoning.language import language_of
-from peerloom.recipes.natural_reasoning.params import Params
+from peerloom.recipes.natural_reasoning.params import ReasoningParams
 from peerloom.task import FILTERED, End, Task, Turn
 
 YES, NO = "yes", "no"
@@ -51,7 +51,7 @@ _PROMPTS = "\n".join(
 )
 
 Value = dict[str, Any]
-Judge = Callable[[Any, Document, Params], tuple[Value, End | None]]
+Judge = Callable[[Any, Document, ReasoningParams], tuple[Value, End | None]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FilterRole:
     """
 
     agent: LLMAgent
-    params: Params
+    params: ReasoningParams
 
     async def act(self, task: Task, services: Services) -> Turn:
         """Check the document without a model first, then ask the model.
@@ -102,7 +102,7 @@ class DocumentRole:
 
     agent: LLMAgent
     judge: Judge
-    params: Params
+    params: ReasoningParams
 
     async def act(self, task: Task, services: Services) -> Turn:
         """Return the judged answer, with the cut of the document.
@@ -136,10 +136,13 @@ class AnswerRole:
         if _contains(_PROMPTS, reasoning):
             end = _rejected("copied")
         value = {"reasoning": reasoning, "answer": answer}
-        return msgspec.structs.replace(turn, message=message, value=value, end=end)
+        context = [{"role": "user", "content": question}]
+        return msgspec.structs.replace(turn, message=message, value=value, end=end, context=context)
 
 
-def judge_scores(scores: dict[str, int], document: Document, params: Params) -> tuple[Value, End | None]:
+def judge_scores(
+    scores: dict[str, int], document: Document, params: ReasoningParams
+) -> tuple[Value, End | None]:
     """Return the mean score, and a rejection if it is below `min_score`."""
     score = round(fmean(scores.values()), 3)
     end = (
@@ -148,7 +151,7 @@ def judge_scores(scores: dict[str, int], document: Document, params: Params) -> 
     return {"score": score, "scores": scores}, end
 
 
-def judge_question(written: Value, document: Document, params: Params) -> tuple[Value, End | None]:
+def judge_question(written: Value, document: Document, params: ReasoningParams) -> tuple[Value, End | None]:
     """Return the question, and a rejection if it is unusable; `verbatim` if its answer is in the document."""
     question, answer = written["question"].strip(), written["answer"].strip() or None
     end = None
@@ -168,7 +171,7 @@ def judge_question(written: Value, document: Document, params: Params) -> tuple[
 
 
 async def _prompt(
-    agent: LLMAgent, task: Task, document: Document, params: Params, services: Services
+    agent: LLMAgent, task: Task, document: Document, params: ReasoningParams, services: Services
 ) -> tuple[Turn, Document]:
     """Return the agent's turn about the document, and the document, cut further if necessary."""
     cuts = 0

@@ -29,11 +29,7 @@ class Page(NamedTuple):
 
 
 def read_row(data: Any, field: str = "") -> Page:
-    """Return the document in an input row.
-
-    Args:
-        data: the row.
-        field: the field of the document; empty for the first of `FIELDS` that the row has.
+    """Return the document in a field of an input row, by default in the first of `FIELDS` that it has.
 
     Raises:
         RowError: if the field is missing or wrong; the text names it.

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from shlex import quote
 
 from peerloom.errors import RowError
 from peerloom.events import Notice
+from peerloom.runtime.driver.control import RunControl
+from peerloom.runtime.driver.stats import RunStats
 from peerloom.sink.layout import REJECTED
 from peerloom.sink.read import list_extents, parse_lines
 from peerloom.sink.totals import Totals
@@ -29,57 +31,43 @@ class FailureLimit:
         max_failed: the number or share of rows that may fail; None stops the session if its first rows all
             failed. Malformed rows (`bad_row`) count only if this is given: they cost nothing, and finish
             before the others.
-        run_dir: the run directory.
-        notify: passes a notice to the user.
-
-    Attributes:
-        earlier: the totals of earlier sessions, which do not count.
-        stopped: whether the session was stopped because of failed rows.
-        why: the reason of its failure; empty if it did not fail.
+        control: drains the run.
+        stats: the totals of all sessions, and of earlier ones, which do not count.
     """
 
-    def __init__(self, max_failed: float | None, run_dir: Path, notify: Callable[[Notice], None]) -> None:
+    def __init__(self, max_failed: float | None, control: RunControl, stats: RunStats) -> None:
         self._max_failed = max_failed
-        self._run_dir = run_dir
-        self._notify = notify
-        self.earlier = Totals()
+        self._control = control
+        self._stats = stats
+        self._run_dir = control.session.run_dir.path
         self.stopped = False
-        self.why = ""
+        self.why = ""  # why the session has failed, if it has
 
-    async def watch(self, totals: Callable[[], Totals], drain: Callable[[], None]) -> None:
-        """Drain the session as soon as too many of its own rows have failed.
-
-        Args:
-            totals: returns the totals of all sessions.
-            drain: stops admission, and lets the tasks in flight finish.
-        """
+    async def watch(self) -> None:
+        """Drain the session as soon as too many of its own rows have failed."""
         while True:
-            if self._exceeded(totals()):
+            if self._exceeded(self._stats.totals()):
                 break
             await asyncio.sleep(CHECK_SECONDS)
         self.stopped = True
-        failed, finished, _ = self._own(totals())
+        failed, finished, _ = self._own(self._stats.totals())
         reason = await asyncio.to_thread(most_common, self._run_dir)
         self.why = f"stopped: {failed} of {finished} finished rows failed ({self._limit()}). {reason}"
-        self._notify(Notice("error", f"{self.why}. Tasks in flight are finished. {self._advice()}"))
-        drain()
+        self._control.notify(Notice("error", f"{self.why}. Tasks in flight are finished. {self._advice()}"))
+        self._control.drain()
 
     def judge(self, outcomes: Mapping[str, int]) -> str:
-        """Return why a completed session has failed, and notify the user; empty if it has not. Blocks.
-
-        Args:
-            outcomes: the outcomes of the rows of all sessions.
-        """
+        """Return why a completed session has failed, from all outcomes, and notify the user. Blocks."""
         failed = outcomes.get(FAILED, 0)
         if not failed:
             return ""
         if failed == sum(outcomes.values()):
             self.why = "the only row failed" if failed == 1 else f"all {failed} rows failed"
-        elif self._exceeds(failed - self.earlier.outcomes.get(FAILED, 0), self._finished(outcomes)):
+        elif self._exceeds(failed - self._stats.earlier.outcomes.get(FAILED, 0), self._finished(outcomes)):
             self.why = f"{failed} rows failed ({self._limit()})"
         if self.why:
             self.why += f". {most_common(self._run_dir)}"
-            self._notify(Notice("error", f"{self.why}. {self._advice()}"))
+            self._control.notify(Notice("error", f"{self.why}. {self._advice()}"))
         return self.why
 
     def report(self) -> dict[str, str]:
@@ -103,12 +91,12 @@ class FailureLimit:
 
     def _own(self, totals: Totals) -> tuple[int, int, int]:
         """Count the failed, the finished and the malformed rows of this session."""
-        failed = totals.outcomes.get(FAILED, 0) - self.earlier.outcomes.get(FAILED, 0)
-        bad = totals.reasons.get(RowError.reason, 0) - self.earlier.reasons.get(RowError.reason, 0)
+        failed = totals.outcomes.get(FAILED, 0) - self._stats.earlier.outcomes.get(FAILED, 0)
+        bad = totals.reasons.get(RowError.reason, 0) - self._stats.earlier.reasons.get(RowError.reason, 0)
         return failed, self._finished(totals.outcomes), max(0, bad)
 
     def _finished(self, outcomes: Mapping[str, int]) -> int:
-        return sum(outcomes.values()) - self.earlier.admitted
+        return sum(outcomes.values()) - self._stats.earlier.admitted
 
     def _limit(self) -> str:
         if self._max_failed is None:
@@ -117,8 +105,8 @@ class FailureLimit:
 
     def _advice(self) -> str:
         return (
-            f"Each row's detail is in {self._run_dir / REJECTED}. When the cause is mended, peerloom resume "
-            f"{quote(str(self._run_dir))} --retry-failed (in Python retry_failed=True) does them again"
+            f"Each row's detail is in {self._run_dir / REJECTED}. Once the cause is fixed, peerloom resume "
+            f"{quote(str(self._run_dir))} --retry-failed (in Python retry_failed=True) repeats them"
         )
 
 

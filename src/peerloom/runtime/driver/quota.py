@@ -1,18 +1,17 @@
 """Coordinate the quotas of a run: receive usage reports, grant quotas, and record usage in the ledger.
 
-A grant is sent only after the ledger has recorded it. Outages of services are reported here, too.
+A grant is sent only after the ledger has recorded it.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from shlex import quote
 
-from peerloom.errors import ServiceError
 from peerloom.events import Notice
-from peerloom.services.llm.limits.quota_manager import Away, QuotaManager, Sent
+from peerloom.protocol.messages import QuotaGrants
+from peerloom.services.llm.limits.quota_manager import QuotaManager, Sent
 from peerloom.services.llm.limits.service_quota import Limits, Refusing
 from peerloom.services.llm.usage.amounts import ENDLESS, NOTHING, Amount
 from peerloom.services.llm.usage.budget import Budget, Spending
@@ -21,7 +20,6 @@ from peerloom.sink.rundir.ledger import Ledger, read_ledger
 
 TICK_SECONDS = 0.05  # while calls wait for time to pass
 COALESCE_SECONDS = 0.005  # usage reports within it are answered together
-OUTAGE_SECONDS = 3.0  # shorter outages are not reported
 SHORT_WAIT_SECONDS = 1.0  # shorter waits for a limit are not shown
 DISK_FULL_SECONDS = 1.0
 
@@ -33,11 +31,10 @@ class QuotaCoordinator:
         limits: the limits of each service.
         budget: the budget of the run.
         run_dir: the run directory, which has the ledger.
-        members: returns the names of the present members.
-        send: sends encoded grants to a member.
+        send: sends grants to a member.
         notify: passes a notice to the user.
+        on_refusing: called with the services that refuse all calls, after each change.
         clock: returns a monotonic time in seconds.
-        optional: the services whose outage is bridged by a fallback.
 
     Raises:
         SinkError: if the ledger cannot be written.
@@ -49,25 +46,21 @@ class QuotaCoordinator:
         budget: Budget,
         run_dir: Path,
         *,
-        members: Callable[[], Sequence[str]],
-        send: Callable[[str, bytes], None],
+        send: Callable[[str, QuotaGrants], None],
         notify: Callable[[Notice], None],
+        on_refusing: Callable[[list[Refusing]], None] = lambda refusing: None,
         clock: Callable[[], float] = time.monotonic,
-        optional: Collection[str] = (),
     ) -> None:
         earlier = _earlier(run_dir)
         self._manager = QuotaManager(limits, Spending(budget, earlier), clock())
         has_ledger = self.spending.bounded or earlier != NOTHING
         self._ledger = Ledger(run_dir, _named(earlier)) if has_ledger else None
-        self._run_dir = run_dir
-        self._members = members
+        self._members: set[str] = set()
         self._send = send
         self._notify = notify
+        self._on_refusing = on_refusing
         self._clock = clock
-        self._optional = frozenset(optional)
         self._changed = asyncio.Event()
-        self._away: dict[str, float] = {}
-        self._announced: dict[str, str] = {}
         self.exhausted = asyncio.Event()
 
     @property
@@ -79,11 +72,6 @@ class QuotaCoordinator:
     def outstanding(self) -> int:
         """The number of calls under way, as far as reported."""
         return self._manager.outstanding
-
-    @property
-    def away(self) -> str:
-        """Why a service without a fallback is unavailable; empty if all are available."""
-        return "; ".join(why for service, why in self._announced.items() if service not in self._optional)
 
     @property
     def waiting(self) -> Refusing | None:
@@ -102,37 +90,30 @@ class QuotaCoordinator:
         self._manager.take(member, data, self._clock())
         self._changed.set()
 
+    def joined(self, member: str) -> None:
+        """Note that a member that makes calls has joined."""
+        self._members.add(member)
+        self._manager.joined(member, self._clock())
+        self._changed.set()
+
     def lost(self, member: str) -> None:
         """Note that a member has ended."""
+        self._members.discard(member)
         self._manager.lost(member)
-        self._changed.set()
-
-    def joined(self, member: str) -> None:
-        """Note that a member has joined."""
-        self._manager.joined(member)
-        self._changed.set()
-
-    def set_replicas(self, service: str, urls: Sequence[str]) -> None:
-        """Set the addresses of a service's replicas."""
-        self._manager.moved(service, urls, self._members())
         self._changed.set()
 
     async def run(self) -> None:
         """Answer usage reports until cancelled.
 
         Raises:
-            ServiceError: if a service has refused all calls since the start.
             SinkError: if the ledger cannot be written.
         """
         while True:
             await self._wait_for_change()
-            now = self._clock()
-            await self._send_grants(self._manager.grants(now))
+            await self._send_grants(self._manager.grants(self._clock()))
             if self._manager.exhausted:
                 self.exhausted.set()
-            refusing = self._manager.refusing()
-            away = [Away(each.service, f"it refuses calls: {each.why}", False) for each in refusing]
-            self._report_outages([*self._manager.away(), *away], now)
+            self._on_refusing(self._manager.refusing())
 
     def report(self) -> dict[str, dict[str, float]]:
         """Return the total and used amount of each bounded resource, for the summary."""
@@ -145,14 +126,14 @@ class QuotaCoordinator:
 
     def close(self) -> None:
         """Write the final usage to the ledger; unspent grants count as used."""
-        for member in list(self._members()):
+        for member in self._members:
             self._manager.lost(member)
         if self._ledger is not None:
             self._ledger.note(_named(self.spending.used), {})
             self._ledger.close()
 
     async def _wait_for_change(self) -> None:
-        seconds = OUTAGE_SECONDS if self._away else None
+        seconds = None
         if self._manager.unmet:
             due = self._manager.due(self._clock()) or TICK_SECONDS
             seconds = min(TICK_SECONDS, max(COALESCE_SECONDS, due))
@@ -178,27 +159,7 @@ class QuotaCoordinator:
                 full = True
                 await asyncio.sleep(DISK_FULL_SECONDS)
         for member, data in grants:
-            self._send(member, data)
-
-    def _report_outages(self, away: Sequence[Away], now: float) -> None:
-        """Notify the user of outages that last, and of their end."""
-        for service in [service for service in self._away if service not in {each.service for each in away}]:
-            del self._away[service]
-            if self._announced.pop(service, ""):
-                self._notify(Notice("info", f"{service} answers again"))
-        for service, why, denied in away:
-            since = self._away.setdefault(service, now)
-            optional = service in self._optional
-            if denied and not optional and not self._manager.ever_answered(service):
-                raise ServiceError(
-                    f"{service}: {why}. Nothing was answered yet; mend it, then: "
-                    f"peerloom resume {quote(str(self._run_dir))}"
-                )
-            if now - since >= OUTAGE_SECONDS and service not in self._announced:
-                self._announced[service] = f"{service} does not answer ({why})"
-                meanwhile = "another service steps in" if optional else "its tasks wait for it and none fails"
-                text = f"{service} does not answer, {meanwhile}: {why}"
-                self._notify(Notice("warning", text))
+            self._send(member, QuotaGrants(data))
 
 
 def _earlier(run_dir: Path) -> Amount:

@@ -17,7 +17,7 @@ from peerloom.runtime.driver.summary import Summary
 from peerloom.services.llm.client.service import ClientSpec
 from peerloom.sink.errors import SinkError
 from peerloom.sink.rundir.directory import RunDir
-from peerloom.sink.rundir.state import Fingerprint, How, State, differences
+from peerloom.sink.rundir.state import Fingerprint, How, State, differences, read_summary
 from peerloom.sink.rundir.withdraw import withdraw_failed
 from peerloom.task import FAILED
 
@@ -26,19 +26,11 @@ SAVE_SECONDS = 30.0  # between two writes of the time that this session has used
 
 
 class Session:
-    """The next session of a run directory. Nothing is written before `begin`.
+    """The next session of a claimed run directory. Nothing is written before `begin`.
 
-    Args:
-        run_dir: a claimed run directory, which the caller releases.
-        fingerprint: the fingerprint of the run; without one, only a run that has none is continued.
-        retry_failed: whether failed rows are done again.
-        start_over: whether a different run in the directory may be removed, if it has done no work.
-
-    Attributes:
-        run_dir: the run directory.
-        number: the number of this session in the directory, over all its runs, from 1.
-        wall_seconds: the wall time of earlier sessions.
-        cpu_seconds: the CPU time of earlier sessions.
+    With `retry_failed`, failed rows are done again. With `start_over`, a different run in the directory may
+    be removed, if it has done no work. `number` counts the sessions of the directory, over all its runs, from
+    1; `wall_seconds` and `cpu_seconds` are those of earlier sessions.
 
     Raises:
         RunDirError: if the directory holds rows or turns of another run; the message names the differences.
@@ -92,17 +84,13 @@ class Session:
             return None
         if earlier.fingerprint.grows != self._fingerprint.grows:
             return None
-        summary = self.run_dir.read_summary()
+        summary = read_summary(self.run_dir.path)
         if summary is None or (self._retry_failed and summary["outcomes"].get(FAILED)):
             return None
         return summary
 
     def begin(self) -> list[str]:
-        """Make the number of the session durable, and return notices for the user. Blocks.
-
-        Raises:
-            SinkError: if the directory cannot be written.
-        """
+        """Make the number of the session durable, and return notices for the user. Blocks."""
         notices: list[str] = []
         if self._differs:
             self.run_dir.clear()
@@ -112,7 +100,7 @@ class Session:
         earlier = self._earlier
         if earlier is None:
             return notices
-        notices = [f"going on with the run in {self.run_dir.path}, session {self.number}"]
+        notices = [f"continuing the run in {self.run_dir.path}, session {self.number}"]
         if earlier.peerloom != version("peerloom"):
             notices.append(
                 f"the run was begun with Peerloom {earlier.peerloom}, this is {version('peerloom')}"
@@ -124,7 +112,6 @@ class Session:
 
         Raises:
             ConfigError: if earlier sessions of the run used another model.
-            SinkError: if the state cannot be written.
         """
         model = getattr(client, "model", None)
         if not isinstance(model, str) or model == self._model:
@@ -136,12 +123,7 @@ class Session:
         self._write("running", self.seconds(), self.cpu_seconds)
 
     def retry(self) -> int:
-        """Withdraw the failed rows if they are to be retried, and return their number. Blocks.
-
-        Raises:
-            SinkError: if a file cannot be written.
-            RunDirError: if a file is damaged or missing.
-        """
+        """Withdraw the failed rows if they are to be retried, and return their number. Blocks."""
         if not self._retry_failed or self._earlier is None:
             return 0
         # An incarnation below those of this session, and above those of all earlier ones.
@@ -168,11 +150,7 @@ class Session:
                 await asyncio.to_thread(self.save, cpu_seconds())
 
     def save(self, cpu_seconds: float, how: How = "running") -> None:
-        """Write the times of all sessions and how this one ended. Blocks.
-
-        Raises:
-            SinkError: if the state cannot be written; the old one remains.
-        """
+        """Write the times of all sessions and how this one ended. Blocks."""
         with self._writing:
             if not self._ended:
                 self._ended = how != "running"

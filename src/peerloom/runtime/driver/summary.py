@@ -1,95 +1,16 @@
-"""Add up the statistics of all members, and compose the summary of a run."""
+"""Compose the summary of a run."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from peerloom.events import AgentTotals, Progress
-from peerloom.runtime.member.spec import MemberStats
-from peerloom.services.llm.cache.client import CacheTally
+from peerloom.services.llm.cache.client import CachedSpec, CacheTally
+from peerloom.services.llm.client.service import ClientSpec
 from peerloom.sink.totals import AgentTally, Totals
+from peerloom.task import COMPLETED
 
 Summary = dict[str, Any]
-
-
-class RunStats:
-    """The newest statistics of each member, lost ones included.
-
-    Attributes:
-        earlier: the totals before this session.
-    """
-
-    def __init__(self) -> None:
-        self._stats: dict[str, MemberStats] = {}
-        self.earlier = Totals()
-
-    def update(self, name: str, stats: MemberStats) -> None:
-        """Update the statistics of a member."""
-        self._stats[name] = stats
-
-    def totals(self) -> Totals:
-        """Return the totals of committed rows. The newest incarnation of a sink includes earlier ones."""
-        totals = Totals()
-        for stats in self._newest(lambda stats: stats.totals is not None):
-            totals.add(cast("Totals", stats.totals))
-        return (
-            totals if totals.admitted >= self.earlier.admitted else self.earlier
-        )  # some sinks have not reported yet
-
-    def progress(
-        self, seconds: float, total: int | None, earlier_seconds: float = 0.0, paused: str = ""
-    ) -> Progress:
-        """Return a snapshot for the hooks; `seconds` is the time of all sessions."""
-        committed = self.totals()
-        agents = _merged(stats.agents for stats in self._stats.values())
-        in_flight = self.in_flight()
-        return Progress(
-            seconds=seconds,
-            total=total,
-            admitted=committed.admitted + in_flight,
-            in_flight=in_flight,
-            outcomes=dict(committed.outcomes),
-            hops=sum(stats.hops for stats in self._stats.values()),
-            agents={name: _totals_of(tally) for name, tally in agents.items()},
-            earlier_rows=self.earlier.admitted,
-            earlier_seconds=earlier_seconds,
-            paused=paused,
-            turns=self.turns(),
-        )
-
-    def in_flight(self) -> int:
-        """Return the number of tasks that are admitted and have no row yet."""
-        return sum(stats.in_flight for stats in self._newest())
-
-    def turns(self) -> int:
-        """Return the number of turns under way, without those that wait for permission to make a call."""
-        return sum(stats.turns for stats in self._newest())
-
-    def stuck(self) -> bool:
-        """Return whether the disk has no room for the files of a member."""
-        return any(stats.stuck for stats in self._newest())
-
-    def cache(self) -> CacheTally:
-        """Return the use of the cache in this session, by lost members too."""
-        total = CacheTally()
-        for stats in self._stats.values():
-            if stats.cache is not None:
-                total.add(stats.cache)
-        return total
-
-    def _newest(self, counts: Callable[[MemberStats], bool] = lambda stats: True) -> list[MemberStats]:
-        """Return the statistics of each slot's newest incarnation that `counts`."""
-        newest: dict[str, tuple[int, MemberStats]] = {}
-        for name, stats in self._stats.items():
-            slot, _, incarnation = name.rpartition(".")
-            if counts(stats) and int(incarnation) >= newest.get(slot, (0, None))[0]:
-                newest[slot] = (int(incarnation), stats)
-        return [stats for _, stats in newest.values()]
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU time of all members, lost ones included."""
-        return sum(stats.cpu_seconds for stats in self._stats.values())
 
 
 def summarise(
@@ -128,18 +49,30 @@ def summarise(
     }
 
 
-def _merged(groups: Iterable[Mapping[str, AgentTally]]) -> dict[str, AgentTally]:
-    merged: dict[str, AgentTally] = {}
-    for group in groups:
-        for name, tally in group.items():
-            merged.setdefault(name, AgentTally()).add(tally)
-    return merged
+def costs(summary: Mapping[str, Any], client: ClientSpec | None, tally: CacheTally) -> dict[str, Any]:
+    """Return the costs for the summary.
+
+    `usd` is the cost of all rows, and `usd_per_completed_row` its quotient by the completed rows; both are
+    omitted unless the prices of all models are known. `cache` reports the use of the cache in this session,
+    if there is one.
+    """
+    report: dict[str, Any] = {}
+    if client is not None and all(fleet.price is not None for fleet in client.fleets):
+        report["usd"] = round(sum(agent["usd"] for agent in summary["agents"].values()), 6)
+        if completed := summary["outcomes"].get(COMPLETED, 0):
+            report["usd_per_completed_row"] = round(report["usd"] / completed, 9)
+    if isinstance(client, CachedSpec):
+        calls = tally.hits + tally.misses
+        report["cache"] = {
+            "hits": tally.hits,
+            "misses": tally.misses,
+            "hit_rate": round(tally.hits / calls, 4) if calls else 0.0,
+            "saved_tokens": tally.tokens,
+            "saved_usd": round(tally.usd, 6),
+        }
+    return report
 
 
 def _agent_entry(tally: AgentTally) -> dict[str, float]:
     rate = round(tally.cached / tally.prompt, 4) if tally.prompt else 0.0
     return {**msgspec.structs.asdict(tally), "cache_hit_rate": rate}
-
-
-def _totals_of(tally: AgentTally) -> AgentTotals:
-    return AgentTotals(tally.turns, tally.calls, tally.prompt, tally.completion, tally.cached, tally.seconds)

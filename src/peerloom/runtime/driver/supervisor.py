@@ -1,12 +1,14 @@
 """Supervise the members: carry out the effects of the coordinator, and detect deaths.
 
-A member is lost when its process ends, when it misses a heartbeat, or when another member suspects it. Three
-tasks watch each member: one awaits its end, one polls its messages, and one checks its heartbeat. A member
-that the cluster or the disk has no room for waits to start, which is not a death; the others continue.
+A member is lost when its process ends, when it misses a heartbeat (being stopped, for example), or when
+another member suspects it. Two tasks watch each member: one reads its events until it ends, the other checks
+its heartbeat. A member that the cluster or the disk has no room for waits to start, which is not a death; the
+others continue.
 """
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,17 +17,18 @@ from peerloom.events import MemberJoined, MemberLost, Notice, ViewChanged
 from peerloom.protocol.coordinator import Coordinator, Kill, Send, Spawn
 from peerloom.protocol.messages import (
     Drain,
+    EndpointUpdate,
+    HealthReport,
     Message,
     Pace,
     QuotaGrants,
-    ToCoordinator,
     UsageReports,
-    decode,
     encode,
 )
 from peerloom.protocol.view import ALONE, FEEDER, SINK, Member
 from peerloom.runtime.engine import Engine
-from peerloom.runtime.member.spec import MemberSpec, MemberStats, decode_stats
+from peerloom.runtime.member.events import LeaseControls, MemberNotice, MemberStats, decode_event
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.settings import RunSettings, members
 from peerloom.runtime.transport.base import NoRoom, Unreachable
 from peerloom.runtime.transport.deadline import Deadline
@@ -36,20 +39,15 @@ STOP_SECONDS = 10.0
 DELIVERY_SECONDS = 5.0
 
 Event = MemberJoined | MemberLost | ViewChanged | Notice
+MemberReport = LeaseControls | MemberStats | MemberNotice | UsageReports | HealthReport
 
 
 class Supervisor:
     """Supervises the members of one session.
 
-    Args:
-        engine: starts and reaches the members.
-        settings: the settings of the run.
-        roles: the roles of the workflow.
-        make_spec: returns the specification of a member.
-        on_event: called with each change of membership, and each notice.
-        on_finished: called when every task is committed.
-        on_usage: called with a member's name and encoded usage reports.
-        first: the number of the first view and of the members' first incarnations.
+    `on_event` gets the changes of membership, and notices; `on_report` the name of a member and each of its
+    events that is not for the coordinator. `on_finished` is called when every task is committed. `first` is
+    the number of the first view and of the members' first incarnations.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class Supervisor:
         make_spec: Callable[[Member], MemberSpec],
         on_event: Callable[[Event], None],
         on_finished: Callable[[], None],
-        on_usage: Callable[[str, bytes], None],
+        on_report: Callable[[str, MemberReport], None],
         *,
         first: int = 1,
     ) -> None:
@@ -76,7 +74,7 @@ class Supervisor:
             last_view=first - 1,
         )
         self._on_finished = on_finished
-        self._on_usage = on_usage
+        self._on_report = on_report
         self._draining = False
         self._pace = Pace(0, settings.in_flight, False)
         self._notifications: set[asyncio.Task[None]] = set()
@@ -84,6 +82,7 @@ class Supervisor:
         self._consecutive_deaths: dict[str, int] = {}
         self._waiting_slots: set[str] = set()
         self._announced_view = 0
+        self._received: Counter[str] = Counter()  # the number of events of each member
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -119,10 +118,10 @@ class Supervisor:
             if _has_pace(name):
                 self._notify(name, self._pace)
 
-    def grant(self, name: str, data: bytes) -> None:
-        """Send a member its encoded quota grants, unless it is gone."""
+    def send(self, name: str, message: QuotaGrants | EndpointUpdate) -> None:
+        """Send a member a message about its services, unless it is gone."""
         if not self._ending and self._group is not None and name in self._engine.names():
-            self._spawn_task(self._send(name, QuotaGrants(data)))
+            self._spawn_task(self._send(name, message))
 
     async def wait_delivered(self) -> None:
         """Wait until the members have received all notifications, or a timeout has passed."""
@@ -143,23 +142,25 @@ class Supervisor:
         for slot in [slot for slot in self._consecutive_deaths if slot.startswith(ALONE)]:
             del self._consecutive_deaths[slot]
 
-    async def stop(self, on_stats: Callable[[str, MemberStats], None]) -> None:
-        """Stop all members, sinks last, and pass on their final statistics."""
+    async def stop(self) -> None:
+        """Stop all members, sinks last, after the tasks of `start` have ended, and read their last events."""
         self._ending = True
         members = self._coordinator.view.members
         for sinks in (False, True):
             async with asyncio.TaskGroup() as group:
                 for member in members:
                     if (member.kind == SINK) is sinks:
-                        group.create_task(self._stop(member.name, on_stats))
+                        group.create_task(self._stop(member.name))
 
-    async def _stop(self, name: str, on_stats: Callable[[str, MemberStats], None]) -> None:
+    async def _stop(self, name: str) -> None:
         with contextlib.suppress(Unreachable, EngineError, TimeoutError):
             async with Deadline(STOP_SECONDS):
                 await self._engine.stop(name)
-                on_stats(name, decode_stats(await self._engine.wait(name)))
+                await self._read_events(name)
 
     def _advance(self) -> None:
+        if self._ending:  # the last events of the members are read for their reports alone
+            return
         for effect in self._coordinator.effects():
             match effect:
                 case Send():
@@ -191,8 +192,7 @@ class Supervisor:
             self._on_lost(member.name, str(error))
             return
         self._end_wait(slot)
-        self._spawn_task(self._await_end(member.name))
-        self._spawn_task(self._poll_events(member.name))
+        self._spawn_task(self._follow(member.name))
         self._spawn_task(self._watch_heartbeat(member.name))
         async with asyncio.TaskGroup() as group:
             for name in self._engine.names():
@@ -245,26 +245,23 @@ class Supervisor:
         except TimeoutError:
             self._on_lost(name, f"took no message in for {self._settings.deliver_seconds:g} s")
 
-    async def _await_end(self, name: str) -> None:
+    async def _follow(self, name: str) -> None:
         try:
-            await self._engine.wait(name)
+            await self._read_events(name)
         except Unreachable as error:
             self._on_lost(name, str(error))
 
-    async def _poll_events(self, name: str) -> None:
-        try:
-            while True:
-                for data in await self._engine.poll_events(name):
-                    self._on_message(decode(data))
-        except Unreachable:
-            return  # `_await_end` handles the loss
-
-    def _on_message(self, message: Message) -> None:
-        if isinstance(message, UsageReports):
-            self._on_usage(message.sender, message.data)
-        elif isinstance(message, ToCoordinator):
-            self._coordinator.receive(message)
-            self._advance()
+    async def _read_events(self, name: str) -> None:
+        """Handle the events of a member until it has stopped."""
+        while events := await self._engine.poll_events(name, self._received[name]):
+            self._received[name] += len(events)
+            for data in events:
+                event = decode_event(data)
+                if isinstance(event, MemberReport):
+                    self._on_report(name, event)
+                else:
+                    self._coordinator.receive(event)
+                    self._advance()
 
     async def _watch_heartbeat(self, name: str) -> None:
         while True:

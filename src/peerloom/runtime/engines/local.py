@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from peerloom.runtime.engine import build, death_error
 from peerloom.runtime.member.garbage import infrequent_gc
-from peerloom.runtime.member.host import Host
-from peerloom.runtime.member.spec import MemberSpec, MemberStats, encode_stats
+from peerloom.runtime.member.runtime import MemberRuntime
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.transport.base import Unreachable
 from peerloom.services.processes.spawn import LocalSpawner
 
@@ -21,8 +21,8 @@ class LocalEngine:
     """Runs members in this process; also the `Link` of all members."""
 
     def __init__(self) -> None:
-        self._hosts: dict[str, Host] = {}
-        self._running: dict[str, asyncio.Task[MemberStats]] = {}
+        self._members: dict[str, MemberRuntime] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
         self._open = contextlib.ExitStack()
 
     @property
@@ -45,37 +45,27 @@ class LocalEngine:
     async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
         """Start a member as a task, without ever waiting for resources."""
         name = spec.member.name
-        host = build(spec, self)
-        self._hosts[name] = host
-        running = self._running[name] = asyncio.create_task(host.run(), name=name)
-        ready = asyncio.create_task(host.ready())
+        member = build(spec, self)
+        running = self._running[name] = asyncio.create_task(member.run(), name=name)
+        ready = asyncio.create_task(member.ready())
         await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
             raise death_error(name, None if running.cancelled() else running.exception(), starting=True)
+        self._members[name] = member
         return "", os.getpid()
 
     def names(self) -> list[str]:
         """Return the names of the present members."""
-        return list(self._hosts)
+        return list(self._members)
 
     async def introduce(self, name: str) -> None:
         """Do nothing: members reach each other through this object."""
 
-    async def wait(self, name: str) -> bytes:
-        """Wait for the task of a member, and return its final statistics."""
-        running = self._running[name]
-        await asyncio.wait((running,))
-        error = None if running.cancelled() else running.exception()
-        if running.cancelled() or error is not None:
-            self._hosts.pop(name, None)
-            raise death_error(name, error, starting=False)
-        return _encoded(running.result())
-
     async def send(self, to: str, data: bytes) -> bytes:
         """Send a message to a member, and return the answer."""
         await asyncio.sleep(0)  # a member must not run inside a callback of another
-        return self._host(to).handle(data)
+        return self._member(to).handle(data)
 
     def host_of(self, member: str) -> str:
         """Return an empty string, since there is only one host."""
@@ -83,27 +73,32 @@ class LocalEngine:
 
     async def notify(self, name: str, data: bytes) -> None:
         """Send a message from the driver to a member."""
-        self._host(name).handle(data)
+        self._member(name).handle(data)
 
-    async def poll_events(self, name: str) -> list[bytes]:
-        """Wait for the messages of a member to the driver, and return them."""
-        return await self._host(name).poll_events()
+    async def poll_events(self, name: str, received: int) -> list[bytes]:
+        """Wait for the events of a member, and return them."""
+        member, running = self._members.get(name), self._running[name]
+        events = await member.poll_events(received) if member is not None else []
+        if events and name in self._members:
+            return events
+        await asyncio.wait((running,))
+        error = None if running.cancelled() else running.exception()
+        if running.cancelled() or error is not None:
+            self._members.pop(name, None)
+            raise death_error(name, error, starting=False)
+        return []
 
     async def ping(self, name: str) -> None:
         """Check that the member is present, and thus alive."""
-        self._host(name)
-
-    async def stats(self, name: str) -> bytes:
-        """Return the statistics of a member."""
-        return _encoded(self._host(name).stats())
+        self._member(name)
 
     async def stop(self, name: str) -> None:
         """Ask the member to stop."""
-        self._host(name).stop()
+        self._member(name).stop()
 
     def kill(self, name: str) -> None:
         """Cancel the member's task."""
-        self._hosts.pop(name, None)
+        self._members.pop(name, None)
         running = self._running.get(name)
         if running is not None:
             running.cancel()
@@ -118,13 +113,8 @@ class LocalEngine:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
 
-    def _host(self, name: str) -> Host:
-        host = self._hosts.get(name)
-        if host is None or self._running[name].done():
+    def _member(self, name: str) -> MemberRuntime:
+        member = self._members.get(name)
+        if member is None or self._running[name].done():
             raise Unreachable(f"{name} is gone")
-        return host
-
-
-def _encoded(stats: MemberStats) -> bytes:
-    stats.cpu_seconds = 0.0  # the driver counts those of its own process
-    return encode_stats(stats)
+        return member

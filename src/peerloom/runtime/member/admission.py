@@ -14,7 +14,7 @@ from pathlib import Path
 from peerloom.idset import IdSet, partition_of
 from peerloom.runtime.settings import RunSettings
 from peerloom.source.base import Position, Source, SourceRow
-from peerloom.source.parts.positions import Positioned, Positions
+from peerloom.source.positions import Positioned, Positions
 from peerloom.task import TaskId
 
 BLOCK = 8192  # rows looked up among the known ids at once
@@ -27,14 +27,9 @@ Candidate = tuple[TaskId, SourceRow]
 
 
 class AdmissionQueue:
-    """The candidate tasks of one partition. Few of them are known already.
+    """The candidate tasks of one partition. Few of them are `known` already.
 
-    Args:
-        source: where rows come from.
-        partition: which of `settings.partitions`.
-        settings: how many partitions and trials.
-        known: tasks that need not be offered; complete by the first `read`.
-        path: where the rows' positions are, if there are any.
+    `known` must be complete by the first `refill`. `path` is the file with the positions of the rows, if any.
     """
 
     def __init__(

@@ -22,13 +22,7 @@ FindDone = Callable[[list[TaskId]], Awaitable[list[TaskId]]]
 
 
 class JournalCompactor:
-    """Compacts the journal of one member.
-
-    Args:
-        journal: the journal of the member.
-        places: the number of members of its kind.
-        find_done: asks the feeders which tasks are done.
-    """
+    """Compacts the journal of one member; `places` is the number of members of its kind."""
 
     def __init__(self, journal: MemberJournal, places: int, find_done: FindDone) -> None:
         self._journal = journal
@@ -43,11 +37,7 @@ class JournalCompactor:
                 await self.compact()
 
     async def compact(self) -> None:
-        """Compact the journal once.
-
-        Raises:
-            SinkError: if a copy cannot be written or made durable. The original segment is then kept.
-        """
+        """Compact the journal once. A segment is kept if its copy cannot be written, with a `SinkError`."""
         writer = self._journal.writer
         writer.adopt(await asyncio.to_thread(writer.orphans, self._places))
         ids = writer.closed_ids(MAX_IDS)

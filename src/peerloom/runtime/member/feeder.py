@@ -8,7 +8,8 @@ scans the journal once, when it has learned which tasks are in flight, and again
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 from peerloom.errors import RowError
 from peerloom.idset import partition_of
@@ -17,13 +18,11 @@ from peerloom.protocol.messages import Ack, DoneQuery, Drain, Item, Message, Pac
 from peerloom.protocol.quarantine import POISON, POISON_AFTER
 from peerloom.protocol.view import TO_SINK
 from peerloom.runtime.member.admission import AdmissionQueue
-from peerloom.runtime.member.host import Host
-from peerloom.runtime.member.journal import open_journal
+from peerloom.runtime.member.events import LeaseControls, MemberStats
 from peerloom.runtime.member.rows import finish
-from peerloom.runtime.member.spec import MemberSpec, MemberStats
+from peerloom.runtime.member.runtime import MemberRuntime
 from peerloom.runtime.steps.error_counts import ErrorCounts
 from peerloom.runtime.steps.executor import routed
-from peerloom.runtime.transport.base import Link
 from peerloom.sink.journal.index import JournalIndex, RecoveredTask
 from peerloom.sink.layout import JOURNAL, POSITIONS
 from peerloom.source.base import Source, SourceRow
@@ -32,20 +31,30 @@ from peerloom.task import FAILED, End, Header, Task, TaskId, encode, new_task
 CHUNK = 500  # the most tasks admitted before other messages are handled
 
 
-class FeederHost(Host):
-    """One feeder, for one partition of the source."""
+@asynccontextmanager
+async def open_feeder(member: MemberRuntime) -> "AsyncGenerator[FeederWork]":
+    """Open the work of a feeder."""
+    work = FeederWork(member)
+    try:
+        yield work
+    finally:
+        work.close()
 
-    machine: Feeder
 
-    def __init__(self, spec: MemberSpec, link: Link) -> None:
-        settings = spec.settings
-        in_flight = split_in_flight(settings.in_flight, spec.member.index, settings.partitions)
-        machine = Feeder(spec.member.name, in_flight, spec.program.workflow.roles[0])
-        super().__init__(machine, spec, link)
+class FeederWork:
+    """Admits the tasks of one partition of the source."""
+
+    def __init__(self, member: MemberRuntime) -> None:
+        spec, settings = member.spec, member.spec.settings
         assert spec.source is not None
+        self._member = member
+        self._spec = spec
+        in_flight = self._in_flight(settings.in_flight)
+        leases = any(service.policy == "stateful" for service in spec.services.values())
+        self.machine = Feeder(member.name, in_flight, leases=leases)
         self._source: Source = spec.source
         self._queue = AdmissionQueue(
-            self._source, spec.member.index, settings, machine.past, spec.run_dir / POSITIONS
+            self._source, spec.member.index, settings, self.machine.past, spec.run_dir / POSITIONS
         )
         self._errors = ErrorCounts()
         self._refilling = False
@@ -53,15 +62,13 @@ class FeederHost(Host):
         self._fetching = False
         self._index: JournalIndex | None = None
 
-    async def _open(self) -> None:
-        if self._spec.settings.journal:
-            self._journal = open_journal(self._spec, self)
-
-    async def _close(self) -> None:
+    def close(self) -> None:
+        """Close the index of the journal."""
         if self._index is not None:
             self._index.close()
 
-    def _on_message(self, message: Message) -> Message | None:
+    def on_message(self, message: Message) -> Message | None:
+        """See `MemberWork`."""
         match message:
             case Ack():
                 for id in self.machine.ack(message):
@@ -71,33 +78,47 @@ class FeederHost(Host):
             case DoneQuery():
                 return self.machine.done(message)
             case Pace() if self.machine.pace(message):
-                partitions = self._spec.settings.partitions
-                self.machine.in_flight = split_in_flight(
-                    message.in_flight, self._spec.member.index, partitions
-                )
+                self.machine.in_flight = self._in_flight(message.in_flight)
             case Passed():
                 self.machine.passed(message)
             case _:
                 pass
         return None
 
-    def _process(self) -> None:
+    def process(self) -> None:
+        """See `MemberWork`."""
         if not self._fetching and self.machine.lost():
             self._fetching = True
-            self.spawn(self._readmit(self.machine.lost()))
+            self._member.spawn(self._readmit(self.machine.lost()))
         if self._journal_ready():
             self._admit_new()
         isolate = self.machine.isolate()
         if isolate is not None:
-            self.emit(isolate)
+            self._member.emit(isolate)
+        if controls := self.machine.controls():
+            self._member.emit(LeaseControls(controls))
         exhausted = self.machine.exhausted()
         if exhausted is not None:
-            self.emit(exhausted)
+            self._member.emit(exhausted)
+
+    def messages(self) -> tuple[()]:
+        """See `MemberWork`."""
+        return ()
+
+    def stats(self) -> MemberStats:
+        """See `MemberWork`."""
+        return MemberStats(in_flight=self.machine.permits, errors=self._errors.read())
+
+    def _in_flight(self, in_flight: int) -> int:
+        """Return this partition's share of the tasks in flight, of which each must find its leases."""
+        limits = [service.max_tasks for service in self._spec.services.values()]
+        in_flight = min([in_flight, *(limit for limit in limits if limit is not None)])
+        return split_in_flight(in_flight, self._spec.member.index, self._spec.settings.partitions)
 
     def _admit_new(self) -> None:
         if self.machine.room and self._queue.needs_refill and not self._refilling:
             self._refilling = True
-            self.spawn(self._refill())
+            self._member.spawn(self._refill())
         room = self.machine.room
         for _ in range(CHUNK):
             if not room:
@@ -112,15 +133,15 @@ class FeederHost(Host):
                 self._offsets[id] = row.offset
                 self._start(id, row, self._index)
                 room -= 1
-        self.schedule_flush()
+        self._member.schedule_flush()
 
     def _journal_ready(self) -> bool:
         """Return whether new tasks may be admitted: not before the journal was scanned."""
-        if self._journal is None or self._index is not None:
+        if self._member.journal is None or self._index is not None:
             return True
         if self.machine.room and not self._fetching:
             self._fetching = True
-            self.spawn(self._scan_journal())
+            self._member.spawn(self._scan_journal())
         return False
 
     async def _scan_journal(self) -> None:
@@ -128,48 +149,51 @@ class FeederHost(Host):
         partitions = self._spec.settings.partitions
         self._index = await self._scan(lambda id: partition_of(id, partitions) == mine and not knows(id))
         self._fetching = False
-        self.schedule_flush()
+        self._member.schedule_flush()
 
     async def _refill(self) -> None:
         try:
             await self._queue.refill()
         finally:
             self._refilling = False
-        self.schedule_flush()
+        self._member.schedule_flush()
 
     async def _readmit(self, ids: list[TaskId]) -> None:
         positions = [(id.file, id.row, self._offsets.get(id, self._queue.offset(id))) for id in ids]
         rows = await asyncio.to_thread(self._source.fetch, positions)
-        index = await self._scan(set(ids).__contains__) if self._journal is not None else None
+        index = await self._scan(set(ids).__contains__) if self._member.journal is not None else None
         self._fetching = False
         for id, row in zip(ids, rows, strict=True):
-            self._start(id, row, index)
+            self._start(id, row, index, again=True)
         if index is not None:
             index.close()
-        self.schedule_flush()
+        self._member.schedule_flush()
 
     async def _scan(self, wants: Callable[[TaskId], bool]) -> JournalIndex:
         index = await asyncio.to_thread(JournalIndex.scan, self._spec.run_dir, wants)
         if index.damaged:
-            self.notice(
+            self._member.notice(
                 f"{index.damaged} damaged records in {self._spec.run_dir / JOURNAL}: "
                 "the calls in them will be made, and paid, again"
             )
         return index
 
-    def _start(self, id: TaskId, row: SourceRow, index: JournalIndex | None) -> None:
-        """Admit a task: send it to its next role, or to its sink if it has ended already."""
+    def _start(self, id: TaskId, row: SourceRow, index: JournalIndex | None, *, again: bool = False) -> None:
+        """Admit a task, perhaps again: send it to its next role, or to its sink if it has ended already."""
         recovered = index.pop(id) if index is not None and id in index else None
         task = self._new_task(id, row, recovered)
+        if again or recovered is not None:
+            held = task.last.leases if task.last is not None else []
+            self.machine.resumed(task.header, [leases.held.name for leases in held])
         deaths = self.machine.deaths(id, task.header.hop)
         if deaths:
             task = task.with_next(poison_end(task, deaths))
-        if recovered is not None and self._journal is not None:
-            self._journal.base(task.header, recovered.raw_turns, recovered.calls)
+        if recovered is not None and self._member.journal is not None:
+            self._member.journal.base(task.header, recovered.raw_turns, recovered.calls)
         if task.end is None:
-            self.machine.admit([Item(task.header, encode(task))], task.next_role)
+            self.machine.admit(Item(task.header, encode(task)), task.next_role)
         else:
-            self.machine.admit([Item(task.header, finish(task, self._spec, self._errors))], TO_SINK)
+            self.machine.admit(Item(task.header, finish(task, self._spec)), TO_SINK)
 
     def _new_task(self, id: TaskId, row: SourceRow, recovered: RecoveredTask | None) -> Task:
         program = self._spec.program
@@ -190,10 +214,6 @@ class FeederHost(Host):
         except BaseException as error:
             return task.with_next(self._errors.classify(error, RowError.reason, task))
         return routed(task, program.workflow, self._errors)
-
-    def _fill_stats(self, stats: MemberStats) -> None:
-        stats.in_flight = self.machine.permits
-        stats.errors = self._errors.read(last=self._stopping.is_set())
 
 
 def split_in_flight(in_flight: int, partition: int, partitions: int) -> int:

@@ -43,16 +43,11 @@ class MemberContext(Protocol):
 
 
 class MemberJournal:
-    """The journal of one member, in its event loop.
+    """The journal of one member, in its event loop."""
 
-    Args:
-        writer: writes the segments of the member.
-        host: the member.
-    """
-
-    def __init__(self, writer: JournalWriter, host: MemberContext) -> None:
+    def __init__(self, writer: JournalWriter, member: MemberContext) -> None:
         self.writer = writer
-        self._host = host
+        self._member = member
         self._records: list[bytes] = []
         self._ids: list[TaskId] = []
         self._calls: dict[TaskId, list[tuple[Header, SavedCall]]] = {}
@@ -89,7 +84,7 @@ class MemberJournal:
                 self._write()
             except DiskFull as error:
                 self._has_room.clear()
-                self._host.spawn(self._wait_for_room(error))
+                self._member.spawn(self._wait_for_room(error))
                 return False
         return True
 
@@ -113,7 +108,7 @@ class MemberJournal:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._host.schedule_flush()
+        self._member.schedule_flush()
 
     def _add_call_records(self) -> None:
         for calls in self._calls.values():
@@ -128,17 +123,17 @@ class MemberJournal:
         self._unsynced = True
         if not self._syncing:
             self._syncing = True
-            self._host.spawn(self._sync())
+            self._member.spawn(self._sync())
 
     async def _wait_for_room(self, error: DiskFull) -> None:
-        self._host.notice(f"{error} Waiting for room; nothing is lost.")
+        self._member.notice(f"{error} Waiting for room; nothing is lost.")
         while not self._has_room.is_set():
             await asyncio.sleep(DISK_FULL_SECONDS)
             with suppress(DiskFull):
                 self._write()
                 self._has_room.set()
-        self._host.notice("There is room on the disk again: going on.")
-        self._host.schedule_flush()
+        self._member.notice("There is room on the disk again: continuing.")
+        self._member.schedule_flush()
 
     async def _sync(self) -> None:
         """Sync the files while needed. One call at a time: a disk that hangs must not occupy all threads."""
@@ -148,20 +143,20 @@ class MemberJournal:
             try:
                 await asyncio.to_thread(self.writer.sync)
             except SinkError as error:
-                self._host.notice(f"{error} After a power failure the calls in it would be paid again.")
+                self._member.notice(f"{error} After a power failure the calls in it would be paid again.")
         self._syncing = False
 
 
-def open_journal(spec: MemberSpec, host: MemberContext) -> MemberJournal:
+def open_journal(spec: MemberSpec, member: MemberContext) -> MemberJournal:
     """Open the journal of a member that starts.
 
     Raises:
         RunDirError: if the run directory is not visible from this host.
     """
-    member = spec.member
+    me = spec.member
     if not (spec.run_dir / JOURNAL).is_dir():
         raise RunDirError(
-            f"{member.name} on {platform.node()} does not see the run directory {spec.run_dir}: journal=on "
+            f"{me.name} on {platform.node()} does not see the run directory {spec.run_dir}: journal=on "
             "needs it on storage that all hosts share. Choose another --run-dir, or journal=off"
         )
-    return MemberJournal(JournalWriter(spec.run_dir, member.kind, member.index, member.incarnation), host)
+    return MemberJournal(JournalWriter(spec.run_dir, me.kind, me.index, me.incarnation), member)

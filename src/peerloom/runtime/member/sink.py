@@ -6,14 +6,16 @@ never blocks the event loop. While the disk is full nothing is acknowledged, so 
 
 import asyncio
 import copy
+from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import cast
 
 from peerloom.idset import IdSet
 from peerloom.protocol.messages import CommittedQuery, Item, Message
 from peerloom.protocol.shard import ShardCommitter
-from peerloom.runtime.member.host import Host
-from peerloom.runtime.member.spec import MemberSpec, MemberStats
-from peerloom.runtime.transport.base import Link
+from peerloom.runtime.member.events import MemberStats
+from peerloom.runtime.member.runtime import MemberRuntime
 from peerloom.sink.errors import DiskFull
 from peerloom.sink.rows import decode
 from peerloom.sink.shard import ShardFiles
@@ -22,73 +24,82 @@ from peerloom.sink.totals import Totals
 DISK_FULL_SECONDS = 1.0
 
 
-class SinkHost(Host):
-    """One sink, for one shard."""
+@asynccontextmanager
+async def open_sink(member: MemberRuntime) -> "AsyncGenerator[SinkWork]":
+    """Take over the shard of a sink, and close it at the end."""
+    me, thread = member.spec.member, ThreadPoolExecutor(1, thread_name_prefix=member.name)
+    run_in_executor = asyncio.get_running_loop().run_in_executor
+    try:
+        take = ShardFiles.take
+        shard = await run_in_executor(thread, take, member.spec.run_dir, me.index, me.incarnation)
+        work = SinkWork(member, shard, thread)
+        try:
+            yield work
+        finally:
+            await run_in_executor(thread, shard.close)
+            work.totals = shard.totals
+    finally:
+        thread.shutdown(wait=False)
 
-    machine: ShardCommitter
 
-    def __init__(self, spec: MemberSpec, link: Link) -> None:
-        super().__init__(ShardCommitter(spec.member.name, IdSet()), spec, link)
-        self._shard: ShardFiles | None = None
-        self._totals = Totals()  # copied at each commit: the thread owns those of the shard
-        self._stuck = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=spec.member.name)
+class SinkWork:
+    """Writes the rows of one shard.
 
-    async def _open(self) -> None:
-        member = self._spec.member
-        loop = asyncio.get_running_loop()
-        shard = await loop.run_in_executor(
-            self._thread, ShardFiles.take, self._spec.run_dir, member.index, member.incarnation
-        )
-        self.machine.committed.merge(shard.committed)
-        self._totals = copy.deepcopy(shard.totals)
+    Attributes:
+        totals: those of the last commit; a copy, since the thread owns those of the shard.
+    """
+
+    def __init__(self, member: MemberRuntime, shard: ShardFiles, thread: ThreadPoolExecutor) -> None:
+        committed = IdSet()
+        committed.merge(shard.committed)
+        self.machine = ShardCommitter(member.name, committed)
+        self.totals = copy.deepcopy(shard.totals)
+        self._member = member
         self._shard = shard
+        self._thread = thread
+        self._stuck = False
 
-    async def _close(self) -> None:
-        if self._shard is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._shard.close)
-            self._totals = self._shard.totals
-        self._thread.shutdown(wait=False)
-
-    def _on_message(self, message: Message) -> Message | None:
+    def on_message(self, message: Message) -> Message | None:
+        """See `MemberWork`."""
         if isinstance(message, CommittedQuery):
             reply = self.machine.query(message)
             if reply is not None:
-                self.emit(reply)
+                self._member.emit(reply)
         return None
 
-    def _process(self) -> None:
-        for feeder, ack in self.machine.acks():
-            self.spawn(self._send(feeder, ack))
+    def process(self) -> None:
+        """See `MemberWork`."""
         items = self.machine.group()
         if items:
-            self.spawn(self._commit(items))
+            self._member.spawn(self._commit(items))
+
+    def messages(self) -> Iterable[tuple[str, Message]]:
+        """Return the acknowledgements of durable rows."""
+        return self.machine.acks()
+
+    def stats(self) -> MemberStats:
+        """See `MemberWork`."""
+        return MemberStats(totals=self.totals, stuck=self._stuck)
 
     async def _commit(self, items: list[Item]) -> None:
-        shard = self._shard
-        assert shard is not None
         loop = asyncio.get_running_loop()
         while True:
             try:
-                self._totals = await loop.run_in_executor(self._thread, _commit, shard, items)
+                self.totals = await loop.run_in_executor(self._thread, _commit, self._shard, items)
                 break
             except DiskFull as error:
                 if not self._stuck:
-                    self.notice(f"{error} Waiting for room; nothing is lost.")
+                    self._member.notice(f"{error} Waiting for room; nothing is lost.")
                     self._stuck = True
                 await asyncio.sleep(DISK_FULL_SECONDS)
         if self._stuck:
             self._stuck = False
-            self.notice("There is room on the disk again: going on.")
+            self._member.notice("There is room on the disk again: continuing.")
         self.machine.group_committed()
-        self.schedule_flush()
-
-    def _fill_stats(self, stats: MemberStats) -> None:
-        stats.totals = self._totals
-        stats.stuck = self._stuck
+        self._member.schedule_flush()
 
 
 def _commit(shard: ShardFiles, items: list[Item]) -> Totals:
     """Make a group durable, and return the new totals of the shard. Runs in the shard's thread."""
-    shard.commit([decode(item.payload) for item in items])
+    shard.commit([decode(cast("bytes", item.payload)) for item in items])
     return copy.deepcopy(shard.totals)

@@ -63,13 +63,8 @@ class ErrorCounts:
             self._count(error, end, task, role)
         return end
 
-    def read(self, *, last: bool) -> list[ErrorCount]:
-        """Return the errors whose count has changed since the last call, with the traceback of new ones.
-
-        The counts are sums, so a reading that is lost does no harm; the last one has everything.
-        """
-        if last:
-            return list(self._errors.values())
+    def read(self) -> list[ErrorCount]:
+        """Return the errors whose count has changed since the last call, with the traceback of new ones."""
         found: list[ErrorCount] = []
         for key, error in self._errors.items():
             before = self._read.get(key, 0)

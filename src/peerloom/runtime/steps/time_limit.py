@@ -31,12 +31,7 @@ class AgentTimeout(TaskError):
 
 
 class TurnTimer:
-    """Limits the time of an agent's turn, not counting the time of its calls.
-
-    Args:
-        role: the role of the agent.
-        seconds: the maximum time of the turn.
-    """
+    """Limits the time of an agent's turn, not counting the time of its calls."""
 
     def __init__(self, role: str, seconds: float) -> None:
         self._role = role
@@ -116,11 +111,8 @@ class Watchdog:
     """Reports agents that block the event loop, such as with `time.sleep`.
 
     A thread counts its own ticks without an iteration of the loop, so that neither a stopped process nor a
-    busy machine looks like a blocking agent.
-
-    Args:
-        code: the code objects that run agents, with a local variable `role`.
-        warn: passes a text to a person; called from the thread.
+    busy machine looks like a blocking agent. `code` are the code objects that run agents, with a local
+    variable `role`. `warn` is called from the thread.
     """
 
     def __init__(self, code: "frozenset[object]", warn: Callable[[str], None]) -> None:

@@ -1,25 +1,27 @@
 """Connect members: each listens, and keeps one connection open to each member it sends messages to.
 
 An actor call costs both ends together about half a millisecond of CPU time, and carries messages above 100 KB
-through the object store. A message here is one write and one read. Members connect by loopback within a host,
-and by TLS between hosts (`runtime/transport/tls.py`).
+through the object store. A message here is one write and one read. Between hosts, members connect by TLS
+(`runtime/transport/tls.py`). Within a host they connect by Unix sockets in directories that only their
+user can enter.
 
 When a connection breaks, it is unknown which of the unanswered messages had arrived: each call raises
 `Unreachable`, and the census decides. If connecting fails, no message was sent.
 """
 
 import asyncio
+import tempfile
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import NamedTuple
 
-from peerloom.connection_limit import ConnectionLimit
-from peerloom.runtime.transport.base import Unreachable
 from peerloom.runtime.transport.compression import Compress
-from peerloom.runtime.transport.frames import ClientProtocol, ServerProtocol
+from peerloom.runtime.transport.frames import MemberConnection, ServerProtocol
 from peerloom.runtime.transport.tls import Credentials
 
 HANDSHAKE_SECONDS = 5.0
 LOOPBACK = "127.0.0.1"
+BACKLOG = 1024  # members that may connect at once
 
 
 class Address(NamedTuple):
@@ -27,13 +29,13 @@ class Address(NamedTuple):
 
     Args:
         host: the address of its host for other hosts.
-        port: the port for TLS connections from other hosts, or 0.
-        local_port: the loopback port for connections from the same host, or 0.
+        port: the port for TLS connections, or 0.
+        local: the path of the Unix socket for connections from the same host, or empty.
     """
 
     host: str
     port: int = 0
-    local_port: int = 0
+    local: str = ""
 
 
 class ConnectFailed(Exception):
@@ -46,103 +48,79 @@ class MemberListener:
     Args:
         credentials: the credentials of the run.
         receive: handles a message without blocking, and returns the answer; empty if there is none.
-        limit: limits the connections that have not authenticated.
     """
 
-    def __init__(
-        self,
-        credentials: Credentials,
-        receive: Callable[[bytes], bytes],
-        limit: ConnectionLimit | None = None,
-    ) -> None:
+    def __init__(self, credentials: Credentials, receive: Callable[[bytes], bytes]) -> None:
         self._credentials = credentials
         self._receive = receive
-        self._limit = limit or ConnectionLimit(seconds=HANDSHAKE_SECONDS)
         self._connections: set[ServerProtocol] = set()
         self._servers: list[asyncio.Server] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, host: str) -> Address:
-        """Listen on free ports of loopback and, with TLS, of `host`; return the address."""
-        local_port = await self._listen(LOOPBACK)
-        if host == LOOPBACK:
-            return Address(host, local_port=local_port)
-        tls = {"ssl": self._credentials.server_context(), "ssl_handshake_timeout": self._limit.seconds}
-        return Address(host, await self._listen(host, **tls), local_port)
+        """Listen on a Unix socket and, with TLS, on a free port of `host`; return the address."""
+        loop = asyncio.get_running_loop()
+        self._folder = tempfile.TemporaryDirectory(prefix="peerloom-", ignore_cleanup_errors=True)  # 0700
+        local = f"{self._folder.name}/member"
+        try:
+            self._servers.append(await loop.create_unix_server(self._protocol, local, backlog=BACKLOG))
+            if host == LOOPBACK:
+                return Address(host, local=local)
+        except OSError:
+            local = ""  # the path is too long, for example
+        try:
+            server = await loop.create_server(
+                self._protocol,
+                host,
+                0,
+                ssl=self._credentials.server_context(),
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                backlog=BACKLOG,
+            )
+        except OSError:
+            return Address(host, local=local)
+        self._servers.append(server)
+        return Address(host, server.sockets[0].getsockname()[1], local)
 
     def close(self) -> None:
         """Close all connections; messages in transit are lost."""
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
-            connection.abort()
-
-    async def _listen(self, host: str, **tls: Any) -> int:
-        """Listen on a free port and return it; 0 if that is impossible."""
-        try:
-            server = await asyncio.get_running_loop().create_server(self._protocol, host, 0, **tls)
-        except OSError:
-            return 0
-        self._servers.append(server)
-        return server.sockets[0].getsockname()[1]
+            connection.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _protocol(self) -> ServerProtocol:
-        return ServerProtocol(self._credentials.secret, self._receive, self._limit, self._connections)
+        return ServerProtocol(self._receive, self._connections)
 
 
-class MemberConnection:
-    """The calling end of a connection. Made by `connect`."""
+async def connect(
+    address: Address, credentials: Credentials, *, here: str = LOOPBACK, compress: Compress = "auto"
+) -> MemberConnection:
+    """Connect to a member.
 
-    def __init__(self, protocol: ClientProtocol) -> None:
-        self._protocol = protocol
+    Args:
+        address: where the member listens.
+        credentials: the credentials of the run.
+        here: the address of this host for other hosts.
+        compress: which connections are compressed.
 
-    @classmethod
-    async def connect(
-        cls, address: Address, credentials: Credentials, *, here: str = LOOPBACK, compress: Compress = "auto"
-    ) -> "MemberConnection":
-        """Connect to a member, with TLS if it is on another host.
-
-        Args:
-            address: where the member listens.
-            credentials: the credentials of the run.
-            here: the address of this host for other hosts.
-            compress: which connections are compressed.
-
-        Raises:
-            ConnectFailed: if the member does not answer there, or lacks the credentials.
-        """
-        local = address.host == here
-        port = address.local_port if local else address.port
-        if not port:
-            raise ConnectFailed
-        protocol = ClientProtocol(credentials.secret, compress)
-        host, tls = (LOOPBACK, None) if local else (address.host, credentials.client_context())
-        try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
-                await asyncio.get_running_loop().create_connection(lambda: protocol, host, port, ssl=tls)
-                await protocol.ready
-        except (OSError, TimeoutError, Unreachable) as error:
-            protocol.abort()
-            raise ConnectFailed from error
-        return cls(protocol)
-
-    @property
-    def broken(self) -> bool:
-        """Whether the connection is broken."""
-        return self._protocol.broken
-
-    @property
-    def compressed(self) -> bool:
-        """Whether its messages are compressed."""
-        return self._protocol.packer is not None
-
-    async def send(self, data: bytes) -> bytes:
-        """Send a message and return its answer.
-
-        Raises:
-            Unreachable: if the connection broke before the answer arrived.
-        """
-        return await self._protocol.call(data)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._protocol.abort()
+    Raises:
+        ConnectFailed: if the member does not answer there, or lacks the credentials.
+    """
+    loop, near = asyncio.get_running_loop(), address.host == here
+    connection = MemberConnection(compress=compress == "always" or (compress == "auto" and not near))
+    try:
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            if near and address.local:
+                # Containers may share the address of their host, but not its files.
+                with suppress(FileNotFoundError):
+                    await loop.create_unix_connection(lambda: connection, address.local)
+                    return connection
+            tls = credentials.client_context()
+            await loop.create_connection(lambda: connection, address.host, address.port, ssl=tls)
+    except (OSError, TimeoutError) as error:
+        connection.close()
+        raise ConnectFailed from error
+    return connection

@@ -1,12 +1,10 @@
 """Secure connections between hosts by TLS, with one certificate for each run.
 
-All members of a run have this certificate, and trust no other. The engine passes it to them together with the
-secret of the run; neither is written to a disk. TLS 1.3 (RFC 8446) protects messages from being read,
-altered, truncated, or replayed.
+All members of a run have this certificate, and trust no other. The engine passes it to them; it is not
+written to a disk. TLS 1.3 (RFC 8446) protects messages from being read, altered, truncated, or replayed.
 """
 
 import os
-import secrets
 import ssl
 import tempfile
 from collections.abc import Generator
@@ -30,12 +28,10 @@ class Credentials:
     """The credentials by which the members of a run authenticate each other.
 
     Args:
-        secret: the secret of the run, for connections within a host.
-        certificate: the certificate of the run, for connections between hosts, as PEM.
+        certificate: the certificate of the run, as PEM.
         key: the private key of the certificate, as PEM.
     """
 
-    secret: bytes = field(repr=False)
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
 
@@ -56,7 +52,6 @@ class Credentials:
             .sign(key, SHA256())
         )
         return cls(
-            secret=secrets.token_bytes(32),
             certificate=certificate.public_bytes(Encoding.PEM),
             key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         )

@@ -73,8 +73,8 @@ async def load_adapter(fleet: Path, name: str, weights: str, key: Secret | None)
         raise ConfigError(f"{name} is {taken} in fleet {fleet.stem} already: choose another name")
     _list(fleet, name, weights)
     try:
-        async with _Servers(key) as servers:
-            await _load_into_all(fleet, servers, name, weights)
+        async with _session(key) as session:
+            await _load_into_all(fleet, session, name, weights)
     except ServiceError:
         if name not in listed:  # or calls may be using it
             with suppress(ServiceError):
@@ -92,19 +92,20 @@ async def unload_adapter(fleet: Path, name: str, key: Secret | None) -> None:
     check_adapter(name)
     entry = _adaptable(fleet)
     (_directory(fleet) / name).unlink(missing_ok=True)
-    async with _Servers(key) as servers:
+    async with _session(key) as session:
         for url in entry.urls:
-            if name in await servers.models(url):
-                await servers.post(f"{url}/unload_lora_adapter", {"lora_name": name})
+            if name in await _models(session, url):
+                await _send(session, "POST", f"{url}/unload_lora_adapter", {"lora_name": name})
 
 
-async def _load_into_all(fleet: Path, servers: "_Servers", name: str, weights: str) -> None:
+async def _load_into_all(fleet: Path, session: aiohttp.ClientSession, name: str, weights: str) -> None:
     done: set[str] = set()
     while True:
         entry = read(fleet)
         for url in entry.urls:
-            if url not in done and name not in await servers.models(url):
-                await servers.post(f"{url}/load_lora_adapter", {"lora_name": name, "lora_path": weights})
+            if url not in done and name not in await _models(session, url):
+                body = {"lora_name": name, "lora_path": weights}
+                await _send(session, "POST", f"{url}/load_lora_adapter", body)
             done.add(url)
         # A server that is down may have been started before the list was written.
         if all(endpoint.state in ("up", "lost") for endpoint in entry.endpoints):
@@ -136,35 +137,25 @@ def _directory(fleet: Path) -> Path:
     return fleet.with_name(f".{fleet.stem}.adapters")
 
 
-class _Servers:
-    """Requests to the servers of a fleet, with its key."""
+def _session(key: Secret | None) -> aiohttp.ClientSession:
+    headers = {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
+    return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
 
-    def __init__(self, key: Secret | None) -> None:
-        headers = {} if key is None else {"Authorization": f"Bearer {key.reveal()}"}
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
 
-    async def __aenter__(self) -> "_Servers":
-        return self
+async def _models(session: aiohttp.ClientSession, url: str) -> set[str]:
+    """Return the names that a server lists."""
+    listed = orjson.loads(await _send(session, "GET", f"{url}/models"))
+    return {model["id"] for model in listed["data"]}
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
 
-    async def models(self, url: str) -> set[str]:
-        """Return the names that a server lists."""
-        listed = orjson.loads(await self._send("GET", f"{url}/models"))
-        return {model["id"] for model in listed["data"]}
-
-    async def post(self, url: str, body: Mapping[str, str]) -> None:
-        """Send a POST request, and raise ServiceError if it fails."""
-        await self._send("POST", url, body)
-
-    async def _send(self, method: str, url: str, body: Mapping[str, str] | None = None) -> bytes:
-        try:
-            async with self._session.request(method, url, json=body) as response:
-                answer = await response.read()
-        except (TimeoutError, aiohttp.ClientError) as error:
-            raise ServiceError(f"{url} does not answer: {mask(str(error)) or 'timeout'}") from error
-        if response.status != 200:
-            raise ServiceError(f"{url} answered HTTP {response.status}: {mask(message_in(answer))}")
-        return answer
+async def _send(
+    session: aiohttp.ClientSession, method: str, url: str, body: Mapping[str, str] | None = None
+) -> bytes:
+    try:
+        async with session.request(method, url, json=body) as response:
+            answer = await response.read()
+    except (TimeoutError, aiohttp.ClientError) as error:
+        raise ServiceError(f"{url} does not answer: {mask(str(error)) or 'timeout'}") from error
+    if response.status != 200:
+        raise ServiceError(f"{url} answered HTTP {response.status}: {mask(message_in(answer))}")
+    return answer

@@ -1,11 +1,10 @@
-"""Start and end keepers from another process, by signals and the directory; all functions block."""
+"""Start and end supervisors from another process, by signals and the directory; all functions block."""
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,17 +12,16 @@ from pathlib import Path
 import psutil
 
 from peerloom.errors import ServiceError
-from peerloom.services.fleets import daemon
 from peerloom.services.fleets.adapters import remove_adapters
-from peerloom.services.fleets.directory import KEEPER_MARK, Entry, NoFleet, read
-from peerloom.services.fleets.keeper import in_use
+from peerloom.services.fleets.directory import SUPERVISOR_MARK, Entry, NoFleet, is_running, read
+from peerloom.services.fleets.supervisor import in_use
 from peerloom.services.processes.orphans import end_marked
 from peerloom.services.processes.server import failure_in_log
 from peerloom.services.processes.spawn import tail
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 60.0
-"""The time a keeper has to stop its servers, before it and they are killed."""
+"""The time a supervisor has to stop its servers, before it and they are killed."""
 
 REPORT_SECONDS = 1.0
 
@@ -36,13 +34,13 @@ def log_dir_of(path: Path) -> Path:
 def launch(
     path: Path, argv: Sequence[str], spec: bytes, timeout: float, report: Callable[[str], None]
 ) -> Entry:
-    """Start a keeper, wait until its fleet is up, and return the fleet's entry.
+    """Start a supervisor, wait until its fleet is up, and return the fleet's entry.
 
     Args:
         path: the fleet's file.
-        argv: the keeper's program and arguments.
-        spec: the keeper's standard input.
-        timeout: the limit in seconds, after which the keeper is ended.
+        argv: the supervisor's program and arguments.
+        spec: the supervisor's standard input.
+        timeout: the limit in seconds, after which the supervisor is ended.
         report: called every second with a line on the progress.
 
     Raises:
@@ -54,16 +52,14 @@ def launch(
             raise in_use(path)
         _end_servers(before)
     logs = log_dir_of(path)
-    log = logs / "keeper.log"
+    log = logs / "supervisor.log"
     remove_adapters(path)
     try:
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
-        command = [sys.executable, "-I", "-S", daemon.__file__, str(log), *argv]
-        started = subprocess.run(command, input=spec, stdout=subprocess.PIPE, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ServiceError(f"no keeper could be started for fleet {path.stem}: {error}") from error
-    pid = int(started.stdout)
+        pid = _start_detached(argv, spec, log)
+    except OSError as error:
+        raise ServiceError(f"no supervisor could be started for fleet {path.stem}: {error}") from error
     try:
         return _wait(path, pid, log, timeout, report)
     except BaseException:
@@ -73,25 +69,42 @@ def launch(
         raise
 
 
+def _start_detached(argv: Sequence[str], stdin: bytes, log: Path) -> int:
+    """Start a program in a new session, with its output in `log`, and return its process id."""
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, stdin)  # less than a pipe holds
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        actions = [
+            (os.POSIX_SPAWN_DUP2, reader, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        return os.posix_spawn(argv[0], list(argv), os.environ, file_actions=actions, setsid=True)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def end(path: Path) -> bool:
-    """End a fleet and remove it from the directory; return whether its keeper did both itself.
+    """End a fleet and remove it from the directory; return whether its supervisor did both itself.
 
     Raises:
         NoFleet: if there is no such fleet.
-        ServiceError: if the fleet has no keeper, or its keeper runs on another machine.
+        ServiceError: if the fleet has no supervisor, or its supervisor runs on another machine.
     """
     entry = read(path)
-    if entry.keeper is None:
+    if entry.supervisor is None:
         raise ServiceError(
             f"fleet {path.stem} was not started by `peerloom serve up`: remove {path} yourself"
         )
     life = entry.life
-    if life == "alive" and entry.keeper.host != socket.gethostname():
+    if life == "alive" and entry.supervisor.host != socket.gethostname():
         raise ServiceError(
-            f"the keeper of fleet {path.stem} runs on {entry.keeper.host}: "
+            f"the supervisor of fleet {path.stem} runs on {entry.supervisor.host}: "
             f"`peerloom serve down {path.stem}` has to be called there"
         )
-    by_itself = life == "alive" and _stop(entry.keeper.pid) and not path.exists()
+    by_itself = life == "alive" and _stop(entry.supervisor.pid) and not path.exists()
     _end_servers(entry)
     remove_adapters(path)
     path.unlink(missing_ok=True)
@@ -99,19 +112,19 @@ def end(path: Path) -> bool:
 
 
 def _end_servers(entry: Entry) -> None:
-    """Wait until an ended keeper's servers on this machine have ended, and kill those left."""
-    if entry.keeper is not None and entry.keeper.host == socket.gethostname():
-        asyncio.run(end_marked(KEEPER_MARK, entry.keeper.mark))
+    """Wait until an ended supervisor's servers on this machine have ended, and kill those left."""
+    if entry.supervisor is not None and entry.supervisor.host == socket.gethostname():
+        asyncio.run(end_marked(SUPERVISOR_MARK, entry.supervisor.mark))
 
 
 def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str], None]) -> Entry:
     deadline, reported, written = time.monotonic() + timeout, 0.0, False
     while True:
         entry = None
-        ended = not _is_running(pid)  # checked before reading, so that the last write is seen
+        ended = not is_running(pid)  # checked before reading, so that the last write is seen
         with contextlib.suppress(NoFleet):
             entry = read(path)
-        if entry is not None and entry.keeper is not None and entry.keeper.pid == pid:
+        if entry is not None and entry.supervisor is not None and entry.supervisor.pid == pid:
             written = True
             if entry.state == "up":
                 return entry
@@ -121,7 +134,7 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
             raise ServiceError(f"fleet {path.stem} was taken down before it was up")
         if ended:
             raise ServiceError(
-                f"the keeper of fleet {path.stem} has ended. {failure_in_log(str(log), tail(log))}"
+                f"the supervisor of fleet {path.stem} has ended. {failure_in_log(str(log), tail(log))}"
             )
         if time.monotonic() - reported > REPORT_SECONDS:
             reported = time.monotonic()
@@ -136,7 +149,7 @@ def _wait(path: Path, pid: int, log: Path, timeout: float, report: Callable[[str
 
 
 def _stop(pid: int) -> bool:
-    """End a keeper, and return whether it ended without being killed."""
+    """End a supervisor, and return whether it ended without being killed."""
     try:
         process = psutil.Process(pid)
         process.terminate()
@@ -150,18 +163,8 @@ def _stop(pid: int) -> bool:
     return False
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
 def _progress(entry: Entry | None, log: Path) -> str:
-    """Return the number of servers that are up, and the last line of the newest log.
-
-    While the fleet has no servers yet, return the reason why its keeper waits.
-    """
+    """Return the number of servers that are up and the last line of the newest log, or why it waits."""
     states = [endpoint.state for endpoint in entry.endpoints] if entry is not None else []
     if entry is not None and entry.detail and not states:
         return f"starting; {entry.detail.splitlines()[0]}"

@@ -1,6 +1,6 @@
 """Read and write the directory of fleets: a small JSON file for each, which runs poll for changes.
 
-A file is replaced atomically and holds no secret. The keeper of a fleet (`peerloom serve up`) writes it at
+A file is replaced atomically and holds no secret. The supervisor of a fleet (see `supervisor`) writes it at
 every change and at every heartbeat. A file for servers that were not started by Peerloom can be written by
 hand: `{"model": "m", "endpoints": [{"url": "http://host:8000/v1"}]}`.
 """
@@ -20,19 +20,17 @@ from peerloom.errors import ConfigError, ServiceError
 
 HEARTBEAT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
-"""The time without a heartbeat after which a keeper on another machine counts as silent."""
+"""The time without a heartbeat after which a supervisor on another machine counts as silent."""
 
-KEEPER_MARK = "PEERLOOM_KEEPER"
-"""The environment variable that identifies the servers of a keeper."""
+SUPERVISOR_MARK = "PEERLOOM_FLEET_SUPERVISOR"
+"""The environment variable that identifies the servers of a supervisor."""
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 """The valid names of fleets and adapters."""
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-
 State = Literal["starting", "up", "failed"]
 Life = Literal["alive", "dead", "silent", "none"]
-"""The state of a keeper: running; ended; on another machine without heartbeats; or there never was one."""
+"""The state of a supervisor: running; ended; silent on another machine; or there never was one."""
 
 
 class NoFleet(ServiceError):
@@ -45,7 +43,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Args:
         url: its base URL.
         state: the state of its server.
-        place: its machine, if known; empty for the keeper's.
+        place: its machine, if known; empty for the supervisor's.
         pid: its process id, if known.
         restarts: the number of restarts.
     """
@@ -57,18 +55,17 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     restarts: int = 0
 
 
-class KeeperProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """The keeper's process, identified uniquely even across reboots."""
+class SupervisorProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """A supervisor's process, with the time at which it began, since process ids are reused."""
 
     host: str
-    boot: str
     pid: int
     began: float
 
     @property
     def mark(self) -> str:
-        """The value of `KEEPER_MARK` in the environment of its servers."""
-        return f"{self.boot}-{self.pid}-{self.began}"
+        """The value of `SUPERVISOR_MARK` in the environment of its servers."""
+        return f"{self.host}-{self.pid}-{self.began}"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,11 +80,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         detail: the reason of a failure, or of a wait during the start.
         key: whether calls require a key.
         lora: whether LoRA adapters can be loaded, see `adapters`.
-        ray: the address of the Ray cluster to clean up if the keeper ends without doing so.
-        keeper: the keeper's process.
-        beat: the time of the keeper's last write, in seconds since 1970.
-        since: the time of the keeper's start.
-        log: the directory of the logs, on the keeper's machine.
+        ray: the address of the Ray cluster to clean up if the supervisor ends without doing so.
+        supervisor: the supervisor's process.
+        beat: the time of the supervisor's last write, in seconds since 1970.
+        since: the time of the supervisor's start.
+        log: the directory of the logs, on the supervisor's machine.
     """
 
     model: str
@@ -99,7 +96,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: bool = False
     lora: bool = False
     ray: str | None = None
-    keeper: KeeperProcess | None = None
+    supervisor: SupervisorProcess | None = None
     beat: float = 0.0
     since: float = 0.0
     log: str = ""
@@ -111,13 +108,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def life(self) -> Life:
-        """The state of the keeper."""
-        keeper = self.keeper
-        if keeper is None:
+        """The state of the supervisor."""
+        supervisor = self.supervisor
+        if supervisor is None:
             return "none"
-        if keeper.host != socket.gethostname():
+        if supervisor.host != socket.gethostname():
             return "alive" if time.time() - self.beat < SILENT_SECONDS else "silent"
-        return "alive" if keeper.boot == _boot() and _is_process(keeper) else "dead"
+        return "alive" if is_running(supervisor.pid, supervisor.began) else "dead"
 
 
 def directory() -> Path:
@@ -189,23 +186,18 @@ def write(path: Path, entry: Entry) -> None:
         ) from error
 
 
-def this_process() -> KeeperProcess:
-    """Return the identity of this process as a keeper."""
+def this_process() -> SupervisorProcess:
+    """Return the identity of this process as a supervisor."""
     pid = os.getpid()
     began = psutil.Process(pid).create_time()
-    return KeeperProcess(host=socket.gethostname(), boot=_boot(), pid=pid, began=began)
+    return SupervisorProcess(host=socket.gethostname(), pid=pid, began=began)
 
 
-def _boot() -> str:
+def is_running(pid: int, began: float | None = None) -> bool:
+    """Return whether a process is running, and has begun then."""
     try:
-        return _BOOT.read_text().strip()
-    except OSError:
-        return ""
-
-
-def _is_process(keeper: KeeperProcess) -> bool:
-    try:
-        process = psutil.Process(keeper.pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - keeper.began) < 1
+        process = psutil.Process(pid)
+        same = began is None or abs(process.create_time() - began) < 1
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

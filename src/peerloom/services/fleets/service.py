@@ -5,23 +5,22 @@ has no endpoint that is up, or no file, calls wait for it: the run pauses, and n
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from peerloom.errors import ConfigError, PeerloomError, ServiceError
 from peerloom.services.fleets.adapters import adapters_of
 from peerloom.services.fleets.directory import Entry, NoFleet, path_of, read
+from peerloom.services.lifecycle import Moved
 from peerloom.services.llm.client.client import ReplicatedClientSpec
-from peerloom.services.llm.client.hedge import Hedge
-from peerloom.services.llm.client.routing import Routing
+from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.hosted.preflight import choose_model
-from peerloom.services.llm.http.endpoint import Endpoint, Http
+from peerloom.services.llm.hosted.service import CallPolicy
+from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.llamacpp.service import llamacpp_dialect
 from peerloom.services.llm.providers.openai import OpenAIDialect
-from peerloom.services.llm.retry import Retry
-from peerloom.services.llm.wire_format.chat import Structured
 from peerloom.services.processes.spawn import Spawner
 from peerloom.services.secret import Secret
 
@@ -30,55 +29,40 @@ KEY_VARIABLE = "PEERLOOM_FLEET_KEY"
 """The environment variable with the key of fleets that require one."""
 
 
-class FleetService:
+class FleetService(LLMService):
     """A fleet by its name in the directory, or by the path of its file.
 
     Args:
         name: the fleet's name, or the path of its file.
         model: the fleet's model, or an adapter loaded there; default the model.
         api_key: the fleet's key; default `PEERLOOM_FLEET_KEY`, else none.
-        timeout: see `Endpoint`.
-        connect_timeout: see `Endpoint`.
-        retry: see `ReplicatedClientSpec`.
-        http: see `Endpoint`.
-        routing: see `ReplicatedClientSpec`.
-        hedge: see `ReplicatedClientSpec`.
-        structured: see `OpenAIDialect`; not used for llama.cpp, which has its own options.
-        extra_body: see `OpenAIDialect`.
+        calls: the timeouts and retries of calls.
+        options: the options of `OpenAIDialect`; not used for llama.cpp, which has its own.
 
     Raises:
         ConfigError: for an invalid name.
     """
 
-    def __init__(  # noqa: PLR0913 - one parameter per setting
+    def __init__(
         self,
         name: str,
         *,
         model: str | None = None,
         api_key: Secret | str | None = None,
-        timeout: float = 600.0,
-        connect_timeout: float = 10.0,
-        retry: Retry | None = None,
-        http: Http = "auto",
-        routing: Routing | None = None,
-        hedge: Hedge | None = None,
-        structured: Structured = "auto",
-        extra_body: Mapping[str, Any] | None = None,
+        calls: CallPolicy | None = None,
+        **options: Any,
     ) -> None:
         self._path = path_of(name)
         self._name = self._path.stem
         self._model = model
         self._key = Secret(api_key) if isinstance(api_key, str) else api_key or Secret.from_env(KEY_VARIABLE)
-        self._timeout, self._connect_timeout = timeout, connect_timeout
-        self._http: Http = http
-        self._retry, self._routing, self._hedge = retry or Retry(), routing or Routing(), hedge
-        self._structured: Structured = structured
-        self._extra_body = dict(extra_body or {})
+        self._calls = calls or CallPolicy()
+        self._dialect = OpenAIDialect(**options)
         self._notify: Callable[[str], None] = print
         self._spec: ReplicatedClientSpec | None = None
 
     async def start(
-        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+        self, name: str, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
         """Look up the fleet, and check that an endpoint answers and has the model.
 
@@ -89,7 +73,7 @@ class FleetService:
         entry = await asyncio.to_thread(read, self._path)
         if entry.key and self._key is None:
             raise ServiceError(
-                f"fleet {self._name} wants a key: set {KEY_VARIABLE} to it, or llm.api_key_env"
+                f"fleet {self._name} requires a key: set {KEY_VARIABLE} to it, or llm.api_key_env"
             )
         model = self._model or entry.model
         if model not in (served := await self._models(entry)):
@@ -97,23 +81,21 @@ class FleetService:
         if not entry.urls:
             raise ServiceError(
                 f"fleet {self._name} has no endpoint that is up; "
-                f"`peerloom serve status {self._name}` says how it is"
+                f"`peerloom serve status {self._name}` shows its state"
             )
         endpoints = self._endpoints(entry)
-        dialect = self._dialect(entry)
+        dialect = llamacpp_dialect() if entry.engine == "llamacpp" else self._dialect
         await self._check_any_answers(endpoints, dialect, model)
         notify(f"model {model} at fleet {self._name}, endpoints: {', '.join(entry.urls)}")
         self._spec = ReplicatedClientSpec(
             model=model,
             replicas=entry.urls,
             backend_factory=HttpDial(endpoints[0], dialect, model),
-            retry=self._retry,
-            routing=self._routing,
-            hedge=self._hedge,
+            retry=self._calls.retry,
         )
         return self._spec
 
-    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
+    async def watch(self, moved: Moved) -> None:
         """Follow changes of the fleet's file.
 
         Raises:
@@ -133,9 +115,6 @@ class FleetService:
                     current = urls
             await asyncio.sleep(POLL_SECONDS)
 
-    async def stop(self) -> None:
-        """Do nothing: other runs use the fleet too."""
-
     async def _urls(self, current: tuple[str, ...]) -> tuple[str, ...]:
         """Return the URLs of the endpoints, unchanged if the file is invalid."""
         assert self._spec is not None
@@ -147,12 +126,12 @@ class FleetService:
         except NoFleet:
             return ()
         except PeerloomError as error:
-            self._notify(f"fleet {self._name} is left as it was: {error}")
+            self._notify(f"the change of fleet {self._name} is ignored: {error}")
             return current
         raise ServiceError(
-            f"fleet {self._name} serves {', '.join(served)} from now on, "
-            f"this run began with {self._spec.model}: "
-            "start one of that model again, or another run"
+            f"fleet {self._name} now serves {', '.join(served)}, "
+            f"but this run began with {self._spec.model}: "
+            "start a fleet with that model, or a new run"
         )
 
     async def _models(self, entry: Entry) -> tuple[str, ...]:
@@ -167,25 +146,9 @@ class FleetService:
 
     def _endpoints(self, entry: Entry) -> list[Endpoint]:
         try:
-            return [
-                Endpoint(
-                    base_url=url,
-                    api_key=self._key,
-                    timeout=self._timeout,
-                    connect_timeout=self._connect_timeout,
-                    http=self._http,
-                )
-                for url in entry.urls
-            ]
+            return [self._calls.endpoint(url, self._key) for url in entry.urls]
         except ConfigError as error:
-            raise ServiceError(f"{self._path} lists what is no endpoint: {error}") from error
-
-    def _dialect(self, entry: Entry) -> OpenAIDialect:
-        if entry.engine == "llamacpp":
-            return llamacpp_dialect()
-        return OpenAIDialect(
-            structured=self._structured, limit_field="max_tokens", extra_body=self._extra_body
-        )
+            raise ServiceError(f"{self._path} lists an invalid endpoint: {error}") from error
 
     async def _check_any_answers(self, endpoints: list[Endpoint], dialect: OpenAIDialect, model: str) -> None:
         for number, endpoint in enumerate(endpoints, 1):

@@ -47,8 +47,9 @@ class ChatReply(msgspec.Struct, frozen=True, kw_only=True):
     `message` is the reply as an OpenAI chat message, `text` its content, `reasoning` the model's reasoning
     before the content, and `tool_calls` the requested function calls in OpenAI's format. `logprobs` holds
     OpenAI's record for each token; `token_ids` are the reply's tokens, if the server returns them.
-    `usage.calls` is 1, and `seconds` is the duration of the successful attempt, without earlier ones. A reply
-    from the cache has an empty `usage`.
+    `fingerprint` identifies the revision of the model that was served, as far as the server says.
+    `usage.calls` is 1, `tries` counts the attempts, and `seconds` is the duration of the successful one. A
+    reply from the cache has an empty `usage`.
     """
 
     text: str
@@ -61,6 +62,8 @@ class ChatReply(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: list[dict[str, Any]] = []
     logprobs: list[dict[str, Any]] = []
     token_ids: list[int] = []
+    tries: int = 1
+    fingerprint: str = ""
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +82,7 @@ class EmbedReply(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage(calls=1)
     model: str = ""
     seconds: float = 0.0
+    tries: int = 1
 
 
 Reply = TypeVar("Reply", ChatReply, EmbedReply)
@@ -109,7 +113,10 @@ class LLM(Protocol):
 
 
 class Backend(Protocol):
-    """Makes single attempts at one replica of a model."""
+    """Makes single attempts at one replica of a model.
+
+    A subclass without connections inherits `healthy` and `close`.
+    """
 
     async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
         """Send one request; `attempt` numbers the attempts of this call, from 0.
@@ -126,11 +133,10 @@ class Backend(Protocol):
 
     async def healthy(self) -> bool:
         """Return whether the replica answers; called before an ejected replica is used again."""
-        ...
+        return True
 
     async def close(self) -> None:
         """Close all connections."""
-        ...
 
 
 def text_of(messages: Sequence[dict[str, Any]]) -> str:
@@ -143,3 +149,15 @@ def text_of(messages: Sequence[dict[str, Any]]) -> str:
         elif isinstance(content, list):
             texts += [part.get("text") or "" for part in content]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - OpenAI's parts
     return "\n".join(texts)
+
+
+def with_usage(reply: Reply, usage: Usage | None) -> Reply:
+    """Return a copy of a reply with another usage; the reply itself if it is unknown."""
+    return reply if usage is None else msgspec.structs.replace(reply, usage=usage)
+
+
+def total(first: Usage | None, second: Usage | None) -> Usage | None:
+    """Return the sum of two usages, each None if unknown."""
+    if first is None or second is None:
+        return first or second
+    return first + second

@@ -13,11 +13,12 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from peerloom.errors import ConfigError, LLMUnavailable
+from peerloom.services.llm.base import total
 from peerloom.task import Usage
 
 TRUSTED_RETRY_AFTERS = 3
@@ -70,6 +71,7 @@ class Retryable(Exception):
         overload: whether another replica might have had capacity for it.
         usage: the usage of the attempt, if it was answered with an unusable reply.
         notice: a message to show to the user once.
+        replica: the name of the replica that failed.
     """
 
     def __init__(
@@ -82,9 +84,11 @@ class Retryable(Exception):
         overload: bool = False,
         usage: Usage | None = None,
         notice: str = "",
+        replica: str = "",
     ) -> None:
         super().__init__(why)
         self.notice = notice
+        self.replica = replica
         self.usage = usage
         self.retry_after = retry_after
         self.taken = taken
@@ -92,54 +96,31 @@ class Retryable(Exception):
         self.overload = overload
 
 
+@dataclass(slots=True)
 class RetryState:
-    """The attempts of one call, from its first failure on.
+    """The attempts of one call to `target`, from its first failure on; at first `failed_at` is its start.
 
-    Args:
-        policy: the retry policy.
-        target: the name of the called service, for the final error.
-        began: the time at which the first attempt began, by `clock`.
-        clock: returns seconds.
-        uniform: draws a number between two others.
+    `avoid` are the replicas that failed it, `denied` the times at which replicas denied it, and `usage` is
+    that of its failed attempts.
     """
 
-    __slots__ = (
-        "_clock",
-        "_failed_at",
-        "_refused_at",
-        "_uniform",
-        "began",
-        "counted",
-        "lone_refusals",
-        "made",
-        "policy",
-        "target",
-    )
+    policy: Retry
+    target: str
+    failed_at: float
+    clock: Callable[[], float] = time.monotonic
+    uniform: Callable[[float, float], float] = random.uniform
+    refused_at: float = math.inf
+    made: int = 0
+    counted: int = 0
+    lone_refusals: int = 0
+    """Refusals between which other calls were answered."""
+    avoid: tuple[str, ...] = ()
+    denied: dict[str, float] = field(default_factory=dict[str, float])
+    usage: Usage | None = None
 
-    def __init__(
-        self,
-        policy: Retry,
-        target: str,
-        began: float,
-        clock: Callable[[], float] = time.monotonic,
-        uniform: Callable[[float, float], float] = random.uniform,
-    ) -> None:
-        self.policy = policy
-        self.target = target
-        self.began = began
-        self._clock = clock
-        self._uniform = uniform
-        self._refused_at = math.inf
-        self._failed_at = began
-        self.made = 0
-        self.counted = 0
-        self.lone_refusals = 0  # refusals between which other calls were answered
-
-    def exclude(self, seconds: float) -> None:
-        """Exclude time during which the service was unavailable from the elapsed time."""
-        self.began += seconds
-
-    def wait(self, failure: Retryable, answering: float = -math.inf, *, others_fail: bool = False) -> float:
+    def wait(
+        self, failure: Retryable, began: float, answering: float = -math.inf, *, others_fail: bool = False
+    ) -> float:
         """Count a failed attempt and return the seconds to wait before the next one.
 
         The attempt is not counted, but its time is, during an outage: the service has answered before, other
@@ -147,6 +128,7 @@ class RetryState:
 
         Args:
             failure: the failure of the attempt.
+            began: the beginning of the call, later by the time that does not count.
             answering: the time at which another call was last answered.
             others_fail: whether other calls have failed and wait for their next attempt.
 
@@ -155,17 +137,19 @@ class RetryState:
         """
         policy = self.policy
         self.made += 1
-        outage = others_fail and failure.usage is None and -math.inf < answering <= self._failed_at
+        self.avoid = self.avoid if failure.replica in self.avoid else (*self.avoid, failure.replica)
+        self.usage = total(self.usage, failure.usage)
+        outage = others_fail and failure.usage is None and -math.inf < answering <= self.failed_at
         self.counted += failure.taken and not failure.limit and not outage
-        self._failed_at = self._clock()
+        self.failed_at = self.clock()
         if failure.limit:
-            self.lone_refusals += answering > self._refused_at
-            self._refused_at = self._clock()
+            self.lone_refusals += answering > self.refused_at
+            self.refused_at = self.clock()
         asked = policy.honored(failure.retry_after)
         doublings = self.made - 1 - (TRUSTED_RETRY_AFTERS if asked else 0)
         cap = min(policy.cap, LIMIT_CAP_SECONDS) if failure.limit else policy.cap
-        wait = asked + self._uniform(0.0, min(cap, policy.base * 2.0 ** max(-2, min(doublings, 32))))
-        elapsed = self._clock() - self.began
+        wait = asked + self.uniform(0.0, min(cap, policy.base * 2.0 ** max(-2, min(doublings, 32))))
+        elapsed = self.clock() - began
         used_up = self.counted >= policy.attempts or self.lone_refusals >= MAX_LONE_REFUSALS
         if used_up or policy.attempts == 1 or elapsed + wait > policy.max_elapsed:
             attempts = "1 attempt" if self.made == 1 else f"{self.made} attempts"

@@ -8,15 +8,16 @@ A reply is a text, a `ChatReply`, or an exception to raise; a function may also 
 in order, so it works in a single process only; for `engine=ray` use a mapping or a module-level function.
 """
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from peerloom.errors import ConfigError, LLMRejected
-from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
+from peerloom.services.llm.base import Backend, ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.client.client import ReplicatedClientSpec
+from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.usage.prices import FREE
 from peerloom.services.llm.wire_format.chat import unfiltered
@@ -28,7 +29,7 @@ Script = Sequence[Scripted] | Mapping[str, Scripted] | Callable[[ChatRequest], S
 MODEL = "scripted"
 
 
-class ScriptedService:
+class ScriptedService(LLMService, Backend):
     """A service that plays a script. `requests` records the requests in this process, oldest first.
 
     Args:
@@ -53,7 +54,7 @@ class ScriptedService:
         return {**self.__dict__, "requests": []}
 
     async def start(
-        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+        self, name: str, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
         """Return the spec; there is nothing to start."""
         return self.spec()
@@ -63,19 +64,16 @@ class ScriptedService:
         return ReplicatedClientSpec(
             model=MODEL,
             replicas=("this process",),
-            backend_factory=_ScriptedDial(self),
+            backend_factory=self,
             retry=Retry(attempts=1),
             price=FREE,
         )
 
-    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
-        """Wait forever: a script cannot fail."""
-        await asyncio.Event().wait()
+    def __call__(self, replica: str) -> "ScriptedService":
+        """Return the service, which is its own backend, as `ReplicatedClientSpec.backend_factory`."""
+        return self
 
-    async def stop(self) -> None:
-        """Do nothing: there is nothing to stop."""
-
-    async def answer(self, request: ChatRequest) -> ChatReply:
+    async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
         """Return the scripted reply to `request`.
 
         Raises:
@@ -97,35 +95,9 @@ class ScriptedService:
             )
         return unfiltered(scripted)
 
-
-class _ScriptedDial:
-    def __init__(self, service: ScriptedService) -> None:
-        self._service = service
-
-    def __call__(self, name: str) -> "ScriptedBackend":
-        return ScriptedBackend(self._service)
-
-
-class ScriptedBackend:
-    """Answers from the script of a `ScriptedService`."""
-
-    def __init__(self, service: ScriptedService) -> None:
-        self._service = service
-
-    async def chat(self, request: ChatRequest, attempt: int) -> ChatReply:
-        """Return the scripted reply; see `ScriptedService.answer`."""
-        return await self._service.answer(request)
-
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
         """Raise `LLMRejected`: a script has no embeddings."""
         raise LLMRejected("a scripted model has no embeddings")
-
-    async def healthy(self) -> bool:
-        """Return True."""
-        return True
-
-    async def close(self) -> None:
-        """Do nothing: there are no connections."""
 
 
 class _InOrder:
@@ -135,30 +107,25 @@ class _InOrder:
         self._used = 0
 
     def __call__(self, request: ChatRequest) -> Scripted:
-        if self._repeat and self._used == len(self._replies):
-            self._used = 0
         if self._used == len(self._replies):
-            raise LLMRejected(
-                f"the script has {self._used} replies and all are used up; "
-                f"the last message was {_last_words(request)[:200]!r}"
-            )
+            if not self._repeat:
+                raise LLMRejected(
+                    f"the script has {self._used} replies and all are used up; "
+                    f"the last message was {_last_words(request)[:200]!r}"
+                )
+            self._used = 0
         self._used += 1
         return self._replies[self._used - 1]
 
 
-class _ByWords:
-    """Replies by text that the last message contains; the first match is used."""
-
-    def __init__(self, replies: Mapping[str, Scripted]) -> None:
-        self._replies = dict(replies)
-
-    def __call__(self, request: ChatRequest) -> Scripted:
-        asked = _last_words(request)
-        for words, reply in self._replies.items():
-            if words in asked:
-                return reply
-        known = ", ".join(map(repr, self._replies))
-        raise LLMRejected(f"the script has no reply to {asked[:200]!r}: it knows {known}")
+def _by_words(replies: Mapping[str, Scripted], request: ChatRequest) -> Scripted:
+    """Return the first reply whose key is in the last message."""
+    asked = _last_words(request)
+    for words, reply in replies.items():
+        if words in asked:
+            return reply
+    known = ", ".join(map(repr, replies))
+    raise LLMRejected(f"the script has no reply to {asked[:200]!r}: it knows {known}")
 
 
 def _finder(script: Any, repeat: bool) -> Callable[[ChatRequest], Scripted | Awaitable[Scripted]]:
@@ -169,7 +136,7 @@ def _finder(script: Any, repeat: bool) -> Callable[[ChatRequest], Scripted | Awa
                 f"scripted replies: key {bad[0]!r} is no text: keys are words of the last message"
             )
         _check(by_words.items())
-        return _ByWords(by_words)
+        return partial(_by_words, dict(by_words))
     if isinstance(script, Sequence) and not isinstance(script, str | bytes):
         in_order = cast("Sequence[Scripted]", script)
         _check(enumerate(in_order))

@@ -69,11 +69,13 @@ class _Inner:
         signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _wake)
         signal.signal(_PARENT_DIED, self._on_parent_death)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until there is a program to forward them to
         for number in _FORWARDED:
             signal.signal(number, lambda signum, _: self._signal(signum))
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         _request_parent_death_signal(outer, _PARENT_DIED)
         self._program = _start(program)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
 
     def run(self) -> None:
         """Wait until the program ends or must end, then end its remaining descendants."""
@@ -142,6 +144,7 @@ def _start(program: list[str]) -> int:
     _request_parent_death_signal(supervisor, signal.SIGKILL)
     for number in (*_FORWARDED, signal.SIGCHLD, _PARENT_DIED):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     try:
         os.execv(program[0], program)
     except OSError as error:

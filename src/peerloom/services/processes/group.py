@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from peerloom.errors import ServiceError
+from peerloom.errors import ServiceError, first_error
 from peerloom.services.processes.replica import Notify, Replica
 from peerloom.services.processes.server import Command
 from peerloom.services.processes.spawn import Spawner
@@ -107,11 +107,5 @@ class Group:
                 left = sum(other.state != "lost" for other in self.replicas)
                 if not left:
                     raise
-                self._notify(f"{error}\n{left} of {self._count} replicas are left; it is tried again later")
+                self._notify(f"{error}\n{left} of {self._count} replicas are left; it will be retried later")
                 await asyncio.sleep(RETRY_SECONDS)
-
-
-def first_error(group: BaseExceptionGroup[ServiceError]) -> ServiceError:
-    """Return the first error of a group."""
-    error = group.exceptions[0]
-    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

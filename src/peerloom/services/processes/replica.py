@@ -13,7 +13,7 @@ from typing import Literal
 
 from peerloom.errors import ServiceError
 from peerloom.services.processes.server import Command, ServerAddress, ServerProcess, base_url
-from peerloom.services.processes.spawn import PlaceLost, ReservedPort, Spawner
+from peerloom.services.processes.spawn import PlaceLost, Spawner
 
 SHORT_SECONDS = 5.0
 SHORT_LIVES = 3
@@ -61,7 +61,7 @@ class Replica:
         self._sharing = sharing
         self._host = host
         self._log = log
-        self._port: ReservedPort | None = None
+        self._address: tuple[str, int] | None = None  # reserved, if the engine can share a port
         self._server: ServerProcess | None = None
         self._stopping = False
 
@@ -107,12 +107,12 @@ class Replica:
                 changed()
                 raise ServiceError(
                     f"{end}\nIt ended within {SHORT_SECONDS:g} s {short} times in a row, "
-                    "so it is not started again"
+                    "so it is not restarted"
                 )
             self.state = "restarting"
             changed()
             if end:
-                notify(f"{end}\nIt is started again")
+                notify(f"{end}\nIt is being restarted")
             if short:
                 await asyncio.sleep(FIRST_WAIT_SECONDS * 2 ** (short - 1))
             end = await self._restart(changed, notify)
@@ -123,8 +123,8 @@ class Replica:
         self.state = "stopped"
         if self._server is not None:
             await self._server.stop()
-        if self._port is not None:
-            await self._port.release()
+        if self._address is not None:
+            await self._machine.release_port(self._address[1])
         await self._leave()
 
     async def _restart(self, changed: Callable[[], None], notify: Notify) -> str:
@@ -155,7 +155,7 @@ class Replica:
                 return await self._launch_here()
             except PlaceLost:
                 await self._leave()
-                self._port, self._machine = None, await self._find_machine(notify)
+                self._address, self._machine = None, await self._find_machine(notify)
 
     async def _find_machine(self, notify: Notify) -> Spawner:
         """Wait until a lost machine comes back or another one is added."""
@@ -175,13 +175,11 @@ class Replica:
             await self._machine.close()
 
     async def _launch_here(self) -> ServerProcess:
-        if self._port is None or not self._command.reuses_port:
-            self._port = await self._machine.hold(self._host)
+        if self._address is None or not self._command.reuses_port:
+            self._address = await self._machine.reserve_port(self._host)
         if not self._command.reuses_port:
-            await self._port.release()
-        server_address = ServerAddress(
-            self._port.host, self._port.port, self._sharing, here=not self._machine.place
-        )
+            await self._machine.release_port(self._address[1])
+        server_address = ServerAddress(*self._address, self._sharing, here=not self._machine.place)
         self.url = f"{base_url(server_address)}/v1"
         self._server = await ServerProcess.start(self._machine, self._command, server_address, self._log)
         return self._server

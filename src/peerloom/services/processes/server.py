@@ -54,6 +54,7 @@ class Command:
         argv: the function that returns program and arguments for an address; no secrets, since all users
             of the machine can read them.
         env: variables added to its environment; secrets may be here.
+        isolated: whether its environment is `env`, without the driver's (see `Spawner.start`).
         reuses_port: whether it can listen on a reserved port, so that its address stays after a restart.
         load_seconds: the limit for loading the model.
         check_seconds: the interval between two health checks, and the timeout of one.
@@ -65,6 +66,7 @@ class Command:
     description: str
     argv: Callable[[ServerAddress], list[str]]
     env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    isolated: bool = False
     reuses_port: bool = False
     load_seconds: float = 600.0
     check_seconds: float = 1.0
@@ -92,7 +94,9 @@ class ServerProcess:
             ServiceError: if it cannot be started.
         """
         name = f"{command.engine} server"
-        child = await spawner.start(command.argv(address), name=name, env=command.env, log=log)
+        child = await spawner.start(
+            command.argv(address), name=name, env=command.env, log=log, isolated=command.isolated
+        )
         return cls(child, command, address)
 
     @property
@@ -120,9 +124,8 @@ class ServerProcess:
                         raise ServiceError(await self._died(code))
                     poll = min(poll * 1.2, _SLOWEST_POLL_SECONDS)
         except TimeoutError as error:
-            raise ServiceError(
-                f"{self._command.description} did not load it in {limit:g} s. {await self._failure_in_log()}"
-            ) from error
+            why = f"{self._command.description} did not load the model in {limit:g} s"
+            raise ServiceError(f"{why}. {await self._failure_in_log()}") from error
         self._healthy_since = self._last_sign = time.monotonic()
 
     async def end(self) -> str:
@@ -143,7 +146,7 @@ class ServerProcess:
                     failed += 1
         await self.stop(grace=0)
         return (
-            f"{self._command.description} gave no sign of life in {checks} looks, so it was killed. "
+            f"{self._command.description} did not respond to {checks} health checks and was killed. "
             f"{await self._failure_in_log()}"
         )
 

@@ -23,6 +23,9 @@ from peerloom.errors import ServiceError
 from peerloom.services.processes import children
 from peerloom.services.processes.orphans import end_marked
 
+BASIC_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
+"""The variables that isolated processes inherit, and those that begin with `LC_`."""
+
 _MARK = "PEERLOOM_CHILD"
 _KILL_SECONDS = 5.0  # after which a supervisor that does not respond is killed
 _TAIL_BYTES = 65_536
@@ -70,24 +73,6 @@ class ChildProcess(Protocol):
         ...
 
 
-class ReservedPort(Protocol):
-    """A port bound by a socket that does not listen: only a server that sets SO_REUSEPORT can use it."""
-
-    @property
-    def host(self) -> str:
-        """The address under which other machines reach it."""
-        ...
-
-    @property
-    def port(self) -> int:
-        """The port."""
-        ...
-
-    async def release(self) -> None:
-        """Release the port for any program. May be called twice."""
-        ...
-
-
 class Spawner(Protocol):
     """Start processes, on this machine or another one."""
 
@@ -104,13 +89,23 @@ class Spawner(Protocol):
         """
         ...
 
-    async def hold(self, host: str | None = None) -> ReservedPort:
-        """Reserve a free port on `host`, by default the address under which others reach the machine.
+    async def reserve_port(self, host: str | None = None) -> tuple[str, int]:
+        """Reserve a free port, and return its address.
+
+        The port is bound by a socket that does not listen, so that only a server that sets SO_REUSEPORT can
+        use it.
+
+        Args:
+            host: an address of the machine; by default the one under which others reach it.
 
         Raises:
             PlaceLost: if the machine is gone.
             ServiceError: if `host` is not an address of that machine.
         """
+        ...
+
+    async def release_port(self, port: int) -> None:
+        """Release a reserved port for any program. May be called twice."""
         ...
 
     async def close(self) -> None:
@@ -124,6 +119,7 @@ class Spawner(Protocol):
         name: str,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        isolated: bool = False,
     ) -> ChildProcess:
         """Start a process that ends when this one does.
 
@@ -132,6 +128,8 @@ class Spawner(Protocol):
             name: the process's name in messages.
             env: variables added to this process's environment.
             log: the file its output is appended to; None discards it.
+            isolated: whether it gets `env` and the variables every program needs (`BASIC_VARIABLES`) instead
+                of this process's environment, which may hold secrets.
 
         Raises:
             PlaceLost: if the machine is gone.
@@ -145,13 +143,38 @@ class LocalSpawner:
 
     place = ""
 
-    async def spread(self, count: int) -> "Sequence[LocalSpawner]":
+    def __init__(self) -> None:
+        self._reserved: dict[int, socket.socket] = {}
+
+    async def spread(self, count: int) -> "Sequence[Spawner]":
         """Return this spawner `count` times, since there is no other machine."""
         return [self] * count
 
-    async def hold(self, host: str | None = None) -> "LocalPort":
+    async def reserve_port(self, host: str | None = None) -> tuple[str, int]:
         """Reserve a port as in `Spawner`, by default on loopback."""
-        return await LocalPort.reserve(host or _LOOPBACK)
+        host = host or _LOOPBACK
+        loop = asyncio.get_running_loop()
+        bound = None
+        try:
+            family, kind, proto, _, address = (await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM))[0]
+            bound = socket.socket(family, kind, proto)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.bind(address)
+        except OSError as error:
+            if bound is not None:
+                bound.close()
+            raise ServiceError(
+                f"cannot listen on {host} ({error.strerror}): llm.host must be an address of the machine "
+                "that the server runs on"
+            ) from error
+        name: tuple[str, int] = bound.getsockname()[:2]
+        self._reserved[name[1]] = bound
+        return name
+
+    async def release_port(self, port: int) -> None:
+        """Release a port as in `Spawner`."""
+        if (bound := self._reserved.pop(port, None)) is not None:
+            bound.close()
 
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
@@ -163,10 +186,12 @@ class LocalSpawner:
         name: str,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        isolated: bool = False,
     ) -> ChildProcess:
         """Start a process as in `Spawner`."""
         mark = secrets.token_hex(16)
-        environ = {**os.environ, **(env or {}), _MARK: mark}
+        inherited = _basic_environment() if isolated else os.environ
+        environ = {**inherited, **(env or {}), _MARK: mark}
         program = shutil.which(argv[0], path=environ.get("PATH"))
         if program is None:
             raise ServiceError(f"{name}: cannot start {argv[0]!r}: no such program")
@@ -190,39 +215,10 @@ class LocalSpawner:
         return _LocalChild(process, int(pid or process.pid), control, mark, log, log_start)
 
 
-class LocalPort:
-    """A reserved port of this machine."""
-
-    def __init__(self, bound: socket.socket) -> None:
-        self._socket = bound
-        self.host, self.port = bound.getsockname()[:2]
-
-    @classmethod
-    async def reserve(cls, host: str) -> "LocalPort":
-        """Reserve a free port of `host`.
-
-        Raises:
-            ServiceError: if `host` is not an address of this machine.
-        """
-        loop = asyncio.get_running_loop()
-        bound = None
-        try:
-            family, kind, proto, _, address = (await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM))[0]
-            bound = socket.socket(family, kind, proto)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            bound.bind(address)
-        except OSError as error:
-            if bound is not None:
-                bound.close()
-            raise ServiceError(
-                f"cannot listen on {host} ({error.strerror}): llm.host must be an address of the machine "
-                "that the server runs on"
-            ) from error
-        return cls(bound)
-
-    async def release(self) -> None:
-        """Release the port as in `ReservedPort`."""
-        self._socket.close()
+def _basic_environment() -> dict[str, str]:
+    return {
+        name: value for name, value in os.environ.items() if name in BASIC_VARIABLES or name.startswith("LC_")
+    }
 
 
 def supervised(command: Sequence[str], control: socket.socket) -> list[str]:

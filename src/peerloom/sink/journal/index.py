@@ -41,20 +41,13 @@ class _OpenSegment:
         self.records = 0
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def read(self, start: int, length: int) -> bytes:
-        pieces: list[bytes] = []
-        while length and (piece := os.pread(self._fd, length, start)):
-            pieces.append(piece)
-            start, length = start + len(piece), length - len(piece)
-        return b"".join(pieces)
-
     def read_all(self) -> bytes:
-        return self.read(0, os.fstat(self._fd).st_size)
+        return os.pread(self._fd, os.fstat(self._fd).st_size, 0)
 
     def read_record(self, record: Record) -> bytes | None:
         """Return the bytes of a record that was found here; None if they have changed."""
         try:
-            data = self.read(record.start, record.end - record.start)
+            data = os.pread(self._fd, record.end - record.start, record.start)
         except OSError:
             return None
         same = len(data) == record.end - record.start and data[-4:] == record.crc.to_bytes(4, "little")
@@ -80,11 +73,7 @@ class JournalIndex:
 
     @classmethod
     def scan(cls, run_dir: Path, wants: Callable[[TaskId], bool]) -> "JournalIndex":
-        """Index all segments of a run, which may be written at the same time.
-
-        Args:
-            run_dir: the run directory.
-            wants: returns whether to index a task.
+        """Index the wanted tasks in all segments of a run, which may be written at the same time.
 
         Raises:
             SinkError: if a segment cannot be opened, for lack of permissions or of file descriptors.
@@ -183,7 +172,7 @@ class JournalIndex:
                     continue  # just unlinked; its live records are in a segment that the next listing shows
                 except OSError as error:
                     raise SinkError(
-                        f"{path} could not be opened: {error.strerror}. See to its permissions, or raise "
-                        "the limit of open files (ulimit -n); without it, what it holds is paid for again"
+                        f"{path} could not be opened: {error.strerror}. Check its permissions, or raise "
+                        "the limit of open files (ulimit -n); otherwise the calls in it are paid again"
                     ) from error
         raise SinkError(f"new segments appear in {run_dir / JOURNAL} faster than they can be opened")

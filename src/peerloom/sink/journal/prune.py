@@ -6,21 +6,16 @@ from peerloom.idset import IdSet
 from peerloom.sink.errors import SinkError
 from peerloom.sink.files import sync_folder, write_atomically, write_failed
 from peerloom.sink.journal.walk import Walk
-from peerloom.sink.layout import JOURNAL, SegmentName, list_segments
+from peerloom.sink.layout import JOURNAL, is_known, list_segments
 
 
 def forget(run_dir: Path, ids: IdSet) -> None:
-    """Remove the records of some tasks from the journal. Each segment is replaced atomically.
-
-    Raises:
-        DiskFull: if there was no room for the rest of a segment.
-        SinkError: if a segment could not be read or written.
-    """
+    """Remove the records of some tasks from the journal. Each segment is replaced atomically."""
     for name in list_segments(run_dir):
         path = name.path(run_dir)
         try:
             data = path.read_bytes()
-            if not any(True for _ in Walk(data, ids.__contains__, check=False)):
+            if not any(True for _ in Walk(data, ids.__contains__)):
                 continue
             rest = [data[record.start : record.end] for record in Walk(data, lambda id: id not in ids)]
             if rest:
@@ -33,15 +28,10 @@ def forget(run_dir: Path, ids: IdSet) -> None:
 
 
 def clear(run_dir: Path) -> None:
-    """Unlink the files of the journal, and no others.
-
-    Raises:
-        SinkError: if a file could not be unlinked.
-    """
+    """Unlink the files of the journal, and no others."""
     for path in (run_dir / JOURNAL).glob("*"):
-        if SegmentName.parse(Path(path.name.removeprefix(".").removesuffix(".tmp"))) is None:
-            continue
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise SinkError(f"{path} could not be removed: {error.strerror}") from error
+        if is_known(JOURNAL, path.name):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise SinkError(f"{path} could not be removed: {error.strerror}") from error

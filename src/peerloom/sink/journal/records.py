@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 TURN, CALL, BASE = 1, 2, 3
 
-MARKER = b"\xffPJ\x01"
+MARKER = b"\xffPJ\x02"
 LENGTH_MASK = 0xFFFF_FFFF
 HEAD = struct.Struct("<4sIIBIQIQIQ")
 """Marker, payload's length, inverted length, kind, file, row, trial, attempt, hop, mark."""
@@ -65,34 +65,17 @@ class Record(NamedTuple):
 
 
 def turn_record(header: Header, raw_turns: Sequence[msgspec.Raw], hops: int = 1) -> bytes:
-    """Return the record of one step, or of several that one peer took.
-
-    Args:
-        header: the copy's header after these steps.
-        raw_turns: the encoded turns that the steps added.
-        hops: the number of steps.
-    """
+    """Return the record of one step, or of several that one peer took."""
     return _record(TURN, header, hops - 1, _encode(raw_turns))
 
 
 def call_record(header: Header, call: SavedCall) -> bytes:
-    """Return the record of a finished call of an unfinished turn; equal calls get different records.
-
-    Args:
-        header: the header of the acting copy; its hop is the last finished one.
-        call: the call.
-    """
+    """Return the record of a finished call of an unfinished turn; equal calls get different records."""
     return _record(CALL, header, next(_call_numbers), _encode(call))
 
 
 def base_record(header: Header, raw_turns: Sequence[msgspec.Raw], calls: Sequence[SavedCall]) -> bytes:
-    """Return the record of the start of an attempt that continues an earlier one.
-
-    Args:
-        header: the header of the admitted copy.
-        raw_turns: all its turns, encoded.
-        calls: the finished calls of the next turn.
-    """
+    """Return the record of the start of an attempt that continues an earlier one."""
     return _record(BASE, header, len(calls), _encode((raw_turns, calls)))
 
 
@@ -102,29 +85,17 @@ def is_intact(record: bytes | memoryview) -> bool:
 
 
 def turns_of(record: bytes) -> list[msgspec.Raw]:
-    """Return the turns of a TURN.
-
-    Raises:
-        CodecError: if it does not hold turns.
-    """
+    """Return the turns of a TURN."""
     return _checked(_decode(_turns_decoder, _payload(record)))
 
 
 def call_of(record: bytes) -> SavedCall:
-    """Return the call of a CALL.
-
-    Raises:
-        CodecError: if it does not hold a call.
-    """
+    """Return the call of a CALL."""
     return _decode(_call_decoder, _payload(record))
 
 
 def base_of(record: bytes) -> tuple[list[msgspec.Raw], list[SavedCall]]:
-    """Return the turns and calls of a BASE.
-
-    Raises:
-        CodecError: if it does not hold them.
-    """
+    """Return the turns and calls of a BASE."""
     raw_turns, calls = _decode(_base_decoder, _payload(record))
     return _checked(raw_turns), calls
 

@@ -53,11 +53,7 @@ class Segment:
         self.live_bytes -= self.live.pop(id, 0)
 
     def sync(self) -> None:
-        """Make the segment durable, and close its file if it is closed. Any thread, but one at a time.
-
-        Raises:
-            SinkError: if that failed; the segment is doubtful then.
-        """
+        """Make the segment durable, and close its file if it is closed. Any thread, but one at a time."""
         closed = self.closed  # read before the sync, which covers everything written until now
         if self.file is None:
             return
@@ -89,11 +85,7 @@ class SegmentCopy:
         self._ids = frozenset(segment.live)
 
     def read(self) -> None:
-        """Read the live records. Any thread.
-
-        Raises:
-            SinkError: if the segment could not be read.
-        """
+        """Read the live records. Any thread."""
         try:
             data = _read(self.segment.path)
         except SinkError:
@@ -114,7 +106,7 @@ def find_orphans(run_dir: Path, wants: Callable[[SegmentName], bool]) -> list[Se
             data = _read(segment.path)
         except SinkError:
             continue
-        for record in Walk(data, lambda _: True, check=False):
+        for record in Walk(data, lambda _: True):
             segment.add(record.id, record.end - record.start)
         segment.close(len(data))
         orphans.append(segment)

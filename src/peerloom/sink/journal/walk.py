@@ -15,25 +15,19 @@ _NO_HEAD = (b"", *[0] * 9)
 class Walk:
     """The records of a segment that belong to wanted tasks, in order.
 
-    Args:
-        data: the segment's content.
-        wants: returns whether a task is wanted.
-        check: whether to check the CRC of wanted records. Without it, a payload may be damaged.
-
     Attributes:
         damaged: the number of damaged places that were skipped, once the walk is over. An incomplete record
             at the segment's end does not count: its writing was never finished.
     """
 
-    def __init__(self, data: bytes, wants: Callable[[TaskId], bool], *, check: bool = True) -> None:
+    def __init__(self, data: bytes, wants: Callable[[TaskId], bool]) -> None:
         self.damaged = 0
         self._data = data
         self._view = memoryview(data)
         self._wants = wants
-        self._check = check
 
     def __iter__(self) -> Iterator[Record]:
-        data, wants, check, unpack = self._data, self._wants, self._check, HEAD.unpack_from
+        data, wants, unpack = self._data, self._wants, HEAD.unpack_from
         position, size = 0, len(data)
         last_start = size - OVERHEAD
         unchecked = -1  # the start of the previous record if its CRC was not checked
@@ -46,19 +40,16 @@ class Walk:
                 if not wants(id):
                     unchecked, position = position, after
                     continue
-                if not check or is_intact(self._view[position:after]):
+                if is_intact(self._view[position:after]):
                     crc = int.from_bytes(data[after - 4 : after], "little")
                     yield Record(kind, id, attempt, hop, mark, position, after, crc)
-                    unchecked, position = -1 if check else position, after
+                    unchecked, position = -1, after
                     continue
             # An unchecked record may be truncated, so that other records begin within its nominal bytes.
             position, unchecked = self._resume(position if unchecked < 0 else unchecked, position), -1
 
     def _resume(self, bad: int, position: int) -> int:
-        """Return the start of the next intact record after `bad`, or the end of the data.
-
-        `position` is the place where the walk found no record.
-        """
+        """Return the start of the next intact record after `bad`; `position` is where there was none."""
         data = self._data
         found = data.find(MARKER, bad + 1)
         while found >= 0:

@@ -31,13 +31,8 @@ ROTATE_BYTES = 16 * 2**20
 class JournalWriter:
     """Writer of the journal of one incarnation of a member. The first write creates its first segment.
 
-    Args:
-        run_dir: a run directory whose folders exist.
-        kind: the member's kind in lower case, as in `peer`.
-        index: the member's index.
-        incarnation: the member's incarnation; no other process may write with the same kind, index and
-            incarnation.
-        rotate_bytes: the size at which a segment is closed.
+    No other process may write with the same kind (in lower case, as in `peer`), index and incarnation. A
+    segment is closed at `rotate_bytes`.
     """
 
     def __init__(
@@ -55,11 +50,7 @@ class JournalWriter:
         self._syncing = Lock()
 
     def write(self, records: Sequence[bytes], ids: Iterable[TaskId]) -> None:
-        """Append records, all or none.
-
-        Args:
-            records: the records.
-            ids: the task of each.
+        """Append records of these tasks, all or none.
 
         Raises:
             DiskFull: if there was no room. The same write may be tried again.
@@ -118,22 +109,13 @@ class JournalWriter:
         return SegmentCopy(min(garbage, key=lambda segment: segment.live_bytes)) if garbage else None
 
     def write_copy(self, copy: SegmentCopy) -> None:
-        """Append the records of a copy that are still live.
-
-        Raises:
-            DiskFull: if there was no room.
-            SinkError: if writing failed otherwise.
-        """
+        """Append the records of a copy that are still live."""
         live = [(id, record) for id, record in copy.records if id in copy.segment.live]
         if live:
             copy.target = self._write([record for _, record in live], [id for id, _ in live])
 
     def end_copy(self, copy: SegmentCopy) -> bool:
-        """Unlink a segment whose copy was written, and synced without an error.
-
-        Returns:
-            False if the copy is doubtful nevertheless, so that the segment stays.
-        """
+        """Unlink a segment whose copy is written and synced; return False if the copy is doubtful instead."""
         segment = copy.segment
         if copy.target is not None and copy.target.doubtful:
             return False
@@ -149,10 +131,6 @@ class JournalWriter:
         """Return the segments of earlier incarnations that this member has to adopt. Slow; any thread.
 
         Segments that cannot be read are left for later.
-
-        Args:
-            slots: the number of members of this kind; a segment is adopted by the member whose index is the
-                segment's slot modulo this number.
         """
         kind, index, incarnation, _ = self._next_name
 

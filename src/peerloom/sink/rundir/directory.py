@@ -1,9 +1,9 @@
 """Claim a run directory for one session, and read and write its files.
 
 One process at a time claims the directory of a run, one session after another. The claim is an exclusive
-`flock` on `run.lock`, so it ends with the process, even after a crash. A directory that is not empty is
-accepted only if it has a `run.lock`. Only files with Peerloom's names are ever removed, and none if there are
-other files.
+`flock` on `.peerloom/run.lock`, so it ends with the process, even after a crash. A directory that is not
+empty is accepted only if it has a folder `.peerloom`. Only files with Peerloom's names are ever removed, and
+none if there are other files.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ import orjson
 from peerloom.errors import RunDirError
 from peerloom.sink.files import sync_folder, write_atomically
 from peerloom.sink.layout import (
-    CONTROL,
     DATA,
     FOLDERS,
     INDEX,
+    INTERNAL,
     JOURNAL,
     LOG,
     LOGS,
@@ -42,6 +42,7 @@ from peerloom.sink.rundir.state import State, read_state
 from peerloom.values import escaped
 
 CLAIM_SECONDS = 0.2
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
 class RunDir:
@@ -58,27 +59,19 @@ class RunDir:
             another run in the directory.
     """
 
-    path: Path
-    state: State | None
-    last_session: int
-
-    def __init__(self, path: Path, lock: int, last_session: int = 0, created: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, path: Path, lock: int | None, last: tuple[State | None, int], created: Sequence[Path] = ()
+    ) -> None:
         self.path = path
-        self._created = created
         self.begun = False
-        self.state = read_state(path)
-        self.last_session = last_session if self.state is None else self.state.session
+        self.state, self.last_session = last
+        self._created = created
         self._lock = lock
-        self._log = _open_log(path)
-        self._released = False
+        self._log = -1 if lock is None else _open_log(path)
 
     @classmethod
     def claim(cls, path: str | os.PathLike[str], *, fresh: bool = False) -> "RunDir":
-        """Claim a directory for a session, and prepare it.
-
-        Args:
-            path: the directory; created if it does not exist.
-            fresh: remove an earlier run from it first.
+        """Claim a directory for a session, and prepare it; with `fresh`, remove an earlier run from it.
 
         Raises:
             RunDirError: if another process has claimed it, it would have to be cleared but holds files that
@@ -90,20 +83,16 @@ class RunDir:
             created = [each for each in (directory, *directory.parents) if not each.exists()]
             directory.mkdir(parents=True, exist_ok=True)
             _refuse_no_run(directory)
-            lock = _lock(directory)
-            last_session = 0
+            (directory / INTERNAL).mkdir(exist_ok=True)
+            lock = _take_lock(directory)
             try:
-                if fresh:
-                    last_session = _last_session(directory)
-                    clear(directory)
-                elif read_state(directory) is None:
-                    refuse_foreign(directory)
-                    _refuse_run_without_state(directory)
+                last = _last_session(directory, fresh=fresh)
+                if last[0] is None:
                     clear(directory)
                 for folder in FOLDERS:
                     (directory / folder).mkdir(exist_ok=True)
                 sync_folder(directory)
-                return cls(directory, lock, last_session, created)
+                return cls(directory, lock, last, created)
             except BaseException:
                 os.close(lock)
                 raise
@@ -112,39 +101,18 @@ class RunDir:
 
     @classmethod
     def peek(cls, path: str | os.PathLike[str], *, fresh: bool = False) -> "RunDir":
-        """Return a view of the directory as `claim` would, without locking, creating or writing anything.
-
-        Raises:
-            RunDirError: as for `claim`.
-        """
-        run_dir = cls.__new__(cls)
-        run_dir.path = directory = _absolute(path)
-        run_dir.state, run_dir.last_session, run_dir._released = None, 0, True
+        """Return a view of the directory as `claim` would, without locking, creating or writing anything."""
+        directory = _absolute(path)
         try:
             if not directory.is_dir():
                 _refuse_unwritable(directory)
-                return run_dir
+                return cls(directory, None, (None, 0))
             _refuse_no_run(directory)
             if in_use(directory):
                 raise _in_use(directory)
-            if fresh:
-                run_dir.last_session = _last_session(directory)
-                refuse_foreign(directory)
-                return run_dir
-            run_dir.state = read_state(directory)
-            if run_dir.state is None:
-                refuse_foreign(directory)
-                _refuse_run_without_state(directory)
-            else:
-                run_dir.last_session = run_dir.state.session
+            return cls(directory, None, _last_session(directory, fresh=fresh))
         except OSError as error:
             raise _unusable(directory, error) from error
-        return run_dir
-
-    @property
-    def logs(self) -> Path:
-        """The folder for the logs of services: files ending in `.log` or `.jsonl`."""
-        return self.path / LOGS
 
     @property
     def has_work(self) -> bool:
@@ -165,49 +133,15 @@ class RunDir:
         os.close(self._log)
         self._log = _open_log(self.path)
 
-    def read_summary(self) -> dict[str, Any] | None:
-        """Return the content of `summary.json`; None if it is missing or cannot be read."""
-        try:
-            return orjson.loads((self.path / SUMMARY).read_bytes())
-        except (OSError, orjson.JSONDecodeError):
-            return None
+    def write(self, name: str, content: str | dict[str, Any], mode: int = 0o644) -> None:
+        """Write a file atomically and durably, an object as JSON."""
+        data = content.encode() if isinstance(content, str) else orjson.dumps(content, option=_JSON)
+        write_atomically(self.path / name, data, mode)
 
     def write_state(self, state: State) -> None:
-        """Write `state.json` atomically; it is durable when this returns.
-
-        Raises:
-            SinkError: if it could not be written; the old one is still there.
-        """
-        write_atomically(self.path / STATE, _json(msgspec.to_builtins(state)))
+        """Write the state like `write`, and keep it as `state`."""
+        self.write(STATE, msgspec.to_builtins(state))
         self.state = state
-
-    def write_yaml(self, text: str) -> None:
-        """Write `run.yaml`, the resolved configuration, atomically.
-
-        Raises:
-            SinkError: if it could not be written.
-        """
-        write_atomically(self.path / RUN_YAML, text.encode())
-
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write `summary.json` atomically.
-
-        Raises:
-            SinkError: if it could not be written.
-        """
-        write_atomically(self.path / SUMMARY, _json(summary))
-
-    def write_control(self, content: bytes) -> None:
-        """Write `control.json` atomically, readable only by this user.
-
-        Raises:
-            SinkError: if it could not be written.
-        """
-        write_atomically(self.path / CONTROL, content, mode=0o600)
-
-    def remove_control(self) -> None:
-        """Remove `control.json` if it exists."""
-        (self.path / CONTROL).unlink(missing_ok=True)
 
     def log(self, level: str, event: str, **fields: Any) -> None:
         """Append a line to `log.jsonl`. `level` is `info`, `warning` or `error`.
@@ -235,22 +169,24 @@ class RunDir:
         if not self._is_unused():
             return
         clear(self.path)
-        for folder in FOLDERS:
+        internal, *others = FOLDERS
+        for folder in others:
             (self.path / folder).rmdir()
         (self.path / RUN_LOCK).unlink()
+        (self.path / internal).rmdir()
         for each in self._created:
             each.rmdir()
 
     def _is_unused(self) -> bool:
         """Return whether there is no work to resume, and no log that explains the failure."""
-        return not self.has_work and not any(each.stat().st_size for each in self.logs.iterdir())
+        return not self.has_work and not any(each.stat().st_size for each in (self.path / LOGS).iterdir())
 
     def release(self) -> None:
         """Let other processes claim the directory."""
-        if not self._released:
-            self._released = True
+        if self._lock is not None:
             os.close(self._log)
             os.close(self._lock)
+            self._lock = None
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
@@ -261,7 +197,7 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return directory
 
 
-def _lock(directory: Path) -> int:
+def _take_lock(directory: Path) -> int:
     """Return a file descriptor that holds the claim."""
     path = directory / RUN_LOCK
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -330,9 +266,14 @@ def in_use(directory: Path) -> bool:
 
 def _refuse_no_run(directory: Path) -> None:
     names = sorted(entry.name for entry in directory.iterdir() if not is_leftover(entry))
-    if names and RUN_LOCK not in names:
+    if Path(RUN_LOCK).name in names:
         raise RunDirError(
-            f"{directory} is not empty and holds no run of Peerloom (it has {', '.join(names[:5])}): "
+            f"{directory} holds a run of an earlier release of Peerloom, which this one cannot read: "
+            f"use the release that started it, or {ANOTHER}"
+        )
+    if names and INTERNAL not in names:
+        raise RunDirError(
+            f"{directory} is not empty and contains no run of Peerloom (it has {', '.join(names[:5])}): "
             f"{ANOTHER}"
         )
 
@@ -343,7 +284,7 @@ def _refuse_run_without_state(directory: Path) -> None:
     found += _work(directory)
     if found:
         raise RunDirError(
-            f"{directory} holds a run ({', '.join(found)}) without {STATE}, as early versions left it: "
+            f"{directory} holds a run ({', '.join(found)}) without {STATE}, so "
             f"it cannot be resumed. Replace it with --fresh (fresh=True in Python), or {ANOTHER}"
         )
 
@@ -354,16 +295,20 @@ def _work(directory: Path) -> list[str]:
     return [*found, JOURNAL] if list_segments(directory) else found
 
 
-def _last_session(directory: Path) -> int:
-    try:
-        state = read_state(directory)
-    except RunDirError:  # a fresh start does not need the state
-        return 0
-    return 0 if state is None else state.session
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+def _last_session(directory: Path, *, fresh: bool) -> tuple[State | None, int]:
+    """Return the state of the run to resume, None if there is none, and the number of the last session."""
+    if fresh:
+        refuse_foreign(directory)
+        with contextlib.suppress(RunDirError):  # a fresh start does not need the state
+            state = read_state(directory)
+            return None, 0 if state is None else state.session
+        return None, 0
+    state = read_state(directory)
+    if state is not None:
+        return state, state.session
+    refuse_foreign(directory)
+    _refuse_run_without_state(directory)
+    return None, 0
 
 
 def _open_log(directory: Path) -> int:

@@ -48,14 +48,11 @@ def read_ledger(run_dir: Path) -> LedgerEntry | None:
 
 
 class Ledger:
-    """The ledger of a run, started with the amounts that earlier sessions have used. Blocks, briefly.
-
-    Raises:
-        SinkError: if it cannot be written.
-    """
+    """The ledger of a run, started with the amounts that earlier sessions have used. Blocks, briefly."""
 
     def __init__(self, run_dir: Path, earlier: Amounts) -> None:
         self._path = run_dir / LEDGER
+        self._path.parent.mkdir(exist_ok=True)
         self._fd = -1
         self._begin(LedgerEntry(used=earlier))
 

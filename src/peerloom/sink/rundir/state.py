@@ -1,4 +1,4 @@
-"""Define `state.json`, the state of a run between sessions, and read it.
+"""Define `.peerloom/state.json`, the state of a run between sessions, and read it.
 
 A session is the work of one process on the run; each has a number, which is written before any other work.
 The fingerprint identifies the run: a later session with a different one is refused.
@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from peerloom.errors import RunDirError
-from peerloom.sink.layout import STATE
+from peerloom.sink.layout import STATE, SUMMARY
 
 FORMAT = 1
 MAX_SHOWN = 20
@@ -58,24 +58,28 @@ _decoder = msgspec.json.Decoder(State)
 
 
 def read_state(run_dir: Path) -> State | None:
-    """Return the state of a run directory; None if it has none.
-
-    Raises:
-        RunDirError: if it is damaged, or was written in a format that this release cannot read.
-    """
+    """Return the state of a run directory; None if it has none."""
     path = run_dir / STATE
     try:
         state = _decoder.decode(path.read_bytes())
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, OSError) as error:
-        raise RunDirError(f"{path} cannot be read ({error}), so the run cannot go on there") from error
+        raise RunDirError(f"{path} cannot be read ({error}), so the run cannot be resumed") from error
     if state.format != FORMAT:
         raise RunDirError(
             f"{path} is of format {state.format}, but this release reads {FORMAT}: "
-            "go on with the release that began the run"
+            "resume it with the release that started the run"
         )
     return state
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """Return the content of `summary.json`; None if it is missing or cannot be read."""
+    try:
+        return orjson.loads((run_dir / SUMMARY).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
 
 
 def differences(was: Fingerprint, now: Fingerprint) -> list[str]:

@@ -45,9 +45,8 @@ def withdraw_failed(run_dir: Path, incarnation: int) -> IdSet:
 
     Their records are removed from the journal first, so that the tasks start from the beginning.
 
-    Args:
-        run_dir: a run directory without an active session; one that was killed may still be writing.
-        incarnation: a number greater than any that has taken a shard, and less than any that will.
+    There is no active session, but one that was killed may still be writing. `incarnation` is greater than
+    any that has taken a shard, and less than any that will.
 
     Raises:
         ShardLost: if a later incarnation has taken a shard.
@@ -97,7 +96,7 @@ def _closing_record(run_dir: Path, part: PartName) -> Closed:
     closed = read_closed(index, (size_of(data), size_of(rejected)))
     if closed is None:
         raise RunDirError(
-            f"{index} does not go with {data.name}: somebody else has changed the run directory"
+            f"{index} does not go with {data.name}: another program has changed the run directory"
         )
     return closed
 
@@ -116,7 +115,7 @@ def _split(run_dir: Path, part: PartName) -> _Split:
             failed_totals.add_row(FAILED, row["reason"], tally_of(row))
         else:
             kept.append(line)
-    closed.totals.subtract(failed_totals)
+    closed.totals.add(failed_totals, sign=-1)
     ids = [id for id in IdSet.decode(closed.ids) if id not in withdrawn]
     new_ends, new_index = (closed.ends[0], sum(map(len, kept))), OPENING
     if ids:

@@ -6,27 +6,69 @@ is empty, too large, not text, or missing is a bad row.
 
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from peerloom.errors import SourceError
 from peerloom.source.fingerprint import SAMPLES, WHOLE_BYTES, file_fingerprint
-from peerloom.source.formats.html import NoText, decode_page, main_text
-from peerloom.source.parts.part import CountedPart, RawRow
+from peerloom.source.formats.format import FileFormat, Opening
+from peerloom.source.formats.part import OpenPart, RawRow
+from peerloom.source.pages import NoText, decode_page, main_text
 from peerloom.source.storage.extras import import_extra
-from peerloom.source.storage.files import SourceFile, check_name, local_file, reading
-from peerloom.source.storage.many import for_all
+from peerloom.source.storage.files import SourceFile, check_name, expand, for_all, local_file, reading
+from peerloom.source.storage.urls import is_url
 
 TEXT = (".txt", ".md")
 HTML = (".html", ".htm")
+_DATA = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet", ".arrow", ".csv")
 MAX_BYTES = 32 << 20
 """The size above which a document is a bad row; memory holds several copies of a row."""
 
 
-class DocumentsPart(CountedPart):
+class Documents(FileFormat):
+    """Text and web pages, told apart by suffix: files, or all in a folder."""
+
+    suffixes = TEXT + HTML
+    in_folder: ClassVar[tuple[str, ...]] = TEXT + HTML
+    """The ends of the names of files that are read in a folder."""
+    html: ClassVar[bool | None] = None
+    """Whether all or none of the files are web pages; None to decide by suffix."""
+
+    def parts(self, path: str, opening: Opening) -> Iterable["DocumentsPart"]:
+        """Return one part with the documents of a folder, or with files."""
+        folder = os.path.expanduser(path)
+        if not os.path.isdir(folder):
+            return self.file_parts(opening.new(expand(path)), path)
+        files = find_documents(folder, self.in_folder)
+        self._refuse_unclear(folder, files)
+        files = opening.new(files)
+        return [DocumentsPart(files, os.path.abspath(folder), path)] if files else []
+
+    def file_parts(self, files: Sequence[SourceFile], pattern: str) -> Iterable["DocumentsPart"]:
+        """Return one part with all files."""
+        return [DocumentsPart(files, _root(pattern), pattern, self.html)] if files else []
+
+    def _refuse_unclear(self, folder: str, files: Sequence[SourceFile]) -> None:
+        """Raise SourceError for a folder without documents, or with both documents and data."""
+        data = find_documents(folder, _DATA) if self.html is None else []
+        if not files:
+            example = os.path.join(folder, "*" + os.path.splitext(data[0].path)[1] if data else "*.jsonl")
+            suffixes = " ".join(self.in_folder)
+            raise SourceError(
+                f"{folder} is a directory without documents ({suffixes}): name its files, as in {example}"
+            )
+        if data:
+            raise SourceError(
+                f"{folder} has both documents ({files[0].name}) and data ({data[0].name}): "
+                f"name the files to be read, or write source.format=text or html for the documents"
+            )
+
+
+class DocumentsPart(OpenPart):
     """A part that consists of documents.
 
     Args:
@@ -34,9 +76,6 @@ class DocumentsPart(CountedPart):
         root: the folder or URL prefix to which their paths are relative.
         name: the name given by the user.
         html: whether all or none of them are web pages; None to decide by suffix.
-
-    Raises:
-        SourceError: if there are web pages, and the extra `documents` is not installed.
     """
 
     kind = "documents"
@@ -44,21 +83,12 @@ class DocumentsPart(CountedPart):
     def __init__(self, files: Sequence[SourceFile], root: str, name: str, html: bool | None = None) -> None:
         self._files = list(files)
         self._root = root
-        self._name = name
+        self.name = name
+        self.count = len(self._files)
         self._html = html
         self.remote = any(file.remote for file in files)
         if any(map(self.is_html, self._files)) and find_spec("trafilatura") is None:
             import_extra("trafilatura", "documents", "the main text of web pages")
-
-    @property
-    def name(self) -> str:
-        """The name given by the user."""
-        return self._name
-
-    @property
-    def count(self) -> int:
-        """The number of documents."""
-        return len(self._files)
 
     def size_of(self, row: int) -> int:
         """Return the size of the file."""
@@ -67,13 +97,6 @@ class DocumentsPart(CountedPart):
     def is_html(self, file: SourceFile) -> bool:
         """Return whether a document is a web page."""
         return file.suffix.endswith(HTML) if self._html is None else self._html
-
-    def open(self) -> "DocumentsPart":
-        """Return itself: each document is opened when it is read."""
-        return self
-
-    def close(self) -> None:
-        """Do nothing: no file is open."""
 
     def read(self, rows: Sequence[int]) -> Iterator[RawRow]:
         """Yield the documents with these numbers."""
@@ -88,7 +111,7 @@ class DocumentsPart(CountedPart):
     def describe(self) -> dict[str, Any]:
         """Describe the documents by root, number and total size."""
         size = sum(max(0, file.size) for file in self._files)
-        return {"path": self._root or self._name, "documents": self.count, "bytes": size}
+        return {"path": self._root or self.name, "documents": self.count, "bytes": size}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return a digest of names, sizes and contents; above 256 MiB, only about 64 contents are read."""
@@ -119,11 +142,7 @@ class DocumentsPart(CountedPart):
 
 
 def find_documents(folder: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
-    """Return the documents below a folder, sorted by path; hidden files and folders are skipped.
-
-    Raises:
-        SourceError: if a folder cannot be listed.
-    """
+    """Return the documents below a folder, sorted by path; hidden files and folders are skipped."""
     found: list[SourceFile] = []
 
     def refuse(error: OSError) -> None:
@@ -177,5 +196,15 @@ def _decoded(data: bytes) -> str:
             "convert the file, for example with iconv -t UTF-8"
         ) from error
     if "\0" in text:
-        raise NoText("there is a NUL character: it is no text")
+        raise NoText("it contains a NUL character, so it is not text")
     return text
+
+
+def _root(pattern: str) -> str:
+    """Return the folder before the first wildcard of a pattern."""
+    fixed = re.split(r"[*?\[]", pattern)[0]
+    head = fixed[: fixed.rfind("/") + 1]
+    return head if is_url(pattern) else os.path.abspath(os.path.expanduser(head or "."))
+
+
+FORMAT = Documents

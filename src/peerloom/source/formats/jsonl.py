@@ -4,51 +4,36 @@ Each partition streams through the files and decodes only its own lines, so part
 line is checked separately: a bad line costs one row.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
 
 from peerloom.source.fingerprint import file_fingerprint
-from peerloom.source.parts.combined import PartsSource
-from peerloom.source.parts.part import LinesPart, RawRow
-from peerloom.source.storage.files import SourceFile, find_files
-from peerloom.source.storage.lines import Line, open_file, read_line_at, read_lines
+from peerloom.source.formats.format import FileFormat
+from peerloom.source.formats.part import RawRow
+from peerloom.source.storage.files import SourceFile, reading
+from peerloom.source.storage.lines import Line, read_line_at, read_lines
 from peerloom.values import changed_by_parsing
 
 _BOM = b"\xef\xbb\xbf"
 
 Convert = Callable[[Any], tuple[Any, str | int | None]]
-"""A function that converts the value of a line to a row and its label."""
+"""A function that converts the value of a line to a row and its label; a `ValueError` makes it a bad row."""
 
 
-class JsonlSource(PartsSource):
-    """JSON Lines: one object per line, UTF-8, `.jsonl`, `.jsonl.gz` or `.jsonl.zst`.
+class Jsonl(FileFormat):
+    """JSON Lines, plain or compressed."""
 
-    Args:
-        path: a file, a URL, a pattern, or several of them; the order of files is part of a row's identity.
-        key: the field that labels a row; a row without it is a bad row.
-        limit: the number of rows to read, by position over all files; None for all.
+    suffixes = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
-    Raises:
-        SourceError: if no file matches, a file cannot be read, or `limit` is negative.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        *,
-        key: str | None = None,
-        limit: int | None = None,
-    ) -> None:
-        patterns = [path] if isinstance(path, str | os.PathLike) else path
-        files = find_files([os.fspath(pattern) for pattern in patterns])
-        super().__init__([JsonlPart(file) for file in files], key=key, limit=limit)
+    def file_parts(self, files: Sequence[SourceFile], pattern: str) -> "Iterator[JsonlPart]":
+        """Return one part for each file."""
+        return map(JsonlPart, files)
 
 
-class JsonlPart(LinesPart):
-    """One file of JSON Lines.
+class JsonlPart:
+    """One file of JSON Lines, whose rows are the lines that are not blank.
 
     Args:
         file: the file.
@@ -58,24 +43,12 @@ class JsonlPart(LinesPart):
 
     def __init__(self, file: SourceFile, convert: Convert | None = None, kind: str = "jsonl") -> None:
         self.kind = kind
+        self.name = file.name
+        self.size = file.size
         self.remote = file.remote
+        self.seekable = file.seekable
         self._file = file
         self._convert = convert
-
-    @property
-    def name(self) -> str:
-        """The name given by the user."""
-        return self._file.name
-
-    @property
-    def size(self) -> int:
-        """The size in bytes."""
-        return self._file.size
-
-    @property
-    def seekable(self) -> bool:
-        """Whether the file is uncompressed, and byte ranges of it can be read."""
-        return self._file.seekable
 
     def lines(self) -> Iterator[Line]:
         """Return the lines that are not blank, in order."""
@@ -83,7 +56,7 @@ class JsonlPart(LinesPart):
 
     def entry(self, line: Line) -> RawRow:
         """Return the row of a line."""
-        where = f"{self._file.name}:{line.row + 1}"
+        where = f"{self.name}:{line.row + 1}"
         if line.error:
             return RawRow(line.row, None, where, line.error, self._offset(line))
         data = line.data.removeprefix(_BOM) if line.row == 0 else line.data
@@ -95,16 +68,19 @@ class JsonlPart(LinesPart):
             return RawRow(line.row, None, where, f"{where}: {problem}", self._offset(line))
         label = None
         if self._convert is not None:
-            value, label = self._convert(value)
+            try:
+                value, label = self._convert(value)
+            except ValueError as error:
+                return RawRow(line.row, None, where, f"{where}: {error}", self._offset(line))
         return RawRow(line.row, value, where, "", self._offset(line), label)
 
     def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[RawRow]:
-        """Yield rows, by their offsets if the file is seekable, else by reading it from the start."""
+        """Yield the rows with these numbers and offsets (-1: unknown), without those that do not exist."""
         if not self.seekable:
             wanted = [(row, -1) for row, _ in wanted]
         scan = {row for row, offset in wanted if offset < 0}
         if len(scan) < len(wanted):
-            with open_file(self._file) as stream:
+            with reading(self._file), self._file.open() as stream:
                 for row, offset in wanted:
                     data = read_line_at(self._file, stream, offset) if offset >= 0 else None
                     if data is not None:
@@ -148,5 +124,8 @@ def _explain(where: str, data: bytes, error: orjson.JSONDecodeError) -> str:
         return f"{where}: not JSON Lines: an object must not span lines; write each on a line of its own"
     here = text[error.pos : error.pos + 8]
     if here.startswith(("NaN", "Infinity")):
-        return f"{where}:{error.colno}: not JSON: {here.rstrip(',]} ')} is no JSON number; write null"
+        return f"{where}:{error.colno}: not JSON: {here.rstrip(',]} ')} is not a JSON number; write null"
     return f"{where}:{error.colno}: not JSON: {error.msg}"
+
+
+FORMAT = Jsonl

@@ -14,25 +14,29 @@ from typing import Any, cast
 
 from peerloom.errors import SourceError
 from peerloom.source.fingerprint import file_fingerprint
-from peerloom.source.parts.part import CountedPart, RawRow
+from peerloom.source.formats.format import FileFormat
+from peerloom.source.formats.part import CountedPart, RawRow
 from peerloom.source.plain import plain_row
-from peerloom.source.storage.files import SourceFile, reading
-from peerloom.source.storage.urls import one_line
+from peerloom.source.storage.files import SourceFile, for_all, reading
+from peerloom.source.storage.urls import is_url, one_line
 
 BATCH_BYTES = 4 << 20
 BATCH_ROWS = 4096
 _BUFFER = 256 << 10  # for each column of a row group; without a buffer, a column is read as a whole
 
 
+class Parquet(FileFormat):
+    """Parquet files."""
+
+    suffixes = (".parquet", ".pq")
+
+    def file_parts(self, files: Sequence[SourceFile], pattern: str) -> "list[ParquetPart]":
+        """Return one part for each file, after reading all footers."""
+        return for_all(ParquetPart, files, remote=is_url(pattern))
+
+
 class ParquetPart(CountedPart):
-    """One Parquet file.
-
-    Args:
-        file: the file, whose footer is read immediately.
-
-    Raises:
-        SourceError: if it is not a Parquet file, or cannot be read.
-    """
+    """One Parquet file, whose footer is read immediately."""
 
     kind = "parquet"
 
@@ -43,6 +47,7 @@ class ParquetPart(CountedPart):
                 "end: download it first"
             )
         self.file = file
+        self.name = file.name
         self.remote = file.remote
         stream, parquet = open_parquet(file)
         with stream:
@@ -52,16 +57,7 @@ class ParquetPart(CountedPart):
         for group in groups:
             self.starts.append(self.starts[-1] + int(group.num_rows))
             self._sizes.append(max(1, int(group.total_byte_size) // max(1, int(group.num_rows))))
-
-    @property
-    def name(self) -> str:
-        """The name given by the user."""
-        return self.file.name
-
-    @property
-    def count(self) -> int:
-        """The number of rows in the footer."""
-        return self.starts[-1]
+        self.count = self.starts[-1]
 
     def size_of(self, row: int) -> int:
         """Return the mean uncompressed size of the rows in its row group."""
@@ -85,11 +81,7 @@ class ParquetPart(CountedPart):
 
 
 def open_parquet(file: SourceFile) -> tuple[Any, Any]:
-    """Open a file, and return it, to be closed by the caller, with pyarrow's `ParquetFile` of it.
-
-    Raises:
-        SourceError: if it is not a Parquet file, or cannot be read.
-    """
+    """Open a file, and return it, to be closed by the caller, with pyarrow's `ParquetFile` of it."""
     parquet = cast("Any", import_module("pyarrow.parquet"))
     with reading(file):
         stream = file.open() if file.remote else cast("Any", import_module("pyarrow")).OSFile(file.path)
@@ -99,7 +91,7 @@ def open_parquet(file: SourceFile) -> tuple[Any, Any]:
             stream.close()
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise SourceError(f"{file.name} is no good Parquet file: {one_line(error)}") from error
+            raise SourceError(f"{file.name} is not a valid Parquet file: {one_line(error)}") from error
 
 
 class _Reader:
@@ -180,3 +172,6 @@ class _Reader:
             return self._batch.slice(index, 1).to_pylist()[0]
         except Exception as error:
             return one_line(error)
+
+
+FORMAT = Parquet

@@ -7,16 +7,7 @@ from peerloom.errors import SourceError
 
 
 def import_extra(module: str, extra: str, subject: str) -> Any:
-    """Import a module of an optional library.
-
-    Args:
-        module: the module's name.
-        extra: Peerloom's extra that includes the library.
-        subject: the feature or input that needs the library, for the error.
-
-    Raises:
-        SourceError: if it is not installed, with the command that installs it.
-    """
+    """Import a module of an optional library."""
     try:
         return import_module(module)
     except ImportError as error:

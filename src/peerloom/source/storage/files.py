@@ -3,15 +3,21 @@
 import glob
 import os
 import stat
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from peerloom.errors import SourceError
 from peerloom.source.storage.urls import find_urls, is_url, one_line, open_url, url_suffix
 from peerloom.values import escaped
+
+_REQUESTS = 16  # at once
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 class SourceFile(NamedTuple):
@@ -41,49 +47,19 @@ class SourceFile(NamedTuple):
         return self.ranged and not self.suffix.endswith((".gz", ".zst"))
 
     def open(self) -> BinaryIO:
-        """Open the file for reading.
-
-        Raises:
-            OSError: if a local file cannot be opened.
-            SourceError: if a file behind a URL cannot be reached.
-        """
+        """Open the file for reading."""
         return open_url(self.path, self.ranged) if self.remote else open(self.path, "rb")
 
 
-def find_files(patterns: Iterable[str]) -> list[SourceFile]:
-    """Return the files that paths, URLs and patterns name, in the order given, and sorted within a pattern.
-
-    A file named twice is returned once, at its first place.
-
-    Raises:
-        SourceError: if a pattern matches nothing, or a match is not a readable file.
-    """
-    files: dict[str, SourceFile] = {}
-    for pattern in patterns:
-        for file in expand(pattern):
-            files.setdefault(identity(file), file)
-    if not files:
-        raise SourceError("no source file was given: set source.path to a .jsonl file")
-    return list(files.values())
-
-
 def expand(pattern: str) -> list[SourceFile]:
-    """Return the files that one path, URL or pattern names.
-
-    Raises:
-        SourceError: if it matches nothing, or a match is not a readable file.
-    """
+    """Return the files that one path, URL or pattern names."""
     if is_url(pattern):
-        return [SourceFile(url, url, size, seekable) for url, size, seekable in find_urls(pattern)]
+        return [SourceFile(url, url, size, ranged) for url, size, ranged in find_urls(pattern)]
     return [local_file(name) for name in matches(pattern)]
 
 
 def local_file(name: str) -> SourceFile:
-    """Return a local file.
-
-    Raises:
-        SourceError: if it is not a regular file, or cannot be read.
-    """
+    """Return a local file."""
     check_name(name)
     return SourceFile(os.path.abspath(name), name, _readable_size(name))
 
@@ -114,12 +90,16 @@ def reading(file: SourceFile) -> Generator[None]:
         raise SourceError(f"{file.name} cannot be read any more: {one_line(error)}") from error
 
 
-def matches(pattern: str) -> list[str]:
-    """Return the paths that match a local path or pattern; for a pattern, files only.
+def for_all(function: Callable[[In], Out], items: Sequence[In], *, remote: bool) -> list[Out]:
+    """Return the function's results for all items, in order, computed concurrently if they are remote."""
+    if not remote or len(items) < 2:
+        return list(map(function, items))
+    with ThreadPoolExecutor(_REQUESTS, "peerloom-source") as pool:
+        return list(pool.map(function, items))
 
-    Raises:
-        SourceError: if there are none.
-    """
+
+def matches(pattern: str) -> list[str]:
+    """Return the paths that match a local path or pattern; for a pattern, files only."""
     expanded = os.path.expanduser(pattern)
     if os.path.lexists(expanded):
         return [expanded]

@@ -44,11 +44,7 @@ class _Decompressor(Protocol):
 
 
 def read_lines(file: SourceFile) -> Iterator[Line]:
-    """Yield the lines of a file that are not blank, in order.
-
-    Raises:
-        SourceError: if the file can no longer be read.
-    """
+    """Yield the lines of a file that are not blank, in order."""
     row, offset, damage = 0, 0, ""
     with reading(file), file.open() as stream:
         try:
@@ -63,28 +59,13 @@ def read_lines(file: SourceFile) -> Iterator[Line]:
 
 
 def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes | None:
-    """Return the line at an offset of an open plain file, without its newline; None if none begins there.
-
-    Raises:
-        SourceError: if the file can no longer be read.
-    """
-    with reading(file):
-        if 0 <= file.size <= offset:
-            return None  # some storages refuse to read beyond the end
-        stream.seek(max(0, offset - 1))
-        if offset and stream.read(1) != b"\n":
-            return None
-        return stream.readline().removesuffix(b"\n") or None
-
-
-def open_file(file: SourceFile) -> BinaryIO:
-    """Open a file for `read_line_at`.
-
-    Raises:
-        SourceError: if it can no longer be read.
-    """
-    with reading(file):
-        return file.open()
+    """Return the line at an offset of an open plain file, without its newline; None if none begins there."""
+    if 0 <= file.size <= offset:
+        return None  # some storages refuse to read beyond the end
+    stream.seek(max(0, offset - 1))
+    if offset and stream.read(1) != b"\n":
+        return None
+    return stream.readline().removesuffix(b"\n") or None
 
 
 def _chunks(file: SourceFile, stream: BinaryIO) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from peerloom.errors import SourceError
@@ -20,17 +20,6 @@ _CREDENTIALS = re.compile(
     r"|(?:access_?|auth_?)?token|api_?key|key|secret|password)=[^&\s]",
     re.IGNORECASE,
 )
-
-
-class Found(NamedTuple):
-    """A file that a URL or a pattern of URLs names: its URL, its size, and whether byte ranges can be read.
-
-    `size` is in bytes, -1 if the server does not report it.
-    """
-
-    url: str
-    size: int
-    seekable: bool
 
 
 def is_url(path: str) -> bool:
@@ -49,12 +38,11 @@ def url_suffix(url: str) -> str:
     return path.lower()
 
 
-def find_urls(pattern: str) -> list[Found]:
+def find_urls(pattern: str) -> list[tuple[str, int, bool]]:
     """Return the files that a URL names, with `*` as a wildcard.
 
-    Raises:
-        SourceError: if it contains credentials, the storage cannot be reached or needs a package that is not
-            installed, or there is no file.
+    Returns:
+        For each its URL, its size in bytes (-1 if unknown), and whether byte ranges of it can be read.
     """
     if holds_credentials(pattern):
         raise SourceError(
@@ -68,7 +56,7 @@ def find_urls(pattern: str) -> list[Found]:
             "dict[str, dict[str, Any]]", fs.glob(path, detail=True) if magic else {path: fs.info(path)}
         )
         files = [
-            Found(fs.unstrip_protocol(name) if magic else pattern, *_extent(fs, name, info))
+            (fs.unstrip_protocol(name) if magic else pattern, *_extent(fs, name, info))
             for name, info in sorted(infos.items())
             if info.get("type") != "directory"
         ]
@@ -79,11 +67,7 @@ def find_urls(pattern: str) -> list[Found]:
 
 
 def open_url(url: str, ranged: bool) -> BinaryIO:
-    """Open the file at a URL for reading, as a stream unless it is `ranged`.
-
-    Raises:
-        SourceError: if it can no longer be reached.
-    """
+    """Open the file at a URL for reading, as a stream unless it is `ranged`."""
     with _reaching(url):
         fs, path = _file_system(url)
         stream = {} if ranged or not _is_http(url) else {"block_size": 0}

@@ -2,6 +2,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,8 @@ from peerloom.errors import ConfigError, RunDirError
 from peerloom.runtime.driver.session import SPAN, Session
 from peerloom.runtime.settings import RunSettings, members
 from peerloom.services.llm.base import LLM
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.client.service import ClientSpec
-from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.sink.rows import Row
 from peerloom.sink.rundir.directory import RunDir
 from peerloom.sink.rundir.state import Fingerprint, read_state
@@ -24,10 +25,10 @@ class Client:
     def __init__(self, model: str | None) -> None:
         self.model = model
 
-    def with_limits(self, everything: bool) -> ClientSpec:
+    def map_services(self, change: Any) -> ClientSpec:
         raise NotImplementedError
 
-    def connect(self, quota_client: QuotaClient | None = None) -> LLM:
+    def connect(self, context: ClientContext | None = None) -> LLM:
         raise NotImplementedError
 
 
@@ -102,7 +103,7 @@ def test_another_run_is_refused_once_there_are_rows(tmp_path: Path) -> None:
 def test_another_run_is_refused_once_there_are_turns(tmp_path: Path) -> None:
     with session(tmp_path, seed=1) as this:
         this.begin()
-    segment = tmp_path / "journal" / "peer-000-0001-0000.jnl"
+    segment = tmp_path / ".peerloom/journal" / "peer-000-0001-0000.jnl"
     segment.write_bytes(b"paid for")
     with pytest.raises(RunDirError, match=r"seed: was 1, now 2\n"):
         with session(tmp_path, seed=2):
@@ -143,7 +144,7 @@ def test_another_model_is_refused_once_there_is_work(tmp_path: Path) -> None:
 def test_another_version_of_peerloom_is_a_notice(tmp_path: Path) -> None:
     with session(tmp_path) as this:
         this.begin()
-    path = tmp_path / "state.json"
+    path = tmp_path / ".peerloom/state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "peerloom": "0.0.9"}))
     with session(tmp_path) as this:
         assert any("begun with Peerloom 0.0.9, this is " in text for text in this.begin())
@@ -154,7 +155,7 @@ def test_a_finished_run_is_done_unless_there_is_more_to_do(tmp_path: Path) -> No
         this.begin()
         commit(tmp_path, 0, this.first, "failed")
         summary = {"admitted": 1, "outcomes": {"failed": 1}}
-        this.run_dir.write_summary(summary)
+        this.run_dir.write("summary.json", summary)
         assert this.done is None
         this.save(0.0, "finished")
     with session(tmp_path, limit=5) as this:
@@ -166,7 +167,7 @@ def test_a_finished_run_is_done_unless_there_is_more_to_do(tmp_path: Path) -> No
         this.begin()
         assert this.retry() == 1
         commit(tmp_path, 0, this.first)  # the sinks of this session come after it
-        this.run_dir.write_summary({"admitted": 1, "outcomes": {"completed": 1}})
+        this.run_dir.write("summary.json", {"admitted": 1, "outcomes": {"completed": 1}})
         this.save(0.0, "finished")
     with session(tmp_path, limit=5, retry_failed=True) as this:
         assert this.done is not None

@@ -8,7 +8,7 @@ import pytest
 
 from peerloom.runtime.driver import stats as gathering
 from peerloom.runtime.driver.hooks import HookDispatcher
-from peerloom.runtime.driver.stats import StatsCollector
+from peerloom.runtime.driver.stats import RunStats, watch_progress
 
 
 class Supervised:
@@ -42,11 +42,9 @@ async def test_while_no_rows_come_a_census_is_asked_for_less_and_less_often(monk
             raise Over
         return None
 
-    watching = StatsCollector(
-        cast("Any", None), cast("Any", run), HookDispatcher([]), timeout=1.0, on_usage=print
-    )
+    control = SimpleNamespace(stalled="")
     with pytest.raises(Over):
-        await watching.watch(progress, lambda: "")
+        await watch_progress(RunStats(), cast("Any", run), cast("Any", control), HookDispatcher([]), progress)
     gaps = [later - earlier for earlier, later in pairwise(run.asked)]
     assert 2 <= run.asked[0] <= 3.5
     assert gaps[:4] == [pytest.approx(gap, abs=1) for gap in (4, 8, 16, 32)]

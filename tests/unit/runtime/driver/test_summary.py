@@ -1,8 +1,8 @@
 from dataclasses import replace
 
-from peerloom.runtime.driver.client import costs
-from peerloom.runtime.driver.summary import RunStats, summarise
-from peerloom.runtime.member.spec import MemberStats
+from peerloom.runtime.driver.stats import RunStats
+from peerloom.runtime.driver.summary import costs, summarise
+from peerloom.runtime.member.events import MemberStats
 from peerloom.services.llm.cache.client import CacheTally
 from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.usage.prices import FREE

@@ -35,6 +35,9 @@ class FakeEngine:
         self.told: dict[str, asyncio.Queue[bytes]] = {}
         self.ends: dict[str, asyncio.Future[bytes]] = {}
         self.drained: list[str] = []
+        self.late = False  # whether members report a view only when they stop
+        self.unsent: dict[str, bytes] = {}
+        self.all_late = asyncio.Event()
 
     async def spawn(self, spec: MemberSpec, on_wait: Callable[[str], None]) -> tuple[str, int]:
         name = spec.member.name
@@ -50,22 +53,38 @@ class FakeEngine:
 
     async def introduce(self, name: str) -> None: ...
 
-    async def wait(self, name: str) -> bytes:
-        return await asyncio.shield(self.ends[name])
-
     async def notify(self, name: str, data: bytes) -> None:
         message = decode(data)
         if isinstance(message, Prepare):
-            self.told[name].put_nowait(encode(Report(message.view.number, name)))
+            report = encode(Report(message.view.number, name))
+            if self.late:
+                self.unsent[name] = report
+                if set(self.unsent) == set(self.told):
+                    self.all_late.set()
+            else:
+                self.told[name].put_nowait(report)
         elif isinstance(message, Drain):
             self.drained.append(name)
         elif isinstance(message, CommittedQuery):
             self.told[name].put_nowait(encode(CommittedReply(message.view, name, [], [])))
 
-    async def poll_events(self, name: str) -> list[bytes]:
-        return [await self.told[name].get()]
+    async def poll_events(self, name: str, received: int) -> list[bytes]:
+        if not self.told[name].empty():
+            return [self.told[name].get_nowait()]
+        event = asyncio.create_task(self.told[name].get())
+        await asyncio.wait((event, self.ends[name]), return_when="FIRST_COMPLETED")
+        if not event.done():
+            event.cancel()
+            self.ends[name].result()
+            return []
+        return [await event]
 
     async def ping(self, name: str) -> None: ...
+
+    async def stop(self, name: str) -> None:
+        if name in self.unsent:
+            self.told[name].put_nowait(self.unsent[name])
+        self.ends[name].set_result(b"")
 
     def kill(self, name: str) -> None:
         self.told.pop(name, None)
@@ -101,7 +120,7 @@ async def running(engine: FakeEngine, watch: Watch) -> AsyncIterator[Supervisor]
         program = Program(Sequence(*ROLES), {})
         return MemberSpec(member, program, SETTINGS, Path("nowhere"), MappingProxyType({}))
 
-    supervisor = Supervisor(engine, SETTINGS, ROLES, spec, watch, lambda: None, lambda name, data: None)  # type: ignore[arg-type]
+    supervisor = Supervisor(engine, SETTINGS, ROLES, spec, watch, lambda: None, lambda name, report: None)  # type: ignore[arg-type]
 
     class Over(Exception):
         """Ends the group."""
@@ -207,3 +226,16 @@ async def test_deaths_by_poison_are_forgiven_to_the_quarantine_only():
                 engine.die(f"peer-0.{incarnation}")
                 supervisor.poison_committed()
     assert len(watch.of(MemberLost)) == module.MAX_CONSECUTIVE_DEATHS
+
+
+async def test_the_last_events_of_stopping_members_start_nothing():
+    engine, watch = FakeEngine(), Watch()
+    async with running(engine, watch) as supervisor:
+        await watch.until(lambda: bool(watch.of(ViewChanged)))
+        engine.late = True
+        engine.die("peer-1.1")
+        async with asyncio.timeout(5):
+            await engine.all_late.wait()
+    await supervisor.stop()
+    assert not any(pending.qsize() for pending in engine.told.values())
+    assert len(watch.of(ViewChanged)) == 1

@@ -51,10 +51,10 @@ async def test_a_message_goes_over_a_connection() -> None:
     listener.close()
 
 
-@pytest.mark.parametrize("port", [0, 1])
-async def test_where_none_can_be_made_it_is_an_actor_call(port: int) -> None:
+@pytest.mark.parametrize("local", ["", "/nowhere/member"])
+async def test_where_none_can_be_made_it_is_an_actor_call(local: str) -> None:
     handle, link = Handle(), RayLink(CREDENTIALS)
-    assert await say(link, handle, Address("127.0.0.1", local_port=port)) == b"ABC"
+    assert await say(link, handle, Address("127.0.0.1", local=local)) == b"ABC"
     assert await link.send("peer-0.1", b"de") == b"DE"
     assert handle.calls == 2
 

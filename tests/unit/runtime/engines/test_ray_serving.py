@@ -13,10 +13,10 @@ import pytest
 from peerloom.errors import EngineError, ServiceError
 from peerloom.runtime.engines.ray import serving
 from peerloom.runtime.engines.ray.api import ray
-from peerloom.runtime.engines.ray.serve_app import ServeApp, too_large
+from peerloom.runtime.engines.ray.serve_app import PlacementGroup, RayServeFleet, too_large
 from peerloom.runtime.engines.ray.serving import RayServing, delete
 
-APP = ServeApp(app="mine", model="org/m", name="m", min_replicas=1, max_replicas=4, max_model_len=4096)
+OPTIONS = RayServeFleet(model="org/m", served_name="m", min_replicas=1, max_replicas=4, max_model_len=4096)
 
 
 async def connected() -> None:
@@ -109,7 +109,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 
 async def test_the_application_as_ray_gets_it(serve: Serve, tmp_path: Path) -> None:
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     await kept.start(lambda _: None, tmp_path)
     assert serve.calls == [
         ("start", {"proxy_location": "EveryNode", "http_options": {"host": "0.0.0.0", "port": 8000}}),
@@ -148,13 +148,13 @@ async def test_the_application_as_ray_gets_it(serve: Serve, tmp_path: Path) -> N
 
 
 def test_no_more_than_was_asked_for() -> None:
-    config = ServeApp(app="a", model="m", name="m", prefix_routing=False, accelerator_type="L4").config()
+    config = RayServeFleet(model="m", prefix_routing=False, accelerator_type="L4").config()
     assert "request_router_config" not in config["deployment_config"]
     assert config["accelerator_type"] == "L4"
 
 
 async def test_proxies_come_and_go(serve: Serve, tmp_path: Path) -> None:
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     await kept.start(lambda _: None, tmp_path)
     changed = asyncio.Event()
     watching = asyncio.create_task(kept.watch(changed.set))
@@ -165,7 +165,7 @@ async def test_proxies_come_and_go(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_an_application_that_was_deleted_has_died(serve: Serve, tmp_path: Path) -> None:
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     await kept.start(lambda _: None, tmp_path)
     serve.applications.clear()
     with pytest.raises(ServiceError, match="mine is gone from Ray Serve: it was deleted"):
@@ -175,20 +175,20 @@ async def test_an_application_that_was_deleted_has_died(serve: Serve, tmp_path: 
 async def test_a_cluster_that_answers_nothing(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     await kept.start(lambda _: None, tmp_path)
 
     def silent() -> Any:
         raise RuntimeError("no controller")
 
     monkeypatch.setattr(serve, "status", silent)
-    with pytest.raises(ServiceError, match="how mine is in 2 looks: no controller"):
+    with pytest.raises(ServiceError, match="the state of mine in 2 checks: no controller"):
         await kept.watch(lambda: None)
 
 
 async def test_one_that_does_not_come_up(serve: Serve, tmp_path: Path) -> None:
     serve.fails = "deploying app mine failed: no GPU"
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     with pytest.raises(ServiceError, match="did not bring up org/m: deploying app mine failed: no GPU"):
         await kept.start(lambda _: None, tmp_path)
 
@@ -196,27 +196,24 @@ async def test_one_that_does_not_come_up(serve: Serve, tmp_path: Path) -> None:
 async def test_without_serve_llm(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray.serve.llm", None)
     with pytest.raises(ServiceError, match=r"pip install 'ray\[serve,llm\]'"):
-        await RayServing(connected, APP).start(lambda _: None, tmp_path)
+        await RayServing(connected, "mine", OPTIONS).start(lambda _: None, tmp_path)
 
 
 def test_a_cluster_without_gpus() -> None:
-    group = {"bundles": [{"CPU": 2.0}]}
-    app = ServeApp(app="a", model="m", name="m", placement_group_config=group)
-    assert app.config()["placement_group_config"] == group
+    app = RayServeFleet(model="m", placement_group_config=PlacementGroup(bundles=[{"CPU": 2.0}]))
+    assert app.config()["placement_group_config"] == {"bundles": [{"CPU": 2.0}]}
     assert app.bundles() == [{"CPU": 2.0}]
 
 
 def test_what_a_replica_asks_for() -> None:
-    each = ServeApp(
-        app="a",
+    each = RayServeFleet(
         model="m",
-        name="m",
         tensor_parallel_size=2,
         engine_kwargs={"pipeline_parallel_size": 2},
-        placement_group_config={"bundle_per_worker": {"CPU": 1, "GPU": 1}},
+        placement_group_config=PlacementGroup(bundle_per_worker={"CPU": 1, "GPU": 1}),
     )
     assert each.bundles() == [{"CPU": 1, "GPU": 1}] * 4
-    assert ServeApp(app="a", model="m", name="m", tensor_parallel_size=2).bundles() == [{"GPU": 1}] * 2
+    assert RayServeFleet(model="m", tensor_parallel_size=2).bundles() == [{"GPU": 1}] * 2
 
 
 @pytest.mark.parametrize(
@@ -226,7 +223,7 @@ def test_what_a_replica_asks_for() -> None:
         ([{"CPU": 4}, {"CPU": 4}], ""),
         ([{"CPU": 5}], "no node of the cluster has CPU=5"),
         ([{"CPU": 1, "GPU": 1}], "no node of the cluster has CPU=1, GPU=1"),
-        ([{"CPU": 4}] * 3, "all nodes of the cluster together have not CPU=12"),
+        ([{"CPU": 4}] * 3, "all nodes of the cluster together lack CPU=12"),
     ],
 )
 def test_what_no_cluster_can_hold(bundles: list[dict[str, float]], why: str) -> None:
@@ -237,7 +234,7 @@ async def test_what_serve_says_meanwhile_is_told(serve: Serve, tmp_path: Path) -
     slow = overview("DEPLOYING", model=("UPDATING", "1 replica has taken more than 30s to initialize."))
     serve.becomes = [overview("DEPLOYING"), slow, slow, overview("RUNNING", model=("HEALTHY", "it was slow"))]
     told: list[str] = []
-    await RayServing(connected, APP).start(told.append, tmp_path)
+    await RayServing(connected, "mine", OPTIONS).start(told.append, tmp_path)
     assert told[1:] == ["model: 1 replica has taken more than 30s to initialize."]
 
 
@@ -249,7 +246,7 @@ async def test_a_deployment_that_failed_says_why(serve: Serve, tmp_path: Path) -
         "DEPLOY_FAILED", "A deployment failed.", model=("DEPLOY_FAILED", trace), web=("HEALTHY", "x")
     )
     serve.becomes = [overview("DEPLOYING"), failed]
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     with pytest.raises(ServiceError, match="did not bring up org/m: A deployment failed") as caught:
         await kept.start(lambda _: None, tmp_path)
     told = str(caught.value).splitlines()
@@ -262,27 +259,25 @@ async def test_a_deployment_that_failed_says_why(serve: Serve, tmp_path: Path) -
 
 async def test_a_replica_that_no_node_can_hold_ends_it(serve: Serve, tmp_path: Path) -> None:
     serve.becomes = [overview("DEPLOYING")]
-    app = ServeApp(
-        app="mine",
+    options = RayServeFleet(
         model="m",
-        name="m",
-        placement_group_config={"bundles": [{"CPU": 1000}]},
+        placement_group_config=PlacementGroup(bundles=[{"CPU": 1000}]),
         placement_seconds=0.01,
     )
     with pytest.raises(ServiceError, match=r"no node of the cluster has CPU=1000.*placement_group_config"):
-        await RayServing(connected, app).start(lambda _: None, tmp_path)
+        await RayServing(connected, "mine", options).start(lambda _: None, tmp_path)
 
 
 async def test_one_that_is_deleted_while_it_comes_up(serve: Serve, tmp_path: Path) -> None:
     serve.becomes = [overview("DEPLOYING", "it takes long")]
-    with pytest.raises(ServiceError, match="somebody deleted the application"):
-        await RayServing(connected, APP).start(lambda _: serve.applications.clear(), tmp_path)
+    with pytest.raises(ServiceError, match="the application was deleted"):
+        await RayServing(connected, "mine", OPTIONS).start(lambda _: serve.applications.clear(), tmp_path)
 
 
 async def test_stopped_while_it_deploys_it_leaves_nothing(serve: Serve, tmp_path: Path) -> None:
     serve.holds = threading.Event()
     serve.proxies = {}
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     starting = asyncio.create_task(kept.start(lambda _: None, tmp_path))
     await asyncio.to_thread(serve.entered.wait)
     starting.cancel()
@@ -304,7 +299,7 @@ async def test_stopped_while_it_connects_it_deploys_nothing(serve: Serve, tmp_pa
     async def slowly() -> None:
         await reached.wait()
 
-    kept = RayServing(slowly, APP)
+    kept = RayServing(slowly, "mine", OPTIONS)
     starting = asyncio.create_task(kept.start(lambda _: None, tmp_path))
     await asyncio.sleep(0)
     starting.cancel()
@@ -318,7 +313,7 @@ async def test_stopped_while_it_connects_it_deploys_nothing(serve: Serve, tmp_pa
 
 async def test_serve_stays_for_the_applications_of_others(serve: Serve, tmp_path: Path) -> None:
     serve.proxies = {}
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     await kept.start(lambda _: None, tmp_path)
     serve.applications["theirs"] = None
     await kept.stop()
@@ -332,7 +327,7 @@ async def test_an_application_that_is_not_deleted_is_told(
     def late(name: str) -> None:
         raise TimeoutError("not deleted after 60s")
 
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     await kept.start(lambda _: None, tmp_path)
     monkeypatch.setattr(serve, "delete", late)
     with pytest.raises(ServiceError, match="did not delete the application mine: not deleted after 60s"):
@@ -343,7 +338,7 @@ async def test_an_application_that_is_not_deleted_is_told(
 async def test_a_lost_connection_starts_no_cluster(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = RayServing(connected, APP)
+    kept = RayServing(connected, "mine", OPTIONS)
     await kept.start(lambda _: None, tmp_path)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(serve, "status", lambda: pytest.fail("Serve would start a cluster of its own"))
@@ -351,19 +346,19 @@ async def test_a_lost_connection_starts_no_cluster(
         await kept.stop()
 
 
-def test_one_whose_keeper_is_gone_is_deleted(serve: Serve) -> None:
+def test_one_whose_supervisor_is_gone_is_deleted(serve: Serve) -> None:
     serve.applications["mine"] = None
     delete("ray://head", "mine")
     assert serve.calls == [("connect", "ray://head"), ("delete", "mine"), ("disconnect", None)]
 
 
-def test_one_that_is_gone_with_its_keeper(serve: Serve) -> None:
+def test_one_that_is_gone_with_its_supervisor(serve: Serve) -> None:
     delete("ray://head", "mine")
     assert serve.calls == [("connect", "ray://head"), ("disconnect", None)]
 
 
 @pytest.mark.parametrize("address", [None, "local"])
-def test_one_on_a_cluster_of_its_keepers_own_has_ended_with_it(
+def test_one_on_a_cluster_of_its_supervisors_own_has_ended_with_it(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, address: str | None
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -78,12 +78,12 @@ async def test_no_such_program(place: NodeSpawner) -> None:
         await place.start(["no-such-program"], name="engine")
 
 
-async def test_a_port_is_held(place: NodeSpawner) -> None:
-    held = await place.hold()
+async def test_a_port_is_reserved(place: NodeSpawner) -> None:
+    host, port = await place.reserve_port()
     with pytest.raises(OSError, match="ddress already in use"):
-        await asyncio.start_server(lambda *_: None, held.host, held.port)
-    await held.release()
-    server = await asyncio.start_server(lambda *_: None, held.host, held.port)
+        await asyncio.start_server(lambda *_: None, host, port)
+    await place.release_port(port)
+    server = await asyncio.start_server(lambda *_: None, host, port)
     server.close()
     await server.wait_closed()
 

@@ -11,12 +11,14 @@ from peerloom.runtime.member import admission as offers
 from peerloom.runtime.member.admission import AdmissionQueue
 from peerloom.runtime.settings import RunSettings
 from peerloom.source.base import Position, SourceRow
-from peerloom.source.formats.jsonl import JsonlSource
+from peerloom.source.combined import PartsSource
+from peerloom.source.formats.jsonl import JsonlPart
 from peerloom.source.memory import RowsSource
+from peerloom.source.storage.files import local_file
 from peerloom.task import TaskId
 
 
-class Counting(JsonlSource):
+class Counting(PartsSource):
     """Remembers what was fetched, and whether the input was read through."""
 
     streamed = False
@@ -34,7 +36,7 @@ class Counting(JsonlSource):
 def a_source(folder: Path, *files: bytes) -> Counting:
     for index, data in enumerate(files):
         (folder / f"{index}.jsonl").write_bytes(data)
-    return Counting([folder / f"{index}.jsonl" for index in range(len(files))])
+    return Counting([JsonlPart(local_file(f"{folder}/{index}.jsonl")) for index in range(len(files))])
 
 
 def numbered(count: int, size: int = 0) -> bytes:
@@ -56,7 +58,7 @@ async def taken(ahead: AdmissionQueue) -> list[TaskId]:
     return ids
 
 
-def all_ids(source: JsonlSource, trials: int) -> list[TaskId]:
+def all_ids(source: PartsSource, trials: int) -> list[TaskId]:
     return [TaskId(row.file, row.row, trial) for row in source.rows(0, 1) for trial in range(trials)]
 
 
@@ -176,7 +178,13 @@ async def test_a_source_of_ones_own_is_read_through(tmp_path: Path):
     assert found == [TaskId(0, row, 0) for row in (1, 3)]
 
 
-class Telling(RowsSource):
+class Streamed(RowsSource):
+    """A source that does not know the positions of its rows."""
+
+    positions = None  # type: ignore[assignment]
+
+
+class Telling(Streamed):
     """Says in which threads it was read."""
 
     def __init__(self, rows: list[dict[str, int]]) -> None:
@@ -207,7 +215,7 @@ async def test_a_source_without_positions_is_read_off_the_loop_and_in_chunks(
 
 
 async def test_an_error_while_reading_is_not_the_end(tmp_path: Path) -> None:
-    class Broken(RowsSource):
+    class Broken(Streamed):
         def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
             yield from list(super().rows(partition, partitions))[:3]
             raise SourceError("q.jsonl cannot be read any more")

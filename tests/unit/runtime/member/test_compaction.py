@@ -56,7 +56,7 @@ def recalled(run_dir: Path) -> dict[int, int]:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    (tmp_path / JOURNAL).mkdir()
+    (tmp_path / JOURNAL).mkdir(parents=True)
     return tmp_path
 
 

@@ -33,7 +33,7 @@ def number(task: Task) -> Any:
 
 
 async def test_turns_without_a_wait_between_are_one_record(tmp_path: Path):
-    look = Looking(tmp_path / "run" / "journal")
+    look = Looking(tmp_path / "run" / ".peerloom/journal")
     agents = {"one": FunctionAgent(number), "two": FunctionAgent(number), "look": look}
     program = Program(Sequence("one", "two", "look", "one", "two", "look"), agents)
     done = await execute(program, [{}], SimulatedService(), tmp_path / "run")

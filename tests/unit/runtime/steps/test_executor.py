@@ -1,4 +1,6 @@
+import asyncio
 from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
@@ -6,8 +8,11 @@ import pytest
 from peerloom.agents.base import Agent, Services
 from peerloom.agents.function import FunctionAgent
 from peerloom.errors import LLMUnavailable, OutputTruncated
+from peerloom.protocol.leases.holder import Fenced
+from peerloom.protocol.leases.messages import FENCED, Refused
 from peerloom.runtime.steps.executor import StepExecutor
 from peerloom.runtime.steps.recorded_calls import digest_of, save
+from peerloom.services.base import ConnectedService
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.task import End, Header, SavedCall, Task, TaskId, Turn, Usage, new_task
 from peerloom.workflow import Sequence, Workflow
@@ -80,7 +85,7 @@ def raising(error: Exception) -> FunctionAgent:
     [
         (LLMUnavailable("gone"), "failed", "llm_unavailable", "gone"),
         (OutputTruncated("long"), "truncated", "max_tokens", "long"),
-        (KeyError("x"), "failed", "agent_error", "a: KeyError: 'x' (test_executor.py:73)"),
+        (KeyError("x"), "failed", "agent_error", "a: KeyError: 'x' (test_executor.py:78)"),
     ],
 )
 async def test_what_an_agent_raises_ends_its_task(
@@ -108,7 +113,7 @@ async def test_a_workflow_that_raises_ends_the_task() -> None:
     assert after.end is not None
     assert (after.end.reason, after.end.detail) == (
         "workflow_error",
-        "ValueError: no result (test_executor.py:105)",
+        "ValueError: no result (test_executor.py:110)",
     )
     assert len(after.turns) == 2
 
@@ -132,9 +137,16 @@ def question(text: str) -> ChatRequest:
     return ChatRequest(messages=[{"role": "user", "content": text}])
 
 
+def sent(request: ChatRequest) -> ChatRequest:
+    """The request of role `a` as it reaches the model."""
+    return msgspec.structs.replace(request, session="0-0-0", role="a")
+
+
 async def test_calls_of_an_earlier_attempt_are_not_asked_again() -> None:
     paid: list[tuple[Header, bytes]] = []
-    known = save(digest_of(question("x")), ChatReply(text="known", usage=Usage(7, 1, 0, 1), model="old"))
+    known = save(
+        digest_of(sent(question("x"))), ChatReply(text="known", usage=Usage(7, 1, 0, 1), model="old")
+    )
     assert known is not None
     before = msgspec.structs.replace(task(), calls=[known])
     made = StepExecutor(
@@ -146,7 +158,7 @@ async def test_calls_of_an_earlier_attempt_are_not_asked_again() -> None:
     after = await made.step(before)
     assert after.turns[0].value == ["known", "hi", "hi"]
     assert after.turns[0].usage == Usage(27, 11, 4, 3)
-    assert paid == [(before.header, digest_of(question(text))) for text in "xy"]
+    assert paid == [(before.header, digest_of(sent(question(text)))) for text in "xy"]
     assert after.calls == []
 
 
@@ -167,7 +179,8 @@ async def test_a_call_is_known_by_what_was_asked_then() -> None:
     await made.step(task())
     first = [{"role": "user", "content": "begin"}]
     second = [*first, {"role": "assistant", "content": "hi"}]
-    assert [call.digest for call in paid] == [digest_of(ChatRequest(messages=m)) for m in (first, second)]
+    requests = [sent(ChatRequest(messages=messages)) for messages in (first, second)]
+    assert [call.digest for call in paid] == [digest_of(request) for request in requests]
 
 
 async def test_while_a_model_thinks_the_row_is_not_held_decoded() -> None:
@@ -188,3 +201,40 @@ async def test_while_a_model_thinks_the_row_is_not_held_decoded() -> None:
     after = await StepExecutor(Sequence("a"), {"a": UsageReport()}, Looking()).step(asked)
     assert held == [False]
     assert after.value("a") == ["long", "long"]
+
+
+class FencedService:
+    """A service that knows a newer copy of every task."""
+
+    per_task = None
+
+    async def send(self, request: Any, place: str) -> Refused:
+        return Refused(FENCED)
+
+    async def close(self) -> None: ...
+
+
+class Grouping:
+    """Calls a service in a group, and catches what comes."""
+
+    def __init__(self, *, catches: bool) -> None:
+        self.catches = catches
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(services["store"].call(1))
+        except BaseException:
+            if not self.catches:
+                raise
+        return Turn("", value="done")
+
+
+@pytest.mark.parametrize("catches", [True, False])
+async def test_an_agent_cannot_go_on_with_an_obsolete_copy(catches: bool) -> None:
+    services = {"store": ConnectedService("stateful", FencedService())}
+    agents = {"a": Grouping(catches=catches)}
+    executor = StepExecutor(Sequence("a"), agents, Model(), services=services)
+    with pytest.raises(Fenced):
+        await executor.step(task())
+    assert executor.errors.read() == []

@@ -86,10 +86,10 @@ async def test_an_adapter_is_on_all_servers_and_calls_may_name_it(fleet: Path) -
         await load_adapter(fleet, "tuned", "/weights/1", KEY)
         assert one.models == two.models == {"base": "", "tuned": "/weights/1"}
         assert adapters_of(fleet) == {"tuned": "/weights/1"}
-        spec = await FleetService("mine", model="tuned").start(LocalSpawner(), print, fleet.parent)
+        spec = await FleetService("mine", model="tuned").start("llm", LocalSpawner(), print, fleet.parent)
         assert spec.model == "tuned"
         with pytest.raises(ServiceError, match=r"fleet mine serves base, tuned, not llm\.model=other"):
-            await FleetService("mine", model="other").start(LocalSpawner(), print, fleet.parent)
+            await FleetService("mine", model="other").start("llm", LocalSpawner(), print, fleet.parent)
         await unload_adapter(fleet, "tuned", KEY)
         await unload_adapter(fleet, "tuned", KEY)
         assert (one.models, adapters_of(fleet)) == ({"base": ""}, {})

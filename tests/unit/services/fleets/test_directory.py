@@ -1,4 +1,4 @@
-"""What the directory says of fleets, and whether their keepers are there."""
+"""What the directory says of fleets, and whether their supervisors are there."""
 
 import os
 import time
@@ -34,7 +34,7 @@ def entry(**more) -> Entry:
 
 
 def test_what_is_written_is_read(here: Path) -> None:
-    said = entry(engine="vllm", keeper=this_process(), beat=1.5, key=True)
+    said = entry(engine="vllm", supervisor=this_process(), beat=1.5, key=True)
     write(path_of("mine"), said)
     assert read(path_of("mine")) == said
     assert names() == ["mine"]
@@ -80,11 +80,11 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
         write(path_of("mine"), entry())
 
 
-def test_life_of_a_keeper() -> None:
+def test_life_of_a_supervisor() -> None:
     ours, now = this_process(), time.time()
-    assert entry(keeper=ours).life == "alive"
-    for change in ({"boot": "another"}, {"began": ours.began - 100}, {"pid": 2**22 + 1}):
-        assert entry(keeper=msgspec.structs.replace(ours, **change), beat=now).life == "dead"
+    assert entry(supervisor=ours).life == "alive"
+    for change in ({"began": ours.began - 100}, {"pid": 2**22 + 1}):
+        assert entry(supervisor=msgspec.structs.replace(ours, **change), beat=now).life == "dead"
     elsewhere = msgspec.structs.replace(ours, host="elsewhere")
-    assert entry(keeper=elsewhere, beat=now).life == "alive"
-    assert entry(keeper=elsewhere, beat=now - 100).life == "silent"
+    assert entry(supervisor=elsewhere, beat=now).life == "alive"
+    assert entry(supervisor=elsewhere, beat=now - 100).life == "silent"

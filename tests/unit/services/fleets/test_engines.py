@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from peerloom.services.fleets import sglang_launcher
-from peerloom.services.fleets.engines import Sglang, Vllm
+from peerloom.services.fleets.engines import SglangFleet, VllmFleet
 from peerloom.services.processes.server import ServerAddress, base_url
 from peerloom.services.secret import Secret
 
 ADDRESS = ServerAddress("10.0.0.7", 4321, sharing=1, here=True)
 KEY = Secret("not-to-be-seen")
+FLEET = Path("none.json")
 
 
 def test_vllm_as_it_is() -> None:
-    command = Vllm(model="org/m").command(None)
+    command = VllmFleet(model="org/m").command(FLEET, None)
     assert command.argv(ADDRESS) == (
         "vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name org/m "
         "--enable-prompt-tokens-details --tensor-parallel-size 1"
@@ -24,8 +25,8 @@ def test_vllm_as_it_is() -> None:
     assert command.env == {}
 
 
-def test_vllm_with_everything() -> None:
-    engine = Vllm(
+def test_vllm_with_everything(tmp_path: Path) -> None:
+    engine = VllmFleet(
         model="org/m",
         served_name="m",
         tensor_parallel_size=4,
@@ -35,11 +36,14 @@ def test_vllm_with_everything() -> None:
         max_num_seqs=64,
         dtype="bfloat16",
         lora=True,
-        adapters=lambda: {"a": "/weights/a", "b": "/weights/b"},
         extra=("--enforce-eager",),
         program="/opt/vllm",
     )
-    command = engine.command(KEY)
+    for name in ("a", "b"):
+        adapter = tmp_path / ".fleet.adapters" / name
+        adapter.parent.mkdir(exist_ok=True)
+        adapter.write_text(f"/weights/{name}")
+    command = engine.command(tmp_path / "fleet.json", KEY)
     assert command.argv(ADDRESS) == (
         "/opt/vllm serve org/m --host 10.0.0.7 --port 4321 --served-model-name m "
         "--enable-prompt-tokens-details --tensor-parallel-size 4 "
@@ -52,13 +56,14 @@ def test_vllm_with_everything() -> None:
 
 def test_vllm_without_prefix_caching() -> None:
     assert (
-        Vllm(model="m", prefix_caching=False).command(None).argv(ADDRESS)[-1] == "--no-enable-prefix-caching"
+        VllmFleet(model="m", prefix_caching=False).command(FLEET, None).argv(ADDRESS)[-1]
+        == "--no-enable-prefix-caching"
     )
 
 
 def test_sglang_as_it_is() -> None:
-    engine = Sglang(model="org/m", tensor_parallel_size=2, context_length=4096, mem_fraction_static=0.8)
-    argv = engine.command(None).argv(ADDRESS)
+    engine = SglangFleet(model="org/m", tensor_parallel_size=2, context_length=4096, mem_fraction_static=0.8)
+    argv = engine.command(FLEET, None).argv(ADDRESS)
     assert argv[0] == sys.executable
     assert argv[1:] == (
         "-m sglang.launch_server --model-path org/m --host 10.0.0.7 --port 4321 --served-model-name org/m "
@@ -67,7 +72,7 @@ def test_sglang_as_it_is() -> None:
 
 
 def test_sglang_with_a_key_goes_through_the_launcher() -> None:
-    command = Sglang(model="m", python="/opt/python").command(KEY)
+    command = SglangFleet(model="m", python="/opt/python").command(FLEET, KEY)
     assert command.argv(ADDRESS)[:2] == ["/opt/python", sglang_launcher.__file__]
     assert not any("not-to-be-seen" in part for part in command.argv(ADDRESS))
     assert command.env == {sglang_launcher.KEY: "not-to-be-seen"}

@@ -33,7 +33,7 @@ def entry(*urls: str, model: str = "simulated", **more) -> Entry:
 async def started(file: Path, *, notices: list[str] | None = None, **options):
     fleet = FleetService("mine", **options)
     told = notices if notices is not None else []
-    return fleet, await fleet.start(LocalSpawner(), told.append, file.parent)
+    return fleet, await fleet.start("llm", LocalSpawner(), told.append, file.parent)
 
 
 @asynccontextmanager
@@ -78,8 +78,8 @@ async def test_one_endpoint_that_answers_is_enough(file: Path) -> None:
         (entry(), {}, "no endpoint that is up; `peerloom serve status mine`"),
         (entry(A), {"model": "other"}, "serves simulated, not llm.model=other"),
         (entry(A), {}, "fleet mine: no LLM server answers at http://127.0.0.1:1/v1"),
-        (entry(A, key=True), {}, "wants a key: set PEERLOOM_FLEET_KEY"),
-        (entry("ftp://x"), {}, "lists what is no endpoint"),
+        (entry(A, key=True), {}, "requires a key: set PEERLOOM_FLEET_KEY"),
+        (entry("ftp://x"), {}, "lists an invalid endpoint"),
     ],
 )
 async def test_what_cannot_be_used_is_said(file: Path, said: Entry | None, options, message: str) -> None:
@@ -127,7 +127,7 @@ async def test_a_file_that_makes_no_sense_changes_nothing(file: Path) -> None:
         while len(notices) < 3:  # noqa: ASYNC110 - a list has no event
             await asyncio.sleep(0.005)
         assert moves.empty()
-    assert "is left as it was" in notices[1]
+    assert "is ignored: " in notices[1]
     assert not any("hunter2" in notice for notice in notices)
 
 
@@ -136,5 +136,5 @@ async def test_another_model_is_another_fleet(file: Path) -> None:
         write(file, entry(f"http://127.0.0.1:{port}/v1"))
         fleet, _ = await started(file)
         write(file, entry(A, model="other"))
-        with pytest.raises(ServiceError, match="serves other from now on, this run began with simulated"):
+        with pytest.raises(ServiceError, match="now serves other, but this run began with simulated"):
             await fleet.watch(lambda name, urls: None)

@@ -10,13 +10,13 @@ import orjson
 
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
+from peerloom.services.llm.client.context import ClientContext, Health
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
-from peerloom.services.llm.usage.amounts import UsageReport, decode_reports
+from peerloom.services.llm.usage.amounts import QuotaGrant, UsageReport, decode_reports, encode
 from peerloom.services.secret import Secret
 
 _DIALECT = ("structured", "limit_field", "extra_body", "shape")
@@ -36,7 +36,7 @@ def fleet(*urls: str, model: str = "m", api_key: str | None = None, **fields: An
 
 def client(spec: ReplicatedClientSpec, sleep: Any = asyncio.sleep) -> ReplicatedClient:
     """A client that waits between tries with `sleep`."""
-    return ReplicatedClient(spec, QuotaClient(), sleep=sleep)
+    return ReplicatedClient(spec, ClientContext(), sleep=sleep)
 
 
 def question(number: int = 0, role: str = "student") -> ChatRequest:
@@ -45,9 +45,27 @@ def question(number: int = 0, role: str = "student") -> ChatRequest:
     return ChatRequest(messages=messages, session=f"{number}-0", role=role)
 
 
-def reading(desk: QuotaClient) -> UsageReport:
-    """What the driver would be told of the only service."""
-    (found,) = decode_reports(desk.read())
+class Context(ClientContext):
+    """A context that keeps the latest health of the only service."""
+
+    def __init__(self) -> None:
+        super().__init__(on_health=self._hear)
+        self.health = Health()
+
+    def _hear(self, service: str, health: Health) -> None:
+        self.health = health
+
+
+def metered(spec: ReplicatedClientSpec, context: ClientContext) -> ReplicatedClient:
+    """A client whose calls are reported and not limited, as after a refusal."""
+    connected = spec.connect(context)
+    context.apply_grants(encode([QuotaGrant(service=spec.service, number=0)]))
+    return connected
+
+
+def reading(context: ClientContext) -> UsageReport:
+    """What the driver would be told of the usage of the only service."""
+    (found,) = decode_reports(context.read_usage())
     return found
 
 
@@ -61,8 +79,8 @@ async def until(true: Any) -> None:
 class Replica:
     """A simulated server that can be stopped, started again at the same port, and commanded."""
 
-    def __init__(self, laws: SimulatedBehavior) -> None:
-        self._laws = laws
+    def __init__(self, behavior: SimulatedBehavior) -> None:
+        self._behavior = behavior
         self._up = AsyncExitStack()
         self.port = 0
 
@@ -73,7 +91,7 @@ class Replica:
 
     async def start(self) -> None:
         """Listen."""
-        config = ServerConfig(behavior=self._laws, port=self.port, admin=True)
+        config = ServerConfig(behavior=self._behavior, port=self.port, admin=True)
         self.port = await self._up.enter_async_context(serving(config))
 
     async def stop(self) -> None:
@@ -95,9 +113,9 @@ class Replica:
 
 
 @asynccontextmanager
-async def replicas(count: int, **laws: Any) -> AsyncIterator[list[Replica]]:
+async def replicas(count: int, **behavior: Any) -> AsyncIterator[list[Replica]]:
     """So many servers, which listen inside the block unless they are stopped."""
-    made = [Replica(SimulatedBehavior(**laws)) for _ in range(count)]
+    made = [Replica(SimulatedBehavior(**behavior)) for _ in range(count)]
     try:
         for each in made:
             await each.start()

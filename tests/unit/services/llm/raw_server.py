@@ -87,8 +87,10 @@ async def raw_server(*script: bytes | Act, port: int = 0) -> AsyncIterator[RawSe
     """A `RawServer` that listens inside the block."""
     raw = RawServer(script)
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         tasks.add(asyncio.ensure_future(serve(reader, writer)))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,4 +107,6 @@ async def raw_server(*script: bytes | Act, port: int = 0) -> AsyncIterator[RawSe
         server.close()
         for task in tasks:
             task.cancel()
+        for writer in writers:  # a task that was cancelled before it began closes nothing
+            writer.transport.abort()
         await asyncio.gather(*tasks, return_exceptions=True)

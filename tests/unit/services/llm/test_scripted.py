@@ -23,7 +23,7 @@ def client(script, **options) -> LLM:
 
 async def test_a_list_is_said_in_order_by_all_clients_together(tmp_path) -> None:
     service = ScriptedService(["one", "two"])
-    spec = await service.start(None, print, tmp_path)  # type: ignore[arg-type]  # starts no process
+    spec = await service.start("llm", None, print, tmp_path)  # type: ignore[arg-type]  # starts no process
     first, second = spec.connect(), spec.connect()
     assert [(await first.chat(ask("a"))).text, (await second.chat(ask("b"))).text] == ["one", "two"]
     assert [request.messages[0]["content"] for request in service.requests] == ["a", "b"]

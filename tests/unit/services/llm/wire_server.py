@@ -81,8 +81,10 @@ async def wire_server(act: Act, tls: ssl.SSLContext | None = None) -> AsyncItera
     """A server that treats each connection with `act`, and closes it then."""
     wire = WireServer(act, "https" if tls else "http")
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         tasks.add(asyncio.ensure_future(wire.serve(reader, writer)))
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
@@ -93,6 +95,8 @@ async def wire_server(act: Act, tls: ssl.SSLContext | None = None) -> AsyncItera
         server.close()
         for task in tasks:
             task.cancel()
+        for writer in writers:  # a task that was cancelled before it began closes nothing
+            writer.transport.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

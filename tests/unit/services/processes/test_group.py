@@ -12,7 +12,7 @@ from peerloom.errors import ServiceError
 from peerloom.services.processes import replica
 from peerloom.services.processes.group import Group
 from peerloom.services.processes.server import Command, ServerAddress
-from peerloom.services.processes.spawn import LocalPort, LocalSpawner, PlaceLost
+from peerloom.services.processes.spawn import LocalSpawner, PlaceLost
 
 SERVER = """
 import http.server, sys
@@ -29,6 +29,7 @@ class Machines(LocalSpawner):
     """Machines, of which there may be none for a while."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lost = False
         self.asked = 0
 
@@ -39,10 +40,10 @@ class Machines(LocalSpawner):
         self.lost = False
         return [self] * count
 
-    async def hold(self, host: str | None = None) -> LocalPort:
+    async def reserve_port(self, host: str | None = None) -> tuple[str, int]:
         if self.lost:
             raise PlaceLost("the process on the node is gone")
-        return await super().hold(host)
+        return await super().reserve_port(host)
 
 
 def argv(address: ServerAddress) -> list[str]:

@@ -87,6 +87,13 @@ async def test_stop_takes_what_the_child_started(log: Path) -> None:
     assert gone(grandchild)
 
 
+async def test_a_process_that_is_stopped_while_it_starts_ends_by_that_signal() -> None:
+    for _ in range(5):
+        child = await LocalSpawner().start(["sleep", "1000"], name="test")
+        await child.stop()
+        assert await child.wait() == -signal.SIGTERM
+
+
 async def test_a_ctrl_c_does_not_reach_it() -> None:
     child = await python("import signal; signal.pause()")
     assert os.getpgid(child.pid) == child.pid != os.getpgrp()

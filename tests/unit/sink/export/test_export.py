@@ -9,12 +9,13 @@ from sink_helpers import rows
 
 from peerloom.errors import ConfigError, RunDirError
 from peerloom.sink.errors import SinkError
-from peerloom.sink.export import parquet
 from peerloom.sink.export import writer as exporting
+from peerloom.sink.export.formats import parquet
 from peerloom.sink.export.shape import MAX_DEPTH, MAX_FIELDS, MAX_SHAPES
-from peerloom.sink.export.writer import export, export_parquet
+from peerloom.sink.export.writer import Selection, export, export_all
 from peerloom.sink.rows import Row
 from peerloom.sink.shard import ShardFiles
+from peerloom.stored import to_stored
 from peerloom.task import TaskId
 
 
@@ -25,7 +26,7 @@ def commit(run_dir: Path, contents: list[dict[str, Any]], outcome: str = "comple
             TaskId(0, number, 0),
             outcome,
             "",
-            json.dumps({"id": f"0-{number}-0", "outcome": outcome, **content}).encode(),
+            json.dumps(to_stored({"id": f"0-{number}-0", "outcome": outcome, **content})).encode(),
             {},
         )
         for number, content in enumerate(contents)
@@ -37,7 +38,7 @@ def commit(run_dir: Path, contents: list[dict[str, Any]], outcome: str = "comple
 def round_trip(run_dir: Path, results: list[Any], target: Path) -> tuple[list[Any], list[str]]:
     """What becomes of these results, and which places of the file are JSON text."""
     commit(run_dir, [{"result": result} for result in results]).close()
-    exported = export(run_dir, target)
+    (exported,) = export(run_dir, target)
     table = pq.read_table(target)
     assert exported.rows == table.num_rows == len(results)
     assert json.loads(table.schema.metadata[b"peerloom"]) == {"json": exported.texts}
@@ -53,8 +54,8 @@ def test_the_completed_rows_or_the_others(run_dir: Path, tmp_path: Path) -> None
     shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(9)))
     for suffix, read in ((".parquet", _read_parquet), (".jsonl", _read_jsonl)):
-        completed = export(run_dir, tmp_path / f"c{suffix}")
-        others = export(run_dir, tmp_path / f"r{suffix}", rejected=True)
+        (completed,) = export(run_dir, tmp_path / f"c{suffix}")
+        (others,) = export(run_dir, tmp_path / f"r{suffix}", select=Selection(rejected=True))
         assert (completed.rows, others.rows) == (6, 3)
         assert [row["id"] for row in read(completed.path)] == [f"0-{n}-0" for n in (1, 2, 4, 5, 7, 8)]
         assert {row["outcome"] for row in read(others.path)} == {"failed"}
@@ -66,7 +67,10 @@ def test_only_what_is_committed(run_dir: Path, tmp_path: Path) -> None:
     shard.commit(rows([1, 2]))
     with max(run_dir.glob("data/*")).open("ab") as file:
         file.write(b'{"id": "0-99-0"}\n{"torn')
-    assert export(run_dir, tmp_path / "a.jsonl").rows == export(run_dir, tmp_path / "a.parquet").rows == 2
+    assert [file.rows for end in ("jsonl", "parquet") for file in export(run_dir, tmp_path / f"a.{end}")] == [
+        2,
+        2,
+    ]
     shard.close()
 
 
@@ -122,7 +126,7 @@ def test_a_field_that_comes_late_is_a_column_of_all_rows(run_dir: Path, target: 
 
 def test_what_a_model_wrote_cannot_make_a_file_of_any_size(run_dir: Path, target: Path) -> None:
     deep: Any = 1
-    for _ in range(MAX_DEPTH + 500):
+    for _ in range(MAX_DEPTH + 200):
         deep = {"deeper": deep}
     wide = [{f"{place}": {f"{n}": n for n in range(MAX_FIELDS)} for place in range(MAX_FIELDS)}]
     values, places = round_trip(run_dir, [deep, *wide], target)
@@ -138,23 +142,23 @@ def test_many_batches_have_one_schema(run_dir: Path, target: Path, monkeypatch: 
     assert pq.ParquetFile(target).num_row_groups > 5
 
 
-def test_no_rows_make_a_file_with_the_usual_columns(run_dir: Path, target: Path) -> None:
-    assert export(run_dir, target).rows == 0
-    assert pq.read_table(target).column_names == list(parquet.COLUMNS)
+def test_no_rows_make_a_file_with_the_usual_columns(run_dir: Path) -> None:
+    assert [file.rows for file in export_all(run_dir, "parquet")] == [0]
+    assert pq.read_table(run_dir / "data.parquet").column_names == list(parquet.COLUMNS)
 
 
 def test_the_run_directory_takes_parquet_under_two_names(run_dir: Path) -> None:
     shard = ShardFiles.take(run_dir, 0, 1)
     shard.commit(rows(range(3)))
     shard.close()
-    assert [each.path.name for each in export_parquet(run_dir)] == ["data.parquet", "rejected.parquet"]
+    assert [each.path.name for each in export_all(run_dir, "parquet")] == ["data.parquet", "rejected.parquet"]
     assert sorted(path.name for path in run_dir.iterdir() if path.is_file()) == [
         "data.parquet",
         "rejected.parquet",
     ]
     for path in run_dir.glob("rejected/*"):
         path.unlink()
-    export_parquet(run_dir)
+    export_all(run_dir, "parquet")
     assert not (run_dir / "rejected.parquet").exists()
 
 
@@ -168,7 +172,7 @@ def test_the_runs_own_files_are_not_written_over(run_dir: Path, name: str) -> No
 
 
 def test_another_kind_of_file_is_refused(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"rows\.csv: rows are written as \.parquet or \.jsonl"):
+    with pytest.raises(ConfigError, match=r"rows\.csv: rows are written as \.jsonl or \.parquet"):
         export(run_dir, tmp_path / "rows.csv")
     with pytest.raises(RunDirError, match="there is no run directory"):
         export(tmp_path / "nowhere", tmp_path / "a.jsonl")
@@ -180,13 +184,10 @@ def test_what_ends_the_export_leaves_the_old_file(run_dir: Path, tmp_path: Path,
     target = tmp_path / "out" / f"rows{suffix}"
     target.parent.mkdir()
     target.write_text("old")
-    steps = iter(range(3))
-
-    def on_row() -> None:
-        next(steps)
-
-    with pytest.raises(StopIteration):
-        export(run_dir, target, on_row=on_row)
+    steps = [1, 2, 3]
+    on_row = steps.pop
+    with pytest.raises(IndexError):
+        export(run_dir, target, on_row=on_row, select=Selection(force=True))
     assert [(path.name, path.read_text()) for path in target.parent.iterdir()] == [(target.name, "old")]
 
 
@@ -217,7 +218,7 @@ def test_two_exports_at_once_do_not_share_a_file(run_dir: Path, target: Path, mo
     commit(run_dir, [{}]).close()
     (target.parent / f".{target.name}.1.tmp").write_text("of another process")
     monkeypatch.setattr(exporting.os, "getpid", lambda: 2)
-    assert export(run_dir, target).rows == 1
+    assert [file.rows for file in export(run_dir, target)] == [1]
     assert (target.parent / f".{target.name}.1.tmp").read_text() == "of another process"
 
 

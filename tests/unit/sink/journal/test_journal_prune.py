@@ -25,7 +25,7 @@ def journal(run_dir: Path) -> Path:
 
 
 def test_what_is_forgotten_is_gone_and_the_rest_stays(journal: Path):
-    before = {name: (journal / "journal" / name).stat().st_ino for name in segments(journal)}
+    before = {name: (journal / ".peerloom/journal" / name).stat().st_ino for name in segments(journal)}
     forget(journal, IdSet(map(task, [1, 6, 7, 50])))
     assert sorted(known(journal)) == [0, 2, 3, 4, 5]
     assert segments(journal) == list(before)[:2]
@@ -55,8 +55,8 @@ def test_a_full_disk_leaves_a_segment_as_it_was(journal: Path, monkeypatch: pyte
 
 
 def test_clear_leaves_nothing(journal: Path):
-    (journal / "journal" / ".peer-000-0001-0000.jnl.tmp").write_bytes(b"left by a kill")
-    (journal / "journal" / "notes.txt").write_text("a user's")
+    (journal / ".peerloom/journal" / ".peer-000-0001-0000.jnl.tmp").write_bytes(b"left by a kill")
+    (journal / ".peerloom/journal" / "notes.txt").write_text("a user's")
     clear(journal)
-    assert [path.name for path in (journal / "journal").iterdir()] == ["notes.txt"]
+    assert [path.name for path in (journal / ".peerloom/journal").iterdir()] == ["notes.txt"]
     clear(journal)

@@ -104,7 +104,7 @@ def test_a_copy_is_byte_for_byte(run_dir: Path):
     put(writer, 2, turn(2, 1, "x" * 3000))
     writer.settle([task(2)])
     assert compact(writer) == 1
-    assert [path.read_bytes() for path in (run_dir / "journal").iterdir()] == [b"".join(records)]
+    assert [path.read_bytes() for path in (run_dir / ".peerloom/journal").iterdir()] == [b"".join(records)]
 
 
 def test_what_was_settled_while_it_was_read_is_not_copied(run_dir: Path):
@@ -257,4 +257,4 @@ def test_what_is_damaged_is_not_copied(run_dir: Path):
     writer.write([good, bytes(bad), filler], [task(1), task(1), task(2)])
     writer.settle([task(2)])
     assert compact(writer) == 1
-    assert [path.read_bytes() for path in (run_dir / "journal").iterdir()] == [good]
+    assert [path.read_bytes() for path in (run_dir / ".peerloom/journal").iterdir()] == [good]

@@ -91,7 +91,7 @@ def test_an_empty_segment_is_no_damage(run_dir: Path):
 
 
 def test_a_segment_of_another_format_is_damage_and_not_read(run_dir: Path):
-    other = MARKER[:-1] + b"\x02" + RECORDS[0][4:]
+    other = MARKER[:-1] + b"\x01" + RECORDS[0][4:]
     assert read(run_dir, other + RECORDS[1], everything) == (said(1), 1)
 
 

@@ -27,27 +27,32 @@ def claimed(path: Path, *, fresh: bool = False) -> Iterator[RunDir]:
         run_dir.release()
 
 
+EMPTY = {
+    *("data", "rejected", "logs", "log.jsonl"),
+    *(".peerloom", ".peerloom/run.lock", ".peerloom/index", ".peerloom/locks", ".peerloom/journal"),
+}
+"""The entries of the directory of a run that has not begun."""
+
+
 def tree(path: Path) -> set[str]:
     return {str(each.relative_to(path)) for each in path.rglob("*")}
 
 
 def finished_run(path: Path) -> None:
     with claimed(path) as run_dir:
-        run_dir.write_yaml("recipe: coral\n")
-        (run_dir.logs / "llama.log").write_text("ready\n")
+        run_dir.write("run.yaml", "recipe: coral\n")
+        ((run_dir.path / "logs") / "llama.log").write_text("ready\n")
         shard = ShardFiles.take(run_dir.path, 0, 1)
         shard.commit(rows([1, 2, 3]))
         shard.close()
-        run_dir.write_summary({"admitted": 3})
+        run_dir.write("summary.json", {"admitted": 3})
 
 
 def test_a_claim_makes_the_folders(tmp_path: Path):
     with claimed(tmp_path / "runs" / "one") as run_dir:
         assert run_dir.path == tmp_path / "runs" / "one"
-        assert run_dir.logs == run_dir.path / "logs"
-        assert tree(run_dir.path) == {
-            *("run.lock", "log.jsonl", "data", "rejected", "index", "locks", "logs", "journal")
-        }
+        assert (run_dir.path / "logs") == run_dir.path / "logs"
+        assert tree(run_dir.path) == EMPTY
 
 
 def test_an_empty_directory_is_taken(tmp_path: Path):
@@ -70,7 +75,7 @@ def test_a_second_claim_is_refused_until_the_first_is_released(tmp_path: Path):
 
 def test_a_claim_waits_for_whoever_only_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     RunDir.claim(tmp_path).release()
-    with (tmp_path / "run.lock").open() as looking:
+    with (tmp_path / ".peerloom/run.lock").open() as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
         with claimed(tmp_path):
@@ -133,9 +138,11 @@ def test_a_run_that_is_cleared_is_none_any_more_and_its_writers_are_locked_out(t
 def test_turns_and_calls_of_unfinished_rows_are_work(tmp_path: Path):
     with claimed(tmp_path / "run") as run_dir:
         assert not run_dir.has_work
-        (run_dir.path / "journal" / "peer-000-0001-0000.jnl").write_bytes(b"x")
+        (run_dir.path / ".peerloom/journal" / "peer-000-0001-0000.jnl").write_bytes(b"x")
         assert run_dir.has_work
-    with pytest.raises(RunDirError, match=r"holds a run \(journal\) without state\.json"):
+    with pytest.raises(
+        RunDirError, match=r"holds a run \(\.peerloom/journal\) without \.peerloom/state\.json"
+    ):
         RunDir.claim(tmp_path / "run")
 
 
@@ -145,7 +152,7 @@ def test_the_number_of_the_last_session_outlives_its_run(tmp_path: Path, damaged
         assert run_dir.last_session == 0
         run_dir.write_state(STATE)
     if damaged:
-        (tmp_path / "run" / "state.json").write_text("{")
+        (tmp_path / "run" / ".peerloom/state.json").write_text("{")
     with claimed(tmp_path / "run", fresh=True) as run_dir:
         assert run_dir.last_session == (0 if damaged else 3)
         run_dir.write_state(STATE)
@@ -160,7 +167,8 @@ def test_a_run_without_a_state_is_refused(tmp_path: Path, gone: tuple[str, ...])
         (tmp_path / "run" / name).unlink()
     before = tree(tmp_path)
     with pytest.raises(
-        RunDirError, match=r"holds a run \(.*data.*\) without state\.json.*--fresh \(fresh=True in Python\)"
+        RunDirError,
+        match=r"holds a run \(.*data.*\) without \.peerloom/state\.json.*--fresh \(fresh=True in Python\)",
     ):
         RunDir.claim(tmp_path / "run")
     assert tree(tmp_path) == before
@@ -168,7 +176,7 @@ def test_a_run_without_a_state_is_refused(tmp_path: Path, gone: tuple[str, ...])
 
 def test_a_state_that_is_damaged_is_refused_and_fresh_replaces_it(tmp_path: Path):
     finished_run(tmp_path / "run")
-    (tmp_path / "run" / "state.json").write_text("{")
+    (tmp_path / "run" / ".peerloom/state.json").write_text("{")
     with pytest.raises(RunDirError, match=r"state\.json cannot be read"):
         RunDir.claim(tmp_path / "run")
     with claimed(tmp_path / "run", fresh=True):
@@ -178,9 +186,7 @@ def test_a_state_that_is_damaged_is_refused_and_fresh_replaces_it(tmp_path: Path
 def test_fresh_removes_the_earlier_run(tmp_path: Path):
     finished_run(tmp_path / "run")
     with claimed(tmp_path / "run", fresh=True) as run_dir:
-        assert tree(run_dir.path) == {
-            *("run.lock", "log.jsonl", "data", "rejected", "index", "locks", "logs", "journal")
-        }
+        assert tree(run_dir.path) == EMPTY
         shard = ShardFiles.take(run_dir.path, 0, 1)
         assert len(shard.committed) == 0
         shard.close()
@@ -215,14 +221,32 @@ def test_a_directory_that_is_not_peerlooms_is_not_touched(tmp_path: Path, name: 
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     before = tree(tmp_path)
-    with pytest.raises(RunDirError, match="is not empty and holds no run of Peerloom"):
+    with pytest.raises(RunDirError, match="is not empty and contains no run of Peerloom"):
+        RunDir.claim(tmp_path, fresh=fresh)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_run_of_an_earlier_release_is_refused_and_kept(tmp_path: Path, fresh: bool):
+    for name in ("run.lock", "state.json", "run.yaml"):
+        (tmp_path / name).write_text("{}")
+    before = tree(tmp_path)
+    with pytest.raises(RunDirError, match=r"holds a run of an earlier release.*use the release that started"):
         RunDir.claim(tmp_path, fresh=fresh)
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "data/mine.jsonl", "logs/notes.md", "locks/x", "data/deep/file"]
+    "name",
+    [
+        "notes.txt",
+        "data/mine.jsonl",
+        "logs/notes.md",
+        ".peerloom/locks/x",
+        ".peerloom/notes.txt",
+        "data/deep/file",
+    ],
 )
 def test_foreign_files_in_a_run_are_refused_and_kept(tmp_path: Path, name: str, fresh: bool):
     finished_run(tmp_path / "run")
@@ -275,7 +299,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path):
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def denied(*_: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "run.lock"))
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".peerloom/run.lock"))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", denied)
@@ -286,11 +310,11 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path, monkeypat
 def test_yaml_and_summary_are_written_whole(tmp_path: Path):
     with claimed(tmp_path / "run") as run_dir:
         for number in (1, 2):
-            run_dir.write_yaml(f"limit: {number}\n")
-            run_dir.write_summary({"admitted": number})
+            run_dir.write("run.yaml", f"limit: {number}\n")
+            run_dir.write("summary.json", {"admitted": number})
         assert (run_dir.path / "run.yaml").read_text() == "limit: 2\n"
         assert json.loads((run_dir.path / "summary.json").read_text()) == {"admitted": 2}
-        assert not list(run_dir.path.glob(".*"))
+        assert not list(run_dir.path.glob(".*.tmp"))
 
 
 def test_a_summary_without_room_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -298,13 +322,13 @@ def test_a_summary_without_room_leaves_the_old_one(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with claimed(tmp_path / "run") as run_dir:
-        run_dir.write_summary({"admitted": 1})
+        run_dir.write("summary.json", {"admitted": 1})
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", fail)
             with pytest.raises(DiskFull, match=r"summary\.json"):
-                run_dir.write_summary({"admitted": 2})
+                run_dir.write("summary.json", {"admitted": 2})
         assert json.loads((run_dir.path / "summary.json").read_text()) == {"admitted": 1}
-        assert not list(run_dir.path.glob(".*"))
+        assert not list(run_dir.path.glob(".*.tmp"))
 
 
 def test_the_log_is_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -40,7 +40,8 @@ def test_there_is_no_state_before_the_first_session(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", '{"session": "one"}'])
 def test_a_damaged_state_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "state.json").write_text(text)
+    (tmp_path / ".peerloom").mkdir()
+    (tmp_path / ".peerloom/state.json").write_text(text)
     with pytest.raises(RunDirError, match=r"state\.json cannot be read"):
         read_state(tmp_path)
 
@@ -49,7 +50,7 @@ def test_a_state_of_a_later_format_is_named(tmp_path: Path) -> None:
     run_dir = RunDir.claim(tmp_path)
     run_dir.write_state(state(1))
     run_dir.release()
-    path = tmp_path / "state.json"
+    path = tmp_path / ".peerloom/state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
     with pytest.raises(RunDirError, match=r"of format 2, but this release reads 1"):
         read_state(tmp_path)

@@ -10,8 +10,8 @@ def test_a_planted_lock_is_refused_and_not_written_through(tmp_path: Path) -> No
     RunDir.claim(tmp_path / "run").release()
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (tmp_path / "run" / "run.lock").unlink()
-    (tmp_path / "run" / "run.lock").symlink_to(victim)
+    (tmp_path / "run" / ".peerloom/run.lock").unlink()
+    (tmp_path / "run" / ".peerloom/run.lock").symlink_to(victim)
     with pytest.raises(RunDirError, match=r"run\.lock.*symbolic link"):
         RunDir.claim(tmp_path / "run").release()
     assert victim.read_text() == "precious"

@@ -147,7 +147,7 @@ def test_the_journal_forgets_them_first(run_dir: Path, monkeypatch: pytest.Monke
 
 def test_no_taker_is_let_in_before_the_end(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_run(run_dir, [[0, 1, 2]]).close()
-    path = run_dir / "locks" / "shard-000.lock"
+    path = run_dir / ".peerloom/locks" / "shard-000.lock"
     tried: list[int] = []
 
     def take(*_: object) -> None:

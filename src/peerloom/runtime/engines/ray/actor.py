@@ -15,17 +15,18 @@ import threading
 from peerloom.runtime.engine import build
 from peerloom.runtime.engines.ray.api import Handle, RayError, ray
 from peerloom.runtime.member.garbage import infrequent_gc
-from peerloom.runtime.member.host import Host
-from peerloom.runtime.member.spec import MemberSpec, encode_stats
+from peerloom.runtime.member.runtime import MemberRuntime
+from peerloom.runtime.member.spec import MemberSpec
 from peerloom.runtime.transport.base import Unreachable
 from peerloom.runtime.transport.compression import Compress
 from peerloom.runtime.transport.connections import (
     LOOPBACK,
     Address,
     ConnectFailed,
-    MemberConnection,
     MemberListener,
+    connect,
 )
+from peerloom.runtime.transport.frames import MemberConnection
 from peerloom.runtime.transport.tls import Credentials
 
 _LOOK_SECONDS = 1.0
@@ -77,9 +78,7 @@ class RayLink:
 
     async def _connect(self, address: Address) -> MemberConnection | None:
         try:
-            return await MemberConnection.connect(
-                address, self._credentials, here=self.host, compress=self.compress
-            )
+            return await connect(address, self._credentials, here=self.host, compress=self.compress)
         except ConnectFailed:
             return None
 
@@ -120,30 +119,32 @@ class MemberActor:
             importable only by that path.
     """
 
+    _member: MemberRuntime  # once `run` has begun; no message is sent to it before it is ready
+
     def __init__(self, credentials: Credentials, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
         self._link = RayLink(credentials)
-        self._listener = MemberListener(credentials, self._handle)
+        self._credentials = credentials
         self._address = Address("")
-        self._host: Host | None = None
         self._begun = asyncio.Event()
 
-    async def run(self, spec: MemberSpec) -> bytes:
-        """Run the member, and return its final statistics. Raise the error that ends it earlier."""
+    async def run(self, spec: MemberSpec) -> None:
+        """Run the member. Raise the error that ends it before `stop`."""
         gc.freeze()
         self._link.compress = spec.settings.compress
-        self._host = build(spec, self._link)
+        self._member = build(spec, self._link)
         self._link.host = ray.util.get_node_ip_address()
-        self._address = await self._listener.open(self._link.host)
+        listener = MemberListener(self._credentials, self._member.handle)
+        self._address = await listener.open(self._link.host)
         self._begun.set()
         over = threading.Event()
         threading.Thread(target=_end_with_loop, args=(asyncio.get_running_loop(), over), daemon=True).start()
         try:
             with infrequent_gc():
-                return encode_stats(await self._host.run())
+                await self._member.run()
         finally:
             over.set()
-            self._listener.close()
+            listener.close()
             self._link.close()
 
     async def ready(self) -> Address:
@@ -160,25 +161,13 @@ class MemberActor:
         """Handle a message of the driver or of a member without a connection."""
         return self._member.handle(data)
 
-    async def poll_events(self) -> list[bytes]:
-        """Wait for the messages to the driver, and return them."""
-        return await self._member.poll_events()
-
-    async def stats(self) -> bytes:
-        """Return the statistics of the member."""
-        return encode_stats(self._member.stats())
+    async def poll_events(self, received: int) -> list[bytes]:
+        """Wait for the events after the first `received` ones, and return them."""
+        return await self._member.poll_events(received)
 
     async def stop(self) -> None:
         """Stop the member."""
         self._member.stop()
-
-    def _handle(self, data: bytes) -> bytes:
-        return self._member.handle(data)
-
-    @property
-    def _member(self) -> Host:
-        assert self._host is not None, "no message is sent to a member before it is ready"
-        return self._host
 
     @ray.method(concurrency_group="control")
     async def place(self) -> tuple[str, int]:

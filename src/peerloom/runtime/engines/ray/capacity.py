@@ -19,9 +19,9 @@ def check_capacity(settings: RunSettings) -> None:
     """
     total: dict[str, float] = ray.cluster_resources()
     wanted: Counter[str] = Counter()
-    for role in settings.roles.values():
+    for name, role in settings.roles.items():
         for resource, amount in role.resources.items():
-            wanted[resource] += amount * role.replicas  # pyright: ignore[reportArgumentType] - counts fractions
+            wanted[resource] += amount * settings.replicas(name)  # pyright: ignore[reportArgumentType] - counts fractions
     for resource, amount in wanted.items():
         has = total.get(OWN_OPTIONS.get(resource, resource), 0.0)
         if amount > has:

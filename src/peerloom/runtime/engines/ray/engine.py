@@ -60,7 +60,7 @@ class RayEngine:
         self._credentials = Credentials.create()
         self._handles: dict[str, Handle] = {}
         self._addresses: dict[str, Address] = {}
-        self._running: dict[str, asyncio.Future[bytes]] = {}
+        self._running: dict[str, asyncio.Future[None]] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._connecting: asyncio.Future[bool] | None = None
         self._probing = False
@@ -124,7 +124,7 @@ class RayEngine:
             async with Deadline(START_SECONDS):
                 await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
-                await self.wait(name)
+                await self._wait_for_end(name)
             self._addresses[name] = await ready
             place = self._places[name] = await placed
         except (TimeoutError, RayError) as error:
@@ -141,8 +141,8 @@ class RayEngine:
         addresses = {other: self._addresses[other] for other in handles if other in self._addresses}
         await self._call(name, "introduce", handles, addresses)
 
-    async def wait(self, name: str) -> bytes:
-        """Wait for the end of the actor's `run`, and return the final statistics of the member."""
+    async def _wait_for_end(self, name: str) -> None:
+        """Wait for the end of the actor's `run`, and raise its error, if any."""
         running = self._running[name]
         await asyncio.wait((running,))
         error = running.exception()
@@ -151,23 +151,22 @@ class RayEngine:
             raise death_error(name, cause, starting=name not in self._places) from error
         if error is not None:
             raise Unreachable(f"{name} has died: {reason(error)}") from error
-        return running.result()
 
     async def notify(self, name: str, data: bytes) -> None:
         """Send a message from the driver to a member."""
         await self._call(name, "receive", data)
 
-    async def poll_events(self, name: str) -> list[bytes]:
-        """Wait for the messages of a member to the driver, and return them."""
-        return await self._call(name, "poll_events")
+    async def poll_events(self, name: str, received: int) -> list[bytes]:
+        """Wait for the events of a member, and return them."""
+        with suppress(Unreachable):  # the end of `run` tells why
+            if events := await self._call(name, "poll_events", received):
+                return events
+        await self._wait_for_end(name)
+        return []
 
     async def ping(self, name: str) -> None:
         """Wait for a heartbeat from the control thread of the actor."""
         await self._call(name, "ping")
-
-    async def stats(self, name: str) -> bytes:
-        """Return the statistics of a member."""
-        return await self._call(name, "stats")
 
     async def stop(self, name: str) -> None:
         """Ask the member to stop."""
@@ -213,13 +212,8 @@ class RayEngine:
             raise Unreachable(f"{name}: {reason(error)}") from error
 
     def _options(self, member: Member) -> tuple[dict[str, Any], Mapping[str, float]]:
-        """Return Ray's options for a member's actor, and the resources among them.
-
-        Feeders and sinks run on the driver's node, which has the source and the run directory. Peers run on
-        any node with the resources of their roles. A peer that runs suspects alone has all roles: if their
-        resources are on different nodes, it runs anywhere, since its tasks would wait for ever otherwise.
-        """
-        if member.kind in (FEEDER, SINK):
+        """Return Ray's options for a member's actor, and the resources among them."""
+        if member.kind in (FEEDER, SINK):  # the driver's node has the source and the run directory
             return {"scheduling_strategy": NodeAffinitySchedulingStrategy(self._node, soft=False)}, {}
         requested: dict[str, float] = {}
         for role in member.roles:
@@ -227,7 +221,7 @@ class RayEngine:
             for resource, amount in placed.resources.items():
                 requested[resource] = max(amount, requested.get(resource, 0.0))
         if member.kind == ALONE and not some_node_has(requested):
-            requested = {}
+            requested = {}  # all roles, whose resources are on different nodes: it would wait for ever
         options = {key: amount for key, amount in requested.items() if key in OWN_OPTIONS}
         custom = {key: amount for key, amount in requested.items() if key not in OWN_OPTIONS}
         return {"scheduling_strategy": "SPREAD", **options, "resources": custom}, requested

@@ -72,10 +72,8 @@ def _check_output(address: str, output: str | None) -> None:
 
 
 async def _status(address: str, environment: dict[str, str] | None) -> str | None:
-    """Return the error of `ray status`; empty if there is none, None after a timeout.
-
-    It runs in a process, which can be killed, since Ray waits long for a server that does not answer.
-    """
+    """Return the error of `ray status`; empty if there is none, None after a timeout."""
+    # In a process, which can be killed, since Ray waits long for a server that does not answer.
     command = (sys.executable, "-c", _STATUS, "status", "--address", address)
     process = await asyncio.create_subprocess_exec(
         *command, stdin=_NULL, stdout=_PIPE, stderr=_PIPE, env=environment

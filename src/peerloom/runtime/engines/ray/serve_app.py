@@ -1,9 +1,13 @@
-"""Configure an application of Ray Serve LLM, and read its status."""
+"""Define the options of an application of Ray Serve LLM, and read its status."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from peerloom.errors import ConfigError
+from peerloom.options import Count, NotNegative, Options, Positive, Whole
+from peerloom.services.fleets.engines import GpuModel
 
 FAILED = "DEPLOY_FAILED"
 RUNNING = "RUNNING"
@@ -14,41 +18,61 @@ _LAST_LINES = 8
 _MAX_LINE = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeApp:
-    """One model, served as an application.
+@dataclass(frozen=True, kw_only=True)
+class PlacementGroup(Options):
+    """The cluster resources of one replica, as in `LLMConfig`: `bundles` or `bundle_per_worker`."""
 
-    Args:
-        app: the name of the application, which is also the first part of its URL's path.
-        model: the name of the model on Hugging Face, or a path that exists on every node.
-        name: the name of the model in calls.
-        min_replicas: the minimum number of replicas.
-        max_replicas: the maximum number of replicas.
-        target_ongoing_requests: the calls under way per replica; default Ray's own.
-        tensor_parallel_size: the devices of one replica, GPUs by default.
-        max_model_len: the maximum tokens of prompt and reply together; default the model's own.
-        accelerator_type: the kind of GPU, by Ray's name.
-        placement_group_config: the resources of one replica; default a GPU for each device.
-        placement_seconds: the time without a suitable node after which the deployment fails.
-        prefix_routing: whether a call goes to the replica that has cached the longest prefix of its prompt.
-        engine_kwargs: further arguments of the engine.
-        port: the port of Serve on every node.
-    """
+    section: ClassVar[str] = "placement_group_config"
 
-    app: str
-    model: str
-    name: str
-    min_replicas: int = 1
-    max_replicas: int = 1
-    target_ongoing_requests: float | None = None
-    tensor_parallel_size: int = 1
-    max_model_len: int | None = None
+    bundles: list[dict[str, NotNegative]] | None = None
+    """Resources of each bundle, which must be on one node: `[{CPU: 2}]`."""
+    bundle_per_worker: dict[str, NotNegative] | None = None
+    """Resources for each of the `tensor_parallel_size` devices: `{CPU: 1, GPU: 1}`."""
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] | None = None
+    """How the bundles are spread over nodes; by default PACK."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.bundles is None) == (self.bundle_per_worker is None):
+            raise ConfigError(
+                "placement_group_config: must have one of bundles and bundle_per_worker, as in "
+                "'placement_group_config={bundles: [{CPU: 1}]}'."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayServeFleet(GpuModel):
+    """An application of Ray Serve LLM: vLLM, scaled and routed by Ray."""
+
+    engine: Literal["ray-serve"] = "ray-serve"
+    min_replicas: Whole = 1
+    """The minimum number of replicas."""
+    max_replicas: Count = 1
+    """The maximum number of replicas."""
+    target_ongoing_requests: Positive | None = None
+    """The number of concurrent requests for which one replica is sufficient; by default Ray's own choice."""
+    max_model_len: Count | None = None
+    """Longest prompt and reply together, in tokens."""
     accelerator_type: str | None = None
-    placement_group_config: Mapping[str, Any] | None = None
-    placement_seconds: float = 300.0
+    """The kind of GPU, as Ray names it."""
+    placement_group_config: PlacementGroup | None = None
+    """The cluster resources of one replica; by default `tensor_parallel_size` GPUs."""
+    placement_seconds: NotNegative = 300.0
+    """Seconds without a node that has these resources after which `serve up` gives up; use more if nodes are
+    added on demand."""
     prefix_routing: bool = True
-    engine_kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    port: int = 8000
+    """Whether calls go to the replica that has seen the longest prefix of their prompt."""
+    engine_kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Further arguments of the engine, by their names in Python."""
+    port: Count = 8000
+    """The port of Ray Serve on every node; an instance that runs already keeps its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_replicas > self.max_replicas:
+            raise ConfigError(
+                f"min_replicas={self.min_replicas} is more than max_replicas={self.max_replicas}"
+            )
 
     def config(self) -> dict[str, Any]:
         """Return the arguments of `LLMConfig`."""
@@ -69,33 +93,30 @@ class ServeApp:
         if self.accelerator_type is not None:
             config["accelerator_type"] = self.accelerator_type
         if self.placement_group_config is not None:
-            config["placement_group_config"] = dict(self.placement_group_config)
+            given = asdict(self.placement_group_config).items()
+            config["placement_group_config"] = {key: value for key, value in given if value is not None}
         return config
 
     def bundles(self) -> list[dict[str, float]]:
         """Return the resource bundles of one replica, each of which must fit on one node."""
-        asked = self.placement_group_config or {"bundle_per_worker": {"GPU": 1}}
-        given: Sequence[Mapping[str, float]] | None = asked.get("bundles")
+        group = self.placement_group_config or PlacementGroup(bundle_per_worker={"GPU": 1})
+        given: Sequence[Mapping[str, float]] | None = group.bundles
         if given is None:
+            assert group.bundle_per_worker is not None
             engine = {"tensor_parallel_size": self.tensor_parallel_size, **self.engine_kwargs}
             devices = int(engine["tensor_parallel_size"]) * int(engine.get("pipeline_parallel_size", 1))
-            given = [asked["bundle_per_worker"]] * devices
+            given = [group.bundle_per_worker] * devices
         return [dict(bundle) for bundle in given]
 
 
 def too_large(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> str:
-    """Describe why the nodes could not hold the bundles even if they were idle; empty if they might.
-
-    Args:
-        bundles: the resource bundles of a replica.
-        nodes: the total resources of each node.
-    """
+    """Describe why the nodes could not hold the bundles even if they were idle; empty if they might."""
     for bundle in bundles:
         if not any(all(node.get(key, 0.0) >= amount for key, amount in bundle.items()) for node in nodes):
             return f"no node of the cluster has {_listed(bundle)}"
     total = {key: sum(bundle.get(key, 0.0) for bundle in bundles) for bundle in bundles for key in bundle}
     if any(sum(node.get(key, 0.0) for node in nodes) < amount for key, amount in total.items()):
-        return f"all nodes of the cluster together have not {_listed(total)}"
+        return f"all nodes of the cluster together lack {_listed(total)}"
     return ""
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from peerloom.errors import EngineError, ServiceError
 from peerloom.runtime.engines.ray.api import RayError, ray
 from peerloom.runtime.engines.ray.cluster import cluster_address, connect, reason, stop
-from peerloom.runtime.engines.ray.serve_app import FAILED, RUNNING, ServeApp, messages, text, too_large
+from peerloom.runtime.engines.ray.serve_app import FAILED, RUNNING, RayServeFleet, messages, text, too_large
 from peerloom.services.fleets.directory import Listed
 
 CHECK_SECONDS = 5.0
@@ -33,11 +33,12 @@ T = TypeVar("T")
 
 
 class RayServing:
-    """Runs the application `app` (see `fleets.keeper.Serving`); `connect` connects this process to Ray."""
+    """Runs an application, as `fleets.supervisor.Serving`. Its name is the first part of its URL's path."""
 
-    def __init__(self, connect: Callable[[], Awaitable[None]], app: ServeApp) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[None]], app: str, options: RayServeFleet) -> None:
         self._connect = connect
         self._app = app
+        self._options = options
         self._listed: tuple[Listed, ...] = ()
         self._step: asyncio.Future[Any] | None = None
         self._stopping = False
@@ -53,7 +54,7 @@ class RayServing:
         await self._uninterrupted(self._connect())
         serve = await self._in_thread(_module, "ray.serve")
         llm = await self._in_thread(_module, "ray.serve.llm")
-        tell(f"Ray Serve deploys {self._app.model}; its own logs are in Ray's dashboard")
+        tell(f"Ray Serve deploys {self._options.model}; its own logs are in Ray's dashboard")
         try:
             await self._in_thread(self._deploy, serve, llm)
             await self._until_running(serve, tell)
@@ -78,9 +79,8 @@ class RayServing:
             except (RayError, RuntimeError, ConnectionError, TimeoutError) as error:
                 failed_checks += 1
                 if failed_checks >= MAX_FAILED_CHECKS:
-                    raise ServiceError(
-                        f"Ray did not say how {self._app.app} is in {failed_checks} looks: {reason(error)}"
-                    ) from error
+                    missing = f"Ray did not report the state of {self._app} in {failed_checks} checks"
+                    raise ServiceError(f"{missing}: {reason(error)}") from error
                 continue
             if listed != self._listed:
                 self._listed = listed
@@ -103,7 +103,7 @@ class RayServing:
         try:
             if self._deployed:
                 self._deployed = False
-                await asyncio.to_thread(_delete, self._app.app, self._serve_is_ours)
+                await asyncio.to_thread(_delete, self._app, self._serve_is_ours)
         finally:
             await asyncio.to_thread(stop)
 
@@ -119,28 +119,23 @@ class RayServing:
     def _deploy(self, serve: Any, llm: Any) -> None:
         if self._stopping:
             return
-        app = llm.build_openai_app({"llm_configs": [llm.LLMConfig(**self._app.config())]})
+        app = llm.build_openai_app({"llm_configs": [llm.LLMConfig(**self._options.config())]})
         there = serve.status()
         self._deployed, self._serve_is_ours = True, not (there.proxies or there.applications)
-        serve.start(proxy_location="EveryNode", http_options={"host": "0.0.0.0", "port": self._app.port})
+        serve.start(proxy_location="EveryNode", http_options={"host": "0.0.0.0", "port": self._options.port})
         if self._stopping:
             return
-        name = self._app.app
-        target = serve.RunTarget(target=app, name=name, route_prefix=f"/{name}")
+        target = serve.RunTarget(target=app, name=self._app, route_prefix=f"/{self._app}")
         serve.run_many([target], wait_for_applications_running=False)
 
     async def _until_running(self, serve: Any, tell: Callable[[str], None]) -> None:
-        """Wait until the application is running, and pass on the messages of Serve.
-
-        Raises:
-            ServiceError: if the application fails or is deleted, or no node could ever hold it.
-        """
+        """Wait until the application is running, and pass on the messages of Serve."""
         last_message, fitted = "", time.monotonic()
         while True:
             status = await self._in_thread(serve.status)
-            overview = status.applications.get(self._app.app)
+            overview = status.applications.get(self._app)
             if overview is None:
-                raise self._failed("somebody deleted the application while it was being deployed")
+                raise self._failed("the application was deleted while it was being deployed")
             state, message = text(overview.status), messages(overview)
             if state == RUNNING:
                 return
@@ -150,30 +145,30 @@ class RayServing:
                 tell(last_message := message)
             lacking = await self._in_thread(self._lacking)
             fitted = fitted if lacking else time.monotonic()
-            if time.monotonic() - fitted >= self._app.placement_seconds:
+            if time.monotonic() - fitted >= self._options.placement_seconds:
                 raise self._failed("\n".join(filter(None, (lacking, message))))
             await asyncio.sleep(DEPLOYING_SECONDS)
 
     def _lacking(self) -> str:
-        if not self._app.min_replicas:
+        if not self._options.min_replicas:
             return ""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        lacking = too_large(self._app.bundles(), nodes)
+        lacking, seconds = too_large(self._options.bundles(), nodes), self._options.placement_seconds
         return lacking and (
-            f"no replica can be placed: {lacking}, and none was added in {self._app.placement_seconds:g} s. "
+            f"no replica can be placed: {lacking}, and none was added in {seconds:g} s. "
             "Ask for less with placement_group_config (without GPUs: "
             "'placement_group_config={bundles: [{CPU: 1}]}'), add nodes, or wait longer (placement_seconds)"
         )
 
     def _failed(self, why: str) -> ServiceError:
-        return ServiceError(f"Ray Serve did not bring up {self._app.model}: {why}")
+        return ServiceError(f"Ray Serve did not bring up {self._options.model}: {why}")
 
     def _list_proxies(self, serve: Any) -> tuple[Listed, ...]:
         status = serve.status()
-        overview = status.applications.get(self._app.app)
+        overview = status.applications.get(self._app)
         if overview is None or text(overview.status) == FAILED:
             why = "it was deleted" if overview is None else messages(overview)
-            raise ServiceError(f"the application {self._app.app} is gone from Ray Serve: {why}")
+            raise ServiceError(f"the application {self._app} is gone from Ray Serve: {why}")
         up = text(overview.status) == RUNNING
         hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         healthy: dict[str, bool] = {}  # by host, since several nodes may share an address and port
@@ -182,7 +177,7 @@ class RayServing:
                 healthy[host] = healthy.get(host, False) or (up and text(proxy) == "HEALTHY")
         return tuple(
             Listed(
-                url=f"http://{host}:{self._app.port}/{self._app.app}/v1",
+                url=f"http://{host}:{self._options.port}/{self._app}/v1",
                 state="up" if is_healthy else "restarting",
                 place=host,
             )
@@ -191,14 +186,14 @@ class RayServing:
 
 
 def delete(address: str | None, app: str) -> None:
-    """Delete an application whose keeper is gone, if its cluster still exists. Blocks.
+    """Delete an application whose supervisor is gone, if its cluster still exists. Blocks.
 
     Raises:
         ServiceError: if Ray cannot be reached.
     """
     where = cluster_address(address)
     if where is None:
-        return  # the keeper's own cluster ended with it
+        return  # the supervisor's own cluster ended with it
     try:
         connect(where)
         _delete(app, with_serve=False)
@@ -212,11 +207,7 @@ def delete(address: str | None, app: str) -> None:
 
 
 def _delete(app: str, with_serve: bool) -> None:
-    """Delete an application, and with `with_serve` an idle Serve. Blocks for a minute at most.
-
-    Raises:
-        ServiceError: if the deletion fails.
-    """
+    """Delete an application, and with `with_serve` an idle Serve. Blocks for a minute at most."""
     serve = _module("ray.serve")
     try:
         if not ray.is_initialized():

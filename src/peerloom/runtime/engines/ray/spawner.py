@@ -23,7 +23,7 @@ from peerloom.runtime.engines.ray.api import (
 )
 from peerloom.runtime.engines.ray.capacity import missing_resources
 from peerloom.runtime.engines.ray.cluster import node_address, reason
-from peerloom.services.processes.spawn import ChildProcess, LocalPort, LocalSpawner, PlaceLost, ReservedPort
+from peerloom.services.processes.spawn import ChildProcess, LocalSpawner, PlaceLost, Spawner
 
 START_SECONDS = 60.0
 
@@ -34,51 +34,31 @@ class _Launcher:
     def __init__(self, path: list[str]) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]
         self._spawner = LocalSpawner()
-        self._held: dict[int, ReservedPort] = {}
         self._children: dict[int, ChildProcess] = {}
 
     async def where(self) -> tuple[str, str]:
         """Return the id of the node, and its address for other hosts."""
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
-    async def hold(self, host: str) -> int:
-        """Reserve a free port, and return it."""
-        held = await self._spawner.hold(host)
-        self._held[held.port] = held
-        return held.port
-
-    async def release(self, port: int) -> None:
-        """Release a reserved port."""
-        if (held := self._held.pop(port, None)) is not None:
-            await held.release()
+    async def spawner(self, method: str, *args: Any) -> Any:
+        """Call a method of the spawner of this node."""
+        return await getattr(self._spawner, method)(*args)
 
     async def start(
-        self, argv: Sequence[str], name: str, env: Mapping[str, str], log: str | None
+        self, argv: Sequence[str], name: str, env: Mapping[str, str], log: str | None, isolated: bool
     ) -> tuple[int, str]:
         """Start a process, and return its id and the path of its log."""
         path = _on_this_node(Path(log)) if log is not None else None
-        child = await self._spawner.start(argv, name=name, env=env, log=path)
+        child = await self._spawner.start(argv, name=name, env=env, log=path, isolated=isolated)
         self._children[child.pid] = child
         return child.pid, child.log
 
-    async def wait(self, pid: int) -> int:
-        """Wait for the end of a process, and return its exit code."""
-        return await self._children[pid].wait()
-
-    async def stop(self, pid: int, grace: float) -> None:
-        """End a process."""
-        await self._children[pid].stop(grace)
-
-    async def output(self, pid: int) -> str:
-        """Return the output of a process."""
-        return await self._children[pid].output()
-
-    async def cpu_seconds(self, pid: int) -> float:
-        """Return the CPU seconds of a process."""
-        return await self._children[pid].cpu_seconds()
+    async def call(self, pid: int, method: str, *args: Any) -> Any:
+        """Call a method of a process, by its id."""
+        return await getattr(self._children[pid], method)(*args)
 
 
-class RaySpawner:
+class RaySpawner(LocalSpawner):
     """Starts processes on this node, or with `spread` on the nodes of the cluster.
 
     Args:
@@ -86,32 +66,15 @@ class RaySpawner:
         resources: the resources of each process on a node, by Ray's names (`num_gpus`, `num_cpus`).
     """
 
-    place = ""
-
     def __init__(
         self, connect: Callable[[], Awaitable[None]], resources: Mapping[str, float] | None = None
     ) -> None:
+        super().__init__()
         self._connect = connect
         self._resources = dict(resources or {})
-        self._here = LocalSpawner()
         self._next = 0
 
-    async def start(
-        self,
-        argv: Sequence[str],
-        *,
-        name: str,
-        env: Mapping[str, str] | None = None,
-        log: Path | None = None,
-    ) -> ChildProcess:
-        """See `Spawner`."""
-        return await self._here.start(argv, name=name, env=env, log=log)
-
-    async def hold(self, host: str | None = None) -> LocalPort:
-        """See `Spawner`."""
-        return await self._here.hold(host)
-
-    async def spread(self, count: int) -> "Sequence[NodeSpawner]":
+    async def spread(self, count: int) -> "Sequence[Spawner]":
         """Return spawners on the nodes in turn, or on any nodes with the `resources`.
 
         Raises:
@@ -128,9 +91,6 @@ class RaySpawner:
                 if isinstance(each, NodeSpawner):
                     await each.close()
             raise
-
-    async def close(self) -> None:
-        """Do nothing: there is nothing to release."""
 
     async def _on_node(self) -> "NodeSpawner":
         options: dict[str, Any] = {"scheduling_strategy": "SPREAD", **self._resources}
@@ -168,10 +128,14 @@ class NodeSpawner:
         """Return this spawner `count` times."""
         return [self] * count
 
-    async def hold(self, host: str | None = None) -> "NodePort":
+    async def reserve_port(self, host: str | None = None) -> tuple[str, int]:
         """See `Spawner`."""
-        host = host or self._address
-        return NodePort(self._handle, host, await _awaited(self._handle.hold.remote(host)))
+        return await _awaited(self._handle.spawner.remote("reserve_port", host or self._address))
+
+    async def release_port(self, port: int) -> None:
+        """See `Spawner`."""
+        with suppress(PlaceLost):
+            await _awaited(self._handle.spawner.remote("release_port", port))
 
     async def start(
         self,
@@ -180,9 +144,12 @@ class NodeSpawner:
         name: str,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        isolated: bool = False,
     ) -> "NodeChild":
         """See `Spawner`."""
-        reference = self._handle.start.remote(list(argv), name, dict(env or {}), str(log) if log else None)
+        reference = self._handle.start.remote(
+            list(argv), name, dict(env or {}), str(log) if log else None, isolated
+        )
         pid, where = await _awaited(reference)
         return NodeChild(self._handle, pid, f"{self.place}:{where}" if self.place else where)
 
@@ -192,26 +159,13 @@ class NodeSpawner:
             ray.kill(self._handle, no_restart=True)
 
 
-class NodePort:
-    """A reserved port of a node."""
-
-    def __init__(self, handle: Handle, host: str, port: int) -> None:
-        self._handle = handle
-        self.host, self.port = host, port
-
-    async def release(self) -> None:
-        """See `ReservedPort`."""
-        with suppress(PlaceLost):
-            await _awaited(self._handle.release.remote(self.port))
-
-
 class NodeChild:
     """A process on a node. It is killed with its actor."""
 
     def __init__(self, handle: Handle, pid: int, log: str) -> None:
         self._handle = handle
         self.pid, self.log = pid, log
-        self._ended = asyncio.ensure_future(_awaited(handle.wait.remote(pid)))
+        self._ended = asyncio.ensure_future(_awaited(handle.call.remote(pid, "wait")))
         self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     async def wait(self) -> int:
@@ -225,21 +179,24 @@ class NodeChild:
         """See `ChildProcess`. A node that does not answer is ignored."""
         with suppress(PlaceLost, TimeoutError):
             async with asyncio.timeout(grace + START_SECONDS):
-                await _awaited(self._handle.stop.remote(self.pid, grace))
+                await self._call("stop", grace)
 
     async def output(self) -> str:
         """See `ChildProcess`."""
         try:
-            return await _awaited(self._handle.output.remote(self.pid))
+            return await self._call("output")
         except PlaceLost as error:
             return f"({error})\n"
 
     async def cpu_seconds(self) -> float:
         """See `ChildProcess`."""
         try:
-            return await _awaited(self._handle.cpu_seconds.remote(self.pid))
+            return await self._call("cpu_seconds")
         except PlaceLost:
             return 0.0
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        return await _awaited(self._handle.call.remote(self.pid, method, *args))
 
 
 _Actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(_Launcher)

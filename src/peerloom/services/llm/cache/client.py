@@ -8,17 +8,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from peerloom.options import FREE, Options, Positive
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest, Reply
 from peerloom.services.llm.cache.keys import CacheKeys, UncacheableService
 from peerloom.services.llm.cache.thread import CacheThread
 from peerloom.services.llm.client.client import ReplicatedClientSpec
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.client.service import ClientSpec
-from peerloom.services.llm.limits.quota_client import QuotaClient
-from peerloom.services.llm.usage.prices import Prices
 from peerloom.task import Usage
 
 _COMPLETE = ("stop", "tool_calls")
@@ -28,19 +28,27 @@ _encoder = msgspec.msgpack.Encoder()
 _ENCODE_ERRORS = (TypeError, OverflowError, ValueError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheSettings:
-    """The settings of a cache.
+@dataclass(frozen=True, kw_only=True)
+class Cache(Options):
+    """Cache of replies, of earlier runs too: an exactly equal request, seed included, is not sent again."""
+
+    section: ClassVar[str] = "cache"
+
+    path: Annotated[str | None, FREE] = None
+    """The file, on a local disk of each node; by default there is no cache."""
+    size_gb: Annotated[Positive, FREE] = 4.0
+    """The maximum size in GB; the least recently used replies are removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings(Cache):
+    """A cache with a path, as a run uses it.
 
     Args:
-        path: its file, on a disk of each node, shared by all peers of the node and any number of runs.
-        size: its maximum size in bytes; the least recently used replies are evicted.
         model: additional properties that identify the model; JSON values.
         lookup: whether replies are read from it, or only written to it.
     """
 
-    path: Path
-    size: int
     model: Mapping[str, Any] = field(default_factory=dict[str, Any])
     lookup: bool = True
 
@@ -76,17 +84,13 @@ class CachedSpec:
         """The services behind the cache."""
         return self.inner.fleets
 
-    def with_limits(self, everything: bool) -> "CachedSpec":
-        """Return a copy that limits the calls of services with limits, or of all services."""
-        return replace(self, inner=self.inner.with_limits(everything))
+    def map_services(self, change: Callable[[ReplicatedClientSpec], ReplicatedClientSpec]) -> "CachedSpec":
+        """Return a copy in which `change` was applied to each service."""
+        return replace(self, inner=self.inner.map_services(change))
 
-    def with_prices(self, prices: Prices) -> "CachedSpec":
-        """Return a copy with the prices of tokens."""
-        return replace(self, inner=self.inner.with_prices(prices))
-
-    def connect(self, quota_client: QuotaClient | None = None) -> "CachingLLM":
+    def connect(self, context: ClientContext | None = None) -> "CachingLLM":
         """Return a client for the running event loop."""
-        return CachingLLM(self.inner.connect(quota_client), self.settings, self.fleets)
+        return CachingLLM(self.inner.connect(context), self.settings, self.fleets)
 
 
 class CachingLLM:
@@ -109,7 +113,8 @@ class CachingLLM:
         self._lookup = settings.lookup
         self._price = fleets[0].price if len(fleets) == 1 else None
         self._outstanding: dict[bytes, asyncio.Future[bytes | None]] = {}
-        self._thread = CacheThread(settings.path, settings.size, self.notices.append)
+        assert settings.path is not None
+        self._thread = CacheThread(Path(settings.path), int(settings.size_gb * 1e9), self.notices.append)
         try:
             self._keys = CacheKeys(fleets, settings.model)
         except UncacheableService as error:
@@ -182,7 +187,7 @@ class CachingLLM:
         self.tally.hits += 1
         self.tally.tokens += reply.usage.prompt + reply.usage.completion
         self.tally.usd += reply.usage.usd if self._price is None else self._price.cost(reply.usage)
-        return msgspec.structs.replace(reply, usage=Usage(), seconds=0.0)
+        return msgspec.structs.replace(reply, usage=Usage(), seconds=0.0, tries=0)
 
     def _store(self, key: bytes, reply: ChatReply | EmbedReply, complete: Sequence[str]) -> bytes | None:
         try:

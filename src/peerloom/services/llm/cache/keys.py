@@ -61,7 +61,11 @@ class CacheKeys:
 
     def _key(self, kind: bytes, request: ChatRequest | EmbedRequest) -> bytes | None:
         # Defaults are left out, so that new fields in later releases do not change the keys.
-        values = {name: value for name, value, default in _values(request) if value != default}
+        values = {
+            field.name: float(value) if field.name in _FLOATS else value
+            for field in msgspec.structs.fields(request)
+            if field.name not in _IGNORED and (value := getattr(request, field.name)) != field.default
+        }
         role = request.role if self._by_role else ""
         try:
             encoded = _encoder.encode([kind, role, values])
@@ -74,18 +78,6 @@ class CacheKeys:
 
 class UncacheableService(Exception):
     """The properties of a service that affect its replies cannot be determined."""
-
-
-def _values(request: ChatRequest | EmbedRequest) -> list[tuple[str, Any, Any]]:
-    """Return the name, value and default of each field that may change the reply."""
-    values: list[tuple[str, Any, Any]] = []
-    for field in msgspec.structs.fields(request):
-        value = getattr(request, field.name)
-        if field.name in _FLOATS and value is not None:
-            value = float(value)
-        if field.name not in _IGNORED:
-            values.append((field.name, value, field.default))
-    return values
 
 
 def _plain(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The client of a service: routing, retries and hedging over its replicas."""
+"""The client of a service: routing and retries over its replicas."""

@@ -10,8 +10,7 @@ a replica denies a request as it would deny the whole run, but answers other req
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CoroutineType
@@ -27,23 +26,22 @@ from peerloom.services.llm.base import (
     EmbedReply,
     EmbedRequest,
     Reply,
+    total,
+    with_usage,
 )
-from peerloom.services.llm.client.hedge import Hedge, Hedging
-from peerloom.services.llm.client.replicas import AttemptFailed, BackendFactory, Replicas
+from peerloom.services.llm.client.context import ClientContext
+from peerloom.services.llm.client.replicas import BackendFactory, Replicas
 from peerloom.services.llm.client.routing import Routing
-from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.retry import Retry, Retryable, RetryState
 from peerloom.services.llm.usage.amounts import Amount
 from peerloom.services.llm.usage.estimates import Estimates
 from peerloom.services.llm.usage.prices import Price, Prices
-from peerloom.services.llm.usage.settling import charged, replaced, total
 from peerloom.services.llm.wire_format.finish_reasons import KNOWN
 from peerloom.task import Usage
 
 Send = Callable[[int, Backend], Awaitable[Reply]]
 """Sends the request of a call to a backend; the number is that of the attempt."""
-Attempt = Callable[[Backend], Awaitable[Reply]]
 Sleep = Callable[[float], Awaitable[None]]
 
 _FAILED = Amount(requests=1.0)  # the usage of a failed attempt
@@ -60,7 +58,6 @@ class ReplicatedClientSpec:
         backend_factory: creates the backend of a replica.
         retry: the retry policy.
         routing: how calls are distributed.
-        hedge: when a second request is sent for a slow call; None for never.
         price: the price of tokens; None if it is unknown.
         limits: the provider's limits for the whole run.
         limited: whether calls need quota from the start.
@@ -73,7 +70,6 @@ class ReplicatedClientSpec:
     backend_factory: BackendFactory
     retry: Retry = field(default_factory=Retry)
     routing: Routing = field(default_factory=Routing)
-    hedge: Hedge | None = None
     price: Price | None = None
     limits: Limits = field(default_factory=Limits)
     limited: bool = False
@@ -84,6 +80,12 @@ class ReplicatedClientSpec:
         """The services: this one."""
         return (self,)
 
+    def map_services(
+        self, change: "Callable[[ReplicatedClientSpec], ReplicatedClientSpec]"
+    ) -> "ReplicatedClientSpec":
+        """Return the changed service."""
+        return change(self)
+
     def with_limits(self, everything: bool) -> "ReplicatedClientSpec":
         """Return a copy that limits calls if the service has limits, or if `everything` is true."""
         return replace(self, limited=everything or self.limits.bounded)
@@ -93,20 +95,21 @@ class ReplicatedClientSpec:
         found = prices.find(self.model, self.replicas[0] if self.replicas else "")
         return replace(self, price=found or self.price)
 
-    def connect(self, quota_client: QuotaClient | None = None) -> "ReplicatedClient":
-        """Return a client for the running event loop; `quota_client` exchanges its usage and quota."""
-        return ReplicatedClient(self, quota_client or QuotaClient())
+    def connect(self, context: ClientContext | None = None) -> "ReplicatedClient":
+        """Return a client for the running event loop; `context` connects it with the driver."""
+        return ReplicatedClient(self, context or ClientContext())
 
 
 class ReplicatedClient:
     """Calls one service; see `ReplicatedClientSpec`. `sleep` waits between attempts; tests replace it."""
 
     def __init__(
-        self, spec: ReplicatedClientSpec, quota_client: QuotaClient, *, sleep: Sleep = asyncio.sleep
+        self, spec: ReplicatedClientSpec, context: ClientContext, *, sleep: Sleep = asyncio.sleep
     ) -> None:
         self._spec = spec
+        self._context = context
         self._sleep = sleep
-        self._clock = quota_client.clock
+        self._clock = context.clock
         self._target = f"{spec.model} at {', '.join(spec.replicas[:3])}"
         self._replicas = Replicas(
             self._target,
@@ -114,16 +117,15 @@ class ReplicatedClient:
             spec.backend_factory,
             spec.routing,
             clock=self._clock,
-            on_down=self._set_down,
+            on_down=partial(context.set_down, spec.service),
             patient=spec.patient,
         )
-        self._limiter = quota_client.limiter(spec.service, limited=spec.limited, moved=self._replicas.move)
+        context.on_move(spec.service, self._replicas.move)
+        self._limiter = context.limiter(spec.service, limited=spec.limited)
         self._estimates = Estimates(spec.price)
-        self._hedging = Hedging(spec.hedge) if spec.hedge is not None else None
-        self._notify_once = quota_client.notify_once
         self._answered_at = -math.inf
         self._retrying = 0  # calls that have failed and are retried
-        self._pausing: deque[tuple[float, asyncio.Task[None]]] = deque()  # refused calls, and since when
+        self._pausing: deque[tuple[float, asyncio.Future[None]]] = deque()  # refused calls, and since when
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
         """Answer one request.
@@ -145,93 +147,83 @@ class ReplicatedClient:
         """Close all connections."""
         await self._replicas.close()
 
-    def _set_down(self, why: str, denied: bool) -> None:
-        self._limiter.set_down(why, denied=denied)
-
     async def _call(self, request: ChatRequest | EmbedRequest, send: Send[Reply]) -> Reply:
         key = self._spec.routing.key(request.session, request.role)
-        began, number = self._clock(), 0
-        # Created on the first failure, to save memory: many thousands of calls wait here at once.
-        avoid: tuple[str, ...] = ()
-        denied: dict[str, float] | None = None
-        retries: RetryState | None = None
-        discarded: Usage | None = None
+        began = self._clock()  # moves on while the call cannot be sent
+        retries: RetryState | None = None  # created on the first failure, since many thousands of calls wait
         try:
             while True:
                 if not self._replicas.all_live:
-                    with self._idle():
-                        away = await self._replicas.available()
-                    began += away
-                    if retries is not None:
-                        retries.exclude(away)
+                    with self._context.idle():
+                        began += await self._replicas.available()
                 need: Amount | None = None
                 if self._limiter.limited:
                     queued = self._clock()
                     need = self._estimates.need(request)
-                    await self._limiter.take(request.role, need, first=number > 0)
+                    await self._limiter.take(request.role, need, first=retries is not None)
                     began += self._clock() - queued
-                    if retries is not None:
-                        retries.exclude(self._clock() - queued)
                 else:
                     self._limiter.begin()
                 sent = self._clock()
                 try:
-                    reply = await self._attempt(request, partial(send, number), key, avoid, need)
-                    return reply if discarded is None else replaced(reply, reply.usage + discarded)
-                except LLMError as error:
-                    error.usage = total(error.usage, discarded)
-                    raise
-                except AttemptFailed as failed:
+                    reply = await self._attempt(request, send, key, retries, need)
+                except Retryable as failure:
                     if retries is None:
                         retries = RetryState(self._spec.retry, self._target, began, self._clock)
                         self._retrying += 1
-                    number += 1
-                    avoid = avoid if failed.name in avoid else (*avoid, failed.name)
-                    discarded = total(discarded, self._priced(failed.failure.usage))
-                    with charged(discarded):
-                        if isinstance(failed.__cause__, LLMDenied):
-                            denied = denied or {}
-                            self._check_denial(failed.name, failed.__cause__, denied)
-                        await self._back_off(retries, failed.failure, self._clock() - sent)
+                    self._check_denial(retries, failure)
+                    began += await self._back_off(retries, failure, began, self._clock() - sent)
+                else:
+                    if retries is None:
+                        return reply
+                    usage = total(reply.usage, retries.usage) or reply.usage
+                    return msgspec.structs.replace(reply, usage=usage, tries=retries.made + 1)
+        except LLMError as error:
+            error.usage = error.usage if retries is None else total(error.usage, retries.usage)
+            raise
         finally:
             self._retrying -= retries is not None
 
-    def _check_denial(self, name: str, denial: LLMDenied, denied: dict[str, float]) -> None:
+    def _check_denial(self, retries: RetryState, failure: Retryable) -> None:
         """Raise a repeated denial if the replica answered other calls meanwhile: it concerns this call."""
-        if name in denied and self._replicas.answered_since(name, denied[name]):
-            raise denial
-        denied[name] = self._clock()
+        if isinstance(denial := failure.__cause__, LLMDenied):
+            denied_at = retries.denied.get(failure.replica)
+            if denied_at is not None and self._replicas.answered_since(failure.replica, denied_at):
+                raise denial
+            retries.denied[failure.replica] = self._clock()
 
-    async def _back_off(self, retries: RetryState, failure: Retryable, seconds: float) -> None:
-        """Wait before the next attempt, after one that took `seconds`.
+    async def _back_off(self, retries: RetryState, failure: Retryable, began: float, seconds: float) -> float:
+        """Wait before the next attempt, after one that took `seconds`; return the seconds that do not count.
 
         A refused call waits here only if the driver does not throttle attempts. The wait does not count if no
         other call was answered meanwhile, or if no server accepted the request.
         """
         if failure.notice:
-            self._notify_once(f"{self._spec.service}: {failure.notice}")
-        began = self._clock()
-        wait = retries.wait(failure, self._answered_at, others_fail=self._retrying > 1)
-        if failure.limit:
-            self._limiter.refused(retries.policy.honored(failure.retry_after), str(failure), seconds)
-            if self._limiter.throttled:
-                wait = 0.0
-            with self._idle(), self._limiter.pause(wait):
-                await self._pause(wait)
-        else:
-            with self._idle():
+            self._context.notify_once(f"{self._spec.service}: {failure.notice}")
+        failed = self._clock()
+        wait = retries.wait(failure, began, self._answered_at, others_fail=self._retrying > 1)
+        with self._context.idle():
+            if failure.limit:
+                self._limiter.refused(self._spec.retry.honored(failure.retry_after), str(failure), seconds)
+                wait = 0.0 if self._limiter.throttled else wait
+                with self._limiter.pause(wait):
+                    await self._pause(wait)
+            else:
                 await self._sleep(wait)
-        refused = failure.limit and self._answered_at < began
-        if self._spec.patient and (refused or not failure.taken):
-            retries.exclude(self._clock() - began)
+        refused = failure.limit and self._answered_at < failed
+        excluded = self._spec.patient and (refused or not failure.taken)
+        return self._clock() - failed if excluded else 0.0
 
     async def _pause(self, seconds: float) -> None:
         """Wait, at most until a call that began later is answered: then the service accepts calls again."""
         while self._pausing and self._pausing[0][1].done():
             self._pausing.popleft()
-        async with asyncio.TaskGroup() as group:
-            sleeping = group.create_task(_wait(self._sleep(seconds)))
-            self._pausing.append((self._clock(), sleeping))
+        sleeping = asyncio.ensure_future(self._sleep(seconds))
+        self._pausing.append((self._clock(), sleeping))
+        try:
+            await asyncio.wait((sleeping,))
+        finally:
+            sleeping.cancel()
 
     def _wake(self, began: float) -> None:
         """Wake one call refused before `began`, when an answered call began."""
@@ -241,56 +233,43 @@ class ReplicatedClient:
             if sleeping.cancel():
                 return
 
-    @contextmanager
-    def _idle(self) -> Generator[None]:
-        self._limiter.idle += 1
-        try:
-            yield
-        finally:
-            self._limiter.idle -= 1
-
     async def _attempt(
         self,
         request: ChatRequest | EmbedRequest,
-        attempt: Attempt[Reply],
+        send: Send[Reply],
         key: str,
-        avoid: Collection[str],
+        retries: RetryState | None,
         need: Amount | None,
     ) -> Reply:
         """Make one attempt, and settle its usage against the `need` that is reserved for it."""
         used = _FAILED
         began = self._clock()
         try:
-            delay = self._hedging.delay if self._hedging is not None else None
-            name = self._replicas.choose(key, avoid)
-            if delay is None:
-                reply = await self._replicas.ask(name, attempt)
-            else:
-                reply = await self._hedged(name, attempt, avoid, delay, need)
+            number, avoid = (0, ()) if retries is None else (retries.made, retries.avoid)
+            with self._replicas.attempt(key, avoid) as backend:
+                reply = await send(number, backend)
             if self._spec.price is not None:
-                reply = replaced(reply, self._priced(reply.usage) or reply.usage)
+                reply = with_usage(reply, self._priced(reply.usage))
             usage = reply.usage
             known = usage.prompt > 0 and (usage.completion > 0 or not _has_content(reply))
             used = self._used(usage, need, known)
-            self._learn(request, reply, known, self._clock() - began)
+            self._learn(request, reply, known)
             if self._pausing:
                 self._wake(began)
             return reply
         except asyncio.CancelledError:
             used = need or used  # the provider may charge for it
             raise
-        except (AttemptFailed, LLMError) as error:
-            usage = self._priced(error.failure.usage if isinstance(error, AttemptFailed) else error.usage)
-            if usage is not None:  # it was answered, so the provider charges for it
-                used = self._used(usage, need, usage.prompt > 0)
-                if isinstance(error, LLMError):
-                    error.usage = usage
+        except (Retryable, LLMError) as error:
+            if error.usage is not None:  # it was answered, so the provider charges for it
+                error.usage = self._priced(error.usage)
+                used = self._used(error.usage, need, error.usage.prompt > 0)
             raise
         finally:
             self._limiter.end(need, used)
 
-    def _priced(self, usage: Usage | None) -> Usage | None:
-        if self._spec.price is None or usage is None:
+    def _priced(self, usage: Usage) -> Usage:
+        if self._spec.price is None:
             return usage
         return msgspec.structs.replace(usage, usd=self._spec.price.cost(usage))
 
@@ -299,79 +278,26 @@ class ReplicatedClient:
         used = Amount(1.0, 1.0, usage.prompt + usage.completion, usage.usd)
         if known:
             return used
-        self._notify_once(
+        self._context.notify_once(
             f"{self._spec.service} does not say how many tokens a reply took; "
             "limits and budget count what was reserved for it, and rows what is known"
         )
         return used if need is None else used.most(need._replace(requests=1.0, calls=1.0))
 
-    def _learn(self, request: ChatRequest | EmbedRequest, reply: Reply, known: bool, seconds: float) -> None:
-        """Update estimates and durations from a reply; `seconds` include the wait for a second request."""
+    def _learn(self, request: ChatRequest | EmbedRequest, reply: Reply, known: bool) -> None:
+        """Update estimates and statistics from a reply."""
+        if self._answered_at == -math.inf:
+            self._context.set_answered(self._spec.service)
         self._answered_at = self._clock()
         self._limiter.answered(reply.seconds, reply.usage.completion)
         if known and self._limiter.limited:
             self._estimates.learn(request, reply.usage)
         if isinstance(reply, ChatReply) and reply.finish_reason not in KNOWN:
-            self._notify_once(
+            self._context.notify_once(
                 f"{self._spec.service} ended a reply with the unknown finish_reason {reply.finish_reason!r}; "
                 "such replies are taken as whole"
             )
-        if self._hedging is not None:
-            self._hedging.took(seconds)
-
-    async def _hedged(
-        self, name: str, attempt: Attempt[Reply], avoid: Collection[str], delay: float, need: Amount | None
-    ) -> Reply:
-        """Return the first of two replies; after `delay` seconds a second request goes to another replica."""
-        assert self._hedging is not None
-        outcome: Reply | Exception
-        async with asyncio.TaskGroup() as group:
-            pending = {group.create_task(_outcome(self._replicas.ask(name, attempt)))}
-            done, pending = await asyncio.wait(pending, timeout=delay)
-            if not done and self._limiter.try_take(need):
-                self._hedging.sent()
-                pending.add(group.create_task(self._second(attempt, {*avoid, name}, need)))
-            if not done:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            outcome = done.pop().result()
-            if isinstance(outcome, AttemptFailed):  # the other request may still succeed
-                for other in (*done, *pending):
-                    outcome = await other
-            for other in pending:
-                other.cancel()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    async def _second(
-        self, attempt: Attempt[Reply], avoid: Collection[str], need: Amount | None
-    ) -> Reply | Exception:
-        used = need or _FAILED
-        try:
-            outcome = await _outcome(self._elsewhere(attempt, avoid))
-            if isinstance(outcome, Exception):
-                used = _FAILED
-            else:
-                usage = self._priced(outcome.usage) or outcome.usage
-                used = self._used(usage, need, usage.prompt > 0)
-            return outcome
-        finally:
-            self._limiter.end(need, used)
-
-    async def _elsewhere(self, attempt: Attempt[Reply], avoid: Collection[str]) -> Reply:
-        return await self._replicas.ask(self._replicas.choose("", avoid), attempt)
 
 
 def _has_content(reply: ChatReply | EmbedReply) -> bool:
     return isinstance(reply, ChatReply) and bool(reply.text or reply.reasoning or reply.tool_calls)
-
-
-async def _wait(sleeping: Awaitable[None]) -> None:
-    await sleeping
-
-
-async def _outcome(asked: Awaitable[Reply]) -> Reply | Exception:
-    try:
-        return await asked
-    except Exception as error:
-        return error

@@ -2,16 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager, suppress
 
 from peerloom.errors import LLMDenied, LLMError, LLMUnavailable
 from peerloom.services.llm.base import Backend
 from peerloom.services.llm.client.routing import ReplicaRouter, Routing
 from peerloom.services.llm.retry import Retryable
 
-Reply = TypeVar("Reply")
 BackendFactory = Callable[[str], Backend]
 """Creates the backend of the replica of that name (usually its base URL) for the running event loop."""
 
@@ -47,8 +45,7 @@ class Replicas:
         self._on_down = on_down
         self._patient = patient
         self._router = ReplicaRouter(routing, names)
-        self._backends = {name: backend_factory(name) for name in names}
-        self._removed: list[Backend] = []  # these may still be answering calls
+        self._backends = {name: backend_factory(name) for name in names}  # with those of removed replicas
         self._changed = asyncio.Event()
         self._down = ""  # the reason why no replica answers
         self._answered: dict[str, float] = {}  # when the latest answered call of each replica began
@@ -61,8 +58,6 @@ class Replicas:
 
     def move(self, names: Sequence[str]) -> None:
         """Replace the replicas; outstanding calls to removed ones are still answered."""
-        for name in [name for name in self._backends if name not in names]:
-            self._removed.append(self._backends.pop(name))
         for name in names:
             if name not in self._backends:
                 self._backends[name] = self._backend_factory(name)
@@ -90,55 +85,47 @@ class Replicas:
             await self._wait()
         return self._clock() - began
 
-    def choose(self, key: str, avoid: Collection[str] = ()) -> str:
-        """Return the replica for a call.
+    @contextmanager
+    def attempt(self, key: str, avoid: Collection[str] = ()) -> Generator[Backend]:
+        """Choose the replica for an attempt, provide its backend, and record the outcome.
 
         Args:
             key: the affinity key of the call.
             avoid: replicas that already failed this call.
 
         Raises:
-            AttemptFailed: if no replica is in use.
-        """
-        name = self._router.pick(key, avoid)
-        if name is None:
-            raise AttemptFailed("", Retryable("no replica is in use", taken=False))
-        return name
-
-    async def ask(self, name: str, attempt: Callable[[Backend], Awaitable[Reply]]) -> Reply:
-        """Make one attempt at a replica.
-
-        Raises:
-            AttemptFailed: for a transient failure, or if the replica denies the request.
+            Retryable: for a transient failure, or if the replica denies the request, or none is in use.
             LLMError: for a permanent failure.
         """
         if self._closed:
             raise self._closed_error()
-        backend = self._backends.get(name)
-        if backend is None:  # it was removed since it was chosen
-            raise AttemptFailed(name, Retryable("the replica is gone", taken=False))
+        name = self._router.pick(key, avoid)
+        if name is None:
+            raise Retryable("no replica is in use", taken=False)
+        backend = self._backends[name]
         self._router.began(name)
         began = self._clock()
         try:
-            reply = await attempt(backend)
+            yield backend
         except Retryable as failure:
             if self._closed:
                 raise self._closed_error() from failure
+            failure.replica = name
             self._failed(name, failure)
-            raise AttemptFailed(name, failure) from failure
+            raise
         except LLMDenied as error:
             self._router.failed(name, self._clock(), reached=False)
             self._report_down(str(error), denied=True)
             if not self._patient and not self._router.live:
                 raise
-            raise AttemptFailed(name, Retryable(str(error), taken=False)) from error
+            raise Retryable(str(error), taken=False, replica=name) from error
         except LLMError:
             self._succeeded(name, began)
             raise
+        else:
+            self._succeeded(name, began)
         finally:
             self._router.ended(name)
-        self._succeeded(name, began)
-        return reply
 
     def answered_since(self, name: str, then: float) -> bool:
         """Return whether a replica has answered a call that began later than `then`."""
@@ -148,7 +135,7 @@ class Replicas:
         """Close all connections, and end outstanding and waiting calls."""
         self._closed = True
         self._wake()
-        for backend in (*self._backends.values(), *self._removed):
+        for backend in self._backends.values():
             await backend.close()
 
     def _closed_error(self) -> LLMUnavailable:
@@ -198,12 +185,3 @@ class Replicas:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-class AttemptFailed(Exception):
-    """A failed attempt: the name of the replica, and the failure."""
-
-    def __init__(self, name: str, failure: Retryable) -> None:
-        super().__init__(str(failure))
-        self.name = name
-        self.failure = failure

@@ -10,18 +10,26 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from peerloom.errors import ConfigError, LLMDenied, LLMError, LLMUnavailable
-from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedReply, EmbedRequest, Reply
+from peerloom.options import FREE, Options
+from peerloom.services.lifecycle import Moved
+from peerloom.services.llm.base import (
+    LLM,
+    ChatReply,
+    ChatRequest,
+    EmbedReply,
+    EmbedRequest,
+    Reply,
+    total,
+    with_usage,
+)
 from peerloom.services.llm.client.client import ReplicatedClientSpec
-from peerloom.services.llm.client.hedge import Hedge
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.client.routing import Routing
-from peerloom.services.llm.client.service import ClientSpec, LLMService, Moved, start_step
-from peerloom.services.llm.limits.quota_client import QuotaClient
+from peerloom.services.llm.client.service import ClientSpec, LLMService, start_step
 from peerloom.services.llm.limits.service_quota import Limits
-from peerloom.services.llm.usage.prices import Prices
-from peerloom.services.llm.usage.settling import replaced, total
 from peerloom.services.processes.spawn import Spawner
 from peerloom.task import Usage
 
@@ -29,29 +37,24 @@ DEFAULT = "llm"
 """The service of every role without a service of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceOptions:
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions(Options):
     """The options of one service in a run.
 
-    Args:
-        limits: the provider's limits.
-        routing: how calls are distributed over the replicas, or the fields that differ from the service's
-            own routing.
-        hedge: when a second request is sent for a slow call; None for never.
-        fallback: the service to call when this one is unavailable or denies the run.
-
     Raises:
-        ConfigError: if the routing is invalid.
+        ConfigError: if an option is invalid.
     """
 
     limits: Limits = field(default_factory=Limits)
-    routing: Routing | Mapping[str, Any] = field(default_factory=dict[str, Any])
-    hedge: Hedge | None = None
-    fallback: str | None = None
+    """The provider's limits."""
+    routing: Options | Mapping[str, Any] | None = None
+    """How calls are spread over replicas: a `Routing`, or the keys that differ from the service's own."""
+    fallback: Annotated[str | None, FREE] = None
+    """The service (`llm`, or a name in `llms`) that is called while this one is unavailable."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.routing, Routing):
-            Routing().with_changes(self.routing)
+        super().__post_init__()
+        Routing().with_changes(self.routing)
 
     def applied(self, spec: ReplicatedClientSpec, name: str) -> ReplicatedClientSpec:
         """Return the spec with the service's name and these options."""
@@ -59,10 +62,7 @@ class ServiceOptions:
             spec,
             service=name,
             limits=self.limits,
-            routing=self.routing
-            if isinstance(self.routing, Routing)
-            else spec.routing.with_changes(self.routing),
-            hedge=self.hedge or spec.hedge,
+            routing=spec.routing.with_changes(self.routing),
             patient=self.fallback is None,
         )
 
@@ -99,7 +99,9 @@ class ServiceRouter:
         """The description of `start` to show to the user."""
         return ", ".join(dict.fromkeys(map(start_step, self._services.values())))
 
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> ClientSpec:
+    async def start(
+        self, name: str, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+    ) -> ClientSpec:
         """Start all services, one after the other.
 
         Raises:
@@ -109,15 +111,15 @@ class ServiceRouter:
         """
         fleets: list[ReplicatedClientSpec] = []
         try:
-            for name, service in self._services.items():
-                named = notify if len(self._services) == 1 else partial(_notify, notify, name)
-                logs = log_dir if not fleets else log_dir / name
-                spec = await service.start(spawner, named, logs)
+            for each, service in self._services.items():
+                named = notify if len(self._services) == 1 else partial(_notify, notify, each)
+                logs = log_dir if not fleets else log_dir / each
+                spec = await service.start(each, spawner, named, logs)
                 if not isinstance(spec, ReplicatedClientSpec):
                     raise ConfigError(
-                        f"{name} is no single service: name each service of a ServiceRouter in it"
+                        f"{each} is no single service: name each service of a ServiceRouter in it"
                     )
-                fleets.append(self._options[name].applied(spec, name))
+                fleets.append(self._options[each].applied(spec, each))
         except BaseException:
             await self.stop()
             raise
@@ -152,24 +154,22 @@ class ServiceRouterSpec:
         """The models of all services, for the run's record."""
         return ", ".join(f"{fleet.service}={fleet.model}" for fleet in self.fleets)
 
-    def with_limits(self, everything: bool) -> "ServiceRouterSpec":
-        """Return a copy that limits the calls of services with limits, or of all services."""
-        return replace(self, fleets=tuple(fleet.with_limits(everything) for fleet in self.fleets))
+    def map_services(
+        self, change: Callable[[ReplicatedClientSpec], ReplicatedClientSpec]
+    ) -> "ServiceRouterSpec":
+        """Return a copy in which `change` was applied to each service."""
+        return replace(self, fleets=tuple(map(change, self.fleets)))
 
-    def with_prices(self, prices: Prices) -> "ServiceRouterSpec":
-        """Return a copy with the prices of tokens."""
-        return replace(self, fleets=tuple(fleet.with_prices(prices) for fleet in self.fleets))
-
-    def connect(self, quota_client: QuotaClient | None = None) -> "ServiceRouterClient":
+    def connect(self, context: ClientContext | None = None) -> "ServiceRouterClient":
         """Return a client for the running event loop."""
-        return ServiceRouterClient(self, quota_client or QuotaClient())
+        return ServiceRouterClient(self, context or ClientContext())
 
 
 class ServiceRouterClient:
     """Calls the service of a request's role, or its fallback; see `ServiceRouter`."""
 
-    def __init__(self, spec: ServiceRouterSpec, quota_client: QuotaClient) -> None:
-        self._clients = {fleet.service: fleet.connect(quota_client) for fleet in spec.fleets}
+    def __init__(self, spec: ServiceRouterSpec, context: ClientContext) -> None:
+        self._clients = {fleet.service: fleet.connect(context) for fleet in spec.fleets}
         self._default = spec.fleets[0].service
         self._roles = spec.roles
         self._fallbacks = spec.fallbacks
@@ -194,7 +194,7 @@ class ServiceRouterClient:
         while True:
             try:
                 reply = await send(self._clients[name])
-                return reply if discarded is None else replaced(reply, reply.usage + discarded)
+                return reply if discarded is None else with_usage(reply, reply.usage + discarded)
             except LLMError as error:
                 error.usage = discarded = total(error.usage, discarded)
                 if name not in self._fallbacks or not isinstance(error, LLMUnavailable | LLMDenied):

@@ -16,8 +16,9 @@ before its first reply ejects it again.
 import math
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Ge
 
@@ -56,14 +57,22 @@ class Routing(Options):
                 f"llm.routing.eject_cap, which is {self.eject_cap}"
             )
 
-    def with_changes(self, changes: Mapping[str, Any]) -> "Routing":
-        """Return a copy with the given fields; the cap is raised to `eject_seconds` unless it is given.
+    def with_changes(self, changes: Options | Mapping[str, Any] | None) -> "Routing":
+        """Return a `Routing` that is given, or a copy with the given keys that are not None.
+
+        The cap is raised to `eject_seconds` unless it is given.
 
         Raises:
             ConfigError: if a field has an invalid value.
         """
-        cap = max(self.eject_cap, changes.get("eject_seconds", 0.0))
-        return replace(self, **{"eject_cap": cap, **changes})
+        if isinstance(changes, Routing):
+            return changes
+        keys: Mapping[str, Any] = (
+            asdict(cast("Any", changes)) if isinstance(changes, Options) else changes or {}
+        )
+        given = {name: value for name, value in keys.items() if value is not None}
+        cap = max(self.eject_cap, given.get("eject_seconds", 0.0))
+        return replace(self, **{"eject_cap": cap, **given})
 
     def key(self, session: str, role: str) -> str:
         """Return the affinity key of a call; empty for none."""
@@ -78,18 +87,16 @@ class Routing(Options):
                 return ""
 
 
+@dataclass(slots=True)
 class _Replica:
-    __slots__ = ("ejections", "failures", "hash", "live", "name", "outstanding", "probe_at", "probing")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.hash = zlib.crc32(name.encode()) * _GOLDEN & _64_BITS
-        self.outstanding = 0
-        self.failures = 0  # in a row
-        self.live = True
-        self.ejections = 0  # since it last answered
-        self.probe_at = 0.0  # while ejected: the time of the next probe
-        self.probing = False
+    name: str
+    hash: int
+    outstanding: int
+    failures: int = 0  # in a row
+    live: bool = True
+    ejections: int = 0  # since it last answered
+    probe_at: float = 0.0  # while ejected: the time of the next probe
+    probing: bool = False
 
 
 class ReplicaRouter:
@@ -97,8 +104,10 @@ class ReplicaRouter:
 
     def __init__(self, routing: Routing, names: Sequence[str]) -> None:
         self._routing = routing
+        self._known: dict[
+            str, _Replica
+        ] = {}  # with removed ones, which may have outstanding calls, or return
         self._replicas: dict[str, _Replica] = {}
-        self._removed: dict[str, int] = {}  # outstanding calls of removed replicas, which may return
         self._live: list[_Replica] = []
         self._next = 0
         self.update(names)
@@ -124,12 +133,12 @@ class ReplicaRouter:
         return len(self._live) <= 1
 
     def update(self, names: Sequence[str]) -> None:
-        """Replace the replicas; those that stay keep their state."""
-        before = self._replicas
-        self._replicas = {name: before.get(name) or self._fresh(name) for name in names}
-        for name, replica in before.items():
-            if name not in self._replicas and replica.outstanding:
-                self._removed[name] = replica.outstanding
+        """Replace the replicas; those that stay keep their state, and those that return their calls."""
+        for name in (each for each in names if each not in self._replicas):
+            outstanding = self._known[name].outstanding if name in self._known else 0
+            hash_ = zlib.crc32(name.encode()) * _GOLDEN & _64_BITS
+            self._known[name] = _Replica(name, hash_, outstanding)
+        self._replicas = {name: self._known[name] for name in names}
         self._update_live()
 
     def pick(self, key: str, avoid: Collection[str] = ()) -> str | None:
@@ -160,33 +169,23 @@ class ReplicaRouter:
 
     def began(self, name: str) -> None:
         """Count a call to a replica as outstanding."""
-        replica = self._replicas.get(name)
-        if replica is not None:
-            replica.outstanding += 1
+        self._known[name].outstanding += 1
 
     def ended(self, name: str) -> None:
         """Stop counting a call as outstanding, whether it succeeded or failed."""
-        replica = self._replicas.get(name)
-        if replica is not None:
-            replica.outstanding -= 1
-        elif self._removed.get(name, 0) > 1:
-            self._removed[name] -= 1
-        else:
-            self._removed.pop(name, None)
+        self._known[name].outstanding -= 1
 
     def succeeded(self, name: str) -> None:
         """Record a reply of a replica, which ends its ejection."""
-        replica = self._replicas.get(name)
-        if replica is not None and (replica.failures or replica.ejections or not replica.live):
+        replica = self._known[name]
+        if replica.failures or replica.ejections or not replica.live:
             replica.failures = replica.ejections = 0
             replica.live = True
             self._update_live()
 
     def failed(self, name: str, now: float, *, reached: bool = True) -> bool:
         """Record a failure of a replica that was `reached` or not; return whether that ejects it."""
-        replica = self._replicas.get(name)
-        if replica is None:
-            return False
+        replica = self._known[name]
         replica.failures += 1
         if not replica.live or (reached and replica.failures < self._routing.eject_after):
             return False
@@ -195,15 +194,11 @@ class ReplicaRouter:
 
     def probe_began(self, name: str) -> None:
         """Record that a probe of an ejected replica has begun."""
-        replica = self._replicas.get(name)
-        if replica is not None:
-            replica.probing = True
+        self._known[name].probing = True
 
     def probe_ended(self, name: str, now: float, *, healthy: bool) -> None:
         """Use a probed replica again if it is healthy, or eject it for longer."""
-        replica = self._replicas.get(name)
-        if replica is None:
-            return
+        replica = self._known[name]
         replica.probing = False
         if not healthy:
             self._eject(replica, now)
@@ -211,12 +206,6 @@ class ReplicaRouter:
             replica.live = True
             replica.failures = self._routing.eject_after - 1
             self._update_live()
-
-    def _fresh(self, name: str) -> _Replica:
-        """Return a new replica; outstanding calls of its predecessor at that address are kept."""
-        replica = _Replica(name)
-        replica.outstanding = self._removed.pop(name, 0)
-        return replica
 
     def _eject(self, replica: _Replica, now: float) -> None:
         routing = self._routing
@@ -240,8 +229,7 @@ class ReplicaRouter:
         return min(replicas[turn:] + replicas[:turn], key=_outstanding)
 
 
-def _outstanding(replica: _Replica) -> int:
-    return replica.outstanding
+_outstanding = attrgetter("outstanding")
 
 
 def _mixed(number: int) -> int:

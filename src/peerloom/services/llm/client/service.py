@@ -5,17 +5,12 @@ returns a `ClientSpec`, which is pickled to every peer; each peer creates one cl
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
+from peerloom.services.lifecycle import Lifecycle
 from peerloom.services.llm.base import LLM
 from peerloom.services.llm.client.client import ReplicatedClientSpec
-from peerloom.services.llm.limits.quota_client import QuotaClient
-from peerloom.services.llm.usage.prices import Prices
-from peerloom.services.processes.spawn import Spawner
-
-Moved = Callable[[str, Sequence[str]], None]
-"""Called with the name of a service and all its replicas (base URLs) whenever they have changed."""
+from peerloom.services.llm.client.context import ClientContext
 
 
 class ClientSpec(Protocol):
@@ -26,16 +21,12 @@ class ClientSpec(Protocol):
         """The services, each with its limits."""
         ...
 
-    def with_limits(self, everything: bool) -> "ClientSpec":
-        """Return a copy that limits the calls of services with limits, or of all services."""
+    def map_services(self, change: Callable[[ReplicatedClientSpec], ReplicatedClientSpec]) -> "ClientSpec":
+        """Return a copy in which `change` was applied to each service."""
         ...
 
-    def with_prices(self, prices: Prices) -> "ClientSpec":
-        """Return a copy with the prices of tokens."""
-        ...
-
-    def connect(self, quota_client: QuotaClient | None = None) -> LLM:
-        """Return a client for the running event loop; `quota_client` exchanges its usage and quota."""
+    def connect(self, context: ClientContext | None = None) -> LLM:
+        """Return a client for the running event loop; `context` connects it with the driver."""
         ...
 
 
@@ -44,37 +35,9 @@ def start_step(service: "LLMService") -> str:
     return getattr(service, "step", "connecting to the model")
 
 
-class LLMService(Protocol):
+class LLMService(Lifecycle[ClientSpec], Protocol):
     """A language model service, as seen from the driver.
 
-    A service that takes long to start has an attribute `step` with the reason, e.g. `loading the model`.
+    A service that takes long to start has an attribute `step` with the reason, e.g. `loading the model`. Its
+    `start` also checks that the service answers, and raises a `ModelError` if there is no such model.
     """
-
-    async def start(self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path) -> ClientSpec:
-        """Start the processes needed, and check that the service answers.
-
-        Args:
-            spawner: starts the processes the service needs.
-            notify: called with a line to show to the user.
-            log_dir: the directory for the logs of these processes.
-
-        Raises:
-            ServiceError: if the service cannot be started or reached; the message says what to do.
-            ModelError: if there is no such model.
-        """
-        ...
-
-    async def watch(self, moved: Moved) -> None:
-        """Wait until the service fails, or forever.
-
-        Args:
-            moved: called when the replicas have changed.
-
-        Raises:
-            ServiceError: when the service has failed.
-        """
-        ...
-
-    async def stop(self) -> None:
-        """Stop all processes that were started. May be called at any time, and repeatedly."""
-        ...

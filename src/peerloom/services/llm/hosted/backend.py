@@ -84,15 +84,12 @@ class HttpBackend:
         except LLMRejected as error:
             self._constraints.observe_refusal(dialect, request, str(error))
             raise
-        self._answered.add(post.path)
         return reply
 
     async def embed(self, request: EmbedRequest, attempt: int) -> EmbedReply:
         """Send an embedding request, as `Backend.embed`."""
         post = self._dialect.embed(request, self._model)
-        reply = await self._exchange(post, request, self._dialect.vectors)
-        self._answered.add(post.path)
-        return reply
+        return await self._exchange(post, request, self._dialect.vectors)
 
     async def healthy(self) -> bool:
         """Return whether the server answers a request for its models, or if that fails an empty chat."""
@@ -148,39 +145,39 @@ class HttpBackend:
         return None if names is None else self._model in names or f"{self._model}:latest" in names
 
     async def _exchange(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
-        try:
-            return await self._send(post, request, read)
-        except (Retryable, LLMError) as error:  # servers may quote the key
-            error.args = tuple(mask(each) if isinstance(each, str) else each for each in error.args)
-            raise
-
-    async def _send(self, post: Post, request: Any, read: Callable[[Any, Any, float], Read]) -> Read:
         start = time.perf_counter()
         url = self._urls.get(post.path)
         if url is None:
             url = self._urls[post.path] = self._endpoint.url(post.path)
         try:
             answer = await self._transport.send("POST", url, post.body, post.headers)
+            body = mask_json(answer.body)
+            if body is not answer.body:
+                answer = HttpResponse(answer.status, answer.fields, body)
+            if not 200 <= answer.status < 300:
+                raise await self._failure(answer, post.path, chat=isinstance(request, ChatRequest))
+            payload: Any = None
+            try:
+                payload = payload_of(answer.body)
+                reply = read(payload, request, time.perf_counter() - start)
+            except MalformedBody as error:
+                raise self._not_a_reply(answer, payload, error) from error
         except TransportError as error:
             raise Retryable(trimmed(mask(str(error))), taken=error.taken) from error
-        body = mask_json(answer.body)
-        if body is not answer.body:
-            answer = HttpResponse(answer.status, answer.fields, body)
-        if not 200 <= answer.status < 300:
-            failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
-            if isinstance(failure, LLMDenied) and await self._accepts_others(
-                answer.status, answer.body, post.path, chat=isinstance(request, ChatRequest)
-            ):
-                raise LLMRejected(f"{failure}; or this request alone is refused: the server takes others")
-            raise failure
-        try:
-            payload = payload_of(answer.body)
-        except MalformedBody as error:
-            raise self._not_a_reply(answer, None, error) from error
-        try:
-            return read(payload, request, time.perf_counter() - start)
-        except MalformedBody as error:
-            raise self._not_a_reply(answer, payload, error) from error
+        except (Retryable, LLMError) as error:  # servers may quote the key
+            error.args = tuple(mask(each) if isinstance(each, str) else each for each in error.args)
+            raise
+        self._answered.add(post.path)
+        return reply
+
+    async def _failure(self, answer: HttpResponse, path: str, *, chat: bool) -> Exception:
+        """Return the error for an answer that is no success."""
+        failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
+        if isinstance(failure, LLMDenied) and await self._accepts_others(
+            answer.status, answer.body, path, chat=chat
+        ):
+            return LLMRejected(f"{failure}; only this request is refused: the server accepts others")
+        return failure
 
     def _not_a_reply(self, answer: HttpResponse, payload: Any, error: Exception) -> Exception:
         """Return the error for a 200 without a reply; some gateways send an upstream's error that way."""

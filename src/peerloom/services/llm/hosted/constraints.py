@@ -51,7 +51,7 @@ class Constraints:
             return
         self._violations += 1
         if self._violations >= MAX_VIOLATIONS:
-            notice = f"the server ignores how it is told to answer ({dialect.constraint})"
+            notice = f"the server ignores the option that constrains replies ({dialect.constraint})"
             raise Retryable(notice, usage=reply.usage, notice=f"{notice}; {self._next()}")
 
     def observe_refusal(self, dialect: Dialect, request: ChatRequest, message: str) -> None:
@@ -63,7 +63,9 @@ class Constraints:
         if not self._is_relevant(dialect, request) or not self._others:
             return
         if dialect.constraint in message and _UNKNOWN.search(message) is not None:
-            notice = f"the server refuses to be told how to answer ({dialect.constraint}): {message}"
+            notice = (
+                f"the server refuses the option that constrains replies ({dialect.constraint}): {message}"
+            )
             raise Retryable(notice, notice=f"{notice}; {self._next()}")
 
     def _is_relevant(self, dialect: Dialect, request: ChatRequest) -> bool:
@@ -75,9 +77,9 @@ class Constraints:
         self._violations = 0
         if self._others:
             self.dialect = self._others.pop(0)
-            return f"it is told by {self.dialect.constraint} from now on"
+            return f"{self.dialect.constraint} is used from now on"
         self.dialect, self._settled = self._first, True
-        return "answers are only checked, and asked for again if they are none: this costs calls"
+        return "replies are only checked, and invalid ones are requested again, which costs calls"
 
 
 def _conforms(request: ChatRequest, text: str) -> bool:

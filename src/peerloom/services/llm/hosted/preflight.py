@@ -7,15 +7,14 @@ import asyncio
 import difflib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import orjson
 from yarl import URL
 
 from peerloom.errors import LLMDenied, ServiceError
-from peerloom.services.llm.http.aiohttp_transport import open_session, read_response
-from peerloom.services.llm.http.base import HttpResponse
+from peerloom.services.llm.http.base import HttpResponse, Transport, TransportError
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.providers.dialect import Dialect, Provider
 from peerloom.services.llm.retry import retry_after
@@ -48,8 +47,9 @@ async def choose_model(
         ServiceError: if the server does not answer, refuses the key, or lacks the model.
     """
     key = endpoint.api_key
-    async with open_session(endpoint, dialect.auth(key) if key is not None else {}) as session:
-        check = _Check(endpoint, dialect, session, notify)
+    transport = endpoint.open_transport(dialect.auth(key) if key is not None else {})
+    try:
+        check = _Check(endpoint, dialect, transport, notify)
         path = dialect.model_path(wanted) if wanted else None
         if wanted and path and await check.found(path):
             return wanted
@@ -60,22 +60,18 @@ async def choose_model(
             raise ServiceError(f"{endpoint.shown()} does not say which models may be asked: set llm.model")
         await check.accepts_chats(wanted)
         return wanted
+    finally:
+        await transport.close()
 
 
+@dataclass(frozen=True)
 class _Check:
     """Send the preflight requests to one server."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        dialect: Dialect,
-        session: aiohttp.ClientSession,
-        notify: Callable[[str], None] | None,
-    ) -> None:
-        self._endpoint = endpoint
-        self._dialect = dialect
-        self._session = session
-        self._notify = notify
+    endpoint: Endpoint
+    dialect: Dialect
+    transport: Transport
+    notify: Callable[[str], None] | None
 
     async def found(self, path: str) -> bool:
         """Return whether `path` describes a model."""
@@ -86,15 +82,15 @@ class _Check:
 
     async def listed(self, wanted: str | None) -> list[str] | None:
         """Return the models listed; None if the list does not show which models accept chats."""
-        path = self._dialect.models_path
+        path = self.dialect.models_path
         answer = await self._send("GET", path)
         failure = None
         if answer.status == 200:
             try:
-                return self._dialect.listed(orjson.loads(answer.body))
+                return self.dialect.listed(orjson.loads(answer.body))
             except (orjson.JSONDecodeError, MalformedBody):
                 failure = ServiceError(
-                    f"{self._endpoint.shown(path)} answers, but with no list of models: "
+                    f"{self.endpoint.shown(path)} answers, but with no list of models: "
                     f"{_message(answer.body)!r}. Is llm.base_url the right address?"
                 )
         broken = answer.status >= 500 and answer.status not in _BUSY
@@ -105,11 +101,11 @@ class _Check:
 
     async def accepts_chats(self, model: str) -> None:
         """Raise ServiceError unless an empty chat is refused as invalid."""
-        post = self._dialect.probe(model)
+        post = self.dialect.probe(model)
         answer = await self._send("POST", post.path, post.body)
         if answer.status in _NO_LIST:
             reason = f"HTTP {answer.status}: {_message(answer.body)}"
-            raise ServiceError(f"{self._endpoint.shown()} has no model {model!r} ({reason}). Set llm.model")
+            raise ServiceError(f"{self.endpoint.shown()} has no model {model!r} ({reason}). Set llm.model")
         if answer.status not in (200, 400, 422):
             raise self._refused(post.path, answer)
 
@@ -119,7 +115,7 @@ class _Check:
         A test server may answer 404 to an empty chat. If there is no server, the first call fails with a
         message.
         """
-        post = self._dialect.probe(model)
+        post = self.dialect.probe(model)
         answer = await self._send("POST", post.path, post.body)
         if answer.status in (400, 422):
             return True
@@ -127,10 +123,10 @@ class _Check:
             raise self._refused(post.path, answer)
         if strict:
             return answer.status == 200
-        wrong_url = answer.status in _NO_LIST and _tail_hint(self._endpoint, self._dialect.provider)
+        wrong_url = answer.status in _NO_LIST and _tail_hint(self.endpoint, self.dialect.provider)
         return not wrong_url and answer.body.lstrip().startswith(b"{")
 
-    async def _send(self, method: str, path: str, body: bytes | None = None) -> HttpResponse:
+    async def _send(self, method: str, path: str, body: bytes = b"") -> HttpResponse:
         """Send a request, and repeat it for a limited time while the server is busy."""
         deadline, pause, notified = time.monotonic() + _BUSY_SECONDS, 0.5, False
         while True:
@@ -141,9 +137,9 @@ class _Check:
             wait = pause if requested is None else requested
             if time.monotonic() + wait > deadline:
                 return answer
-            if self._notify is not None and not notified:
-                self._notify(
-                    f"{self._endpoint.shown(path)} is busy (HTTP {answer.status}: {_message(answer.body)}): "
+            if self.notify is not None and not notified:
+                self.notify(
+                    f"{self.endpoint.shown(path)} is busy (HTTP {answer.status}: {_message(answer.body)}): "
                     f"waiting for up to {_BUSY_SECONDS:g} s"
                 )
             notified = True
@@ -152,25 +148,21 @@ class _Check:
 
     def _is_denied(self, answer: HttpResponse) -> bool:
         """Return whether waiting cannot help, e.g. since the account has no credit."""
-        failure = self._dialect.failure(answer.status, answer.headers, answer.body, time.time())
+        failure = self.dialect.failure(answer.status, answer.headers, answer.body, time.time())
         return isinstance(failure, LLMDenied)
 
-    async def _send_once(self, method: str, path: str, body: bytes | None) -> HttpResponse:
-        endpoint, variable = self._endpoint, self._dialect.provider.url_env
+    async def _send_once(self, method: str, path: str, body: bytes) -> HttpResponse:
+        endpoint, variable = self.endpoint, self.dialect.provider.url_env
         seconds = min(_SECONDS, endpoint.timeout)
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=endpoint.connect_timeout)
-        url = endpoint.url(path)
         try:
-            async with self._session.request(
-                method, url, data=body, timeout=timeout, allow_redirects=False
-            ) as response:
-                return await read_response(response)
+            async with asyncio.timeout(seconds):
+                return await self.transport.send(method, endpoint.url(path), body, {})
         except TimeoutError as error:
             raise ServiceError(
                 f"{endpoint.shown(path)} does not answer in {seconds:g} s: "
                 f"check that the server is well, and llm.base_url ({variable})"
             ) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except TransportError as error:
             raise ServiceError(
                 f"no LLM server answers at {endpoint.shown()} ({mask(str(error))}): start it, "
                 f"or set llm.base_url ({variable}) to where it is"
@@ -178,16 +170,18 @@ class _Check:
 
     def _refused(self, path: str, answer: HttpResponse) -> ServiceError:
         status, body = answer.status, answer.body
-        where, provider = self._endpoint.shown(path), self._dialect.provider
+        where, provider = self.endpoint.shown(path), self.dialect.provider
         if status in _DENIED or b"API_KEY_INVALID" in body:
             refused = (
-                "the API key was refused" if self._endpoint.api_key else "it wants an API key and none is set"
+                "the API key was refused"
+                if self.endpoint.api_key
+                else "it requires an API key and none is set"
             )
             return ServiceError(f"{where}: {refused} (HTTP {status}): set {provider.key_env}")
         if status == 404:
-            return ServiceError(f"{where} is not found (HTTP 404){_tail_hint(self._endpoint, provider)}")
+            return ServiceError(f"{where} is not found (HTTP 404){_tail_hint(self.endpoint, provider)}")
         if status // 100 == 3:
-            target = mask(_target(self._endpoint.url(path), answer.headers.get("Location", "")))
+            target = mask(_target(self.endpoint.url(path), answer.headers.get("Location", "")))
             return ServiceError(f"{where} redirects{target} (HTTP {status}): set llm.base_url to that place")
         return ServiceError(f"{where} answered HTTP {status}: {_message(body)}")
 

@@ -1,4 +1,4 @@
-"""Use providers whose HTTP interface is not OpenAI's.
+"""Use the known providers.
 
     AnthropicService(model="claude-sonnet-4-5", calls=CallPolicy(timeout=120))
 
@@ -13,6 +13,7 @@ from peerloom.services.llm.providers.anthropic import AnthropicDialect
 from peerloom.services.llm.providers.azure import AzureDialect
 from peerloom.services.llm.providers.dialect import Dialect
 from peerloom.services.llm.providers.gemini import GeminiDialect
+from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.secret import Secret
 
 
@@ -43,6 +44,15 @@ class ProviderService(HttpService):
     ) -> None:
         dialect = type(self).dialect(**options)
         super().__init__(dialect, base_url=base_url, model=model, api_key=api_key, calls=calls)
+
+
+class OpenAIService(ProviderService):
+    """Servers that implement OpenAI's chat completions; `base_url` includes `/v1`.
+
+    Reads `OPENAI_BASE_URL` and `OPENAI_API_KEY`; further options are those of `OpenAIDialect`.
+    """
+
+    dialect = OpenAIDialect
 
 
 class AzureService(ProviderService):

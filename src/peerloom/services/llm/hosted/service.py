@@ -1,44 +1,40 @@
 """Use a model on one or more servers that are running already.
 
-Nothing is started. A dialect encodes the requests; `openai` and `providers` have the known ones.
+Nothing is started. A dialect encodes the requests; `providers` has the known ones.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from peerloom.errors import ConfigError
 from peerloom.services.llm.client.client import ReplicatedClientSpec
+from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.hosted.preflight import choose_model
-from peerloom.services.llm.http.endpoint import Endpoint, Http
+from peerloom.services.llm.http.endpoint import Endpoint, HttpOptions
 from peerloom.services.llm.providers.dialect import Dialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.processes.spawn import Spawner
 from peerloom.services.secret import Secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallPolicy:
-    """The timeouts and retries of calls to any provider. Times in seconds.
+@dataclass(frozen=True, kw_only=True)
+class CallPolicy(HttpOptions):
+    """The timeouts and retries of calls to any provider."""
 
-    Args:
-        timeout: see `Endpoint`.
-        connect_timeout: see `Endpoint`.
-        retry: see `ReplicatedClientSpec`.
-        http: see `Endpoint`.
-    """
-
-    timeout: float = 600.0
-    connect_timeout: float = 10.0
     retry: Retry = field(default_factory=Retry)
-    http: Http = "auto"
+    """The attempts at each call."""
+
+    def endpoint(self, base_url: str, api_key: Secret | None) -> Endpoint:
+        """Return the endpoint of a server."""
+        options = {each.name: getattr(self, each.name) for each in fields(HttpOptions)}
+        return Endpoint(base_url=base_url, api_key=api_key, **options)
 
 
-class HttpService:
-    """Servers with the same dialect and model.
+class HttpService(LLMService):
+    """Servers with the same dialect and model; if one becomes unavailable, calls fail and are retried.
 
     Args:
         dialect: the servers' dialect.
@@ -61,23 +57,16 @@ class HttpService:
         calls: CallPolicy | None = None,
     ) -> None:
         key = Secret(api_key) if isinstance(api_key, str) else api_key
+        key = key or Secret.from_env(dialect.provider.key_env)
         self._calls = calls or CallPolicy()
-        self._dialect = dialect
+        urls = addresses(dialect, base_url)
+        self._dialect = dialect.for_server(urls[0])
         self._model = model
-        self._endpoints = [
-            Endpoint(
-                base_url=url,
-                api_key=key or Secret.from_env(dialect.provider.key_env),
-                timeout=self._calls.timeout,
-                connect_timeout=self._calls.connect_timeout,
-                http=self._calls.http,
-            )
-            for url in addresses(dialect, base_url)
-        ]
+        self._endpoints = [self._calls.endpoint(url, key) for url in urls]
         self._secrets = [endpoint.secrets for endpoint in self._endpoints]  # held, so that they are masked
 
     async def start(
-        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+        self, name: str, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
         """Check that all servers answer and have the model.
 
@@ -97,13 +86,6 @@ class HttpService:
             retry=self._calls.retry,
         )
 
-    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
-        """Wait for ever: if a server becomes unavailable, the calls fail and are retried."""
-        await asyncio.Event().wait()
-
-    async def stop(self) -> None:
-        """Do nothing: nothing was started."""
-
 
 def addresses(dialect: Dialect, given: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the base URLs given, else those of the environment, else the provider's.
@@ -120,5 +102,5 @@ def addresses(dialect: Dialect, given: str | Sequence[str] | None) -> tuple[str,
     urls = [found] if isinstance(found, str) else found
     short = tuple(url.rstrip("/").removesuffix(provider.dropped) for url in urls)
     if len(set(short)) < len(short):
-        raise ConfigError("llm.base_url names a server twice: each is a replica of its own")
+        raise ConfigError("llm.base_url names a server twice: give each replica once")
     return short

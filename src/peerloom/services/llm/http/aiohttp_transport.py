@@ -17,35 +17,24 @@ _BIG_BODY = 1 << 20  # aiohttp expects larger bodies as files, which it writes i
 _DNS_SECONDS = 300
 
 
-def open_session(endpoint: Endpoint, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-    """Return a session for one server, for the running event loop; `headers` contain the key."""
-    tls = tls_context() if URL(endpoint.base_url).scheme == "https" else True
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=0,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            ttl_dns_cache=_DNS_SECONDS,
-            ssl=tls,
-        ),
-        headers={**JSON, "Accept-Encoding": ACCEPTED, **headers},
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=endpoint.timeout, sock_connect=endpoint.connect_timeout),
-        proxy=endpoint.proxy,
-    )
-
-
-async def read_response(response: aiohttp.ClientResponse) -> HttpResponse:
-    """Read a complete response, and decompress its body."""
-    return decompressed(HttpResponse(response.status, response.raw_headers, await response.read()))
-
-
 class AiohttpTransport:
-    """Sends requests by aiohttp. `seconds` is the session's timeout, for messages."""
+    """Sends requests to the server of `endpoint`; `headers` contain the key."""
 
-    def __init__(self, session: aiohttp.ClientSession, seconds: float) -> None:
-        self._session = session
-        self._seconds = seconds
+    def __init__(self, endpoint: Endpoint, headers: Mapping[str, str]) -> None:
+        self._seconds = endpoint.timeout
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                ttl_dns_cache=_DNS_SECONDS,
+                ssl=tls_context() if URL(endpoint.base_url).scheme == "https" else True,
+            ),
+            headers={**JSON, "Accept-Encoding": ACCEPTED, **headers},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=endpoint.timeout, sock_connect=endpoint.connect_timeout),
+            proxy=endpoint.proxy,
+        )
 
     async def send(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         """Send one request and return the response; see `Transport.send`."""
@@ -54,7 +43,8 @@ class AiohttpTransport:
             async with self._session.request(
                 method, url, data=data if body else None, headers=headers, allow_redirects=False
             ) as response:
-                return await read_response(response)
+                body = await response.read()
+                return decompressed(HttpResponse(response.status, response.raw_headers, body))
         except TimeoutError as error:
             why = f"timeout ({str(error) or f'no reply in {self._seconds:g} s'})"
             raise TransportError(why, taken=not isinstance(error, _NOT_TAKEN)) from error

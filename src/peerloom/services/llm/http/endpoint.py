@@ -2,66 +2,76 @@
 
 The transport determines the CPU time of a call: it keeps as many connections as there are concurrent calls,
 which admission bounds (aiohttp's own limit is 100), encodes headers once, keeps no cookies, prefers
-uncompressed bodies, and looks up the proxy once. `thin` is the cheapest; aiohttp supports proxies.
+uncompressed bodies, and looks up the proxy once. `native` is the cheapest; aiohttp supports proxies.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
 
 from peerloom.errors import ConfigError
+from peerloom.options import FREE, Options, Positive
 from peerloom.services.llm.http.base import Transport
 from peerloom.services.llm.http.pool import Http1Transport
 from peerloom.services.processes.rlimit import allow_open_files
 from peerloom.services.secret import Secret
 
-Http = Literal["auto", "thin", "aiohttp"]
-"""The transport of requests: `thin`, `aiohttp`, or `auto`: thin unless the environment sets a proxy."""
+Http = Literal["auto", "native", "aiohttp"]
+"""The transport of requests: `native`, `aiohttp`, or `auto`: native unless the environment sets a proxy."""
 
-AUTO: Http = "thin"
+AUTO: Http = "native"
 _SOCKETS = 65_536  # bounded by the hard limit of open files
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _SECRET_NAME = re.compile(r"key|token|secret|passw|auth|sig|code|credential", re.IGNORECASE)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """The address of a server. Times in seconds.
+@dataclass(frozen=True, kw_only=True)
+class HttpOptions(Options):
+    """The timeouts of requests, in seconds, and their transport."""
+
+    timeout: Annotated[Positive, FREE] = 600.0
+    """Seconds that one attempt may take."""
+    connect_timeout: Annotated[Positive, FREE] = 10.0
+    """Seconds that opening a connection may take."""
+    http: Annotated[Http, FREE] = "auto"
+    """The HTTP client: `native` (cheapest, but no proxies), `aiohttp`, or `auto` for the one that suits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint(HttpOptions):
+    """The address of a server, and how it is called.
 
     Args:
         base_url: the URL up to and including `/v1`.
         api_key: the API key, if any; the dialect determines its header.
-        timeout: the timeout of one attempt, from connecting to the last byte.
-        connect_timeout: the timeout for opening a connection.
-        http: the transport of requests.
 
     Raises:
-        ConfigError: if `base_url` or `http` is invalid, or the transport does not support the proxy.
+        ConfigError: if `base_url` or an option is invalid, or the transport does not support the proxy.
     """
 
     base_url: str
     api_key: Secret | None = None
-    timeout: float = 600.0
-    connect_timeout: float = 10.0
-    http: Http = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         url = URL(self.base_url)
         if url.user or url.password:
-            raise ConfigError("llm.base_url holds a user or password: leave them out, the key has a variable")
+            raise ConfigError(
+                "llm.base_url contains a user or password: remove them, and set the key by its variable"
+            )
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigError(f"llm.base_url is {self.base_url!r}: it must begin with http:// or https://")
         if url.path.rstrip("/").endswith("/chat/completions"):
             raise ConfigError(f"llm.base_url is {self.base_url!r}: leave out /chat/completions at its end")
-        if self.http not in get_args(Http):
-            raise ConfigError(f"llm.http is {self.http!r}: use one of {', '.join(get_args(Http))}")
-        if self.http == "thin" and self.proxy is not None:
-            raise ConfigError(f"llm.http=thin reaches {url.host} by no proxy: use auto, or set no_proxy")
+        if self.http == "native" and self.proxy is not None:
+            raise ConfigError(
+                f"llm.http=native supports no proxy, and {url.host} needs one: use auto, or set no_proxy"
+            )
 
     @property
     def proxy(self) -> str | None:
@@ -95,14 +105,11 @@ class Endpoint:
         if kind == "auto":
             kind = AUTO if self.proxy is None else "aiohttp"
         allow_open_files(_SOCKETS)
-        if kind != "thin":
+        if kind != "native":
             # Importing aiohttp takes a third of a second in each peer, and few need it.
-            from peerloom.services.llm.http.aiohttp_transport import (  # noqa: PLC0415
-                AiohttpTransport,
-                open_session,
-            )
+            from peerloom.services.llm.http.aiohttp_transport import AiohttpTransport  # noqa: PLC0415
 
-            return AiohttpTransport(open_session(self, headers), self.timeout)
+            return AiohttpTransport(self, headers)
         return Http1Transport(
             url, {**JSON, **headers}, seconds=self.timeout, connect_seconds=self.connect_timeout
         )

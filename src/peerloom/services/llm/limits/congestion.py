@@ -67,7 +67,6 @@ class Congestion:
     Attributes:
         rate: attempts that may begin per second.
         ceiling: calls that may be in flight.
-        closed_since: when the latest pause began.
         closed_until: when attempts may begin again; in the past if they may begin now.
     """
 
@@ -75,7 +74,7 @@ class Congestion:
         self._declared = declared
         self.rate = math.inf
         self.ceiling = math.inf
-        self.closed_since = self.closed_until = -math.inf
+        self.closed_until = -math.inf
         self._pauses = 0  # in a row
         self._probing = False
         self._tolerated = 0.0
@@ -145,6 +144,11 @@ class Congestion:
         self._drop_refused(refused)
         self._asked = max(self._asked, now + retry_after if retry_after else 0.0)
         return self._react(load, now)
+
+    def accepted(self, attempts: int, since: float, now: float) -> None:
+        """Record earlier attempts that were accepted at an even rate since a time."""
+        for average in (self._recent, self._usual):
+            average.add_earlier(attempts, since, now)
 
     def advance(self, *, wanted: bool, load: Load, now: float) -> None:
         """Advance the time to `now`; `wanted` is whether calls wait for the rate or the ceiling to grow."""
@@ -258,7 +262,6 @@ class Congestion:
         self._pauses += 1
         self.closed_until = now + max(asked, min(own, longest, LONGEST_PAUSE_SECONDS))
         if not self._probing:
-            self.closed_since = now
             self._loads = self.rate, self.ceiling
             self._ceiling_knee = CUT * self.ceiling
         self._before = None

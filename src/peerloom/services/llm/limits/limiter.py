@@ -1,8 +1,8 @@
 """Limit a peer's calls of one service to the quota granted by the driver.
 
-While nothing is limited a call costs one comparison. Otherwise it reserves its estimated usage before it
-begins, and waits in the queue of its role while the quota does not cover it; roles take turns. When the call
-ends, its reservation is settled. Quota that is not needed is returned, so that other peers can use it.
+While nothing is limited a call costs one comparison, and nothing is reported. Otherwise it reserves its
+estimated usage before it begins, and waits in the queue of its role while the quota does not cover it; roles
+take turns. When the call ends, its reservation is settled. Quota that is not needed is returned.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from copy import copy
 from itertools import count, islice
 
 from peerloom.services.llm.usage.amounts import ANYTHING, NOTHING, Amount, Demand, QuotaGrant, UsageReport
@@ -38,30 +39,17 @@ class ServiceLimiter:
     ) -> None:
         self.service = service
         self.limited = limited
-        self.down = ""
-        self.denied = False
-        self.idle = 0
-        """Calls that wait for the service or for their next attempt, and not for a grant."""
         self._urgent = urgent
         self._clock = clock
         self._granted = NOTHING if limited else ANYTHING
         self._slots = 0.0 if limited else math.inf
         self._leased_until = self._starts = math.inf
-        self._grant = -1
-        self._spent = self._reserved = self._returned = NOTHING
-        self._outstanding = 0
+        self._usage = UsageReport(service=service, number=0)  # the totals of the next report
         self._queues: dict[str, deque[Waiter]] = {}
         self._turns: deque[str] = deque()  # roles with a queue, the next one first
         self._begun: dict[str, tuple[int, Amount]] = {}  # since the last report, by role
-        self._attempts = self._refused = 0
         self._retry_at = 0.0
-        self._refusal = ""
-        self._refusal_seconds = 0.0
         self._paused: dict[int, float] = {}  # the time of the next attempt of each refused call
-        self._answered = self._reported_answered = 0
-        self._seconds = 0.0
-        self._completion = 0.0
-        self._number = 0
         self._keys = count()
         self._reported_at = clock()
 
@@ -73,7 +61,9 @@ class ServiceLimiter:
     @property
     def active(self) -> bool:
         """Whether reports are to be sent regularly."""
-        return self.limited and (self._outstanding > 0 or bool(self._turns) or self._spare(()) != NOTHING)
+        return self.limited and (
+            self._usage.outstanding > 0 or bool(self._turns) or self._spare(()) != NOTHING
+        )
 
     @property
     def throttled(self) -> bool:
@@ -81,26 +71,14 @@ class ServiceLimiter:
         return self._starts < math.inf
 
     @property
-    def changed(self) -> bool:
-        """Whether calls are outstanding, or were answered since the last report."""
-        return self._outstanding > 0 or self._answered != self._reported_answered
+    def metered(self) -> bool:
+        """Whether the driver needs reports: calls are limited, or one was refused."""
+        return self.limited or self._usage.refused > 0
 
     def begin(self) -> None:
         """Begin a call while nothing is limited."""
-        if not self._outstanding:
-            self._urgent()
-        self._outstanding += 1
-        self._attempts += 1
-
-    def try_take(self, need: Amount | None) -> bool:
-        """Begin a call, with a reservation of `need` if given, if possible at once; return whether it was."""
-        if need is None:
-            self.begin()
-        elif self._turns or not self._fits(need):
-            return False
-        else:
-            self._reserve("", need)
-        return True
+        self._usage.outstanding += 1
+        self._usage.attempts += 1
 
     async def take(self, role: str, need: Amount, *, first: bool = False) -> None:
         """Wait until the quota covers a call and its turn has come, and reserve its `need`.
@@ -138,25 +116,23 @@ class ServiceLimiter:
 
         The rest of the reservation is returned to the driver, not used here, since unused rates expire.
         """
-        self._outstanding -= 1
+        self._usage.outstanding -= 1
         if need is not None:
-            self._reserved = self._reserved.plus(need, -1.0)
+            self._usage.reserved = self._usage.reserved.plus(need, -1.0)
             if self.limited:
-                self._returned = self._returned.plus(need).plus(need.least(used), -1.0)
+                self._usage.returned = self._usage.returned.plus(need).plus(need.least(used), -1.0)
         if self.limited:
-            self._spent = self._spent.plus(used)
+            self._usage.spent = self._usage.spent.plus(used)
             if self._turns:
                 self._serve()
-                if self._turns and not self._outstanding:
+                if self._turns and not self._usage.outstanding:
                     self._urgent()
 
     def answered(self, seconds: float, completion: int) -> None:
         """Count an answered attempt, with its duration and completion tokens."""
-        if not self._answered:
-            self._urgent()  # the driver treats later refusals differently once the service has answered
-        self._answered += 1
-        self._seconds += seconds
-        self._completion += completion
+        self._usage.answered += 1
+        self._usage.seconds += seconds
+        self._usage.completion += completion
 
     def refused(self, retry_after: float, why: str, seconds: float) -> None:
         """Count an attempt that was refused for a limit.
@@ -166,10 +142,12 @@ class ServiceLimiter:
             why: the message of the refusal.
             seconds: the time it took to arrive.
         """
-        self._refused += 1
-        self._refusal_seconds = max(seconds, self._refusal_seconds + 0.1 * (seconds - self._refusal_seconds))
+        self._usage.refused += 1
+        self._usage.refusal_seconds = max(
+            seconds, self._usage.refusal_seconds + 0.1 * (seconds - self._usage.refusal_seconds)
+        )
         self._retry_at = max(self._retry_at, self._clock() + retry_after)
-        self._refusal = why
+        self._usage.refusal = why
         self._urgent()
 
     @contextmanager
@@ -182,20 +160,16 @@ class ServiceLimiter:
         finally:
             del self._paused[key]
 
-    def set_down(self, down: str, denied: bool = False) -> None:
-        """Set the reason why the service does not answer, or the empty string if it does."""
-        if (down, denied) != (self.down, self.denied):
-            self.down, self.denied = down, denied
-            self._urgent()
-
     def apply(self, grant: QuotaGrant) -> None:
         """Apply a grant, unless it is older than the last one."""
-        if grant.number <= self._grant:
+        if grant.number <= self._usage.grant:
             return
-        self._grant = grant.number
+        self._usage.grant = grant.number
         self._granted, self._slots, self._starts = grant.granted, grant.slots, grant.starts
         self._leased_until = self._clock() + grant.lease
-        self.limited = grant.limited
+        if not self.limited:
+            self.limited = True
+            self._urgent()  # the driver does not know the outstanding calls yet
         self._serve()
 
     def report(self, *, last: bool = False) -> UsageReport:
@@ -204,48 +178,31 @@ class ServiceLimiter:
         seconds = max(now - self._reported_at, 1e-3)
         demands = self._demands(seconds)
         self._return_unneeded(demands)
-        self._begun, self._reported_at, self._reported_answered = {}, now, self._answered
-        self._number += 1
-        return UsageReport(
-            service=self.service,
-            number=self._number,
-            grant=self._grant,
-            spent=self._spent,
-            reserved=self._reserved,
-            returned=self._returned,
-            outstanding=self._outstanding,
-            attempts=self._attempts,
-            refused=self._refused,
-            retry_after=max(0.0, self._retry_at - now),
-            refusal=self._refusal,
-            refusal_seconds=self._refusal_seconds,
-            paused=len(self._paused),
-            next_attempt=max(0.0, min(self._paused.values(), default=now) - now),
-            answered=self._answered,
-            seconds=self._seconds,
-            completion=self._completion,
-            demands=demands,
-            down=self.down,
-            denied=self.denied,
-            last=last,
-        )
+        self._begun, self._reported_at = {}, now
+        usage = self._usage
+        usage.number += 1
+        usage.retry_after = max(0.0, self._retry_at - now)
+        usage.paused = len(self._paused)
+        usage.next_attempt = max(0.0, min(self._paused.values(), default=now) - now)
+        usage.demands, usage.last = demands, last
+        return copy(usage)
 
     def _left(self) -> Amount:
         """Return the quota that is granted and not yet taken."""
-        taken = self._spent.plus(self._reserved).plus(self._returned)
+        taken = self._usage.spent.plus(self._usage.reserved).plus(self._usage.returned)
         return self._granted.plus(taken, -1.0)
 
     def _fits(self, need: Amount) -> bool:
-        if self._outstanding >= self._slots or self._attempts >= self._starts:
+        if self._usage.outstanding >= self._slots or self._usage.attempts >= self._starts:
             return False
         return self._clock() < self._leased_until and self._left().covers(need)
 
     def _reserve(self, role: str, need: Amount) -> None:
-        if not self._outstanding:
+        if not self._usage.outstanding:
             self._urgent()  # no reports were sent while no call was outstanding
-        self._outstanding += 1
-        self._attempts += 1
-        self._reserved = self._reserved.plus(need)
+        self._usage.outstanding += 1
+        self._usage.attempts += 1
+        self._usage.reserved = self._usage.reserved.plus(need)
         count, sum_ = self._begun.get(role, (0, NOTHING))
         self._begun[role] = (count + 1, sum_.plus(need))
 
@@ -262,7 +219,7 @@ class ServiceLimiter:
             need, ready = queue[0]
             if not ready.done():  # otherwise it was cancelled, and is about to be removed
                 if not self._fits(need):
-                    if self._outstanding:
+                    if self._usage.outstanding:
                         return
                     blocked += 1
                     continue
@@ -300,8 +257,8 @@ class ServiceLimiter:
 
     def _return_unneeded(self, demands: list[Demand]) -> None:
         """Return the quota that is not needed; all of it if no call can begin with it and none will end."""
-        stuck = bool(self._turns) and not self._outstanding
-        self._returned = self._returned.plus(self._spare(() if stuck else demands))
+        stuck = bool(self._turns) and not self._usage.outstanding
+        self._usage.returned = self._usage.returned.plus(self._spare(() if stuck else demands))
 
     def _spare(self, demands: Iterable[Demand]) -> Amount:
         """Return the quota left once the demands are met."""

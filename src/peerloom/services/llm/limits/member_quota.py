@@ -6,8 +6,9 @@ calls stay taken until the member has settled the calls, or has ended.
 
 import math
 from collections import deque
+from dataclasses import dataclass, field
 
-from peerloom.services.llm.usage.amounts import ENDLESS, Amount, Demand, UsageReport
+from peerloom.services.llm.usage.amounts import ENDLESS, Amount, UsageReport
 
 SLOT_SECONDS = 1.0
 """The lease of slots: the time during which a member may begin calls in them, unless the lease is renewed."""
@@ -17,31 +18,42 @@ RESEND_SECONDS = 0.5
 """The time after which an unacknowledged grant that calls wait for counts as lost."""
 
 
+@dataclass(slots=True)
 class MemberQuota:
     """The latest usage report of a member, and the grants that it may still use.
 
     Args:
         name: the name of the member.
-        granted: the initial quota.
+        report: its latest report, with number -1 until there is one.
+        reported_at: the time of the report, or at which the member joined.
+        granted: the amount granted so far.
+        served: the turn at which it last got a slot or an attempt.
+        leases: the number, slots and end of each valid grant.
+        dirty: whether a grant is to be sent.
     """
 
-    def __init__(self, name: str, granted: Amount) -> None:
-        self.name = name
-        self.report: UsageReport | None = None
-        self.reported_at = self.sent_at = -math.inf
-        self.granted = granted
-        self.slots: float = 0.0
-        self.starts: float = ENDLESS
-        self.number = -1
-        self.served = 0  # the turn at which it last got a slot or an attempt
-        self.leases: deque[tuple[int, float, float]] = deque()  # number, slots and end of each valid grant
-        self.moved: list[str] | None = None
-        self.dirty = True
+    name: str
+    report: UsageReport
+    reported_at: float
+    granted: Amount
+    sent_at: float = -math.inf
+    slots: float = 0.0
+    starts: float = ENDLESS
+    number: int = -1
+    served: int = 0
+    leases: deque[tuple[int, float, float]] = field(default_factory=deque[tuple[int, float, float]])
+    dirty: bool = True
+
+    @property
+    def reported(self) -> bool:
+        """Whether it has sent a report."""
+        return self.report.number >= 0
 
     def update(self, report: UsageReport, now: float) -> None:
         """Replace the report with a newer one."""
         self.report, self.reported_at = report, now
-        if report.grant < self.number and report.demands and now - self.sent_at > RESEND_SECONDS:
+        needed = bool(report.demands) or report.grant < 0
+        if report.grant < self.number and needed and now - self.sent_at > RESEND_SECONDS:
             self.dirty = True
 
     def send(self, slots: float, now: float) -> None:
@@ -52,37 +64,20 @@ class MemberQuota:
             self.leases.append((self.number, slots, now + SLOT_SECONDS + GRACE_SECONDS))
 
     @property
-    def demands(self) -> list[Demand]:
-        """The calls that wait for quota, or are expected soon."""
-        return self.report.demands if self.report is not None else []
-
-    @property
-    def outstanding(self) -> int:
-        """The outstanding calls."""
-        return self.report.outstanding if self.report is not None else 0
-
-    @property
-    def attempts(self) -> int:
-        """The total attempts begun."""
-        return self.report.attempts if self.report is not None else 0
-
-    @property
     def calls(self) -> float:
         """Calls that are outstanding, waiting, or expected soon."""
-        return self.outstanding + sum(demand.count for demand in self.demands)
+        return self.report.outstanding + sum(demand.count for demand in self.report.demands)
 
     @property
     def next_attempt(self) -> float:
         """The time of the next attempt of a refused call; infinite if there is none."""
-        paused = self.report is not None and self.report.paused
-        return self.reported_at + self.report.next_attempt if self.report is not None and paused else math.inf
+        return self.reported_at + self.report.next_attempt if self.report.paused else math.inf
 
     def held(self, now: float) -> float:
         """Return the slots taken by outstanding calls, or by leases that neither ended nor were replaced."""
-        acknowledged = self.report.grant if self.report is not None else -1
-        while self.leases and (self.leases[0][2] <= now or self.leases[0][0] < acknowledged):
+        while self.leases and (self.leases[0][2] <= now or self.leases[0][0] < self.report.grant):
             self.leases.popleft()
-        return max(float(self.outstanding), *(slots for _, slots, _ in self.leases), 0.0)
+        return max(float(self.report.outstanding), *(slots for _, slots, _ in self.leases), 0.0)
 
     def set_slots(self, slots: float) -> None:
         """Set the number of calls that may be outstanding."""

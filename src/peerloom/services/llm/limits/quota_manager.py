@@ -6,8 +6,7 @@ whole run, for any number of members, and no call waits for a round trip. Rates 
 more slowly than the provider's window allows, so that even its strictest count is not exceeded.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from peerloom.services.llm.limits.service_quota import Limits, Refusing, ServiceQuota
 from peerloom.services.llm.usage.amounts import QuotaGrant, decode_reports, encode
@@ -15,14 +14,6 @@ from peerloom.services.llm.usage.budget import Spending
 
 Sent = tuple[str, bytes]
 """A member, and encoded grants for it."""
-
-
-class Away(NamedTuple):
-    """An unavailable service: the reason, and whether it denies all requests of this run."""
-
-    service: str
-    why: str
-    denied: bool
 
 
 class QuotaManager:
@@ -39,7 +30,6 @@ class QuotaManager:
         self._quotas = {
             name: ServiceQuota(name, each, spending.unlimited, now) for name, each in limits.items()
         }
-        self._moved: dict[str, list[str]] = {}
         self._gone: set[str] = set()
 
     @property
@@ -64,16 +54,10 @@ class QuotaManager:
             quota.lost(member)
         self._spending.close(member)
 
-    def joined(self, member: str) -> None:
-        """Send a new member the replicas that have changed since the run began."""
-        for service, urls in self._moved.items():
-            self._quotas[service].set_replicas(member, urls)
-
-    def moved(self, service: str, urls: Sequence[str], members: Sequence[str]) -> None:
-        """Change the replicas of a service, and send them to the members."""
-        self._moved[service] = list(urls)
-        for member in members:
-            self._quotas[service].set_replicas(member, self._moved[service])
+    def joined(self, member: str, now: float) -> None:
+        """Add a member."""
+        for quota in self._quotas.values():
+            quota.joined(member, now)
 
     def grants(self, now: float) -> list[Sent]:
         """Return the encoded grants to send to members."""
@@ -110,16 +94,7 @@ class QuotaManager:
         """The reported calls that wait for a grant."""
         return sum(quota.waiting for quota in self._quotas.values())
 
-    def away(self) -> list[Away]:
-        """Return the services that some member cannot reach or that deny it."""
-        found = ((service, quota.away()) for service, quota in self._quotas.items())
-        return [Away(service, *why) for service, why in found if why is not None]
-
     def refusing(self) -> list[Refusing]:
         """Return the services that refuse calls, so that all of their calls wait."""
         found = (quota.refusing() for quota in self._quotas.values())
         return [each for each in found if each is not None]
-
-    def ever_answered(self, service: str) -> bool:
-        """Return whether a service has answered any call of this session."""
-        return self._quotas[service].answered > 0

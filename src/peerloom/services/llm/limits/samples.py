@@ -1,9 +1,12 @@
-"""Measure the rate of attempts that a provider accepts, and the share that it refuses."""
+"""Measure the rate of attempts that a provider accepts, the share that it refuses, and its speed."""
 
 import math
 
 ROUND_SECONDS = 0.25
 """The time in which a refusal arrives."""
+SLOW = 3.0  # times the best time per token
+SLOW_ANSWERS = 100  # answers between two measurements of the speed
+OVERHEAD_TOKENS = 50  # tokens whose time a call takes in addition to that of its completion
 
 
 class Average:
@@ -23,6 +26,12 @@ class Average:
         """Count some events."""
         self._pass(now)
         self._count += count
+
+    def add_earlier(self, count: int, since: float, now: float) -> None:
+        """Count events that happened at an even rate since a time."""
+        self._pass(now)
+        seconds = max(now - since, ROUND_SECONDS)
+        self._count += count / seconds * self._average * (1.0 - math.exp(-seconds / self._average))
 
     def per_second(self, now: float) -> float:
         """Return the average; infinite while too little time has passed."""
@@ -84,3 +93,28 @@ class Sample:
         """Start a new sample once this one is complete or too old."""
         if self.complete(now) or now - self.began >= self._longest:
             self.restart(now)
+
+
+class Slowness:
+    """The seconds per token of one service, over all peers."""
+
+    def __init__(self) -> None:
+        self._best = math.inf
+        self._answers = 0
+        self._seconds = 0.0
+        self._tokens = 0.0
+
+    def add(self, answers: int, seconds: float, tokens: float) -> bool:
+        """Count answers with their total seconds and tokens; return whether to reduce the calls in flight."""
+        self._answers += answers
+        self._seconds += seconds
+        self._tokens += tokens
+        if self._answers < SLOW_ANSWERS:
+            return False
+        slowness = self._seconds / (self._tokens + self._answers * OVERHEAD_TOKENS)
+        self._answers, self._seconds, self._tokens = 0, 0.0, 0.0
+        self._best = min(self._best * 1.02, slowness)
+        slow = slowness > SLOW * self._best
+        if slow:
+            self._best *= 1.25  # if fewer calls in flight do not help, there are other reasons
+        return slow

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from peerloom.options import FREE, Count, Options, Positive
-from peerloom.services.llm.limits.bucket import Bucket
 from peerloom.services.llm.limits.congestion import Congestion, Load
 from peerloom.services.llm.limits.member_quota import SLOT_SECONDS, MemberQuota
-from peerloom.services.llm.limits.rates import RateBuckets
+from peerloom.services.llm.limits.rates import Bucket, RateBuckets
+from peerloom.services.llm.limits.samples import Slowness
 from peerloom.services.llm.limits.sharing import by_role, max_min, rounded
-from peerloom.services.llm.limits.slowness import Slowness
 from peerloom.services.llm.usage.amounts import (
     ANYTHING,
     ENDLESS,
@@ -26,6 +25,8 @@ from peerloom.services.llm.usage.budget import Spending
 
 LEASE_SECONDS = 0.25
 """The time whose rate the buckets hold; a call may reach the provider this much after it was granted."""
+GATHER_SECONDS = 0.25
+"""The time after the first refusal for members to report their calls, before the load is reduced."""
 ROUNDS = 64
 """The number of rounds in which demands are met, one role after the other in each."""
 
@@ -52,13 +53,14 @@ class Limits(Options):
         """Whether there is any limit."""
         return (self.requests_per_minute, self.tokens_per_minute, self.concurrency) != (None, None, None)
 
-    def bucket(self, per_minute: float | None, now: float) -> Bucket | None:
-        """Return the bucket of a rate, slightly slower than the window allows; see `LEASE_SECONDS`."""
-        if per_minute is None:
-            return None
-        in_window = per_minute * self.window_seconds / 60.0
-        per_second = in_window / (self.window_seconds + 2 * LEASE_SECONDS)
-        return Bucket(per_second, per_second * LEASE_SECONDS, now)
+    def buckets(self, now: float) -> dict[str, Bucket]:
+        """Return the bucket of each limited rate, a little slower than its window; see `LEASE_SECONDS`."""
+        buckets: dict[str, Bucket] = {}
+        for name, rate in (("requests", self.requests_per_minute), ("tokens", self.tokens_per_minute)):
+            if rate is not None:
+                per_second = rate * self.window_seconds / 60.0 / (self.window_seconds + 2 * LEASE_SECONDS)
+                buckets[name] = Bucket(per_second, per_second * LEASE_SECONDS, now)
+        return buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,31 +96,32 @@ class ServiceQuota:
         self._service = service
         self._limits = limits
         self._members: dict[str, MemberQuota] = {}
-        requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
-        self._rates = RateBuckets(limits.bucket(requests, now), limits.bucket(tokens, now))
+        self._rates = RateBuckets(limits.buckets(now))
         self._congestion = Congestion(now, declared=self._rates.bounded)
         self._slowness = Slowness()
         self._limited = limits.bounded or unlimited != ANYTHING
+        self._gathering_until = -math.inf
         self._initial = unlimited.least(self._rates.unlimited)
         self._turn = 0
         self._served: dict[tuple[str, str], int] = {}  # the last turn of each role and role's member
         self._refusal = ""
         self._refused_since: float | None = None  # the first refusal since the last answer
-        self.answered = 0
 
     @property
     def outstanding(self) -> int:
         """The outstanding calls."""
-        return sum(member.outstanding for member in self._members.values())
+        return sum(member.report.outstanding for member in self._members.values())
 
-    @property
-    def _load(self) -> Load:
-        paused = sum(each.report.paused for each in self._members.values() if each.report is not None)
+    def _load(self, now: float) -> Load:
+        """Return the calls of all members; none while members gather reports, so that nothing is limited."""
+        if now < self._gathering_until and not all(each.reported for each in self._members.values()):
+            return Load(0, 0)
+        paused = sum(each.report.paused for each in self._members.values())
         return Load(self.outstanding, self.outstanding + self.waiting + paused)
 
     @property
     def limited(self) -> bool:
-        """Whether calls are limited; otherwise members report only rarely."""
+        """Whether calls are limited; otherwise members send no reports."""
         return self._limited
 
     @property
@@ -147,22 +150,27 @@ class ServiceQuota:
 
     def take(self, name: str, report: UsageReport, now: float) -> bool:
         """Take in the report of a member; return False if it is an old one."""
-        member = self._member(name)
-        before = member.report or UsageReport(service=self._service, number=-1)
+        member = self.joined(name, now)
+        before, since = member.report, member.reported_at
         if report.number <= before.number:
             return False
         member.update(report, now)
         self._rates.take(name, member.granted, report)
-        self.answered += report.answered - before.answered
-        self._observe(before, report, now)
+        self._observe(before, report, since, now)
         return True
+
+    def joined(self, name: str, now: float) -> MemberQuota:
+        """Return the quota of a member, a new one if it is unknown."""
+        member = self._members.get(name)
+        if member is None:
+            report = UsageReport(service=self._service, number=-1)
+            member = self._members[name] = MemberQuota(name, report, now, self._initial)
+        return member
 
     def committed(self, name: str) -> tuple[Amount, Amount]:
         """Return the amount used by a member, and the amount it holds in addition."""
         member = self._members[name]
         report = member.report
-        if report is None:
-            return NOTHING, NOTHING
         if report.last:
             return report.spent, report.reserved
         granted = member.granted.plus(report.returned, -1.0).plus(report.spent, -1.0)
@@ -174,22 +182,17 @@ class ServiceQuota:
         self._members.pop(name, None)
         self._rates.remove(name)
 
-    def set_replicas(self, name: str, urls: list[str]) -> None:
-        """Send changed replicas to a member with its next grant."""
-        member = self._member(name)
-        member.moved, member.dirty = urls, True
-
     def grants(self, spending: Spending, now: float) -> Iterator[tuple[str, QuotaGrant]]:
         """Divide the available quota, and yield each member that gets a new grant."""
         if self._limited:
-            self._congestion.advance(wanted=self.waiting > 0, load=self._load, now=now)
+            self._congestion.advance(wanted=self.waiting > 0, load=self._load(now), now=now)
             self._divide_slots(now)
             self._divide_starts(now)
             if now >= self._congestion.closed_until:
                 self._divide(spending, now)
         for member in self._members.values():
             member.renew(now)
-            if member.dirty and (self._limited or member.moved is not None):
+            if member.dirty and self._limited:
                 yield member.name, self._grant(member, now)
 
     def stuck(self, left: Amount) -> bool:
@@ -197,44 +200,30 @@ class ServiceQuota:
         waiting = [demand for demand in self._demands() if demand.waiting]
         return bool(waiting) and not any(left.covers(each.each._replace(requests=0.0)) for each in waiting)
 
-    def away(self) -> tuple[str, bool] | None:
-        """Return the reason why some member cannot reach the service, and whether it denies all requests."""
-        for member in self._members.values():
-            if member.report is not None and member.report.down:
-                return member.report.down, member.report.denied
-        return None
-
-    def _member(self, name: str) -> MemberQuota:
-        member = self._members.get(name)
-        if member is None:
-            member = self._members[name] = MemberQuota(name, self._initial)
-        return member
-
     def _grant(self, member: MemberQuota, now: float) -> QuotaGrant:
-        moved, member.moved = member.moved, None
-        slots = member.slots if self._limited else ENDLESS
+        slots = member.slots
         member.send(slots, now)
         return QuotaGrant(
             service=self._service,
             number=member.number,
-            limited=self._limited,
             granted=member.granted,
             slots=slots,
             lease=SLOT_SECONDS if slots < ENDLESS else ENDLESS,
             starts=member.starts,
-            moved=moved,
         )
 
-    def _observe(self, before: UsageReport, after: UsageReport, now: float) -> None:
+    def _observe(self, before: UsageReport, after: UsageReport, since: float, now: float) -> None:
         """Update the congestion control from the difference between two reports."""
         answered = after.answered - before.answered
         refused = after.refused - before.refused
         if answered:
             self._refused_since = None
-        if refused and self._refused_since is None:
-            self._refused_since = now  # an answer in the same report may have come before
         if refused:
             self._refusal = after.refusal
+            if self._refused_since is None:
+                self._refused_since = now  # an answer in the same report may have come before
+            if not self._limited:  # so all members report from now on
+                self._limited, self._gathering_until = True, now + GATHER_SECONDS
         if not self._limits.adaptive:
             return
         congestion = self._congestion
@@ -243,14 +232,19 @@ class ServiceQuota:
             if self._slowness.add(answered, seconds, tokens):
                 congestion.slow(self.outstanding, now)
         attempts = after.attempts - before.attempts
+        if before.number < 0:  # the first report: most attempts were made and answered long ago
+            earlier = max(0, attempts - after.outstanding - refused)
+            congestion.accepted(earlier, since, now)
+            attempts -= earlier
         if congestion.observe(
-            attempts, refused, now, retry_after=after.retry_after, lag=after.refusal_seconds, load=self._load
+            attempts,
+            refused,
+            now,
+            retry_after=after.retry_after,
+            lag=after.refusal_seconds,
+            load=self._load(now),
         ):
             self._rates.refused()
-        if congestion.limiting and not self._limited:
-            self._limited = True
-            for member in self._members.values():
-                member.dirty = True
 
     def _divide_slots(self, now: float) -> None:
         """Divide the slots; a member gets more only once others have released theirs."""
@@ -278,8 +272,8 @@ class ServiceQuota:
         wanted: dict[tuple[str, str], float] = {}
         members = sorted(self._members.values(), key=lambda member: member.served)
         for member in members:
-            counts = {each.role: float(each.count) for each in member.demands} or {"": 1.0}
-            current = member.outstanding + sum(each.waiting for each in member.demands)
+            counts = {each.role: float(each.count) for each in member.report.demands} or {"": 1.0}
+            current = member.report.outstanding + sum(each.waiting for each in member.report.demands)
             each = current / max(1.0, sum(counts.values()))
             for role, count in counts.items():
                 wanted[role, member.name] = count * each
@@ -297,19 +291,19 @@ class ServiceQuota:
             return
         for member in members:
             if member.starts == ENDLESS or now < self._congestion.closed_until:
-                member.set_starts(float(member.attempts))
+                member.set_starts(float(member.report.attempts))
         needs = {
-            member.name: sum(each.count for each in member.demands)
-            - max(0.0, member.starts - member.attempts)
+            member.name: sum(each.count for each in member.report.demands)
+            - max(0.0, member.starts - member.report.attempts)
             for member in members
-            if member.demands
+            if member.report.demands
         }
         needs = {name: need for name, need in needs.items() if need >= 1}
         available = self._congestion.take(math.floor(sum(needs.values())), now)
         for name, more in rounded(max_min(float(available), needs), available).items():
             if more:
                 member = self._members[name]
-                member.set_starts(max(member.starts, float(member.attempts)) + more)
+                member.set_starts(max(member.starts, float(member.report.attempts)) + more)
                 self._serve(member)
 
     def _serve(self, member: MemberQuota) -> None:
@@ -319,7 +313,7 @@ class ServiceQuota:
     def _divide(self, spending: Spending, now: float) -> None:
         """Meet demands from the available amounts: first of waiting calls, then of expected ones."""
         largest = max((demand.each.tokens for demand in self._demands()), default=0.0)
-        available = self._rates.available(largest, now)
+        available = self._rates.available(Amount(requests=1.0, tokens=largest), now)
         credit = {name: self._credit(member) for name, member in self._members.items()}
         left = self._meet(True, available, credit, spending)
         if left is not None:
@@ -366,7 +360,7 @@ class ServiceQuota:
         """Return the demands by role, as member, count and usage of each call; the last served come last."""
         queues: dict[str, list[tuple[str, int, Amount]]] = {}
         for name, member in self._members.items():
-            for demand in member.demands:
+            for demand in member.report.demands:
                 count = demand.waiting if waiting else demand.count - demand.waiting
                 if count > 0:
                     queues.setdefault(demand.role, []).append((name, count, demand.each))
@@ -380,7 +374,6 @@ class ServiceQuota:
         member = self._members[name]
         member.granted = member.granted.plus(amount)
         member.dirty = True
-        assert member.report is not None  # the demand came with it
         self._rates.take(name, member.granted, member.report)
         if spending.bounded:
             spending.record(self._service, name, *self.committed(name))
@@ -388,10 +381,8 @@ class ServiceQuota:
     def _credit(self, member: MemberQuota) -> Amount:
         """Return the amount that a member was granted and has not taken, as of its latest report."""
         report = member.report
-        if report is None:
-            return member.granted
         taken = report.spent.plus(report.reserved).plus(report.returned)
         return member.granted.plus(taken, -1.0)
 
     def _demands(self) -> Iterator[Demand]:
-        return (demand for member in self._members.values() for demand in member.demands)
+        return (demand for member in self._members.values() for demand in member.report.demands)

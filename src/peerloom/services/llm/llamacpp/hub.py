@@ -76,7 +76,7 @@ def cached(reference: Reference) -> Path | None:
     """
     hub = _library()
     paths = [
-        hub.try_to_load_from_cache(reference.repo, file, revision=reference.revision, **_cache())
+        hub.try_to_load_from_cache(reference.repo, file, revision=reference.revision)
         for file in reference.files
     ]
     return Path(paths[0]) if all(isinstance(path, str) for path in paths) else None
@@ -100,9 +100,7 @@ def size(reference: Reference) -> int:
 def fetch(reference: Reference, progress: Progress) -> Path:
     """Download the file unless it is cached, and return its path; blocks.
 
-    Args:
-        reference: the file.
-        progress: called with the bytes so far and in total, of each shard; it may raise to end the download.
+    `progress` is called with the bytes so far and in total, of each shard; it may raise to end the download.
 
     Raises:
         ModelError: if there is no such file, access is denied, or the Hub cannot be reached.
@@ -112,8 +110,8 @@ def fetch(reference: Reference, progress: Progress) -> Path:
         return found
     hub = _library()
     errors: list[BaseException] = []
-    options = {"revision": reference.revision, "endpoint": _endpoint(), **_cache()}
-    options |= {"tqdm_class": _bar(progress, errors)}
+    bar = _bar(progress, errors)
+    options = {"revision": reference.revision, "endpoint": _endpoint(), "tqdm_class": bar}
     paths: list[str] = []
     for file in reference.files:
         try:
@@ -160,19 +158,11 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
-def _cache() -> dict[str, str]:
-    chosen = os.environ.get("HF_HUB_CACHE")
-    return {"cache_dir": chosen} if chosen else {}
-
-
 def _call(reference: Reference, function: Callable[[], Any]) -> Any:
-    """Call a function of the library, and raise all its exceptions as ModelError.
-
-    The exceptions' own texts are not shown, since they may contain signed URLs.
-    """
+    """Call a function of the library, and raise all its exceptions as ModelError."""
     try:
         return function()
-    except Exception as error:
+    except Exception as error:  # its text is not shown, since it may contain signed URLs
         raise ModelError(f"{reference}: {_why(error, reference)}") from error
 
 
@@ -198,4 +188,5 @@ def _why(error: Exception, reference: Reference) -> str:
         return f"{where} answered with HTTP status {status}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the cache'} cannot be written: {error.strerror}"
-    return f"{where} cannot be reached, or broke off ({type(error).__name__}): a pull goes on where it was"
+    kind = type(error).__name__
+    return f"{where} cannot be reached, or broke off ({kind}): the next pull resumes the download"

@@ -24,13 +24,7 @@ def requantize(source: Path, target: Path, report: Callable[[int], None]) -> Non
     The result has the same bytes on any machine: only types and offsets change in the header, and the
     arithmetic consists of single float32 operations, as in llama.cpp's own quantizer.
 
-    Args:
-        source: a GGUF file.
-        target: the file to write; replaced if it exists.
-        report: called after each tensor with the bytes written so far; it may raise to end the conversion.
-
-    Raises:
-        OSError: if a file cannot be read or written.
+    `report` is called after each tensor with the bytes written so far; it may raise to end the conversion.
     """
     gguf: Any = importlib.import_module("gguf")  # imports numpy, and is rarely needed
     reader = gguf.GGUFReader(source, "c")  # copy-on-write: the header changes in memory only

@@ -11,24 +11,26 @@ schemas use llama.cpp's own fields, which cost fewer tokens.
 
 import asyncio
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from peerloom.errors import ConfigError, ServiceError
+from peerloom.errors import ServiceError
+from peerloom.options import FREE, SAME, Count, Options
+from peerloom.services.lifecycle import Moved
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.client.client import ReplicatedClientSpec
 from peerloom.services.llm.client.routing import Routing
+from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.hosted.preflight import choose_model
 from peerloom.services.llm.http.endpoint import Endpoint
 from peerloom.services.llm.llamacpp import weights as models
-from peerloom.services.llm.llamacpp.grammar import choice_grammar
 from peerloom.services.llm.llamacpp.server import KEY as SERVER_KEY
 from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
-from peerloom.services.llm.usage.prices import FREE
+from peerloom.services.llm.usage import prices
 from peerloom.services.processes.group import Group
 from peerloom.services.processes.server import Command, ServerAddress
 from peerloom.services.processes.spawn import Spawner
@@ -44,50 +46,10 @@ _CALL_SECONDS = 86_400.0
 _RETRY = Retry(cap=2.0, max_elapsed=_CALL_SECONDS)
 """Short delays, since a restart takes about a second, and no time limit, since `watch` ends the run."""
 
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
 Placement = Literal["driver", "nodes"]
 """The machines of the replicas: the one that starts the run, or all machines of its Ray cluster."""
-
-
-def shape(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
-    """Add choices to a body as a grammar, and a schema in llama.cpp's own field."""
-    if request.choices:
-        body["grammar"] = choice_grammar(request.choices)
-    elif request.schema is not None:
-        body["json_schema"] = request.schema
-    return body
-
-
-def command(
-    model: str, path: Path, *, slots: int, context: int, threads: int | None, key: Secret | None = None
-) -> Command:
-    """Return the command of a model's llama.cpp servers.
-
-    Args:
-        model: see `LlamaCppService`; other machines look for the weights by that name.
-        path: the weights on this machine.
-        slots: see `LlamaCppService`.
-        context: see `LlamaCppService`.
-        threads: the number of threads of all servers on one machine together; None for one per core.
-        key: the key that calls must present, if any.
-    """
-
-    def argv(address: ServerAddress) -> list[str]:
-        argv = [sys.executable, "-m", "peerloom.services.llm.llamacpp.server"]
-        argv += ["--model", str(path) if address.here else model, "--alias", named(model, path)]
-        argv += ["--host", address.host, "--port", str(address.port), "--slots", str(slots)]
-        argv += ["--context", str(context), "--sharing", str(address.sharing)]
-        return argv if threads is None else [*argv, "--threads", str(max(1, threads // address.sharing))]
-
-    return Command(
-        engine="llama.cpp",
-        description=f"the llama.cpp server of model {model}",
-        argv=argv,
-        env={SERVER_KEY: key.reveal()} if key is not None else {},
-        reuses_port=True,
-        check_seconds=CHECK_SECONDS,
-        max_failed_checks=MAX_FAILED_CHECKS,
-        cpu_time_counts=True,
-    )
 
 
 def named(model: str, path: Path) -> str:
@@ -109,56 +71,104 @@ def llamacpp_dialect() -> OpenAIDialect:
     return OpenAIDialect(structured="none", shape=shape)
 
 
-class LlamaCppService:
+def shape(body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
+    """Add choices to a body as a grammar, and a schema in llama.cpp's own field."""
+    if request.choices:
+        body["grammar"] = choice_grammar(request.choices)
+    elif request.schema is not None:
+        body["json_schema"] = request.schema
+    return body
+
+
+def choice_grammar(choices: Iterable[str]) -> str:
+    """Return a GBNF grammar that matches exactly `choices`, e.g. `root ::= "A" | "B"`.
+
+    It costs only the tokens of the choice itself, and a JSON schema about a dozen more.
+    """
+    literals = (f'"{"".join(map(_escaped, choice))}"' for choice in choices)
+    return f"root ::= {' | '.join(literals)}"
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    return char if char.isprintable() else f"\\U{ord(char):08X}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaCppServers(Options):
+    """The options of a model's llama.cpp servers."""
+
+    model: Annotated[str, SAME] = "smollm2-135m"
+    """A name that `peerloom models list` prints, the path of a .gguf file, or one on the Hugging Face hub:
+    `owner/repository/file.gguf` (`hf:` in front if there is such a path here too)."""
+    slots: Annotated[Count, FREE] = 8
+    """The number of conversations that each server processes at once; further calls wait."""
+    context: Annotated[Count, FREE] = 2048
+    """Tokens that each slot holds, prompt and reply together."""
+    threads: Annotated[Count | None, FREE] = None
+    """Compute threads on one machine, over all its servers; by default one for each core."""
+
+    def server_command(self, path: Path, key: Secret | None = None) -> Command:
+        """Return the command of a server, given the weights on this machine and the key of its calls.
+
+        Other machines look for the weights by the model's name.
+        """
+
+        def argv(address: ServerAddress) -> list[str]:
+            argv = [sys.executable, "-m", "peerloom.services.llm.llamacpp.server"]
+            argv += ["--model", str(path) if address.here else self.model, "--alias", named(self.model, path)]
+            argv += ["--host", address.host, "--port", str(address.port), "--slots", str(self.slots)]
+            argv += ["--context", str(self.context), "--sharing", str(address.sharing)]
+            if self.threads is not None:
+                argv += ["--threads", str(max(1, self.threads // address.sharing))]
+            return argv
+
+        return Command(
+            engine="llama.cpp",
+            description=f"the llama.cpp server of model {self.model}",
+            argv=argv,
+            env={SERVER_KEY: key.reveal()} if key is not None else {},
+            reuses_port=True,
+            check_seconds=CHECK_SECONDS,
+            max_failed_checks=MAX_FAILED_CHECKS,
+            cpu_time_counts=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaCppOptions(LlamaCppServers):
+    """The options of llama.cpp servers that belong to a run."""
+
+    replicas: Annotated[Count, FREE] = 1
+    """The number of servers."""
+    placement: Annotated[Placement, FREE] = "driver"
+    """Place the servers on the machine that starts the run, or on all nodes of its Ray cluster, where a .gguf
+    file must have the same path."""
+    host: Annotated[str | None, FREE] = None
+    """The address they listen on; by default loopback, with `placement=nodes` each node's own."""
+
+
+class LlamaCppService(LLMService):
     """llama.cpp servers that are started and stopped with the run.
 
     Args:
-        model: a name that `weights.listing` returns, `hf:owner/repository/file.gguf`, or the path of a .gguf
-            file.
-        replicas: the number of servers.
-        slots: the number of concurrent sequences of each server; further calls wait. A reply's token costs
-            19 ms of CPU time with 1 slot, 14 ms with 4, 12 ms with 8, and no less with 16 (SmolLM2-135M).
-        context: the token limit of each slot, for prompt and reply together.
-        threads: the number of compute threads of all replicas on one machine; default one per core.
-        placement: see `Placement`; a .gguf file must have the same path on all machines.
-        host: the address they listen on; default loopback, with `placement="nodes"` each machine's own.
-        progress: called with the progress of a download, see `weights.Progress`; default notices.
+        options: the fields of `LlamaCppOptions`.
 
     Raises:
-        ConfigError: if a number is below 1.
+        ConfigError: if an option is invalid.
     """
 
     step = "loading the model"
 
-    def __init__(
-        self,
-        *,
-        model: str = "smollm2-135m",
-        replicas: int = 1,
-        slots: int = 8,
-        context: int = 2048,
-        threads: int | None = None,
-        placement: Placement = "driver",
-        host: str | None = None,
-        progress: models.Progress | None = None,
-    ) -> None:
-        numbers = {"replicas": replicas, "slots": slots, "context": context, "threads": threads}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"llm.{name} is {value}: use 1 or more")
-        self._model = model
-        self._count = replicas
-        self._slots = slots
-        self._context = context
-        self._threads = threads
-        self._everywhere = placement == "nodes"
-        self._host = host
-        self._progress = progress
+    def __init__(self, **options: Any) -> None:
+        self._options = LlamaCppOptions(**options)
+        self._model = self._options.model
         self._group: Group | None = None
         self._spec: ReplicatedClientSpec | None = None
 
     async def start(
-        self, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
+        self, name: str, spawner: Spawner, notify: Callable[[str], None], log_dir: Path
     ) -> ReplicatedClientSpec:
         """Download missing weights, start the servers, and wait until they have loaded the model.
 
@@ -169,8 +179,11 @@ class LlamaCppService:
         path = await self._pull(notify)
         model = identity(self._model, path)
         name, dialect = named(self._model, path), llamacpp_dialect()
-        run = command(self._model, path, slots=self._slots, context=self._context, threads=self._threads)
-        self._group = Group(run, self._count, everywhere=self._everywhere, host=self._host)
+        given = self._options
+        everywhere = given.placement == "nodes"
+        self._group = Group(
+            given.server_command(path), given.replicas, everywhere=everywhere, host=given.host
+        )
         try:
             await self._group.start(spawner, notify, log_dir)
             endpoint = Endpoint(base_url=self._group.urls[0], timeout=_CALL_SECONDS)
@@ -178,19 +191,19 @@ class LlamaCppService:
         except BaseException:
             await self.stop()
             raise
-        many = f"{self._count} servers, each " if self._count > 1 else ""
-        notify(f"model {model} on llama.cpp, {many}{self._slots} slots of {self._context} tokens")
+        many = f"{given.replicas} servers, each " if given.replicas > 1 else ""
+        notify(f"model {model} on llama.cpp, {many}{given.slots} slots of {given.context} tokens")
         self._spec = ReplicatedClientSpec(
             model=model,
             replicas=self._group.urls,
             backend_factory=HttpDial(endpoint, dialect, name),
             retry=_RETRY,
             routing=Routing(eject_cap=2.0),
-            price=FREE,
+            price=prices.FREE,
         )
         return self._spec
 
-    async def watch(self, moved: Callable[[str, Sequence[str]], None]) -> None:
+    async def watch(self, moved: Moved) -> None:
         """Restart servers that have died or got stuck. After `stop`, wait for ever.
 
         Raises:
@@ -216,30 +229,26 @@ class LlamaCppService:
 
     async def _pull(self, notify: Callable[[str], None]) -> Path:
         """Download the weights in a thread, which a cancellation ends too, and return their path."""
-        report = self._progress or _Notices(self._model, notify)
-        cancelled = threading.Event()
-
-        def progress(step: models.Step, done: int, total: int | None) -> None:
-            if cancelled.is_set():
-                raise ServiceError(f"the pull of model {self._model} was cancelled")
-            report(step, done, total)
-
+        progress = _Notices(self._model, notify)
         try:
             return await asyncio.to_thread(models.pull, self._model, progress)
         finally:
-            cancelled.set()
+            progress.cancelled = True
 
 
 class _Notices:
     """Report the progress of a pull by notices: at the start of each step, and at every quarter of it."""
 
     def __init__(self, model: str, notify: Callable[[str], None]) -> None:
+        self.cancelled = False
         self._model = model
         self._notify = notify
         self._step = ""
         self._next = 0.0
 
     def __call__(self, step: models.Step, done: int, total: int | None) -> None:
+        if self.cancelled:
+            raise ServiceError(f"the pull of model {self._model} was cancelled")
         fraction = done / total if total else 0.0
         if step != self._step:
             self._step, self._next = step, 0.0

@@ -163,7 +163,7 @@ def missing_bytes(model: str) -> int:
     if known is None:
         resolve(model)
         return 0
-    return 0 if _cached(known.weights) or _cached(known.source) else known.wheel_size
+    return 0 if _cached(known.weights) else known.wheel_size
 
 
 def _on_hub(model: str) -> hub.Reference | None:
@@ -233,12 +233,6 @@ def _cached(weights: Weights) -> Path | None:
         return None
 
 
-def _intact(weights: Weights) -> Path | None:
-    """Return the cached file of the weights, if its checksum is right; it may be from an earlier release."""
-    path = _cached(weights)
-    return path if path is not None and _digest(path) == weights.sha256 else None
-
-
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -262,7 +256,7 @@ def _pull_known(model: str, known: Known, path: Path, report: Progress) -> None:
     for stale in path.parent.glob(".pull-*"):  # left by a killed process, since this one holds the lock
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".pull-", dir=path.parent) as scratch:
-        weights = _intact(known.source) or _fetch(model, known, Path(scratch), partial(report, "pulling"))
+        weights = _fetch(model, known, Path(scratch), partial(report, "pulling"))
         if known.converted is not None:
             weights = _convert(model, known.converted, weights, Path(scratch), partial(report, "converting"))
         weights.replace(path)

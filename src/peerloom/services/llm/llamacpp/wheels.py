@@ -29,10 +29,8 @@ _OPTIONS = (
 def download(requirement: str, directory: Path, report: Callable[[int], None]) -> Path:
     """Download the wheel of `requirement` into `directory`, and return its path; blocks.
 
-    Args:
-        requirement: the name and exact version.
-        directory: an empty directory, also used for pip's temporary files.
-        report: called several times a second with the bytes so far; it may raise to end the download.
+    `directory` is empty, and also used for pip's temporary files. `report` is called several times a second
+    with the bytes so far; it may raise to end the download.
 
     Raises:
         ModelError: if there is no pip, or it fails; the text has the end of pip's output.

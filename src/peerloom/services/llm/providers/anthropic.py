@@ -7,14 +7,14 @@ model and schema. If the agent has tools, or the model thinks, the schema is an 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 
 from peerloom.errors import ContentFiltered, LLMDenied, LLMError, LLMRejected
 from peerloom.options import FREE, SAME, Count, Options
-from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.providers.dialect import Post, Provider
+from peerloom.services.llm.base import ChatReply, ChatRequest
+from peerloom.services.llm.providers.dialect import Dialect, Post, Provider
 from peerloom.services.llm.providers.messages import (
     Part,
     arguments,
@@ -32,6 +32,7 @@ from peerloom.services.llm.wire_format.chat import (
     accepted,
     choice_schema,
     count,
+    given,
     group,
     groups,
     message_of,
@@ -57,8 +58,10 @@ _FILTERED = "content filtering policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnthropicDialect(Options):
+class AnthropicDialect(Options, Dialect):
     """The dialect of Anthropic."""
+
+    provider: ClassVar[Provider] = ANTHROPIC
 
     structured: Annotated[AnthropicStructured, FREE] = "auto"
     """The option by which choices and schemas are passed to the model."""
@@ -66,11 +69,6 @@ class AnthropicDialect(Options):
     """The token limit of agents that set none, since each request must have one."""
     extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
     """Additional keys of every body, e.g. `thinking`."""
-
-    @property
-    def provider(self) -> Provider:
-        """Anthropic, unless another URL is given."""
-        return ANTHROPIC
 
     @property
     def models_path(self) -> str:
@@ -89,15 +87,6 @@ class AnthropicDialect(Options):
         """Return a message request without content."""
         return Post("/v1/messages", b"{}", {})
 
-    @property
-    def constraint(self) -> str:
-        """Empty: Anthropic's own servers need no observation."""
-        return ""
-
-    def alternatives(self) -> tuple[()]:
-        """Return no alternatives."""
-        return ()
-
     def auth(self, key: Secret) -> dict[str, str]:
         """Return the `x-api-key` header."""
         return {"x-api-key": key.reveal()}
@@ -111,16 +100,14 @@ class AnthropicDialect(Options):
         body: dict[str, Any] = {
             "model": model,
             "max_tokens": limit + (_TOOL_TOKENS if constraint == "tool" else 0),
-            "messages": _messages(request),
+            "messages": conversation(request.messages, "assistant", "content", _blocks),
         }
-        for name, value in (
-            ("system", instructions(request.messages) or None),
-            ("temperature", request.temperature),
-            ("top_p", request.top_p),
-            ("stop_sequences", list(request.stop) or None),
-        ):
-            if value is not None:
-                body[name] = value
+        body |= given(
+            system=instructions(request.messages) or None,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            stop_sequences=list(request.stop) or None,
+        )
         if request.tools:
             body |= _tools(request)
         if constraint == "tool":
@@ -154,14 +141,6 @@ class AnthropicDialect(Options):
             ),
             str(reason),
         )
-
-    def embed(self, request: EmbedRequest, model: str) -> Post:
-        """Raise LLMRejected: Anthropic has no embeddings."""
-        raise LLMRejected("Anthropic has no embeddings: use another service for them")
-
-    def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
-        """Raise MalformedBody: Anthropic has no embeddings."""
-        raise MalformedBody("Anthropic has no embeddings")
 
     def failure(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float
@@ -204,19 +183,6 @@ class _Blocks:
             tool_call(block.get("id"), block.get("name"), block.get("input"), extra)
             for block, extra in zip(uses, extras, strict=True)
         ]
-
-
-def _messages(request: ChatRequest) -> list[dict[str, Any]]:
-    """Return the conversation with adjacent messages of one role merged, as tool results require."""
-    messages: list[dict[str, Any]] = []
-    for message in conversation(request.messages):
-        role = "assistant" if message["role"] == "assistant" else "user"
-        blocks = _blocks(message)
-        if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += blocks
-        elif blocks:
-            messages.append({"role": role, "content": blocks})
-    return messages
 
 
 def _blocks(message: dict[str, Any]) -> list[Part]:

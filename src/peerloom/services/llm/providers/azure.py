@@ -6,7 +6,7 @@ sends a request to the deployment. A filtered prompt gives status 400, and a fil
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from peerloom.options import SAME
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
@@ -21,14 +21,11 @@ AZURE = Provider("", "AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_API_KEY", dropped="/
 class AzureDialect(OpenAIDialect):
     """The dialect of Azure OpenAI."""
 
+    provider: ClassVar[Provider] = AZURE
+
     api_version: Annotated[str, SAME] = "2024-10-21"
     """The API version, sent with every request."""
     limit_field: str = "max_completion_tokens"
-
-    @property
-    def provider(self) -> Provider:
-        """Azure OpenAI; each resource has its own URL."""
-        return AZURE
 
     @property
     def models_path(self) -> str:

@@ -1,15 +1,16 @@
 """Define the interface of dialects: pure functions between Peerloom's types and a provider's HTTP bodies.
 
 Each provider is a module of this package. Connections, retries, limits and routing are common to all; that
-code uses a dialect only through this protocol.
+code uses a dialect only through this protocol. A subclass inherits its defaults.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from peerloom.errors import LLMError
+from peerloom.errors import LLMError, LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.retry import Retryable
+from peerloom.services.llm.wire_format.payloads import MalformedBody
 from peerloom.services.secret import Secret
 
 
@@ -22,30 +23,29 @@ class Post(NamedTuple):
 
 
 class Provider(NamedTuple):
-    """The URL of a provider, and its environment variables.
-
-    Args:
-        url: the base URL; empty if each customer has another.
-        url_env: the environment variable of the base URL.
-        key_env: the environment variable of the key.
-        tail: the usual end of a base URL, suggested in messages if the server is not found.
-        dropped: the end removed from a base URL, since the dialect adds it.
-    """
+    """The URL of a provider, and its environment variables."""
 
     url: str
+    """The base URL; empty if each customer has another."""
     url_env: str
+    """The environment variable of the base URL."""
     key_env: str
+    """The environment variable of the key."""
     tail: str = ""
+    """The usual end of a base URL, suggested in messages if the server is not found."""
     dropped: str = ""
+    """The end removed from a base URL, since the dialect adds it."""
 
 
 class Dialect(Protocol):
     """The encoding of one provider's requests and replies. Picklable."""
 
-    @property
-    def provider(self) -> Provider:
-        """The URL of the provider, and its environment variables."""
-        ...
+    provider: ClassVar[Provider]
+    """The URL of the provider, and its environment variables."""
+
+    def for_server(self, base_url: str) -> "Dialect":
+        """Return the dialect of the server at this URL, by default this one."""
+        return self
 
     @property
     def models_path(self) -> str:
@@ -71,11 +71,11 @@ class Dialect(Protocol):
     @property
     def constraint(self) -> str:
         """The option that constrains replies, for messages; empty if its effect is not observed."""
-        ...
+        return ""
 
     def alternatives(self) -> "Sequence[Dialect]":
         """Return dialects with other options to constrain replies, tried if the server ignores this one."""
-        ...
+        return ()
 
     def auth(self, key: Secret) -> dict[str, str]:
         """Return the headers with the key."""
@@ -99,12 +99,13 @@ class Dialect(Protocol):
         ...
 
     def embed(self, request: EmbedRequest, model: str) -> Post:
-        """Return the HTTP request for embeddings.
+        """Return the HTTP request for embeddings; by default there are none.
 
         Raises:
             LLMRejected: if this provider has no embeddings.
         """
-        ...
+        name = type(self).__name__.removesuffix("Dialect")
+        raise LLMRejected(f"{name} has no embeddings: use another service for them")
 
     def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:
         """Return the vectors in a decoded body of status 200.
@@ -112,7 +113,7 @@ class Dialect(Protocol):
         Raises:
             MalformedBody: if `payload` has no such vectors.
         """
-        ...
+        raise MalformedBody("this provider has no embeddings")
 
     def failure(
         self, status: int, headers: Mapping[str, str], body: bytes, now: float

@@ -7,14 +7,14 @@ sent back with it. The details of an error have the time to wait, and show wheth
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import orjson
 
 from peerloom.errors import ContentFiltered, LLMDenied, LLMError
 from peerloom.options import FREE, SAME, Options
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
-from peerloom.services.llm.providers.dialect import Post, Provider
+from peerloom.services.llm.providers.dialect import Dialect, Post, Provider
 from peerloom.services.llm.providers.messages import (
     Part,
     arguments,
@@ -30,6 +30,7 @@ from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.wire_format.chat import (
     accepted,
     count,
+    given,
     group,
     groups,
     message_of,
@@ -54,18 +55,15 @@ _A_DAY = "PerDay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GeminiDialect(Options):
+class GeminiDialect(Options, Dialect):
     """The dialect of Gemini."""
+
+    provider: ClassVar[Provider] = GEMINI
 
     structured: Annotated[GeminiStructured, FREE] = "auto"
     """The option by which choices and schemas are passed to the model."""
     extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
     """Additional keys of every body; those of `generationConfig` are merged with the request's."""
-
-    @property
-    def provider(self) -> Provider:
-        """Google, unless another URL is given."""
-        return GEMINI
 
     @property
     def models_path(self) -> str:
@@ -86,15 +84,6 @@ class GeminiDialect(Options):
     def probe(self, model: str) -> Post:
         """Return a request without contents."""
         return Post(f"/v1beta/{_name(model)}:generateContent", b"{}", {})
-
-    @property
-    def constraint(self) -> str:
-        """Empty: Google's own servers need no observation."""
-        return ""
-
-    def alternatives(self) -> tuple[()]:
-        """Return no alternatives."""
-        return ()
 
     def auth(self, key: Secret) -> dict[str, str]:
         """Return the `x-goog-api-key` header; logs of URLs do not include it."""
@@ -176,16 +165,13 @@ class GeminiDialect(Options):
         return failure
 
     def _config(self, request: ChatRequest) -> dict[str, Any]:
-        config: dict[str, Any] = {}
-        for name, value in (
-            ("maxOutputTokens", request.max_tokens),
-            ("temperature", request.temperature),
-            ("topP", request.top_p),
-            ("stopSequences", list(request.stop) or None),
-            ("seed", request.seed),
-        ):
-            if value is not None:
-                config[name] = value
+        config = given(
+            maxOutputTokens=request.max_tokens,
+            temperature=request.temperature,
+            topP=request.top_p,
+            stopSequences=list(request.stop) or None,
+            seed=request.seed,
+        )
         if request.top_logprobs is not None:
             config |= {"responseLogprobs": True, "logprobs": request.top_logprobs}
         if self.structured == "none":
@@ -206,22 +192,11 @@ def _name(model: str) -> str:
 
 
 def _contents(request: ChatRequest) -> list[dict[str, Any]]:
-    """Return the conversation with adjacent messages of one role merged."""
     names: dict[str, str] = {}  # the names of called tools by call id
-    contents: list[dict[str, Any]] = []
-    for message in conversation(request.messages):
-        for call in groups(message.get("tool_calls")):
-            names[call["id"]] = call["function"]["name"]
-        role = "model" if message["role"] == "assistant" else "user"
-        new = _parts(message, names)
-        if contents and contents[-1]["role"] == role:
-            contents[-1]["parts"] += new
-        elif new:
-            contents.append({"role": role, "parts": new})
-    return contents
+    return conversation(request.messages, "model", "parts", lambda message: _parts(message, names))
 
 
-def _parts(message: dict[str, Any], names: Mapping[str, str]) -> list[Part]:
+def _parts(message: dict[str, Any], names: dict[str, str]) -> list[Part]:
     content = [_part(part) for part in parts(message.get("content"))]
     if message["role"] == "tool":
         answer = "".join(part.get("text") or "" for part in content)
@@ -229,7 +204,8 @@ def _parts(message: dict[str, Any], names: Mapping[str, str]) -> list[Part]:
         return [{"functionResponse": {"name": name, "response": {"result": answer}}}]
     calls = groups(message.get("tool_calls"))
     for call, signed in zip(calls, extra_of(calls, "google"), strict=True):
-        called = {"functionCall": {"name": call["function"]["name"], "args": arguments(call)}}
+        name = names[call["id"]] = call["function"]["name"]
+        called = {"functionCall": {"name": name, "args": arguments(call)}}
         content.append({**called, "thoughtSignature": signed["thought_signature"]} if signed else called)
     return content
 

@@ -1,7 +1,7 @@
 """Take OpenAI's chat messages apart, for providers with another message format."""
 
 import mimetypes
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -26,9 +26,30 @@ def instructions(messages: Iterable[Mapping[str, Any]]) -> str:
     return "\n\n".join("".join(part.get("text") or "" for part in parts(content)) for content in contents)
 
 
-def conversation(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Return the messages that are not system messages."""
-    return (message for message in messages if message["role"] not in _SYSTEM)
+def conversation(
+    messages: Iterable[dict[str, Any]],
+    assistant: str,
+    key: str,
+    encode: Callable[[dict[str, Any]], list[Part]],
+) -> list[dict[str, Any]]:
+    """Return the messages that are not system messages, with adjacent ones of one role merged.
+
+    Args:
+        messages: the messages.
+        assistant: the provider's name of the model's role.
+        key: the provider's name of the content.
+        encode: returns the content of a message in the provider's form.
+    """
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] not in _SYSTEM:
+            role = assistant if message["role"] == "assistant" else "user"
+            content = encode(message)
+            if found and found[-1]["role"] == role:
+                found[-1][key] += content
+            elif content:
+                found.append({"role": role, key: content})
+    return found
 
 
 def parts(content: Any) -> list[Part]:

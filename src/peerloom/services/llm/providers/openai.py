@@ -5,16 +5,17 @@ Most servers implement them: vLLM, SGLang, llama.cpp, and gateways.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
 import orjson
+from yarl import URL
 
 from peerloom.errors import LLMError
 from peerloom.options import FREE, SAME, Options
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.providers.dialect import Post, Provider
 from peerloom.services.llm.retry import Retryable
-from peerloom.services.llm.wire_format.chat import Structured, to_body, to_reply, to_vectors, wraps
+from peerloom.services.llm.wire_format.chat import Structured, given, to_body, to_reply, to_vectors, wraps
 from peerloom.services.llm.wire_format.failures import failure_of
 from peerloom.services.llm.wire_format.payloads import MalformedBody
 from peerloom.services.secret import Secret
@@ -29,6 +30,8 @@ Shape = Callable[[dict[str, Any], ChatRequest], dict[str, Any]]
 class OpenAIDialect(Options):
     """The dialect of OpenAI-compatible servers."""
 
+    provider: ClassVar[Provider] = OPENAI
+
     structured: Annotated[Structured, FREE] = "auto"
     """The option by which choices and schemas are passed to the server."""
     extra_body: Annotated[dict[str, Any], SAME] = field(default_factory=dict[str, Any])
@@ -38,10 +41,10 @@ class OpenAIDialect(Options):
     shape: Shape | None = None
     """The last change to each body; a module-level function, since this is pickled."""
 
-    @property
-    def provider(self) -> Provider:
-        """OpenAI, unless another URL is given."""
-        return OPENAI
+    def for_server(self, base_url: str) -> Self:
+        """Return the dialect with the server's name of the token limit."""
+        is_openai = (URL(base_url).host or "").endswith((".openai.com", ".openai.azure.com"))
+        return replace(self, limit_field="max_completion_tokens") if is_openai else self
 
     @property
     def models_path(self) -> str:
@@ -91,8 +94,7 @@ class OpenAIDialect(Options):
     def embed(self, request: EmbedRequest, model: str) -> Post:
         """Return an embedding request."""
         body: dict[str, Any] = {"model": model, "input": list(request.texts), "encoding_format": "float"}
-        if request.dimensions is not None:
-            body["dimensions"] = request.dimensions
+        body |= given(dimensions=request.dimensions)
         return Post("/embeddings", orjson.dumps(body), {})
 
     def vectors(self, payload: Any, request: EmbedRequest, seconds: float) -> EmbedReply:

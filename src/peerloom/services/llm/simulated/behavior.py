@@ -30,7 +30,6 @@ from peerloom.services.llm.simulated.request import (
     SimulatedRequest,
     Tool,
 )
-from peerloom.services.llm.simulated.waits import RetryAfterAs
 from peerloom.services.llm.wire_format.chat import unwrap
 
 Fault = Literal[
@@ -38,6 +37,9 @@ Fault = Literal[
 ]
 REPLIES: frozenset[Fault] = frozenset({"", "truncation", "slow"})
 """Faults with which the client still gets a reply."""
+RetryAfterAs = Literal["seconds", "none", "fraction", "date", "garbage", "year"]
+"""The format of a wait: whole `seconds` (with `retry-after-ms` beside them), `none` (no header), `fraction`
+(seconds with decimals), an HTTP `date`, `garbage` (words), or the seconds of a `year`, for any wait."""
 
 _LONGEST = 32_768  # tokens
 _NORMAL = NormalDist()
@@ -191,19 +193,11 @@ def answer(
     return SimulatedReply(text[:longest], finish, prompt, completion, cached, seconds, thought, request.tool)
 
 
-def prefilled(reply: SimulatedReply, cached: int, behavior: SimulatedBehavior) -> SimulatedReply:
-    """Return a reply with `cached` prompt tokens, and the time of processing the others."""
-    seconds = reply.seconds
-    if behavior.prefill_tokens_per_second:
-        seconds += (reply.prompt - cached) / behavior.prefill_tokens_per_second
-    return reply._replace(cached=cached, seconds=seconds)
-
-
 def embedded(request: SimulatedEmbedRequest, behavior: SimulatedBehavior) -> SimulatedReply:
     """Return the token counts and latency of an embeddings request, as a reply without text."""
     prompt = request.prompt_tokens
     seconds = _spread(behavior.latency, behavior.latency_sigma, request.draws[_LATENCY])
-    return prefilled(SimulatedReply("", "stop", prompt, 0, 0, seconds), 0, behavior)
+    return SimulatedReply("", "stop", prompt, 0, 0, seconds)
 
 
 def _content(request: SimulatedRequest, behavior: SimulatedBehavior) -> tuple[str, str]:
@@ -219,15 +213,16 @@ def _content(request: SimulatedRequest, behavior: SimulatedBehavior) -> tuple[st
 
 def _thought(request: SimulatedRequest, behavior: SimulatedBehavior) -> str:
     draw = request.draws[_THOUGHT]
-    if _chance(draw) >= behavior.rate_reasoning:
-        return ""
+    return "" if _chance(draw) >= behavior.rate_reasoning else prose(_chars(request, behavior), draw)
+
+
+def _chars(request: SimulatedRequest, behavior: SimulatedBehavior) -> int:
     length = _spread(behavior.tokens, behavior.tokens_sigma, request.draws[_LENGTH])
-    return prose(int(min(length, _LONGEST) * CHARS_PER_TOKEN), draw)
+    return int(min(length, _LONGEST) * CHARS_PER_TOKEN)
 
 
 def _prose(request: SimulatedRequest, behavior: SimulatedBehavior) -> str:
-    length = _spread(behavior.tokens, behavior.tokens_sigma, request.draws[_LENGTH])
-    chars = int(min(length, _LONGEST) * CHARS_PER_TOKEN)
+    chars = _chars(request, behavior)
     options = opinion.labels(request.texts)
     if not options:
         return prose(chars, request.draws[_WORDS])

@@ -10,17 +10,21 @@ from typing import Any
 from peerloom.services.llm.simulated.behavior import SimulatedReply
 from peerloom.services.llm.simulated.request import CHARS_PER_TOKEN, SimulatedEmbedRequest, SimulatedRequest
 
-PAGE = b"""<!DOCTYPE html>
-<html><head><title>One moment</title></head><body><h1>We will be back shortly</h1></body></html>
-"""
-"""The page that a gateway sends instead of a response, with status 200."""
-
 _DIMENSIONS = 256
 _MULTIPLIER = 0x9E3779B1
 _32_BITS = (1 << 32) - 1
 
 
-def completion(reply: SimulatedReply, model: str, request: SimulatedRequest) -> dict[str, Any]:
+def encoded(
+    reply: SimulatedReply, model: str, request: SimulatedRequest | SimulatedEmbedRequest, seed: int
+) -> dict[str, Any]:
+    """Return the body of the response to a request."""
+    if isinstance(request, SimulatedEmbedRequest):
+        return _embeddings(request, model, seed)
+    return _completion(reply, model, request)
+
+
+def _completion(reply: SimulatedReply, model: str, request: SimulatedRequest) -> dict[str, Any]:
     """Return the body of a chat completion."""
     choice: dict[str, Any] = {
         "index": 0,
@@ -49,7 +53,7 @@ def completion(reply: SimulatedReply, model: str, request: SimulatedRequest) -> 
     }
 
 
-def embeddings(request: SimulatedEmbedRequest, model: str, seed: int) -> dict[str, Any]:
+def _embeddings(request: SimulatedEmbedRequest, model: str, seed: int) -> dict[str, Any]:
     """Return the body of an embeddings response, with a vector for each text."""
     size = request.dimensions or _DIMENSIONS
     vectors = [_unit(text, seed, size) for text in request.texts]
@@ -60,11 +64,6 @@ def embeddings(request: SimulatedEmbedRequest, model: str, seed: int) -> dict[st
     tokens = request.prompt_tokens
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": model, "usage": usage}
-
-
-def error(message: str, code: str) -> dict[str, Any]:
-    """Return the body of an error in OpenAI's format."""
-    return {"error": {"message": message, "type": "simulated_error", "code": code}}
 
 
 def _message(reply: SimulatedReply, request: SimulatedRequest) -> dict[str, Any]:

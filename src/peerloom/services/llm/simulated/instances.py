@@ -160,13 +160,8 @@ class _Generator:
 
 def _bounds(schema: Schema, margin: float) -> tuple[float, float]:
     """Return the minimum and maximum; exclusive bounds are narrowed by `margin`."""
-    lows = [
-        schema[key] + extra for key, extra in (("minimum", 0), ("exclusiveMinimum", margin)) if key in schema
-    ]
-    highs = [
-        schema[key] - extra for key, extra in (("maximum", 0), ("exclusiveMaximum", margin)) if key in schema
-    ]
-    low, high = max(lows, default=None), min(highs, default=None)
-    if low is None:
-        low = 0 if high is None or high >= 0 else high - 100
-    return low, low + 100 if high is None else high
+    low = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + margin)
+    high = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - margin)
+    if low == -math.inf:
+        low = 0 if high >= 0 else high - 100
+    return low, low + 100 if high == math.inf else high

@@ -1,11 +1,15 @@
-"""Track the state of a simulated provider: its limits, prefix cache and statistics.
+"""Answer the calls of a simulated model as a provider does, with its limits, prefix cache and statistics.
 
 The server and the model in process share this class, so they behave alike; both pass the time as an argument.
-`chat` and `embed` admit or refuse a request; `finish` ends an admitted one.
+`respond` answers a call, and `finish` ends it if it was admitted. The attempts of failed calls are counted
+until they succeed, to number the attempts.
 """
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import orjson
 
 from peerloom.services.llm.simulated.behavior import (
     REPLIES,
@@ -14,34 +18,34 @@ from peerloom.services.llm.simulated.behavior import (
     SimulatedReply,
     answer,
     embedded,
-    prefilled,
+    fault_of,
 )
+from peerloom.services.llm.simulated.bodies import encoded
 from peerloom.services.llm.simulated.prefix_cache import PrefixCache
-from peerloom.services.llm.simulated.quota import Quota, Refusal
+from peerloom.services.llm.simulated.quota import REFUSED, Quota, Refusal
 from peerloom.services.llm.simulated.request import BadRequest, SimulatedEmbedRequest, SimulatedRequest
+from peerloom.services.llm.simulated.responses import Response, failure, too_many, with_fault
 
-REFUSED = {
-    "storm": "the provider is overloaded",
-    "requests": "limit_rpm is reached",
-    "tokens": "limit_tpm is reached",
-    "concurrency": "limit_concurrency is reached",
-}
+Reader = Callable[[Any, int], SimulatedRequest | SimulatedEmbedRequest]
+"""Parses the decoded body of a request to the model with a seed."""
+
+
+class AdmittedCall(NamedTuple):
+    """An admitted call: its random draws, its fault and its reply."""
+
+    draws: tuple[int, ...]
+    fault: Fault
+    reply: SimulatedReply
 
 
 class SimulatedProvider:
     """One provider, or one replica of a model. `now` is by any monotonic clock."""
 
-    def __init__(self, behavior: SimulatedBehavior, now: float) -> None:
+    def __init__(self, behavior: SimulatedBehavior, model: str, now: float) -> None:
+        self._model = model
+        self._attempts: dict[tuple[int, ...], int] = {}
         self.update_behavior(behavior)
-        self.quota = Quota(
-            requests=behavior.limit_rpm,
-            tokens=behavior.limit_tpm,
-            concurrency=behavior.limit_concurrency,
-            window=behavior.limit_window,
-            storm_every=behavior.storm_every,
-            storm_seconds=behavior.storm_seconds,
-            began=now,
-        )
+        self.quota = Quota(behavior, now)
         self._prefixes = PrefixCache(behavior.prefix_cache) if behavior.prefix_cache is not None else None
         self._refused: Counter[str] = Counter()
         self._faults: Counter[Fault] = Counter()
@@ -51,44 +55,65 @@ class SimulatedProvider:
     def update_behavior(self, behavior: SimulatedBehavior) -> None:
         """Change the behavior, except for limits, storms and the prefix cache."""
         self.behavior = behavior
-        self.faulty = any(rate for _, rate in behavior.fault_rates)
+        self._faulty = any(rate for _, rate in behavior.fault_rates)
 
-    def chat(self, request: SimulatedRequest, fault: Fault, now: float) -> SimulatedReply | Refusal:
+    def respond(self, read: Reader, body: bytes, now: float) -> tuple[Response, AdmittedCall | None]:
+        """Return the response to a call, and the call if it is admitted, to be ended by `finish`."""
+        behavior = self.behavior
+        try:
+            request = read(orjson.loads(body), behavior.seed)
+            attempt = self._attempts.get(request.draws, 0)
+            fault = fault_of(request, behavior, attempt) if self._faulty else ""
+            outcome = self._admit(request, fault, now)
+        except (BadRequest, orjson.JSONDecodeError) as error:
+            code = error.code if isinstance(error, BadRequest) else "invalid_json"
+            return failure(400, str(error), code), None
+        if isinstance(outcome, Refusal):
+            wait = behavior.retry_after if outcome.seconds is None else outcome.seconds
+            return too_many(f": {REFUSED[outcome.reason]}", wait, behavior.retry_after_as), None
+        if fault:
+            self._attempts[request.draws] = attempt + 1
+        payload = orjson.dumps(encoded(outcome, self._model, request, behavior.seed))
+        response = with_fault(fault, outcome, payload, behavior, request.draws[-1])
+        return response, AdmittedCall(request.draws, fault, outcome)
+
+    def _admit(
+        self, request: SimulatedRequest | SimulatedEmbedRequest, fault: Fault, now: float
+    ) -> SimulatedReply | Refusal:
         """Return the reply to a request with this fault, or its refusal by a limit.
 
         Raises:
             BadRequest: if the request can never be answered.
         """
         behavior = self.behavior
-        reply = answer(request, behavior, truncated=fault == "truncation")
-        refusal = self._admit(fault, reply.prompt + reply.completion, now)
+        if isinstance(request, SimulatedRequest):
+            reply = answer(request, behavior, truncated=fault == "truncation")
+        else:
+            reply = embedded(request, behavior)
+        refusal = self._enter(fault, reply.prompt + reply.completion, now)
         if refusal is not None:
             return refusal
-        if self._prefixes is not None:
+        if self._prefixes is not None and isinstance(request, SimulatedRequest):
             messages = [
                 (str(m.get("role")), text) for m, text in zip(request.messages, request.texts, strict=True)
             ]
-            reply = prefilled(reply, self._prefixes.add(messages, reply.text), behavior)
-        elif behavior.prefill_tokens_per_second:
-            reply = prefilled(reply, reply.cached, behavior)
+            reply = reply._replace(cached=self._prefixes.add(messages, reply.text))
+        if behavior.prefill_tokens_per_second:
+            seconds = (reply.prompt - reply.cached) / behavior.prefill_tokens_per_second
+            reply = reply._replace(seconds=reply.seconds + seconds)
         return reply
 
-    def embed(self, request: SimulatedEmbedRequest, fault: Fault, now: float) -> SimulatedReply | Refusal:
-        """Return the token counts of an embeddings request with this fault, or its refusal by a limit.
-
-        Raises:
-            BadRequest: if the request can never be answered.
-        """
-        return self._admit(fault, request.prompt_tokens, now) or embedded(request, self.behavior)
-
-    def finish(self, fault: Fault, reply: SimulatedReply | None) -> None:
-        """End an admitted request; `reply` is the one sent, None if the client disconnected."""
+    def finish(self, call: AdmittedCall, *, sent: bool) -> None:
+        """End an admitted call, whose response was sent unless the client disconnected before."""
+        draws, fault, reply = call
         self.quota.leave()
         if fault:
             self._faults[fault] += 1
-        if reply is None:
+        if not sent:
             self._left += 1
         elif fault in REPLIES:
+            if self._attempts:
+                self._attempts.pop(draws, None)
             self._served += 1
             self._prompt += reply.prompt
             self._completion += reply.completion
@@ -113,7 +138,7 @@ class SimulatedProvider:
             "prefix_cache_tokens": len(self._prefixes) if self._prefixes is not None else 0,
         }
 
-    def _admit(self, fault: Fault, tokens: int, now: float) -> Refusal | None:
+    def _enter(self, fault: Fault, tokens: int, now: float) -> Refusal | None:
         if not self.quota.fits(tokens):
             raise BadRequest(
                 f"the request takes {tokens} tokens, and limit_tpm allows {self.behavior.limit_tpm} "

@@ -7,51 +7,41 @@ an argument.
 """
 
 from collections import deque
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-Reason = Literal["storm", "requests", "tokens", "concurrency"]
+from peerloom.services.llm.simulated.behavior import SimulatorOptions
+
+REFUSED = {
+    "storm": "the provider is overloaded",
+    "requests": "limit_rpm is reached",
+    "tokens": "limit_tpm is reached",
+    "concurrency": "limit_concurrency is reached",
+}
+"""The reasons for refusals, and their messages."""
 
 
 class Refusal(NamedTuple):
-    """A refused request. `seconds` until it would be admitted; None if unknown."""
+    """A refused request, by a key of `REFUSED`, and the seconds until it would be admitted, if known."""
 
-    reason: Reason
+    reason: str
     seconds: float | None
 
 
 class Quota:
-    """The limits of a provider and their usage. None for no limit; times are by any one clock.
+    """The usage of a provider's limits.
 
     Args:
-        requests: the maximum number of requests admitted within a window.
-        tokens: the maximum number of tokens, of prompts and replies together, admitted within a window.
-        concurrency: the maximum number of concurrent requests.
-        window: the length of a window in seconds.
-        storm_every: the seconds from the beginning of a storm to that of the next; the first one begins that
-            long after `began`.
-        storm_seconds: the duration of a storm.
-        began: the time at which the provider opened.
+        options: the limits and storms.
+        began: the time at which the provider opened; the first storm begins `storm_every` seconds later.
     """
 
-    def __init__(
-        self,
-        *,
-        requests: int | None = None,
-        tokens: int | None = None,
-        concurrency: int | None = None,
-        window: float = 60.0,
-        storm_every: float | None = None,
-        storm_seconds: float = 0.0,
-        began: float = 0.0,
-    ) -> None:
-        self._requests = requests
-        self._tokens = tokens
-        self._concurrency = concurrency
-        self._window = window
-        self._storm_every = storm_every
-        self._storm_seconds = storm_seconds
+    def __init__(self, options: SimulatorOptions, began: float = 0.0) -> None:
+        self._requests, self._tokens = options.limit_rpm, options.limit_tpm
+        self._concurrency = options.limit_concurrency
+        self._window = options.limit_window
+        self._storm_every, self._storm_seconds = options.storm_every, options.storm_seconds
         self._began = began
-        self._counts = requests is not None or tokens is not None
+        self._counts = self._requests is not None or self._tokens is not None
         self._admitted: deque[tuple[float, int]] = deque()  # time and tokens of requests in the window
         self._in_window = 0  # tokens of these requests
         self.running = 0

@@ -89,9 +89,9 @@ def read(body: Any, seed: int) -> SimulatedRequest:
     Raises:
         BadRequest: if the body is malformed.
     """
-    if not isinstance(body, dict):
-        raise BadRequest("the body must be a JSON object")
-    fields = cast("dict[str, Any]", body)
+    fields = _fields(body)
+    if fields.get("stream"):
+        raise BadRequest("stream is not supported")
     messages: Any = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages must be a list of at least one message")
@@ -119,9 +119,7 @@ def read_embed(body: Any, seed: int) -> SimulatedEmbedRequest:
     Raises:
         BadRequest: if the body is malformed.
     """
-    if not isinstance(body, dict):
-        raise BadRequest("the body must be a JSON object")
-    fields = cast("dict[str, Any]", body)
+    fields = _fields(body)
     given: Any = fields.get("input")
     texts: Any = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts or not all(map(_is_text, texts)):  # pyright: ignore[reportUnknownArgumentType] - of a client
@@ -132,6 +130,12 @@ def read_embed(body: Any, seed: int) -> SimulatedEmbedRequest:
     return SimulatedEmbedRequest(
         _drawn([str(seed), texts]), texts, size, fields.get("encoding_format") == "base64"
     )
+
+
+def _fields(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object")
+    return cast("dict[str, Any]", body)
 
 
 def _drawn(hashed: list[Any]) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 
-RESOURCES = ("requests", "calls", "tokens", "usd")
 ENDLESS = math.inf
 
 
@@ -72,7 +71,7 @@ class Demand(msgspec.Struct, frozen=True, array_like=True):
     each: Amount
 
 
-class UsageReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class UsageReport(msgspec.Struct, array_like=True, kw_only=True):
     """The usage of one service by a peer.
 
     Args:
@@ -94,8 +93,6 @@ class UsageReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         seconds: the total seconds of these attempts.
         completion: the total completion tokens of these attempts.
         demands: the calls that the quota does not cover.
-        down: the reason why the service does not answer this peer; empty if it does.
-        denied: whether the service denies all requests of this run.
         last: whether the peer has ended, so that no calls follow.
     """
 
@@ -117,8 +114,6 @@ class UsageReport(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     seconds: float = 0.0
     completion: float = 0.0
     demands: list[Demand] = []
-    down: str = ""
-    denied: bool = False
     last: bool = False
 
 
@@ -128,39 +123,21 @@ class QuotaGrant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     Args:
         service: the name of the service.
         number: the number of this grant to the peer; older grants are ignored.
-        limited: whether calls are limited at all.
         granted: the total amount granted so far.
         slots: the number of calls that may be outstanding, for the time of the `lease`.
         lease: the seconds after which no call may begin without a newer grant.
         starts: the total number of attempts that may begin.
-        moved: all replicas, if they have changed.
     """
 
     service: str
     number: int
-    limited: bool = True
     granted: Amount = ANYTHING
     slots: float = ENDLESS
     lease: float = ENDLESS
     starts: float = ENDLESS
-    moved: list[str] | None = None
 
 
-_encoder = msgspec.msgpack.Encoder()
-_report_decoder = msgspec.msgpack.Decoder(list[UsageReport])
-_grant_decoder = msgspec.msgpack.Decoder(list[QuotaGrant])
-
-
-def encode(messages: "list[UsageReport] | list[QuotaGrant]") -> bytes:
-    """Encode reports or grants as MessagePack."""
-    return _encoder.encode(messages)
-
-
-def decode_reports(data: bytes) -> list[UsageReport]:
-    """Decode reports."""
-    return _report_decoder.decode(data)
-
-
-def decode_grants(data: bytes) -> list[QuotaGrant]:
-    """Decode grants."""
-    return _grant_decoder.decode(data)
+encode = msgspec.msgpack.Encoder().encode
+"""Encodes a list of reports or grants as MessagePack."""
+decode_reports = msgspec.msgpack.Decoder(list[UsageReport]).decode
+decode_grants = msgspec.msgpack.Decoder(list[QuotaGrant]).decode

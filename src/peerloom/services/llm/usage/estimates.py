@@ -4,18 +4,49 @@ Prompt tokens are estimated from the text and corrected by the observed ratio to
 Completion tokens are a high quantile of the role's replies, or the token limit while there are too few.
 """
 
+import math
+from collections import deque
+
 from peerloom.services.llm.base import ChatRequest, EmbedRequest, text_of
 from peerloom.services.llm.usage.amounts import Amount
 from peerloom.services.llm.usage.prices import Price
-from peerloom.services.llm.usage.quantile import OutputLength
 from peerloom.services.llm.usage.tokens import estimate_tokens
 from peerloom.task import Usage
 
 DEFAULT_OUTPUT = 512  # assumed completion tokens while there are no replies and no token limit
 
+RESERVED = 0.95  # the share of replies that fit into the reserved length
+
+_KEPT = 512  # latest replies
+_FEW = 20  # replies below which the quantile is not used
+_EACH = 16  # replies between two computations of the quantile
 _PART_TOKENS = 800.0  # of an image or audio part
 _MESSAGE_TOKENS = 4.0
 _SMOOTH = 0.05
+
+
+class OutputLength:
+    """The lengths of one role's replies, in tokens."""
+
+    def __init__(self) -> None:
+        self._lengths: deque[int] = deque(maxlen=_KEPT)
+        self._seen = 0
+        self._high = 0.0
+
+    def add(self, tokens: int) -> None:
+        """Record the length of a reply."""
+        self._lengths.append(tokens)
+        self._seen += 1
+        if self._seen % _EACH == 0 or self._seen == _FEW:
+            ordered = sorted(self._lengths)
+            self._high = float(ordered[math.ceil(RESERVED * len(ordered)) - 1])
+
+    def reserve(self, limit: int | None, default: int) -> float:
+        """Return the tokens to reserve for the next reply: the quantile, or the limit after few replies."""
+        bound = float(limit or default)
+        if self._seen < _FEW:
+            return max([bound, *map(float, self._lengths)]) if limit is None else bound
+        return min(bound, self._high) if limit is not None else self._high
 
 
 class Estimates:

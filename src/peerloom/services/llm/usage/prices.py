@@ -121,7 +121,7 @@ def _loaded(path: Path) -> Mapping[str, Any]:
         loaded: Any = yaml.safe_load(path.read_bytes())  # JSON is YAML too
     except FileNotFoundError as error:
         raise ConfigError(f"prices={path}: there is no such file; prices=genai needs none") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte, or no UTF-8
         raise ConfigError(f"prices={path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is neither YAML nor JSON: {' '.join(str(error).split())}") from error

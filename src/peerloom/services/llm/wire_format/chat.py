@@ -42,14 +42,12 @@ def to_body(
     wrapped = wraps(request, structured)
     if request.max_tokens is not None:
         body[limit_field] = request.max_tokens + (_WRAP_TOKENS if wrapped else 0)
-    for name, value in (
-        ("temperature", request.temperature),
-        ("top_p", request.top_p),
-        ("stop", list(request.stop) or None),
-        ("seed", request.seed),
-    ):
-        if value is not None:
-            body[name] = value
+    body |= given(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        stop=list(request.stop) or None,
+        seed=request.seed,
+    )
     if wrapped:
         body["response_format"] = _response_format(choice_schema(request.choices))
     elif request.choices and structured == "choice":
@@ -62,6 +60,11 @@ def to_body(
         body["logprobs"] = True
         body["top_logprobs"] = request.top_logprobs
     return body
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _add_tools(body: dict[str, Any], request: ChatRequest) -> None:
@@ -130,6 +133,7 @@ def to_reply(payload: Any, request: ChatRequest, *, wrapped: bool, seconds: floa
             tool_calls=calls,
             logprobs=logprobs,
             token_ids=token_ids,
+            fingerprint=text_or_nothing(payload.get("system_fingerprint")),
         ),
         failure or str(finish),
     )

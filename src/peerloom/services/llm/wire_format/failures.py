@@ -67,7 +67,7 @@ def _permanent(status: int, headers: Mapping[str, str], message: str, code: str)
 
 def worded(status: int, body: bytes) -> str:
     """Return the status and the error message of a response, for errors."""
-    return f"HTTP {status}: {_message(error_in(body), body) or 'without a word'}"
+    return f"HTTP {status}: {_message(error_in(body), body) or 'no message'}"
 
 
 def error_in(body: bytes) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_another_simulated_model_is_another_model() -> None:
 
 
 def test_what_does_not_say_by_what_it_decides_is_refused() -> None:
-    with pytest.raises(UncacheableService, match="_ScriptedDial does not say"):
+    with pytest.raises(UncacheableService, match="ScriptedService does not say"):
         CacheKeys([ScriptedService(["a"]).spec()], {})
 
 

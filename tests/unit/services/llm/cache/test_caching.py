@@ -60,7 +60,7 @@ def path(tmp_path: Path) -> Path:
 async def caching(
     model: LLM, path: Path, fleet: ReplicatedClientSpec = FLEET, **settings: Any
 ) -> AsyncIterator[CachingLLM]:
-    client = CachingLLM(model, CacheSettings(path=path, **{"size": 10**7, **settings}), [fleet])
+    client = CachingLLM(model, CacheSettings(path=str(path), **{"size_gb": 0.01, **settings}), [fleet])
     try:
         yield client
     finally:
@@ -303,14 +303,14 @@ async def test_a_model_that_does_not_say_what_it_is_goes_uncached(path: Path) ->
 
 async def test_the_spec_passes_on_what_is_behind_it(path: Path) -> None:
     prices = Prices({"simulated": Price(prompt=1.0, completion=1.0)})
-    spec = CachedSpec(SimulatedService().spec(), CacheSettings(path=path, size=10**7))
-    spec = spec.with_limits(True).with_prices(prices)
+    spec = CachedSpec(SimulatedService().spec(), CacheSettings(path=str(path), size_gb=0.01))
+    spec = spec.map_services(lambda each: each.with_limits(True).with_prices(prices))
     (fleet,) = spec.fleets
     assert (fleet.limited, fleet.price) == (True, Price(prompt=1.0, completion=1.0))
 
 
 async def test_closing_twice_and_unused(path: Path) -> None:
-    client = CachingLLM(Model(), CacheSettings(path=path, size=10**7), [FLEET])
+    client = CachingLLM(Model(), CacheSettings(path=str(path), size_gb=0.01), [FLEET])
     await client.close()
     assert not path.exists()  # noqa: ASYNC240 - of a temporary directory
     assert (await client.chat(request())).text == "reply 1"  # late, but answered

@@ -3,9 +3,8 @@
 import asyncio
 from typing import Any
 
-import pytest
-
-from peerloom.services.llm.client.replicas import AttemptFailed, Replicas
+from peerloom.services.llm.client.context import ClientContext
+from peerloom.services.llm.client.replicas import Replicas
 from peerloom.services.llm.client.routing import Routing
 
 
@@ -29,16 +28,15 @@ def replicas(told: list[str], *names: str) -> Replicas:
     )
 
 
-async def asked(backend: Any) -> str:
-    return backend.name
+async def answer(replicas: Replicas) -> str:
+    with replicas.attempt("") as backend:
+        return backend.name  # type: ignore[attr-defined]
 
 
-async def test_one_that_has_left_since_it_was_chosen_fails_like_any_other() -> None:
+async def test_one_that_has_left_gets_no_more_calls() -> None:
     both = replicas([], "a", "b")
     both.move(["b"])
-    with pytest.raises(AttemptFailed, match="the replica is gone"):
-        await both.ask("a", asked)
-    assert await both.ask(both.choose(""), asked) == "b"
+    assert [await answer(both) for _ in range(3)] == ["b"] * 3
 
 
 async def test_without_any_calls_wait_and_it_is_told_why() -> None:
@@ -51,5 +49,14 @@ async def test_without_any_calls_wait_and_it_is_told_why() -> None:
     assert not waiting.done()
     one.move(["b"])
     await waiting
-    assert await one.ask(one.choose(""), asked) == "b"
+    assert await answer(one) == "b"
     assert told[-1] == ""
+
+
+def test_an_older_change_of_endpoints_is_not_heard() -> None:
+    context, moves = ClientContext(), list[list[str]]()
+    context.on_move("llm", lambda urls: moves.append(list(urls)))
+    context.move("llm", 2, ["http://two"])
+    context.move("llm", 1, ["http://one"])
+    context.move("another", 3, ["http://three"])
+    assert moves == [["http://two"]]

@@ -12,7 +12,8 @@ from peerloom.errors import ConfigError, ContextExceeded, LLMDenied, LLMUnavaila
 from peerloom.services.llm.base import ChatRequest, EmbedRequest
 from peerloom.services.llm.client.router import ServiceOptions, ServiceRouter, ServiceRouterClient
 from peerloom.services.llm.client.routing import Routing
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
+from peerloom.services.llm.hosted.service import CallPolicy
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.scripted import ScriptedService
 from peerloom.task import Usage
@@ -25,7 +26,7 @@ def ask(role: str = "") -> ChatRequest:
 
 
 async def started(lineup: ServiceRouter) -> ServiceRouterClient:
-    spec = await lineup.start(None, print, Path())  # type: ignore[arg-type]  # starts nothing
+    spec = await lineup.start("llm", None, print, Path())  # type: ignore[arg-type]  # starts nothing
     client = spec.connect()
     assert isinstance(client, ServiceRouterClient)
     return client
@@ -52,7 +53,12 @@ def test_a_role_has_a_model_of_its_own(tmp_path: Path) -> None:
         run_dir=tmp_path,
         engine="local",
     )
-    assert [message["content"] for message in next(iter(ran.rows()))["messages"]] == ["by small", "by big"]
+    (row,) = ran.rows()
+    assert row["conversations"] == {
+        "writer": [{"role": "user", "content": "Write."}, {"role": "assistant", "content": "by small"}],
+        "judge": [{"role": "user", "content": "Judge."}, {"role": "assistant", "content": "by big"}],
+    }
+    assert row["messages"] == row["conversations"]["writer"]
 
 
 @pytest.mark.parametrize("failure", [LLMUnavailable("away"), LLMDenied("no key")])
@@ -80,7 +86,7 @@ async def test_a_service_that_was_away_is_asked_again_when_it_is_back() -> None:
         client = await started(
             ServiceRouter(
                 {
-                    "first": OpenAIService(base_url=server.url, retry=Retry(base=0)),
+                    "first": OpenAIService(base_url=server.url, calls=CallPolicy(retry=Retry(base=0))),
                     "second": ScriptedService(lambda _: "second"),
                 },
                 options={"first": ServiceOptions(fallback="second", routing=quick)},
@@ -99,7 +105,7 @@ async def test_what_the_first_has_used_counts_in_the_reply_of_the_second() -> No
     broken["choices"][0]["finish_reason"] = "error"
     broken["usage"] = {"prompt_tokens": 7, "completion_tokens": 3}
     async with raw_server(MODELS, http(200, broken)) as server:
-        first = OpenAIService(base_url=server.url, retry=Retry(attempts=1))
+        first = OpenAIService(base_url=server.url, calls=CallPolicy(retry=Retry(attempts=1)))
         client = await started(
             ServiceRouter(
                 {"first": first, "second": ScriptedService(lambda _: "second")},
@@ -141,7 +147,7 @@ async def test_embeddings_go_the_same_way() -> None:
 
 
 async def test_one_service_is_that_service() -> None:
-    spec = await ServiceRouter({"llm": ScriptedService(["x"])}).start(None, print, Path())  # type: ignore[arg-type]
+    spec = await ServiceRouter({"llm": ScriptedService(["x"])}).start("llm", None, print, Path())  # type: ignore[arg-type]
     assert [fleet.service for fleet in spec.fleets] == ["llm"]
     assert not isinstance(spec.connect(), ServiceRouterClient)
 

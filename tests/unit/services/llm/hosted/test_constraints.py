@@ -8,9 +8,9 @@ from stand_in import stand_in
 from peerloom.errors import LLMRejected
 from peerloom.services.llm.base import ChatReply, ChatRequest
 from peerloom.services.llm.client.client import ReplicatedClientSpec
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.hosted.backend import HttpDial
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.wire_format.chat import Structured
@@ -39,7 +39,7 @@ async def ask(
     async with stand_in(*shapes) as server:
         endpoint = Endpoint(base_url=f"{server.url}/v1")
         dial = HttpDial(endpoint, OpenAIDialect(structured=structured), "m")
-        desk = QuotaClient()
+        desk = ClientContext()
         spec = ReplicatedClientSpec(
             model="m", replicas=(f"{server.url}/v1",), backend_factory=dial, retry=Retry(base=0.0)
         )
@@ -60,8 +60,8 @@ async def test_a_server_that_ignores_one_option_is_asked_by_the_other() -> None:
     assert ways == ["response_format"] * 3 + ["structured_outputs"] * 2
     assert replies[2].usage.calls == 2  # the ignored one was paid too
     (text,) = told
-    assert "ignores how it is told to answer (response_format)" in text
-    assert "it is told by structured_outputs from now on" in text
+    assert "ignores the option that constrains replies (response_format)" in text
+    assert "structured_outputs is used from now on" in text
 
 
 async def test_vllms_own_option_falls_back_to_openais() -> None:
@@ -73,7 +73,7 @@ async def test_a_server_that_ignores_both_is_asked_as_at_first_and_only_checked(
     replies, ways, told = await ask([said(PROSE)], calls=6)
     assert [reply.text for reply in replies] == [PROSE] * 6
     assert ways == ["response_format"] * 3 + ["structured_outputs"] * 3 + ["response_format"] * 2
-    assert len(told) == 2 and "answers are only checked" in told[1]
+    assert len(told) == 2 and "replies are only checked" in told[1]
 
 
 async def test_a_server_that_refuses_one_option_is_asked_by_the_other() -> None:
@@ -81,7 +81,7 @@ async def test_a_server_that_refuses_one_option_is_asked_by_the_other() -> None:
     replies, ways, told = await ask([refused(words), said("A")], calls=2)
     assert [reply.text for reply in replies] == ["A", "A"]
     assert ways == ["response_format", "structured_outputs", "structured_outputs"]
-    assert "refuses to be told how to answer (response_format)" in told[0]
+    assert "refuses the option that constrains replies (response_format)" in told[0]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ from peerloom.errors import (
 )
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.client.client import ReplicatedClientSpec
-from peerloom.services.llm.hosted.openai import OpenAIService, limit_field
+from peerloom.services.llm.hosted.providers import OpenAIService
+from peerloom.services.llm.hosted.service import CallPolicy
 from peerloom.services.llm.http.endpoint import Endpoint
+from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.secret import Secret
 from peerloom.task import Usage
@@ -222,7 +224,7 @@ async def test_an_unreachable_server() -> None:
         (error(501, "no embeddings here"), LLMRejected, "no embeddings here"),
         (http(400, {"error": "bare words"}), LLMRejected, "bare words"),
         (http(418, b"\xff teapot", kind="text/plain"), LLMRejected, "teapot"),
-        (http(403, b""), LLMDenied, "HTTP 403: without a word"),
+        (http(403, b""), LLMDenied, "HTTP 403: no message"),
         (error(400, "response_format is unavailable"), LLMRejected, "set llm.structured=none"),
         (http(308, b"", "Location: https://new/v1\r\n"), LLMRejected, "redirects to https://new/v1"),
         (error(400, "too long", code="context_length_exceeded"), ContextExceeded, "too long"),
@@ -271,7 +273,7 @@ def closed_port() -> str:
 
 async def start(service: OpenAIService) -> tuple[ReplicatedClientSpec, list[str]]:
     said: list[str] = []
-    return await service.start(None, said.append, Path()), said  # type: ignore[arg-type]  # starts nothing
+    return await service.start("llm", None, said.append, Path()), said  # type: ignore[arg-type]  # starts nothing
 
 
 def models(*names: str) -> bytes:
@@ -292,7 +294,7 @@ async def test_the_service_takes_the_model_it_is_told_or_the_first() -> None:
 @pytest.mark.parametrize(
     ("answer", "model", "words"),
     [
-        (error(401, "no"), None, "wants an API key and none is set .HTTP 401.: set OPENAI_API_KEY"),
+        (error(401, "no"), None, "requires an API key and none is set .HTTP 401.: set OPENAI_API_KEY"),
         (error(404, "no"), None, r"/v1/models is not found \(HTTP 404\)$"),
         (error(500, "it burns"), None, "answered HTTP 500: it burns"),
         (http(200, b"<html>"), None, "with no list of models: '<html>'"),
@@ -328,7 +330,7 @@ async def test_a_server_that_is_not_there_or_silent() -> None:
         await start(OpenAIService(base_url=closed_port()))
     async with raw_server(hang) as server:
         with pytest.raises(ServiceError, match=r"does not answer in 0.02 s"):
-            await start(OpenAIService(base_url=server.url, timeout=0.02))
+            await start(OpenAIService(base_url=server.url, calls=CallPolicy(timeout=0.02)))
 
 
 async def test_address_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +351,7 @@ async def test_address_and_key_come_from_the_environment(monkeypatch: pytest.Mon
         ("localhost:8000", "must begin with http"),
         ("ftp://x/v1", "must begin with http"),
         ("http://x/v1/chat/completions/", "leave out /chat/completions"),
-        ("http://me:pass@x/v1", "holds a user or password"),
+        ("http://me:pass@x/v1", "contains a user or password"),
     ],
 )
 def test_impossible_addresses_are_refused(url, words) -> None:
@@ -369,7 +371,7 @@ def test_openai_itself_is_told_the_token_limit_in_its_own_field() -> None:
         ("https://x.openai.azure.com/v1", "max_completion_tokens"),
         ("https://openai.example.com/v1", "max_tokens"),
     ):
-        assert limit_field(url) == name
+        assert OpenAIDialect().for_server(url).limit_field == name
 
 
 async def test_the_query_of_the_address_is_kept_and_not_shown() -> None:

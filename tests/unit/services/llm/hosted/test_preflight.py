@@ -4,18 +4,18 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from fleets import Context, fleet, question
 from fleets import client as client_of
-from fleets import fleet, question, reading
 from raw_server import completion, error, http, raw_server
 
 from peerloom.errors import LLMDenied, LLMRejected, ServiceError
 from peerloom.services.llm.client.client import ReplicatedClient
+from peerloom.services.llm.client.context import Health
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.hosted import preflight
 from peerloom.services.llm.hosted.backend import HttpBackend
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.openai import OpenAIDialect
 
 LIST = http(200, {"object": "list", "data": [{"id": "m"}]})
@@ -30,7 +30,7 @@ async def start(*script: bytes, model: str | None = "m", **fields) -> tuple[str,
     said: list[str] = []
     async with raw_server(*script) as server:
         service = OpenAIService(base_url=server.url + fields.pop("tail", ""), model=model, **fields)
-        spec = await service.start(None, said.append, Path())  # type: ignore[arg-type]  # starts nothing
+        spec = await service.start("llm", None, said.append, Path())  # type: ignore[arg-type]  # starts nothing
     return spec.model, said
 
 
@@ -61,8 +61,8 @@ async def test_a_server_need_not_list_the_model_that_is_set(script) -> None:
     [
         ((HTML,), "with no list of models: '<html>hello</html>'"),
         ((http(404, b"<html>", kind="text/html"),), r"/models is not found \(HTTP 404\)"),
-        ((error(404, "no"), error(401, "no")), "it wants an API key and none is set"),
-        ((error(403, "no"),), r"it wants an API key and none is set \(HTTP 403\)"),
+        ((error(404, "no"), error(401, "no")), "it requires an API key and none is set"),
+        ((error(403, "no"),), r"it requires an API key and none is set \(HTTP 403\)"),
         ((error(500, "no"), error(500, "no")), "answered HTTP 500: no"),
         ((OTHERS,), "has no model 'm'. There are: other"),
         (
@@ -89,7 +89,7 @@ async def test_an_address_without_its_tail_is_told_from_a_server_without_a_list(
     async with raw_server(error(404, "Not Found")) as server:
         service = OpenAIService(base_url=server.url.removesuffix("/v1"), model="m")
         with pytest.raises(ServiceError, match="lack its /v1"):
-            await service.start(None, print, Path())  # type: ignore[arg-type]  # starts nothing
+            await service.start("llm", None, print, Path())  # type: ignore[arg-type]  # starts nothing
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def only_asks_1(refusal: bytes):
 async def test_a_request_that_a_server_does_not_know_fails_alone(models, before, refusal) -> None:
     act = scripted(models=models, chat=only_asks_1(refusal))
     async with raw_server(act) as act.server:  # type: ignore[attr-defined]
-        desk = QuotaClient()
+        desk = Context()
         client = ReplicatedClient(fleet(act.server.url, routing=QUICK), desk)
         if before:
             assert (await client.chat(question(0))).text == "yes"
-        with pytest.raises(LLMRejected, match="this request alone is refused"):
+        with pytest.raises(LLMRejected, match="only this request is refused"):
             await client.chat(question(1))
         assert (await client.chat(question(2))).text == "yes"
-        assert (reading(desk).down, reading(desk).denied) == ("", False)
+        assert desk.health == Health(answered=True)
         await client.close()
 
 

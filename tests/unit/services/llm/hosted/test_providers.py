@@ -16,12 +16,16 @@ import peerloom
 from peerloom.errors import ContentFiltered, ContextExceeded, LLMDenied, LLMRejected, ServiceError
 from peerloom.services.llm.base import LLM, ChatRequest, EmbedRequest
 from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.hosted.backend import HttpDial
-from peerloom.services.llm.hosted.openai import OpenAIService
-from peerloom.services.llm.hosted.providers import AnthropicService, AzureService, GeminiService
+from peerloom.services.llm.hosted.providers import (
+    AnthropicService,
+    AzureService,
+    GeminiService,
+    OpenAIService,
+)
 from peerloom.services.llm.hosted.service import HttpService
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.anthropic import AnthropicDialect
 from peerloom.services.llm.providers.azure import AzureDialect
 from peerloom.services.llm.providers.dialect import Dialect
@@ -69,7 +73,7 @@ async def client(
         endpoint = Endpoint(base_url=server.url, api_key=Secret(KEY), timeout=5.0)
         dial = HttpDial(endpoint, dialect or PROVIDERS[provider][0], "m")
         spec = ReplicatedClientSpec(model="m", replicas=(server.url,), backend_factory=dial, patient=False)
-        llm = ReplicatedClient(pickle.loads(pickle.dumps(spec)), QuotaClient(), sleep=sleep)
+        llm = ReplicatedClient(pickle.loads(pickle.dumps(spec)), ClientContext(), sleep=sleep)
         try:
             yield llm, server
         finally:
@@ -227,7 +231,7 @@ async def test_a_server_is_well_if_it_lists_its_models(provider: str) -> None:
 
 async def started(provider: str, server: StandIn, model: str | None) -> ReplicatedClientSpec:
     service = HttpService(PROVIDERS[provider][0], base_url=server.url, model=model, api_key=KEY)
-    return await service.start(None, lambda line: None, Path())  # type: ignore[arg-type]  # starts nothing
+    return await service.start("llm", None, lambda line: None, Path())  # type: ignore[arg-type]  # starts nothing
 
 
 FOUND = {

@@ -18,6 +18,7 @@ from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.request import read
+from peerloom.services.llm.simulated.responses import Response
 from peerloom.services.llm.simulated.server.app import ServerConfig, SimulatedServer, serving
 
 pytestmark = pytest.mark.usefixtures("either_http")
@@ -45,8 +46,8 @@ class Client:
 
 
 @asynccontextmanager
-async def hostile(*, Deadline: float = 5.0, admin: bool = False, **laws) -> AsyncIterator[Client]:
-    async with serving(ServerConfig(behavior=SimulatedBehavior(**laws), port=0, admin=admin)) as port:
+async def hostile(*, Deadline: float = 5.0, admin: bool = False, **behavior) -> AsyncIterator[Client]:
+    async with serving(ServerConfig(behavior=SimulatedBehavior(**behavior), port=0, admin=admin)) as port:
         root = f"http://127.0.0.1:{port}"
         backend = HttpBackend(Endpoint(base_url=f"{root}/v1", timeout=Deadline), OpenAIDialect(), "m")
         try:
@@ -57,7 +58,7 @@ async def hostile(*, Deadline: float = 5.0, admin: bool = False, **laws) -> Asyn
 
 
 @pytest.mark.parametrize(
-    ("law", "words"),
+    ("fault", "words"),
     [
         ("rate_429", "HTTP 429: simulated rate limit"),
         ("rate_5xx", "HTTP 500: simulated failure"),
@@ -68,18 +69,18 @@ async def hostile(*, Deadline: float = 5.0, admin: bool = False, **laws) -> Asyn
         ("rate_content_type", r"HTTP 200 with an invalid body \(text/html"),
     ],
 )
-async def test_each_fault_is_one_that_may_pass_and_is_counted(law: str, words: str) -> None:
-    async with hostile(Deadline=0.1 if law == "rate_hang" else 5.0, **{law: 1.0}) as client:
+async def test_each_fault_is_one_that_may_pass_and_is_counted(fault: str, words: str) -> None:
+    async with hostile(Deadline=0.1 if fault == "rate_hang" else 5.0, **{fault: 1.0}) as client:
         for number in range(6):
             with pytest.raises(Retryable, match=words) as caught:
                 await client.chat(f"question {number}")
             assert len(str(caught.value)) < 400
         await asyncio.sleep(0.01)
         counts = await client.stats()
-    assert counts["faults"][law.removeprefix("rate_")] == 6
+    assert counts["faults"][fault.removeprefix("rate_")] == 6
     assert (counts["served"], counts["running"], counts["in_flight"]) == (0, 0, 0)
-    assert counts["left"] == (6 if law == "rate_hang" else 0)
-    closes = law in ("rate_half_closed", "rate_cut", "rate_hang")
+    assert counts["left"] == (6 if fault == "rate_hang" else 0)
+    closes = fault in ("rate_half_closed", "rate_cut", "rate_hang")
     assert counts["open_connections"] == (0 if closes else 1)
 
 
@@ -125,16 +126,16 @@ class Kept:
     def __init__(self) -> None:
         self.statuses: list[int] = []
 
-    def reply(self, status: int, body: bytes, *, due: Any = None, **rest: Any) -> None:
-        self.statuses.append(status)
+    def reply(self, response: Response, due: Any = None) -> None:
+        self.statuses.append(response.status)
         if due is not None:
             due(lambda: None)
 
 
 def test_a_storm_passes_in_virtual_time() -> None:
     now, kept = [1_000.0], Kept()
-    laws = SimulatedBehavior(storm_every=60.0, storm_seconds=10.0)
-    server = SimulatedServer(ServerConfig(behavior=laws), None, clock=lambda: now[0])
+    behavior = SimulatedBehavior(storm_every=60.0, storm_seconds=10.0)
+    server = SimulatedServer(ServerConfig(behavior=behavior), None, clock=lambda: now[0])
     body = orjson.dumps({"messages": HELLO.messages})
     request: Any = type("R", (), {"path": b"/v1/chat/completions", "method": b"POST", "body": body})
     for _ in range(130):
@@ -170,7 +171,7 @@ async def test_a_dead_server_cuts_everybody_off() -> None:
             await waiting
         with pytest.raises(Retryable, match=r"(?i)disconnected"):
             await client.chat()
-        await client.post("/admin/laws", {"rate_hang": 0.0})
+        await client.post("/admin/behavior", {"rate_hang": 0.0})
         await client.post("/admin/revive")
         assert await client.chat()
 
@@ -186,16 +187,16 @@ async def test_a_server_may_be_gone_for_a_while() -> None:
         assert await client.chat()
 
 
-async def test_laws_change_at_run_time_but_not_what_is_said() -> None:
+async def test_behavior_changes_at_run_time_but_not_what_is_said() -> None:
     async with hostile(admin=True, seed=5) as client:
         said = await client.chat()
-        assert (await client.post("/admin/laws", {"rate_5xx": 1.0}))[0] == 200
+        assert (await client.post("/admin/behavior", {"rate_5xx": 1.0}))[0] == 200
         with pytest.raises(Retryable, match="500"):
             await client.chat()
-        assert (await client.post("/admin/laws", {"rate_5xx": 0.0, "latency": 0.01}))[0] == 200
+        assert (await client.post("/admin/behavior", {"rate_5xx": 0.0, "latency": 0.01}))[0] == 200
         assert await client.chat() == said
         for wrong in ({"seed": 1}, {"rate_5xx": 2.0}, {"rate_5xx": "x"}, [1]):
-            assert (await client.post("/admin/laws", wrong))[0] == 400
+            assert (await client.post("/admin/behavior", wrong))[0] == 400
         assert (await client.post("/admin/die", {"seconds": -1}))[0] == 400
 
 

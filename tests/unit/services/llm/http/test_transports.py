@@ -1,4 +1,4 @@
-"""The thin client and aiohttp side by side, against whatever a server may do, on both event loops."""
+"""The native client and aiohttp side by side, against whatever a server may do, on both event loops."""
 
 import asyncio
 import inspect
@@ -23,7 +23,7 @@ Post = Callable[..., Awaitable[HttpResponse]]
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 
 
-@pytest.fixture(params=["thin", "aiohttp"])
+@pytest.fixture(params=["native", "aiohttp"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -48,7 +48,7 @@ async def calling(url: str, kind: str, seconds: float = 5.0) -> AsyncIterator[Po
     """Posts to `url`; that the right one does is checked, and that nothing is left of it."""
     endpoint = Endpoint(base_url=url, timeout=seconds, http=kind)  # type: ignore[arg-type]
     carrier = endpoint.open_transport({"Authorization": "Bearer k"})
-    assert type(carrier) is (Http1Transport if kind == "thin" else AiohttpTransport)
+    assert type(carrier) is (Http1Transport if kind == "native" else AiohttpTransport)
 
     async def post(body: bytes = b"{}", **headers: str) -> HttpResponse:
         return await carrier.send("POST", endpoint.url("/chat"), body, headers)

@@ -18,7 +18,7 @@ from virtual_time import run_virtually
 from peerloom.runtime.driver.quota import QuotaCoordinator
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
-from peerloom.services.llm.limits.quota_client import QuotaClient
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.usage.budget import Budget
@@ -189,15 +189,14 @@ class _Run:
         self.rng = Random(work.seed)
         self.provider = Refusing(work)
         self.group = group
-        self.desks: dict[str, QuotaClient] = {}
+        self.desks: dict[str, ClientContext] = {}
         self.peers: list[list[asyncio.Task[None]]] = []
         self.reports: list[asyncio.Task[None]] = []
         self.rationing = QuotaCoordinator(
             {SERVICE: work.limits},
             Budget(),
             run_dir,
-            members=lambda: list(self.desks),
-            send=lambda name, data: self.send(self.desks[name].apply_grants, data),
+            send=lambda name, grants: self.send(self.desks[name].apply_grants, grants.data),
             notify=lambda notice: None,
             clock=self.loop.time,
         )
@@ -212,7 +211,7 @@ class _Run:
 
     async def report(self, name: str) -> None:
         while True:
-            self.send(self.rationing.add_reports, name, await self.desks[name].report())
+            self.send(self.rationing.add_reports, name, await self.desks[name].report_usage())
 
     async def task(self, client: ReplicatedClient, after: float) -> None:
         await asyncio.sleep(after)
@@ -222,7 +221,8 @@ class _Run:
     def join(self, tasks: int) -> None:
         number = len(self.peers)
         name = f"peer-{number}"
-        self.desks[name] = QuotaClient(clock=self.loop.time)
+        self.desks[name] = ClientContext(clock=self.loop.time)
+        self.rationing.joined(name)
         client, after = ReplicatedClient(self.spec, self.desks[name]), self.work.late.get(number, 0.0)
         self.reports.append(self.group.create_task(self.report(name)))
         self.peers.append([self.group.create_task(self.task(client, after)) for _ in range(tasks)])

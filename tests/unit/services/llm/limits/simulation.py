@@ -1,6 +1,6 @@
 """A run's peers and its driver in virtual time, and a provider that counts strictly.
 
-Peers and driver are the real ones (`ReplicatedClient`, `QuotaClient`, `QuotaCoordinator`); between them
+Peers and driver are the real ones (`ReplicatedClient`, `ClientContext`, `QuotaCoordinator`); between them
 messages take their time, and come in another order than they were sent. Each peer has some workers of each
 role, each of which makes one call after the other. The provider is `Quota`; some replies are long.
 """
@@ -18,12 +18,14 @@ from typing import Any
 from virtual_time import run_virtually
 
 from peerloom.errors import LLMError
+from peerloom.protocol.messages import QuotaGrants
 from peerloom.runtime.driver.quota import QuotaCoordinator
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
-from peerloom.services.llm.limits.quota_client import QuotaClient
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.retry import Retryable
+from peerloom.services.llm.simulated.behavior import SimulatorOptions
 from peerloom.services.llm.simulated.quota import Quota
 from peerloom.services.llm.usage.budget import Budget
 from peerloom.task import Usage
@@ -82,7 +84,7 @@ class StrictBackend:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.quota = Quota(**plan.quota)
+        self.quota = Quota(SimulatorOptions(**plan.quota))
         self.rng = Random(plan.seed)
         self.let_in: list[tuple[float, int]] = []
         self.refusals: list[tuple[float, str]] = []
@@ -166,13 +168,12 @@ class World:
             {SERVICE: plan.limits},
             plan.budget,
             run_dir,
-            members=lambda: list(self.desks),
             send=self._to_peer,
             notify=lambda notice: None,
             clock=self.loop.time,
         )
         self.spec = spec.with_limits(self.rationing.spending.bounded)
-        self.desks: dict[str, QuotaClient] = {}
+        self.desks: dict[str, ClientContext] = {}
         self.working: dict[str, asyncio.Task[None]] = {}
         self.names = iter(f"peer-{number}" for number in range(1_000))
         self.failed: asyncio.Future[None] = self.loop.create_future()
@@ -182,12 +183,12 @@ class World:
     def _later(self, what: Any, *args: Any) -> None:
         self.loop.call_later(self.rng.uniform(*self.plan.delay), what, *args)
 
-    def _to_peer(self, name: str, data: bytes) -> None:
-        self._later(lambda: self.desks[name].apply_grants(data) if name in self.desks else None)
+    def _to_peer(self, name: str, data: QuotaGrants) -> None:
+        self._later(lambda: self.desks[name].apply_grants(data.data) if name in self.desks else None)
 
-    async def _report(self, name: str, desk: QuotaClient) -> None:
+    async def _report(self, name: str, desk: ClientContext) -> None:
         while True:
-            self._later(self.rationing.add_reports, name, await desk.report())
+            self._later(self.rationing.add_reports, name, await desk.report_usage())
 
     async def _worker(self, client: ReplicatedClient, role: str) -> None:
         does, loop = self.plan.roles[role], self.loop
@@ -208,7 +209,7 @@ class World:
                 self.waits[role].append(loop.time() - began - reply.seconds)
 
     async def _peer(self, name: str) -> None:
-        desk = self.desks[name] = QuotaClient(clock=self.loop.time)
+        desk = self.desks[name] = ClientContext(clock=self.loop.time)
         client = ReplicatedClient(self.spec, desk)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report(name, desk))
@@ -267,14 +268,14 @@ class World:
         begin, end = plan.warm * 60.0, plan.minutes * 60.0
         let_in = [(at, tokens) for at, tokens in provider.let_in if begin <= at]
         refusals = [(at, why) for at, why in provider.refusals if begin <= at]
-        windows = (end - begin) / plan.quota.get("window", 60.0)
+        windows = (end - begin) / plan.quota.get("limit_window", 60.0)
         used = {}
-        if plan.quota.get("requests"):
-            used["requests"] = len(let_in) / windows / plan.quota["requests"]
-        if plan.quota.get("tokens"):
-            used["tokens"] = sum(tokens for _, tokens in let_in) / windows / plan.quota["tokens"]
-        if plan.quota.get("concurrency"):
-            used["concurrency"] = self._busy() / plan.quota["concurrency"]
+        if plan.quota.get("limit_rpm"):
+            used["limit_rpm"] = len(let_in) / windows / plan.quota["limit_rpm"]
+        if plan.quota.get("limit_tpm"):
+            used["limit_tpm"] = sum(tokens for _, tokens in let_in) / windows / plan.quota["limit_tpm"]
+        if plan.quota.get("limit_concurrency"):
+            used["limit_concurrency"] = self._busy() / plan.quota["limit_concurrency"]
         return Seen(
             plan=plan,
             used=used,

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.limits.limiter import ServiceLimiter
-from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.limits.quota_manager import QuotaManager
 from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.usage.amounts import (
@@ -39,20 +39,18 @@ class Talk:
         limited = shares["llm"].bounded or spending.bounded
         self.allowance = QuotaManager(shares, spending, self.now)
         self.limited = limited
-        self.desks: dict[str, QuotaClient] = {}
+        self.desks: dict[str, ClientContext] = {}
         self.meters: dict[str, ServiceLimiter] = {}
-        self.moves: list[list[str]] = []
         for peer in peers:
             self.join(peer)
 
     def join(self, peer: str) -> None:
-        desk = self.desks[peer] = QuotaClient(clock=lambda: self.now)
-        self.meters[peer] = desk.limiter(
-            "llm", limited=self.limited, moved=lambda urls: self.moves.append(list(urls))
-        )
+        desk = self.desks[peer] = ClientContext(clock=lambda: self.now)
+        self.meters[peer] = desk.limiter("llm", limited=self.limited)
+        self.allowance.joined(peer, self.now)
 
     def read(self, peer: str, *, last: bool = False) -> bytes:
-        return self.desks[peer].read(last=last)
+        return self.desks[peer].read_usage(last=last)
 
     def reading(self, peer: str) -> UsageReport:
         (reading,) = decode_reports(self.read(peer))
@@ -65,7 +63,8 @@ class Talk:
         """All say what they want, and hear what they get; that."""
         self.now += seconds
         for peer in self.desks:
-            self.allowance.take(peer, self.read(peer), self.now)
+            if said := self.read(peer):
+                self.allowance.take(peer, said, self.now)
         sent = self.grants()
         for peer, data in sent.items():
             self.desks[peer].apply_grants(data)

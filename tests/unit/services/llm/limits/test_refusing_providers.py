@@ -102,6 +102,7 @@ def test_peers_that_come_late_go_idle_and_lose_messages(limits: Limits) -> None:
             late={1: 1.0, 2: 3.0},
             lost=0.1,
             limits=limits,
+            seed=2,
         )
     )
 

@@ -12,10 +12,10 @@ from virtual_time import run_virtually
 from peerloom.services.llm.limits.service_quota import Limits
 from peerloom.services.llm.usage.budget import Budget
 
-REQUESTS = Plan(quota={"requests": 600}, limits=Limits(requests_per_minute=600), minutes=4.0)
-UNDECLARED = Plan(quota={"requests": 600}, peers=2)
-TOKENS = Plan(quota={"tokens": 300_000}, limits=Limits(tokens_per_minute=300_000), minutes=7.0, warm=2.0)
-CALLS = Plan(quota={"concurrency": 40}, limits=Limits(concurrency=40), minutes=1.5, warm=0.5)
+REQUESTS = Plan(quota={"limit_rpm": 600}, limits=Limits(requests_per_minute=600), minutes=4.0)
+UNDECLARED = Plan(quota={"limit_rpm": 600}, peers=2)
+TOKENS = Plan(quota={"limit_tpm": 300_000}, limits=Limits(tokens_per_minute=300_000), minutes=7.0, warm=2.0)
+CALLS = Plan(quota={"limit_concurrency": 40}, limits=Limits(concurrency=40), minutes=1.5, warm=0.5)
 
 
 def well_kept(seen: Seen, most: str) -> bool:
@@ -50,48 +50,48 @@ def test_the_same_plan_gives_the_same() -> None:
 @pytest.mark.slow
 def test_requests_a_minute() -> None:
     seen = simulate(REQUESTS)
-    assert well_kept(seen, "requests"), seen
+    assert well_kept(seen, "limit_rpm"), seen
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens_per_second", [100.0, 20.0], ids=["fast", "slow"])
 def test_tokens_a_minute_though_some_replies_are_very_long(tokens_per_second: float) -> None:
     seen = simulate(TOKENS, tokens_per_second=tokens_per_second)
-    assert well_kept(seen, "tokens"), seen
+    assert well_kept(seen, "limit_tpm"), seen
 
 
 @pytest.mark.slow
 def test_tokens_a_minute_though_each_call_may_take_thousands() -> None:
     roles = {"a": Role(tokens=300.0, max_tokens=4_000), "b": Role(max_tokens=4_000)}
     seen = simulate(TOKENS, roles=roles)
-    assert well_kept(seen, "tokens"), seen
+    assert well_kept(seen, "limit_tpm"), seen
 
 
 @pytest.mark.slow
 def test_calls_at_once() -> None:
     seen = simulate(CALLS)
-    assert well_kept(seen, "concurrency"), seen
+    assert well_kept(seen, "limit_concurrency"), seen
     assert not seen.reasons
 
 
 @pytest.mark.slow
 def test_all_limits_together_hold_too() -> None:
     limits = Limits(requests_per_minute=900, tokens_per_minute=600_000, concurrency=20)
-    quota = {"requests": 900, "tokens": 600_000, "concurrency": 20}
+    quota = {"limit_rpm": 900, "limit_tpm": 600_000, "limit_concurrency": 20}
     seen = simulate(CALLS, quota=quota, limits=limits)
-    assert well_kept(seen, "concurrency"), seen
+    assert well_kept(seen, "limit_concurrency"), seen
 
 
 @pytest.mark.slow
 def test_peers_that_come_and_go_change_nothing() -> None:
     seen = simulate(REQUESTS, comes={1.5: 2, 2.0: -2, 3.0: 1})
-    assert well_kept(seen, "requests"), seen
+    assert well_kept(seen, "limit_rpm"), seen
 
 
 @pytest.mark.slow
 def test_a_lost_peers_slots_are_given_to_others() -> None:
     seen = simulate(CALLS, comes={0.7: -2, 1.1: 3})
-    assert seen.used["concurrency"] >= 0.93, seen
+    assert seen.used["limit_concurrency"] >= 0.93, seen
     assert seen.refused <= 0.02, "a provider goes on with a dead peer's calls for a while"
 
 
@@ -115,30 +115,30 @@ def test_large_calls_are_not_starved_by_small_ones() -> None:
 
 @pytest.mark.slow
 def test_limits_that_nobody_declared_are_found() -> None:
-    seen = simulate(Plan(quota={"concurrency": 40}, peers=2, minutes=5.0, warm=2.5))
+    seen = simulate(Plan(quota={"limit_concurrency": 40}, peers=2, minutes=5.0, warm=2.5))
     assert seen.refused <= 0.015, seen  # 0.9 to 1.1 % in sixteen runs
-    assert seen.used["concurrency"] >= 0.85, seen
+    assert seen.used["limit_concurrency"] >= 0.85, seen
 
 
 @pytest.mark.slow
 def test_a_rate_that_nobody_declared_is_found() -> None:
-    seen = simulate(Plan(quota={"requests": 600}, peers=2, minutes=8.0, warm=3.0))
+    seen = simulate(Plan(quota={"limit_rpm": 600}, peers=2, minutes=8.0, warm=3.0))
     assert seen.refused <= 0.04, seen
-    assert seen.used["requests"] >= 0.75, seen
+    assert seen.used["limit_rpm"] >= 0.75, seen
 
 
 @pytest.mark.slow
 def test_a_declared_rate_that_is_too_high_is_gone_below() -> None:
-    seen = simulate(REQUESTS, quota={"requests": 400}, peers=2, minutes=8.0, warm=3.0)
+    seen = simulate(REQUESTS, quota={"limit_rpm": 400}, peers=2, minutes=8.0, warm=3.0)
     assert seen.refused <= 0.03, seen
-    assert seen.used["requests"] >= 0.85, seen
+    assert seen.used["limit_rpm"] >= 0.85, seen
 
 
 @pytest.mark.slow
 def test_a_provider_whose_replies_differ_in_length_is_not_taken_for_a_slow_one() -> None:
     roles = {"a": Role(tokens=300.0, sigma=1.5), "b": Role(tokens=10.0, sigma=0.3)}
     seen = simulate(CALLS, roles=roles)
-    assert well_kept(seen, "concurrency"), seen
+    assert well_kept(seen, "limit_concurrency"), seen
 
 
 @pytest.mark.slow

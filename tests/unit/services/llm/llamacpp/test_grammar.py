@@ -2,7 +2,7 @@
 
 import pytest
 
-from peerloom.services.llm.llamacpp.grammar import choice_grammar
+from peerloom.services.llm.llamacpp.service import choice_grammar
 
 
 def test_choices_are_alternatives() -> None:

@@ -39,7 +39,7 @@ def notices() -> list[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def spec(weights, notices, tmp_path_factory) -> AsyncIterator[ReplicatedClientSpec]:
     service = LlamaCppService(model=MODEL, slots=2, context=CONTEXT)
-    yield await service.start(LocalSpawner(), notices.append, tmp_path_factory.mktemp("logs"))
+    yield await service.start("llm", LocalSpawner(), notices.append, tmp_path_factory.mktemp("logs"))
     await service.stop()
 
 
@@ -54,6 +54,7 @@ class Watched(LocalSpawner):
     """Tells which process was started first."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.child: asyncio.Future[ChildProcess] = asyncio.get_running_loop().create_future()
 
     async def start(self, argv, **options) -> ChildProcess:
@@ -133,7 +134,7 @@ async def test_a_killed_server_is_started_again_and_calls_go_on(weights, tmp_pat
     service = LlamaCppService(model=str(weights), slots=1, context=CONTEXT)
     spawner = Watched()
     notices: list[str] = []
-    spec = await service.start(spawner, notices.append, tmp_path)
+    spec = await service.start("llm", spawner, notices.append, tmp_path)
     assert spec.model == weights.stem
     watching = asyncio.create_task(service.watch(still))
     client = spec.connect()
@@ -151,7 +152,7 @@ async def test_a_killed_server_is_started_again_and_calls_go_on(weights, tmp_pat
 
 async def test_watch_is_silent_about_a_stop(weights, tmp_path: Path) -> None:
     service = LlamaCppService(model=MODEL, slots=1, context=CONTEXT)
-    await service.start(LocalSpawner(), lambda _: None, tmp_path)
+    await service.start("llm", LocalSpawner(), lambda _: None, tmp_path)
     watching = asyncio.create_task(service.watch(still))
     await service.stop()
     await service.stop()
@@ -167,13 +168,13 @@ async def test_weights_that_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(
         ServiceError, match=r"broken\.gguf ended with exit code 1\. Its log(.|\n)*cannot load"
     ):
-        await service.start(LocalSpawner(), lambda _: None, tmp_path)
+        await service.start("llm", LocalSpawner(), lambda _: None, tmp_path)
 
 
 async def test_a_start_that_is_cancelled_leaves_no_process(weights, tmp_path: Path) -> None:
     spawner = Watched()
     service = LlamaCppService(model=MODEL, slots=1, context=CONTEXT)
-    starting = asyncio.create_task(service.start(spawner, lambda _: None, tmp_path))
+    starting = asyncio.create_task(service.start("llm", spawner, lambda _: None, tmp_path))
     child = await spawner.child
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -183,7 +184,7 @@ async def test_a_start_that_is_cancelled_leaves_no_process(weights, tmp_path: Pa
 
 async def test_an_unknown_model_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="did you mean 'smollm2-135m'"):
-        await LlamaCppService(model="smollm").start(LocalSpawner(), lambda _: None, tmp_path)
+        await LlamaCppService(model="smollm").start("llm", LocalSpawner(), lambda _: None, tmp_path)
     assert os.listdir(tmp_path) == []
 
 
@@ -193,5 +194,5 @@ async def test_stop_before_start() -> None:
 
 @pytest.mark.parametrize("name", ["replicas", "slots", "context", "threads"])
 async def test_impossible_numbers(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"llm\.{name} is 0: use 1 or more"):
+    with pytest.raises(ConfigError, match=rf"llm\.{name} is 0: it must be 1 or more"):
         LlamaCppService(**{name: 0})

@@ -77,6 +77,7 @@ class StandIns(LocalSpawner):
     """Starts stand-ins, each with the fate that is next; the last one's is that of all further."""
 
     def __init__(self, *fates: str) -> None:
+        super().__init__()
         self.fates = fates
         self.begun = 0
         self.children: list[ChildProcess] = []
@@ -136,7 +137,7 @@ class Running:
 async def running(tmp_path: Path, *fates: str, replicas: int = 1) -> AsyncIterator[Running]:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     run = Running(StandIns(*fates), tmp_path, replicas)
-    run.spec = await run.service.start(run.spawner, run.notices.append, tmp_path)
+    run.spec = await run.service.start("llm", run.spawner, run.notices.append, tmp_path)
     run.watching = asyncio.create_task(run.service.watch(run.moved))
     try:
         yield run
@@ -162,13 +163,13 @@ async def test_a_call_outlives_its_server(tmp_path: Path, number: signal.Signals
         assert (await asyncio.wait_for(call, PATIENCE)).text == "hello"
         await run.until(lambda: len(run.notices) == 3)  # the call may be answered before "is back" is told
         await client.close()
-    how = "was killed by signal 9" if number == signal.SIGKILL else "gave no sign of life in 3 looks"
+    how = "was killed by signal 9" if number == signal.SIGKILL else "did not respond to 3 health checks"
     first, lost, back = run.notices
     assert first.startswith("model m on llama.cpp")
     assert lost.startswith(f"the llama.cpp server of model {tmp_path}/m.gguf {how}")
     assert "llamacpp.log ends with:" in lost
     assert "held" in lost
-    assert lost.endswith("\nIt is started again")
+    assert lost.endswith("\nIt is being restarted")
     assert back.startswith("the llama.cpp server is back after ")
 
 
@@ -181,7 +182,7 @@ async def test_a_server_that_cannot_live_ends_the_run(tmp_path: Path) -> None:
         ):
             await asyncio.wait_for(run.watching, PATIENCE)
     assert len(run.spawner.children) == 3
-    assert [notice.count("started again") for notice in run.notices] == [0, 1, 1]
+    assert [notice.count("being restarted") for notice in run.notices] == [0, 1, 1]
 
 
 @pytest.mark.slow
@@ -233,7 +234,7 @@ async def test_a_host_that_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(ServiceError, match=r"cannot listen on 192\.0\.2\.1 .*llm\.host must be an address"):
         await LlamaCppService(model=str(tmp_path / "m.gguf"), host="192.0.2.1").start(
-            StandIns("serves"), print, tmp_path
+            "llm", StandIns("serves"), print, tmp_path
         )
 
 
@@ -270,5 +271,5 @@ async def test_one_replica_that_does_not_start_leaves_none(tmp_path: Path) -> No
     spawner = StandIns("loads", "dies")
     service = LlamaCppService(model=str(tmp_path / "m.gguf"), replicas=2)
     with pytest.raises(ServiceError, match="no memory for it"):
-        await service.start(spawner, lambda _: None, tmp_path)
+        await service.start("llm", spawner, lambda _: None, tmp_path)
     assert sorted([await child.wait() for child in spawner.children]) == [-signal.SIGTERM, 1]

@@ -238,27 +238,6 @@ def test_converted_once_and_only_the_result_is_kept(
     assert models.pull(NAME) == path
 
 
-def test_weights_of_an_earlier_release_are_converted_and_left_there(
-    cache: Path, index: Path, convertible: models.Known, tmp_path: Path
-) -> None:
-    next(index.iterdir()).unlink()
-    cache.mkdir(parents=True)
-    earlier = cache / "small.Q4_1.gguf"
-    earlier.write_bytes((tmp_path / "source.gguf").read_bytes())
-    assert models.listing()[0].path is None
-    assert models.missing_bytes(NAME) == 0
-    assert models.pull(NAME).name == "small.Q4_0.gguf"
-    assert earlier.exists()
-
-
-def test_damaged_weights_of_an_earlier_release_are_fetched_again(
-    cache: Path, convertible: models.Known
-) -> None:
-    cache.mkdir(parents=True)
-    (cache / "small.Q4_1.gguf").write_bytes(b"GGUF".ljust(convertible.source.size))
-    assert models.pull(NAME).name == "small.Q4_0.gguf"
-
-
 def test_a_conversion_that_gives_other_bytes_is_refused(
     cache: Path, convertible: models.Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:

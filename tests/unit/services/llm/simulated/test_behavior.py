@@ -1,4 +1,4 @@
-"""The laws of the simulated model: pure, plausible, and as likely as they say."""
+"""The simulated model: pure, plausible, and as likely as they say."""
 
 from statistics import mean, median
 
@@ -22,11 +22,11 @@ def asks(count: int, **fields) -> list[SimulatedRequest]:
 
 
 def test_a_reply_depends_on_request_and_seed_alone() -> None:
-    laws = SimulatedBehavior()
-    base = answer(read(body(), 0), laws)
-    assert answer(read(body(), 0), laws) == base
+    behavior = SimulatedBehavior()
+    base = answer(read(body(), 0), behavior)
+    assert answer(read(body(), 0), behavior) == base
     changes = [read(body("ho"), 0), read(body(), 1), read(body(seed=1), 0), read(body(temperature=1), 0)]
-    assert len({base.text, *(answer(ask, laws).text for ask in changes)}) == 5
+    assert len({base.text, *(answer(ask, behavior).text for ask in changes)}) == 5
 
 
 def test_a_token_limit_and_stops_cut_the_reply_and_do_not_change_it() -> None:
@@ -42,9 +42,9 @@ def test_a_token_limit_and_stops_cut_the_reply_and_do_not_change_it() -> None:
     assert (stopped.text, stopped.finish_reason) == (whole.text.split(".")[0], "stop")
 
 
-def test_lengths_follow_their_law() -> None:
-    laws = SimulatedBehavior(tokens=200, tokens_sigma=1.0)
-    lengths = [answer(ask, laws).completion for ask in asks(800)]
+def test_lengths_follow_their_distribution() -> None:
+    behavior = SimulatedBehavior(tokens=200, tokens_sigma=1.0)
+    lengths = [answer(ask, behavior).completion for ask in asks(800)]
     assert 170 < median(lengths) < 230
     assert mean(lengths) > 1.3 * median(lengths), "the tail is heavy"
     assert {answer(ask, SimulatedBehavior(tokens=50, tokens_sigma=0)).completion for ask in asks(50)} <= set(
@@ -52,7 +52,7 @@ def test_lengths_follow_their_law() -> None:
     )
 
 
-def test_latency_follows_its_law() -> None:
+def test_latency_follows_its_distribution() -> None:
     assert {answer(ask, SimulatedBehavior(latency=0.5)).seconds for ask in asks(20)} == {0.5}
     spread = [answer(ask, SimulatedBehavior(latency=0.5, latency_sigma=0.3)).seconds for ask in asks(400)]
     assert 0.45 < median(spread) < 0.55
@@ -75,16 +75,16 @@ def test_usage_counts_what_was_said_and_what_a_server_would_have_cached() -> Non
 
 
 def test_faults_are_as_frequent_as_their_rates_and_a_retry_may_pass() -> None:
-    laws = SimulatedBehavior(
+    behavior = SimulatedBehavior(
         rate_429=0.1, rate_5xx=0.2, rate_hang=0.05, rate_garbage=0.05, rate_truncation=0.1
     )
     some = asks(4000)
-    faults = [fault_of(ask, laws, 0) for ask in some]
-    assert faults == [fault_of(ask, laws, 0) for ask in some]
+    faults = [fault_of(ask, behavior, 0) for ask in some]
+    assert faults == [fault_of(ask, behavior, 0) for ask in some]
     shares = {fault: faults.count(fault) / len(faults) for fault in set(faults)}
     expected = {"": 0.5, "429": 0.1, "5xx": 0.2, "hang": 0.05, "garbage": 0.05, "truncation": 0.1}
     assert shares == pytest.approx(expected, abs=0.03)
-    again = [fault_of(ask, laws, 1) for ask, fault in zip(some, faults, strict=True) if fault]
+    again = [fault_of(ask, behavior, 1) for ask, fault in zip(some, faults, strict=True) if fault]
     assert 0.4 < again.count("") / len(again) < 0.6
     assert {fault_of(ask, SimulatedBehavior(), 0) for ask in some} == {""}
 
@@ -107,11 +107,11 @@ def test_a_prompt_longer_than_the_context_is_refused() -> None:
 def test_two_who_disagree_come_to_agree() -> None:
     """A dialogue about lettered options ends in agreement, the sooner the higher `agreement`."""
 
-    def turns(laws: SimulatedBehavior, question: int) -> int:
+    def turns(behavior: SimulatedBehavior, question: int) -> int:
         messages = [{"role": "user", "content": f"{question} {QUESTION}"}]
         held: list[str | None] = []
         while len(held) < 20:
-            made = answer(read({"messages": messages}, laws.seed), laws)
+            made = answer(read({"messages": messages}, behavior.seed), behavior)
             held.append(opinion.stated(made.text, "ABCD"))
             if held[-1] is not None and held[-2:] == [held[-1]] * 2:
                 break
@@ -130,9 +130,9 @@ def read_question(number: int) -> SimulatedRequest:
 
 
 def test_a_choice_is_the_one_stated_last_as_often_as_the_law_says() -> None:
-    def chosen(number: int, laws: SimulatedBehavior) -> str:
+    def chosen(number: int, behavior: SimulatedBehavior) -> str:
         text = f'{number}: one said "The answer is (A).", then another "I think the answer is **C**, not D."'
-        return answer(read(body(text, structured_outputs={"choice": ["A", "B", "C"]}), 0), laws).text
+        return answer(read(body(text, structured_outputs={"choice": ["A", "B", "C"]}), 0), behavior).text
 
     assert {chosen(n, SimulatedBehavior(agreement=1)) for n in range(30)} == {"C"}
     share = [chosen(n, SimulatedBehavior(agreement=0.4)) for n in range(600)].count("C") / 600
@@ -179,7 +179,7 @@ def test_malformed_requests_are_refused(wrong, words) -> None:
         ({"tokens_per_second": 0}, "llm.tokens_per_second is 0"),
     ],
 )
-def test_impossible_laws_are_refused(wrong, words) -> None:
+def test_impossible_behavior_are_refused(wrong, words) -> None:
     with pytest.raises(ConfigError, match=words):
         SimulatedBehavior(**wrong)
 

@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from peerloom.services.llm.simulated.behavior import SimulatorOptions
 from peerloom.services.llm.simulated.quota import Quota, Refusal
 
 
@@ -18,13 +19,13 @@ def let_in(quota: Quota, calls: list[tuple[float, int]]) -> list[tuple[float, in
 
 
 def test_nothing_is_limited_unless_it_is_said() -> None:
-    quota = Quota()
+    quota = Quota(SimulatorOptions())
     assert len(let_in(quota, [(0.0, 1_000_000)] * 1_000)) == 1_000
     assert quota.fits(10**9)
 
 
 def test_requests_are_counted_over_a_sliding_window() -> None:
-    quota = Quota(requests=2, window=5.0)
+    quota = Quota(SimulatorOptions(limit_rpm=2, limit_window=5.0))
     assert quota.enter(9, 0.0) is None
     assert quota.enter(9, 3.0) is None
     assert quota.enter(9, 4.0) == Refusal("requests", 1.0)
@@ -34,7 +35,7 @@ def test_requests_are_counted_over_a_sliding_window() -> None:
 
 
 def test_tokens_are_counted_over_it_too_and_what_is_refused_counts_nothing() -> None:
-    quota = Quota(tokens=100, window=5.0)
+    quota = Quota(SimulatorOptions(limit_tpm=100, limit_window=5.0))
     for now in (0.0, 1.0, 2.0):
         assert quota.enter(30, now) is None
     assert quota.enter(20, 3.0) == Refusal("tokens", 2.0)
@@ -53,7 +54,7 @@ def test_tokens_are_counted_over_it_too_and_what_is_refused_counts_nothing() -> 
 
 
 def test_calls_at_once_are_those_that_are_not_over() -> None:
-    quota = Quota(concurrency=2)
+    quota = Quota(SimulatorOptions(limit_concurrency=2))
     assert [quota.enter(0, 0.0) for _ in range(3)] == [None, None, Refusal("concurrency", None)]
     quota.leave()
     assert quota.enter(0, 0.0) is None
@@ -61,7 +62,7 @@ def test_calls_at_once_are_those_that_are_not_over() -> None:
 
 
 def test_a_storm_refuses_everything_for_its_time() -> None:
-    quota = Quota(storm_every=10.0, storm_seconds=2.0, began=100.0)
+    quota = Quota(SimulatorOptions(storm_every=10.0, storm_seconds=2.0), 100.0)
     calm = [now for now in range(100, 135) if quota.enter(1, float(now)) is None]
     assert sorted(set(range(100, 135)) - set(calm)) == [110, 111, 120, 121, 130, 131]
 
@@ -72,7 +73,7 @@ def test_no_window_ever_holds_more_than_the_limits_and_no_wait_is_too_short(seed
     window = rng.choice((0.125, 1.0, 8.0, 64.0))  # multiples of a tick are added without rounding
     tick = window / 128
     requests, tokens = rng.randint(1, 20), rng.randint(50, 2_000)
-    quota = Quota(requests=requests, tokens=tokens, window=window)
+    quota = Quota(SimulatorOptions(limit_rpm=requests, limit_tpm=tokens, limit_window=window))
     now, taken = 1_024.0, []
     for _ in range(1_000):
         now += tick * rng.choice((0, int(rng.expovariate(3.0 * requests / 128)), 19))

@@ -54,8 +54,8 @@ class Wire:
 
 
 @asynccontextmanager
-async def connected(log: Path | None = None, **laws) -> AsyncIterator[Wire]:
-    async with serving(ServerConfig(behavior=SimulatedBehavior(**laws), port=0, log=log)) as port:
+async def connected(log: Path | None = None, **behavior) -> AsyncIterator[Wire]:
+    async with serving(ServerConfig(behavior=SimulatedBehavior(**behavior), port=0, log=log)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             yield Wire(reader, writer)
@@ -88,8 +88,8 @@ async def test_requests_sent_ahead_are_answered_in_order() -> None:
             wire.send(post(body(str(n))))
             texts.append(text_of(await wire.receive()))
     assert len(set(texts)) == 5
-    for laws in ({}, {"latency": 0.002, "latency_sigma": 1.0}):
-        async with connected(**laws) as wire:
+    for behavior in ({}, {"latency": 0.002, "latency_sigma": 1.0}):
+        async with connected(**behavior) as wire:
             wire.send(b"".join(post(body(str(n))) for n in range(5)))
             assert [text_of(await wire.receive()) for _ in range(5)] == texts
 
@@ -185,7 +185,6 @@ async def test_bad_bodies_are_refused_and_the_connection_lives(data, words) -> N
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000, 431),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n", 413),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000, 400),
     ],
 )
@@ -272,7 +271,7 @@ async def test_who_has_a_reply_finds_it_in_the_log(tmp_path) -> None:
 async def test_a_reply_released_after_its_client_left_goes_nowhere() -> None:
     released: list[Callable[[], None] | None] = []
     connection = http1.ServerConnection(
-        lambda request, connection: connection.reply(200, b"{}", due=released.append), set()
+        lambda request, connection: connection.reply(http1.Response(200, b"{}"), released.append), set()
     )
     transport = Mock(spec=asyncio.Transport)
     transport.is_closing.return_value = False

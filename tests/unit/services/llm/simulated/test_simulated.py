@@ -12,16 +12,16 @@ import pytest
 from peerloom.errors import ContextExceeded, LLMRejected, LLMUnavailable
 from peerloom.services.llm.base import LLM, ChatReply, ChatRequest, EmbedRequest
 from peerloom.services.llm.client.client import ReplicatedClient, ReplicatedClientSpec
+from peerloom.services.llm.client.context import ClientContext
 from peerloom.services.llm.client.routing import Routing
 from peerloom.services.llm.hosted.backend import HttpDial
-from peerloom.services.llm.hosted.openai import OpenAIService
+from peerloom.services.llm.hosted.providers import OpenAIService
 from peerloom.services.llm.http.endpoint import Endpoint
-from peerloom.services.llm.limits.quota_client import QuotaClient
 from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
-from peerloom.services.llm.simulated.service import SimulatedBackend, SimulatedService
+from peerloom.services.llm.simulated.service import SimulatedService
 
 SCHEMA = {
     "type": "object",
@@ -51,15 +51,15 @@ class Waits(list[float]):
 STAYS = Routing(eject_after=1_000)  # however often it fails
 
 
-def in_process(waits: Waits, retry: Retry, timeout: float, **laws) -> ReplicatedClient:
-    service = SimulatedService(retry=retry, timeout=timeout, **laws)
+def in_process(waits: Waits, retry: Retry, timeout: float, **behavior) -> ReplicatedClient:
+    service = SimulatedService(retry=retry, timeout=timeout, **behavior)
     spec = replace(
         service.spec(),
-        backend_factory=lambda name: SimulatedBackend(service, sleep=waits),
+        backend_factory=lambda name: service(name, sleep=waits),
         routing=STAYS,
         retry=retry,
     )
-    return ReplicatedClient(spec, QuotaClient(), sleep=waits)
+    return ReplicatedClient(spec, ClientContext(), sleep=waits)
 
 
 def over_http(port: int, retry: Retry, timeout: float, structured="auto") -> ReplicatedClientSpec:
@@ -74,18 +74,18 @@ def over_http(port: int, retry: Retry, timeout: float, structured="auto") -> Rep
 
 @pytest.fixture(params=["in process", "over HTTP"])
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable]:
-    """Makes a client of a simulated model with the laws given."""
+    """Makes a client of a simulated model with the behavior given."""
     async with AsyncExitStack() as stack:
 
-        async def made(waits=None, retry=None, seconds: float = 5.0, **laws) -> LLM:
+        async def made(waits=None, retry=None, seconds: float = 5.0, **behavior) -> LLM:
             waits = Waits() if waits is None else waits
             retry = retry or Retry(attempts=20, base=0)
             if request.param == "in process":
-                return in_process(waits, retry, seconds, **laws)
+                return in_process(waits, retry, seconds, **behavior)
             port = await stack.enter_async_context(
-                serving(ServerConfig(behavior=SimulatedBehavior(**laws), port=0))
+                serving(ServerConfig(behavior=SimulatedBehavior(**behavior), port=0))
             )
-            client = ReplicatedClient(over_http(port, retry, seconds), QuotaClient(), sleep=waits)
+            client = ReplicatedClient(over_http(port, retry, seconds), ClientContext(), sleep=waits)
             stack.push_async_callback(client.close)
             return client
 
@@ -138,7 +138,7 @@ async def test_faults_that_pass_are_retried_to_the_same_reply(make, rates) -> No
         ("rate_hang", "timeout"),
         ("rate_garbage", "HTTP 200"),
         ("rate_half_closed", ".*[Dd]isconnect"),
-        ("rate_cut", "simulated disconnect|ClientPayloadError|disconnected within"),
+        ("rate_cut", "disconnected within"),
         ("rate_content_type", "HTTP 200 with an invalid body .*(html|HTML)"),
     ],
 )
@@ -263,9 +263,9 @@ def bare(reply: ChatReply) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("structured", ["auto", "choice"])
 async def test_in_process_and_over_http_are_the_same(structured) -> None:
-    laws = {"seed": 11, "rate_5xx": 0.2, "tokens_sigma": 1.0}
+    behavior = {"seed": 11, "rate_5xx": 0.2, "tokens_sigma": 1.0}
     if structured == "auto":  # a bare choice is shorter than a wrapped one, and cut elsewhere
-        laws["rate_truncation"] = 0.2
+        behavior["rate_truncation"] = 0.2
     requests = [
         ask(f"{n} {QUESTION} é {chr(0x1F600)}", **fields)
         for n in range(20)
@@ -276,8 +276,8 @@ async def test_in_process_and_over_http_are_the_same(structured) -> None:
             {"schema": {"type": "array", "items": SCHEMA}, "max_tokens": 400},
         )
     ]
-    here = in_process(Waits(), Retry(base=0), 1, **laws)
-    async with serving(ServerConfig(behavior=SimulatedBehavior(**laws), port=0)) as port:
+    here = in_process(Waits(), Retry(base=0), 1, **behavior)
+    async with serving(ServerConfig(behavior=SimulatedBehavior(**behavior), port=0)) as port:
         there = over_http(port, Retry(base=0), 5.0, structured).connect()
         try:
             replies = await asyncio.gather(*(there.chat(request) for request in requests))
@@ -290,24 +290,25 @@ async def test_in_process_and_over_http_are_the_same(structured) -> None:
             assert bare(reply) == bare(await here.chat(request))
 
 
-async def test_latency_is_waited_for_and_reported() -> None:
+async def test_latency_is_waited_for() -> None:
     waits = Waits()
-    reply = await in_process(waits, Retry(), 1, latency=0.5).chat(ask("?"))
-    assert (waits, reply.seconds) == ([0.5], 0.5)
+    await in_process(waits, Retry(), 1, latency=0.5).chat(ask("?"))
+    assert waits == [0.5]
 
 
 async def test_the_service_is_its_own_spec_and_travels(tmp_path) -> None:
     said: list[str] = []
     service = SimulatedService(latency=0.001, seed=7)
-    spec = await service.start(None, said.append, tmp_path)  # type: ignore[arg-type]  # starts nothing
+    spec = await service.start("llm", None, said.append, tmp_path)  # type: ignore[arg-type]  # starts nothing
     assert said == ["simulated model, latency 0.001 s, seed 7"]
     first, second = (each.connect() for each in (spec, pickle.loads(pickle.dumps(spec))))
-    assert await first.chat(ask("?")) == await second.chat(ask("?"))
+    assert bare(await first.chat(ask("?"))) == bare(await second.chat(ask("?")))
+    assert await service("this process").healthy()
     await service.stop()
 
 
 async def test_the_server_passes_the_preflight_of_the_real_service(tmp_path) -> None:
     async with serving(ServerConfig(port=0, model="my-model")) as port:
         service = OpenAIService(base_url=f"http://127.0.0.1:{port}/v1")
-        spec = await service.start(None, print, tmp_path)  # type: ignore[arg-type]  # starts nothing
+        spec = await service.start("llm", None, print, tmp_path)  # type: ignore[arg-type]  # starts nothing
     assert spec.model == "my-model"

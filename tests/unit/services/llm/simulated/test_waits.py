@@ -8,10 +8,10 @@ import pytest
 from peerloom.errors import ConfigError
 from peerloom.services.llm.base import ChatRequest
 from peerloom.services.llm.retry import Retryable, retry_after
-from peerloom.services.llm.simulated.behavior import SimulatedBehavior
+from peerloom.services.llm.simulated.behavior import RetryAfterAs, SimulatedBehavior
+from peerloom.services.llm.simulated.responses import wait_headers
 from peerloom.services.llm.simulated.server.app import ServerConfig, serving
-from peerloom.services.llm.simulated.service import SimulatedBackend, SimulatedService
-from peerloom.services.llm.simulated.waits import RetryAfterAs, wait_headers
+from peerloom.services.llm.simulated.service import SimulatedService
 
 NOW = 1_800_000_000.25
 YEAR = 365 * 24 * 3600
@@ -30,15 +30,14 @@ def test_a_wait_is_stated_in_each_way(
     stated_as: RetryAfterAs, headers: dict[str, str], read: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.time", lambda: NOW)
-    lines = wait_headers(2.125, stated_as).decode().split("\r\n")[:-1]
-    sent = dict(line.split(": ", 1) for line in lines)
+    sent = {name.decode(): value.decode() for name, value in wait_headers(2.125, stated_as)}
     assert sent == headers
     assert retry_after(sent, NOW) == read
 
 
-@pytest.mark.parametrize("laws", [{"rate_429": 1.0}, {"limit_rpm": 1}])
-async def test_a_server_states_it_as_it_is_told(laws: dict[str, Any]) -> None:
-    obeyed = SimulatedBehavior(**laws, retry_after_as="garbage")
+@pytest.mark.parametrize("behavior", [{"rate_429": 1.0}, {"limit_rpm": 1}])
+async def test_a_server_states_it_as_it_is_told(behavior: dict[str, Any]) -> None:
+    obeyed = SimulatedBehavior(**behavior, retry_after_as="garbage")
     body = {"messages": [{"role": "user", "content": "hi"}]}
     async with serving(ServerConfig(behavior=obeyed, port=0)) as port, aiohttp.ClientSession() as session:
         for _ in range(2):
@@ -49,11 +48,11 @@ async def test_a_server_states_it_as_it_is_told(laws: dict[str, Any]) -> None:
         assert "retry-after-ms" not in headers
 
 
-@pytest.mark.parametrize(("stated_as", "read"), [("none", None), ("date", 2.5), ("year", YEAR)])
+@pytest.mark.parametrize(("stated_as", "read"), [("none", None), ("seconds", 2.5), ("year", YEAR)])
 async def test_the_model_in_process_is_understood_alike(stated_as: RetryAfterAs, read: float | None) -> None:
     service = SimulatedService(rate_429=1.0, retry_after=2.5, retry_after_as=stated_as)
     with pytest.raises(Retryable) as caught:
-        await SimulatedBackend(service).chat(ChatRequest(messages=[{"role": "user", "content": "hi"}]), 0)
+        await service("this process").chat(ChatRequest(messages=[{"role": "user", "content": "hi"}]), 0)
     assert caught.value.retry_after == read
 
 

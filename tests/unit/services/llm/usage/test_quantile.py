@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from peerloom.services.llm.usage.quantile import RESERVED, OutputLength
+from peerloom.services.llm.usage.estimates import RESERVED, OutputLength
 
 
 def lengths(*tokens: int) -> OutputLength:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -24,6 +25,7 @@ from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retryable
 from peerloom.services.llm.wire_format.payloads import MalformedBody, payload_of
 from peerloom.sink.rows import render
+from peerloom.stored import from_stored
 from peerloom.task import Header, TaskId, new_task
 from peerloom.workflow import Sequence
 
@@ -106,7 +108,7 @@ class Answers:
             raise LLMUnavailable(str(error)) from error  # as the client does in the end
         saved = save(b"digest", reply)
         assert saved is not None, "the journal cannot keep the reply"
-        self.reply = RecordedCalls([saved]).answer(b"digest", ChatReply)
+        self.reply = msgspec.msgpack.decode(RecordedCalls([saved]).pop(b"digest") or b"", type=ChatReply)
         assert self.reply == reply
         return reply
 
@@ -160,7 +162,7 @@ async def follow(chance: random.Random) -> str:
     task = new_task(Header(TaskId(0, 0, 0), 1), {}, seed=1).with_next(role)
     done = await StepExecutor(Sequence(role), {role: AGENTS[role]}, model).step(task)
     assert done.end is not None
-    row = orjson.loads(render(done, (), {}, finished=0.0).line)
+    row = from_stored(orjson.loads(render(done, done.turns, {}, [], {}, finished=0.0).line))
     assert row["reason"] in REASONS, (row["reason"], row.get("detail"), body)
     if row["outcome"] == "completed" and role == "plain":
         assert model.reply is not None
@@ -209,5 +211,5 @@ async def test_the_text_survives_damage_to_fields_that_are_not_needed(name: str,
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_damaged_replies_for_a_minute() -> None:
-    assert sum((await fuzz(seed=1, rounds=1_000_000, seconds=60.0)).values()) > 1000
+async def test_damaged_replies_for_a_quarter_of_a_minute() -> None:
+    assert sum((await fuzz(seed=1, rounds=1_000_000, seconds=15.0)).values()) > 1000

@@ -2,20 +2,21 @@
 
 `/admin/pause`: answer all requests with 503. `/admin/die`: close all connections, and close new ones without
 a response; with `{"seconds": 2}`, do not listen for this time, and then recover. `/admin/revive`: recover.
-`/admin/laws`: change the options in the body, e.g. `{"rate_5xx": 0.5}`.
+`/admin/behavior`: change the options in the body, e.g. `{"rate_5xx": 0.5}`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
-from typing import Any, Literal, cast
+from functools import partial
+from typing import Any, Literal
 
 import orjson
 
-from peerloom.errors import ConfigError, ServiceError
-from peerloom.services.llm.simulated import bodies
+from peerloom.errors import ConfigError
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.provider import SimulatedProvider
+from peerloom.services.llm.simulated.responses import Response, failure
 from peerloom.services.llm.simulated.server.http1 import HttpRequest, ServerConnection
 
 CHANGEABLE = frozenset(
@@ -30,69 +31,33 @@ _PREFIX = b"/admin/"
 _DELAY = 0.01  # seconds until connections are closed, so that the response to `die` is sent before
 
 
-class ServerSocket:
-    """The listening socket of a server, which can be closed and opened again on the same port.
+class Admin:
+    """The state of a server, and the handlers of the paths that change it.
 
     Args:
-        factory: creates the protocol of a connection.
-        host: the address to listen on.
-        port: the port; 0 for a free one.
-        backlog: the number of connections that may wait to be accepted.
+        provider: the simulated provider.
+        connections: the open connections of clients.
+        listen: starts listening on the port of the server.
+        stop_listening: stops listening.
     """
 
     def __init__(
-        self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, backlog: int
+        self,
+        provider: SimulatedProvider,
+        connections: set[ServerConnection],
+        listen: Callable[[], Awaitable[None]],
+        stop_listening: Callable[[], None],
     ) -> None:
-        self._factory = factory
-        self._host = host
-        self.port = port
-        self._backlog = backlog
-        self._server: asyncio.Server | None = None
-
-    async def open(self) -> None:
-        """Start listening.
-
-        Raises:
-            ServiceError: if the port is taken.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                self._factory, self._host, self.port, backlog=self._backlog
-            )
-        except OSError as error:
-            raise ServiceError(
-                f"cannot listen on {self._host}:{self.port} ({error.strerror}): choose another --port, "
-                "or 0 for a free one"
-            ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def close(self) -> None:
-        """Stop listening; open connections are kept."""
-        if self._server is not None:
-            self._server.close()
-
-    async def wait_closed(self) -> None:
-        """Wait until the socket is closed."""
-        if self._server is not None:
-            await self._server.wait_closed()
-
-
-class Admin:
-    """The state of a server, and the handlers of the paths that change it. Set `listener` once it is open."""
-
-    listener: ServerSocket | None = None
-
-    def __init__(self, provider: SimulatedProvider, connections: set[ServerConnection]) -> None:
         self._provider = provider
         self._connections = connections
+        self._listen = listen
+        self._stop_listening = stop_listening
         self._state: Literal["", "paused", "dead"] = ""
         self._reopening: asyncio.Task[None] | None = None
-        self.routes: dict[bytes, tuple[bytes, Callable[[HttpRequest, ServerConnection], None]]] = {
-            b"/admin/pause": (b"POST", self._pause),
-            b"/admin/die": (b"POST", self._die),
-            b"/admin/revive": (b"POST", self._revive),
-            b"/admin/laws": (b"POST", self._set_options),
+        commands = {b"pause": self._pause, b"die": self._die, b"revive": self._revive}
+        self.routes = {
+            _PREFIX + name: (b"POST", partial(self._obey, command))
+            for name, command in {**commands, b"behavior": self._set_options}.items()
         }
 
     def intercept(self, request: HttpRequest, connection: ServerConnection) -> bool:
@@ -102,7 +67,7 @@ class Admin:
         if self._state == "dead":
             connection.close()
         else:
-            connection.reply(503, orjson.dumps(bodies.error("the server is paused", "paused")))
+            connection.reply(failure(503, "the server is paused", "paused"))
         return True
 
     def close(self) -> None:
@@ -110,60 +75,40 @@ class Admin:
         if self._reopening is not None:
             self._reopening.cancel()
 
-    def _pause(self, request: HttpRequest, connection: ServerConnection) -> None:
+    def _obey(self, command: Callable[..., None], request: HttpRequest, connection: ServerConnection) -> None:
+        """Carry out a command, with the members of the JSON object in the body as its arguments."""
+        try:
+            command(**orjson.loads(request.body or b"{}"))
+        except (ConfigError, TypeError, orjson.JSONDecodeError) as error:
+            connection.reply(failure(400, str(error), "invalid_request_error"))
+        else:
+            connection.reply(Response(200, orjson.dumps({"state": self._state or "up"})))
+
+    def _pause(self) -> None:
         self._state = "paused"
-        self._done(connection)
 
-    def _revive(self, request: HttpRequest, connection: ServerConnection) -> None:
+    def _revive(self) -> None:
         self._state = ""
-        self._done(connection)
 
-    def _die(self, request: HttpRequest, connection: ServerConnection) -> None:
-        body = _object(request)
-        seconds = body.get("seconds") if body is not None else None
-        if body is None or not (seconds is None or (isinstance(seconds, int | float) and seconds > 0)):
-            _refuse(connection, "the body must be empty, or a JSON object with seconds, a number above 0")
-            return
+    def _die(self, seconds: float | None = None) -> None:
+        if seconds is not None and not seconds > 0:
+            raise ConfigError("seconds must be a number above 0")
         self._state = "dead"
-        self._done(connection)
         asyncio.get_running_loop().call_later(_DELAY, self._close_connections, seconds)
 
     def _close_connections(self, seconds: float | None) -> None:
-        if seconds is not None and self.listener is not None:
-            self.listener.close()
-            self._reopening = asyncio.create_task(self._reopen(self.listener, seconds))
+        if seconds is not None:
+            self._stop_listening()
+            self._reopening = asyncio.create_task(self._reopen(seconds))
         for connection in list(self._connections):
             connection.close()
 
-    async def _reopen(self, listener: ServerSocket, seconds: float) -> None:
+    async def _reopen(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await listener.open()
+        await self._listen()
         self._state = ""
 
-    def _set_options(self, request: HttpRequest, connection: ServerConnection) -> None:
-        body = _object(request)
-        if body is None or not body.keys() <= CHANGEABLE:
-            _refuse(connection, f"the body must be a JSON object of some of {', '.join(sorted(CHANGEABLE))}")
-            return
-        try:
-            self._provider.update_behavior(replace(self._provider.behavior, **body))
-        except (ConfigError, TypeError) as error:
-            _refuse(connection, str(error))
-            return
-        self._done(connection)
-
-    def _done(self, connection: ServerConnection) -> None:
-        connection.reply(200, orjson.dumps({"state": self._state or "up"}))
-
-
-def _object(request: HttpRequest) -> dict[str, Any] | None:
-    """Return the JSON object in a body, an empty one for an empty body, or None for any other body."""
-    try:
-        body = orjson.loads(request.body or b"{}")
-    except orjson.JSONDecodeError:
-        return None
-    return cast("dict[str, Any]", body) if isinstance(body, dict) else None
-
-
-def _refuse(connection: ServerConnection, message: str) -> None:
-    connection.reply(400, orjson.dumps(bodies.error(message, "invalid_request_error")))
+    def _set_options(self, **options: Any) -> None:
+        if not options.keys() <= CHANGEABLE:
+            raise ConfigError(f"the body must be a JSON object of some of {', '.join(sorted(CHANGEABLE))}")
+        self._provider.update_behavior(replace(self._provider.behavior, **options))

@@ -1,0 +1,1 @@
+"""Find things by the names that users give them."""

@@ -1,0 +1,1 @@
+"""Leases: the resources of a service that tasks hold, as state machines without I/O."""

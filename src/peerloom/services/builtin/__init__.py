@@ -1,0 +1,1 @@
+"""The built-in services besides language models: a module for each, with its options in `SERVICE`."""

@@ -1,0 +1,1 @@
+"""The calls that turns make of models, in rows."""

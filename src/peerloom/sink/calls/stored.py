@@ -1,0 +1,75 @@
+"""Write the calls of turns to rows, and restore them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from peerloom.sink.calls.requests import RowRequests
+from peerloom.task import ModelCall, Turn, Usage
+
+_OF_TURN = ("finish_reason", "model")
+
+_decode = msgspec.msgpack.Decoder().decode
+
+
+def call_objects(turns: Sequence[Turn]) -> list[list[dict[str, Any]]]:
+    """Return the calls of each turn as they are stored in a row."""
+    return [[_call_object(call, turn) for call in turn.calls] for turn in turns]
+
+
+def restore_calls(row: dict[str, Any]) -> None:
+    """Replace the stored calls of a row by full ones, in place.
+
+    Raises:
+        LookupError, TypeError: if the row is damaged.
+    """
+    if not any("calls" in turn for turn in row.get("turns", ())):
+        return
+    requests = RowRequests(row["input"])
+    for turn in row["turns"]:
+        for call in turn.get("calls", ()):
+            call["request"] = requests.restore(turn["agent"], call["request"])
+            call["reply"] = _full_reply(call["reply"], turn)
+            if "usage" in turn:
+                call.setdefault("usage", turn["usage"])
+        requests.texts.add_message(turn.get("message"))
+
+
+def _call_object(call: ModelCall, turn: Turn) -> dict[str, Any]:
+    """Return a call without the parts that its turn has too."""
+    reply = _decode(call.reply)
+    for name in _OF_TURN:
+        if reply.get(name) == getattr(turn, name):
+            del reply[name]
+    stored = {"request": _decode(call.request), "reply": reply}
+    if call.usage != turn.usage:
+        stored["usage"] = usage_object(call.usage)
+    return stored
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Return a usage as it is written in rows."""
+    item = msgspec.structs.asdict(usage)
+    usd = item.pop("usd")
+    if usd:
+        item["usd"] = float(f"{usd:.12g}")  # drop the rounding errors of the sum
+    return item
+
+
+def _full_reply(reply: dict[str, Any], turn: Mapping[str, Any]) -> dict[str, Any]:
+    around = reply.pop("around", None)
+    if around is not None:
+        reply = {"text": turn["message"]["content"].join(around), **reply}
+    if "error" not in reply:
+        for name in _OF_TURN:
+            if name in turn:
+                reply.setdefault(name, turn[name])
+    return reply
+
+
+def add_requests(row: RowRequests, turn: Turn) -> list[dict[str, Any]]:
+    """Add the requests and texts of a turn to those of its row, and return the requests in full."""
+    requests = [row.restore(turn.agent, _decode(call.request)) for call in turn.calls]
+    row.texts.add_message(turn.message)
+    return requests

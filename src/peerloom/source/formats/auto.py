@@ -1,0 +1,39 @@
+"""Detect the format of each input.
+
+A data set on the Hub is detected by its URL, a run or a saved data set by the content of its folder, and a
+file by its suffix. Any other folder is read as documents, any other file as JSON Lines.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import groupby
+
+from peerloom.source.formats.documents import Documents
+from peerloom.source.formats.format import FORMATS, FileFormat, Opening, SourceFormat
+from peerloom.source.formats.jsonl import Jsonl, JsonlPart
+from peerloom.source.formats.part import CountedPart
+from peerloom.source.storage.files import SourceFile, expand
+
+
+class Auto(SourceFormat):
+    """Any of the built-in formats."""
+
+    def parts(self, path: str, opening: Opening) -> Iterator[JsonlPart | CountedPart]:
+        """Yield the parts of a path; adjacent documents are one part."""
+        formats: list[SourceFormat] = [FORMATS.find(name)() for name in FORMATS.built_in()]
+        claiming = next((each for each in formats if each.claims(path)), None)
+        if claiming is None and os.path.isdir(os.path.expanduser(path)):
+            claiming = Documents()
+        if claiming is not None:
+            yield from claiming.parts(path, opening)
+            return
+        files = [each for each in formats if isinstance(each, FileFormat) and each.suffixes]
+
+        def detected(file: SourceFile) -> FileFormat:
+            return next((each for each in files if file.suffix.endswith(each.suffixes)), Jsonl())
+
+        for found, group in groupby(opening.new(expand(path)), detected):
+            yield from found.file_parts(list(group), path)
+
+
+FORMAT = Auto

@@ -1,1 +1,0 @@
-"""Sources that consist of numbered parts."""
