@@ -36,7 +36,7 @@ if sys.argv[1:] == ["pip"]:
 endef
 export PREFLIGHT
 
-ifdef UV
+ifneq ($(strip $(UV)),)
 # uv does not read pip's configuration: the index named there is passed on.
 INDEX = "$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}}"
 VENV_ARGS = --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
