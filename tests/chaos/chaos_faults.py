@@ -150,7 +150,7 @@ def _cut(stage: Stage, hosts: TwoHosts, suspected: bool, rng: Random) -> None:
         stage.pass_time(seconds)
     finally:
         hosts.heal()
-    stage.heard()
+    stage.heard(late=seconds)
 
 
 _ON_HOSTS: dict[str, Callable[[Stage, TwoHosts, bool, Random], None]] = {

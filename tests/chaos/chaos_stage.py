@@ -99,6 +99,7 @@ class Stage:
         self._log = LogTail(self.run_dir / "log.jsonl")
         self._below: set[psutil.Process] = set()
         self._surveyed = 0.0
+        self._silent, self._died_unheard = False, list[dict[str, Any]]()
         self.driver: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Stage":
@@ -202,11 +203,20 @@ class Stage:
 
     def unheard(self, members: Sequence[Member]) -> None:
         """Note that from now on nothing reaches these."""
+        self._silent = True
         for member in members:
             member.unheard = time.time()
 
-    def heard(self) -> None:
-        """Note that whoever the run has not given up is reached again."""
+    def heard(self, late: float = 0.0) -> None:
+        """Note that whoever the run has not given up is reached again.
+
+        Requests of those that have died may arrive for `late` seconds: after a cut the kernel repeats its
+        packets at intervals up to the length of the cut, also those of dead processes.
+        """
+        for entry in self._died_unheard:
+            self.note(**entry, before=time.time() + late)
+        self._silent = False
+        self._died_unheard.clear()
         self.pass_time(HEARD_SECONDS)
         for member in self.members.values():
             if member.name not in self.lost:
@@ -263,13 +273,16 @@ class Stage:
         if member.kind in ("feeder", "sink"):  # they make no calls
             return
         unheard = member.unheard
-        self.note(
-            interrupted=member.name,
-            after=member.seen if unheard is None else unheard,
-            before=now,
-            suspected=unheard is not None,
-            most=4 * self.shape.in_flight,
-        )
+        entry: dict[str, Any] = {
+            "interrupted": member.name,
+            "after": member.seen if unheard is None else unheard,
+            "suspected": unheard is not None,
+            "most": 4 * self.shape.in_flight,
+        }
+        if self._silent and unheard is not None:
+            self._died_unheard.append(entry)
+        else:
+            self.note(**entry, before=now)
 
     def _survey(self) -> None:
         self._surveyed = time.time()

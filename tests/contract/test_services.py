@@ -156,7 +156,7 @@ async def test_a_refused_call_changes_nothing_and_a_failed_one_is_undone(engine:
     assert value == 7
     assert "service 'counters': it counts no odd things" in odd
     assert "RuntimeError: the counter broke" in broken
-    assert "there are 100 leases" in many
+    assert "each process has 100" in many
 
 
 async def test_a_cancelled_call_is_undone(engine: str, tmp_path: Path) -> None:

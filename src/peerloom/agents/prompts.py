@@ -29,6 +29,7 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from peerloom.errors import ConfigError, PromptError
+from peerloom.lookup.small_file import read_small_file
 from peerloom.task import Task, Turn
 
 VARIABLES = ("input", "task", "turns", "last")
@@ -55,7 +56,7 @@ class Prompt:
     def load(cls, path: Path) -> "Prompt":
         """Read a template from a file."""
         try:
-            text = path.read_text("utf-8")
+            text = read_small_file(path).decode().replace("\r\n", "\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"prompt {path}: cannot be read as UTF-8 text: {error}") from error
         return cls(text, path.name)

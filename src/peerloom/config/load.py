@@ -84,8 +84,11 @@ def _with_options(recipe_options: type | None, composed: Mapping[str, Any]) -> t
     kinds = {str(each.get("kind")) for each in models_of(composed)}
     others = {kind for kind in kinds if ":" in kind or kind in known_kinds()} - LLM_GROUPS.keys()
     llm: Any = one_of(LLM_GROUPS | {kind: find_group(kind) for kind in others})
-    named = [each.get("kind") for each in mappings_in(composed.get("services"))]
-    service: Any = one_of({kind: service_section(kind) for kind in ("kv", *named) if isinstance(kind, str)})
+    keys = {each.get("kind"): name for name, each in mappings_in(composed.get("services")).items()}
+    keys = {"kv": "NAME"} | {kind: name for kind, name in keys.items() if isinstance(kind, str)}
+    service: Any = one_of(
+        {kind: service_section(kind, f"services.{name}.kind") for kind, name in keys.items()}
+    )
     sections: list[Any] = [
         ("recipe", recipe, dataclasses.field(default_factory=recipe)),
         ("source", source),

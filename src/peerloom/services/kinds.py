@@ -4,6 +4,8 @@ A kind is an options class with a method `service`, such as a subclass of `lease
 An installed package declares it as an entry point in the group `peerloom.services`.
 """
 
+from dataclasses import replace
+
 from peerloom.errors import ConfigError
 from peerloom.lookup.plugins import Plugins
 from peerloom.options import Options
@@ -11,15 +13,15 @@ from peerloom.options import Options
 SERVICES = Plugins("services.kind", "peerloom.services", "peerloom.services.builtin", "SERVICE")
 
 
-def find_service(kind: str) -> type[Options]:
-    """Return the options class of a kind of service.
+def find_service(kind: str, key: str = SERVICES.key) -> type[Options]:
+    """Return the options class of a kind of service, which `key` of the configuration names.
 
     Raises:
         ConfigError: if there is none, or it is not an options class with a method `service`.
     """
-    found = SERVICES.find(kind)
+    found = replace(SERVICES, key=key).find(kind)
     if isinstance(found, type) and issubclass(found, Options) and callable(getattr(found, "service", None)):
         return found
     raise ConfigError(
-        f"services.kind={kind} is no kind of service: it must be an options class with a method `service`"
+        f"{key}={kind} is no kind of service: it must be an options class with a method `service`"
     )

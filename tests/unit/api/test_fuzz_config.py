@@ -2,7 +2,6 @@
 
 import random
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,10 +114,8 @@ def test_random_configurations(seed: int, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_random_configurations_for_a_quarter_of_a_minute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thousand_random_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    dice, end = random.Random(1), time.monotonic() + 15.0
-    while time.monotonic() < end:
+    dice = random.Random(1)
+    for _ in range(1_000):
         try_one(dice)

@@ -177,3 +177,8 @@ def test_a_run_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | Non
         file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         compose(str(file))
+
+
+def test_a_key_below_a_list_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ray\.address: cannot be set: it is below a list"):
+        compose("coral", ["ray=[a]", "ray.address=b"])

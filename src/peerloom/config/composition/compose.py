@@ -7,6 +7,7 @@ does not know the keys: the schema checks them, in the same way for all four.
 
 import os
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from peerloom.config.sections.llm import find_group, known_kinds, no_such_kind
 from peerloom.errors import ConfigError
 from peerloom.lookup.nearest import did_you_mean
 from peerloom.lookup.plugins import absolute_file
+from peerloom.lookup.small_file import read_small_file
 
 _DEFAULT_LLM = "llamacpp"
 
@@ -59,6 +61,8 @@ def compose(
                 OmegaConf.update(config, key, value, merge=True, force_add=True)
             except (OmegaConfBaseException, AssertionError, TypeError) as error:
                 raise ConfigError(f"{key}: cannot be set: {_first_line(error)}") from error
+            except ValueError as error:  # of OmegaConf's own: the index of a list was expected
+                raise ConfigError(f"{key}: cannot be set: it is below a list, not a group of keys") from error
         composed: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         return _with_absolute_files(composed)
     except OmegaConfBaseException as error:
@@ -104,7 +108,7 @@ def _choose_llm(given: dict[str, Any], file: dict[str, Any]) -> str:
 
 def _with_absolute_files(config: dict[str, Any]) -> dict[str, Any]:
     """Make import paths of files absolute, so that the run can be resumed in another directory."""
-    services = [*models_of(config), *mappings_in(config.get("services"))]
+    services = [*models_of(config), *mappings_in(config.get("services")).values()]
     named = [(config.get("recipe"), "name"), (config.get("source"), "format"), (config.get("sink"), "format")]
     for section, key in [*named, *((each, "kind") for each in services)]:
         keys = cast("dict[str, Any]", section) if isinstance(section, dict) else {}
@@ -115,13 +119,13 @@ def _with_absolute_files(config: dict[str, Any]) -> dict[str, Any]:
 
 def models_of(composed: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the sections of language models, without those that are no mappings."""
-    return [*mappings_in({"llm": composed.get("llm")}), *mappings_in(composed.get("llms"))]
+    return [*mappings_in({"llm": composed.get("llm")}).values(), *mappings_in(composed.get("llms")).values()]
 
 
-def mappings_in(sections: object) -> list[dict[str, Any]]:
-    """Return the values of a mapping that are mappings, as the named sections of a configuration are."""
+def mappings_in(sections: object) -> dict[str, dict[str, Any]]:
+    """Return the items of a mapping that are mappings, as the named sections of a configuration are."""
     named = cast("dict[str, Any]", sections) if isinstance(sections, dict) else {}
-    return [cast("dict[str, Any]", each) for each in named.values() if isinstance(each, dict)]
+    return {name: cast("dict[str, Any]", each) for name, each in named.items() if isinstance(each, dict)}
 
 
 def _first_line(error: BaseException) -> str:
@@ -174,17 +178,17 @@ class _Groups:
 def _read_yaml(path: str | Path) -> Any:
     """Return the content of a YAML file, without resolving interpolations."""
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
+        return OmegaConf.to_container(OmegaConf.load(StringIO(read_small_file(path).decode())))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except YAMLError as error:
-        raise ConfigError(_yaml_problem(error)) from error
+        raise ConfigError(_yaml_problem(path, error)) from error
 
 
-def _yaml_problem(error: YAMLError) -> str:
+def _yaml_problem(path: str | Path, error: YAMLError) -> str:
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
     if mark is None:
-        return f"not YAML: {str(error).splitlines()[0]}"
-    return f"{mark.name}:{mark.line + 1}: not YAML: {cast('MarkedYAMLError', error).problem}"
+        return f"{path}: not YAML: {str(error).splitlines()[0]}"
+    return f"{path}:{mark.line + 1}: not YAML: {cast('MarkedYAMLError', error).problem}"

@@ -10,13 +10,13 @@ from peerloom.services.kinds import find_service
 
 
 @cache
-def service_section(kind: str) -> type[Options]:
-    """Return the section of a kind of service: its options and its `kind`.
+def service_section(kind: str, key: str) -> type[Options]:
+    """Return the section of a kind of service: its options and its `kind`, which is the value of `key`.
 
     Raises:
         ConfigError: if there is no such kind.
     """
-    options = find_service(kind)
+    options = find_service(kind, key)
     tag = ("kind", Annotated[Literal[kind], SAME])  # pyright: ignore[reportInvalidTypeForm] - a value
     return make_dataclass(options.__name__, [tag], bases=(options,), frozen=True, kw_only=True)
 

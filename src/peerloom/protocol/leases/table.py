@@ -255,7 +255,9 @@ class LeaseTable:
         if held is not None:
             self._close(id)
         if len(message.specs) > self.capacity:
-            self._answer([ticket], Refused(TOO_MANY, f"there are {self.capacity} leases in this process"))
+            asked = len(message.specs)
+            why = f"the task asked for {asked} leases, but each process has {self.capacity}: raise `leases`"
+            self._answer([ticket], Refused(TOO_MANY, why))
             return
         waiter = self._waiting.setdefault(id, _Waiter(message, []))
         waiter.tickets.append(ticket)

@@ -20,6 +20,7 @@ from typing import Any, cast
 import yaml
 
 from peerloom.errors import ConfigError
+from peerloom.lookup.small_file import read_small_file
 from peerloom.task import Usage
 
 GENAI = "genai"
@@ -118,7 +119,7 @@ def require_price(models: Sequence[tuple[str, Price | None]]) -> None:
 
 def _loaded(path: Path) -> Mapping[str, Any]:
     try:
-        loaded: Any = yaml.safe_load(path.read_bytes())  # JSON is YAML too
+        loaded: Any = yaml.safe_load(read_small_file(path))  # JSON is YAML too
     except FileNotFoundError as error:
         raise ConfigError(f"prices={path}: there is no such file; prices=genai needs none") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte, or no UTF-8

@@ -72,6 +72,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_prices(str(tmp_path / "no-file.yaml"))
 
 
+def test_a_file_without_an_end() -> None:
+    with pytest.raises(
+        ConfigError, match="prices=/dev/zero: cannot be read: /dev/zero is larger than 64 MiB"
+    ):
+        read_prices("/dev/zero")
+
+
 def test_a_wrong_price_in_the_configuration() -> None:
     with pytest.raises(ConfigError, match=r"prices\.m\.cached=-1: must be"):
         read_prices({"m": {"prompt": 1, "completion": 1, "cached": -1}})
