@@ -57,8 +57,8 @@ Rejected = Annotated[
 Assistant = Annotated[
     str | None,
     typer.Option(
-        metavar="ROLE",
-        help="The role that a model is to learn, in training formats. "
+        metavar="ROLES",
+        help="The role that a model is to learn, in training formats; several with commas. "
         "[default: the assistant of the rows' messages]",
         show_default=False,
     ),

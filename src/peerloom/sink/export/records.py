@@ -1,6 +1,6 @@
 """Write the records of a training format as JSON Lines, one record for a row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,8 @@ from peerloom.sink.export.exporter import CommittedRows
 class RecordsExporter(Options):
     """Base of the training formats; `records` yields the lines of the file.
 
-    `assistant` is the role whose conversation is written, by default that of the row's `messages`.
+    `assistant` is the role whose conversation is written, by default that of the row's `messages`; each of
+    several, separated by commas, has a record.
     """
 
     section: ClassVar[str] = ""
@@ -34,12 +35,20 @@ class RecordsExporter(Options):
         return []
 
     def records(self, rows: CommittedRows) -> Iterator[dict[str, Any]]:
-        """Yield the record of each row that has a conversation; count the others as skipped."""
+        """Yield the records of each row that has a conversation; count the others as skipped."""
         for row, conversation in read_conversations(rows, self.assistant):
             try:
-                yield self.record(row, conversation)
+                yield from self.records_of(row, conversation)
             except SkippedRow as reason:
                 rows.skipped[str(reason)] += 1
+
+    def records_of(self, row: dict[str, Any], conversation: Conversation) -> Iterable[dict[str, Any]]:
+        """Return the records of a row, by default that of `record`.
+
+        Raises:
+            SkippedRow: if the format has none for it.
+        """
+        return [self.record(row, conversation)]
 
     def record(self, row: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """Return the record of a row.

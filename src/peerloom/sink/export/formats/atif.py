@@ -30,9 +30,9 @@ class AtifExporter(RecordsExporter):
 
     def record(self, row: Row, conversation: Conversation) -> dict[str, Any]:
         """Return the trajectory of a row."""
-        spoken = {self.assistant} if self.assistant else speakers(row)
+        spoken = {conversation.role} if conversation.role else speakers(row)
         turns = [turn for turn in row["turns"] if turn["agent"] in spoken]
-        role = self.assistant or (turns[-1]["agent"] if turns else "assistant")
+        role = conversation.role or (turns[-1]["agent"] if turns else "assistant")
         steps = _Steps(turns)
         steps.add(conversation.messages)
         trajectory = self._trajectory(row, role, row["id"], conversation.tools, steps.steps)

@@ -1,4 +1,4 @@
-"""Write pairs of a better and a worse answer to the same input row, as TRL's DPO trainer reads them."""
+"""Write pairs of a better and a worse answer to the same prompt, as TRL's DPO trainer reads them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,32 +10,29 @@ from annotated_types import Ge
 from peerloom.options import NotNegative
 from peerloom.sink.export.conversation import SkippedRow
 from peerloom.sink.export.exporter import CommittedRows
-from peerloom.sink.export.groups import ScoredAnswer, length_of, read_groups, shared_prompt
-from peerloom.sink.export.records import RecordsExporter
+from peerloom.sink.export.groups import ScoredAnswer, ScoredExporter, length_of, shared_prompt
 
 
 @dataclass(frozen=True)
-class DpoExporter(RecordsExporter):
-    """`{"prompt", "chosen", "rejected"}` from the trials of an input row.
+class DpoExporter(ScoredExporter):
+    """`{"prompt", "chosen", "rejected"}` from several answers to a prompt.
 
     Attributes:
-        score: the path of the number in a row that tells which answer is better.
         min_gap: the smallest difference of the scores; equal scores never make a pair.
         max_length_ratio: leave out pairs whose chosen answer has more than this many times the characters of
             the rejected one.
-        pairs: `best` takes the pair of each input row with the largest difference, of those the one with the
-            shortest chosen answer; `all` takes every pair that fulfills the rules.
+        pairs: `best` takes one pair of each group, that with the largest difference; of several, that with
+            the shortest chosen answer; `all` takes every pair that fulfills the rules.
     """
 
     suffix: ClassVar[str] = ".dpo.jsonl"
-    score: str = "result.score"
     min_gap: NotNegative = 0.0
     max_length_ratio: Annotated[float, Ge(1)] | None = None
     pairs: Literal["best", "all"] = "best"
 
     def records(self, rows: CommittedRows) -> Iterator[dict[str, Any]]:
-        """Yield the records of each input row; count those without a pair as skipped."""
-        for answers in read_groups(rows, self.assistant, self.score):
+        """Yield the records of each group of answers; count those without a pair as skipped."""
+        for answers in self.groups(rows):
             found: list[tuple[float, int, dict[str, Any]]] = []
             reasons: list[str] = []
             for better, worse in permutations(answers, 2):

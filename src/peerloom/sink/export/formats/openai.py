@@ -11,7 +11,8 @@ from peerloom.sink.export.records import RecordsExporter
 class OpenAIExporter(RecordsExporter):
     """`{"messages": [...]}` with `tools` where offered; the arguments of tool calls are JSON text.
 
-    With `train="last"` the earlier assistant messages have the weight 0, so that only the last is learned.
+    Assistant messages that are not to be learned have the weight 0: examples, and with `train="last"` all but
+    the last.
     """
 
     suffix: ClassVar[str] = ".openai.jsonl"
@@ -19,11 +20,14 @@ class OpenAIExporter(RecordsExporter):
 
     def record(self, row: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """Return the record of a row."""
-        if self.train == "all":
-            return conversation.to_record()
-        *earlier, last = conversation.messages
-        masked = [{**each, "weight": 0} if each["role"] == "assistant" else each for each in earlier]
-        return conversation.to_record([*masked, last])
+        trained = conversation.trained()
+        kept = set(trained if self.train == "all" else trained[-1:])
+        return conversation.to_record(
+            [
+                {**message, "weight": 0} if message["role"] == "assistant" and number not in kept else message
+                for number, message in enumerate(conversation.messages)
+            ]
+        )
 
 
 EXPORTER = OpenAIExporter

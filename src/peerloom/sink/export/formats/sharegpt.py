@@ -1,6 +1,6 @@
 """Write rows in the ShareGPT form, which LLaMA-Factory, Axolotl, and others read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar
@@ -16,7 +16,8 @@ class ShareGPTExporter(RecordsExporter):
     """`{"conversations": [{"from", "value"}]}`, with `system`, and `tools` as JSON text, where there are any.
 
     A message with tool calls becomes one `function_call`; its text, for which the form has no place, is left
-    out. Several calls, and several results, are a JSON list.
+    out. Several calls, and several results, are a JSON list. An assistant message that is not to be learned
+    has `"train": false`, which Axolotl reads with `message_field_training: train`.
     """
 
     suffix: ClassVar[str] = ".sharegpt.jsonl"
@@ -24,7 +25,7 @@ class ShareGPTExporter(RecordsExporter):
     def record(self, row: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         """Return the record of a row."""
         systems = [_text(each) for each in conversation.messages if each["role"] == "system"]
-        record: dict[str, Any] = {"conversations": list(_convert(conversation.messages))}
+        record: dict[str, Any] = {"conversations": list(_convert(conversation))}
         if systems:
             record["system"] = "\n\n".join(systems)
         if conversation.tools:
@@ -32,17 +33,20 @@ class ShareGPTExporter(RecordsExporter):
         return record
 
 
-def _convert(messages: Iterable[Message]) -> Iterator[dict[str, str]]:
-    for role, group in groupby(messages, lambda message: message["role"]):
+def _convert(conversation: Conversation) -> Iterator[dict[str, Any]]:
+    messages = enumerate(conversation.messages)
+    for role, group in groupby(messages, lambda each: each[1]["role"]):
         if role == "tool":
-            yield {"from": "observation", "value": _one_or_list([_text(each) for each in group])}
+            yield {"from": "observation", "value": _one_or_list([_text(message) for _, message in group])}
         elif role == "assistant":
-            yield from map(_answer, group)
+            for number, message in group:
+                mask = {"train": False} if number in conversation.untrained else {}
+                yield {**_answer(message), **mask}
         elif role != "system":
-            yield from ({"from": "human", "value": _text(each)} for each in group)
+            yield from ({"from": "human", "value": _text(message)} for _, message in group)
 
 
-def _answer(message: Message) -> dict[str, str]:
+def _answer(message: Message) -> dict[str, Any]:
     calls = message.get("tool_calls")
     if not calls:
         return {"from": "gpt", "value": _text(message)}
