@@ -51,6 +51,7 @@ ROW_FIELDS: dict[str, Any] = {
             "finish_reason": "string",
             "started": "float64",
             "seconds": "float64",
+            "program": "string",
             "execution": {
                 "member": "string",
                 "waited": "float64",

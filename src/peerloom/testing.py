@@ -43,6 +43,7 @@ async def execute(
     services: "Mapping[str, Service] | None" = None,
     hooks: "Sequence[Hooks]" = (),
     retry_failed: bool = False,
+    accept_program: bool = False,
     **settings: Any,
 ) -> Finished:
     """Run a program to its end with these `RunSettings`, by default with `engine="local"`.
@@ -53,6 +54,7 @@ async def execute(
     from peerloom.runtime.driver.session import Session
     from peerloom.runtime.services import RunServices
     from peerloom.runtime.settings import RunSettings
+    from peerloom.runtime.versions.version import version_of
     from peerloom.sink.read import read_rows
     from peerloom.sink.rundir.directory import RunDir
     from peerloom.sink.rundir.state import Fingerprint
@@ -64,10 +66,16 @@ async def execute(
     input = fingerprint(rows_source)
     limit = {"limit": input.pop("limit", None)}
     fixed = {name: getattr(run_settings, name) for name in ("seed", "trials", "shards")}
-    same = {**fixed, "source": input, "roles": list(program.workflow.roles)}
+    same = {**fixed, "source": input}
     claimed = RunDir.claim(run_dir)
     try:
-        session = Session(claimed, Fingerprint(same, limit), retry_failed=retry_failed)
+        session = Session(
+            claimed,
+            Fingerprint(same, limit),
+            version_of(program),
+            retry_failed=retry_failed,
+            accept_program=accept_program,
+        )
         run = Run(
             program,
             rows_source,

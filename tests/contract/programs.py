@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from peerloom.source.base import SourceRow
 from peerloom.source.combined import PartsSource
 from peerloom.source.memory import RowsSource
 from peerloom.task import End, Task, Turn
-from peerloom.workflow import Loop, Sequence
+from peerloom.workflow import END, Graph, Loop, Sequence
 
 
 class Talker:
@@ -201,3 +202,15 @@ class OneRowThenGone(PartsSource):
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
         yield next(super().rows(partition, partitions))
         raise SourceError("q.jsonl was there and is gone")
+
+
+def prompted(prompt: str = "Say something about {{ input.n }}.", last: str = "judge") -> Program:
+    """Asks a model, waits for the gate of the row, and asks again."""
+    agents = {"ask": LLMAgent(prompt), "gate": Gate(), last: LLMAgent(prompt)}
+    return Program(Sequence(*agents), agents)
+
+
+def judged(roles: tuple[str, ...]) -> Program:
+    """Some agents that ask a model, one after the other, behind a gate."""
+    agents = {role: Gate() if role == "gate" else LLMAgent("Judge {{ input.n }}.") for role in roles}
+    return Program(Graph(roles[0], {**dict(pairwise(roles)), roles[-1]: END}), agents)

@@ -9,7 +9,7 @@ is clear. Otherwise the model is asked again, with its reply and the problem add
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -108,6 +108,17 @@ class LLMAgent:
         ]
         self._tools = Tools(self.tools, self.tool_choice)
         self._answer = self._fixed_answer()
+
+    def program_state(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, for the version of the program."""
+        given = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if getattr(self, each.name) != each.default
+        }
+        further = {name: value for name, value in vars(self).items() if name not in _DERIVED}
+        templates = {"system": self._system, "opening": self._opening, "prompt": self._prompt}
+        return further | given | {name: text for name, text in templates.items() if text is not None}
 
     def messages(self, task: Task) -> list[Message]:
         """Return the chat messages that prompt this role.
@@ -323,6 +334,12 @@ def _seed(task: Task, call: int) -> int:
     return (mixed ^ mixed >> 31) >> 33
 
 
+_DERIVED = frozenset(
+    (
+        *(each.name for each in fields(LLMAgent)),
+        *("_system", "_opening", "_prompt", "_examples", "_tools", "_answer"),
+    )
+)
 _INSTRUCTIONS = ("system", "developer")
 _SHOWN = 2000  # characters of an unusable reply shown to the model again
 _CALLS = 1024  # more than the calls of any turn

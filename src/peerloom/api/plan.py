@@ -4,6 +4,7 @@ import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -16,9 +17,11 @@ from peerloom.errors import ConfigError, UsageError, WorkflowError
 from peerloom.runtime.program import Program
 from peerloom.runtime.services import RunServices
 from peerloom.runtime.settings import RunSettings
+from peerloom.runtime.versions.version import version_of
 from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.scripted import Script, ScriptedService
 from peerloom.sink.rundir.state import Fingerprint
+from peerloom.sink.rundir.versions import ProgramVersion
 from peerloom.source.base import Source
 from peerloom.source.fingerprint import fingerprint
 from peerloom.source.memory import RowsSource
@@ -51,6 +54,11 @@ class Plan:
         source = ", ".join(f"{key}: {value}" for key, value in self.source.describe().items())
         return to_yaml(self.config, f"Peerloom {version('peerloom')}. Source: {source}")
 
+    @cached_property
+    def version(self) -> ProgramVersion:
+        """The version of the program."""
+        return version_of(self.program)
+
     def fingerprint(self) -> Fingerprint:
         """Return the values that identify the run when it is resumed. Reads samples of the input.
 
@@ -64,7 +72,6 @@ class Plan:
         same = {**config.same, **{f"source.{key}": value for key, value in source.items()}}
         if self.config.llm is None:
             same["llm"] = type(self.services.llm).__name__
-        same["workflow.roles"] = list(self.program.workflow.roles)
         refuse_secrets(same)
         return Fingerprint(same, config.grows)
 

@@ -45,7 +45,8 @@ class RunOptions(TypedDict, total=False):
     rows that the agents cannot process. `progress=False` hides the run's progress and its warnings on stderr.
 
     If `run_dir` holds a run already, it is resumed: finished rows are kept, and missing ones are run, with
-    `retry_failed` also failed ones. `fresh` replaces it instead.
+    `retry_failed` also failed ones. If the workflow, an agent, a prompt, or a function has changed since, the
+    run is refused with the changes, unless `accept_program` is true. `fresh` replaces the run instead.
     """
 
     source: Rows
@@ -64,12 +65,13 @@ class RunOptions(TypedDict, total=False):
     run_dir: str | os.PathLike[str]
     fresh: bool
     retry_failed: bool
+    accept_program: bool
     progress: bool
     hooks: Sequence[Hooks]
 
 
 _KEYS = ("engine", "placement", "peers", "in_flight", "limit", "trials", "seed", "max_failed")
-_EXECUTION = ("run_dir", "fresh", "retry_failed", "progress", "hooks")
+_EXECUTION = ("run_dir", "fresh", "retry_failed", "accept_program", "progress", "hooks")
 
 
 def run(
@@ -155,12 +157,13 @@ def drive(plan: Plan, **execution: Any) -> RunResult:
                 interrupts.interrupt()
 
 
-async def execute(
+async def execute(  # noqa: PLR0913 - each is an option of a run
     plan: Plan,
     *,
     run_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    accept_program: bool = False,
     start_over: bool = True,
     progress: bool = True,
     hooks: Sequence[Hooks] = (),
@@ -173,6 +176,7 @@ async def execute(
         run_dir: the run directory; by default a new directory below `runs/`.
         fresh: replace an earlier run in that directory.
         retry_failed: run its failed rows again.
+        accept_program: continue the run even if its program was another version.
         start_over: replace another run in that directory if it has done no work yet.
         progress: show the run and its warnings on stderr.
         hooks: further observers.
@@ -189,7 +193,14 @@ async def execute(
     with ExitStack() as stack:
         stack.push(claimed)
         fingerprint = await asyncio.to_thread(plan.fingerprint)
-        session = Session(claimed, fingerprint, retry_failed=retry_failed, start_over=start_over)
+        session = Session(
+            claimed,
+            fingerprint,
+            await asyncio.to_thread(lambda: plan.version),
+            retry_failed=retry_failed,
+            start_over=start_over,
+            accept_program=accept_program,
+        )
         if progress:
             observers.append(stack.enter_context(open_display(open_console(stderr=True))))
         if interrupts is not None:

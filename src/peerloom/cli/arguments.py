@@ -41,5 +41,11 @@ KeptRunDir = Annotated[
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Process the failed rows of earlier sessions again.")
 ]
+AcceptProgram = Annotated[
+    bool,
+    typer.Option(
+        "--accept-program", help="Continue although agents, prompts, or functions differ from those before."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout, and messages on stderr.")]

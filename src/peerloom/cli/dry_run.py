@@ -21,10 +21,10 @@ from peerloom.sink.rundir.directory import RunDir
 
 
 def print_dry_run(
-    plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool, as_json: bool
+    plan: Plan, run_dir: Path | None, *, as_json: bool, fresh: bool = False, **options: Any
 ) -> None:
-    """Check the plan as far as possible, and print it."""
-    found = _findings(plan, run_dir, fresh=fresh, retry_failed=retry_failed)
+    """Check the plan as far as possible, and print it; `options` are those of `Session`."""
+    found = _findings(plan, run_dir, fresh=fresh, **options)
     if as_json:
         shown = {**found, "config": plan.config.plain()}
         echo_json(shown, indent=True)
@@ -34,13 +34,13 @@ def print_dry_run(
         echo(f"# {name}: {text}")
 
 
-def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool) -> dict[str, Any]:
+def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, **options: Any) -> dict[str, Any]:
     settings, roles = plan.settings, plan.program.workflow.roles
     rows = plan.source.total()
     if not rows:
         raise SourceError(f"the source has no rows: {plan.source.describe()}")
     peers = sum(member.kind == PEER for member in members(settings, roles))
-    directory, session, done = _directory(plan, run_dir, fresh=fresh, retry_failed=retry_failed)
+    directory, session, done = _directory(plan, run_dir, fresh=fresh, **options)
     return {
         "recipe": plan.name,
         "roles": roles,
@@ -52,19 +52,21 @@ def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bo
         "placement": settings.placement,
         "peers": peers,
         "model": _model(plan, done=done),
+        "program": plan.version.digest,
+        "uncovered": [*plan.version.uncovered, *(f"package {name}" for name in plan.version.packages)],
         "run_dir": directory,
         "session": session,
         "done": done,
     }
 
 
-def _directory(plan: Plan, run_dir: Path | None, *, fresh: bool, retry_failed: bool) -> tuple[str, int, bool]:
+def _directory(plan: Plan, run_dir: Path | None, *, fresh: bool, **options: Any) -> tuple[str, int, bool]:
     """Return the run directory, the number of the session, and whether the run is finished already."""
     if run_dir is None:
         default = default_run_dir(plan.name)
         RunDir.peek(default)
         return f"{str(default).rpartition('-')[0]}-<short id>", 1, False
-    session = Session(RunDir.peek(run_dir, fresh=fresh), plan.fingerprint(), retry_failed=retry_failed)
+    session = Session(RunDir.peek(run_dir, fresh=fresh), plan.fingerprint(), plan.version, **options)
     return str(run_dir), session.number, session.done is not None
 
 
@@ -91,6 +93,7 @@ def _lines(found: dict[str, Any]) -> dict[str, str]:
         f"{count(found['in_flight'])} in flight",
         "engine": f"{found['engine']}, {found['peers']} peers, {found['placement']}",
         "model": description + (f", {missing / 1e6:,.0f} MB to be downloaded first" if missing else ""),
+        "program": f"{found['program']}, not covered: {'; '.join(found['uncovered']) or 'nothing'}",
         "output": f"{found['run_dir']}, {session}",
         "dry run": "nothing was called or written",
     }

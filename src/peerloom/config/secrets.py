@@ -3,18 +3,12 @@
 A value that looks like a key is refused before any message could repeat it, and before `run.yaml` is written.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from peerloom.errors import ConfigError
+from peerloom.services.secret import looks_secret, names_secret
 from peerloom.source.storage.urls import holds_credentials
-
-_LOOKS_SECRET = re.compile(
-    r"\b(?:sk|pk|gsk|hf|xai|nvapi|ghp|glpat)[-_][\w-]{16,}|\bAIza[\w-]{30,}|\bAKIA[A-Z0-9]{12,}"
-    r"|://[^/@\s]*:[^/@\s]*@"
-)
-_NAMED_SECRET = re.compile(r"(?:^|_)(?:api_?key|secret|password|authorization|token)$", re.IGNORECASE)
 
 
 def refuse_secrets(config: Mapping[str, Any]) -> None:
@@ -24,8 +18,8 @@ def refuse_secrets(config: Mapping[str, Any]) -> None:
         ConfigError: naming the key, never the value.
     """
     for key, value in _strings(config, ""):
-        named = _NAMED_SECRET.search(key.rpartition(".")[2].replace("-", "_"))
-        if value and (named or _LOOKS_SECRET.search(value) or holds_credentials(value)):
+        named = names_secret(key.rpartition(".")[2])
+        if value and (named or looks_secret(value) or holds_credentials(value)):
             raise ConfigError(
                 f"{key} holds what looks like a secret, and a configuration is written to disk: "
                 f"{_instead(key)}"

@@ -6,6 +6,7 @@ A secret is pickled in memory to the members of a run. It never appears in `repr
 
 import json
 import os
+import re
 from functools import cache
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -17,6 +18,11 @@ MASK = "***"
 SHORTEST = 8
 """The shortest secret that is masked, in characters; a shorter one would match ordinary words."""
 
+_LOOKS_SECRET = re.compile(
+    r"\b(?:sk|pk|gsk|hf|xai|nvapi|ghp|glpat)[-_][\w-]{16,}|\bAIza[\w-]{30,}|\bAKIA[A-Z0-9]{12,}"
+    r"|://[^/@\s]*:[^/@\s]*@"
+)
+_NAMED_SECRET = re.compile(r"(?:^|_)(?:api_?key|secret|password|authorization|token)$", re.IGNORECASE)
 _PLACEHOLDERS = frozenset(
     {
         *("anything", "dummy-key", "dummykey", "lm-studio", "no-api-key", "no-key-required", "not-needed"),
@@ -65,6 +71,21 @@ _known: WeakValueDictionary[int, Secret] = WeakValueDictionary()  # by id, since
 def known() -> tuple[Secret, ...]:
     """Return the distinct secrets of this process."""
     return tuple(set(_known.values()))
+
+
+def names_secret(name: str) -> bool:
+    """Return whether a value of this name is a secret."""
+    return _NAMED_SECRET.search(name.replace("-", "_")) is not None
+
+
+def looks_secret(text: str) -> bool:
+    """Return whether a text holds what looks like a key, or a password in a URL."""
+    return _LOOKS_SECRET.search(text) is not None
+
+
+def masked_literals(text: str) -> str:
+    """Replace all that looks like a key in a text."""
+    return _LOOKS_SECRET.sub(MASK, text)
 
 
 def mask(text: str) -> str:

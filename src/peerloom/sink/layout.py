@@ -13,6 +13,7 @@ state.json                                            the state of the run betwe
 control.json                                          address and key of an active run; readable by its user
 ledger                                                the used part of the budget
 input.pos                                             the position of each row of the input
+program/<digest>.json                                 each version of the program that made rows
 index/part-<shard>-<incarnation>-<number>.idx         the committed rows in the two files of a part
 locks/shard-<shard>.lock                              the incarnation that may write a shard's parts
 journal/<kind>-<index>-<incarnation>-<number>.jnl     turns and calls of tasks in flight, by member
@@ -27,7 +28,8 @@ from typing import NamedTuple
 INTERNAL = ".peerloom"
 DATA, REJECTED, LOGS = "data", "rejected", "logs"
 INDEX, LOCKS, JOURNAL = f"{INTERNAL}/index", f"{INTERNAL}/locks", f"{INTERNAL}/journal"
-FOLDERS = (INTERNAL, INDEX, LOCKS, JOURNAL, DATA, REJECTED, LOGS)
+PROGRAM = f"{INTERNAL}/program"
+FOLDERS = (INTERNAL, INDEX, LOCKS, JOURNAL, PROGRAM, DATA, REJECTED, LOGS)
 README, RUN_YAML, LOG, SUMMARY = "README.md", "run.yaml", "log.jsonl", "summary.json"
 RUN_LOCK = f"{INTERNAL}/run.lock"
 STATE = f"{INTERNAL}/state.json"
@@ -42,6 +44,7 @@ _FILE_NAMES = {
     INDEX: re.compile(_PART + r"\.idx"),
     LOCKS: re.compile(r"shard-\d{3,}\.lock"),
     JOURNAL: re.compile(r"(peer|feeder|alone)-(\d{3,})-(\d{4,})-(\d{4,})\.jnl"),
+    PROGRAM: re.compile(r"[0-9a-f]+\.json"),
     LOGS: re.compile(r"[^.].*\.(log|jsonl)"),
     INTERNAL: re.compile(r"run\.lock|state\.json|control\.json|input\.pos|ledger"),
 }

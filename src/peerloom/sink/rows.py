@@ -57,6 +57,7 @@ def render(
     *,
     finished: float,
     full_requests: bool = False,
+    programs: Sequence[str] = (),
 ) -> Row:
     """Return the row of a task that has ended.
 
@@ -72,6 +73,7 @@ def render(
         provenance: the origin of the row (recipe, versions, ...); the task's label and attempt are added.
         finished: the Unix time at which the task ended.
         full_requests: write the requests in full.
+        programs: the version of the program that made each turn, or an empty text; none if all are the same.
 
     Raises:
         ValueError: if the task has not ended.
@@ -83,6 +85,9 @@ def render(
     frame = _frame(task, tally, provenance, finished)
     try:
         row = frame | _content(task, turns, end, conversations, tools)
+        for item, version in zip(row["turns"], programs, strict=False):
+            if version:
+                item["program"] = version
         if full_requests:
             restore_calls(row)
         line = orjson.dumps(to_stored(row))

@@ -7,7 +7,15 @@ import typer
 import yaml
 
 from peerloom.api import make_plan
-from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RetryFailed, expanded
+from peerloom.cli.arguments import (
+    AcceptProgram,
+    ConfigDir,
+    Json,
+    Overrides,
+    Quiet,
+    RetryFailed,
+    expanded,
+)
 from peerloom.cli.commands.run import execute_plan
 from peerloom.errors import RunDirError
 from peerloom.sink.layout import RUN_YAML, STATE
@@ -19,6 +27,7 @@ def resume(
     ],
     overrides: Overrides = None,
     retry_failed: RetryFailed = False,
+    accept_program: AcceptProgram = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -29,7 +38,8 @@ def resume(
         raise RunDirError(f"{run_dir} has no run to resume: it lacks {' and '.join(missing)}")
     _refuse_python(run_dir)
     plan = make_plan(str(run_dir / RUN_YAML), overrides or (), config_dir=config_dir)
-    execute_plan(plan, run_dir, as_json=as_json, quiet=quiet, retry_failed=retry_failed, start_over=False)
+    options = {"retry_failed": retry_failed, "accept_program": accept_program, "start_over": False}
+    execute_plan(plan, run_dir, as_json=as_json, quiet=quiet, **options)
 
 
 def _refuse_python(run_dir: Path) -> None:

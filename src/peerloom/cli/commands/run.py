@@ -9,7 +9,16 @@ import typer
 
 from peerloom.api import Plan, RunResult, default_run_dir, drive, make_plan
 from peerloom.cli.app import FAILED, INTERRUPTED, SUSPENDED
-from peerloom.cli.arguments import ConfigDir, Json, Overrides, Quiet, RecipeName, RetryFailed, expanded
+from peerloom.cli.arguments import (
+    AcceptProgram,
+    ConfigDir,
+    Json,
+    Overrides,
+    Quiet,
+    RecipeName,
+    RetryFailed,
+    expanded,
+)
 from peerloom.cli.commands.models import pull_embedded
 from peerloom.cli.dry_run import print_dry_run
 from peerloom.cli.output import echo, echo_json
@@ -40,6 +49,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in that directory.")] = False,
     retry_failed: RetryFailed = False,
+    accept_program: AcceptProgram = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -52,13 +62,14 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 ) -> None:
     """Plan the run, execute it, and print the summary."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
+    options = {"retry_failed": retry_failed, "accept_program": accept_program}
     if dry_run:
-        print_dry_run(plan, run_dir, fresh=fresh, retry_failed=retry_failed, as_json=as_json)
+        print_dry_run(plan, run_dir, as_json=as_json, fresh=fresh, **options)
         return
     directory = run_dir or default_run_dir(plan.name)
     if run_dir is None:  # printed first, in case the run is killed
         echo(f"run directory: {directory}", stderr=True)
-    execute_plan(plan, directory, as_json=as_json, quiet=quiet, fresh=fresh, retry_failed=retry_failed)
+    execute_plan(plan, directory, as_json=as_json, quiet=quiet, fresh=fresh, **options)
 
 
 def execute_plan(plan: Plan, directory: Path, *, as_json: bool, quiet: bool, **options: Any) -> None:
@@ -106,7 +117,7 @@ def _is_done(plan: Plan, directory: Path, *, fresh: bool = False, **options: Any
         return False
     claimed = RunDir.claim(directory)
     try:
-        return Session(claimed, plan.fingerprint(), **options).done is not None
+        return Session(claimed, plan.fingerprint(), plan.version, **options).done is not None
     finally:
         claimed.release()
 

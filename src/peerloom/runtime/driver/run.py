@@ -129,7 +129,10 @@ class Run:
             EngineError: if processes cannot be started; finished rows are kept.
         """
         if (done := self._session.done) is not None:
-            self._hooks.notice(f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}")
+            text = f"nothing to do: all {done['admitted']} rows are in {self._run_dir.path}"
+            if self._session.accepted:
+                text += ", made by an earlier version of the program: --fresh (fresh=True) makes them again"
+            self._hooks.notice(text)
             ended = "failed" if self._failure_limit.judge(done["outcomes"]) else "finished"
             self._hooks.emit(RunFinished(ended, str(self._run_dir.path)))
             return done
@@ -300,12 +303,16 @@ class Run:
 
     def _make_spec(self, member: Member) -> MemberSpec:
         provenance = {"recipe": self._recipe, "run": self._run_dir.path.name, "peerloom": version("peerloom")}
+        program = self._session.version
+        if program is not None:
+            provenance |= {"program": program.digest}
         return MemberSpec(
             member=member,
             program=self._program,
             settings=self._settings,
             run_dir=self._run_dir.path,
             provenance=provenance,
+            programs=self._session.programs,
             source=self._source if member.kind == FEEDER else None,
             llm=self._client if member.kind in (PEER, ALONE) else None,
             services=self._services.specs if member.kind != SINK else {},

@@ -8,7 +8,7 @@ scans the journal once, when it has learned which tasks are in flight, and again
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from peerloom.errors import RowError
@@ -28,6 +28,7 @@ from peerloom.sink.layout import JOURNAL, POSITIONS
 from peerloom.source.base import Source, SourceRow
 from peerloom.task import FAILED, End, Header, Task, TaskId, encode, new_task
 
+ROLE_REMOVED = "role_removed"
 CHUNK = 500  # the most tasks admitted before other messages are handled
 
 
@@ -213,6 +214,10 @@ class FeederWork:
                 program.check_row(row.data)
         except BaseException as error:
             return task.with_next(self._errors.classify(error, RowError.reason, task))
+        if recovered is not None and len(self._spec.programs) > 1:
+            end = removed_end(task, program.workflow.roles)
+            if end is not None:
+                return task.with_next(end)
         return routed(task, program.workflow, self._errors)
 
 
@@ -220,6 +225,18 @@ def split_in_flight(in_flight: int, partition: int, partitions: int) -> int:
     """Return one partition's share of the tasks in flight."""
     each, rest = divmod(in_flight, partitions)
     return each + (partition < rest)
+
+
+def removed_end(task: Task, roles: Sequence[str]) -> End | None:
+    """Return the end of a task with a turn of a role that only an earlier version of the program has."""
+    removed = [turn.agent for turn in task.turns if turn.agent not in roles]
+    if not removed:
+        return None
+    detail = (
+        f"the task has a turn of role {removed[-1]!r}, which the program no longer has, so it has no place "
+        "in the workflow; --retry-failed (retry_failed=True) starts it again from its input row"
+    )
+    return End(FAILED, ROLE_REMOVED, detail=detail)
 
 
 def poison_end(task: Task, deaths: int) -> End:

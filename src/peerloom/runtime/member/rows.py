@@ -1,6 +1,7 @@
 """Render the row of a task that has ended."""
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 import orjson
@@ -10,7 +11,7 @@ from peerloom.runtime.member.spec import MemberSpec
 from peerloom.services.secret import mask, mask_bytes, masked_value
 from peerloom.sink.rows import Row, encode, render
 from peerloom.stored import from_stored, to_stored
-from peerloom.task import Task
+from peerloom.task import Task, Turn
 
 
 def finish(task: Task, spec: MemberSpec) -> bytes:
@@ -33,7 +34,25 @@ def _render(task: Task, spec: MemberSpec, *, full: bool) -> Row:
         dict(spec.provenance),
         finished=time.time(),
         full_requests=full,
+        programs=_programs(turns, spec.programs) if len(spec.programs) > 1 else (),
     )
+
+
+def _programs(turns: Sequence[Turn], programs: Sequence[tuple[int, str]]) -> list[str]:
+    """Return the version of the program that made each turn, empty for the newest one."""
+    found: list[str] = []
+    version = ""
+    for turn in reversed(turns):
+        if turn.execution is not None:  # otherwise it was made together with the one after it
+            version = _version_of(turn.execution.member, programs)
+        found.append("" if version == programs[-1][1] else version)
+    return found[::-1]
+
+
+def _version_of(member: str, programs: Sequence[tuple[int, str]]) -> str:
+    """Return the version in use when a member started, which its name says."""
+    incarnation = int(member.rpartition(".")[2])
+    return next(digest for first, digest in reversed(programs) if first <= incarnation)
 
 
 def _masked(row: Row) -> Row:

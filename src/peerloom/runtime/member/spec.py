@@ -19,7 +19,8 @@ class MemberSpec:
     """Everything a member needs to start. Only feeders get the source, only peers the model client.
 
     `services` are those besides the model; they are for peers, and feeders tell of tasks that hold leases.
-    Every member gets the secrets known to the driver, to mask them.
+    `programs` are the digests of the versions of the program, in order, each with the first incarnation that
+    used it. Every member gets the secrets known to the driver, to mask them.
     """
 
     member: Member
@@ -27,6 +28,7 @@ class MemberSpec:
     settings: RunSettings
     run_dir: Path
     provenance: Mapping[str, Any]
+    programs: tuple[tuple[int, str], ...] = ()
     source: Source | None = None
     llm: ClientSpec | None = None
     services: Mapping[str, ServiceSpec] = field(default_factory=dict[str, ServiceSpec])

@@ -39,7 +39,8 @@ class State(msgspec.Struct, kw_only=True):
     `session` is the number of the last session, `began` that of the run's first one, and `how` is how the
     last one ended (`running`: it is active, or was killed). `wall_seconds` and `cpu_seconds` are the sums
     over all sessions of the run, as far as recorded; `startup_seconds` is the part of the wall time before
-    tasks could begin. `model` is the name that the service reported, empty if it reported none.
+    tasks could begin. `model` is the name that the service reported, empty if it reported none. `programs`
+    are the digests of the versions of the program, in order, each with the first session that used it.
     """
 
     format: int = FORMAT
@@ -51,6 +52,7 @@ class State(msgspec.Struct, kw_only=True):
     cpu_seconds: float = 0.0
     startup_seconds: float = 0.0
     model: str = ""
+    programs: list[tuple[int, str]] = []
     fingerprint: Fingerprint
 
 
