@@ -186,8 +186,9 @@ CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"llm": "simulated"}, 'llm: was "ScriptedService", now not there'),
     (
         {"workflow": Sequence("other"), "agents": {"other": FunctionAgent(double)}},
-        'workflow.roles: was ["doubler"], now ["other"]',
+        "+++ agent other (now)\n",
     ),
+    ({"agents": {"doubler": FunctionAgent(lambda task: 3)}}, "--- agent doubler (was)\n"),
     ({"config": {"shards": 2}}, "shards: was 1, now 2"),
 ]
 
@@ -208,8 +209,10 @@ def test_failed_rows_are_done_again_when_asked(tmp_path: Path) -> None:
 
     failed = peerloom.run(**pipeline(tmp_path, agents={"doubler": FunctionAgent(picky)}))
     assert failed.summary["outcomes"] == {"completed": 4, "failed": 1}
-    assert len(peerloom.run(**pipeline(tmp_path))) == 4
-    assert len(peerloom.run(**pipeline(tmp_path, retry_failed=True))) == 5
+    with pytest.raises(peerloom.RunDirError, match=r"(?s)program: was \w+, now \w+\n.*accept_program=True"):
+        peerloom.run(**pipeline(tmp_path))
+    assert len(peerloom.run(**pipeline(tmp_path, accept_program=True))) == 4
+    assert len(peerloom.run(**pipeline(tmp_path, accept_program=True, retry_failed=True))) == 5
 
 
 def test_a_source_that_describes_itself_with_a_secret_is_refused(tmp_path: Path) -> None:

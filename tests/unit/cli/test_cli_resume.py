@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 
 from peerloom import api
 from peerloom.services.llm.simulated.service import SimulatedService
+from peerloom.sink.read import read_rows
 
 LOCAL = ("engine=local", "llm=simulated")
 ROWS = [{"question": "?", "options": ["a", "b"], "answer": "A"}]
@@ -61,6 +63,55 @@ def test_what_decides_rows_may_not_change(
     ended = peerloom("resume", tmp_path / "run", override)
     assert ended.code == 2
     assert told in ended.err
+
+
+RECIPE = """
+from dataclasses import dataclass
+from peerloom import LLMAgent, Program, Recipe
+from peerloom.workflow import Sequence
+
+@dataclass(frozen=True)
+class Params:
+    tokens: int = 500
+
+def program(params):
+    writer = LLMAgent("Write about {{ input.question }}\\nin one line.", max_tokens=params.tokens)
+    return Program(Sequence("writer"), {"writer": writer})
+
+RECIPE = Recipe(name="mine", summary="writes", params=Params, program=program)
+"""
+
+
+def test_a_changed_prompt_stops_a_run_until_it_is_accepted(
+    peerloom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, run_dir, rows = tmp_path / "my_changed_recipe.py", tmp_path / "run", tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "ice"}\n{"question": "fire"}\n')
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
+    def use(text: str, *arguments: object) -> Any:
+        sys.modules.pop(file.stem, None)
+        file.write_text(text)
+        return peerloom(*arguments)
+
+    begin = ("run", f"{file}:RECIPE", *LOCAL, f"source.path={rows}", "limit=1", "-q", "--run-dir", run_dir)
+    assert use(RECIPE, *begin).code == 0
+    assert use(f"# why\n{RECIPE}", "resume", run_dir).code == 0
+    changed = RECIPE.replace("in one line.", "in one word.\\033[31m")
+    for arguments in (("resume", run_dir), begin, (*begin, "--dry-run")):
+        ended = use(changed, *arguments)
+        assert ended.code == 2
+        for line in ("--- agent writer (was)", "-  in one line.", "+  in one word.\ufffd[31m"):
+            assert f"error:   {line}\n" in ended.err
+        assert "--accept-program" in ended.err
+    ended = use(changed, "resume", run_dir, "--accept-program", "limit=2")
+    assert ended.code == 0
+    assert "the program has changed: this session uses version" in ended.err
+    old, new = (row["provenance"]["program"] for row in read_rows(run_dir))
+    assert old != new
+    both = use(RECIPE, "resume", run_dir, "recipe.tokens=400", "--accept-program")
+    assert both.code == 2
+    assert "recipe.tokens: was 500, now 400" in both.err
 
 
 def test_a_run_that_has_done_nothing_is_not_replaced_by_another(peerloom, tmp_path: Path) -> None:
