@@ -67,7 +67,7 @@ __all__ = [
     "new_task",
 ]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 class TaskId(NamedTuple):
@@ -113,7 +113,8 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     `seed` is this task's own seed, a function of the run's seed and its id. `label` is the row's own
     key, if the source has one. `started` is when it was admitted, in Unix seconds. `calls` are the finished
-    calls of an earlier attempt at the next turn.
+    calls of an earlier attempt at the next turn. `parent` names the row of another run that the input is
+    from.
     """
 
     version: int
@@ -126,6 +127,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
     next_role: str = ""
     end: End | None = None
     calls: list[SavedCall] = []
+    parent: str = ""
 
     @property
     def id(self) -> TaskId:
@@ -261,6 +263,7 @@ def new_task(
     *,
     seed: int,
     label: str | int | None = None,
+    parent: str = "",
     started: float = 0.0,
     raw_turns: Sequence[msgspec.Raw] = (),
     calls: Sequence[SavedCall] = (),
@@ -274,6 +277,7 @@ def new_task(
         header=header,
         seed=seed,
         label=label,
+        parent=parent,
         started=started,
         raw_input=msgspec.Raw(_turn_encoder.encode(row)),
         raw_turns=list(raw_turns),

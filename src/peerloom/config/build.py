@@ -148,4 +148,5 @@ def make_settings(config: Config, roles: Iterable[str]) -> RunSettings:
         cache=cache,
         timeouts={name: agent.timeout for name, agent in config.agents.items() if agent.timeout},
         address=config.ray.address,
+        license=config.source.license,
     )

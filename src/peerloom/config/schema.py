@@ -57,6 +57,8 @@ class SourceSection(Options):
     """The field of a row that is its label in the output."""
     field: Annotated[str | None, SAME] = None
     """The dotted field of an input record that is the row, e.g. `result`; a text becomes `{"text": ...}`."""
+    license: Annotated[str | None, FREE] = None
+    """The license of the input, for the provenance of rows and the card, e.g. `cc-by-4.0`."""
     format: Annotated[str, SAME] = "auto"
     """The format of `path`, if it is not to be detected, or the import path of a `SourceFormat`."""
 

@@ -89,6 +89,7 @@ class RunSettings(RunKeys):
         cache: where replies are stored for later runs; None for nowhere.
         timeouts: the seconds that a turn of a role may take, not counting its calls.
         address: the address of the Ray cluster.
+        license: that of the input rows, if it is given.
     """
 
     in_flight: int = 64
@@ -98,6 +99,7 @@ class RunSettings(RunKeys):
     cache: CacheSettings | None = None
     timeouts: Mapping[str, float] = field(default_factory=dict[str, float])
     address: str | None = None
+    license: str | None = None
 
     def replicas(self, role: str) -> int:
         """Return the number of peers with a role, if `spread`."""

@@ -158,8 +158,15 @@ def _frame(
             "seconds": round(finished - task.started, 6),
             "hops": header.hop,
         },
-        "provenance": {**provenance, "label": task.label, "attempt": header.attempt},
+        "provenance": _origin(task, provenance),
     }
+
+
+def _origin(task: Task, provenance: dict[str, Any]) -> dict[str, Any]:
+    own: dict[str, Any] = {"label": task.label, "attempt": task.header.attempt}
+    if task.parent:
+        own["parents"] = [task.parent]
+    return provenance | own
 
 
 def _turn_object(turn: Turn, calls: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class SourceRow(NamedTuple):
     `file` and `row` count from 0; `row` is the number of the line in the file, including blank lines.
     `offset` is the start of the line in bytes, or -1 if the row is found by its number, or only by reading
     the file from its start. `data` is the row (a JSON object) and `label` its own key; both are None if
-    `error` is not empty.
+    `error` is not empty. `parent` names the row of another run that it was made from, as `run/id`.
     """
 
     file: int
@@ -28,6 +28,7 @@ class SourceRow(NamedTuple):
     data: Any
     label: str | int | None
     error: str
+    parent: str = ""
 
 
 class Source(Protocol):

@@ -156,7 +156,10 @@ class PartsSource:
         if error:
             return bad_row(position, error)
         row = finish_row(position, entry.where, value, self._key)
-        return row._replace(label=entry.label) if self._key is None and not row.error else row
+        if row.error:
+            return row
+        label = entry.label if self._key is None else row.label
+        return row._replace(label=label, parent=entry.parent)
 
     def _missing(self, file: int, row: int, offset: int) -> SourceRow:
         where = f"{self._parts[file].name}:{row + 1}"

@@ -102,6 +102,23 @@ def test_a_field_of_a_runs_rows(tmp_path: Path) -> None:
     assert text.label in {row["id"] for row in ROWS}
 
 
+def test_a_row_names_the_row_that_it_was_made_from(tmp_path: Path) -> None:
+    first = first_run(tmp_path, twice, limit=3)
+    second = run(tmp_path, "second", first, "{{ input.question }}").run_dir
+    run(tmp_path, "third", second, "{{ input.question }}")
+    rows = {
+        f"{name}/{row['id']}": row
+        for name in ("first", "second", "third")
+        for row in peerloom.read_rows(tmp_path / name)
+    }
+    for name, row in rows.items():
+        parents = row["provenance"].get("parents", [])
+        assert [parent.split("/")[0] for parent in parents] == {"second": ["first"], "third": ["second"]}.get(
+            name.split("/")[0], []
+        )
+        assert all(rows[parent]["input"]["id"] == row["input"]["id"] for parent in parents)
+
+
 def test_one_run_after_another_leaves_out_what_failed(tmp_path: Path) -> None:
     def picky(task: Task) -> dict[str, Any]:
         if task.input["id"] == "q3":

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 from peerloom.errors import PeerloomError, SourceError, first_error
 from peerloom.events import (
@@ -301,17 +302,29 @@ class Run:
             return progress
         return replace(progress, waiting=describe_wait(waiting), waiting_until=waiting.until)
 
+    def _provenance(self) -> dict[str, Any]:
+        """Return the part of the provenance that all rows of this session share."""
+        program, client = self._session.version, self._client
+        found = {
+            "recipe": self._recipe,
+            "run": self._run_dir.path.name,
+            "peerloom": version("peerloom"),
+            "program": program.digest if program is not None else "",
+            "prompts": program.prompts if program is not None else {},
+            "config": self._session.configuration,
+            "models": {fleet.service: fleet.origin for fleet in client.fleets} if client is not None else {},
+            "license": self._settings.license,
+        }
+        given = {name: value for name, value in found.items() if value}
+        return given | {"seed": self._settings.seed}
+
     def _make_spec(self, member: Member) -> MemberSpec:
-        provenance = {"recipe": self._recipe, "run": self._run_dir.path.name, "peerloom": version("peerloom")}
-        program = self._session.version
-        if program is not None:
-            provenance |= {"program": program.digest}
         return MemberSpec(
             member=member,
             program=self._program,
             settings=self._settings,
             run_dir=self._run_dir.path,
-            provenance=provenance,
+            provenance=self._provenance(),
             programs=self._session.programs,
             source=self._source if member.kind == FEEDER else None,
             llm=self._client if member.kind in (PEER, ALONE) else None,

@@ -18,7 +18,7 @@ from peerloom.services.llm.client.service import ClientSpec
 from peerloom.sink.errors import SinkError
 from peerloom.sink.rundir.directory import RunDir
 from peerloom.sink.rundir.state import Fingerprint, How, State, differences, read_summary
-from peerloom.sink.rundir.versions import ProgramVersion, program_changes, write_version
+from peerloom.sink.rundir.versions import ProgramVersion, digest_of, program_changes, write_version
 from peerloom.sink.rundir.withdraw import withdraw_failed
 from peerloom.task import FAILED
 
@@ -92,6 +92,11 @@ class Session:
     def programs(self) -> tuple[tuple[int, str], ...]:
         """The digests of the versions of the program, each with the first view of its first session."""
         return tuple((_first_view(session), digest) for session, digest in self._programs)
+
+    @property
+    def configuration(self) -> str:
+        """The digest of the values that decide the rows, which the sessions of a run have in common."""
+        return digest_of(self._fingerprint.same)
 
     @property
     def done(self) -> Summary | None:

@@ -203,6 +203,7 @@ class FeederWork:
             row.data,
             seed=task_seed(self._spec.settings.seed, id),
             label=row.label,
+            parent=row.parent,
             started=time.time(),
             raw_turns=recovered.raw_turns if recovered else (),
             calls=recovered.calls if recovered else (),

@@ -92,6 +92,7 @@ class FleetService(LLMService):
             replicas=entry.urls,
             backend_factory=HttpDial(endpoints[0], dialect, model),
             retry=self._calls.retry,
+            provider=entry.engine,
         )
         return self._spec
 

@@ -67,6 +67,7 @@ class ScriptedService(LLMService, Backend):
             backend_factory=self,
             retry=Retry(attempts=1),
             price=FREE,
+            provider="scripted",
         )
 
     def __call__(self, replica: str) -> "ScriptedService":

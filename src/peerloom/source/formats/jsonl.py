@@ -18,8 +18,9 @@ from peerloom.values import changed_by_parsing
 
 _BOM = b"\xef\xbb\xbf"
 
-Convert = Callable[[Any], tuple[Any, str | int | None]]
-"""A function that converts the value of a line to a row and its label; a `ValueError` makes it a bad row."""
+Convert = Callable[[Any], tuple[Any, str | int | None, str]]
+"""A function that converts the value of a line to a row, its label, and its parent; a `ValueError` makes it a
+bad row."""
 
 
 class Jsonl(FileFormat):
@@ -66,13 +67,13 @@ class JsonlPart:
             return RawRow(line.row, None, where, _explain(where, data, error), self._offset(line))
         if problem := changed_by_parsing(data, value, "row"):
             return RawRow(line.row, None, where, f"{where}: {problem}", self._offset(line))
-        label = None
+        label, parent = None, ""
         if self._convert is not None:
             try:
-                value, label = self._convert(value)
+                value, label, parent = self._convert(value)
             except ValueError as error:
                 return RawRow(line.row, None, where, f"{where}: {error}", self._offset(line))
-        return RawRow(line.row, value, where, "", self._offset(line), label)
+        return RawRow(line.row, value, where, "", self._offset(line), label, parent)
 
     def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[RawRow]:
         """Yield the rows with these numbers and offsets (-1: unknown), without those that do not exist."""

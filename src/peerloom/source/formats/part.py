@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 class RawRow(NamedTuple):
     """A row as read by a part: a JSON value, or the error of a bad row.
 
-    `where` is the name of the row in errors, e.g. `q.jsonl:17`; `label` is the row's own label, if the part
-    has one.
+    `where` is the name of the row in errors, e.g. `q.jsonl:17`; `label` is the row's own label, and
+    `parent` the row of another run that it was made from, if the part knows them.
     """
 
     row: int
@@ -22,6 +22,7 @@ class RawRow(NamedTuple):
     error: str = ""
     offset: int = -1
     label: str | int | None = None
+    parent: str = ""
 
 
 class RowReader(Protocol):

@@ -47,17 +47,17 @@ def run_parts(folder: str, whole: bool) -> list[JsonlPart]:
     files = [local_file(name) for name in names if os.path.getsize(name)]
     if not files:
         raise SourceError(f"{folder}: that run completed no row")
-    return [JsonlPart(file, with_label if whole else to_input, kind="run") for file in files]
+    return [JsonlPart(file, whole_row if whole else to_input, kind="run") for file in files]
 
 
-def to_input(value: Any) -> tuple[Any, str | int | None]:
-    """Convert an output row to an input row, and return it with its label.
+def to_input(value: Any) -> tuple[Any, str | int | None, str]:
+    """Convert an output row to an input row, and return it with its label and its parent, which is that row.
 
     The input row is the input of the output row, updated with the fields of the result if that is an object,
     else with a field `result`.
     """
     if not isinstance(value, dict):
-        return value, None
+        return value, None, ""
     row = from_stored(cast("dict[str, Any]", value))
     given, result = row.get("input"), row.get("result")
     fields = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
@@ -65,21 +65,24 @@ def to_input(value: Any) -> tuple[Any, str | int | None]:
         fields = {**fields, **cast("dict[str, Any]", result)}
     elif result is not None:
         fields = {**fields, "result": result}
-    return fields, _label(row)
+    return fields, *_origin(row)
 
 
-def with_label(value: Any) -> tuple[Any, str | int | None]:
-    """Return an output row and its label."""
+def whole_row(value: Any) -> tuple[Any, str | int | None, str]:
+    """Return an output row, its label, and its parent, which is that row."""
     if not isinstance(value, dict):
-        return value, None
+        return value, None, ""
     row = from_stored(cast("dict[str, Any]", value))
-    return row, _label(row)
+    return row, *_origin(row)
 
 
-def _label(row: dict[str, Any]) -> str | int | None:
-    provenance = row.get("provenance")
-    label = cast("dict[str, Any]", provenance).get("label") if isinstance(provenance, dict) else None
-    return label if isinstance(label, str | int) and not isinstance(label, bool) else None
+def _origin(row: dict[str, Any]) -> tuple[str | int | None, str]:
+    """Return the label of a row, and its name, which consists of those of its run and task."""
+    found = row.get("provenance")
+    provenance = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    label = provenance.get("label")
+    is_label = isinstance(label, str | int) and not isinstance(label, bool)
+    return label if is_label else None, f"{provenance.get('run', '')}/{row.get('id', '')}"
 
 
 def _state(folder: str) -> str:

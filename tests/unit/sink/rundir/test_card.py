@@ -18,8 +18,18 @@ from peerloom.stored import to_stored
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     with RunDir.claim(tmp_path / "run") as claimed:
-        claimed.write_state(State(session=1, peerloom="0.1.0", model="m", fingerprint=Fingerprint()))
-        claimed.write("run.yaml", "recipe: {name: coral}\nseed: 3\nllm: {model: a|b}\n")
+        claimed.write_state(
+            State(
+                session=1,
+                peerloom="0.1.0",
+                model="m",
+                programs=[(1, "aa11"), (2, "bb22")],
+                fingerprint=Fingerprint(),
+            )
+        )
+        claimed.write(
+            "run.yaml", "recipe: {name: coral}\nsource: {license: cc-by-4.0}\nseed: 3\nllm: {model: a|b}\n"
+        )
         claimed.write("summary.json", {"outcomes": {"completed": 1200}, "llm_calls": 7, "usd": 0.5})
     return tmp_path / "run"
 
@@ -41,6 +51,8 @@ def test_it_says_how_the_rows_were_made(run_dir: Path) -> None:
     assert table == {
         "recipe": "coral",
         "models": r"m, a\|b",
+        "license of the input": "cc-by-4.0",
+        "programs": "aa11, bb22",
         "seed": "3",
         "Peerloom": "0.1.0",
         "outcomes": "completed 1,200",

@@ -30,6 +30,7 @@ def claimed(path: Path, *, fresh: bool = False) -> Iterator[RunDir]:
 EMPTY = {
     *("data", "rejected", "logs", "log.jsonl"),
     *(".peerloom", ".peerloom/run.lock", ".peerloom/index", ".peerloom/locks", ".peerloom/journal"),
+    ".peerloom/program",
 }
 """The entries of the directory of a run that has not begun."""
 

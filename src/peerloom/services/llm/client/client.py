@@ -62,6 +62,8 @@ class ReplicatedClientSpec:
         limits: the provider's limits for the whole run.
         limited: whether calls need quota from the start.
         patient: whether calls wait while the service is unavailable instead of failing.
+        provider: the name of the provider or engine, for the provenance of rows.
+        revision: the digest of the model's weights, if they are a local file.
     """
 
     service: str = "llm"
@@ -74,6 +76,14 @@ class ReplicatedClientSpec:
     limits: Limits = field(default_factory=Limits)
     limited: bool = False
     patient: bool = True
+    provider: str = ""
+    revision: str = ""
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """The provider, the model, and its revision, for the provenance of rows."""
+        found = {"provider": self.provider, "model": self.model, "revision": self.revision}
+        return {name: value for name, value in found.items() if value}
 
     @property
     def fleets(self) -> "tuple[ReplicatedClientSpec, ...]":

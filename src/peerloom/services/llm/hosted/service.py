@@ -84,6 +84,7 @@ class HttpService(LLMService):
             replicas=tuple(endpoint.base_url for endpoint in self._endpoints),
             backend_factory=HttpDial(self._endpoints[0], self._dialect, model),
             retry=self._calls.retry,
+            provider=type(self._dialect).__module__.rpartition(".")[2],
         )
 
 

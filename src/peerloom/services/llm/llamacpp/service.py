@@ -200,6 +200,8 @@ class LlamaCppService(LLMService):
             retry=_RETRY,
             routing=Routing(eject_cap=2.0),
             price=prices.FREE,
+            provider="llamacpp",
+            revision=await asyncio.to_thread(models.revision, self._model, path),
         )
         return self._spec
 

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -38,6 +39,8 @@ the pull."""
 
 _MAGIC = b"GGUF"
 _CHUNK = 1 << 20
+_REVISION = 16
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +234,29 @@ def _cached(weights: Weights) -> Path | None:
         return path if path.stat().st_size == weights.size else None
     except OSError:
         return None
+
+
+def revision(model: str, path: Path) -> str:
+    """Return the first digits of the sha256 of a model's weights; blocks.
+
+    The digest of a known model, or of a file in the cache of the Hub, is known; that of another file is
+    computed once, and kept in the user's cache.
+    """
+    if model in KNOWN:
+        return KNOWN[model].weights.sha256[:_REVISION]
+    real = path.resolve()
+    if _SHA256.fullmatch(real.name):  # the Hub's library names files by it
+        return real.name[:_REVISION]
+    found = real.stat()
+    identity = f"{real} {found.st_size} {found.st_mtime_ns}"
+    kept = _directory() / f"{hashlib.sha256(identity.encode()).hexdigest()[:_REVISION]}.digest"
+    with contextlib.suppress(OSError):
+        return kept.read_text("ascii")
+    digest = _digest(real)[:_REVISION]
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(digest, "ascii")
+    return digest
 
 
 def _digest(path: Path) -> str:

@@ -64,6 +64,7 @@ class SimulatedService(SimulatedBehavior, LLMService):
             backend_factory=self,
             retry=self.retry,
             price=FREE,
+            provider="simulated",
         )
 
     def __call__(self, replica: str, *, sleep: Sleep = asyncio.sleep) -> HttpBackend:

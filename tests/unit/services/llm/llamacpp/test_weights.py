@@ -185,6 +185,21 @@ def test_a_path(tmp_path: Path) -> None:
     assert models.pull(str(path)) == path
 
 
+def test_the_revision_is_that_of_the_content(cache: Path, tmp_path: Path) -> None:
+    path, moved = tmp_path / "mine.gguf", tmp_path / "moved.gguf"
+    path.write_bytes(b"GGUF....")
+    first = models.revision(str(path), path)
+    assert first == hashlib.sha256(b"GGUF....").hexdigest()[:16]
+    path.rename(moved)
+    assert models.revision(str(moved), moved) == models.revision(str(moved), moved) == first
+    moved.write_bytes(b"GGUF.......")
+    assert models.revision(str(moved), moved) != first
+    blob = tmp_path / ("ab" * 32)
+    path.symlink_to(blob)
+    blob.write_bytes(b"GGUF")
+    assert models.revision("hf:o/r/mine.gguf", path) == "ab" * 8
+
+
 def gguf_file(path: Path, kind: gguf.GGMLQuantizationType, file_type: gguf.LlamaFileType) -> None:
     """Write weights as Q4_1, or the same ones as `kind` and attention as Q8_0; others are never converted."""
     values = np.random.default_rng(7).standard_normal((6, 96), np.float32)
