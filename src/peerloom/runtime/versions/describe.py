@@ -29,10 +29,11 @@ from peerloom.runtime.versions.source_code import (
     has_literal_defaults,
     normal_source,
 )
+from peerloom.runtime.versions.texts import below, listed, shortened
 from peerloom.services.secret import MASK, mask, masked_literals, names_secret
 
 MAX_VALUES = 200_000
-MAX_LINES = 2_000
+MAX_DEPTH = 100
 
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib"))
 _BUILTINS = (BuiltinFunctionType, MethodWrapperType, type(str.join), type(str.__len__))
@@ -41,7 +42,6 @@ _CONSTRUCTORS = ("__init__", "__new__", "__post_init__", "__setstate__")
 _SKIPPED = ("_abc_impl", "_fields", "_field_defaults")
 _DESCRIPTORS = ("member_descriptor", "getset_descriptor", "wrapper_descriptor", "_tuplegetter")
 _ADDRESS = " at 0x"
-_LINE = "\n"
 
 
 class Describer:
@@ -67,6 +67,7 @@ class Describer:
         self._own = own
         self._changed = changed
         self._labels: dict[int, str] = {}
+        self._queue: list[tuple[str, Any]] = []  # of functions and classes to be described
         self._kept: list[object] = []  # so that no id is used twice
         self._open: set[int] = set()
         self._left = MAX_VALUES
@@ -77,17 +78,25 @@ class Describer:
         self.parts[label] = ""  # its place is before the functions that it uses
         self._where = self._described = label
         self.parts[label] = masked_literals(mask(self._text(value)))
+        while self._queue:
+            self._where, found = self._queue.pop(0)
+            lines = self._class(found) if isinstance(found, type) else self._function(found)
+            try:
+                text = shortened("\n".join(lines))
+            except Exception as error:  # of code of a class
+                text = self._uncover("", f"{type(error).__name__}")
+            self.parts[self._where] = masked_literals(mask(text))
 
     def _text(self, value: object, name: str = "") -> str:
         """Return the text of a value. It never raises, even if methods of the value do."""
         if id(value) in self._open:
             return "(the same again)"
         self._left -= 1
-        if self._left < 0:
-            return self._uncover(name, "the program has too many values")
+        if self._left < 0 or len(self._open) > MAX_DEPTH:
+            return self._uncover(name, "too many values, or values in values")
         self._open.add(id(value))
         try:
-            return _shortened(self._any(value, name))
+            return shortened(self._any(value, name))
         except Exception as error:  # of code of the value
             return self._uncover(name, f"a {type(value).__name__}: {type(error).__name__}")
         finally:
@@ -100,7 +109,7 @@ class Describer:
         if kind is str:
             return self._string(value, name)
         if kind in (list, tuple):
-            return _listed([self._text(item, f"{name}[]") for item in value])
+            return listed([self._text(item, f"{name}[]") for item in value])
         if kind is dict:
             return self._fields(value.items())
         if kind is FunctionType or kind is ModuleType or isinstance(value, type):
@@ -117,7 +126,7 @@ class Describer:
         elif kind in (bytes, bytearray):
             text = f"{len(value)} bytes {hashlib.sha256(value).hexdigest()[:16]}"
         elif kind in (set, frozenset):
-            text = _listed(sorted(self._text(item, f"{name}[]") for item in value), "*")
+            text = listed(sorted(self._text(item, f"{name}[]") for item in value), "*")
         elif issubclass(kind, PurePath):  # the folder may be another one tomorrow
             text = f"path {self._string(value.name, '')}"
         elif kind is re.Pattern:
@@ -140,7 +149,7 @@ class Describer:
 
     def _fields(self, items: Any) -> str:
         pairs = [(self._key(key), self._text(inner, str(key))) for key, inner in items]
-        return "".join(f"\n{key}:{_below(text)}" for key, text in pairs) if pairs else "{}"
+        return "".join(f"\n{key}:{below(text)}" for key, text in pairs) if pairs else "{}"
 
     def _key(self, key: object) -> str:
         return key if type(key) is str and key.isprintable() else self._text(key)
@@ -164,12 +173,7 @@ class Describer:
         label = self._labels.get(id(value))
         if label is None:
             label = self._new_label(f"{kind} {value.__qualname__}", value)
-            before, self._where = self._where, label
-            try:
-                lines = self._class(value) if isinstance(value, type) else self._function(value)
-                self.parts[label] = masked_literals(mask(_shortened("\n".join(lines))))
-            finally:
-                self._where = before
+            self._queue.append((label, value))
         return label
 
     def _new_label(self, wanted: str, value: object) -> str:
@@ -256,7 +260,6 @@ class Describer:
         yield f"class {kind.__name__}({bases})"
         if issubclass(kind, Enum):
             yield from self._lines((member.name, member.value) for member in kind)
-            return
         members: dict[str, Any] = dict(cast("Any", vars(kind)))
         annotations: dict[str, Any] = members.get("__annotations__", {})
         for name, annotation in annotations.items():
@@ -266,7 +269,12 @@ class Describer:
                 if (node := find_node(function.__code__, function.__globals__)) is not None:
                     self._note_attributes(kind, function, node)
                 yield from self._function(function)
-            is_data = not name.startswith("__") and name not in _SKIPPED and not _is_code(member)
+            is_data = (
+                not issubclass(kind, Enum)
+                and not name.startswith("__")
+                and name not in _SKIPPED
+                and not _is_code(member)
+            )
             if is_data and (kind, name) not in self._changed:
                 yield from self._lines([(f"{name} =", member)])
 
@@ -290,7 +298,7 @@ class Describer:
             function = each
             while isinstance(function, FunctionType) and not self._is_written_here(function):
                 function = getattr(function, "__wrapped__", None)
-            if isinstance(function, FunctionType) and function.__code__.co_filename != "<string>":
+            if isinstance(function, FunctionType) and not _is_generated(function):
                 yield function
 
     def _is_written_here(self, function: FunctionType) -> bool:
@@ -359,26 +367,7 @@ class Describer:
 
     def _lines(self, items: Any) -> Iterator[str]:
         for label, value in items:
-            yield f"{label}{_below(self._text(value, label.removesuffix(' =')))}"
-
-
-def _below(text: str) -> str:
-    """Return a text as the value of a field: behind its name, or indented below it."""
-    if text.startswith("|") or "\n" not in text:
-        return f" {text}"
-    return f"{'' if text.startswith(_LINE) else ' '}{text}".replace("\n", "\n  ")
-
-
-def _listed(texts: list[str], mark: str = "-") -> str:
-    return "".join(f"\n{mark}{_below(text)}" for text in texts) if texts else "[]"
-
-
-def _shortened(text: str) -> str:
-    if text.count("\n") <= MAX_LINES:
-        return text
-    lines = text.split("\n")
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return "\n".join([*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES} more lines: {digest}"])
+            yield f"{label}{below(self._text(value, label.removesuffix(' =')))}"
 
 
 def _is_code(member: Any) -> bool:
@@ -386,6 +375,14 @@ def _is_code(member: Any) -> bool:
     if isinstance(member, FunctionType | property | staticmethod | classmethod | functools.cached_property):
         return True
     return type(member).__name__ in _DESCRIPTORS
+
+
+def _is_generated(function: FunctionType) -> bool:
+    """Return whether a method was generated by `dataclass`, `NamedTuple`, or attrs."""
+    code = function.__code__
+    if code.co_filename.startswith("<attrs"):
+        return True
+    return code.co_filename == "<string>" and code.co_qualname.startswith(("__create_fn__", "<lambda>"))
 
 
 def _name_of(value: Any) -> str:

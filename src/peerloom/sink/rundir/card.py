@@ -124,7 +124,8 @@ def _facts(run_dir: Path) -> Iterator[tuple[str, Any]]:
     models = [state.model if state is not None else "", *(each.get("model") for each in services)]
     yield "recipe", recipe.get("name")
     yield "models", ", ".join(dict.fromkeys(str(model) for model in models if model))
-    yield "license of the input", (config.get("source") or {}).get("license")
+    source: dict[str, Any] = config.get("source") or {}
+    yield "license of the input", source.get("license")
     yield "programs", ", ".join(dict.fromkeys(digest for _, digest in state.programs)) if state else ""
     yield "seed", str(config.get("seed", ""))
     yield "Peerloom", state.peerloom if state is not None else ""

@@ -221,6 +221,38 @@ def test_an_edit_after_the_import_is_not_taken_for_the_code_that_runs(tmp_path: 
     assert any("source is not there" in line for line in after.uncovered)
 
 
+def test_a_long_chain_of_functions_and_deep_values(tmp_path: Path) -> None:
+    chain = (
+        "\n".join(f"def f{n}(task): return f{n + 1}(task)" for n in range(500)) + "\ndef f500(task): return 7"
+    )
+    found = of_agent(tmp_path, "FunctionAgent(f0)", chain)
+    assert found.parts["function f500"].endswith("return 7")
+    assert not found.uncovered
+    deep = "DEEP = []\nfor _ in range(5_000): DEEP = [DEEP]\ndef score(task): return DEEP"
+    assert any(
+        "values in values" in line for line in of_agent(tmp_path, "FunctionAgent(score)", deep).uncovered
+    )
+
+
+def test_a_program_without_a_file_is_compared_by_its_code(tmp_path: Path) -> None:
+    code = (
+        HEAD
+        + "class Own:\n    async def act(self, task, services): return NUMBER\nNUMBER = 1\n"
+        + (
+            "from peerloom.runtime.versions.version import version_of\n"
+            "v = version_of(Program(Sequence('a'), {'a': Own()})); print(v.digest, v.uncovered)"
+        )
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    one, two, three = (
+        subprocess.run([sys.executable, "-c", text], env=env, check=True, capture_output=True).stdout.decode()
+        for text in (code, code, code.replace("NUMBER = 1", "NUMBER = 2"))
+    )
+    assert one == two
+    assert one.split()[0] != three.split()[0]
+    assert "class Own: its source is not there" in one
+
+
 def test_secrets_are_not_written(tmp_path: Path) -> None:
     text = """
         API_KEY = "abcdefgh12345678"
