@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 import peerloom
@@ -266,3 +267,31 @@ async def test_a_cancellation_ends_the_export_and_waits_for_it(tmp_path: Path, m
         await run
     assert ended.is_set()
     assert len(list(peerloom.read_rows(tmp_path / "run"))) == 5
+
+
+def test_a_row_tells_how_it_was_made(tmp_path: Path) -> None:
+    def made(name: str, config: dict[str, Any], **options: Any) -> dict[str, Any]:
+        result = peerloom.run(
+            "coral",
+            llm="simulated",
+            engine="local",
+            limit=1,
+            run_dir=tmp_path / name,
+            config={"source.license": "cc-by-4.0", **config},
+            **options,
+        )
+        (row,) = result
+        return row["provenance"]
+
+    first = made("first", {})
+    assert first["models"] == {"llm": {"provider": "simulated", "model": "simulated"}}
+    assert first["prompts"].keys() == {"teacher", "student", "extractor"}
+    assert (first["license"], first["seed"]) == ("cc-by-4.0", 0)
+    moved = made("moved", {}, in_flight=2)
+    assert {**moved, "run": "first"} == first
+    other = made("other", {"recipe.max_rounds": 2}, seed=7)
+    assert other["seed"] == 7
+    assert other["prompts"] == first["prompts"]
+    assert other["program"] != first["program"]
+    assert other["config"] != first["config"]
+    assert len(orjson.dumps(first)) < 400
