@@ -40,6 +40,10 @@ class Pause:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
+    def program_state(self) -> dict[str, Any]:
+        """Nothing: a later session may take another time."""
+        return {}
+
     async def act(self, task: Task, services: Services) -> Turn:
         await asyncio.sleep(self.seconds)
         return Turn("", value=task.header.hop)

@@ -83,9 +83,10 @@ def test_a_limit_is_a_number_or_a_share(engine: str, max_failed: Any, how: str, 
 def test_a_few_rows_that_all_fail_are_a_failed_run(engine: str, rows: int, tmp_path: Path) -> None:
     result = run(engine, tmp_path / "run", fail, rows)
     assert (result.how, result.summary["outcomes"]) == ("failed", {"failed": rows})
-    again = run(engine, tmp_path / "run", fail, rows)
-    assert (again.how, again.summary["sessions"]) == ("failed", 1)
-    mended = run(engine, tmp_path / "run", lambda task: task.input["n"], rows, retry_failed=True)
+    once_more = run(engine, tmp_path / "run", fail, rows)
+    assert (once_more.how, once_more.summary["sessions"]) == ("failed", 1)
+    again = {"retry_failed": True, "accept_program": True}
+    mended = run(engine, tmp_path / "run", lambda task: task.input["n"], rows, **again)
     assert (mended.how, mended.summary["outcomes"]) == ("finished", {"completed": rows})
 
 
