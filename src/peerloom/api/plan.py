@@ -14,12 +14,14 @@ from peerloom.config.build import make_router, make_services, make_settings, mak
 from peerloom.config.resume import resume_values
 from peerloom.config.secrets import refuse_secrets
 from peerloom.errors import ConfigError, UsageError, WorkflowError
+from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
 from peerloom.runtime.services import RunServices
 from peerloom.runtime.settings import RunSettings
 from peerloom.runtime.versions.version import version_of
 from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.scripted import Script, ScriptedService
+from peerloom.sink.rundir.directory import RunDir
 from peerloom.sink.rundir.state import Fingerprint
 from peerloom.sink.rundir.versions import ProgramVersion
 from peerloom.source.base import Source
@@ -58,6 +60,16 @@ class Plan:
     def version(self) -> ProgramVersion:
         """The version of the program."""
         return version_of(self.program)
+
+    def session(self, run_dir: RunDir, **options: bool) -> Session:
+        """Return the next session of a run directory, with options of `Session`. Reads samples of the input.
+
+        Raises:
+            RunDirError: if the directory holds another run.
+            SourceError: if the input cannot be read any more.
+            ConfigError: if the source's description holds a secret.
+        """
+        return Session(run_dir, self.fingerprint(), self.version, **options)
 
     def fingerprint(self) -> Fingerprint:
         """Return the values that identify the run when it is resumed. Reads samples of the input.

@@ -24,7 +24,6 @@ from peerloom.lookup.nearest import did_you_mean
 from peerloom.observe import LogHooks, open_display
 from peerloom.observe.console import open_console
 from peerloom.runtime.driver.run import Run
-from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
 from peerloom.runtime.threads import to_its_end
 from peerloom.sink.export.writer import export_all
@@ -192,15 +191,8 @@ async def execute(  # noqa: PLR0913 - each is an option of a run
     observers: list[Hooks] = [LogHooks(claimed.log), ending, control, *hooks]
     with ExitStack() as stack:
         stack.push(claimed)
-        fingerprint = await asyncio.to_thread(plan.fingerprint)
-        session = Session(
-            claimed,
-            fingerprint,
-            await asyncio.to_thread(lambda: plan.version),
-            retry_failed=retry_failed,
-            start_over=start_over,
-            accept_program=accept_program,
-        )
+        kept = {"retry_failed": retry_failed, "start_over": start_over, "accept_program": accept_program}
+        session = await asyncio.to_thread(plan.session, claimed, **kept)
         if progress:
             observers.append(stack.enter_context(open_display(open_console(stderr=True))))
         if interrupts is not None:

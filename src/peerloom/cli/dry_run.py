@@ -14,7 +14,6 @@ from peerloom.config.build import embedded_models
 from peerloom.errors import SourceError
 from peerloom.observe.words import count
 from peerloom.protocol.view import PEER
-from peerloom.runtime.driver.session import Session
 from peerloom.runtime.settings import members
 from peerloom.services.llm.llamacpp.weights import missing_bytes
 from peerloom.sink.rundir.directory import RunDir
@@ -66,7 +65,7 @@ def _directory(plan: Plan, run_dir: Path | None, *, fresh: bool, **options: Any)
         default = default_run_dir(plan.name)
         RunDir.peek(default)
         return f"{str(default).rpartition('-')[0]}-<short id>", 1, False
-    session = Session(RunDir.peek(run_dir, fresh=fresh), plan.fingerprint(), plan.version, **options)
+    session = plan.session(RunDir.peek(run_dir, fresh=fresh), **options)
     return str(run_dir), session.number, session.done is not None
 
 

@@ -79,12 +79,12 @@ def names_secret(name: str) -> bool:
 
 
 def looks_secret(text: str) -> bool:
-    """Return whether a text holds what looks like a key, or a password in a URL."""
+    """Return whether a text seems to hold a key, or a password in a URL."""
     return _LOOKS_SECRET.search(text) is not None
 
 
 def masked_literals(text: str) -> str:
-    """Replace all that looks like a key in a text."""
+    """Replace everything in a text that seems to be a key."""
     return _LOOKS_SECRET.sub(MASK, text)
 
 

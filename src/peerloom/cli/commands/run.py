@@ -27,7 +27,6 @@ from peerloom.errors import PeerloomError, UsageError
 from peerloom.observe import print_summary
 from peerloom.observe.console import open_console
 from peerloom.observe.words import plain
-from peerloom.runtime.driver.session import Session
 from peerloom.sink.layout import STATE
 from peerloom.sink.read import read_rows
 from peerloom.sink.rundir.directory import RunDir
@@ -117,7 +116,7 @@ def _is_done(plan: Plan, directory: Path, *, fresh: bool = False, **options: Any
         return False
     claimed = RunDir.claim(directory)
     try:
-        return Session(claimed, plan.fingerprint(), plan.version, **options).done is not None
+        return plan.session(claimed, **options).done is not None
     finally:
         claimed.release()
 

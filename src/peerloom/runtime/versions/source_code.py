@@ -33,7 +33,7 @@ class _Module(NamedTuple):
 
 
 def find_node(code: CodeType, namespace: dict[str, Any]) -> FunctionNode | None:
-    """Return the syntax tree of a function, or None if its source is unknown or not what runs."""
+    """Return the syntax tree of a function, or None if its source is unknown or not the code that runs."""
     linecache.checkcache(code.co_filename)
     module = _parsed("".join(linecache.getlines(code.co_filename, namespace)), code.co_filename)
     if module is None or code not in module.codes:

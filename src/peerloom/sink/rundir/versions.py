@@ -1,7 +1,7 @@
-"""Keep the versions of a run's program in the run directory, and show what differs between two.
+"""Keep the versions of a run's program in the run directory, and show the differences between two.
 
 Each is a file `.peerloom/program/<digest>.json` with the description of the workflow, of each agent, and of
-each function, so that a later session can show what has changed.
+each function, so that a later session can show the changes.
 """
 
 import difflib
