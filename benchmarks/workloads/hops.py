@@ -95,7 +95,7 @@ def _statement(task: Task, role: str) -> Turn:
     start = draw % (len(WORDS) - 2 * TEXT)
     text = WORDS[start : start + TEXT * 4 // 5 + draw % (TEXT * 2 // 5)]
     usage = Usage(200 + draw % 300, len(text) // 4)
-    context = opening(task) if task.header.hop == 0 else []
+    context = tuple(opening(task)) if task.header.hop == 0 else ()
     return Turn(agent="", message={"role": role, "content": text}, usage=usage, context=context)
 
 

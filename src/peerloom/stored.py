@@ -76,8 +76,8 @@ ROW_FIELDS: dict[str, Any] = {
 }
 """The Arrow types of the fields in the files: a list holds the type of its items, a dict those of fields."""
 
-_ROW = ROW_FIELDS.keys() - {"extra"}
-_TURN = cast("list[dict[str, Any]]", ROW_FIELDS["turns"])[0].keys() - {"extra"}
+_TYPED_OF_ROW = ROW_FIELDS.keys() - {*ROW_TEXTS, "extra"}
+_TYPED_OF_TURN = cast("list[dict[str, Any]]", ROW_FIELDS["turns"])[0].keys() - {*TURN_TEXTS, "extra"}
 _MESSAGE_TEXT = frozenset({"role", "content", "name", "tool_call_id"})
 _CALL = {"id", "type", "function"}
 _FUNCTION = {"name", "arguments"}
@@ -86,17 +86,17 @@ JSONObject = dict[str, Any]
 
 
 def to_stored(row: JSONObject) -> JSONObject:
-    """Return the row as the files hold it; the row itself is not changed.
+    """Return the row as the files hold it; the row and its turns are changed.
 
     Raises:
         TypeError: if a value is not JSON.
     """
-    stored = _with_texts(row, ROW_TEXTS, _ROW)
-    if turns := row.get("turns"):
-        stored["turns"] = [_with_texts(turn, TURN_TEXTS, _TURN) for turn in turns]
+    _write_texts(row, ROW_TEXTS, _TYPED_OF_ROW)
+    for turn in row.get("turns") or ():
+        _write_texts(turn, TURN_TEXTS, _TYPED_OF_TURN)
     if messages := row.get("messages"):
-        stored["messages"] = [_stored_message(message) for message in messages]
-    return stored
+        row["messages"] = [_stored_message(message) for message in messages]
+    return row
 
 
 def from_stored(row: JSONObject) -> JSONObject:
@@ -117,16 +117,15 @@ def from_stored(row: JSONObject) -> JSONObject:
     return row
 
 
-def _with_texts(value: JSONObject, texts: tuple[str, ...], known: set[str]) -> JSONObject:
-    stored = value.copy()
-    if not known.issuperset(value):
-        extra = {name: stored.pop(name) for name in value if name not in known}
-        stored["extra"] = orjson.dumps(extra).decode()
-    for name in texts:
-        inner = stored.get(name)
-        if inner is not None:
-            stored[name] = orjson.dumps(inner).decode()
-    return stored
+def _write_texts(value: JSONObject, texts: tuple[str, ...], typed: set[str]) -> None:
+    extra: JSONObject = {}
+    for name in [name for name in value if name not in typed]:
+        if name not in texts:
+            extra[name] = value.pop(name)
+        elif value[name] is not None:
+            value[name] = orjson.dumps(value[name]).decode()
+    if extra:
+        value["extra"] = orjson.dumps(extra).decode()
 
 
 def _parse_texts(stored: JSONObject, texts: tuple[str, ...]) -> None:

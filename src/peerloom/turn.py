@@ -124,7 +124,7 @@ class Execution(msgspec.Struct, frozen=True, array_like=True):
     member: str = ""
     waited: float = 0.0
     tries: int = 0
-    replayed: list[int] = []
+    replayed: tuple[int, ...] = ()
 
 
 class ModelCall(msgspec.Struct, frozen=True, array_like=True):
@@ -163,10 +163,10 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
     seconds: float = 0.0
     extras: Extras | None = None
     execution: Execution | None = None
-    leases: list[TurnLeases] = []
-    context: list[dict[str, Any]] = []
+    leases: tuple[TurnLeases, ...] = ()
+    context: tuple[dict[str, Any], ...] = ()
     context_only: bool = False
-    calls: list[ModelCall] = []
+    calls: tuple[ModelCall, ...] = ()
 
     @property
     def text(self) -> str:

@@ -144,7 +144,7 @@ class LLMAgent:
             messages.append({"role": "user", "content": parts})
         return merge(messages)
 
-    def _context(self, task: Task, rendered: _Rendered) -> list[Message]:
+    def _context(self, task: Task, rendered: _Rendered) -> tuple[Message, ...]:
         """Return the messages that precede the reply in a conversation, besides those of other roles."""
         is_first, is_addressed = True, False
         for turn in reversed(task.turns):
@@ -157,7 +157,7 @@ class LLMAgent:
             context += rendered.prompt or ([] if is_first else rendered.opening)
         elif not is_addressed and not (is_first and rendered.opening):
             context += rendered.prompt
-        return merge(context)
+        return tuple(merge(context))
 
     async def act(self, task: Task, services: Services) -> Turn:
         """Call the model until a reply is an answer.

@@ -45,16 +45,16 @@ def merge(messages: Sequence[Message]) -> list[Message]:
     merged: list[Message] = []
     for message in messages:
         if merged and _can_merge(merged[-1], message):
-            content = _join(merged[-1]["content"], message["content"])
-            merged[-1] = {"role": message["role"], "content": content}
+            content = _join(merged[-1].get("content") or "", message.get("content") or "")
+            merged[-1] = {"role": message.get("role"), "content": content}
         elif message.get("content") or message.get("tool_calls"):
             merged.append(message)
     return merged
 
 
 def _can_merge(before: Message, message: Message) -> bool:
-    same = before["role"] == message["role"]
-    return same and message["role"] != "tool" and "tool_calls" not in before and "tool_calls" not in message
+    role = message.get("role")
+    return role == before.get("role") != "tool" and "tool_calls" not in before and "tool_calls" not in message
 
 
 def _join(first: Any, second: Any) -> Any:

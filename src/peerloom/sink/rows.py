@@ -13,7 +13,7 @@ from peerloom.errors import CodecError
 from peerloom.sink.calls.stored import call_objects, restore_calls, usage_object
 from peerloom.sink.totals import AgentTally
 from peerloom.stored import to_stored
-from peerloom.task import FAILED, End, Task, TaskId, Turn, Usage
+from peerloom.task import FAILED, End, Execution, Task, TaskId, Turn, Usage
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -119,7 +119,7 @@ def _content(
         "reason": end.reason,
         "input": task.decode_input(),
         "messages": next(iter(conversations.values()), ()),
-        "turns": [_turn_object(turn, calls) for turn, calls in zip(turns, call_objects(turns), strict=True)],
+        "turns": [_turn_object(turn) for turn in turns],
         "result": end.result,
     }
     if len(conversations) > 1:
@@ -169,19 +169,25 @@ def _origin(task: Task, provenance: dict[str, Any]) -> dict[str, Any]:
     return provenance | own
 
 
-def _turn_object(turn: Turn, calls: list[dict[str, Any]]) -> dict[str, Any]:
+def _turn_object(turn: Turn) -> dict[str, Any]:
     item = _said(turn)
     if turn.started:
         item["started"] = turn.started
     if turn.seconds:
         item["seconds"] = turn.seconds
     if turn.execution is not None:
-        item["execution"] = _filled_in(turn.execution)
+        item["execution"] = _execution_object(turn.execution)
     if turn.extras is not None:
         item |= _filled_in(turn.extras)
-    if calls:
-        item["calls"] = calls
+    if turn.calls:
+        item["calls"] = call_objects(turn)
     return item
+
+
+def _execution_object(execution: Execution) -> dict[str, Any]:
+    if execution.tries == 0 and not execution.waited:  # of a turn without calls
+        return {"member": execution.member}
+    return _filled_in(execution)
 
 
 def _said(turn: Turn) -> dict[str, Any]:
@@ -207,7 +213,8 @@ def _filled_in(part: msgspec.Struct) -> dict[str, Any]:
 def _tally(turns: Sequence[Turn]) -> dict[str, AgentTally]:
     tally: dict[str, AgentTally] = {}
     for turn in turns:
-        used = turn.usage
-        counts = (used.calls, used.prompt, used.completion, used.cached)
-        tally.setdefault(turn.agent, AgentTally()).add(AgentTally(1, *counts, turn.seconds, used.usd))
+        role = tally.get(turn.agent)
+        if role is None:
+            role = tally[turn.agent] = AgentTally()
+        role.count(turn.usage, turn.seconds)
     return tally

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from peerloom.turn import Usage
+
 MAX_COUNT = (1 << 63) - 1
 """The largest sum of counts: a row of another program may hold any number, and sums must be encodable."""
 
@@ -27,8 +29,23 @@ class AgentTally(msgspec.Struct, array_like=True):
         self.seconds = max(0.0, self.seconds + sign * other.seconds)
         self.usd = max(0.0, self.usd + sign * other.usd)
         if (self.calls | self.prompt | self.completion | self.cached) > MAX_COUNT:
-            self.calls, self.prompt = min(self.calls, MAX_COUNT), min(self.prompt, MAX_COUNT)
-            self.completion, self.cached = min(self.completion, MAX_COUNT), min(self.cached, MAX_COUNT)
+            self._limit()
+
+    def count(self, usage: Usage, seconds: float) -> None:
+        """Add a turn."""
+        self.turns += 1
+        self.seconds += seconds
+        self.calls += usage.calls
+        self.prompt += usage.prompt
+        self.completion += usage.completion
+        self.cached += usage.cached
+        self.usd += usage.usd
+        if (self.calls | self.prompt | self.completion | self.cached) > MAX_COUNT:
+            self._limit()
+
+    def _limit(self) -> None:
+        self.calls, self.prompt = min(self.calls, MAX_COUNT), min(self.prompt, MAX_COUNT)
+        self.completion, self.cached = min(self.completion, MAX_COUNT), min(self.cached, MAX_COUNT)
 
 
 class Totals(msgspec.Struct, array_like=True):

@@ -136,7 +136,7 @@ class AnswerRole:
         if _contains(_PROMPTS, reasoning):
             end = _rejected("copied")
         value = {"reasoning": reasoning, "answer": answer}
-        context = [{"role": "user", "content": question}]
+        context = ({"role": "user", "content": question},)
         return msgspec.structs.replace(turn, message=message, value=value, end=end, context=context)
 
 

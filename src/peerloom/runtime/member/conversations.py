@@ -49,7 +49,7 @@ def _conversation(role: str, task: Task, turns: Sequence[Turn]) -> list[Message]
         if turn.agent == role and (turn.context or _speaks(turn)):
             if turn.context_only:
                 del messages[own:]
-            context = turn.context
+            context = list(turn.context)
             if is_first:
                 messages[:0] = context or _first_request(task, turns, turn)
                 is_first = False
@@ -58,7 +58,9 @@ def _conversation(role: str, task: Task, turns: Sequence[Turn]) -> list[Message]
         messages += _messages(turn, role, calls)
         if turn.agent == role:
             own = len(messages)
-    messages = _paired(merge(messages))
+    messages = merge(messages)
+    if any("tool_calls" in message for message in messages):
+        messages = _paired(messages)
     while messages and messages[-1].get("role") != "assistant":
         messages.pop()
     return messages

@@ -184,7 +184,7 @@ class FeederWork:
         recovered = index.pop(id) if index is not None and id in index else None
         task = self._new_task(id, row, recovered)
         if again or recovered is not None:
-            held = task.last.leases if task.last is not None else []
+            held = task.last.leases if task.last is not None else ()
             self.machine.resumed(task.header, [leases.held.name for leases in held])
         deaths = self.machine.deaths(id, task.header.hop)
         if deaths:

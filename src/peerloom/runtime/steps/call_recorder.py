@@ -57,7 +57,7 @@ class CallRecorder:
         if number >= 0:
             self._replies[number] = {"error": str(error)}
 
-    def calls(self, message: Mapping[str, Any] | None) -> list[ModelCall]:
+    def calls(self, message: Mapping[str, Any] | None) -> tuple[ModelCall, ...]:
         """Return the calls of the turn, whose message is given."""
         content = message.get("content") if isinstance(message, Mapping) else None
         if self._replies and isinstance(content, str) and content:
@@ -66,10 +66,11 @@ class CallRecorder:
             if found:
                 del self._replies[-1]["text"]
                 self._replies[-1]["around"] = [before, after]
-        return [
+        calls = [
             ModelCall(msgspec.Raw(request), msgspec.Raw(_encode(reply)), usage)
             for request, reply, usage in zip(self._requests, self._replies, self._usages, strict=True)
         ]
+        return tuple(calls)
 
 
 def _request_object(request: ChatRequest | EmbedRequest) -> dict[str, Any]:

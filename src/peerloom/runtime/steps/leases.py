@@ -175,16 +175,17 @@ class LeaseHandle:
         return await self._services.step(self._service, self._slot, request)
 
 
-def keep_leases(task: Task, services: LeasedServices | None) -> list[TurnLeases]:
+def keep_leases(task: Task, services: LeasedServices | None) -> tuple[TurnLeases, ...]:
     """Return the leases that a turn leaves with its task; `services` is None if it has used none of them."""
     if services is None:
         last = task.last
-        return [msgspec.structs.replace(leases, steps=[]) for leases in last.leases] if last else []
-    return [
+        return tuple([msgspec.structs.replace(leases, steps=[]) for leases in last.leases]) if last else ()
+    kept = [
         TurnLeases(name, held, [step for step in holder.made if step.name == held.name])
         for name, holder in services.held.holders.items()
         if (held := holder.held) is not None
     ]
+    return tuple(kept)
 
 
 def _add_holder(leases: HeldLeases, service: str, task: Task) -> None:

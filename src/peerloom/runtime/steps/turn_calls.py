@@ -12,6 +12,7 @@ from peerloom.agents.toolcalls import with_ids
 from peerloom.errors import CallError, LLMError
 from peerloom.runtime.steps.call_recorder import CallRecorder
 from peerloom.runtime.steps.leases import LeasedService, LeasedServices, LeaseHandle, keep_leases
+from peerloom.runtime.steps.messages import check_messages
 from peerloom.runtime.steps.recorded_calls import RecordedCalls, digest_of, save
 from peerloom.runtime.steps.time_limit import TurnTimer
 from peerloom.services.base import ConnectedService
@@ -89,6 +90,7 @@ class TurnCalls:
 
     def chat(self, request: ChatRequest) -> "CoroutineType[Any, Any, ChatReply]":
         """Return the recorded reply to a chat request, or make the call."""
+        check_messages(request.messages, "messages")
         return self._ask(self._llm.chat, request, ChatReply)
 
     def embed(self, request: EmbedRequest) -> "CoroutineType[Any, Any, EmbedReply]":
@@ -116,15 +118,15 @@ class TurnCalls:
 
     def execution(self, member: str) -> Execution:
         """Return how this turn was made, by `member`."""
-        return Execution(member, round(self.waited, 6), self.tries, self.replayed)
+        return Execution(member, round(self.waited, 6), self.tries, tuple(self.replayed))
 
-    def leases(self) -> list[TurnLeases]:
+    def leases(self) -> tuple[TurnLeases, ...]:
         """Return the leases that this turn leaves with its task."""
         return keep_leases(self.task, self._leased)
 
-    def model_calls(self, message: Mapping[str, Any] | None) -> list[ModelCall]:
+    def model_calls(self, message: Mapping[str, Any] | None) -> tuple[ModelCall, ...]:
         """Return the calls of the model that this turn has made; `message` is the turn's."""
-        return self._recorder.calls(message) if self._recorder is not None else []
+        return self._recorder.calls(message) if self._recorder is not None else ()
 
     def number(self) -> int:
         """Return the number of the next call of this turn."""

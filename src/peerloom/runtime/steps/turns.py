@@ -12,6 +12,7 @@ import orjson
 from peerloom import values
 from peerloom.agents.base import Agent
 from peerloom.runtime.steps.faults import is_reason
+from peerloom.runtime.steps.messages import check_turn, is_plain_message
 from peerloom.task import OUTCOMES, End, Extras, Task, Turn, Usage
 
 COUNT_BITS = 53
@@ -35,6 +36,7 @@ _TYPES: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
     ("model", str, "a string"),
     ("finish_reason", str, "a string"),
     ("extras", (Extras, type(None)), "an Extras or None"),
+    ("context_only", bool, "a bool"),
 )
 
 
@@ -92,6 +94,7 @@ def appended(task: Task, *turns: Turn) -> Task:
     )  # the last turn is decoded already
     for turn, copy in zip(turns, copies, strict=True):
         _check_usage(turn.usage)
+        check_turn(turn)
         if turn.end is not None:
             _check_end(turn.end)
         if turn != copy or not _is_json(turn):
@@ -106,11 +109,20 @@ def _is_plain(turn: Turn) -> bool:
     value: Any = turn.value
     if usage is not _NO_USAGE and not _is_usual(usage):
         return False
-    if message is not None and not _is_flat(message):
+    if message is not None and not is_plain_message(message):
         return False
     if type(value) not in _SCALARS and not _is_flat(value):
         return False
+    context: Any = turn.context
+    if context != () and not _are_plain(context):
+        return False
     return turn.end is turn.extras is None and type(turn.model) is type(turn.finish_reason) is str
+
+
+def _are_plain(context: Any) -> bool:
+    if type(context) is not tuple:
+        return False
+    return all(map(is_plain_message, cast("tuple[Any, ...]", context)))
 
 
 def _is_usual(usage: Usage) -> bool:
@@ -209,8 +221,9 @@ def _explain(turn: Turn) -> None:
         if not isinstance(value, types):
             raise TypeError(f"{name}: a {type(value).__name__}; it must be {expected}")
     _check_usage(turn.usage)
-    for name in ("message", "value", "model", "finish_reason"):
+    for name in ("message", "value", "model", "finish_reason", "context"):
         values.check(getattr(turn, name), name)
+    check_turn(turn)
     if turn.end is not None:
         _check_end(turn.end)
         values.check(turn.end.result, "end.result")

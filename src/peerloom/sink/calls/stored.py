@@ -1,6 +1,6 @@
 """Write the calls of turns to rows, and restore them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,9 +13,9 @@ _OF_TURN = ("finish_reason", "model")
 _decode = msgspec.msgpack.Decoder().decode
 
 
-def call_objects(turns: Sequence[Turn]) -> list[list[dict[str, Any]]]:
-    """Return the calls of each turn as they are stored in a row."""
-    return [[_call_object(call, turn) for call in turn.calls] for turn in turns]
+def call_objects(turn: Turn) -> list[dict[str, Any]]:
+    """Return the calls of a turn as they are stored in a row."""
+    return [_call_object(call, turn) for call in turn.calls]
 
 
 def restore_calls(row: dict[str, Any]) -> None:
