@@ -69,7 +69,7 @@ from peerloom.sink.export.writer import Exported as Exported
 from peerloom.sink.read import read_rows as read_rows
 from peerloom.source.base import Source as Source
 from peerloom.source.base import SourceRow as SourceRow
-from peerloom.source.formats.format import SourceFormat as SourceFormat
+from peerloom.source.format import SourceFormat as SourceFormat
 from peerloom.source.memory import RowsSource as RowsSource
 from peerloom.source.open import open_source as open_source
 from peerloom.task import End as End

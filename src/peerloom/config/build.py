@@ -21,7 +21,7 @@ from peerloom.services.llm.client.service import LLMService
 from peerloom.services.llm.llamacpp.weights import canonical
 from peerloom.services.llm.usage.prices import GENAI, read_prices
 from peerloom.source.combined import PartsSource
-from peerloom.source.formats.format import find_format
+from peerloom.source.format import find_format
 from peerloom.source.open import open_source
 from peerloom.source.storage.urls import is_url
 

@@ -21,7 +21,7 @@ from peerloom.config.sections.services import service_section
 from peerloom.errors import ConfigError
 from peerloom.options import Options
 from peerloom.sink.export.exporter import find_exporter
-from peerloom.source.formats.format import find_format
+from peerloom.source.format import find_format
 from peerloom.values import check as check_value
 
 _BOUNDS = ("ge", "gt", "le", "lt", "multiple_of", "pattern", "min_length", "max_length")

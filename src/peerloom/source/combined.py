@@ -14,7 +14,7 @@ from typing import Any, cast
 from peerloom.errors import SourceError
 from peerloom.source.base import Position, SourceRow, bad_row, finish_row
 from peerloom.source.formats.jsonl import JsonlPart
-from peerloom.source.formats.part import CountedPart, RawRow, RowReader
+from peerloom.source.parts.part import CountedPart, RawRow, RowReader
 from peerloom.source.positions import InputShape, MappedPositions, Positions, write_positions
 from peerloom.source.storage.files import for_all
 from peerloom.source.storage.lines import Line
@@ -31,6 +31,7 @@ class PartsSource:
         field: the dotted path of the field that becomes the row; a text becomes `{"text": ...}`; None for the
             whole row.
         limit: the number of rows to read, by position over all parts; None for all.
+        license: the license that the input states, if any.
 
     Raises:
         SourceError: if `limit` is negative.
@@ -43,6 +44,7 @@ class PartsSource:
         key: str | None = None,
         field: str | None = None,
         limit: int | None = None,
+        license: str | None = None,
     ) -> None:
         if limit is not None and limit < 0:
             raise SourceError(f"limit={limit}: must be 0 or more, or left out for all rows")
@@ -50,6 +52,7 @@ class PartsSource:
         self._key = key
         self._field = field
         self._limit = limit
+        self.license = license
         self._readers = _ReaderCache()
 
     def rows(self, partition: int, partitions: int) -> Iterator[SourceRow]:
@@ -99,6 +102,16 @@ class PartsSource:
             return PartPositions(self._parts, self._limit, None)
         mapped = MappedPositions.open(path, self._shape) if self._seekable else None
         return PartPositions(self._parts, self._limit, mapped) if mapped is not None else None
+
+    def first_rows(self) -> Iterator[tuple[str, SourceRow]]:
+        """Yield the first row of each part that has one, with its name in errors."""
+        for file, part in enumerate(self._parts):
+            found: Iterator[RawRow] = iter(())
+            if isinstance(part, JsonlPart):
+                found = map(part.entry, islice(part.lines(), 1))
+            elif part.count:
+                found = self._fetch(part, [(0, -1)])
+            yield from ((entry.where, self._row(file, entry)) for entry in found)
 
     def describe(self) -> dict[str, Any]:
         """Describe the parts."""

@@ -4,7 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peerloom.source.combined import PartsSource
-from peerloom.source.formats.rows import RowsPart
+from peerloom.source.parts.rows import RowsPart
+from peerloom.source.parts.tables import TablePart
+
+
+class TableSource(PartsSource):
+    """A source of the rows of a table in memory: file 0, one row for each; see `TablePart`.
+
+    Args:
+        table: a table of pyarrow, or a `Dataset`, as `table_of` returns it.
+        key: the field that labels a row; a row without it is a bad row.
+        limit: the number of rows to read; None for all.
+
+    Raises:
+        SourceError: if `limit` is negative.
+    """
+
+    def __init__(self, table: Any, *, key: str | None = None, limit: int | None = None) -> None:
+        super().__init__([TablePart(table)], key=key, limit=limit)
 
 
 class RowsSource(PartsSource):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from peerloom.errors import SourceError
 from peerloom.source.combined import PartsSource
-from peerloom.source.formats.format import Opening, SourceFormat, find_format
-from peerloom.source.formats.probing import check_formats
+from peerloom.source.format import Opening, SourceFormat, find_format
+from peerloom.source.probing import check_formats
 
 _LOCAL = re.compile(r"(?:file|local)://", re.IGNORECASE)
 
@@ -20,13 +20,14 @@ def open_source(
     format: str | SourceFormat = "auto",
     limit: int | None = None,
 ) -> PartsSource:
-    """Open files, folders, URLs, data sets and finished runs as one source, in the order given.
+    """Open files, folders, URLs, data sets, and finished runs as one source, in the order given.
 
     A file named twice is read once, at its first place.
 
     Args:
-        path: a file (JSON Lines, Parquet, text, Markdown, HTML), by path or URL, or a pattern with `*` for
-            several; a folder of documents; a finished run's directory; `hf://datasets/owner/name?split=...`.
+        path: a file (JSON Lines, JSON, CSV, Parquet, Arrow, text, Markdown, HTML), by path or URL, or a
+            pattern with `*` for several; a folder of documents; a finished run's directory; the clone of a
+            data set's repository; `hf://datasets/owner/name?split=...`.
         key: the field that labels a row; a row without it is a bad row.
         field: the dotted path of the field that becomes the row; a text becomes `{"text": ...}`.
         format: the format, or its name or import path, instead of detecting it.
@@ -44,4 +45,5 @@ def open_source(
     opening = Opening(field)
     parts = [part for each in paths for part in chosen.parts(_LOCAL.sub("", os.fspath(each)), opening)]
     check_formats(parts)
-    return PartsSource(parts, key=key, field=field, limit=limit)
+    license = ", ".join(dict.fromkeys(opening.licenses)) or None
+    return PartsSource(parts, key=key, field=field, limit=limit, license=license)

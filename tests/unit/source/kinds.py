@@ -1,7 +1,11 @@
 """Inputs of every kind with the same 23 rows, and how each is spoilt and changed."""
 
+import bz2
+import csv
 import gzip
+import io
 import json
+import lzma
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +84,101 @@ class Parquet(Kind):
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         parquet(self.folder / "a.parquet", rows[:9])
         parquet(self.folder / "b.parquet", rows[9:], group=100)
+
+    def spoil(self, number: int) -> None:
+        rows = [{**row, "text": row["text"].encode()} for row in ROWS]
+        rows[number]["text"] = b"\xff\xd8"
+        self.write(rows)
+
+
+class Lines(Kind):
+    """A plain and a compressed file of a format whose rows are found by reading."""
+
+    counted = False
+    names: ClassVar[tuple[str, str]]
+
+    @property
+    def path(self) -> list[str]:
+        return [str(self.folder / name) for name in self.names]
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        first, second = (Path(path) for path in self.path)
+        first.write_bytes(self.text(rows[:9]))
+        second.write_bytes(self.pack(self.text(rows[9:])))
+
+    def text(self, rows: Sequence[dict[str, Any]]) -> bytes:
+        raise NotImplementedError
+
+    def pack(self, data: bytes) -> bytes:
+        return data
+
+
+class JsonArray(Lines):
+    names = ("a.json", "b.json")
+
+    def text(self, rows: Sequence[dict[str, Any]]) -> bytes:
+        return json.dumps(list(rows), indent=1).encode()
+
+    def spoil(self, number: int) -> None:
+        path = Path(self.path[0])
+        path.write_text(path.read_text().replace(f'"n": {number},', '"n": NaN,'))
+
+
+class JsonArrayXz(JsonArray):
+    names = ("a.json", "b.json.xz")
+
+    def pack(self, data: bytes) -> bytes:
+        return lzma.compress(data)
+
+
+class Table(Lines):
+    """CSV with a line break, a quote, and a comma in each row."""
+
+    names = ("a.csv", "b.csv")
+    delimiter = ","
+
+    def text(self, rows: Sequence[dict[str, Any]]) -> bytes:
+        out = io.StringIO(newline="")
+        writer = csv.writer(out, delimiter=self.delimiter)
+        writer.writerow(["n", "text"])
+        writer.writerows([row["n"], self._long(row["text"])] for row in rows)
+        return out.getvalue().encode()
+
+    def value(self, number: int) -> dict[str, Any]:
+        return {"n": str(number), "text": self._long(ROWS[number]["text"])}
+
+    def spoil(self, number: int) -> None:
+        path = Path(self.path[0])
+        path.write_bytes(
+            path.read_bytes().replace(f"\n{number}{self.delimiter}".encode(), f"\n{number};".encode())
+        )
+
+    def _long(self, text: str) -> str:
+        return text + '\n\n "two", three\t'
+
+
+class Tabs(Table):
+    names = ("a.tsv", "b.tsv.bz2")
+    delimiter = "\t"
+
+    def pack(self, data: bytes) -> bytes:
+        return bz2.compress(data)
+
+
+class Arrows(Kind):
+    """An Arrow file of several batches, and a stream, as `datasets` writes it."""
+
+    @property
+    def path(self) -> list[str]:
+        return [str(self.folder / name) for name in ("a.feather", "b.arrow")]
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        for path, part, new in zip(
+            self.path, (rows[:9], rows[9:]), (pa.ipc.new_file, pa.ipc.new_stream), strict=True
+        ):
+            table = pa.Table.from_pylist(list(part))
+            with pa.OSFile(path, "wb") as file, new(file, table.schema) as writer:
+                writer.write_table(table, max_chunksize=4)
 
     def spoil(self, number: int) -> None:
         rows = [{**row, "text": row["text"].encode()} for row in ROWS]
@@ -245,6 +344,11 @@ class Own(Kind):
 
 KINDS: list[tuple[str, type[Kind]]] = [
     ("jsonl", Jsonl),
+    ("json", JsonArray),
+    ("json", JsonArrayXz),
+    ("csv", Table),
+    ("csv", Tabs),
+    ("arrow", Arrows),
     ("parquet", Parquet),
     ("text", Texts),
     ("html", Pages),

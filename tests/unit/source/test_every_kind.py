@@ -9,7 +9,7 @@ from kinds import COUNT, KINDS, ROWS, Kind
 
 from peerloom.source.combined import PartsSource
 from peerloom.source.fingerprint import fingerprint
-from peerloom.source.formats.format import FORMATS
+from peerloom.source.format import FORMATS
 from peerloom.source.open import open_source
 from peerloom.source.positions import Positioned, Positions
 
@@ -98,7 +98,7 @@ def test_counting_leaves_where_to_go_on(kind: Kind, tmp_path: Path) -> None:
     assert source.index(tmp_path / "input.pos") == COUNT
     assert source.index(tmp_path / "input.pos") == COUNT
     positions = source.positions(tmp_path / "input.pos")
-    packed = any(path.endswith(".gz") for path in kind.path)
+    packed = any(path.endswith((".gz", ".bz2", ".xz")) for path in kind.path)
     assert (positions is None) == packed
     if positions is not None:
         assert source.fetch(named(positions)) == list(source.rows(0, 1))

@@ -128,8 +128,8 @@ def test_a_remote_folder_is_refused(bucket: str) -> None:
 def test_no_path_and_an_unknown_format() -> None:
     with pytest.raises(SourceError, match="no source file was given"):
         open_source([])
-    with pytest.raises(ConfigError, match=r"source.format=csv: there is no such format. There are: .*jsonl"):
-        open_source("x", format="csv")
+    with pytest.raises(ConfigError, match=r"source.format=xlsx: there is no such format. There are: .*jsonl"):
+        open_source("x", format="xlsx")
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,12 @@ ROWS = [{"question": "a"}] * 3
 @pytest.mark.parametrize(
     ("name", "data", "advice"),
     [
-        ("x.csv", b'question,answer\nwhat,"x, y"\n', "CSV: convert it"),
-        ("array.json", json.dumps(ROWS).encode(), "a JSON array"),
-        ("pretty.json", json.dumps(ROWS, indent=1).encode(), "a JSON array"),
         ("object.json", json.dumps(ROWS[0], indent=1).encode(), "JSON over several lines"),
-        ("x.yaml", b"- question: a\n- question: b\n", "YAML: convert it"),
-        ("x.jsonl.xz", lzma.compress(b'{"question": "a"}\n'), "xz: decompress it"),
-        ("x.jsonl.bz2", bz2.compress(b'{"question": "a"}\n'), "bzip2: decompress it"),
+        ("array", json.dumps(ROWS).encode(), "a JSON array: let its name end in .json"),
         ("x.jsonl", gzip.compress(b'{"question": "a"}\n', mtime=0), "gzip: let its name end in .jsonl.gz"),
+        ("y.jsonl", bz2.compress(b'{"question": "a"}\n'), "bzip2: let its name end in .jsonl.bz2"),
+        ("z.jsonl", lzma.compress(b'{"question": "a"}\n'), "xz: let its name end in .jsonl.xz"),
+        ("a.data", b"SQLite format 3\0" + bytes(100), "SQLite"),
         ("utf16.jsonl", '{"question": "a"}\n'.encode("utf-16"), "UTF-16: convert it"),
         ("words.jsonl", b"one\ntwo\nthree\n", "Each line must be one JSON object"),
     ],
@@ -36,6 +34,34 @@ def test_another_format_is_named(name: str, data: bytes, advice: str, tmp_path: 
     with pytest.raises(SourceError, match="is not JSON Lines") as refused:
         open_source(file)
     assert advice in str(refused.value) and str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "advice"),
+    [
+        ("x.sqlite", "a database", "sqlite3 -csv"),
+        ("x.xlsx", "a spreadsheet", "as CSV"),
+        ("x.yaml", "YAML", "yq -o=json"),
+        ("x.pkl", "a Python object", "peerloom.run(source=...)"),
+        ("x.tar.gz", "an archive", "unpack it"),
+    ],
+)
+def test_a_format_that_is_not_read_is_refused_by_its_name(
+    name: str, kind: str, advice: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(b'{"question": "a"}\n')
+    with pytest.raises(SourceError) as refused:
+        open_source(file)
+    assert f"{name} is {kind}" in str(refused.value) and advice in str(refused.value)
+    assert open_source(file, format="jsonl").total() == 1
+
+
+def test_a_file_that_git_lfs_did_not_download_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 10\n")
+    with pytest.raises(SourceError, match="git lfs pull"):
+        open_source(file)
 
 
 def test_a_file_with_bad_lines_first_is_read(tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
 """Detect the format of each input.
 
-A data set on the Hub is detected by its URL, a run or a saved data set by the content of its folder, and a
-file by its suffix. Any other folder is read as documents, any other file as JSON Lines.
+A data set on the Hub is detected by its URL, a run, a saved data set, or the clone of one by the content of
+its folder, and a file by its suffix. Any other folder is read as documents, any other file as JSON Lines.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from peerloom.source.format import FORMATS, FileFormat, Opening, SourceFormat
 from peerloom.source.formats.documents import Documents
-from peerloom.source.formats.format import FORMATS, FileFormat, Opening, SourceFormat
 from peerloom.source.formats.jsonl import Jsonl, JsonlPart
-from peerloom.source.formats.part import CountedPart
+from peerloom.source.parts.part import CountedPart
+from peerloom.source.probing import refuse_unsupported
 from peerloom.source.storage.files import SourceFile, expand
 
 
@@ -27,13 +28,20 @@ class Auto(SourceFormat):
         if claiming is not None:
             yield from claiming.parts(path, opening)
             return
-        files = [each for each in formats if isinstance(each, FileFormat) and each.suffixes]
+        yield from parts_of_files(opening.new(expand(path)), path)
 
-        def detected(file: SourceFile) -> FileFormat:
-            return next((each for each in files if file.suffix.endswith(each.suffixes)), Jsonl())
 
-        for found, group in groupby(opening.new(expand(path)), detected):
-            yield from found.file_parts(list(group), path)
+def parts_of_files(files: Sequence[SourceFile], pattern: str) -> Iterator[JsonlPart | CountedPart]:
+    """Yield the parts of files, which one pattern names, in the formats of their names."""
+    formats = [FORMATS.find(name)() for name in FORMATS.built_in()]
+    known = [each for each in formats if isinstance(each, FileFormat) and each.suffixes]
+
+    def detected(file: SourceFile) -> FileFormat:
+        refuse_unsupported(file)
+        return next((each for each in known if file.suffix.endswith(each.suffixes)), Jsonl())
+
+    for found, group in groupby(files, detected):
+        yield from found.file_parts(list(group), pattern)
 
 
 FORMAT = Auto

@@ -15,16 +15,27 @@ from typing import Any, ClassVar
 
 from peerloom.errors import SourceError
 from peerloom.source.fingerprint import SAMPLES, WHOLE_BYTES, file_fingerprint
-from peerloom.source.formats.format import FileFormat, Opening
-from peerloom.source.formats.part import OpenPart, RawRow
+from peerloom.source.format import FileFormat, Opening
 from peerloom.source.pages import NoText, decode_page, main_text
+from peerloom.source.parts.part import OpenPart, RawRow
 from peerloom.source.storage.extras import import_extra
-from peerloom.source.storage.files import SourceFile, check_name, expand, for_all, local_file, reading
+from peerloom.source.storage.files import (
+    SourceFile,
+    check_name,
+    expand,
+    for_all,
+    local_file,
+    maybe_compressed,
+    reading,
+)
 from peerloom.source.storage.urls import is_url
 
 TEXT = (".txt", ".md")
 HTML = (".html", ".htm")
-_DATA = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".parquet", ".arrow", ".csv")
+_DATA = (
+    *maybe_compressed(".jsonl", ".ndjson", ".json", ".csv", ".tsv"),
+    *(".parquet", ".pq", ".arrow", ".feather"),
+)
 MAX_BYTES = 32 << 20
 """The size above which a document is a bad row; memory holds several copies of a row."""
 

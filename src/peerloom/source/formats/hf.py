@@ -1,5 +1,7 @@
 """Read data sets of the Hugging Face Hub, or saved to disk by its library `datasets` (extra `hub`).
 
+The clone of a repository is read without the library.
+
 The library downloads a data set once, caches it and maps it into memory, so that rows are found by number. It
 also manages access tokens (`HF_TOKEN`, `hf auth login`).
 """
@@ -12,15 +14,19 @@ from urllib.parse import parse_qsl
 
 from peerloom.errors import SourceError
 from peerloom.source.fingerprint import rows_digest
-from peerloom.source.formats.format import Opening, SourceFormat
-from peerloom.source.formats.part import OpenPart, RawRow
+from peerloom.source.format import Opening, SourceFormat
+from peerloom.source.formats.auto import parts_of_files
+from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.parts.part import CountedPart, OpenPart, RawRow
 from peerloom.source.plain import plain_row
+from peerloom.source.storage.clones import find_clone
 from peerloom.source.storage.extras import import_extra
 from peerloom.source.storage.urls import holds_credentials, is_url, one_line
 
 HUB = "hf://datasets/"
 _KEYS = ("split", "name", "revision")
 _BATCH = 256
+_RUN = ".peerloom"
 _SAMPLES = 1024
 _SELECTED = re.compile(r"\?(?:split|name|revision)=.*")
 _EXAMPLE = f"{HUB}owner/name?split=train&name=default"
@@ -37,16 +43,26 @@ class DataSet(NamedTuple):
 
 
 class HubDataSet(SourceFormat):
-    """A data set of the Hub, or a saved one."""
+    """A data set of the Hub, the clone of its repository, or a saved one."""
 
     def claims(self, path: str) -> bool:
-        """Return whether the path is the URL of a data set, or a folder with a saved one."""
+        """Return whether the path is the URL of a data set, or a folder with one."""
         folder = os.path.expanduser(_SELECTED.sub("", path))
-        return is_data_set(path) or (not is_url(path) and os.path.isdir(folder) and is_saved(folder))
+        if is_url(path) or not os.path.isdir(folder):
+            return is_data_set(path)
+        return is_saved(folder) or (not os.path.isdir(os.path.join(folder, _RUN)) and bool(find_clone(folder)))
 
-    def parts(self, path: str, opening: Opening) -> "list[DataSetPart]":
-        """Return the split as one part."""
-        return [DataSetPart(parse_data_set(path))]
+    def parts(self, path: str, opening: Opening) -> Iterator[JsonlPart | CountedPart]:
+        """Yield the split as one part, or each of its files if the data set is a clone."""
+        data_set = parse_data_set(path)
+        folder = data_set.path if os.path.isdir(data_set.path) and not is_url(path) else None
+        clone = find_clone(folder) if folder is not None and not is_saved(folder) else None
+        if clone is None:
+            yield DataSetPart(data_set)
+            return
+        if clone.license is not None:
+            opening.licenses.append(clone.license)
+        yield from parts_of_files(opening.new(clone.files(data_set.name, data_set.split)), path)
 
 
 class DataSetPart(OpenPart):

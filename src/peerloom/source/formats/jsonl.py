@@ -5,14 +5,14 @@ line is checked separately: a bad line costs one row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 from peerloom.source.fingerprint import file_fingerprint
-from peerloom.source.formats.format import FileFormat
-from peerloom.source.formats.part import RawRow
-from peerloom.source.storage.files import SourceFile, reading
+from peerloom.source.format import FileFormat
+from peerloom.source.parts.part import RawRow
+from peerloom.source.storage.files import SourceFile, maybe_compressed, reading
 from peerloom.source.storage.lines import Line, read_line_at, read_lines
 from peerloom.values import changed_by_parsing
 
@@ -26,7 +26,7 @@ bad row."""
 class Jsonl(FileFormat):
     """JSON Lines, plain or compressed."""
 
-    suffixes = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+    suffixes = maybe_compressed(".jsonl", ".ndjson")
 
     def file_parts(self, files: Sequence[SourceFile], pattern: str) -> "Iterator[JsonlPart]":
         """Return one part for each file."""
@@ -35,6 +35,9 @@ class Jsonl(FileFormat):
 
 class JsonlPart:
     """One file of JSON Lines, whose rows are the lines that are not blank.
+
+    A subclass reads another format whose rows are found only by reading, by its own `lines`, `line_at`, and
+    `value`.
 
     Args:
         file: the file.
@@ -48,32 +51,42 @@ class JsonlPart:
         self.size = file.size
         self.remote = file.remote
         self.seekable = file.seekable
-        self._file = file
+        self.file = file
         self._convert = convert
 
     def lines(self) -> Iterator[Line]:
         """Return the lines that are not blank, in order."""
-        return read_lines(self._file)
+        return read_lines(self.file)
 
-    def entry(self, line: Line) -> RawRow:
-        """Return the row of a line."""
-        where = f"{self.name}:{line.row + 1}"
-        if line.error:
-            return RawRow(line.row, None, where, line.error, self._offset(line))
+    def line_at(self, stream: BinaryIO, row: int, offset: int) -> Line | None:
+        """Return the line at an offset of the open file; None if none begins there."""
+        data = read_line_at(self.file, stream, offset)
+        return Line(row, offset, data) if data is not None else None
+
+    def where(self, row: int) -> str:
+        """Return the name of a row in errors."""
+        return f"{self.name}:{row + 1}"
+
+    def value(self, line: Line, where: str) -> tuple[Any, str]:
+        """Return the value of a line, or an error."""
         data = line.data.removeprefix(_BOM) if line.row == 0 else line.data
         try:
             value = orjson.loads(data)
         except orjson.JSONDecodeError as error:
-            return RawRow(line.row, None, where, _explain(where, data, error), self._offset(line))
-        if problem := changed_by_parsing(data, value, "row"):
-            return RawRow(line.row, None, where, f"{where}: {problem}", self._offset(line))
-        label, parent = None, ""
-        if self._convert is not None:
+            return None, _explain(where, data, error)
+        problem = changed_by_parsing(data, value, "row")
+        return (None, f"{where}: {problem}") if problem else (value, "")
+
+    def entry(self, line: Line) -> RawRow:
+        """Return the row of a line."""
+        where, label, parent = self.where(line.row), None, ""
+        value, error = (None, line.error) if line.error else self.value(line, where)
+        if self._convert is not None and not error:
             try:
                 value, label, parent = self._convert(value)
-            except ValueError as error:
-                return RawRow(line.row, None, where, f"{where}: {error}", self._offset(line))
-        return RawRow(line.row, value, where, "", self._offset(line), label, parent)
+            except ValueError as reason:
+                value, error = None, f"{where}: {reason}"
+        return RawRow(line.row, value, where, error, self._offset(line), label, parent)
 
     def fetch(self, wanted: Sequence[tuple[int, int]]) -> Iterator[RawRow]:
         """Yield the rows with these numbers and offsets (-1: unknown), without those that do not exist."""
@@ -81,25 +94,25 @@ class JsonlPart:
             wanted = [(row, -1) for row, _ in wanted]
         scan = {row for row, offset in wanted if offset < 0}
         if len(scan) < len(wanted):
-            with reading(self._file), self._file.open() as stream:
+            with reading(self.file), self.file.open() as stream:
                 for row, offset in wanted:
-                    data = read_line_at(self._file, stream, offset) if offset >= 0 else None
-                    if data is not None:
-                        yield self.entry(Line(row, offset, data))
+                    line = self.line_at(stream, row, offset) if offset >= 0 else None
+                    if line is not None:
+                        yield self.entry(line)
         if scan:
             yield from self._scan(scan)
 
     def describe(self) -> dict[str, Any]:
         """Describe the file by its path and size."""
-        return {"path": self._file.path, "bytes": self._file.size}
+        return {"path": self.file.path, "bytes": self.file.size}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint of the file's content."""
-        return file_fingerprint(self._file)
+        return file_fingerprint(self.file)
 
     def _scan(self, wanted: set[int]) -> Iterator[RawRow]:
         last = max(wanted)
-        for line in read_lines(self._file):
+        for line in self.lines():
             if line.row in wanted:
                 yield self.entry(line)
             if line.row >= last:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import orjson
 
 from peerloom.errors import SourceError
-from peerloom.source.formats.format import Opening, SourceFormat
+from peerloom.source.format import Opening, SourceFormat
 from peerloom.source.formats.jsonl import JsonlPart
 from peerloom.source.storage.files import local_file
 from peerloom.stored import from_stored

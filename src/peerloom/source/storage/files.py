@@ -14,7 +14,10 @@ from peerloom.errors import SourceError
 from peerloom.source.storage.urls import find_urls, is_url, one_line, open_url, url_suffix
 from peerloom.values import escaped
 
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+"""The ends of the names of compressed files."""
 _REQUESTS = 16  # at once
+_POINTER = b"version https://git-lfs"
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -44,11 +47,16 @@ class SourceFile(NamedTuple):
     @property
     def seekable(self) -> bool:
         """Whether a row can be read without the data before it."""
-        return self.ranged and not self.suffix.endswith((".gz", ".zst"))
+        return self.ranged and not self.suffix.endswith(COMPRESSED)
 
     def open(self) -> BinaryIO:
         """Open the file for reading."""
         return open_url(self.path, self.ranged) if self.remote else open(self.path, "rb")
+
+
+def maybe_compressed(*suffixes: str) -> tuple[str, ...]:
+    """Return the suffixes, and each with the suffix of each compression."""
+    return tuple(suffix + end for suffix in suffixes for end in ("", *COMPRESSED))
 
 
 def expand(pattern: str) -> list[SourceFile]:
@@ -73,6 +81,15 @@ def check_name(name: str) -> None:
 def identity(file: SourceFile) -> str:
     """Return a string that is equal for all names of the same file."""
     return file.path if file.remote else os.path.realpath(file.path)
+
+
+def check_stored(file: SourceFile) -> None:
+    """Raise SourceError for a file of a repository whose content was not downloaded."""
+    if not file.remote and 0 < file.size < 1024:
+        with file.open() as stream:
+            if stream.read(len(_POINTER)) == _POINTER:
+                folder = os.path.dirname(file.name) or "."
+                raise SourceError(f"{file.name} is only a pointer of Git LFS: run git lfs pull in {folder}")
 
 
 @contextmanager

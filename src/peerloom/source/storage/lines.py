@@ -1,20 +1,23 @@
-"""Stream the lines of a file as bytes, decompressing .gz and .zst.
+"""Stream the bytes and lines of a file, decompressing .gz, .zst, .bz2, and .xz.
 
-Both formats use one loop over their decompressors, to detect a truncated file: zstandard's own reader ends
+All formats use one loop over their decompressors, to detect a truncated file: zstandard's own reader ends
 without an error there. The lines before a damage are yielded, then one line with the error.
 """
 
+import bz2
+import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple, Protocol
 
 import zstandard
 
-from peerloom.source.storage.files import SourceFile, reading
+from peerloom.source.storage.files import COMPRESSED, SourceFile, reading
 
 _PLAIN_CHUNK = 256 * 1024
 _COMPRESSED_CHUNK = 16 * 1024  # small, since a kilobyte may decompress to a megabyte
 _MAX_WINDOW = 1 << 31  # for files made with `zstd --long`
+_ERRORS = (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError)
 
 
 class Line(NamedTuple):
@@ -29,12 +32,12 @@ class Line(NamedTuple):
     error: str = ""
 
 
-class _Damaged(Exception):
+class DamagedData(Exception):
     """The compressed data is truncated or invalid."""
 
 
 class _Decompressor(Protocol):
-    """The common interface of `zlib` and `zstandard` decompressors."""
+    """The common interface of the decompressors."""
 
     @property
     def eof(self) -> bool: ...
@@ -43,16 +46,16 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def read_lines(file: SourceFile) -> Iterator[Line]:
-    """Yield the lines of a file that are not blank, in order."""
+def read_lines(file: SourceFile, *, blank: bool = False) -> Iterator[Line]:
+    """Yield the lines of a file, in order; the blank ones only if `blank`."""
     row, offset, damage = 0, 0, ""
     with reading(file), file.open() as stream:
         try:
-            for data in _split(_chunks(file, stream)):
-                if data and not data.isspace():
+            for data in _split(read_chunks(file, stream)):
+                if blank or (data and not data.isspace()):
                     yield Line(row, offset, data)
                 row, offset = row + 1, offset + len(data) + 1
-        except _Damaged as error:
+        except DamagedData as error:
             damage = f"{file.name}:{row + 1}: {error}; the rows before it are good"
     if damage:
         yield Line(row, offset, b"", damage)
@@ -68,15 +71,18 @@ def read_line_at(file: SourceFile, stream: BinaryIO, offset: int) -> bytes | Non
     return stream.readline().removesuffix(b"\n") or None
 
 
-def _chunks(file: SourceFile, stream: BinaryIO) -> Iterator[bytes]:
-    if file.suffix.endswith(".gz"):
-        yield from _inflate(stream, lambda: zlib.decompressobj(wbits=31))
-    elif file.suffix.endswith(".zst"):
-        zst = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-        yield from _inflate(stream, zst.decompressobj)
-    else:
-        while chunk := stream.read(_PLAIN_CHUNK):
-            yield chunk
+def read_chunks(file: SourceFile, stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the decompressed content of an open file.
+
+    Raises:
+        DamagedData: if it cannot be decompressed.
+    """
+    compression = next((each for each in COMPRESSED if file.suffix.endswith(each)), None)
+    if compression is not None:
+        yield from _inflate(stream, _DECOMPRESSORS[compression])
+        return
+    while chunk := stream.read(_PLAIN_CHUNK):
+        yield chunk
 
 
 def _inflate(stream: BinaryIO, begin: Callable[[], _Decompressor]) -> Iterator[bytes]:
@@ -88,15 +94,15 @@ def _inflate(stream: BinaryIO, begin: Callable[[], _Decompressor]) -> Iterator[b
             current = current or begin()
             try:
                 plain = current.decompress(data)
-            except (zlib.error, zstandard.ZstdError) as error:
-                raise _Damaged(f"the compressed data is damaged ({error})") from error
+            except _ERRORS as error:
+                raise DamagedData(f"the compressed data is damaged ({error})") from error
             if plain:
                 yield plain
             data = b""
             if current.eof:
                 data, current = current.unused_data, None
     if current is not None:
-        raise _Damaged("the compressed file is cut off")
+        raise DamagedData("the compressed file is cut off")
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -112,3 +118,11 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
     last = b"".join(pending)
     if last:
         yield last
+
+
+_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),
+    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj(),
+    ".bz2": bz2.BZ2Decompressor,
+    ".xz": lzma.LZMADecompressor,
+}

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from peerloom.source.fingerprint import rows_digest
-from peerloom.source.formats.part import OpenPart, RawRow
+from peerloom.source.parts.part import OpenPart, RawRow
 from peerloom.values import changed_by_parsing, check
 
 

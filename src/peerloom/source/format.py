@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peerloom.errors import ConfigError, SourceError
 from peerloom.lookup.plugins import Plugins
 from peerloom.options import Options
-from peerloom.source.formats.part import CountedPart
-from peerloom.source.formats.rows import RowsPart
+from peerloom.source.parts.part import CountedPart
+from peerloom.source.parts.rows import RowsPart
 from peerloom.source.storage.files import SourceFile, expand, identity
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ class Opening:
 
     Attributes:
         field: the dotted path of the field that becomes the row; None for the whole row.
+        licenses: the licenses that the inputs state.
     """
 
     def __init__(self, field: str | None) -> None:
         self.field = field
+        self.licenses: list[str] = []
         self._seen: set[str] = set()
 
     def new(self, files: Sequence[SourceFile]) -> list[SourceFile]:
