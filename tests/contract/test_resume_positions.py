@@ -9,8 +9,8 @@ from programs import OneRowThenGone, slow
 
 from peerloom.events import Hooks, Progress
 from peerloom.services.llm.simulated.service import SimulatedService
-from peerloom.source.formats.jsonl import JsonlPart
 from peerloom.source.open import open_source
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.storage.files import local_file
 from peerloom.testing import execute
 

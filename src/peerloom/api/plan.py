@@ -1,14 +1,15 @@
 """Plan a run: check its configuration, program, source, model and settings without starting anything."""
 
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, cast
 
 from peerloom import recipes
+from peerloom.api.given import Rows, check_first_rows, given_source, read_given
 from peerloom.config import Config, check, compose, to_yaml
 from peerloom.config.build import make_router, make_services, make_settings, make_source, resolve
 from peerloom.config.resume import resume_values
@@ -25,15 +26,12 @@ from peerloom.sink.rundir.directory import RunDir
 from peerloom.sink.rundir.state import Fingerprint
 from peerloom.sink.rundir.versions import ProgramVersion
 from peerloom.source.base import Source
+from peerloom.source.combined import PartsSource
 from peerloom.source.fingerprint import fingerprint
-from peerloom.source.memory import RowsSource
 from peerloom.values import escaped
 from peerloom.workflow import check_agents
 
 MAX_MESSAGE = 4_000
-
-Rows = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Mapping[str, Any]] | Source
-"""Input: a path or pattern, several of them, rows, or a source object."""
 
 Model = str | LLMService | Script
 """A model: the name of an `llm` group, a service object, or a script for `ScriptedService`."""
@@ -60,6 +58,15 @@ class Plan:
     def version(self) -> ProgramVersion:
         """The version of the program."""
         return version_of(self.program)
+
+    def check_rows(self) -> None:
+        """Check the first row of each file of the source.
+
+        Raises:
+            SourceError: if it is no row, or not one that the program can work on.
+        """
+        with _short_errors():
+            check_first_rows(self.source, self.program)
 
     def session(self, run_dir: RunDir, **options: bool) -> Session:
         """Return the next session of a run directory, with options of `Session`. Reads samples of the input.
@@ -114,7 +121,7 @@ def make_plan(
     """
     with _short_errors():
         given = dict(values or {})
-        rows = _rows(source, given)
+        rows = read_given(source, given)
         service = _service(llm, given)
         composed = compose(recipe, overrides, values=given, config_dir=config_dir)
         found_recipe = _recipe(composed, program)
@@ -128,11 +135,14 @@ def make_plan(
         if config.engine == "ray" and isinstance(llm, list | tuple):
             raise ConfigError("a list of replies is used up in order, by one process: it needs engine=local")
         settings = make_settings(config, program.workflow.roles)
+        opened = make_source(config) if rows is None else given_source(rows, config)
+        if settings.license is None and isinstance(opened, PartsSource):
+            settings = replace(settings, license=opened.license)
         return Plan(
             name=found_recipe.name if found_recipe else "workflow",
             config=config,
             program=program,
-            source=make_source(config) if rows is None else _source(rows, config),
+            source=opened,
             services=RunServices(service or make_router(config), make_services(config)),
             settings=settings,
         )
@@ -177,33 +187,6 @@ def _checked(program: Program) -> Program:
                 "a function becomes one by FunctionAgent(function)"
             )
     return program
-
-
-def _rows(source: Rows | None, values: dict[str, Any]) -> Source | list[Mapping[str, Any]] | None:
-    """Return rows or a source given in Python; set paths as a value of the configuration instead."""
-    if isinstance(source, str | os.PathLike):
-        values["source.path"] = os.fspath(source)
-        return None
-    if source is None or not isinstance(source, Iterable):
-        return source
-    items = list(source)
-    paths = [os.fspath(item) for item in items if isinstance(item, str | os.PathLike)]
-    if not paths:
-        return cast("list[Mapping[str, Any]]", items)
-    if len(paths) < len(items):
-        raise ConfigError("source= mixes paths and rows: give one or the other")
-    values["source.path"] = paths
-    return None
-
-
-def _source(rows: Source | list[Mapping[str, Any]], config: Config) -> Source:
-    if config.source.field is not None or config.source.format != "auto":
-        raise ConfigError("source.field and source.format are for source.path: what is given here is rows")
-    if isinstance(rows, list):
-        return RowsSource(rows, key=config.source.key, limit=config.limit)
-    if config.limit is not None or config.source.key is not None:
-        raise ConfigError("limit and source.key are settings of the source object itself: set them there")
-    return rows
 
 
 def _service(llm: Model | None, values: dict[str, Any]) -> LLMService | None:

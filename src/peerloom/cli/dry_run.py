@@ -1,8 +1,8 @@
 """Implement `peerloom run --dry-run`: describe a run without making a call, a process or a file.
 
-In addition to the checks of making the plan, it counts the rows, and requires at least one; checks that the
-run directory can be used, and reads its state; and checks that the weights of embedded models are present or
-can be downloaded, and their size.
+In addition to the checks of making the plan, it checks the first row of each file; counts the rows, and
+requires at least one; checks that the run directory can be used, and reads its state; and checks that the
+weights of embedded models are present or can be downloaded, and their size.
 """
 
 from pathlib import Path
@@ -35,6 +35,7 @@ def print_dry_run(
 
 def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, **options: Any) -> dict[str, Any]:
     settings, roles = plan.settings, plan.program.workflow.roles
+    plan.check_rows()
     rows = plan.source.total()
     if not rows:
         raise SourceError(f"the source has no rows: {plan.source.describe()}")

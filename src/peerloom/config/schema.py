@@ -50,9 +50,9 @@ class SourceSection(Options):
     """The origin of the input rows; `load.check` adds the format's own options."""
 
     path: Annotated[str | tuple[str, ...] | None, FREE] = None
-    """The input, or a list of inputs; by default the recipe's sample. Files by path or URL (JSONL, also .gz
-    or .zst, Parquet, .txt, .md, .html), patterns with `*`, a folder of documents, a finished run's directory,
-    `hf://datasets/owner/name?split=train`."""
+    """The input, or a list of inputs; by default the recipe's sample. Files by path or URL (JSONL, JSON, CSV,
+    Parquet, Arrow, .txt, .md, .html), patterns with `*`, a folder of documents, a finished run's directory,
+    the clone of a data set, `hf://datasets/owner/name?split=train`."""
     key: Annotated[str | None, SAME] = None
     """The field of a row that is its label in the output."""
     field: Annotated[str | None, SAME] = None

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from peerloom.errors import SourceError
 from peerloom.source.base import Position, SourceRow, bad_row, finish_row
-from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.parts.part import CountedPart, RawRow, RowReader
 from peerloom.source.positions import InputShape, MappedPositions, Positions, write_positions
 from peerloom.source.storage.files import for_all

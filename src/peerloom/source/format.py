@@ -13,7 +13,7 @@ from peerloom.source.parts.rows import RowsPart
 from peerloom.source.storage.files import SourceFile, expand, identity
 
 if TYPE_CHECKING:
-    from peerloom.source.formats.jsonl import JsonlPart
+    from peerloom.source.parts.json_lines import JsonlPart
 
 FORMATS = Plugins("source.format", "peerloom.sources", "peerloom.source.formats", "FORMAT")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from peerloom.errors import SourceError
-from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.storage.files import SourceFile
 from peerloom.source.storage.lines import Line
 

@@ -46,8 +46,9 @@ def test_a_config_is_frozen() -> None:
         (["sorce.path=q"], "sorce.path=q: there is no key 'sorce.path'. Did you mean 'source.path'?"),
         (
             ["source=q.jsonl"],
-            "source.format=q.jsonl: there is no such format. Did you mean 'jsonl'? There are: auto, "
-            "documents, hf, html, jsonl, parquet, run, text. A file is named by source.path=q.jsonl",
+            "source.format=q.jsonl: there is no such format. Did you mean 'jsonl'? There are: arrow, "
+            "auto, csv, documents, hf, html, json, jsonl, parquet, run, text. "
+            "A file is named by source.path=q.jsonl",
         ),
         (["source.path=3"], "source.path=3: must be text or a list."),
         (["source.path=[a,3]"], 'source.path=["a",3]: must be text.'),

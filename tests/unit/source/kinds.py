@@ -149,9 +149,8 @@ class Table(Lines):
 
     def spoil(self, number: int) -> None:
         path = Path(self.path[0])
-        path.write_bytes(
-            path.read_bytes().replace(f"\n{number}{self.delimiter}".encode(), f"\n{number};".encode())
-        )
+        start = f"\n{number}{self.delimiter}".encode()
+        path.write_bytes(path.read_bytes().replace(start, start + self.delimiter.encode(), 1))
 
     def _long(self, text: str) -> str:
         return text + '\n\n "two", three\t'

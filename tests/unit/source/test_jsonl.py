@@ -12,8 +12,8 @@ import zstandard
 from peerloom.errors import SourceError
 from peerloom.source.base import SourceRow
 from peerloom.source.combined import PartsSource
-from peerloom.source.formats.jsonl import JsonlPart
 from peerloom.source.open import open_source
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.storage.files import local_file
 
 REAL_ROWS = Path(__file__).parents[4] / "shared" / "data" / "mmlu_pro_1000.jsonl"

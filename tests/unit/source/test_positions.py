@@ -58,7 +58,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         raise AssertionError("the input was read through")
 
     with monkeypatch.context() as patch:
-        patch.setattr("peerloom.source.formats.jsonl.read_lines", refuse)
+        patch.setattr("peerloom.source.parts.json_lines.read_lines", refuse)
         yield patch
 
 

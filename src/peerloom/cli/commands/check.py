@@ -10,6 +10,7 @@ def check(
 ) -> None:
     """Make the plan, and print it."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
+    plan.check_rows()
     rows = plan.source.total()
     if as_json:
         shown = {

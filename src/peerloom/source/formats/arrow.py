@@ -102,16 +102,18 @@ class _Batches:
 
     def group(self, number: int) -> Iterator[Any]:
         """Yield one batch, in pieces."""
-        if self._random:
-            batch = self._reader.get_batch(number)
-        else:
-            if number < self._next:
-                self._open()
-            while self._next <= number:
-                batch = self._reader.read_next_batch()
-                self._next += 1
+        batch = self._reader.get_batch(number) if self._random else self._read_on(number)
         for start in range(0, len(batch), _ROWS):
             yield batch.slice(start, _ROWS)
+
+    def _read_on(self, number: int) -> Any:
+        """Read a stream up to a batch, from its start if it was passed."""
+        if number < self._next:
+            self._open()
+        for _ in range(self._next, number):
+            self._reader.read_next_batch()
+        self._next = number + 1
+        return self._reader.read_next_batch()
 
     def _open(self) -> None:
         self._stream.seek(0)

@@ -10,7 +10,8 @@ from itertools import groupby
 
 from peerloom.source.format import FORMATS, FileFormat, Opening, SourceFormat
 from peerloom.source.formats.documents import Documents
-from peerloom.source.formats.jsonl import Jsonl, JsonlPart
+from peerloom.source.formats.jsonl import Jsonl
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.parts.part import CountedPart
 from peerloom.source.probing import refuse_unsupported
 from peerloom.source.storage.files import SourceFile, expand

@@ -14,7 +14,7 @@ from typing import Annotated, Any, BinaryIO
 from peerloom.errors import SourceError
 from peerloom.options import SAME
 from peerloom.source.format import FileFormat
-from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.storage.files import SourceFile, for_all, maybe_compressed
 from peerloom.source.storage.lines import Line, read_lines
 from peerloom.source.storage.urls import is_url

@@ -16,7 +16,7 @@ from peerloom.errors import SourceError
 from peerloom.source.fingerprint import rows_digest
 from peerloom.source.format import Opening, SourceFormat
 from peerloom.source.formats.auto import parts_of_files
-from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.parts.part import CountedPart, OpenPart, RawRow
 from peerloom.source.plain import plain_row
 from peerloom.source.storage.clones import find_clone
@@ -50,7 +50,9 @@ class HubDataSet(SourceFormat):
         folder = os.path.expanduser(_SELECTED.sub("", path))
         if is_url(path) or not os.path.isdir(folder):
             return is_data_set(path)
-        return is_saved(folder) or (not os.path.isdir(os.path.join(folder, _RUN)) and bool(find_clone(folder)))
+        return is_saved(folder) or (
+            not os.path.isdir(os.path.join(folder, _RUN)) and bool(find_clone(folder))
+        )
 
     def parts(self, path: str, opening: Opening) -> Iterator[JsonlPart | CountedPart]:
         """Yield the split as one part, or each of its files if the data set is a clone."""

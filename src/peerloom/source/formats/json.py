@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from peerloom.source.format import FileFormat
-from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.storage.files import SourceFile, for_all, maybe_compressed, reading
 from peerloom.source.storage.lines import DamagedData, Line, read_chunks
 from peerloom.source.storage.urls import is_url
@@ -19,7 +19,7 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},"]', re.DOTALL)
 _CHUNK = 64 * 1024
 
 
-class Json(FileFormat):
+class JsonArrays(FileFormat):
     """Arrays of objects, or JSON Lines, plain or compressed."""
 
     suffixes = maybe_compressed(".json")
@@ -113,4 +113,4 @@ def _element(buffer: bytes, start: int, end: int, base: int) -> Iterator[tuple[i
         yield base + end - len(data), data.rstrip()
 
 
-FORMAT = Json
+FORMAT = JsonArrays

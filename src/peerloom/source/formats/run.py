@@ -12,7 +12,7 @@ import orjson
 
 from peerloom.errors import SourceError
 from peerloom.source.format import Opening, SourceFormat
-from peerloom.source.formats.jsonl import JsonlPart
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.storage.files import local_file
 from peerloom.stored import from_stored
 

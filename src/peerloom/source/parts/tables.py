@@ -79,9 +79,8 @@ def table_of(given: object) -> Any:
     library = _library(given)
     table = cast("Any", given)
     if library == "datasets" and hasattr(table, "with_format") and hasattr(table, "num_rows"):
-        if isinstance(table.num_rows, dict):
-            names = ", ".join(map(str, table.num_rows))
-            raise SourceError(f"source= is a DatasetDict ({names}): give one of its splits")
+        if type(table).__name__ == "DatasetDict":
+            raise SourceError(f"source= is a DatasetDict: give one of its splits: {', '.join(table)}")
         return table.with_format("arrow")
     if library not in ("pandas", "polars", "pyarrow") or not hasattr(table, "columns"):
         return None

@@ -50,7 +50,9 @@ class ClonedDataSet(NamedTuple):
             raise SourceError(f"{self.folder}/{_CARD} names {pattern!r}, which is not in its folder")
         found = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
         if not found:
-            raise SourceError(f"{self.folder}: there is no file {pattern}, which {_CARD} names: run git lfs pull")
+            raise SourceError(
+                f"{self.folder}: there is no file {pattern}, which {_CARD} names: run git lfs pull"
+            )
         return found
 
 
@@ -101,13 +103,16 @@ def _splits(config: Mapping[str, Any]) -> dict[str, list[str]]:
     prefix = str(config.get("data_dir") or "")
     if files is None:
         return {"train": [os.path.join(prefix, "**", "*.*")]}
-    listed: list[Any] = files if isinstance(files, list) else [files]
     splits: dict[str, list[str]] = {}
-    for each in listed:
-        split, paths = (each["split"], each["path"]) if isinstance(each, Mapping) else ("train", each)
-        patterns: list[Any] = paths if isinstance(paths, list) else [paths]
-        splits.setdefault(str(split), []).extend(os.path.join(prefix, str(path)) for path in patterns)
+    for each in _listed(files):
+        named = cast("dict[str, Any]", each if isinstance(each, dict) else {"split": "train", "path": each})
+        patterns = splits.setdefault(str(named["split"]), [])
+        patterns.extend(os.path.join(prefix, str(path)) for path in _listed(named["path"]))
     return splits
+
+
+def _listed(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
 def _by_names(folder: str) -> dict[str, list[str]]:

@@ -12,8 +12,8 @@ from peerloom.runtime.member.admission import AdmissionQueue
 from peerloom.runtime.settings import RunSettings
 from peerloom.source.base import Position, SourceRow
 from peerloom.source.combined import PartsSource
-from peerloom.source.formats.jsonl import JsonlPart
 from peerloom.source.memory import RowsSource
+from peerloom.source.parts.json_lines import JsonlPart
 from peerloom.source.storage.files import local_file
 from peerloom.task import TaskId
 
