@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 import orjson
@@ -38,7 +39,7 @@ def _render(task: Task, spec: MemberSpec, *, full: bool) -> Row:
     )
 
 
-def _programs(turns: Sequence[Turn], programs: Sequence[tuple[int, str]]) -> list[str]:
+def _programs(turns: Sequence[Turn], programs: tuple[tuple[int, str], ...]) -> list[str]:
     """Return the version of the program that made each turn, empty for the newest one."""
     found: list[str] = []
     version = ""
@@ -49,7 +50,8 @@ def _programs(turns: Sequence[Turn], programs: Sequence[tuple[int, str]]) -> lis
     return found[::-1]
 
 
-def _version_of(member: str, programs: Sequence[tuple[int, str]]) -> str:
+@lru_cache(1024)
+def _version_of(member: str, programs: tuple[tuple[int, str], ...]) -> str:
     """Return the version in use when a member started, which its name says."""
     incarnation = int(member.rpartition(".")[2])
     return next(digest for first, digest in reversed(programs) if first <= incarnation)
