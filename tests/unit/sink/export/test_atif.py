@@ -53,3 +53,54 @@ def test_a_run_makes_valid_trajectories(tmp_path: Path) -> None:
         "coral", llm="simulated", engine="local", limit=3, run_dir=tmp_path / "run", progress=False
     )
     assert len(trajectories(result.run_dir, tmp_path)) == 3
+
+
+def references(trajectory: dict[str, Any]) -> dict[int, list[str]]:
+    """The ids to which each step refers."""
+    found: dict[int, list[str]] = {}
+    for step in trajectory["steps"]:
+        for result in step.get("observation", {"results": []})["results"]:
+            for reference in result.get("subagent_trajectory_ref", ()):
+                found.setdefault(step["step_id"], []).append(reference["trajectory_id"])
+    return found
+
+
+def test_each_sub_trajectory_is_referred_to_where_its_role_first_acted(tmp_path: Path) -> None:
+    result = peerloom.run(
+        "coral", llm="simulated", engine="local", limit=10, run_dir=tmp_path / "run", progress=False
+    )
+    for found in trajectories(result.run_dir, tmp_path):
+        subs = [sub["trajectory_id"] for sub in found["subagent_trajectories"]]
+        assert sorted(id for ids in references(found).values() for id in ids) == sorted(subs)
+        first = next(step["step_id"] for step in found["steps"] if step["source"] == "agent")
+        assert f"{found['trajectory_id']}/extractor" in references(found)[first]
+        assert all(step["llm_call_count"] for step in found["steps"] if "metrics" in step)
+
+
+def test_a_request_that_begins_anew_is_copied_context(run_dir: Path, tmp_path: Path) -> None:
+    row = dialogue(0, 0, 4)
+    judge = row["turns"][1]
+    asked = judge["calls"][0]["request"]["messages"]
+    rules = {"role": "system", "content": "Be strict."}
+    for turn, last in ((judge, "first"), (judge, "second")):
+        request = {"messages": [rules, *asked, {"role": "user", "content": last}]}
+        row["turns"].append({**turn, "calls": [{"request": request, "reply": {"text": last}}]})
+    commit(run_dir, [{**row, "turns": [row["turns"][0], *row["turns"][2:]]}])
+    (found,) = trajectories(run_dir, tmp_path)
+    (sub,) = found["subagent_trajectories"]
+    copied = [step["message"] for step in sub["steps"] if step.get("is_copied_context")]
+    assert copied == ["Be strict.", asked[0]["content"]]
+
+
+def test_images_are_parts_and_other_media_have_no_place(run_dir: Path, tmp_path: Path) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    sound = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+    rows = [dialogue(number, 0, 1) for number in range(2)]
+    for row, part in zip(rows, (image, sound), strict=True):
+        row["messages"][1] = {"role": "user", "content": [{"type": "text", "text": "See:"}, part]}
+    commit(run_dir, rows)
+    (found,) = trajectories(run_dir, tmp_path)
+    assert found["steps"][1]["message"][1]["source"] == {
+        "media_type": "image/png",
+        "path": "https://example.org/a.png",
+    }

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
+from mimetypes import guess_type
 from typing import Any, ClassVar, Literal
 
 from peerloom.sink.export.conversation import (
     Conversation,
     Message,
     Row,
+    SkippedRow,
     arguments,
     reply_message,
     speakers,
@@ -16,13 +19,15 @@ from peerloom.sink.export.conversation import (
 )
 from peerloom.sink.export.records import RecordsExporter
 
+_IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+
 
 @dataclass(frozen=True)
 class AtifExporter(RecordsExporter):
     """A trajectory of the assistant for each row; the other roles are its sub-trajectories.
 
-    An assistant message that no turn of the row has made, such as an example in a prompt, is marked as copied
-    context.
+    The step after which another role first acted refers to its trajectory. Messages that are repeated in a
+    later request, and an assistant's that no turn has made, such as an example, are marked as copied context.
     """
 
     suffix: ClassVar[str] = ".atif.jsonl"
@@ -33,11 +38,16 @@ class AtifExporter(RecordsExporter):
         spoken = {conversation.role} if conversation.role else speakers(row)
         turns = [turn for turn in row["turns"] if turn["agent"] in spoken]
         role = conversation.role or (turns[-1]["agent"] if turns else "assistant")
+        id = f"{row['id']}/{role}" if "," in (self.assistant or "") else row["id"]
         steps = _Steps(turns)
         steps.add(conversation.messages)
-        trajectory = self._trajectory(row, role, row["id"], conversation.tools, steps.steps)
-        others = dict.fromkeys(turn["agent"] for turn in row["turns"] if turn["agent"] not in spoken)
-        subs = [sub for other in others if (sub := self._other(row, other))["steps"]]
+        trajectory = self._trajectory(row, role, id, conversation.tools, steps.steps)
+        subs: list[dict[str, Any]] = []
+        for other in dict.fromkeys(turn["agent"] for turn in row["turns"] if turn["agent"] not in spoken):
+            sub = self._other(row, other)
+            if sub["steps"]:
+                subs.append(sub)
+                steps.refer(row["turns"], other, sub["trajectory_id"])
         return trajectory | ({"subagent_trajectories": subs} if subs else {})
 
     def _other(self, row: Row, role: str) -> dict[str, Any]:
@@ -77,23 +87,39 @@ class _Steps:
     def __init__(self, turns: Sequence[Row]) -> None:
         self.turns = list(turns)
         self.steps: list[dict[str, Any]] = []
+        self._made: list[tuple[Row, dict[str, Any]]] = []
         self._seen: list[Message] = []
 
     def add(self, messages: Sequence[Message]) -> None:
-        """Append messages; those with which the trajectory so far begins are left out."""
-        start = len(self._seen) if self._seen == list(messages[: len(self._seen)]) else 0
+        """Append messages, without those with which all earlier ones begin; repeated ones are marked."""
+        pairs = zip(self._seen, messages, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        start = same if same == len(self._seen) else 0
         self._seen = list(messages)
-        for message in messages[start:]:
+        for number, message in enumerate(messages[start:], start):
             self._add(message)
+            if number < same:
+                self.steps[-1]["is_copied_context"] = True
+
+    def refer(self, turns: Sequence[Row], role: str, id: str) -> None:
+        """Add the reference to the trajectory of another role where that first acted.
+
+        It is at the last step of this trajectory before, or else at the first one.
+        """
+        agents = [step for step in self.steps if step["source"] == "agent"]
+        step = self._made[0][1] if self._made else agents[0]
+        for turn in takewhile(lambda turn: turn["agent"] != role, turns):
+            step = next((made for maker, made in self._made if maker is turn), step)
+        _observe(step, {"subagent_trajectory_ref": [{"trajectory_id": id}]})
 
     def _add(self, message: Message) -> None:
-        role, content = message["role"], message.get("content") or ""
+        role, content = message["role"], _content(message)
         if role == "tool":
-            result = {"source_call_id": message.get("tool_call_id"), "content": content}
-            step = (
-                self.steps[-1] if self.steps and "tool_calls" in self.steps[-1] else self._new("system", "")
-            )
-            step.setdefault("observation", {"results": []})["results"].append(result)
+            id = message.get("tool_call_id")
+            calls = self.steps[-1].get("tool_calls", ()) if self.steps else ()
+            is_result = any(call["tool_call_id"] == id for call in calls)
+            step = self.steps[-1] if is_result else self._new("system", "")
+            _observe(step, {"source_call_id": id, "content": content})
         elif role == "assistant":
             self._answer(message, content)
         else:
@@ -120,12 +146,37 @@ class _Steps:
             step["is_copied_context"] = True
             return
         self.turns.remove(turn)
+        self._made.append((turn, step))
         usage: Row = turn.get("usage") or {}
         step["llm_call_count"] = usage.get("calls", 0)
         if "started" in turn:
             step["timestamp"] = datetime.fromtimestamp(turn["started"], UTC).isoformat()
         if step["llm_call_count"]:
             step |= _of_model(turn, usage)
+
+
+def _observe(step: dict[str, Any], result: dict[str, Any]) -> None:
+    step.setdefault("observation", {"results": []})["results"].append(result)
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """Return the content of a message: text, or parts.
+
+    Raises:
+        SkippedRow: if ATIF has no such part.
+    """
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else [_part(part) for part in content]
+
+
+def _part(part: Row) -> dict[str, Any]:
+    if part.get("type") == "text":
+        return {"type": "text", "text": part.get("text") or ""}
+    image: Row = part.get("image_url") or {}
+    media_type, _ = guess_type(str(image.get("url", "")))
+    if media_type not in _IMAGES:
+        raise SkippedRow("a message with a part that ATIF has no place for")
+    return {"type": "image", "source": {"media_type": media_type, "path": image["url"]}}
 
 
 def _made(turn: Row, message: Message) -> bool:
