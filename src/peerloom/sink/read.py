@@ -81,18 +81,45 @@ def read_lines(extent: Extent) -> Iterator[bytes]:
             yield line
 
 
+def read_blocks(extent: Extent, size: int) -> Iterator[bytes]:
+    """Yield the lines in an extent in blocks of about `size` bytes, or of one longer line."""
+    try:
+        file = extent.path.open("rb")
+    except FileNotFoundError:
+        return  # an empty part that was removed by a take-over
+    with file:
+        file.seek(extent.start)
+        left = min(extent.end, size_of(extent.path)) - extent.start
+        rest = b""
+        while data := file.read(int(min(size, left))):
+            left -= len(data)
+            block = rest + data
+            end = block.rfind(b"\n") + 1
+            rest = block[end:]
+            if end:
+                yield block[:end]
+
+
 def parse_lines(extent: Extent) -> Iterator[dict[str, Any]]:
-    """Yield the committed rows of a part."""
-    return (row for row, _ in parse_sized(extent))
+    """Yield the committed rows of a part.
 
-
-def parse_sized(extent: Extent) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield the committed rows of a part, each with the size of its line in bytes."""
+    Raises:
+        RunDirError: if one is damaged.
+    """
     for number, line in enumerate(read_lines(extent), 1):
-        try:
-            yield parse_row(line), len(line)
-        except ValueError as error:
-            raise RunDirError(f"{extent.path}:{number} is damaged: {error}") from error
+        yield parse_line(extent, number, line)
+
+
+def parse_line(extent: Extent, number: int, line: bytes) -> dict[str, Any]:
+    """Return the row in a line of a part.
+
+    Raises:
+        RunDirError: if it is damaged.
+    """
+    try:
+        return parse_row(line)
+    except ValueError as error:
+        raise RunDirError(f"{extent.path}:{number} is damaged: {error}") from error
 
 
 def parse_row(line: bytes) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 def row(number: int, outcome: str = "completed", *, size: int = 20) -> Row:
-    line = json.dumps({"id": f"0-{number}-0", "outcome": outcome, "fill": "x" * size}).encode()
+    line = json.dumps({"id": f"0-{number}-0", "outcome": outcome, "detail": "x" * size}).encode()
     reason = "" if outcome == "completed" else "because"
     return Row(TaskId(0, number, 0), outcome, reason, line, {"teacher": AgentTally(turns=1, seconds=0.5)})
 

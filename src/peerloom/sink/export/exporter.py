@@ -12,7 +12,7 @@ import orjson
 from peerloom.errors import ConfigError
 from peerloom.lookup.nearest import did_you_mean
 from peerloom.lookup.plugins import Plugins
-from peerloom.sink.read import Extent, parse_sized
+from peerloom.sink.read import Extent, parse_line, parse_lines, read_blocks
 
 EXPORTERS = Plugins("sink.format", "peerloom.exporters", "peerloom.sink.export.formats", "EXPORTER")
 
@@ -45,22 +45,39 @@ class CommittedRows:
         Raises:
             RunDirError: if a row is damaged.
         """
-        return (row for row, _ in self.sized())
+        count = 0
+        for extent in self._extents:
+            for row in parse_lines(extent):
+                self._on_row()
+                if self._keep is None or self._keep(row):
+                    count += 1
+                    yield row
+        self.count = count
 
     def lines(self) -> Iterator[bytes]:
         """Yield the rows as lines of JSON, each with its newline."""
         return (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in self)
 
-    def sized(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield the rows as JSON values, each with the size of its line in bytes."""
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """Yield the lines of the rows in the files, where some fields are JSON text, in blocks of a size."""
         count = 0
         for extent in self._extents:
-            for sized in parse_sized(extent):
-                self._on_row()
-                if self._keep is None or self._keep(sized[0]):
-                    count += 1
-                    yield sized
+            number = 0
+            for block in read_blocks(extent, size):
+                lines = block.count(b"\n")
+                for _ in range(lines):
+                    self._on_row()
+                kept = block if self._keep is None else self._kept(extent, number, block)
+                number += lines
+                if kept:
+                    count += kept.count(b"\n")
+                    yield kept
         self.count = count
+
+    def _kept(self, extent: Extent, before: int, block: bytes) -> bytes:
+        lines = enumerate(block.splitlines(keepends=True), before + 1)
+        keep = cast("Callable[[dict[str, Any]], bool]", self._keep)
+        return b"".join(line for number, line in lines if keep(parse_line(extent, number, line)))
 
 
 class Exporter(Protocol):

@@ -9,6 +9,7 @@ from sink_helpers import rows
 
 from peerloom.errors import ConfigError, RunDirError
 from peerloom.sink.errors import SinkError
+from peerloom.sink.export import arrow
 from peerloom.sink.export import writer as exporting
 from peerloom.sink.export.formats import parquet
 from peerloom.sink.export.shape import MAX_DEPTH, MAX_FIELDS, MAX_SHAPES
@@ -17,6 +18,8 @@ from peerloom.sink.rows import Row
 from peerloom.sink.shard import ShardFiles
 from peerloom.stored import to_stored
 from peerloom.task import TaskId
+
+CALLS = [{"request": {"messages": [{"role": "user", "content": "Hi"}]}, "reply": {"text": "later"}}]
 
 
 def commit(run_dir: Path, contents: list[dict[str, Any]], outcome: str = "completed") -> ShardFiles:
@@ -201,14 +204,13 @@ def test_rows_that_change_meanwhile_are_no_file(
 ) -> None:
     commit(run_dir, [{"result": 1}, {"result": 2}]).close()
     part = next(run_dir.glob("data/*"))
-    real = parquet._shape
+    real = arrow.RowTypes.columns
 
     def seen_then_shortened(*args: Any) -> Any:
-        found = real(*args)
         os.truncate(part, len(part.read_bytes().splitlines(keepends=True)[0]))
-        return found
+        return real(*args)
 
-    monkeypatch.setattr(parquet, "_shape", seen_then_shortened)
+    monkeypatch.setattr(arrow.RowTypes, "columns", seen_then_shortened)
     with pytest.raises(RunDirError, match="changed while they were written"):
         export(run_dir, target)
     assert list(target.parent.glob("*.parquet")) == []
@@ -228,3 +230,62 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+ODD_ROWS: list[dict[str, Any]] = [
+    {"result": "a", "turns": [], "messages": []},
+    {
+        "input": {"n": 1, "when": "2024-01-02", "deep": {"mixed": 1}},
+        "turns": [
+            {
+                "agent": "a",
+                "message": {"role": "assistant", "content": None},
+                "value": "2024-01-02",
+                "cut": 3,
+            },
+            {"agent": "b", "value": [1.5, None], "usage": {"calls": 1}, "token_ids": [1, 2]},
+        ],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "\0é"}]}],
+        "provenance": {"run": "r"},
+        "own": True,
+    },
+    {
+        "input": {"n": 2, "deep": {"mixed": "x"}},
+        "turns": [{"agent": "a", "value": "later", "calls": CALLS}],
+        "messages": [{"role": "user", "content": "x"}],
+        "error": {"type": "E", "line": 3},
+    },
+]
+
+
+def test_rows_of_every_shape_are_read_back(run_dir: Path, target: Path) -> None:
+    commit(run_dir, ODD_ROWS).close()
+    (exported,) = export(run_dir, target)
+    assert exported.texts == ["input.deep.mixed", "turns[].value"]
+    first, second, third = pq.read_table(target).to_pylist()
+    assert [row["id"] for row in (first, second, third)] == ["0-0-0", "0-1-0", "0-2-0"]
+    assert (first["turns"], first["messages"], first["result"], first["input"]) == ([], [], "a", None)
+    assert second["input"] == {"n": 1, "when": "2024-01-02", "deep": {"mixed": "1"}}
+    assert second["extra"] == {"own": True}
+    one, two = second["turns"]
+    assert (one["message"]["content"], one["value"], one["extra"]) == (None, '"2024-01-02"', {"cut": 3})
+    assert (two["message"], two["value"], two["usage"], two["token_ids"]) == (
+        None,
+        "[1.5,null]",
+        {"calls": 1},
+        [1, 2],
+    )
+    (message,) = second["messages"]
+    assert message["extra"] == {"content": [{"type": "text", "text": "\0é"}]}
+    assert third["error"] == {"type": "E", "line": 3}
+    (call,) = json.loads(third["turns"][0]["calls"])
+    assert call["request"]["messages"] == [{"role": "user", "content": "Hi"}]
+    assert set(third["turns"][0]) == {"agent", "message", "value", "usage", "token_ids", "calls", "extra"}
+
+
+def test_a_damaged_row_is_named(run_dir: Path, target: Path) -> None:
+    commit(run_dir, [{"result": 1}, {"result": 2}]).close()
+    part = next(run_dir.glob("data/*"))
+    part.write_bytes(part.read_bytes().replace(b'"result": "2"', b'"result": {2}'))
+    with pytest.raises(RunDirError, match=r"part-000-0001-0000.jsonl:2 is damaged"):
+        export(run_dir, target)
