@@ -64,6 +64,31 @@ def test_structured_output(told: Told) -> None:
     assert verdict["certainty"] in ("low", "high")
 
 
+def test_a_stream_is_the_same_text_with_its_usage(told: Told, client: str) -> None:
+    streamed = told.steps["streamed"]
+    if client == "instructor":
+        assert json.loads(streamed["text"]).keys() == {"floats", "certainty", "reasons"}
+    else:
+        chat = told.steps["chat"]
+        assert streamed == {"text": chat["text"], "tokens": chat["usage"][2]}
+
+
+def test_several_choices_and_a_json_object(told: Told, client: str) -> None:
+    if client == "instructor":
+        pytest.skip("it asks for one choice, by a schema")
+    assert len(set(told.steps["several"])) == 3
+    assert told.steps["several"][0] == told.steps["chat"]["text"]
+    assert told.steps["json_object"].keys() == {"answer", "certainty"}
+
+
+def test_models_completions_and_token_ids(told: Told, client: str) -> None:
+    if client != "openai":
+        pytest.skip("the others are built for chats")
+    others = told.steps["others"]
+    assert (others["model"], others["embedding"]) == ("simulated", 256)
+    assert others["completion"]
+
+
 def test_a_tool_is_called_and_its_result_is_taken(told: Told, client: str) -> None:
     called = told.steps["tool_call"]
     tool, argument = ("Verdict", "floats") if client == "instructor" else ("weather", "city")

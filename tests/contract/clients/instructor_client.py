@@ -31,6 +31,13 @@ def tool_call(url: str) -> Any:
     return called(call.function.name, call.function.arguments, verdict.model_dump_json())
 
 
+def streamed(url: str) -> Any:
+    parts = client(url).chat.completions.create_partial(
+        model=MODEL, messages=HELLO, response_model=Verdict, max_retries=0
+    )
+    return {"text": list(parts)[-1].model_dump_json(), "tokens": None}
+
+
 def refused(url: str) -> Any:
     try:
         return completion(ask(client(url))[1])
@@ -46,4 +53,4 @@ def retried(url: str) -> Any:
 
 
 if __name__ == "__main__":
-    report(chat, structured, tool_call, refused, retried)
+    report(chat, structured, streamed, tool_call, refused, retried)

@@ -39,6 +39,22 @@ def tool_call(url: str) -> Any:
     return called(call["name"], call["args"], after.content)
 
 
+def streamed(url: str) -> Any:
+    made = ChatOpenAI(base_url=url, api_key=KEY, model=MODEL, stream_usage=True)
+    chunks = list(made.stream([QUESTION]))
+    whole = sum(chunks[1:], chunks[0])
+    return {"text": whole.content, "tokens": whole.usage_metadata["total_tokens"]}
+
+
+def several(url: str) -> Any:
+    made = ChatOpenAI(base_url=url, api_key=KEY, model=MODEL, n=3)
+    return [each.text for each in made.generate([[QUESTION]]).generations[0]]
+
+
+def json_object(url: str) -> Any:
+    return client(url).with_structured_output(None, method="json_mode").invoke([QUESTION])
+
+
 def refused(url: str) -> Any:
     try:
         return told(client(url).invoke([QUESTION]))
@@ -51,4 +67,4 @@ def retried(url: str) -> Any:
 
 
 if __name__ == "__main__":
-    report(chat, structured, tool_call, refused, retried)
+    report(chat, structured, streamed, several, json_object, tool_call, refused, retried)

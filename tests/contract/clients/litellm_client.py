@@ -1,5 +1,6 @@
 """The steps with `litellm`."""
 
+import json
 from typing import Any
 
 from litellm import RateLimitError
@@ -29,6 +30,20 @@ def tool_call(url: str) -> Any:
     return called(call.function.name, call.function.arguments, after.choices[0].message.content)
 
 
+def streamed(url: str) -> Any:
+    chunks = list(ask(url, stream=True, stream_options={"include_usage": True}))
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    return {"text": text, "tokens": chunks[-1].usage.total_tokens}
+
+
+def several(url: str) -> Any:
+    return [choice.message.content for choice in ask(url, n=3).choices]
+
+
+def json_object(url: str) -> Any:
+    return json.loads(ask(url, response_format={"type": "json_object"}).choices[0].message.content)
+
+
 def refused(url: str) -> Any:
     try:
         return completion(ask(url))
@@ -41,4 +56,4 @@ def retried(url: str) -> Any:
 
 
 if __name__ == "__main__":
-    report(chat, structured, tool_call, refused, retried)
+    report(chat, structured, streamed, several, json_object, tool_call, refused, retried)

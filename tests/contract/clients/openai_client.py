@@ -1,5 +1,6 @@
 """The steps with `openai`."""
 
+import json
 from typing import Any
 
 from openai import OpenAI, RateLimitError
@@ -30,6 +31,35 @@ def tool_call(url: str) -> Any:
     return called(call.function.name, call.function.arguments, after.choices[0].message.content)
 
 
+def streamed(url: str) -> Any:
+    stream = client(url).chat.completions.create(
+        model=MODEL, messages=HELLO, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    return {"text": text, "tokens": chunks[-1].usage.total_tokens}
+
+
+def several(url: str) -> Any:
+    found = client(url).chat.completions.create(model=MODEL, messages=HELLO, n=3)
+    return [choice.message.content for choice in found.choices]
+
+
+def json_object(url: str) -> Any:
+    wanted: Any = {"type": "json_object"}
+    found = client(url).chat.completions.create(model=MODEL, messages=HELLO, response_format=wanted)
+    return json.loads(found.choices[0].message.content)
+
+
+def others(url: str) -> Any:
+    made = client(url)
+    return {
+        "model": made.models.retrieve(MODEL).id,
+        "completion": made.completions.create(model=MODEL, prompt="Ice").choices[0].text,
+        "embedding": len(made.embeddings.create(model=MODEL, input=[1, 2, 3]).data[0].embedding),
+    }
+
+
 def refused(url: str) -> Any:
     try:
         return completion(client(url).chat.completions.create(model=MODEL, messages=HELLO))
@@ -42,4 +72,4 @@ def retried(url: str) -> Any:
 
 
 if __name__ == "__main__":
-    report(chat, structured, tool_call, refused, retried)
+    report(chat, structured, streamed, several, json_object, others, tool_call, refused, retried)

@@ -26,6 +26,9 @@ def simulate_llm(
     log: Annotated[
         Path | None, typer.Option(help="Gets a JSON line for each served call.", show_default=False)
     ] = None,
+    strict_model: Annotated[
+        bool, typer.Option("--strict-model", help="Refuse calls of another model with 404.")
+    ] = False,
     admin: Annotated[bool, typer.Option("--admin", help="Let clients make it fail: POST /admin/...")] = False,
     **options: Any,
 ) -> None:
@@ -36,7 +39,17 @@ def simulate_llm(
     behavior = SimulatedBehavior(
         **{name: getattr(config.llm, name) for name in fields_of(SimulatorOptions)}, seed=seed
     )
-    run_server(ServerConfig(behavior=behavior, host=host, port=port, model=model, log=log, admin=admin))
+    run_server(
+        ServerConfig(
+            behavior=behavior,
+            host=host,
+            port=port,
+            model=model,
+            log=log,
+            admin=admin,
+            strict_model=strict_model,
+        )
+    )
 
 
 def _simulator_parameters() -> Iterator[Parameter]:

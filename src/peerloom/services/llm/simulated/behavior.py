@@ -43,6 +43,9 @@ RetryAfterAs = Literal["seconds", "none", "fraction", "date", "garbage", "year"]
 
 _LONGEST = 32_768  # tokens
 _NORMAL = NormalDist()
+_MOST_ROUNDS = 4  # of tool calls, after which the model answers
+_TOOL = 1 << 31  # a number that no choice has
+_ALL = struct.Struct("<8I")
 _TRY = struct.Struct("<IQ")
 _LENGTH, _LATENCY, _WORDS, _AGREE, _PICK, _SCHEMA, _FAULT, _THOUGHT = range(8)  # the draws of a request
 
@@ -69,6 +72,8 @@ class SimulatorOptions(Options):
     """Size of the prefix cache in tokens; by default, all but a prompt's last message counts as cached."""
     prefill_tokens_per_second: Annotated[Positive | None, FREE] = None
     """Speed of processing the uncached part of a prompt; its time is added to the latency."""
+    tool_calls: Annotated[Share, SAME] = 0.0
+    """Share of replies that call a tool if they may (`tool_choice=auto`), in at most four rounds."""
     rate_reasoning: Annotated[Share, SAME] = 0.0
     """Share of replies with reasoning."""
     rate_429: Annotated[Share, FREE] = 0.0
@@ -135,6 +140,7 @@ class SimulatedReply(NamedTuple):
     """A reply of the simulated model and its token counts. `seconds` is its latency.
 
     If `tool` is set, the text is the arguments of the call. `reasoning` is the text before the content.
+    `others` are the other choices; the token counts and the latency are of all choices together.
     """
 
     text: str
@@ -145,6 +151,7 @@ class SimulatedReply(NamedTuple):
     seconds: float
     reasoning: str = ""
     tool: Tool | None = None
+    others: "tuple[SimulatedReply, ...]" = ()
 
 
 def fault_of(
@@ -163,24 +170,40 @@ def fault_of(
 def answer(
     request: SimulatedRequest, behavior: SimulatedBehavior, *, truncated: bool = False
 ) -> SimulatedReply:
-    """Return the reply to a request; `truncated` cuts it in the middle.
+    """Return the reply to a request, with all its choices; `truncated` cuts them in the middle.
 
     Raises:
         BadRequest: if the prompt exceeds the context, or the schema is not supported.
     """
+    first = _choice(request, behavior, truncated)
+    if request.n == 1:
+        return first
+    draws = (_draws_of(request.draws, number) for number in range(1, request.n))
+    others = tuple(_choice(request._replace(draws=each), behavior, truncated) for each in draws)
+    return first._replace(
+        completion=first.completion + sum(each.completion for each in others),
+        seconds=max(first.seconds, *(each.seconds for each in others)),
+        others=others,
+    )
+
+
+def _choice(request: SimulatedRequest, behavior: SimulatedBehavior, truncated: bool) -> SimulatedReply:
     prompt = request.prompt_tokens
     if behavior.context is not None and prompt > behavior.context:
         raise BadRequest(
             f"the prompt has {prompt} tokens, the maximum context length is {behavior.context}",
             "context_length_exceeded",
         )
+    request = _with_tool(request, behavior)
     text, finish = _content(request, behavior)
     for stop in request.stop:
         text = text.partition(stop)[0] if stop else text
-    thought = _thought(request, behavior) if behavior.rate_reasoning else ""
+    if request.echo and request.prompt is not None:
+        text = request.prompt + text
+    thought = _thought(request, behavior) if behavior.rate_reasoning and request.prompt is None else ""
     longest = len(text) // 2 if truncated else len(text)
     if request.max_tokens is not None:
-        limit = request.max_tokens * CHARS_PER_TOKEN
+        limit = request.max_tokens * CHARS_PER_TOKEN + (len(request.prompt or "") if request.echo else 0)
         thought = thought[:limit]
         longest = min(longest, limit - len(thought))
     if longest < len(text):
@@ -209,6 +232,22 @@ def _content(request: SimulatedRequest, behavior: SimulatedBehavior) -> tuple[st
         return _prose(request, behavior), "stop"
     text = _structured(request, request.schema, behavior, "response_format")
     return unwrap(text, request.choices) if request.choices else text, "stop"
+
+
+def _with_tool(request: SimulatedRequest, behavior: SimulatedBehavior) -> SimulatedRequest:
+    """Return the request with the tool that its reply calls of its own accord, if any."""
+    if not request.offered or not behavior.tool_calls or request.rounds >= _MOST_ROUNDS:
+        return request
+    chance, pick, *_ = _draws_of(request.draws, _TOOL)
+    if _chance(chance) >= behavior.tool_calls:
+        return request
+    name = sorted(request.offered)[pick % len(request.offered)]
+    return request._replace(tool=Tool(name, request.offered[name], named=False))
+
+
+def _draws_of(draws: tuple[int, ...], number: int) -> tuple[int, ...]:
+    """Return the draws of another choice of a request."""
+    return _ALL.unpack(hashlib.sha256(_ALL.pack(*draws) + number.to_bytes(4, "little")).digest())
 
 
 def _thought(request: SimulatedRequest, behavior: SimulatedBehavior) -> str:

@@ -21,34 +21,58 @@ def encoded(
     """Return the body of the response to a request."""
     if isinstance(request, SimulatedEmbedRequest):
         return _embeddings(request, model, seed)
+    if request.prompt is not None:
+        return _text_completion(reply, model, request)
     return _completion(reply, model, request)
 
 
 def _completion(reply: SimulatedReply, model: str, request: SimulatedRequest) -> dict[str, Any]:
     """Return the body of a chat completion."""
-    choice: dict[str, Any] = {
-        "index": 0,
-        "message": _message(reply, request),
-        "finish_reason": reply.finish_reason,
-    }
-    if request.logprobs is not None:
-        choice["logprobs"] = {"content": _logprobs(reply.text, request.draws[0], request.logprobs)}
+    choices: list[dict[str, Any]] = []
+    for index, each in enumerate((reply, *reply.others)):
+        choice: dict[str, Any] = {
+            "index": index,
+            "message": _message(each, request, index),
+            "finish_reason": each.finish_reason,
+        }
+        if request.logprobs is not None:
+            choice["logprobs"] = {"content": _logprobs(each.text, request.draws[0], request.logprobs)}
+        choices.append(choice)
+    return _body("chatcmpl", "chat.completion", choices, reply, model, request)
+
+
+def _text_completion(reply: SimulatedReply, model: str, request: SimulatedRequest) -> dict[str, Any]:
+    """Return the body of a completion of a prompt."""
+    choices = [
+        {"index": index, "text": each.text, "logprobs": None, "finish_reason": each.finish_reason}
+        for index, each in enumerate((reply, *reply.others))
+    ]
+    return _body("cmpl", "text_completion", choices, reply, model, request)
+
+
+def _body(
+    prefix: str,
+    kind: str,
+    choices: list[dict[str, Any]],
+    reply: SimulatedReply,
+    model: str,
+    request: SimulatedRequest,
+) -> dict[str, Any]:
     usage: dict[str, Any] = {
         "prompt_tokens": reply.prompt,
         "completion_tokens": reply.completion,
         "total_tokens": reply.prompt + reply.completion,
         "prompt_tokens_details": {"cached_tokens": reply.cached},
     }
-    if reply.reasoning:
-        usage["completion_tokens_details"] = {
-            "reasoning_tokens": math.ceil(len(reply.reasoning) / CHARS_PER_TOKEN)
-        }
+    reasoning = sum(math.ceil(len(each.reasoning) / CHARS_PER_TOKEN) for each in (reply, *reply.others))
+    if reasoning:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
     return {
-        "id": f"chatcmpl-{request.draws[0]:08x}{request.draws[1]:08x}",
-        "object": "chat.completion",
+        "id": f"{prefix}-{request.draws[0]:08x}{request.draws[1]:08x}",
+        "object": kind,
         "created": int(time.time()),
         "model": model,
-        "choices": [choice],
+        "choices": choices,
         "usage": usage,
     }
 
@@ -66,7 +90,7 @@ def _embeddings(request: SimulatedEmbedRequest, model: str, seed: int) -> dict[s
     return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
-def _message(reply: SimulatedReply, request: SimulatedRequest) -> dict[str, Any]:
+def _message(reply: SimulatedReply, request: SimulatedRequest, index: int) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": reply.text}
     if reply.reasoning:
         message["reasoning_content"] = reply.reasoning
@@ -75,7 +99,7 @@ def _message(reply: SimulatedReply, request: SimulatedRequest) -> dict[str, Any]
         message["content"] = None
         message["tool_calls"] = [
             {
-                "id": f"call_{request.draws[2]:08x}{request.draws[3]:08x}",
+                "id": f"call_{request.draws[2]:08x}{request.draws[3]:08x}{index or ''}",
                 "type": "function",
                 "function": function,
             }

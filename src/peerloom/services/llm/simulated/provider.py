@@ -24,7 +24,8 @@ from peerloom.services.llm.simulated.bodies import encoded
 from peerloom.services.llm.simulated.prefix_cache import PrefixCache
 from peerloom.services.llm.simulated.quota import REFUSED, Quota, Refusal
 from peerloom.services.llm.simulated.request import BadRequest, SimulatedEmbedRequest, SimulatedRequest
-from peerloom.services.llm.simulated.responses import Response, failure, too_many, with_fault
+from peerloom.services.llm.simulated.responses import Response, failure, too_many, unknown_model, with_fault
+from peerloom.services.llm.simulated.stream import as_stream, events
 
 Reader = Callable[[Any, int], SimulatedRequest | SimulatedEmbedRequest]
 """Parses the decoded body of a request to the model with a seed."""
@@ -39,10 +40,18 @@ class AdmittedCall(NamedTuple):
 
 
 class SimulatedProvider:
-    """One provider, or one replica of a model. `now` is by any monotonic clock."""
+    """One provider, or one replica of a model.
 
-    def __init__(self, behavior: SimulatedBehavior, model: str, now: float) -> None:
+    Args:
+        behavior: the behavior of the model.
+        model: the name of the model.
+        now: the time by any monotonic clock.
+        strict: whether calls of another model are refused.
+    """
+
+    def __init__(self, behavior: SimulatedBehavior, model: str, now: float, *, strict: bool = False) -> None:
         self._model = model
+        self._strict = strict
         self._attempts: dict[tuple[int, ...], int] = {}
         self.update_behavior(behavior)
         self.quota = Quota(behavior, now)
@@ -62,6 +71,8 @@ class SimulatedProvider:
         behavior = self.behavior
         try:
             request = read(orjson.loads(body), behavior.seed)
+            if self._strict and request.model != self._model:
+                return unknown_model(request.model), None
             attempt = self._attempts.get(request.draws, 0)
             fault = fault_of(request, behavior, attempt) if self._faulty else ""
             outcome = self._admit(request, fault, now)
@@ -73,8 +84,14 @@ class SimulatedProvider:
             return too_many(f": {REFUSED[outcome.reason]}", wait, behavior.retry_after_as), None
         if fault:
             self._attempts[request.draws] = attempt + 1
-        payload = orjson.dumps(encoded(outcome, self._model, request, behavior.seed))
+        answered = encoded(outcome, self._model, request, behavior.seed)
+        if isinstance(request, SimulatedRequest) and request.stream:
+            payload = events(answered, usage=request.stream_usage)
+        else:
+            payload = orjson.dumps(answered)
         response = with_fault(fault, outcome, payload, behavior, request.draws[-1])
+        if isinstance(request, SimulatedRequest) and request.stream and response.status == 200:
+            response = as_stream(response, outcome.completion, behavior)
         return response, AdmittedCall(request.draws, fault, outcome)
 
     def _admit(

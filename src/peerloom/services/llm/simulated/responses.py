@@ -35,6 +35,15 @@ class Response(NamedTuple):
     trickle: float = 0.0
 
 
+def unknown_model(model: str | None) -> Response:
+    """Return the error for a model that does not exist."""
+    if model is None:
+        return failure(400, "model is missing", "invalid_request_error")
+    return failure(
+        404, f"there is no model {model!r}; GET /v1/models lists those there are", "model_not_found"
+    )
+
+
 def failure(status: int, message: str, code: str) -> Response:
     """Return an error response in OpenAI's format."""
     return Response(

@@ -25,13 +25,13 @@ from peerloom.services.llm.providers.openai import OpenAIDialect
 from peerloom.services.llm.retry import Retry
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.provider import SimulatedProvider
-from peerloom.services.llm.simulated.request import read, read_embed
+from peerloom.services.llm.simulated.request import read, read_completion, read_embed
 from peerloom.services.llm.usage.prices import FREE
 from peerloom.services.processes.spawn import Spawner
 
 MODEL = "simulated"
 _URL = "http://in-process/v1"
-_READERS = {"/v1/chat/completions": read, "/v1/embeddings": read_embed}
+_READERS = {"/v1/chat/completions": read, "/v1/completions": read_completion, "/v1/embeddings": read_embed}
 _PROVIDER = "_provider"
 
 Sleep = Callable[[float], Awaitable[None]]

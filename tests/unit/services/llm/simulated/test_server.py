@@ -162,7 +162,7 @@ async def test_other_paths() -> None:
         (b"{", "JSON|json|unexpected"),
         (b"[]", "the body must be a JSON object"),
         (b'{"messages": []}', "messages must be a list"),
-        (body(stream=True), "stream is not supported"),
+        (body(best_of=2), "best_of is not supported"),
     ],
 )
 async def test_bad_bodies_are_refused_and_the_connection_lives(data, words) -> None:

@@ -1,8 +1,9 @@
 """Serve the simulated model over HTTP, as a fast OpenAI-compatible server.
 
-The paths are `POST /v1/chat/completions` and `/v1/embeddings`, `GET /v1/models`, `/health` and `/stats`, and
-with `admin` those of the module `admin`. Replies come from `behavior` and refusals from `provider`, as in
-process; the server adds latencies (a timer per call) and sends responses with their flaws.
+The paths are `POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`, `GET /v1/models` (also of
+one model), `/health` and `/stats`, and with `admin` those of the module `admin`. Replies come from `behavior`
+and refusals from `provider`, as in process; the server adds latencies (a timer per call) and sends responses
+with their flaws.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from urllib.parse import unquote
 
 import orjson
 import uvloop
@@ -23,8 +25,8 @@ from peerloom.errors import ServiceError
 from peerloom.services.llm.simulated.behavior import SimulatedBehavior
 from peerloom.services.llm.simulated.prose import prose
 from peerloom.services.llm.simulated.provider import AdmittedCall, Reader, SimulatedProvider
-from peerloom.services.llm.simulated.request import read, read_embed
-from peerloom.services.llm.simulated.responses import PAGE, Response, failure
+from peerloom.services.llm.simulated.request import read, read_completion, read_embed
+from peerloom.services.llm.simulated.responses import PAGE, Response, failure, unknown_model
 from peerloom.services.llm.simulated.server.admin import Admin
 from peerloom.services.llm.simulated.server.call_log import Call, CallLog
 from peerloom.services.llm.simulated.server.http1 import HttpRequest, ServerConnection
@@ -32,6 +34,7 @@ from peerloom.services.processes.rlimit import allow_open_files
 
 _SOCKETS = 65_536  # bounded by the hard limit of open files
 _BACKLOG = 4096
+_MODELS = b"/v1/models/"
 _CLIENT_LEFT = 499
 _CLOSED = 444  # logged for a connection closed by a fault
 
@@ -49,6 +52,7 @@ class ServerConfig:
         model: the name of the model.
         log: the file for a JSON line per call; see `call_log.Call`.
         admin: whether any client may make the server fail; see `admin`.
+        strict_model: whether calls of another model are refused.
     """
 
     behavior: SimulatedBehavior = field(default_factory=SimulatedBehavior)
@@ -57,6 +61,7 @@ class ServerConfig:
     model: str = "simulated"
     log: Path | None = None
     admin: bool = False
+    strict_model: bool = False
 
 
 class SimulatedServer:
@@ -77,13 +82,15 @@ class SimulatedServer:
         self._listening: asyncio.Server | None = None
         self._connections: set[ServerConnection] = set()
         self._clock = clock
-        self._provider = SimulatedProvider(config.behavior, config.model, clock())
+        self._provider = SimulatedProvider(config.behavior, config.model, clock(), strict=config.strict_model)
         self._admin = None
         if config.admin:
             self._admin = Admin(self._provider, self._connections, self.listen, self.stop_listening)
-        models = {"object": "list", "data": [{"id": config.model, "object": "model", "owned_by": "peerloom"}]}
+        self._model = {"id": config.model, "object": "model", "created": 0, "owned_by": "peerloom"}
+        models = {"object": "list", "data": [self._model]}
         self._routes: dict[bytes, tuple[bytes, Handle]] = {
             b"/v1/chat/completions": (b"POST", partial(self._call, read)),
+            b"/v1/completions": (b"POST", partial(self._call, read_completion)),
             b"/v1/embeddings": (b"POST", partial(self._call, read_embed)),
             b"/v1/models": (b"GET", partial(_fixed, orjson.dumps(models))),
             b"/health": (b"GET", partial(_fixed, b'{"status":"ok"}')),
@@ -131,6 +138,8 @@ class SimulatedServer:
         if self._admin is not None and self._admin.intercept(request, connection):
             return
         method, handle = self._routes.get(request.path, (b"", None))
+        if request.path.startswith(_MODELS):
+            method, handle = b"GET", self._show_model
         if handle is None:
             known = ", ".join(path.decode() for path in self._routes)
             connection.reply(failure(404, f"no such path; there are {known}", "not_found"))
@@ -154,6 +163,11 @@ class SimulatedServer:
                 send()
 
         connection.reply(response, due)
+
+    def _show_model(self, request: HttpRequest, connection: ServerConnection) -> None:
+        name = unquote(request.path.removeprefix(_MODELS).decode(errors="replace"))
+        known = name == self._model["id"]
+        connection.reply(Response(200, orjson.dumps(self._model)) if known else unknown_model(name))
 
     def _stats(self, request: HttpRequest, connection: ServerConnection) -> None:
         others = [each for each in self._connections if each is not connection]
