@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, takewhile
-from typing import Any, cast
-
-import orjson
+from typing import Any
 
 from peerloom.errors import ConfigError
 from peerloom.lookup.nearest import did_you_mean
@@ -163,38 +161,3 @@ def _ended(messages: Sequence[Message], reason: str) -> list[Message]:
     if not kept:
         raise SkippedRow(reason)
     return kept
-
-
-def with_objects(messages: Iterable[Message]) -> list[Message]:
-    """Return messages in the form that chat templates expect: text instead of null, arguments as objects.
-
-    Raises:
-        SkippedRow: if the arguments of a tool call are not a JSON object.
-    """
-    return [_with_objects(message) for message in messages]
-
-
-def _with_objects(message: Message) -> Message:
-    changed = {**message, "content": message.get("content") or ""}
-    if message.get("tool_calls"):
-        changed["tool_calls"] = [
-            {**call, "function": {**call["function"], "arguments": arguments(call)}}
-            for call in message["tool_calls"]
-        ]
-    return changed
-
-
-def arguments(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a tool call, which are JSON text in a row.
-
-    Raises:
-        SkippedRow: if they are not a JSON object.
-    """
-    given: Any = call["function"].get("arguments") or {}
-    try:
-        value = orjson.loads(given) if isinstance(given, str) else given
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise SkippedRow("a tool call whose arguments are not a JSON object")
-    return cast("dict[str, Any]", value)

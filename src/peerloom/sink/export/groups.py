@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from peerloom.sink.export.conversation import (
+    Conversation,
     Message,
     Row,
     SkippedRow,
@@ -17,11 +18,11 @@ from peerloom.sink.export.conversation import (
     read_conversations,
     roles_in,
     speakers,
-    with_objects,
 )
 from peerloom.sink.export.exporter import CommittedRows
 from peerloom.sink.export.records import RecordsExporter
 from peerloom.sink.export.scores import Scores
+from peerloom.sink.export.templates import for_templates
 
 ALONE = "the only answer to its input row (run with trials=2 or more)"
 ALONE_IN_TASK = "the only answer to its prompt in its task"
@@ -79,10 +80,10 @@ class ScoredExporter(RecordsExporter):
         none: Row = {}
         for row, found in read_conversations(rows, self.assistant):
             try:
-                messages = with_objects(found.messages)
+                ready = for_templates(found)
                 roles = {found.role} if found.role else speakers(row)
                 turn = next((turn for turn in reversed(row["turns"]) if turn["agent"] in roles), none)
-                yield row, ScoredAnswer(messages, found.tools, scores.of_row(row), turn)
+                yield row, ScoredAnswer(ready.messages, ready.tools, scores.of_row(row), turn)
             except SkippedRow as reason:
                 rows.skipped[str(reason)] += 1
         scores.check()
@@ -127,7 +128,8 @@ def _groups_in_task(row: Row, roles: Sequence[str] | set[str], scores: Scores) -
     groups: defaultdict[bytes, list[ScoredAnswer]] = defaultdict(list)
     for n, (turn, (prompt, answer, tools)) in given.items():
         key = orjson.dumps([prompt, tools])
-        groups[key].append(ScoredAnswer(with_objects([*prompt, *answer]), tools, numbers[n], turn))
+        ready = for_templates(Conversation([*prompt, *answer], tools))
+        groups[key].append(ScoredAnswer(ready.messages, ready.tools, numbers[n], turn))
     return list(groups.values())
 
 

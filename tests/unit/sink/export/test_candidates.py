@@ -62,9 +62,9 @@ def test_a_list_has_the_score_of_each_answer(run_of: Run) -> None:
         assert [message["role"] for message in pair["prompt"]] == ["system", "user"]
         assert len(pair["chosen"][0]["content"]) - len(pair["rejected"][0]["content"]) > 5
     _, groups = written(run_dir, "grpo", **options)
-    assert [len(group["completions"]) for group in groups] == [3, 3]
+    assert [len(group["answers"]) for group in groups] == [3, 3]
     assert [group["rewards"] for group in groups] == [
-        [len(answer[0]["content"]) for answer in group["completions"]] for group in groups
+        [len(answer[0]["content"]) for answer in group["answers"]] for group in groups
     ]
     _, labeled = written(run_dir, "kto", threshold=23, **options)
     assert [each["label"] for each in labeled] == [

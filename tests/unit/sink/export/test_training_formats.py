@@ -1,6 +1,7 @@
 """The records of the training formats, and what they leave out."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def test_arguments_are_objects_for_templates_and_text_for_openai(run_dir: Path, 
     assert sft["messages"][2]["tool_calls"][0]["function"]["arguments"] == {"a": 2, "b": [1]}
     assert sft["messages"][2]["content"] == ""
     assert sft["tools"] == [TOOL]
+    id = sft["messages"][2]["tool_calls"][0]["id"]
+    assert id == sft["messages"][3]["tool_call_id"] and re.fullmatch("[0-9a-z]{9}", id)
     export(run_dir, tmp_path / "o", format="openai", options={"train": "last"})
     (openai,) = read_lines(tmp_path / "o")
     assert openai["messages"][2] == {"role": "assistant", "content": None, "tool_calls": [CALL], "weight": 0}
@@ -57,6 +60,13 @@ def test_arguments_are_objects_for_templates_and_text_for_openai(run_dir: Path, 
         "arguments": {"a": 2, "b": [1]},
     }
     assert (sharegpt["system"], json.loads(sharegpt["tools"])) == ("Be kind.", [TOOL])
+
+
+def test_a_tool_has_all_fields_for_templates(run_dir: Path, tmp_path: Path) -> None:
+    row = tool_dialogue(0, 0, 1) | {"tools": [{"type": "function", "function": {"name": "add"}}]}
+    _, (sft,) = written(run_dir, tmp_path, [row], "sft")
+    function = {"name": "add", "description": "", "parameters": {"type": "object", "properties": {}}}
+    assert sft["tools"] == [{"type": "function", "function": function}]
 
 
 @pytest.mark.parametrize("template", [SMOLLM2, WITH_TOOLS])
@@ -177,7 +187,7 @@ def test_a_group_has_rewards_and_the_tokens_that_the_server_returned(run_dir: Pa
     rows = [dialogue(0, trial, trial) for trial in (1, 0)]
     _, (group,) = written(run_dir, tmp_path, rows, "grpo")
     assert group["rewards"] == [0, 1]
-    assert group["completions"][1] == [{"role": "assistant", "content": "Answer 0-1"}]
+    assert group["answers"][1] == [{"role": "assistant", "content": "Answer 0-1"}]
     assert (group["token_ids"], group["logprobs"]) == ([[1, 2]] * 2, [[-0.5, -1.5]] * 2)
 
 

@@ -12,12 +12,12 @@ from peerloom.sink.export.conversation import (
     Message,
     Row,
     SkippedRow,
-    arguments,
     reply_message,
     speakers,
     turns_of,
 )
 from peerloom.sink.export.records import RecordsExporter
+from peerloom.sink.export.templates import arguments
 
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 

@@ -11,11 +11,12 @@ from peerloom.sink.export.groups import ScoredExporter, shared_prompt
 
 @dataclass(frozen=True)
 class GrpoExporter(ScoredExporter):
-    """`{"prompt", "completions", "rewards"}` from several answers to a prompt.
+    """`{"prompt", "answers", "rewards"}` from several answers to a prompt.
 
     The rewards are the scores.
     `token_ids` and `logprobs`, a list for each completion, are added if the server returned them for all
-    completions, and each is one message.
+    answers, and each is one message. The field is not called `completions`, which is the name of what TRL's
+    trainer generates itself.
     """
 
     suffix: ClassVar[str] = ".grpo.jsonl"
@@ -28,13 +29,13 @@ class GrpoExporter(ScoredExporter):
             except SkippedRow as reason:
                 rows.skipped[str(reason)] += 1
                 continue
-            completions = [answer.messages[len(prompt) :] for answer in answers]
+            texts = [answer.messages[len(prompt) :] for answer in answers]
             record: dict[str, Any] = {
                 "prompt": prompt,
-                "completions": completions,
+                "answers": texts,
                 "rewards": [answer.score for answer in answers],
             }
-            if all(len(each) == 1 for each in completions):
+            if all(len(each) == 1 for each in texts):
                 record |= _tokens([answer.turn for answer in answers])
             if answers[0].tools:
                 record["tools"] = answers[0].tools

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from peerloom.errors import ConfigError
-from peerloom.sink.export.conversation import Conversation, SkippedRow, with_objects
+from peerloom.sink.export.conversation import Conversation, SkippedRow
 from peerloom.sink.export.records import RecordsExporter
+from peerloom.sink.export.templates import for_templates
 
 MASKED = (
     "an assistant message that is not to be learned, such as an example, which `messages` cannot express: "
@@ -37,18 +38,18 @@ class SftExporter(RecordsExporter):
 
     def records_of(self, row: dict[str, Any], conversation: Conversation) -> Iterator[dict[str, Any]]:
         """Yield the record of a row, or those of its messages."""
-        messages = with_objects(conversation.messages)
+        ready = for_templates(conversation)
         if self.style == "messages":
             if conversation.untrained:
                 raise SkippedRow(MASKED)
-            yield conversation.to_record(messages)
+            yield ready.to_record()
             return
         trained = conversation.trained()
         for end in trained if self.train == "all" else trained[-1:]:
             if not end:
                 raise SkippedRow("no message before the answer")
-            record: dict[str, Any] = {"prompt": messages[:end], "completion": [messages[end]]}
-            yield record | ({"tools": conversation.tools} if conversation.tools else {})
+            record: dict[str, Any] = {"prompt": ready.messages[:end], "completion": [ready.messages[end]]}
+            yield record | ({"tools": ready.tools} if ready.tools else {})
 
 
 EXPORTER = SftExporter

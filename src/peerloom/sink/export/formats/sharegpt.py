@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import orjson
 
-from peerloom.sink.export.conversation import Conversation, Message, arguments
+from peerloom.sink.export.conversation import Conversation, Message
 from peerloom.sink.export.records import RecordsExporter
+from peerloom.sink.export.templates import arguments
 
 
 @dataclass(frozen=True)
