@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import atif
 import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
@@ -177,7 +178,7 @@ def test_every_committed_row_is_written_once(run_dir: Path, tmp_path: Path, name
     if has_assistant(name):
         texts = [json.dumps(record) for record in records]
         assert all(json.dumps(ODD)[1:-1] in text for text in texts)
-        assert sum("c1" in text or "function_call" in text for text in texts) == written.rows * 2 // 5
+        assert sum("tool_calls" in text or "function_call" in text for text in texts) == written.rows * 2 // 5
     (rejected,) = export(run_dir, tmp_path / "others", format=name, select=Selection(rejected=True))
     assert rejected.rows + sum(rejected.skipped.values()) == 8, "skipped are those without a score"
 
@@ -274,6 +275,56 @@ def test_a_group_of_one(run_dir: Path, tmp_path: Path, name: str) -> None:
     some = Selection(where="trial == 0 or input.n == 3")
     (written,) = export(run_dir, tmp_path / "rows.any", format=name, select=some)
     assert (written.rows, written.skipped) == (1, {ALONE: 19})
+
+
+@pytest.fixture(scope="module")
+def recipe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A run of a recipe of Peerloom."""
+    name, options = request.param
+    path = tmp_path_factory.mktemp("recipes") / name
+    peerloom.run(name, llm="simulated", engine="local", seed=1, run_dir=path, progress=False, **options)
+    return name, path
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(("coral", {"limit": 12, "trials": 3}), id="coral"),
+        pytest.param(
+            ("natural_reasoning", {"trials": 2, "config": {"recipe.min_score": 1}}),
+            id="natural_reasoning",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    indirect=True,
+)
+@every_exporter
+def test_recipes_go_through_every_export_that_fits(
+    recipe: tuple[str, Path], tmp_path: Path, name: str
+) -> None:
+    label, run_dir = recipe
+    if label == "natural_reasoning" and name in GROUPED:
+        pytest.skip("each trial has a question of its own, so there is nothing to compare")
+    score = {"coral": "result.correct.teacher", "natural_reasoning": "result.score"}[label]
+    options = {"score": score} if hasattr(find_exporter(name), "score") else {}
+    (written,) = export(run_dir, tmp_path / "rows.any", format=name, options=options)
+    records = load(written.path, name)
+    completed = sum(1 for _ in read_rows(run_dir, rejected=False))
+    assert len(records) == written.rows > 0
+    assert written.rows == completed or name in GROUPED
+    if name == "atif":
+        for record in records:
+            atif.Trajectory.model_validate(record)
+
+
+@pytest.mark.parametrize("version", ["1.7", "1.8"])
+def test_every_trajectory_is_valid(run_dir: Path, tmp_path: Path, version: str) -> None:
+    for rejected in (False, True):
+        target = tmp_path / f"{rejected}.jsonl"
+        select = Selection(rejected=rejected)
+        export(run_dir, target, format="atif", options={"version": version}, select=select)
+        for record in _jsonl(target):
+            assert atif.Trajectory.model_validate(record).schema_version == f"ATIF-v{version}"
 
 
 @pytest.mark.parametrize("fresh", [False, True])

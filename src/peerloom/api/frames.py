@@ -37,7 +37,7 @@ def _read_table(run_dir: Path, *, rejected: bool) -> Any:
     parquet: Any = import_module("pyarrow.parquet")  # takes a while to import
     with tempfile.TemporaryDirectory(prefix="peerloom-") as scratch:
         path = Path(scratch) / "rows.parquet"
-        export(run_dir, path, format="parquet", select=Selection(rejected))
+        export(run_dir, path, format="parquet", select=Selection(rejected, may_be_empty=True))
         return parquet.read_table(path).replace_schema_metadata()
 
 

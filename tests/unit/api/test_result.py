@@ -119,6 +119,14 @@ def test_rejected_rows(tmp_path: Path) -> None:
     assert result.to_dataset(rejected=True).num_rows == 2
 
 
+def test_a_run_without_a_completed_row_has_no_rows_in_pandas(tmp_path: Path) -> None:
+    def fail(task: Any) -> Any:
+        raise KeyError(task.input)
+
+    frame = run(tmp_path / "run", [{"n": 1}], fail).to_pandas()
+    assert (len(frame), list(frame.columns[:4])) == (0, ["id", "trial", "seed", "outcome"])
+
+
 @pytest.mark.parametrize(("library", "method"), [("pandas", "to_pandas"), ("datasets", "to_dataset")])
 def test_a_library_that_is_not_installed(
     conflicting: RunResult, monkeypatch: pytest.MonkeyPatch, library: str, method: str

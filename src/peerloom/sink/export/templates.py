@@ -29,17 +29,15 @@ def for_templates(conversation: Conversation) -> Conversation:
 def _with_objects(message: Message) -> Message:
     changed = {**message, "content": message.get("content") or ""}
     if message.get("tool_calls"):
-        changed["tool_calls"] = [
-            {
-                **call,
-                "id": _short_id(call.get("id")),
-                "function": {**call["function"], "arguments": arguments(call)},
-            }
-            for call in message["tool_calls"]
-        ]
+        changed["tool_calls"] = [_with_object(call) for call in message["tool_calls"]]
     if message.get("tool_call_id"):
         changed["tool_call_id"] = _short_id(message["tool_call_id"])
     return changed
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = {**call["function"], "arguments": arguments(call)}
+    return {**call, "id": _short_id(call.get("id")), "function": function}
 
 
 def _short_id(id: Any) -> str:

@@ -48,12 +48,14 @@ class Selection:
         test_fraction: write two files, `-train` and `-test`, the second with about this share of the input
             rows; all trials of an input row are in the same file.
         force: replace the file if it exists.
+        may_be_empty: write a file also if no completed row is left for it.
     """
 
     rejected: bool = False
     where: str | None = None
     test_fraction: float | None = None
     force: bool = False
+    may_be_empty: bool = False
 
     def __post_init__(self) -> None:
         if self.test_fraction is not None and not 0 < self.test_fraction < 1:
@@ -99,7 +101,7 @@ def export(
     if select.test_fraction is None:
         path = target or default
         _check(run_dir, path, default, force=select.force)
-        return [job.write(path, keep)]
+        return [job.write(path, keep, may_be_empty=select.may_be_empty)]
     return _write_split(job, target or default, select.test_fraction, keep, force=select.force)
 
 

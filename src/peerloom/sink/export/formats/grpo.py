@@ -13,10 +13,9 @@ from peerloom.sink.export.groups import ScoredExporter, shared_prompt
 class GrpoExporter(ScoredExporter):
     """`{"prompt", "answers", "rewards"}` from several answers to a prompt.
 
-    The rewards are the scores.
-    `token_ids` and `logprobs`, a list for each completion, are added if the server returned them for all
-    answers, and each is one message. The field is not called `completions`, which is the name of what TRL's
-    trainer generates itself.
+    The rewards are the scores. `token_ids` and `logprobs`, a list for each answer, are added if the server
+    returned them for all, and each is one message. The field `completions` is left to TRL's trainer, which
+    gives reward functions those that it generates.
     """
 
     suffix: ClassVar[str] = ".grpo.jsonl"
