@@ -70,7 +70,7 @@ class CommittedRows:
                 kept = block if self._keep is None else self._kept(extent, number, block)
                 number += lines
                 if kept:
-                    count += kept.count(b"\n")
+                    count += lines if kept is block else kept.count(b"\n")
                     yield kept
         self.count = count
 
