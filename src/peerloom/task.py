@@ -169,6 +169,14 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """Drop the decoded row to save memory; reading `input` decodes it again."""
         _decoded(self).pop("input", None)
 
+    def keep(self, value: object) -> None:
+        """Keep a value with the task, and its later versions, until it leaves the process."""
+        _decoded(self)["kept"] = value
+
+    def take_kept(self) -> Any:
+        """Return the value that was kept, or None, and keep it no longer."""
+        return _decoded(self).pop("kept", None)
+
     def by(self, agent: str) -> tuple[Turn, ...]:
         """Return the turns of one role, oldest first.
 
@@ -225,7 +233,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, dict=True):
         after = replace(self, header=header, raw_turns=self.raw_turns + raw, calls=[])
         mine, known = _decoded(self), _decoded(after)
         known["last"] = turns[-1] if turns else self.last
-        for name in ("roles", "input"):
+        for name in ("roles", "input", "kept"):
             if name in mine:
                 known[name] = mine[name]
         if "turns" in mine or not self.raw_turns:

@@ -149,7 +149,11 @@ def test_requests(peerloom, tmp_path: Path) -> None:
     }
     calls = [
         {"request": {**request, "temperature": 0.5}, "reply": {"text": "well"}, "usage": {}},
-        {"request": {**request, "choices": ["no", "yes"]}, "reply": {"text": "yes"}, "usage": {}},
+        {
+            "request": {**request, "temperature": None, "choices": ["no", "yes"]},
+            "reply": {"text": "yes"},
+            "usage": {},
+        },
     ]
     turns = [
         {"agent": "judge", "value": "yes", "usage": {"calls": 2}, "calls": calls},

@@ -13,7 +13,7 @@ import msgspec
 
 from peerloom.agents.messages import Message, merge
 from peerloom.sink.calls.requests import RowRequests
-from peerloom.sink.calls.stored import add_requests
+from peerloom.sink.calls.stored import add_turn
 from peerloom.task import Task, Turn
 
 _decode = msgspec.msgpack.Decoder().decode
@@ -84,9 +84,9 @@ def _first_request(task: Task, turns: Sequence[Turn], first: Turn) -> list[Messa
     """Return the messages with which an agent without a context of its own has asked for its first turn."""
     if not first.calls:
         return []
-    row = RowRequests(task.decode_input())
+    row = RowRequests(task.decode_input)
     for turn in turns:
-        requests = add_requests(row, turn)
+        requests = add_turn(row, turn, first.agent)
         if turn is first:
             return cast("list[Message]", requests[-1]["messages"])
     return []

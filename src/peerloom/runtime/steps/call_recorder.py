@@ -7,7 +7,7 @@ import msgspec
 
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.sink.calls.requests import RowRequests
-from peerloom.sink.calls.stored import add_requests
+from peerloom.sink.calls.stored import add_turn
 from peerloom.task import ModelCall, Task, Usage
 
 _FIELDS = (
@@ -20,31 +20,45 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
+MOST_KEPT = 16_384
+"""The most characters of requests that are kept with a task, so as not to decode them for its next ones."""
+
+
 class CallRecorder:
     """Records the calls of one turn of a task."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self._row: RowRequests | None = None
         self._requests: list[bytes] = []
         self._replies: list[dict[str, Any]] = []
         self._usages: list[Usage] = []
 
     def begin(self, request: ChatRequest | EmbedRequest) -> int:
         """Record a request before it is sent, and return its number; -1 if it cannot be encoded."""
-        # Built for each call and dropped: thousands of tasks wait for their replies at the same time.
-        row = RowRequests(self._task.input)
-        for turn in self._task.turns:
-            add_requests(row, turn)
-        role = self._task.next_role
-        for earlier in self._requests:
-            row.restore(role, _decode(earlier))
+        row = self._row or self._opened()
+        self._row = None
         try:
-            self._requests.append(_encode(row.store(role, _request_object(request))))
+            self._requests.append(_encode(row.store(self._task.next_role, _request_object(request))))
         except _NOT_PLAIN:
             return -1
+        row.texts.forget_input()  # thousands of tasks wait for their replies at the same time
+        self._row = row
         self._replies.append({})
         self._usages.append(Usage())
         return len(self._requests) - 1
+
+    def _opened(self) -> RowRequests:
+        """Return the requests of the row so far."""
+        task, role = self._task, self._task.next_role
+        kept = task.take_kept() if not self._requests else None
+        row = kept if isinstance(kept, RowRequests) else RowRequests(lambda: task.input)
+        row.texts.input = lambda: task.input
+        for turn in task.turns[row.texts.turns :]:
+            add_turn(row, turn, role)
+        for earlier in self._requests:
+            row.restore(role, _decode(earlier))
+        return row
 
     def answered(self, number: int, reply: ChatReply | EmbedReply) -> None:
         """Record the reply to a request."""
@@ -60,17 +74,30 @@ class CallRecorder:
     def calls(self, message: Mapping[str, Any] | None) -> tuple[ModelCall, ...]:
         """Return the calls of the turn, whose message is given."""
         content = message.get("content") if isinstance(message, Mapping) else None
-        if self._replies and isinstance(content, str) and content:
-            text = self._replies[-1].get("text", "")
-            before, found, after = text.partition(content)
-            if found:
-                del self._replies[-1]["text"]
-                self._replies[-1]["around"] = [before, after]
+        replies = [*self._replies]
+        if replies and isinstance(content, str) and content:
+            replies[-1] = _without_content(replies[-1], content)
         calls = [
             ModelCall(msgspec.Raw(request), msgspec.Raw(_encode(reply)), usage)
-            for request, reply, usage in zip(self._requests, self._replies, self._usages, strict=True)
+            for request, reply, usage in zip(self._requests, replies, self._usages, strict=True)
         ]
+        self._keep(content)
         return tuple(calls)
+
+    def _keep(self, content: Any) -> None:
+        """Leave the requests with the task, which the next turn of this process then need not decode."""
+        row, self._row = self._row, None
+        if row is not None and row.is_complete and row.characters <= MOST_KEPT:
+            row.texts.add_turn(content)
+            self._task.keep(row)
+
+
+def _without_content(reply: dict[str, Any], content: str) -> dict[str, Any]:
+    """Return a reply without the part of its text that is the content of the turn's message."""
+    before, found, after = reply.get("text", "").partition(content)
+    if not found:
+        return reply
+    return {**{name: value for name, value in reply.items() if name != "text"}, "around": [before, after]}
 
 
 def _request_object(request: ChatRequest | EmbedRequest) -> dict[str, Any]:

@@ -190,7 +190,10 @@ class StepExecutor:
         """Return the turns with role, usage, and time; the last one gets all usage and time of the step."""
         role, replace = task.next_role, msgspec.structs.replace
         earlier = [replace(turn, agent=role, started=started, seconds=0.0) for turn in turns[:-1]]
-        return [*earlier, self._complete_last(turns[-1], task, calls, started, seconds)]
+        last = self._complete_last(turns[-1], task, calls, started, seconds)
+        if earlier:
+            task.take_kept()  # it does not have these turns
+        return [*earlier, last]
 
     def _complete_last(
         self, turn: Turn, task: Task, calls: TurnCalls | None, started: float, seconds: float

@@ -26,14 +26,14 @@ def restore_calls(row: dict[str, Any]) -> None:
     """
     if not any("calls" in turn for turn in row.get("turns", ())):
         return
-    requests = RowRequests(row["input"])
+    requests = RowRequests(lambda: row["input"])
     for turn in row["turns"]:
         for call in turn.get("calls", ()):
             call["request"] = requests.restore(turn["agent"], call["request"])
             call["reply"] = _full_reply(call["reply"], turn)
             if "usage" in turn:
                 call.setdefault("usage", turn["usage"])
-        requests.texts.add_message(turn.get("message"))
+        requests.texts.add_turn(turn["message"].get("content") if "message" in turn else None)
 
 
 def _call_object(call: ModelCall, turn: Turn) -> dict[str, Any]:
@@ -68,8 +68,17 @@ def _full_reply(reply: dict[str, Any], turn: Mapping[str, Any]) -> dict[str, Any
     return reply
 
 
-def add_requests(row: RowRequests, turn: Turn) -> list[dict[str, Any]]:
-    """Add the requests and texts of a turn to those of its row, and return the requests in full."""
-    requests = [row.restore(turn.agent, _decode(call.request)) for call in turn.calls]
-    row.texts.add_message(turn.message)
+def add_turn(row: RowRequests, turn: Turn, role: str) -> list[dict[str, Any]]:
+    """Add a turn to its row: its text, and the requests that are needed for further ones of a role.
+
+    Returns:
+        The requests of the turn in full, if it is one of that role.
+    """
+    requests: list[dict[str, Any]] = []
+    for call in turn.calls:
+        if turn.agent == role or not row.has(turn.agent):
+            requests.append(row.restore(turn.agent, _decode(call.request)))
+        else:
+            row.is_complete = False
+    row.texts.add_turn((turn.message or {}).get("content"))
     return requests

@@ -168,3 +168,41 @@ def test_a_row_has_the_requests_as_they_were_sent(recorded: str, tmp_path: Path)
     assert repaired[0]["request"]["choices"] == ["yes", "no"]
     assert repaired[0]["request"]["temperature"] == 0.5
     assert "temperature" not in calls[-1]["request"]
+
+
+class Invalid:
+    """Asks the model, and returns the reply with a value that is not JSON."""
+
+    async def act(self, task: Task, services: Services) -> Turn:
+        reply = await services.llm.chat(
+            ChatRequest(messages=[{"role": "user", "content": "Why?"}], role="own")
+        )
+        return Turn("", {"role": "assistant", "content": reply.text}, value=float("nan"))
+
+
+def test_the_calls_of_a_turn_that_failed_afterwards_are_in_the_row(tmp_path: Path) -> None:
+    row = only_row(Sequence("own"), {"own": Invalid()}, tmp_path)
+    assert row["outcome"] == "failed"
+    [call] = row["turns"][0]["calls"]
+    assert (call["request"]["messages"][0]["content"], call["reply"]["text"]) == ("Why?", "own said 1")
+
+
+class Both:
+    """Asks the model twice, and returns a turn for each reply."""
+
+    async def act(self, task: Task, services: Services) -> list[Turn]:
+        messages: list[dict[str, Any]] = [{"role": "user", "content": f"What about {task.input['topic']}?"}]
+        turns: list[Turn] = []
+        for _ in range(2):
+            reply = await services.llm.chat(ChatRequest(messages=[*messages], role="both"))
+            messages.append({"role": "assistant", "content": f"{reply.text}, which is a long reply"})
+            turns.append(Turn("", messages[-1]))
+        return turns
+
+
+def test_all_requests_are_restored_though_a_step_has_several_turns(tmp_path: Path) -> None:
+    row = only_row(Sequence("both", "both"), {"both": Both()}, tmp_path)
+    lengths = [[len(call["request"]["messages"]) for call in turn.get("calls", ())] for turn in row["turns"]]
+    assert lengths == [[], [1, 2], [], [1, 2]]
+    texts = [call["reply"]["text"] for turn in row["turns"] for call in turn.get("calls", ())]
+    assert texts == ["both said 1", "both said 2"] * 2

@@ -14,13 +14,13 @@ RULES = "Write one plain sentence for beginners, and do not repeat what was said
 
 def round_trip(input: Any, steps: list[tuple[str, dict[str, Any], Any]]) -> list[int]:
     """The size of each stored request; each of them is checked."""
-    writer, reader = RowRequests(input), RowRequests(orjson.loads(orjson.dumps(input)))
+    writer, reader = RowRequests(lambda: input), RowRequests(lambda: orjson.loads(orjson.dumps(input)))
     sizes: list[int] = []
     for role, request, message in steps:
         stored = orjson.dumps(writer.store(role, request))
         assert reader.restore(role, orjson.loads(stored)) == request
         for row in (writer, reader):
-            row.texts.add_message(message)
+            row.texts.add_turn(message and message["content"])
         sizes.append(len(stored))
     return sizes
 
