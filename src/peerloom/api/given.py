@@ -1,8 +1,8 @@
 """Read the input that is given to `peerloom.run` as an object, and check the first rows of any input."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import chain, islice
 from typing import Any, cast
 
 from peerloom.config import Config
@@ -12,9 +12,18 @@ from peerloom.source.base import Source, SourceRow
 from peerloom.source.combined import PartsSource
 from peerloom.source.memory import RowsSource, TableSource
 from peerloom.source.parts.tables import table_of
+from peerloom.source.stream.recording import StreamSource
+from peerloom.source.stream.streams import IterableStream
 
-Rows = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Mapping[str, Any]] | Source
-"""Input: a path or pattern, several of them, rows, a data frame or table, or a source object."""
+Rows = (
+    str
+    | os.PathLike[str]
+    | Iterable[str | os.PathLike[str] | Mapping[str, Any]]
+    | Source
+    | Callable[[int], Iterable[Any]]
+)
+"""Input: a path or pattern, several of them, rows, a data frame or table, a source object, or a
+function that returns the rows from a number on."""
 
 
 class GivenTable:
@@ -24,7 +33,7 @@ class GivenTable:
         self.table = table
 
 
-Given = Source | GivenTable | list[Mapping[str, Any]]
+Given = Source | GivenTable | IterableStream | list[Mapping[str, Any]]
 """Input given as an object, other than paths."""
 
 
@@ -33,16 +42,29 @@ def read_given(source: Rows | None, values: dict[str, Any]) -> Given | None:
     if isinstance(source, str | os.PathLike):
         values["source.path"] = os.fspath(source)
         return None
+    if callable(source):
+        return IterableStream(source)
     table = table_of(source)
     if table is not None:
         return GivenTable(table)
     if source is None or not isinstance(source, Iterable):
         return source
-    items = list(source)
-    paths = [os.fspath(item) for item in items if isinstance(item, str | os.PathLike)]
+    return _read_items(source, values)
+
+
+def _read_items(items: Iterable[Any], values: dict[str, Any]) -> Given | None:
+    """Return rows, a stream if their number is unknown; set paths as a value of the configuration."""
+    if not isinstance(items, Sized):
+        rest = iter(items)
+        first = list(islice(rest, 1))
+        items = chain(first, rest)
+        if not first or not isinstance(first[0], str | os.PathLike):
+            return IterableStream(items)
+    found: list[Any] = list(items)
+    paths = [os.fspath(cast("str", item)) for item in found if isinstance(item, str | os.PathLike)]
     if not paths:
-        return cast("list[Mapping[str, Any]]", items)
-    if len(paths) < len(items):
+        return cast("list[Mapping[str, Any]]", found)
+    if len(paths) < len(found):
         raise ConfigError("source= mixes paths and rows: give one or the other")
     values["source.path"] = paths
     return None
@@ -54,6 +76,8 @@ def given_source(given: Given, config: Config) -> Source:
         raise ConfigError("source.field and source.format are for source.path: what is given here is rows")
     if isinstance(given, GivenTable):
         return TableSource(given.table, key=config.source.key, limit=config.limit)
+    if isinstance(given, IterableStream):
+        return StreamSource(given, key=config.source.key, limit=config.limit)
     if isinstance(given, list):
         return RowsSource(given, key=config.source.key, limit=config.limit)
     if config.limit is not None or config.source.key is not None:
@@ -83,6 +107,8 @@ def check_first_rows(source: Source, program: Program) -> None:
 
 
 def _first_rows(source: Source) -> Iterator[tuple[str, SourceRow]]:
+    if isinstance(source, StreamSource):
+        return iter(())
     if isinstance(source, PartsSource):
         return source.first_rows()
     return (("the first row", row) for row in islice(source.rows(0, 1), 1))

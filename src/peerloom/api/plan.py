@@ -14,7 +14,7 @@ from peerloom.config import Config, check, compose, to_yaml
 from peerloom.config.build import make_router, make_services, make_settings, make_source, resolve
 from peerloom.config.resume import resume_values
 from peerloom.config.secrets import refuse_secrets
-from peerloom.errors import ConfigError, UsageError, WorkflowError
+from peerloom.errors import ConfigError, SourceError, UsageError, WorkflowError
 from peerloom.runtime.driver.session import Session
 from peerloom.runtime.program import Program
 from peerloom.runtime.services import RunServices
@@ -28,6 +28,7 @@ from peerloom.sink.rundir.versions import ProgramVersion
 from peerloom.source.base import Source
 from peerloom.source.combined import PartsSource
 from peerloom.source.fingerprint import fingerprint
+from peerloom.source.stream.recording import StreamSource
 from peerloom.values import escaped
 from peerloom.workflow import check_agents
 
@@ -58,6 +59,18 @@ class Plan:
     def version(self) -> ProgramVersion:
         """The version of the program."""
         return version_of(self.program)
+
+    def count_rows(self) -> int | None:
+        """Return the number of rows of the source, or None if it is a stream. May read the whole input.
+
+        Raises:
+            SourceError: if the source has no row, or cannot be read any more.
+        """
+        if isinstance(self.source, StreamSource):
+            return None
+        if rows := self.source.total():
+            return rows
+        raise SourceError(f"the source has no rows: {self.source.describe()}")
 
     def check_rows(self) -> None:
         """Check the first row of each file of the source.

@@ -11,7 +11,6 @@ from typing import Any
 from peerloom.api import Plan, default_run_dir
 from peerloom.cli.output import echo, echo_json
 from peerloom.config.build import embedded_models
-from peerloom.errors import SourceError
 from peerloom.observe.words import count
 from peerloom.protocol.view import PEER
 from peerloom.runtime.settings import members
@@ -36,9 +35,7 @@ def print_dry_run(
 def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, **options: Any) -> dict[str, Any]:
     settings, roles = plan.settings, plan.program.workflow.roles
     plan.check_rows()
-    rows = plan.source.total()
-    if not rows:
-        raise SourceError(f"the source has no rows: {plan.source.describe()}")
+    rows = plan.count_rows()
     peers = sum(member.kind == PEER for member in members(settings, roles))
     directory, session, done = _directory(plan, run_dir, fresh=fresh, **options)
     return {
@@ -46,7 +43,7 @@ def _findings(plan: Plan, run_dir: Path | None, *, fresh: bool, **options: Any) 
         "roles": roles,
         "rows": rows,
         "trials": settings.trials,
-        "tasks": rows * settings.trials,
+        "tasks": rows and rows * settings.trials,
         "in_flight": settings.in_flight,
         "engine": settings.engine,
         "placement": settings.placement,
@@ -86,11 +83,13 @@ def _lines(found: dict[str, Any]) -> dict[str, str]:
     model = {key: value for key, value in found["model"].items() if value is not None}
     missing = model.pop("missing_bytes", 0)
     description = " ".join(str(value) for value in model.values())
+    tasks = f"those of a stream x {found['trials']} trials"
+    if found["rows"] is not None:
+        tasks = f"{count(found['tasks'])} ({count(found['rows'])} rows x {found['trials']} trials)"
     session = "finished" if found["done"] else f"session {found['session']}"
     return {
         "recipe": f"{found['recipe']}, roles {', '.join(found['roles'])}",
-        "tasks": f"{count(found['tasks'])} ({count(found['rows'])} rows x {found['trials']} trials), "
-        f"{count(found['in_flight'])} in flight",
+        "tasks": f"{tasks}, {count(found['in_flight'])} in flight",
         "engine": f"{found['engine']}, {found['peers']} peers, {found['placement']}",
         "model": description + (f", {missing / 1e6:,.0f} MB to be downloaded first" if missing else ""),
         "program": f"{found['program']}, not covered: {'; '.join(found['uncovered']) or 'nothing'}",

@@ -22,8 +22,12 @@ from peerloom.services.llm.llamacpp.weights import canonical
 from peerloom.services.llm.usage.prices import GENAI, read_prices
 from peerloom.source.combined import PartsSource
 from peerloom.source.format import find_format
+from peerloom.source.formats.auto import Auto
+from peerloom.source.formats.stream import StreamInput
 from peerloom.source.open import open_source
 from peerloom.source.storage.urls import is_url
+from peerloom.source.stream.recording import StreamSource
+from peerloom.source.stream.streams import is_pipe
 
 _MODELS = ("llm.", "llms.", "roles.")  # keys that say which model answers
 
@@ -73,10 +77,10 @@ def _resolve_llm(llm: ServiceSection) -> ServiceSection:
 def _absolute(path: str | Path) -> str:
     """Return an absolute path, with `~` expanded; URLs stay as they are."""
     text = os.fspath(path)
-    return text if is_url(text) else os.path.abspath(os.path.expanduser(text))
+    return text if is_url(text) or text == "-" else os.path.abspath(os.path.expanduser(text))
 
 
-def make_source(config: Config) -> PartsSource:
+def make_source(config: Config) -> PartsSource | StreamSource:
     """Return the source, and download its files if necessary.
 
     Raises:
@@ -88,6 +92,13 @@ def make_source(config: Config) -> PartsSource:
     if source.path is None and found.needs_path:
         raise ConfigError("source.path is needed: the rows to work on, e.g. source.path=questions.jsonl")
     chosen = found(**{name: getattr(source, name) for name in own_options(found)})
+    if isinstance(chosen, Auto) and isinstance(source.path, str) and is_pipe(source.path):
+        chosen = StreamInput()
+    if isinstance(chosen, StreamInput):
+        if not isinstance(source.path, str):
+            raise ConfigError("source.format=stream: source.path must be one path, pattern, or -")
+        stream = chosen.stream(source.path, source.field)
+        return StreamSource(stream, key=source.key, limit=config.limit)
     return open_source(
         source.path or "", key=source.key, field=source.field, format=chosen, limit=config.limit
     )

@@ -13,6 +13,7 @@ state.json                                            the state of the run betwe
 control.json                                          address and key of an active run; readable by its user
 ledger                                                the used part of the budget
 input.pos                                             the position of each row of the input
+input.jsonl                                           the rows of an input without an end
 program/<digest>.json                                 each version of the program that made rows
 index/part-<shard>-<incarnation>-<number>.idx         the committed rows in the two files of a part
 locks/shard-<shard>.lock                              the incarnation that may write a shard's parts
@@ -35,6 +36,7 @@ RUN_LOCK = f"{INTERNAL}/run.lock"
 STATE = f"{INTERNAL}/state.json"
 CONTROL = f"{INTERNAL}/control.json"
 POSITIONS = f"{INTERNAL}/input.pos"
+INPUT = f"{INTERNAL}/input.jsonl"
 LEDGER = f"{INTERNAL}/ledger"
 
 _PART = r"part-(\d{3,})-(\d{4,})-(\d{4,})"
@@ -46,7 +48,7 @@ _FILE_NAMES = {
     JOURNAL: re.compile(r"(peer|feeder|alone)-(\d{3,})-(\d{4,})-(\d{4,})\.jnl"),
     PROGRAM: re.compile(r"[0-9a-f]+\.json"),
     LOGS: re.compile(r"[^.].*\.(log|jsonl)"),
-    INTERNAL: re.compile(r"run\.lock|state\.json|control\.json|input\.pos|ledger"),
+    INTERNAL: re.compile(r"run\.lock|state\.json|control\.json|input\.(pos|jsonl)|ledger"),
 }
 _FILES = {RUN_YAML, LOG, SUMMARY}
 _PARQUET = {f"{DATA}.parquet", f"{REJECTED}.parquet"}

@@ -47,7 +47,7 @@ def test_a_config_is_frozen() -> None:
         (
             ["source=q.jsonl"],
             "source.format=q.jsonl: there is no such format. Did you mean 'jsonl'? There are: arrow, "
-            "auto, csv, documents, hf, html, json, jsonl, parquet, run, text. "
+            "auto, csv, documents, hf, html, json, jsonl, parquet, run, stream, text. "
             "A file is named by source.path=q.jsonl",
         ),
         (["source.path=3"], "source.path=3: must be text or a list."),

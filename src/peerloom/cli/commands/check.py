@@ -11,17 +11,18 @@ def check(
     """Make the plan, and print it."""
     plan = make_plan(recipe, overrides or (), config_dir=config_dir)
     plan.check_rows()
-    rows = plan.source.total()
+    rows = plan.count_rows()
     if as_json:
         shown = {
             "recipe": plan.name,
             "roles": plan.program.workflow.roles,
             "rows": rows,
-            "tasks": rows * plan.settings.trials,
+            "tasks": rows and rows * plan.settings.trials,
             "config": plan.config.plain(),
         }
         echo_json(shown, indent=True)
         return
     echo(plan.yaml, end="")
-    echo(f"# {plan.name} is ready: {rows} rows x {plan.settings.trials} trials", end="")
+    known = "the" if rows is None else rows
+    echo(f"# {plan.name} is ready: {known} rows x {plan.settings.trials} trials", end="")
     echo(f", roles {', '.join(plan.program.workflow.roles)}")

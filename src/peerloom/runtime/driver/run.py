@@ -46,13 +46,16 @@ from peerloom.services.llm.client.service import ClientSpec, start_step
 from peerloom.services.llm.usage.prices import require_price
 from peerloom.sink.errors import SinkError
 from peerloom.sink.journal.prune import clear as clear_journal
-from peerloom.sink.layout import LOGS, POSITIONS, RUN_YAML, SUMMARY
+from peerloom.sink.layout import INPUT, LOGS, POSITIONS, RUN_YAML, SUMMARY
 from peerloom.sink.read import read_totals
 from peerloom.sink.rundir.card import write_card
 from peerloom.sink.rundir.state import How
 from peerloom.source.base import Source
 from peerloom.source.positions import count_rows, has_rows
+from peerloom.source.stream.recording import Recorder, StreamSource
 from peerloom.workflow import check_agents
+
+RECORD_SECONDS = 0.1  # between two looks at how far a stream is recorded
 
 
 class Run:
@@ -101,6 +104,7 @@ class Run:
         self._config_yaml = config_yaml
         self._cpu_before = 0.0
         self._total: int | None = None
+        self._recorder: Recorder | None = None
         self._client: ClientSpec | None = None
         self._stats = RunStats()
         self._engine = make_engine(settings)
@@ -137,12 +141,12 @@ class Run:
             ended = "failed" if self._failure_limit.judge(done["outcomes"]) else "finished"
             self._hooks.emit(RunFinished(ended, str(self._run_dir.path)))
             return done
-        if not await asyncio.to_thread(has_rows, self._source, self._settings.partitions):
-            raise SourceError(f"the source has no rows: {self._source.describe()}")
+        await self._require_rows()
         self._cpu_before = time.process_time()
         for text in await to_its_end(self._session.begin):
             self._hooks.notice(text)
         self._run_dir.write(RUN_YAML, self._config_yaml)
+        await self._begin_recording()
         write_card(self._run_dir.path)
         how: How = "failed"
         try:
@@ -168,6 +172,20 @@ class Run:
             ended = "failed" if self._failure_limit.why else how
             self._hooks.emit(RunFinished(ended, str(self._run_dir.path)))
         return summary
+
+    async def _require_rows(self) -> None:
+        """Raise SourceError if the source has no row; a stream may get some later."""
+        partitions = self._settings.partitions
+        if isinstance(self._source, StreamSource):
+            return
+        if not await asyncio.to_thread(has_rows, self._source, partitions):
+            raise SourceError(f"the source has no rows: {self._source.describe()}")
+
+    async def _begin_recording(self) -> None:
+        """Replace a stream by the record of its rows."""
+        if isinstance(self._source, StreamSource):
+            self._recorder = Recorder(self._source, self._run_dir.path / INPUT)
+            self._source = await to_its_end(self._recorder.begin)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, ViewChanged):
@@ -272,8 +290,10 @@ class Run:
             await self._supervisor.stop()
 
     async def _wind_down(self) -> None:
-        """Stop the services and the engine."""
+        """Stop the services, the engine, and the recording of a stream."""
         async with contextlib.AsyncExitStack() as last:
+            if self._recorder is not None:
+                last.push_async_callback(asyncio.to_thread, self._recorder.close)
             last.push_async_callback(self._engine.close)
             last.push_async_callback(self._llm.stop)
             last.push_async_callback(self._services.stop)
@@ -282,6 +302,14 @@ class Run:
 
     async def _count_rows(self) -> None:
         """Count the rows of the source, in the background: a large input must be read to its end."""
+        if self._recorder is not None:
+            trials = self._settings.trials
+            ended = False
+            while not ended:
+                ended = await asyncio.to_thread(self._recorder.advance, self._stats.started() // trials)
+                await asyncio.sleep(RECORD_SECONDS)
+            self._total = self._recorder.rows * trials
+            return
         positions = self._run_dir.path / POSITIONS
         try:
             self._total = await asyncio.to_thread(count_rows, self._source, positions) * self._settings.trials

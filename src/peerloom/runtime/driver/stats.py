@@ -74,6 +74,10 @@ class RunStats:
         """Return the number of tasks that are admitted and have no row yet."""
         return sum(stats.in_flight for stats in self._newest())
 
+    def started(self) -> int:
+        """Return the number of tasks that are admitted, with those of earlier sessions."""
+        return self.totals().admitted + self.in_flight()
+
     def turns(self) -> int:
         """Return the number of turns under way, without those that wait for permission to make a call."""
         return sum(stats.turns for stats in self._newest())

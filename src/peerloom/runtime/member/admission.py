@@ -15,6 +15,7 @@ from peerloom.idset import IdSet, partition_of
 from peerloom.runtime.settings import RunSettings
 from peerloom.source.base import Position, Source, SourceRow
 from peerloom.source.positions import Positioned, Positions
+from peerloom.source.stream.recording import RecordedSource
 from peerloom.task import TaskId
 
 BLOCK = 8192  # rows looked up among the known ids at once
@@ -66,18 +67,26 @@ class AdmissionQueue:
             self._ready.popleft()
         return TaskId(row.file, row.row, trial), row
 
-    async def refill(self) -> None:
-        """Read the next chunk of rows. Must not be called again before it returns.
+    async def refill(self) -> bool:
+        """Read the next chunk of rows; return False if there is none yet.
+
+        Must not be called again before it returns.
 
         Raises:
             SourceError: if the input can no longer be read.
         """
         if self._chunks is None:
             self._positions = await asyncio.to_thread(self._open)
-            self._chunks = self._streamed() if self._positions is None else self._fetched(self._positions)
-        rows = await asyncio.to_thread(next, self._chunks, ())
-        self._ended = not rows
-        self._ready.extend(rows)
+            if isinstance(self._source, RecordedSource):
+                self._chunks = self._followed(self._source)
+            elif self._positions is None:
+                self._chunks = self._streamed()
+            else:
+                self._chunks = self._fetched(self._positions)
+        rows = await asyncio.to_thread(next, self._chunks, None)
+        self._ended = rows is None
+        self._ready.extend(rows or ())
+        return bool(rows) or self._ended
 
     def offset(self, id: TaskId) -> int:
         """Return the byte offset of a task's row, or -1 if it is unknown."""
@@ -88,6 +97,18 @@ class AdmissionQueue:
 
     def _fetched(self, positions: Positions) -> Iterator[list[SourceRow]]:
         return map(self._source.fetch, self._chunked(positions))
+
+    def _followed(self, source: RecordedSource) -> Iterator[list[SourceRow]]:
+        """Yield the rows of a growing record in chunks, which are empty while there is no further row."""
+        chunk: list[SourceRow] = []
+        for row in source.follow(self._partition, self._partitions):
+            if row is not None:
+                chunk.append(row)
+            if row is None or len(chunk) == CHUNK_ROWS:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
 
     def _streamed(self) -> Iterator[list[SourceRow]]:
         stream, limit = self._source.rows(self._partition, self._partitions), FIRST_ROWS

@@ -29,6 +29,7 @@ from peerloom.source.base import Source, SourceRow
 from peerloom.task import FAILED, End, Header, Task, TaskId, encode, new_task
 
 ROLE_REMOVED = "role_removed"
+SOURCE_PAUSE = 0.1  # seconds until a source is asked again for rows that it does not have yet
 CHUNK = 500  # the most tasks admitted before other messages are handled
 
 
@@ -154,7 +155,8 @@ class FeederWork:
 
     async def _refill(self) -> None:
         try:
-            await self._queue.refill()
+            if not await self._queue.refill():
+                await asyncio.sleep(SOURCE_PAUSE)
         finally:
             self._refilling = False
         self._member.schedule_flush()

@@ -1,0 +1,1 @@
+"""Sources without an end, whose rows are recorded before they are used."""
