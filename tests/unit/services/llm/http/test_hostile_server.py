@@ -218,7 +218,7 @@ async def test_vectors_may_be_asked_for_as_bytes() -> None:
         body = {"input": "one", "dimensions": 4, "encoding_format": "base64"}
         answer = (await client.post("/v1/embeddings", body))[1]
         assert len(answer["data"][0]["embedding"]) == 24
-        for wrong in ({"input": []}, {"input": [1]}, {"input": "x", "dimensions": 0}, []):
+        for wrong in ({"input": []}, {"input": [1.5]}, {"input": [[]]}, {"input": "x", "dimensions": 0}, []):
             assert (await client.post("/v1/embeddings", wrong))[0] == 400
 
 
