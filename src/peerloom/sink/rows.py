@@ -185,9 +185,14 @@ def _turn_object(turn: Turn) -> dict[str, Any]:
 
 
 def _execution_object(execution: Execution) -> dict[str, Any]:
-    if execution.tries == 0 and not execution.waited:  # of a turn without calls
-        return {"member": execution.member}
-    return _filled_in(execution)
+    item: dict[str, Any] = {"member": execution.member}
+    if execution.waited:
+        item["waited"] = execution.waited
+    if execution.tries:
+        item["tries"] = execution.tries
+    if execution.replayed:
+        item["replayed"] = execution.replayed
+    return item
 
 
 def _said(turn: Turn) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Record the calls that a turn makes of models."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
 import msgspec
 
+from peerloom.runtime.steps.messages import is_plain_message
 from peerloom.services.llm.base import ChatReply, ChatRequest, EmbedReply, EmbedRequest
 from peerloom.sink.calls.requests import RowRequests
 from peerloom.sink.calls.stored import add_turn
@@ -51,8 +53,10 @@ class CallRecorder:
     def _opened(self) -> RowRequests:
         """Return the requests of the row so far."""
         task, role = self._task, self._task.next_role
-        kept = task.take_kept() if not self._requests else None
-        row = kept if isinstance(kept, RowRequests) else RowRequests(lambda: task.input)
+        row = task.take_kept()
+        # It is ahead of the task if a step is executed again.
+        if not isinstance(row, RowRequests) or row.texts.turns > len(task.turns) or self._requests:
+            row = RowRequests(lambda: task.input)
         row.texts.input = lambda: task.input
         for turn in task.turns[row.texts.turns :]:
             add_turn(row, turn, role)
@@ -103,12 +107,17 @@ def _without_content(reply: dict[str, Any], content: str) -> dict[str, Any]:
 def _request_object(request: ChatRequest | EmbedRequest) -> dict[str, Any]:
     if isinstance(request, EmbedRequest):
         return {"messages": [], "texts": list(request.texts), "dimensions": request.dimensions}
-    item: dict[str, Any] = {"messages": request.messages}
+    item: dict[str, Any] = {"messages": [_copy(message) for message in request.messages]}
     for name in _FIELDS:
         value: Any = getattr(request, name)
         if value is not None and value not in ((), ""):
             item[name] = list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value
     return item
+
+
+def _copy(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a message, which its agent may change for its next request."""
+    return message.copy() if is_plain_message(message) else copy.deepcopy(message)
 
 
 def _reply_object(reply: ChatReply | EmbedReply) -> dict[str, Any]:

@@ -50,10 +50,14 @@ def _call_object(call: ModelCall, turn: Turn) -> dict[str, Any]:
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Return a usage as it is written in rows."""
-    item = msgspec.structs.asdict(usage)
-    usd = item.pop("usd")
-    if usd:
-        item["usd"] = float(f"{usd:.12g}")  # drop the rounding errors of the sum
+    item: dict[str, Any] = {
+        "prompt": usage.prompt,
+        "completion": usage.completion,
+        "cached": usage.cached,
+        "calls": usage.calls,
+    }
+    if usage.usd:
+        item["usd"] = float(f"{usage.usd:.12g}")  # drop the rounding errors of the sum
     return item
 
 

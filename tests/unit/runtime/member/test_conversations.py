@@ -193,8 +193,9 @@ class Both:
     async def act(self, task: Task, services: Services) -> list[Turn]:
         messages: list[dict[str, Any]] = [{"role": "user", "content": f"What about {task.input['topic']}?"}]
         turns: list[Turn] = []
-        for _ in range(2):
-            reply = await services.llm.chat(ChatRequest(messages=[*messages], role="both"))
+        for number in range(2):
+            messages[0]["content"] += f" This is question {number} about it."
+            reply = await services.llm.chat(ChatRequest(messages=messages, role="both"))
             messages.append({"role": "assistant", "content": f"{reply.text}, which is a long reply"})
             turns.append(Turn("", messages[-1]))
         return turns
@@ -206,3 +207,5 @@ def test_all_requests_are_restored_though_a_step_has_several_turns(tmp_path: Pat
     assert lengths == [[], [1, 2], [], [1, 2]]
     texts = [call["reply"]["text"] for turn in row["turns"] for call in turn.get("calls", ())]
     assert texts == ["both said 1", "both said 2"] * 2
+    requests = [call["request"] for turn in row["turns"] for call in turn.get("calls", ())]
+    assert [request["messages"][0]["content"].count("question") for request in requests] == [1, 2, 1, 2]
