@@ -1,11 +1,13 @@
 """Replace the texts of requests by references to those that the row has already."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, cast
 
 SHORTEST = 24
 """Shorter texts are repeated rather than referred to."""
+
+SHORTEST_LATER = 192
+"""Shorter texts that are new in a later request of a role are not searched for others, which takes time."""
 
 MOST_LEAVES = 16
 """The number of texts of the input that can be referred to, the first ones."""
@@ -62,6 +64,8 @@ class RowTexts:
         turn = self._turns.get(text)
         if turn is not None:
             return [[turn]]
+        if not is_first and len(text) < SHORTEST_LATER:
+            return text
         parts = _joined(self._split(text, [each for each in self._known() if each[0] in text]))
         if is_first:
             self._add_paragraphs(parts)
@@ -89,7 +93,8 @@ class RowTexts:
 
     def _input_texts(self) -> list[str]:
         if self._leaves is None:
-            self._leaves = list(islice(_leaves(self.input()), MOST_LEAVES))
+            self._leaves = []
+            _add_leaves(self.input(), self._leaves)
         return self._leaves
 
     def _known(self) -> Iterator[tuple[str, Part]]:
@@ -131,14 +136,16 @@ def _joined(parts: Iterable[Part]) -> list[Part]:
     return joined
 
 
-def _leaves(value: Any) -> Iterator[str]:
-    """Yield all long texts within a JSON value."""
+def _add_leaves(value: Any, leaves: list[str]) -> None:
+    """Add the long texts within a JSON value to the leaves, until there are enough."""
     if isinstance(value, str):
         if len(value) >= SHORTEST:
-            yield value
-    elif isinstance(value, dict):
-        for each in cast("dict[str, Any]", value).values():
-            yield from _leaves(each)
-    elif isinstance(value, list):
-        for each in cast("list[Any]", value):
-            yield from _leaves(each)
+            leaves.append(value)
+    elif isinstance(value, dict | list):
+        items = (
+            cast("dict[str, Any]", value).values() if isinstance(value, dict) else cast("list[Any]", value)
+        )
+        for each in items:
+            if len(leaves) == MOST_LEAVES:
+                return
+            _add_leaves(each, leaves)
