@@ -86,7 +86,7 @@ def export(
 
     Raises:
         ConfigError: if there is no such exporter or option, `where` is wrong, nothing is left to write, the
-            file exists already, or it would be among the run's own files.
+            file exists already, its folder does not, or it would be among the run's own files.
         RunDirError: if there is no such run directory, or a row in it is damaged.
         SinkError: if the file cannot be written.
     """
@@ -196,7 +196,9 @@ def _check(run_dir: Path, path: Path, default: Path | None, *, force: bool) -> N
         raise ConfigError(
             f"{path} is in the run directory, among the run's own files: choose another place{instead}"
         )
-    if path.exists() and not force:
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}; create it first")
+    if os.path.exists(path) and not force:
         raise ConfigError(
             f"{path} exists already: choose another name, or replace it with --force (force=True)"
         )

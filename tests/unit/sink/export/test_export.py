@@ -195,7 +195,14 @@ def test_what_ends_the_export_leaves_the_old_file(run_dir: Path, tmp_path: Path,
 
 
 def test_a_file_that_cannot_be_written(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match=r"nowhere/a\.parquet could not be written: No such file"):
+    with pytest.raises(SinkError, match=r"a\.parquet could not be written: File name too long"):
+        export(run_dir, tmp_path / f"{'a' * 250}.parquet")
+
+
+def test_a_folder_that_is_missing_is_named(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"a\.parquet cannot be written: there is no folder .*nowhere; create"
+    ):
         export(run_dir, tmp_path / "nowhere" / "a.parquet")
 
 
